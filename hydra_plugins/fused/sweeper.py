@@ -1,0 +1,64 @@
+"""Hydra sweeper over the product of all choices that hands every job to the launcher at once.
+
+No JAX import here; see `launcher.py`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class FusedSweeperConf:
+    _target_: str = "hydra_plugins.fused.sweeper.FusedSweeper"
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="fused", node=FusedSweeperConf, provider="latent-loom")
+
+
+class FusedSweeper(Sweeper):
+    """As Hydra's basic sweeper, but every job is built and checked before the first file is written.
+
+    A failed or diverged job does not end the sweep: the exit code says so at the end.
+    """
+
+    def __init__(self) -> None:
+        self.config: Any = None
+        self.hydra_context: Any = None
+        self.launcher: Any = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        from hydra_plugins.fused.compose import compose_jobs
+        from research import app
+        from research.sweep.program import use_compile_cache
+
+        overrides = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
+        (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        app.register_resolvers()
+        use_compile_cache()
+        with app.refusals():
+            for override in overrides:
+                if override.is_sweep_override() and override.key_or_group in app.NOT_SWEPT:
+                    app.refuse(f"{override.key_or_group}: one command has one {override.key_or_group}; give one value")
+            configs = compose_jobs(self.hydra_context.config_loader, self.config, jobs)
+            if app.check([app.job_of(config) for config in configs], configs[0]):
+                return []
+        folder = app.folder_of(self.config)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, Path(folder) / "multirun.yaml")
+        return self.launcher.launch(jobs, initial_job_idx=0)

@@ -1,0 +1,209 @@
+"""How the rows of a data set are divided: the keys every data recipe has, and the rows that they mean."""
+
+import dataclasses
+from collections.abc import Callable, Hashable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from research.data import scaling
+from research.data.examples import Examples, Split
+from research.tree import ConfigError, recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a recipe reads, before any division into parts.
+
+    Attributes:
+      name: for tables.
+      kind: picks the pictures that make sense.
+      examples: all rows, numpy, raw as stored.
+      test: True for the rows of a fixed test part, [N] bool; None where the recipe has a `test_fraction`.
+      validation: True for the rows of a fixed validation part, [N] bool; None where the recipe has a
+        `validation_fraction`. With folds these rows join the training rows.
+      unit: the stored value that `scaling=unit` maps to 1, where the values have a fixed range.
+      reference: exact values that are known of the unscaled test rows, for example {"nll_nats": 12.3}.
+    """
+
+    name: str
+    kind: Literal["image", "vector", "sequence"]
+    examples: Examples
+    test: np.ndarray | None = None
+    validation: np.ndarray | None = None
+    unit: float | None = None
+    reference: Callable[[Examples], dict[str, float]] | None = None
+
+
+class Rows(NamedTuple):
+    """Row numbers of the three parts, int32, without wrapping or padding."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+@recipe
+class Splitting:
+    """The keys that every data recipe has; a recipe adds `read() -> Source` and its own keys.
+
+    Two more keys belong to some recipes only: `test_fraction`, where the source has no fixed test part, and `binarize`,
+    where values can be probabilities.
+
+    Attributes:
+      root: folder of local files; null downloads them. Sources without files do not read it.
+      split_seed: decides which rows are training, validation and test rows, and nothing else does.
+      validation_fraction: share of the rows that are not test rows; not used with folds.
+      folds: cut the rows that are not test rows into so many validation parts.
+      fold: which of them is the validation part, from 0.
+      scaling: "unit" divides by the largest value the format can hold; "standard" (mean 0, deviation 1) and "minmax"
+        (0 to 1) are fitted per feature, or per channel of a sequence, on the training rows.
+      train_size, validation_size, test_size: use only so many rows of a part, for quick runs.
+    """
+
+    root: str | None
+    split_seed: int
+    validation_fraction: float
+    folds: int | None
+    fold: int | None
+    scaling: Literal["none", "unit", "standard", "minmax"]
+    train_size: int | None
+    validation_size: int | None
+    test_size: int | None
+
+    def validate(self) -> None:
+        """Refuse values that no data set can use.
+
+        Raises:
+          ConfigError: naming the key, the value and the remedy.
+        """
+        if self.split_seed < 0:
+            raise ConfigError("split_seed", self.split_seed, "expected 0 or more")
+        for name in ("validation_fraction", "test_fraction"):
+            share = getattr(self, name, None)
+            if share is not None and not 0 < share < 1:
+                raise ConfigError(name, share, "expected a share of the rows, more than 0 and less than 1")
+        for name in ("train_size", "validation_size", "test_size"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise ConfigError(name, size, "expected 1 or more rows, or null for all of them")
+        if self.folds is None:
+            if self.fold is not None:
+                raise ConfigError("fold", self.fold, "there are no folds: set data.folds=5 (or so many as you want)")
+            return
+        if self.folds < 2:
+            raise ConfigError("folds", self.folds, "expected 2 or more, or null for one split")
+        every = ",".join(map(str, range(self.folds))) if self.folds <= 10 else f"0,1,...,{self.folds - 1}"
+        if self.fold is None:
+            raise ConfigError(
+                "fold", None, f"with data.folds={self.folds} name one, or sweep over all: data.fold={every}"
+            )
+        if not 0 <= self.fold < self.folds:
+            raise ConfigError("fold", self.fold, f"data.folds={self.folds} has data.fold={every}")
+
+    def stamp(self) -> Hashable:
+        """What the rows depend on beside the recipe; a data set in memory is used again while this is equal."""
+        return None
+
+    def read(self) -> Source:
+        """All rows, raw as stored."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is read")
+
+
+def shuffle(size: int, seed: int) -> np.ndarray:
+    """The numbers 0 to `size - 1` in an order that depends on `seed` alone, [size] int32."""
+    # The raw stream of a bit generator never changes between numpy versions; the stream of `permutation` may.
+    return np.argsort(np.random.PCG64(seed).random_raw(size), kind="stable").astype(np.int32)
+
+
+def divide(
+    settings: Splitting, size: int, test: np.ndarray | None = None, validation: np.ndarray | None = None
+) -> list[Rows]:
+    """The rows of the three parts, once or once per fold: disjoint, and together all rows where no size is limited.
+
+    Args:
+      settings: any data recipe.
+      size: number of rows N.
+      test, validation: fixed parts, [N] bool.
+
+    Raises:
+      ConfigError: a part would be empty, or a limited part has fewer rows than its limit.
+    """
+    order = shuffle(size, settings.split_seed)
+    if test is None:
+        share = settings.test_fraction  # type: ignore[attr-defined]
+        count = round(share * size)
+        if not 0 < count < size:
+            raise ConfigError("test_fraction", share, f"of {size} rows this makes {count} test rows")
+        test_rows, rest = order[:count], order[count:]
+    else:
+        test_rows, rest = order[test[order]], order[~test[order]]
+        if not len(test_rows):
+            raise ConfigError("", type(settings).__name__, "the test part of this data set is empty")
+
+    if settings.folds is not None:
+        if settings.folds > len(rest):
+            raise ConfigError("folds", settings.folds, f"only {len(rest)} rows are not test rows")
+        pieces = np.array_split(rest, settings.folds)
+        pairs = [
+            (np.concatenate([piece for other, piece in enumerate(pieces) if other != fold]), pieces[fold])
+            for fold in range(settings.folds)
+        ]
+    elif validation is not None:
+        pairs = [(rest[~validation[rest]], rest[validation[rest]])]
+        if not len(pairs[0][0]) or not len(pairs[0][1]):
+            raise ConfigError(
+                "", type(settings).__name__, "the training or the validation part of this data set is empty"
+            )
+    else:
+        share = settings.validation_fraction
+        count = round(share * len(rest))
+        if not 0 < count < len(rest):
+            raise ConfigError(
+                "validation_fraction",
+                share,
+                f"of {len(rest)} rows that are not test rows this makes {count} validation rows",
+            )
+        pairs = [(rest[count:], rest[:count])]
+
+    return [
+        Rows(
+            _limit("train_size", settings.train_size, train),
+            np.sort(_limit("validation_size", settings.validation_size, held_out)),
+            np.sort(_limit("test_size", settings.test_size, test_rows)),
+        )
+        for train, held_out in pairs
+    ]
+
+
+def _limit(key: str, limit: int | None, rows: np.ndarray) -> np.ndarray:
+    if limit is not None and limit > len(rows):
+        raise ConfigError(key, limit, f"only {len(rows)} rows are there; null uses all of them")
+    return rows[:limit]
+
+
+def pack(parts: Sequence[Rows], scalings: Sequence[scaling.Scaling]) -> tuple[Split, ...]:
+    """Splits of equal shapes: training rows wrapped to the longest, the others padded with row 0 at weight 0."""
+    train, validation, test = (max(map(len, rows)) for rows in zip(*parts, strict=True))
+    packed = []
+    for rows, fitted in zip(parts, scalings, strict=True):
+        validation_rows, validation_weight = _pad(rows.validation, validation)
+        test_rows, test_weight = _pad(rows.test, test)
+        packed.append(
+            Split(
+                train=np.resize(rows.train, train),
+                validation=validation_rows,
+                validation_weight=validation_weight,
+                test=test_rows,
+                test_weight=test_weight,
+                shift=fitted.shift,
+                scale=fitted.scale,
+            )
+        )
+    return tuple(packed)
+
+
+def _pad(rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    padded, weight = np.zeros(size, np.int32), np.zeros(size, np.float32)
+    padded[: len(rows)], weight[: len(rows)] = rows, 1
+    return padded, weight

@@ -1,0 +1,266 @@
+"""Likelihoods of an observation given a decoder's outputs, and the Gaussian posterior.
+
+Everything is in nats. `log_prob` is per element; `total` sums it over the elements of one example, so that a weight on
+the KL divergence means the same for every input size.
+"""
+
+import math
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from research.tree import ConfigError, spec
+
+LIKELIHOODS = ("bernoulli", "gaussian", "laplace", "huber", "categorical", "mse")
+
+
+class Likelihood(Protocol):
+    """p(x | outputs) for elements x [B, D] and decoder outputs [B, D * channels].
+
+    Attributes:
+      channels: decoder outputs per element.
+      nats: False for a loss that is no log-likelihood.
+    """
+
+    channels: int
+    nats: bool
+
+    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+        """log p(x | outputs) of every element, [B, D], in nats."""
+        ...
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        """E[x | outputs], [B, D]."""
+        ...
+
+    def initial_bias(self, mean: jax.Array) -> jax.Array:
+        """Output bias [D * channels] under which the decoder predicts the training mean [D]."""
+        ...
+
+
+@spec
+class Bernoulli:
+    """x in [0, 1], outputs are logits: log p = x l - softplus(l). A grey x gives the cross-entropy, not a likelihood."""
+
+    channels = 1
+    nats = True
+
+    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+        # softplus written out: its generic form (logaddexp) costs twice as much on CPU and guards against infinities only
+        return x * outputs - (jnp.maximum(outputs, 0) + jnp.log1p(jnp.exp(-jnp.abs(outputs))))
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        return jax.nn.sigmoid(outputs)
+
+    def initial_bias(self, mean: jax.Array) -> jax.Array:
+        clipped = jnp.clip(mean, 0.001, 0.999)  # the clipping of the IWAE code (Burda et al. 2016)
+        return jnp.log(clipped / (1 - clipped))
+
+
+@spec
+class Gaussian:
+    """log p = -(x - m)^2 / (2 s^2) - log s - log(2 pi) / 2, one scale s for all elements."""
+
+    scale: float
+
+    channels = 1
+    nats = True
+
+    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+        return -0.5 * jnp.square((x - outputs) / self.scale) - jnp.log(self.scale) - 0.5 * math.log(2 * math.pi)
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        return outputs
+
+    def initial_bias(self, mean: jax.Array) -> jax.Array:
+        return mean
+
+
+@spec
+class Laplace:
+    """log p = -|x - m| / s - log(2 s), one scale s for all elements."""
+
+    scale: float
+
+    channels = 1
+    nats = True
+
+    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+        return -jnp.abs(x - outputs) / self.scale - jnp.log(2 * self.scale)
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        return outputs
+
+    def initial_bias(self, mean: jax.Array) -> jax.Array:
+        return mean
+
+
+@spec
+class Huber:
+    """log p = -H(r) - log(s Z), r = (x - m) / s; H(r) = r^2 / 2 up to |r| = delta, then delta (|r| - delta / 2).
+
+    Z = sqrt(2 pi) erf(delta / sqrt 2) + (2 / delta) exp(-delta^2 / 2) makes it a density (Huber's least favourable
+    distribution), so that its nats compare with those of the others; s Z does not depend on the decoder.
+    """
+
+    scale: float
+    delta: float
+
+    channels = 1
+    nats = True
+
+    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+        size = jnp.abs(x - outputs) / self.scale
+        inside = jnp.minimum(size, self.delta)
+        penalty = 0.5 * inside**2 + self.delta * (size - inside)
+        delta = jnp.asarray(self.delta, jnp.float32)
+        tails = 2 / delta * jnp.exp(-0.5 * delta**2)
+        normalizer = math.sqrt(2 * math.pi) * jax.lax.erf(delta / math.sqrt(2)) + tails
+        return -penalty - jnp.log(self.scale * normalizer)
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        return outputs
+
+    def initial_bias(self, mean: jax.Array) -> jax.Array:
+        return mean
+
+
+@spec
+class Categorical:
+    """x in [0, 1] on `levels` equal steps, outputs are `levels` logits an element: log p = log softmax(l)[level of x]."""
+
+    levels: int
+
+    nats = True
+
+    @property
+    def channels(self) -> int:
+        return self.levels
+
+    def _logits(self, outputs: jax.Array) -> jax.Array:
+        return outputs.reshape(*outputs.shape[:-1], -1, self.levels)
+
+    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+        level = jnp.round(x * (self.levels - 1)).astype(jnp.int32)
+        chosen = jax.nn.one_hot(level, self.levels)  # a gather here would be slow under vmap
+        return (jax.nn.log_softmax(self._logits(outputs)) * chosen).sum(-1)
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        return jax.nn.softmax(self._logits(outputs)) @ jnp.linspace(0.0, 1.0, self.levels)
+
+    def initial_bias(self, mean: jax.Array) -> jax.Array:
+        # two-point mixture of the lowest and highest level with the right mean, softened towards uniform
+        grid = jnp.linspace(0.0, 1.0, self.levels)
+        weight = mean[:, None] * grid + (1 - mean[:, None]) * (1 - grid) + 0.1
+        return jnp.log(weight / weight.sum(-1, keepdims=True)).reshape(-1)
+
+
+@spec
+class MeanSquaredError:
+    """Not a likelihood: `log_prob` is the negative squared error, and `total` its mean over the elements."""
+
+    channels = 1
+    nats = False
+
+    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+        return -jnp.square(x - outputs)
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        return outputs
+
+    def initial_bias(self, mean: jax.Array) -> jax.Array:
+        return mean
+
+
+def total(likelihood: Likelihood, outputs: jax.Array, x: jax.Array, observed: jax.Array | None = None) -> jax.Array:
+    """log p(x | outputs) of every example, [B]: summed over observed elements (averaged for mean-squared error)."""
+    values = likelihood.log_prob(outputs, x)
+    if observed is not None:
+        values = jnp.where(observed, values, 0.0)
+    if likelihood.nats:
+        return values.sum(-1)
+    return values.sum(-1) / (values.shape[-1] if observed is None else jnp.maximum(observed.sum(-1), 1))
+
+
+def mean_squared_error(mean: jax.Array, x: jax.Array, observed: jax.Array | None = None) -> jax.Array:
+    """Mean over the observed elements of (x - mean)^2, [B]."""
+    return -total(MeanSquaredError(), mean, x, observed)
+
+
+@spec
+class Observation:
+    """The settings of p(x | outputs), mixed into every model with a decoder.
+
+    Attributes:
+      likelihood: one of `LIKELIHOODS`.
+      scale: of gaussian, laplace and huber; null learns one scale for all elements, starting at 1.
+      delta: where huber turns from quadratic to linear, in units of the scale.
+      levels: of categorical: x in [0, 1] is rounded to this many values.
+    """
+
+    likelihood: str
+    scale: float | None
+    delta: float
+    levels: int
+
+    def validate_observation(self) -> None:
+        if self.likelihood not in LIKELIHOODS:
+            from research.tree import nearest
+
+            remedy = f"expected one of {', '.join(LIKELIHOODS)}{nearest(self.likelihood, LIKELIHOODS)}"
+            raise ConfigError("likelihood", self.likelihood, remedy)
+        if self.scale is not None and not self.scale > 0:
+            raise ConfigError("scale", self.scale, "must be positive (null learns it)")
+        if not self.delta > 0:
+            raise ConfigError("delta", self.delta, "must be positive")
+        if self.levels < 2:
+            raise ConfigError("levels", self.levels, "must be at least 2")
+
+    def check_range(self, low: float, high: float) -> None:
+        """Refuse data that the likelihood is not defined on."""
+        if self.likelihood in ("bernoulli", "categorical") and not (low >= 0 and high <= 1):
+            remedy = (
+                f"needs data in [0, 1], but the data lie in [{low:.4g}, {high:.4g}]; set data.scaling=minmax (and, outside "
+                "the training range, clip the file), or use gaussian, laplace, huber"
+            )
+            raise ConfigError("likelihood", self.likelihood, remedy)
+
+    @property
+    def learns_scale(self) -> bool:
+        return self.scale is None and self.likelihood in ("gaussian", "laplace", "huber")
+
+    def observation(self, params: Any) -> Likelihood:
+        """The likelihood, with its scale from the settings or from `params["likelihood"]`."""
+        scale: Any = jnp.exp(params["likelihood"]["log_scale"]) if self.learns_scale else self.scale
+        match self.likelihood:
+            case "bernoulli":
+                return Bernoulli()
+            case "gaussian":
+                return Gaussian(scale=scale)
+            case "laplace":
+                return Laplace(scale=scale)
+            case "huber":
+                return Huber(scale=scale, delta=self.delta)
+            case "categorical":
+                return Categorical(levels=self.levels)
+            case _:
+                return MeanSquaredError()
+
+    def init_observation(self) -> dict[str, Any]:
+        """Parameters of the likelihood itself: log scale 0 where it is learned."""
+        return {"likelihood": {"log_scale": jnp.zeros(())}} if self.learns_scale else {}
+
+    @property
+    def channels(self) -> int:
+        return self.levels if self.likelihood == "categorical" else 1
+
+
+def kl_to_standard_normal(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+    """KL(N(mean, exp(log_variance)) || N(0, 1)) per latent dimension, in nats: (m^2 + v - log v - 1) / 2."""
+    return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0)
+
+
+def normal_log_prob(x: jax.Array, mean: Any = 0.0, log_variance: Any = 0.0) -> jax.Array:
+    """log N(x; mean, exp(log_variance)) per dimension, in nats."""
+    return -0.5 * (jnp.square(x - mean) * jnp.exp(-jnp.asarray(log_variance)) + log_variance + math.log(2 * math.pi))

@@ -1,0 +1,293 @@
+"""Training of ONE job: init, chunk of epochs, evaluation. The only `jax.grad`, the only scan over steps.
+
+Nothing here knows of sweeps, folders or families of models. All randomness is a pure function of (seed, purpose, epoch,
+step): no key is carried and no iterator state exists.
+"""
+
+import dataclasses
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.clock import Clock
+from research.data.examples import Examples, Facts, Split
+from research.metrics import higher_is_better
+from research.optimizer import Optimizer
+from research.tree import ConfigError, recipe
+
+# purposes of random draws: fold_in(key(seed), purpose)
+INIT, ORDER, LOSS, DRAW, EVALUATE, FIGURES = range(6)
+
+NEVER = -1  # of a step or an epoch
+
+
+class Model(Protocol):
+    """What the engine asks of a model; satisfied by structure, there is no base class."""
+
+    def bind(self, facts: Facts) -> "Model":
+        """The model for this data; raises ConfigError where they do not fit."""
+        ...
+
+    def init(self, key: jax.Array, train: Examples) -> dict[str, Any]:
+        """Fresh parameters."""
+        ...
+
+    def loss(self, params: Any, batch: Examples, key: jax.Array, clock: Clock) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The scalar to minimise, and scalars to log."""
+        ...
+
+    def evaluate(self, params: Any, batch: Examples, keys: jax.Array) -> dict[str, jax.Array]:
+        """Metrics per example, [B], at the end of every ramp; `keys` [B] are each example's own."""
+        ...
+
+
+@recipe
+class Trainer:
+    """The budget of a training and what is kept of it; structure only.
+
+    Attributes:
+      epochs: at most this many passes over the training rows.
+      batch_size: B; the rows left over by an epoch's last full batch come first in no fixed order another time.
+      evaluate_every: epochs between evaluations on the validation rows.
+      patience: epochs without a better monitored metric after which a run stops; null: never. Acts at evaluations.
+      target_loss: a run stops at the evaluation after an epoch whose mean training loss is below; null: never.
+      monitor: the metric that `keep=best` and `patience` look at.
+      keep: "best" keeps the parameters of the best evaluation, "last" those of the last.
+      warm_start: folder of a finished run whose parameters are the starting point; null: fresh ones.
+      evaluation_batch: rows per evaluation step; results do not depend on it.
+    """
+
+    epochs: int
+    batch_size: int
+    evaluate_every: int
+    patience: int | None
+    target_loss: float | None
+    monitor: str
+    keep: Literal["best", "last"]
+    warm_start: str | None
+    evaluation_batch: int
+
+    def validate(self) -> None:
+        for name in ("epochs", "batch_size", "evaluate_every", "patience", "evaluation_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(name, value, "must be at least 1")
+        if not self.monitor.startswith("validation/"):
+            raise ConfigError("monitor", self.monitor, "must be a validation metric, for example validation/loss")
+
+    def check(self, facts: Facts) -> None:
+        """Refuse a budget that the data cannot fill."""
+        if self.batch_size > facts.train_size:
+            remedy = f"larger than the training split ({facts.train_size} rows); make it smaller"
+            raise ConfigError("batch_size", self.batch_size, remedy)
+
+    def steps_per_epoch(self, facts: Facts) -> int:
+        """floor(N / B), N the smallest training split over the folds."""
+        return facts.train_size // self.batch_size
+
+
+class Member(NamedTuple):
+    """What makes one job of a group its own, beside its model and optimizer numbers."""
+
+    seed: Any  # uint32
+    split: Split
+
+
+class Data(NamedTuple):
+    """The rows on the device, shared by all members.
+
+    `train` rows are drawn as x ~ Bernoulli(x) at every use if `dynamic`; `evaluation` rows are the same rows as scores
+    see them (binarised once, if they are), and then already scaled.
+    """
+
+    train: Examples
+    evaluation: Examples
+
+
+class Budget(NamedTuple):
+    """Static numbers of one program."""
+
+    trainer: Trainer
+    steps_per_epoch: int
+    dynamic: bool
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+    """Arrays of a training under way; no key and no function.
+
+    Attributes:
+      step: optimizer steps done.
+      params, optimizer_state: now.
+      best_params: at the best evaluation (None for keep=last).
+      best: the monitored metric then; +-inf before the first.
+      best_epoch: the epoch then.
+      first_bad_step: first step whose loss, gradient or update was not finite, or NEVER.
+      stopped_epoch: epoch at which patience or target loss stopped it, or NEVER.
+    """
+
+    step: jax.Array
+    params: Any
+    optimizer_state: Any
+    best_params: Any
+    best: jax.Array
+    best_epoch: jax.Array
+    first_bad_step: jax.Array
+    stopped_epoch: jax.Array
+
+
+def purpose_key(seed: Any, purpose: int) -> jax.Array:
+    """fold_in(key(seed), purpose), threefry."""
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), purpose)
+
+
+def initialize(model: Model, optimizer: Optimizer, member: Member, data: Data, budget: Budget, params: Any = None) -> State:
+    """State before the first step, with fresh parameters unless some are given."""
+    if params is None:
+        train = member.split.prepare(data.train.take(member.split.train))
+        params = model.init(purpose_key(member.seed, INIT), train)
+    trainer = budget.trainer
+    worst = -jnp.inf if higher_is_better(trainer.monitor) else jnp.inf
+    never = jnp.full((), NEVER, jnp.int32)
+    return State(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        optimizer_state=optimizer.build(trainer.epochs, budget.steps_per_epoch).init(params),
+        best_params=params if trainer.keep == "best" else None,
+        best=jnp.full((), worst, jnp.float32),
+        best_epoch=never,
+        first_bad_step=never,
+        stopped_epoch=never,
+    )
+
+
+def train_step(
+    model: Model, transformation: optax.GradientTransformation, state: State, batch: Examples, key: jax.Array, clock: Clock
+) -> tuple[State, dict[str, jax.Array]]:
+    """One optimizer step; the state remembers the first step that was not finite."""
+    (loss, metrics), gradient = jax.value_and_grad(model.loss, has_aux=True)(state.params, batch, key, clock)
+    updates, optimizer_state = transformation.update(gradient, state.optimizer_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    bad = ~(jnp.isfinite(loss) & all_finite(gradient) & all_finite(updates))
+    first_bad_step = jnp.where((state.first_bad_step == NEVER) & bad, state.step, state.first_bad_step)
+    state = dataclasses.replace(
+        state, step=state.step + 1, params=params, optimizer_state=optimizer_state, first_bad_step=first_bad_step
+    )
+    return state, {"loss": loss, **metrics}
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every element of every array is finite."""
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
+def train_epoch(
+    model: Model, optimizer: Optimizer, state: State, member: Member, data: Data, budget: Budget
+) -> tuple[State, dict[str, jax.Array]]:
+    """One pass over the training rows in an order that depends on (seed, epoch); mean training metrics."""
+    trainer, steps = budget.trainer, budget.steps_per_epoch
+    transformation = optimizer.build(trainer.epochs, steps)
+    epoch = state.step // steps
+    rows = member.split.train
+    order = jax.random.permutation(jax.random.fold_in(purpose_key(member.seed, ORDER), epoch), rows.shape[0])
+    batches = rows[order[: steps * trainer.batch_size]].reshape(steps, trainer.batch_size)
+    loss_key = jax.random.fold_in(purpose_key(member.seed, LOSS), epoch)
+    draw_key = jax.random.fold_in(purpose_key(member.seed, DRAW), epoch)
+
+    def step(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
+        index, batch_rows = inputs
+        batch = member.split.prepare(data.train.take(batch_rows))
+        if budget.dynamic:
+            batch = binarize(batch, jax.random.fold_in(draw_key, index))
+        done = state.step.astype(jnp.float32)
+        clock = Clock(
+            step=state.step,
+            epoch=done / steps,
+            fraction=done / (steps * trainer.epochs),
+            train_size=jnp.asarray(rows.shape[0], jnp.float32),
+        )
+        return train_step(model, transformation, state, batch, jax.random.fold_in(loss_key, index), clock)
+
+    state, metrics = jax.lax.scan(step, state, (jnp.arange(steps), batches))
+    return state, jax.tree.map(lambda values: values.mean(0), metrics)
+
+
+def binarize(batch: Examples, key: jax.Array) -> Examples:
+    """x ~ Bernoulli(x); 16 random bits a pixel (probabilities are exact to 2^-16, at half the cost of 32)."""
+    bits = jax.random.bits(key, batch.x.shape, jnp.uint16).astype(jnp.float32)
+    return dataclasses.replace(batch, x=(bits < batch.x * 65536.0).astype(jnp.float32))
+
+
+def evaluate(
+    model: Model, params: Any, seed: Any, split: Split, data: Data, part: Literal["validation", "test"], budget: Budget
+) -> dict[str, jax.Array]:
+    """Mean of the model's metrics over one part, every row counted once, whatever the evaluation batch."""
+    rows, weight = getattr(split, part), getattr(split, f"{part}_weight")
+    size = min(budget.trainer.evaluation_batch, rows.shape[0])
+    padding = -rows.shape[0] % size
+    rows = jnp.pad(jnp.asarray(rows), (0, padding)).reshape(-1, size)
+    weight = jnp.pad(jnp.asarray(weight), (0, padding)).reshape(-1, size)
+    key = purpose_key(seed, EVALUATE)
+
+    def step(_: None, inputs: tuple[jax.Array, jax.Array]) -> tuple[None, dict[str, jax.Array]]:
+        batch_rows, batch_weight = inputs
+        batch = data.evaluation.take(batch_rows)
+        batch = batch if budget.dynamic else split.prepare(batch)
+        batch = dataclasses.replace(batch, x=batch.x.astype(jnp.float32))
+        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(batch_rows)
+        values = model.evaluate(params, batch, keys)
+        return None, {name: jnp.where(batch_weight > 0, value, 0.0).sum() for name, value in values.items()}
+
+    _, sums = jax.lax.scan(step, None, (rows, weight))
+    return {f"{part}/{name}": value.sum() / weight.sum() for name, value in sums.items()}
+
+
+def chunk(
+    model: Model, optimizer: Optimizer, state: State, member: Member, data: Data, epochs: jax.Array, budget: Budget
+) -> tuple[State, dict[str, jax.Array]]:
+    """`epochs` epochs, then an evaluation on the validation rows; the training metrics are those of the last epoch.
+
+    A run that patience or the target loss has stopped keeps its state; one select a chunk, so that results do not depend
+    on how the epochs are cut into device calls.
+    """
+    trainer = budget.trainer
+    shapes = jax.eval_shape(lambda: train_epoch(model, optimizer, state, member, data, budget)[1])
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    new, training = jax.lax.fori_loop(
+        0, epochs, lambda _, carry: train_epoch(model, optimizer, carry[0], member, data, budget), (state, zeros)
+    )
+    metrics = {f"train/{name}": value for name, value in training.items()}
+    metrics |= evaluate(model, new.params, member.seed, member.split, data, "validation", budget)
+    if trainer.monitor not in metrics:
+        raise ConfigError("trainer.monitor", trainer.monitor, f"this model gives {', '.join(sorted(metrics))}")
+    monitored = metrics[trainer.monitor].astype(jnp.float32)
+    better = monitored > new.best if higher_is_better(trainer.monitor) else monitored < new.best
+    better &= new.first_bad_step == NEVER
+    epoch = new.step // budget.steps_per_epoch
+    best_params = new.best_params
+    if trainer.keep == "best":
+        best_params = jax.tree.map(lambda now, best: jnp.where(better, now, best), new.params, new.best_params)
+    new = dataclasses.replace(
+        new,
+        best_params=best_params,
+        best=jnp.where(better, monitored, new.best),
+        best_epoch=jnp.where(better, epoch, new.best_epoch),
+    )
+    stop = jnp.zeros((), bool)
+    if trainer.patience is not None:
+        stop |= epoch - jnp.maximum(new.best_epoch, 0) >= trainer.patience
+    if trainer.target_loss is not None:
+        stop |= metrics["train/loss"] < trainer.target_loss
+    if trainer.patience is not None or trainer.target_loss is not None:
+        frozen = state.stopped_epoch != NEVER
+        new = dataclasses.replace(new, stopped_epoch=jnp.where(stop, epoch, NEVER).astype(jnp.int32))
+        new = jax.tree.map(lambda old, now: jnp.where(frozen, old, now), state, new)
+    return new, metrics
+
+
+def kept_params(state: State) -> Any:
+    """The parameters that a run is judged by."""
+    return state.params if state.best_params is None else state.best_params

@@ -1,0 +1,56 @@
+"""Log-likelihood by importance sampling (Burda, Grosse & Salakhutdinov 2016)."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.data.examples import Examples
+from research.runs import batches
+
+BATCH = 256  # most examples, and
+CHUNK = 64  # most samples of each, that are decoded at once
+
+
+@functools.partial(jax.jit, static_argnames="samples")
+def _estimate(model: Any, params: Any, batch: Examples, keys: jax.Array, samples: int) -> tuple[jax.Array, jax.Array]:
+    """log 1/k sum w and the effective number of samples of every example, both [B]; keys [chunks, B]."""
+    chunks = keys.shape[0]
+    size = -(-samples // chunks)
+
+    def one(chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        number, chunk_keys = chunk
+        log_weights = model.log_weights(params, batch, chunk_keys, size)
+        used = number * size + jnp.arange(size) < samples  # the last chunk may be longer than what is left
+        log_weights = jnp.where(used, log_weights, -jnp.inf)
+        return jax.nn.logsumexp(log_weights, -1), jax.nn.logsumexp(2 * log_weights, -1)
+
+    parts = jax.lax.map(one, (jnp.arange(chunks), keys))
+    sums, squares = jax.tree.map(lambda part: jax.nn.logsumexp(part, 0), parts)
+    return sums - jnp.log(samples), jnp.exp(2 * sums - squares)
+
+
+def likelihood(model: Any, params: Any, test: Examples, key: jax.Array, samples: int) -> dict[str, float]:
+    """Negative log-likelihood of the test rows, an upper bound that falls to the truth as k grows.
+
+    -log p(x) <= -E log 1/k sum_i p(x, z_i) / q(z_i | x), z_i ~ q(z | x), with exactly k samples for every example. Draws
+    depend on the key and the row number, not on batches.
+
+    Returns:
+      `test/nll_nats`: mean over examples, in nats; `test/nll_standard_error`: of that mean, over examples;
+      `test/nll_effective_samples`: mean over examples of (sum w)^2 / sum w^2, between 1 and k.
+    """
+    chunks = -(-samples // CHUNK)
+
+    def function(batch: Examples, rows: np.ndarray) -> Any:
+        return _estimate(model, params, batch, batches.row_keys(key, rows, chunks), samples)
+
+    bound, effective = batches.over(function, test, batches.even(len(test), BATCH))
+    bound = bound.astype(np.float64)
+    return {
+        "test/nll_nats": float(-bound.mean()),
+        "test/nll_standard_error": float(bound.std(ddof=1) / np.sqrt(len(bound))) if len(bound) > 1 else float("nan"),
+        "test/nll_effective_samples": float(effective.astype(np.float64).mean()),
+    }

@@ -1,0 +1,104 @@
+"""Dense autoencoder: plain, denoising, sparse, contractive, conditional."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from research.data.examples import Examples
+from research.distributions import Observation
+from research.clock import Clock
+from research.models.decoding import Decoding
+from research.networks.dense import DenseNetworks, activation, check_name, ACTIVATIONS
+from research.tree import ConfigError, spec
+
+
+@spec
+class DenseAE(Decoding, DenseNetworks, Observation):
+    """Autoencoder z = f(x), x' = g(z), trained on -log p(x | z) (or the mean squared error) plus optional penalties.
+
+    Attributes:
+      code_activation: activation of the code itself, or "linear".
+      gaussian_noise: standard deviation of noise added to the input (Vincent et al. 2010), in units of the scaled data.
+      masking_noise: share of the input elements set to zero (Vincent et al. 2010).
+      activity_l1: weight of sum |z| (sparse autoencoder).
+      contractive: weight of the squared Frobenius norm of dz/dx (Rifai et al. 2011), summed over its elements. In closed
+        form for an encoder without hidden layers; otherwise Hutchinson's estimate |J v|^2, v ~ N(0, 1).
+      contractive_probes: number of v's in that estimate.
+    """
+
+    code_activation: str
+    gaussian_noise: float | None
+    masking_noise: float | None
+    activity_l1: float | None
+    contractive: float | None
+    contractive_probes: int
+
+    def validate(self) -> None:
+        super().validate()
+        check_name("code_activation", self.code_activation, (*ACTIVATIONS, "linear"))
+        for name in ("gaussian_noise", "masking_noise", "activity_l1", "contractive"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ConfigError(name, value, "must not be negative (null leaves it out)")
+        if self.masking_noise is not None and self.masking_noise >= 1:
+            raise ConfigError("masking_noise", self.masking_noise, "must be below 1: it is the share of elements set to zero")
+        if self.contractive_probes < 1:
+            raise ConfigError("contractive_probes", self.contractive_probes, "must be at least 1")
+
+    @property
+    def encoder_outputs(self) -> int:
+        return self.latent_dim
+
+    def encode(self, params: Any, batch: Examples) -> jax.Array:
+        """Codes [B, L]."""
+        return activation(self.code_activation)(self.apply_encoder(params, batch, self.latent_dim))
+
+    def loss(self, params: Any, batch: Examples, key: jax.Array, clock: Clock) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Mean over the batch of the reconstruction loss plus penalties."""
+        noise_key, mask_key, probe_key = jax.random.split(key, 3)
+        inputs = batch.x
+        if self.gaussian_noise is not None:
+            inputs = inputs + self.gaussian_noise * jax.random.normal(noise_key, inputs.shape)
+        if self.masking_noise is not None:
+            inputs = jnp.where(jax.random.uniform(mask_key, inputs.shape) < self.masking_noise, 0.0, inputs)
+        corrupted = dataclasses.replace(batch, x=inputs)
+        code = self.encode(params, corrupted)
+        reconstruction = -self.log_likelihood(params, self.decoder_outputs(params, code, batch.label), batch).mean()
+        loss, metrics = reconstruction, {}
+        if self.activity_l1 is not None:
+            metrics["activity_l1"] = jnp.abs(code).sum(-1).mean()
+            loss += self.activity_l1 * metrics["activity_l1"]
+        if self.contractive is not None:
+            name = "hutchinson" if self.hidden_dims else "exact"
+            penalty = self.jacobian_norm(params, corrupted, code, probe_key).mean()
+            metrics[f"contractive_{name}"] = penalty
+            loss += self.contractive * penalty
+        return loss, metrics
+
+    def jacobian_norm(self, params: Any, batch: Examples, code: jax.Array, key: jax.Array) -> jax.Array:
+        """Squared Frobenius norm of the encoder's Jacobian of every example, [B] (exact or Hutchinson's estimate)."""
+        if not self.hidden_dims:
+            kernel = params["encoder"]["output"]["kernel"][: self.features]
+            _, slope = jax.jvp(
+                activation(self.code_activation),
+                (self.apply_encoder(params, batch, self.latent_dim),),
+                (jnp.ones_like(code),),
+            )
+            return (jnp.square(slope) * jnp.square(kernel).sum(0)).sum(-1)
+
+        def squared(probe_key: jax.Array) -> jax.Array:
+            direction = jax.random.normal(probe_key, batch.x.shape)
+            encode = lambda x: self.encode(params, dataclasses.replace(batch, x=x))  # noqa: E731
+            return jnp.square(jax.jvp(encode, (batch.x,), (direction,))[1]).sum(-1)
+
+        return jax.vmap(squared)(jax.random.split(key, self.contractive_probes)).mean(0)
+
+    def evaluate(self, params: Any, batch: Examples, keys: jax.Array) -> dict[str, jax.Array]:
+        """Noiseless reconstruction of every example: loss, reconstruction_mse and, for a likelihood, its nats."""
+        del keys  # nothing is drawn
+        outputs = self.decoder_outputs(params, self.encode(params, batch), batch.label)
+        loss = -self.log_likelihood(params, outputs, batch)
+        metrics = {"loss": loss, "reconstruction_mse": self.reconstruction_mse(params, outputs, batch)}
+        return metrics | ({"reconstruction_nats": loss} if self.observation(params).nats else {})

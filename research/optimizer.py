@@ -1,0 +1,160 @@
+"""A recipe of numbers that becomes an optax optimizer inside the trace."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.tree import ConfigError, nearest, spec
+
+NEEDS_MORE = {
+    "lbfgs": "it needs a line search over the loss",
+    "polyak_sgd": "it needs the value of the loss",
+    "optimistic_adam": "use optimistic_adam_v2",
+}
+OWN_KEYS = ("name", "schedule", "final_factor", "warmup_epochs", "stages", "clip_norm", "clip_value")
+
+
+def _known() -> list[str]:
+    """Optimizers that optax exports: functions of a learning rate that return a gradient transformation."""
+    names = []
+    for name, value in vars(optax).items():
+        if inspect.isfunction(value) and name not in NEEDS_MORE and not name.startswith(("scale_by_", "_", "inject")):
+            if "learning_rate" in inspect.signature(value).parameters and name != "scale_by_learning_rate":
+                names.append(name)
+    return sorted(names)
+
+
+@spec
+class Optimizer:
+    """An optax optimizer by name, a learning-rate schedule and gradient clipping.
+
+    Any number of the optax function is a key of its own beside `learning_rate` and sweeps as a leaf; its flags are
+    structure. rate(t) = learning_rate * warm-up(t) * schedule(t), with p in [0, 1] the share of the steps done after the
+    warm-up and f = final_factor: constant 1; cosine f + (1 - f)(1 + cos(pi p)) / 2; linear 1 - (1 - f) p; exponential
+    f^p; stages: `stages` stages of lengths 1, 3, 9, ..., the i-th at round(10^(1 - i / (stages - 1)), 1) / 10 (Burda et
+    al. 2016: rates 1e-3 to 1e-4 for learning_rate = 1e-3).
+
+    Attributes:
+      name: optax function that needs gradients only.
+      numbers: its numbers, learning_rate among them.
+      options: its flags and integers.
+      schedule, final_factor, stages: above.
+      warmup_epochs: length of a linear ramp of the rate, in epochs.
+      clip_norm: largest global norm of the gradient; null: no clipping.
+      clip_value: largest absolute value of a gradient's element; null: no clipping.
+    """
+
+    name: str
+    numbers: dict[str, float]
+    options: tuple[Any, ...]
+    schedule: Literal["constant", "cosine", "linear", "exponential", "stages"]
+    final_factor: float
+    warmup_epochs: float
+    stages: int
+    clip_norm: float | None
+    clip_value: float | None
+
+    @staticmethod
+    def arrange(config: Mapping[str, Any]) -> dict[str, Any]:
+        """Flat keys -> numbers and options, checked against the signature of the optax function."""
+        own = {key: value for key, value in config.items() if key in OWN_KEYS}
+        name = config.get("name")
+        if name in NEEDS_MORE:
+            raise ConfigError("name", name, f"not supported, {NEEDS_MORE[str(name)]}; use one that needs gradients only")
+        if name not in _known():
+            raise ConfigError("name", name, f"optax has no such optimizer{nearest(str(name), _known())}; known: {', '.join(_known())}")
+        parameters = inspect.signature(getattr(optax, str(name))).parameters
+        numbers: dict[str, float] = {}
+        options: list[tuple[str, Any]] = []
+        for key in sorted(set(config) - set(OWN_KEYS)):
+            value = config[key]
+            if key not in parameters:
+                known = [*OWN_KEYS, *parameters]
+                raise ConfigError(key, value, f"optax.{name} has no such number{nearest(key, known)}; known: {', '.join(known)}")
+            default = parameters[key].default
+            if value is None:
+                continue
+            if isinstance(value, bool) or isinstance(default, bool):
+                if not isinstance(value, bool):
+                    raise ConfigError(key, value, "expected true or false")
+                options.append((key, value))
+            elif isinstance(default, int) and isinstance(value, int):
+                options.append((key, value))
+            elif isinstance(value, int | float):
+                numbers[key] = float(value)
+            else:
+                raise ConfigError(key, value, "expected a number")
+        if "learning_rate" not in numbers:
+            raise ConfigError("learning_rate", config.get("learning_rate"), "must be set to a number")
+        for key, parameter in parameters.items():
+            if parameter.default is inspect.Parameter.empty and key not in config:
+                raise ConfigError(key, None, f"optax.{name} needs it; add +optimizer.{key}=NUMBER")
+        return own | {"numbers": numbers, "options": tuple(options)}
+
+    def rearrange(self) -> dict[str, Any]:
+        """The flat keys again."""
+        return {key: getattr(self, key) for key in OWN_KEYS} | self.numbers | dict(self.options)
+
+    def validate(self) -> None:
+        rate = self.numbers["learning_rate"]
+        if not rate > 0:
+            raise ConfigError("learning_rate", rate, "must be positive")
+        for key in ("clip_norm", "clip_value"):
+            value = getattr(self, key)
+            if value is not None and not value > 0:
+                raise ConfigError(key, value, "must be positive (null: no clipping)")
+        if self.warmup_epochs < 0:
+            raise ConfigError("warmup_epochs", self.warmup_epochs, "must not be negative")
+        if not 0 <= self.final_factor <= 1:
+            raise ConfigError("final_factor", self.final_factor, "must lie in [0, 1]")
+        if self.schedule == "exponential" and self.final_factor == 0:
+            raise ConfigError("final_factor", 0, "an exponential schedule needs a final factor above 0")
+        if self.stages < 2:
+            raise ConfigError("stages", self.stages, "must be at least 2")
+
+    def rate_shape(self, step: jax.Array, epochs: int, steps_per_epoch: int) -> jax.Array:
+        """The learning rate at a step in units of `learning_rate`."""
+        total = epochs * steps_per_epoch
+        step = jnp.asarray(step, jnp.float32)
+        warmup = jnp.asarray(self.warmup_epochs, jnp.float32) * steps_per_epoch
+        started = jnp.where(step >= warmup, 1.0, (step + 1) / jnp.where(warmup > 0, warmup + 1, 1.0))
+        progress = jnp.clip((step - warmup) / jnp.maximum(total - warmup, 1.0), 0.0, 1.0)
+        final = jnp.asarray(self.final_factor, jnp.float32)
+        match self.schedule:
+            case "cosine":
+                decay = final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
+            case "linear":
+                decay = 1 - (1 - final) * progress
+            case "exponential":
+                decay = jnp.exp(progress * jnp.log(final))
+            case "stages":
+                last = self.stages - 1
+                ends = jnp.array([(3.0**i - 1) / (3.0**self.stages - 1) for i in range(1, self.stages)])
+                factors = jnp.array([round(10 ** (1 - i / last), 1) / 10 for i in range(self.stages)])
+                # counted rather than searched: a gather with a batched index is slow under vmap
+                stage = (progress >= ends).sum()
+                decay = (factors * (jnp.arange(self.stages) == stage)).sum()
+            case _:
+                decay = jnp.ones(())
+        return started * decay
+
+    def build(self, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+        """The optax transformation for this budget; call it inside the trace, the numbers may be tracers."""
+        numbers = dict(self.numbers)
+        rate = numbers.pop("learning_rate")
+
+        def learning_rate(step: jax.Array) -> jax.Array:
+            return rate * self.rate_shape(step, epochs, steps_per_epoch)
+
+        make = getattr(optax, self.name)
+        transformation = make(learning_rate=learning_rate, **numbers, **dict(self.options))
+        clips = []
+        if self.clip_value is not None:
+            clips.append(optax.clip(self.clip_value))
+        if self.clip_norm is not None:
+            clips.append(optax.clip_by_global_norm(self.clip_norm))
+        return optax.chain(*clips, transformation)

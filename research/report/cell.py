@@ -1,0 +1,151 @@
+"""The runs of one cell of a table, and the summary of one metric of theirs."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from research.report.collect import FINISHED, STATUSES, Hole, Run, Runs
+from research.report.keys import FOLD, SEED, baseline_methods, baseline_name, better, distinct, varying
+
+EQUAL = 1e-6  # relative; every run works its baselines out anew, in single precision
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """The runs of one row and column, and the summary of one metric of theirs.
+
+    Attributes:
+      mean, sd: over `n` units (seeds, or folds where there is one seed); sd with n - 1, None for n = 1.
+      counts: number of runs by status, of all runs of the cell.
+      reasons: distinct reasons by status, of the runs that did not finish.
+      nulls: number of finished runs whose metric is null, by reason.
+      absent: number of finished runs that do not report the metric.
+      partial: number of seeds left out because some of their folds have no number.
+      runs: ids of all runs of the cell.
+      best: no other mean of this column that may be compared is better.
+      worse: baselines (`pca`) that have a better value than this mean, over the same runs.
+    """
+
+    mean: float | None
+    sd: float | None
+    n: int
+    counts: Mapping[str, int]
+    reasons: Mapping[str, tuple[str, ...]]
+    nulls: Mapping[str, int]
+    absent: int
+    partial: int
+    runs: tuple[str, ...]
+    best: bool = False
+    worse: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned run of the cell is in the mean."""
+        return self.n > 0 and not (set(self.counts) - set(FINISHED) or self.nulls or self.absent or self.partial)
+
+
+@dataclasses.dataclass(frozen=True)
+class Averaging:
+    """What the means are over: `keys` other than seed and fold, numbers of seeds and folds, and what n counts."""
+
+    keys: tuple[str, ...]
+    seeds: int
+    folds: int
+    over_folds: bool  # one seed: n counts folds
+
+
+def averaging(runs: Runs, cells: Sequence[Sequence[Run]], shown: Sequence[str]) -> Averaging:
+    """What differs between the runs of one cell, `shown` being the keys that are rows or columns."""
+
+    def within(key: str) -> bool:
+        return key not in shown and any(len(set(distinct(of_cell, key)) - set(Hole)) > 1 for of_cell in cells)
+
+    keys = tuple(key for key in varying(runs) if within(key))
+    seeds = len(set(distinct(runs, SEED)) - set(Hole)) if within(SEED) else 1
+    folds = len(set(distinct(runs, FOLD)) - set(Hole)) if within(FOLD) else 1
+    return Averaging(keys, seeds, folds, over_folds=folds > 1 and seeds == 1 and not keys)
+
+
+def count_statuses(runs: Sequence[Run]) -> dict[str, int]:
+    """Number of runs by status, in the order of `STATUSES`."""
+    found = dict.fromkeys((*STATUSES, *(run.status for run in runs)), 0)
+    for run in runs:
+        found[run.status] += 1
+    return {status: count for status, count in found.items() if count}
+
+
+def summarize(runs: Sequence[Run], metric: str, averaging: Averaging) -> Cell:
+    """The summary of a metric over the runs of one cell."""
+    units = _units(runs, averaging)
+    numbers, used, partial = _numbers(units, metric, averaging)
+    finished = [run for run in runs if run.finished]
+    nulls: dict[str, int] = {}
+    for run in finished:
+        if metric in run.metrics and run.metrics[metric] is None:
+            reason = run.null_reasons.get(metric, "no reason recorded")
+            nulls[reason] = nulls.get(reason, 0) + 1
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(np.mean(numbers)) if numbers else None
+        sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+    return Cell(
+        mean=mean,
+        sd=sd,
+        n=len(numbers),
+        counts=count_statuses(runs),
+        reasons={
+            status: tuple(dict.fromkeys(run.reason for run in runs if run.status == status and run.reason))
+            for status in dict.fromkeys(run.status for run in runs if not run.finished)
+        },
+        nulls=nulls,
+        absent=sum(metric not in run.metrics for run in finished),
+        partial=partial,
+        runs=tuple(run.run_id for run in runs),
+        worse=() if mean is None else tuple(_worse(mean, used, metric, averaging)),
+    )
+
+
+Unit = Mapping[Any, Run]  # fold -> run
+
+
+def _units(runs: Sequence[Run], averaging: Averaging) -> list[Unit]:
+    """The runs of a cell, apart by what n counts."""
+    units: dict[tuple[Any, ...], dict[Any, Run]] = {}
+    for run in runs:
+        fold = run.value(FOLD)
+        setting = (run.value(SEED), *(run.value(key) for key in averaging.keys), fold if averaging.over_folds else None)
+        copy = 0  # runs that differ in nothing that is known stay apart
+        while fold in units.get((*setting, copy), {}):
+            copy += 1
+        units.setdefault((*setting, copy), {})[fold] = run
+    return list(units.values())
+
+
+def _numbers(units: Sequence[Unit], metric: str, averaging: Averaging) -> tuple[list[float], list[Unit], int]:
+    """A number for each unit that has all its folds, those units, and how many have only some of their folds."""
+    expected = 1 if averaging.over_folds else len({fold for unit in units for fold in unit})
+    numbers, used, partial = [], [], 0
+    for unit in units:
+        values = [value for run in unit.values() if run.finished and (value := run.metrics.get(metric)) is not None]
+        if len(values) == expected:
+            numbers.append(float(np.mean(values)))
+            used.append(unit)
+        elif values:
+            partial += 1
+    return numbers, used, partial
+
+
+def _worse(mean: float, used: Sequence[Unit], metric: str, averaging: Averaging) -> list[str]:
+    """The baselines that, averaged over the same runs in the same way, are better than `mean`."""
+    runs = [run for unit in used for run in unit.values()]
+    methods = dict.fromkeys(method for run in runs for method in baseline_methods(run, metric) if method != "reference")
+    worse = []
+    for method in methods:
+        name = baseline_name(method, metric)
+        if all(run.metrics.get(name) is not None for run in runs):
+            exact = float(np.mean(_numbers(used, name, averaging)[0]))
+            if better(exact, mean, metric) and not math.isclose(exact, mean, rel_tol=EQUAL):
+                worse.append(method)
+    return worse

@@ -1,0 +1,143 @@
+"""Which settings tell runs apart, which metrics a table shows, and what makes two numbers comparable."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from research.metrics import base, higher_is_better
+from research.report.collect import Hole, Run
+from research.tree import ConfigError, nearest
+
+SEED, FOLD = "seed", "data.fold"
+UNSHOWN = frozenset({"data.root"})  # where the data lie is no part of a run's result
+
+DEFAULT_METRICS = (
+    "test/loss",
+    "test/reconstruction_mse",
+    "test/elbo_nats",
+    "test/nll_nats",
+    "test/kl_nats",
+    "test/active_units",
+    "test/probe_accuracy",
+    "test/knn_accuracy",
+)
+
+
+def check(option: str, names: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
+    """`names` without repetitions.
+
+    Raises:
+      ConfigError: one of them is not known; says the nearest that is.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            kind = "metric" if option == "metrics" else "key"
+            raise ConfigError(option, name, f"no run has this {kind}{nearest(name, known)}")
+    return tuple(dict.fromkeys(names))
+
+
+def distinct(runs: Iterable[Run], key: str) -> list[Any]:
+    """The values of a key, numbers in their order and before the rest, the rest in order of first appearance."""
+    values = list(dict.fromkeys(run.value(key) for run in runs))
+
+    def order(value: Any) -> tuple[int, float]:
+        number = isinstance(value, int | float)
+        return (0, value) if number else (2 if isinstance(value, Hole) else 1, 0)
+
+    return sorted(values, key=order)
+
+
+def varying(runs: Iterable[Run]) -> list[str]:
+    """The keys other than seed and fold that tell the runs apart: first choices, then keys in the order of the config.
+
+    A key that follows from those already taken (`model._target_` from `model`) is left out, unless it was overridden.
+    """
+    runs = [run for run in runs if run.known] or list(runs)
+    keys = list(dict.fromkeys(key for run in runs for key in run.values))
+    candidates = [key for key in keys if key not in (SEED, FOLD) and key not in UNSHOWN and _varies(runs, key)]
+    overridden = {str(text).lstrip("+").partition("=")[0] for run in runs for text in run.overrides}
+    taken = [key for key in candidates if key in overridden]
+    for key in candidates:
+        if key not in taken and not _follows(runs, key, taken):
+            taken.append(key)
+    return sorted(taken, key=keys.index)
+
+
+def _varies(runs: Sequence[Run], key: str) -> bool:
+    return len({value for run in runs if not isinstance(value := run.value(key), Hole)}) > 1
+
+
+def _follows(runs: Sequence[Run], key: str, others: Sequence[str]) -> bool:
+    seen: dict[tuple[Any, ...], Any] = {}
+    for run in runs:
+        value = run.value(key)
+        if seen.setdefault(tuple(run.value(other) for other in others), value) != value:
+            return False
+    return True
+
+
+def default_metrics(known: Sequence[str]) -> tuple[str, ...]:
+    """Those of `DEFAULT_METRICS` that exist; else all of the test split; else the loss, so that holes have a place."""
+    return (
+        tuple(name for name in DEFAULT_METRICS if name in known)
+        or tuple(sorted(name for name in known if name.startswith("test/")))
+        or DEFAULT_METRICS[:1]
+    )
+
+
+def direction(metric: str) -> str:
+    """`lower` or `higher` is better, or neither: `kl_nats` of a collapsed model is 0."""
+    if base(metric) == "kl_nats":
+        return ""
+    return "higher" if higher_is_better(metric) else "lower"
+
+
+def comparison_keys(metric: str, runs: Iterable[Run]) -> list[str]:
+    """The keys that two numbers must agree on to be compared.
+
+    Every metric: the data. Numbers in nats: the likelihood and the bound too. The loss: everything that changes what it
+    is a loss of, which is the model and its real-valued settings (beta weighs two terms, a latent size does not).
+    """
+    keys = ["data", "data._target_"]
+    if metric.endswith("_nats") or base(metric) == "loss":
+        keys += ["model.likelihood"]
+    if base(metric) == "loss":
+        numbers = {
+            key: None
+            for run in runs
+            for key, value in run.values.items()
+            if isinstance(value, float) and key.startswith("model.") and "dropout" not in key
+        }
+        keys += ["model", "model.bound", "model.samples", *numbers]
+    return keys
+
+
+def better(one: float, other: float, metric: str) -> bool:
+    """Whether `one` is the better value of a metric; False if it has no direction."""
+    return {"lower": one < other, "higher": one > other}.get(direction(metric), False)
+
+
+def ranking(runs: Iterable[Run], keys: Sequence[str]) -> Callable[[Sequence[Any]], list[int]]:
+    """Sort key for tuples of values of `keys`, in the order of `distinct`; keys that do not matter come first."""
+    runs = list(runs)
+    order = [distinct(runs, key) for key in keys]
+    return lambda values: [
+        -1 if value is Hole.ANY else known.index(value) for known, value in zip(order, values, strict=True)
+    ]
+
+
+def baseline_name(method: str, metric: str) -> str:
+    """Where a run keeps the value of a baseline for a metric of the test split."""
+    bare = metric.removeprefix("test/")
+    return f"reference/{bare}" if method == "reference" else f"baseline/{method}/{bare}"
+
+
+def baseline_methods(run: Run, metric: str) -> list[str]:
+    """The baselines that a run has a value of, for a metric of the test split."""
+    found = []
+    for name in run.metrics if metric.startswith("test/") else ():
+        if name.startswith(("baseline/", "reference/")):
+            method = "reference" if name.startswith("reference/") else name.split("/")[1]
+            if name == baseline_name(method, metric) and run.metrics[name] is not None:
+                found.append(method)
+    return found

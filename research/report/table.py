@@ -1,0 +1,122 @@
+"""Runs -> a table of means over seeds and folds, with everything that is not in a mean beside it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from research.report.baseline import Baseline, baselines
+from research.report.cell import Averaging, Cell, averaging, summarize
+from research.report.collect import Run, Runs
+from research.report.keys import better, check, comparison_keys, default_metrics, direction, ranking, varying
+from research.tree import ConfigError, group
+
+Values = tuple[Any, ...]
+MARKS = ("†", "‡", "§", "¶")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table: `cells[row, column, metric]`; a combination that was never planned has no cell.
+
+    `n` is the number of units of every mean if they are all alike, else None.
+    """
+
+    runs: Runs
+    row_keys: tuple[str, ...]
+    column_keys: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: tuple[Values, ...]
+    columns: tuple[Values, ...]
+    cells: Mapping[tuple[Values, Values, str], Cell]
+    baselines: tuple[Baseline, ...]
+    averaging: Averaging
+    n: int | None
+
+    @property
+    def null_marks(self) -> dict[tuple[str, str], str]:
+        """(metric, reason) of every null -> footnote number."""
+        found = dict.fromkeys((place[2], reason) for place, cell in self.cells.items() for reason in cell.nulls)
+        return {pair: str(number) for number, pair in enumerate(found, 1)}
+
+    @property
+    def baseline_marks(self) -> dict[str, str]:
+        """Baseline -> the mark of means that are worse."""
+        methods = dict.fromkeys(method for cell in self.cells.values() for method in cell.worse)
+        return {method: MARKS[number % len(MARKS)] for number, method in enumerate(sorted(methods, key="pca".__ne__))}
+
+
+def table(
+    runs: Runs,
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    metrics: Sequence[str] | None = None,
+) -> Table:
+    """Summarize `metrics` for every combination of values of the keys `rows` and `columns`.
+
+    Only runs that completed or stopped early are averaged: folds of one seed first, over seeds next. A seed some of
+    whose folds have no number is left out (its mean would be over other data) and counted. By default the rows are all
+    keys that vary, other than seed and fold, and there are no columns but the metrics.
+
+    The best mean is sought within a column and among complete cells only: a mean over the survivors of a setting that
+    diverges for some seeds is not a result. Metrics are compared where `keys.comparison_keys` agree, and only if there
+    are two or more to compare.
+
+    Raises:
+      ConfigError: a key or metric that no run has, or a key that is both a row and a column.
+    """
+    column_keys = check("columns", columns or (), runs.keys())
+    default_rows = [key for key in varying(runs) if key not in column_keys]
+    if not default_rows and not column_keys and "model" in runs.keys():
+        default_rows = ["model"]
+    row_keys = check("rows", default_rows if rows is None else rows, runs.keys())
+    if both := set(row_keys) & set(column_keys):
+        raise ConfigError("columns", both.pop(), "this key is also a row; name it once")
+    names = default_metrics(runs.metrics()) if metrics is None else check("metrics", metrics, runs.metrics())
+
+    def place(run: Run, keys: Sequence[str]) -> Values:
+        return tuple(run.value(key) for key in keys)
+
+    members = {
+        (place(same[0], row_keys), place(same[0], column_keys)): same
+        for same in group(list(runs), lambda run: place(run, (*row_keys, *column_keys)))
+    }
+    over = averaging(runs, list(members.values()), (*row_keys, *column_keys))
+    row_values = sorted({row for row, _ in members}, key=ranking(runs, row_keys))
+    column_values = sorted({column for _, column in members}, key=ranking(runs, column_keys))
+    cells: dict[tuple[Values, Values, str], Cell] = {}
+    for column in column_values:
+        here = {row: members[row, column] for row in row_values if (row, column) in members}
+        for metric in names:
+            of_metric = {row: summarize(same, metric, over) for row, same in here.items()}
+            best = _best(of_metric, here, metric)
+            for row, cell in of_metric.items():
+                cells[row, column, metric] = dataclasses.replace(cell, best=row in best)
+    counts = {cell.n for cell in cells.values() if cell.n}
+    return Table(
+        runs=runs,
+        row_keys=row_keys,
+        column_keys=column_keys,
+        metrics=names,
+        rows=tuple(row_values),
+        columns=tuple(column_values),
+        cells=cells,
+        baselines=tuple(baselines(runs, row_keys, column_keys, names, over)),
+        averaging=over,
+        n=counts.pop() if len(counts) == 1 else None,
+    )
+
+
+def _best(cells: Mapping[Values, Cell], members: Mapping[Values, Sequence[Run]], metric: str) -> set[Values]:
+    """The rows of a column that hold the best mean among those they may be compared with."""
+    if not direction(metric):
+        return set()
+    keys = comparison_keys(metric, (run for same in members.values() for run in same))
+    candidates = [row for row, cell in cells.items() if cell.complete]
+    best: set[Values] = set()
+    for alike in group(
+        candidates, lambda row: frozenset(tuple(run.value(key) for key in keys) for run in members[row])
+    ):
+        means = [mean for row in alike if (mean := cells[row].mean) is not None]
+        if len(alike) > 1:
+            best |= {row for row in alike if cells[row].mean == (min if better(0, 1, metric) else max)(means)}
+    return best

@@ -1,0 +1,89 @@
+"""Abilities of a trained model on any number of rows, through one compiled program of a fixed batch size."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.data.examples import Examples
+
+
+def even(rows: int, most: int) -> int:
+    """The batch size that divides `rows` most evenly into batches of at most `most` rows."""
+    return -(-rows // max(1, -(-rows // most)))
+
+
+def batches(examples: Any, size: int) -> Iterator[tuple[Any, int, int]]:
+    """Cut rows into batches of exactly `size`.
+
+    The last batch begins early rather than being short, and fewer than `size` rows in all are filled up with the last row.
+
+    Returns:
+      (batch, number of its first row, how many of its leading rows to pass over).
+    """
+    total = jax.tree.leaves(examples)[0].shape[0]
+    if total < size:
+        rows = np.minimum(np.arange(size), total - 1)
+        yield jax.tree.map(lambda array: array[rows], examples), 0, 0
+        return
+    for first in range(0, total, size):
+        start = min(first, total - size)
+        yield jax.tree.map(functools.partial(_slice, start=start, size=size), examples), start, first - start
+
+
+def _slice(array: Any, start: int, size: int) -> Any:
+    if isinstance(array, np.ndarray):
+        return array[start : start + size]
+    return jax.lax.dynamic_slice_in_dim(array, start, size)  # one program for every start
+
+
+def over(function: Callable[[Any, Any], Any], examples: Any, size: int) -> Any:
+    """`function(batch, row numbers [size])` over all rows; its results (any tree of arrays) joined as numpy, [N, ...]."""
+    total = jax.tree.leaves(examples)[0].shape[0]
+    if total == 0:
+        raise ValueError("no rows")
+    results = []
+    for batch, start, skip in batches(examples, size):
+        rows = np.arange(start, start + size, dtype=np.int32)
+        results.append((function(batch, rows), skip))
+    parts = [jax.tree.map(lambda array, skip=skip: np.asarray(array)[skip:], result) for result, skip in results]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:total], *parts)
+
+
+@functools.partial(jax.jit, static_argnames="chunks")
+def row_keys(key: jax.Array, rows: jax.Array, chunks: int | None = None) -> jax.Array:
+    """One key per row number, so that draws do not depend on the batch: [B], or [chunks, B] for draws in several parts.
+
+    A program of its own: inside a model's program the same lines would be compiled again for every structure.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+    if chunks is None:
+        return keys
+    return jax.vmap(lambda chunk: jax.vmap(jax.random.fold_in, (0, None))(keys, chunk))(jnp.arange(chunks))
+
+
+@functools.partial(jax.jit, static_argnames="ability")
+def call(model: Any, params: Any, batch: Examples, ability: str) -> Any:
+    """An ability on examples that draws nothing (`encode`, `reconstruct`); models of one structure share the program."""
+    return getattr(model, ability)(params, batch)
+
+
+@jax.jit
+def decode(model: Any, params: Any, z: jax.Array, label: jax.Array | None = None) -> jax.Array:
+    """E[x | z] of codes [B, L], [B, *feature_shape]."""
+    return model.decode(params, z, label)
+
+
+@jax.jit
+def evaluate(model: Any, params: Any, batch: Examples, keys: jax.Array) -> dict[str, jax.Array]:
+    """The model's metrics of every example, {name: [B]}, with one key per row."""
+    return model.evaluate(params, batch, keys)
+
+
+@functools.partial(jax.jit, static_argnames="number")
+def sample(model: Any, params: Any, key: jax.Array, number: int, label: jax.Array | None = None) -> jax.Array:
+    """Draws from the model, [number, *feature_shape]."""
+    return model.sample(params, key, number, label)

@@ -1,0 +1,291 @@
+"""TensorBoard event files without TensorFlow: scalars, pictures, hyper-parameters, chart layouts, the projector.
+
+Only the message types of the `tensorboard` package are imported (about 30 ms): its record writer imports a stand-in for
+TensorFlow first (200 ms), and the record format is four lines: length, checksum of the length, data, checksum of the data.
+"""
+
+import math
+import re
+import struct
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
+from tensorboard.plugins.custom_scalar.layout_pb2 import (
+    Category,
+    Chart,
+    Layout,
+    MarginChartContent,
+    MultilineChartContent,
+)
+from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+
+from research.runs.folder import clear_errors, write_atomically
+
+NAME = "events.out.tfevents.0000000000.run"  # fixed, so that whatever is written later goes to the same file
+Row = tuple[int, float, Mapping[str, float]]  # step, wall time in seconds since 1970, values
+
+# ------------------------------------------------------------------------------------------------------ records
+
+
+def _checksum_table() -> list[int]:
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = (value >> 1) ^ (0x82F63B78 if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+TABLE = _checksum_table()
+
+
+def _checksum(data: bytes) -> int:
+    """The masked CRC-32C that closes every part of a record."""
+    table, value = TABLE, 0xFFFFFFFF
+    for byte in data:
+        value = table[(value ^ byte) & 0xFF] ^ (value >> 8)
+    value ^= 0xFFFFFFFF
+    return (((value >> 15) | (value << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _record(event: Event) -> bytes:
+    data = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return b"".join((length, struct.pack("<I", _checksum(length)), data, struct.pack("<I", _checksum(data))))
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    """The data of each whole record; what a killed process left of a last one is passed over."""
+    position = 0
+    while position + 12 <= len(content):
+        (length,) = struct.unpack_from("<Q", content, position)
+        end = position + 16 + length
+        if end > len(content):
+            return
+        yield content[position + 12 : end - 4]
+        position = end
+
+
+# --------------------------------------------------------------------------------------------------------- events
+
+
+class EventFile:
+    """The event file of one run; every method opens, appends and closes, so no file handle is kept.
+
+    Values of a tag from the first new step on replace those in the file: a resumed or re-evaluated run repeats nothing.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.path = Path(folder) / NAME
+        self._last: dict[str, int] | None = None  # tag -> largest step in the file
+
+    def append(self, scalars: Iterable[Row]) -> None:
+        """Append many rows of scalars; NaN and infinities are kept, None is left out."""
+        events = []
+        for step, wall_time, values in scalars:
+            entries = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value is not None]
+            if entries:
+                events.append(Event(step=step, wall_time=wall_time, summary=Summary(value=entries)))
+        self._write(events)
+
+    def images(self, pictures: Mapping[str, bytes], step: int, wall_time: float | None = None) -> None:
+        """Append PNG pictures under their tags."""
+        values = []
+        for tag, data in pictures.items():
+            width, height = struct.unpack_from(">II", data, 16)  # of the PNG header
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=data)
+            values.append(Summary.Value(tag=tag, image=image))
+        self._add(values, step, wall_time)
+
+    def hparams(self, values: Mapping[str, Any], started: float | None = None, group: str = "") -> None:
+        """Say which swept keys have which values in this run: a row of TensorBoard's HParams page.
+
+        Without an experiment record the page lists every scalar tag of the runs as a metric and shows its last value.
+        Pass values through `unify` first, so that a key has one type in all runs.
+        """
+        start = SessionStartInfo(start_time_secs=time.time() if started is None else started, group_name=group)
+        for name, value in values.items():
+            if isinstance(value, bool):
+                start.hparams[name].bool_value = value
+            elif isinstance(value, int | float):
+                start.hparams[name].number_value = value
+            else:
+                start.hparams[name].string_value = str(value)
+        data = HParamsPluginData(session_start_info=start)
+        self._plugin("_hparams_/session_start_info", "hparams", data.SerializeToString(), started)
+
+    def finish(self, completed: bool, ended: float | None = None) -> None:
+        """Say on the HParams page that the run has ended, and whether well."""
+        status = STATUS_SUCCESS if completed else STATUS_FAILURE
+        end = SessionEndInfo(status=status, end_time_secs=time.time() if ended is None else ended)
+        data = HParamsPluginData(session_end_info=end)
+        self._plugin("_hparams_/session_end_info", "hparams", data.SerializeToString(), ended)
+
+    def layout(self, tags: Iterable[str], margins: Sequence[str] = ()) -> None:
+        """Lay out the Custom Scalars page.
+
+        One chart for every name that `train/`, `validation/` or `test/` share, its curves over each other, and one chart
+        with a band for every tag in `margins` (drawn from the tags `spread/<tag>/low` and `spread/<tag>/high`).
+        """
+        shared: dict[str, list[str]] = {}
+        for tag in sorted(tags):
+            part, _, name = tag.partition("/")
+            if part in ("train", "validation", "test"):
+                shared.setdefault(name, []).append(tag)
+        charts = [
+            Chart(title=name, multiline=MultilineChartContent(tag=[f"^{re.escape(tag)}$" for tag in found]))
+            for name, found in shared.items()
+            if len(found) > 1
+        ]
+        series = MarginChartContent.Series
+        bands = [
+            Chart(
+                title=tag,
+                margin=MarginChartContent(
+                    series=[series(value=tag, lower=f"spread/{tag}/low", upper=f"spread/{tag}/high")]
+                ),
+            )
+            for tag in margins
+        ]
+        sections = (("train, validation and test", charts), ("mean and spread over seeds", bands))
+        content = Layout(category=[Category(title=title, chart=chart) for title, chart in sections if chart])
+        if content.category:
+            tensor = TensorProto(dtype=DT_STRING, string_val=[content.SerializeToString()])
+            self._plugin("custom_scalars__config__", "custom_scalars", b"", None, tensor)
+
+    # ----------------------------------------------------------------------------------------------------- file
+
+    def _plugin(
+        self, tag: str, plugin: str, content: bytes, when: float | None, tensor: TensorProto | None = None
+    ) -> None:
+        about = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content))
+        if tensor is None:  # all is in the metadata, but a value there must be
+            tensor = TensorProto(dtype=DT_FLOAT, float_val=[0.0])
+            tensor.tensor_shape.SetInParent()
+        self._add([Summary.Value(tag=tag, metadata=about, tensor=tensor)], 0, when)
+
+    def _add(self, values: list[Summary.Value], step: int, wall_time: float | None) -> None:
+        if values:
+            when = time.time() if wall_time is None else wall_time
+            self._write([Event(step=step, wall_time=when, summary=Summary(value=values))])
+
+    def _write(self, events: list[Event]) -> None:
+        if not events:
+            return
+        if self._last is None:
+            self._last = self._open()
+        first: dict[str, int] = {}
+        last: dict[str, int] = {}
+        for event in events:
+            for value in event.summary.value:
+                first[value.tag] = min(event.step, first.get(value.tag, event.step))
+                last[value.tag] = max(event.step, last.get(value.tag, event.step))
+        if any(step <= self._last.get(tag, -1) for tag, step in first.items()):
+            self._cut(first)
+        with clear_errors(self.path.parent), open(self.path, "ab") as file:
+            file.write(b"".join(map(_record, events)))
+        self._last |= last
+
+    def _open(self) -> dict[str, int]:
+        """Make the file, or cut off a torn last record of the one that is there; returns the last step of each tag."""
+        if not self.path.exists():
+            write_atomically(self.path, _record(Event(wall_time=time.time(), file_version="brain.Event:2")))
+            return {}
+        content = self.path.read_bytes()
+        last: dict[str, int] = {}
+        whole = 0
+        for data in _records(content):
+            whole += len(data) + 16
+            event = Event.FromString(data)
+            for value in event.summary.value:
+                last[value.tag] = max(event.step, last.get(value.tag, event.step))
+        if whole < len(content):
+            write_atomically(self.path, content[:whole])
+        return last
+
+    def _cut(self, first: Mapping[str, int]) -> None:
+        """Drop the values of each tag from the given step on."""
+        kept = []
+        for event in map(Event.FromString, _records(self.path.read_bytes())):
+            values = [value for value in event.summary.value if event.step < first.get(value.tag, math.inf)]
+            if not values and event.HasField("summary"):
+                continue
+            if len(values) < len(event.summary.value):
+                event.summary.CopyFrom(Summary(value=values))
+            kept.append(_record(event))
+        write_atomically(self.path, b"".join(kept))
+
+
+def unify(members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Swept values of all runs with one type per key (numbers, flags, or else text), as the HParams page needs it."""
+    kinds: dict[str, type] = {}
+    for name in {name: None for member in members for name in member}:
+        present = [member[name] for member in members if name in member]
+        if all(isinstance(value, bool) for value in present):
+            kinds[name] = bool
+        elif all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
+            kinds[name] = float
+        else:
+            kinds[name] = _text
+    return [{name: kinds[name](value) for name, value in member.items()} for member in members]
+
+
+def _text(value: Any) -> str:
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+
+
+# ------------------------------------------------------------------------------------------ pictures and projector
+
+
+def png(picture: np.ndarray) -> bytes:
+    """A picture [H, W] or [H, W, 3] uint8 as PNG."""
+    if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or picture.shape[2:] not in ((), (3,)):
+        raise ValueError(f"picture of shape {picture.shape}, {picture.dtype}: expected [H, W] or [H, W, 3] uint8")
+    height, width = picture.shape[:2]
+    rows = np.zeros((height, 1 + picture[0].size), np.uint8)  # each row begins with its filter, 0: none
+    rows[:, 1:] = picture.reshape(height, -1)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if picture.ndim == 3 else 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows.tobytes(), 3)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def projector(
+    folder: Path | str, codes: np.ndarray, labels: np.ndarray | None, sprite: tuple[np.ndarray, int, int] | None = None
+) -> None:
+    """Write codes for TensorBoard's projector: `projector/codes.tsv`, `labels.tsv`, and `projector_config.pbtxt`.
+
+    Args:
+      folder: of the run.
+      codes: [N, L].
+      labels: [N], or None.
+      sprite: all pictures in one square grid [H, W] or [H, W, 3] uint8, row by row, with height and width of one.
+    """
+    folder = Path(folder)
+    line = "\t".join(["%.6g"] * codes.shape[1]) + "\n"
+    lines = ["embeddings {", '  tensor_name: "codes"', '  tensor_path: "projector/codes.tsv"']
+    write_atomically(
+        folder / "projector" / "codes.tsv", "".join([line % tuple(row) for row in codes.tolist()]).encode()
+    )
+    if labels is not None:
+        text = "".join(f"{label}\n" for label in labels.tolist())
+        write_atomically(folder / "projector" / "labels.tsv", text.encode())
+        lines.append('  metadata_path: "projector/labels.tsv"')
+    if sprite is not None:
+        grid, height, width = sprite
+        write_atomically(folder / "projector" / "sprite.png", png(grid))
+        lines.append('  sprite { image_path: "projector/sprite.png"')
+        lines.append(f"    single_image_dim: {width} single_image_dim: {height} }}")
+    write_atomically(folder / "projector_config.pbtxt", "\n".join([*lines, "}", ""]).encode())

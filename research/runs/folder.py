@@ -1,0 +1,290 @@
+"""The folder of one run: which files it has, and how they are written so that no half-written file is ever seen."""
+
+import contextlib
+import csv
+import errno
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from research.tree import ConfigError
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
+
+
+@contextlib.contextmanager
+def clear_errors(path: Path) -> Iterator[None]:
+    """Turn what a full disk, a quota or a read-only folder raises into a ConfigError that names the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            remedy = "no space is left on this disk; free some, or choose another output folder"
+        elif error.errno in REFUSED:
+            remedy = f"this place cannot be written ({os.strerror(error.errno)}); choose another output folder"
+        elif isinstance(error, NotADirectoryError | FileExistsError):
+            remedy = "a file stands where a folder is needed; remove it, or choose another output folder"
+        else:
+            raise
+        raise ConfigError("folder", path, remedy) from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file under its final name all at once: temporary file in the same folder, flush, fsync, rename.
+
+    Raises:
+      ConfigError: the disk is full or cannot be written; the file keeps its old content.
+    """
+    with clear_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
+def writable(folder: Path | str) -> None:
+    """Check, by creating and removing a file, that a folder can be written; a folder that is not there yet is not made.
+
+    Raises:
+      ConfigError: it cannot.
+    """
+    nearest = Path(folder).absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    with clear_errors(Path(folder)):
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(nearest))
+        descriptor, temporary = tempfile.mkstemp(prefix=".writable.", dir=nearest)
+        try:
+            os.write(descriptor, b"x")
+        finally:
+            os.close(descriptor)
+            os.unlink(temporary)
+
+
+def strict(value: Any, key: str, reasons: dict[str, str]) -> Any:
+    """`value` as strict JSON allows it: arrays as lists, NaN and infinities as null with an entry in `reasons`."""
+    if isinstance(value, Mapping):
+        prefix = "" if key in ("", "metrics") else f"{key}."
+        return {str(name): strict(item, f"{prefix}{name}", reasons) for name, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
+        value = np.asarray(value).tolist()
+    if isinstance(value, tuple | list):
+        return [strict(item, f"{key}[{index}]", reasons) for index, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        reasons.setdefault(key, "not a number" if math.isnan(value) else f"{'-' if value < 0 else ''}infinite")
+        return None
+    return str(value) if isinstance(value, os.PathLike) else value
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, np.ndarray]]:
+    for name, value in tree.items():
+        if "/" in str(name):
+            raise ValueError(f"parameter name {name!r} holds the separator '/'")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}/{name}")
+        else:
+            yield f"{prefix}/{name}", np.array(value, order="C")
+
+
+def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *sections, name = path.split("/")
+        section = tree
+        for step in sections:
+            section = section.setdefault(step, {})
+        section[name] = value
+    return tree
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return repr(float(value)) if isinstance(value, float | np.floating) else str(value)
+
+
+class RunFolder:
+    """One run on disk: `config.json`, `metrics.csv`, `result.json`, `params.safetensors`, events and `figures/`."""
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.metrics = self.path / "metrics.csv"
+        self.result = self.path / "result.json"
+        self.parameters = self.path / "params.safetensors"
+        self.figures = self.path / "figures"
+        self._columns: list[str] | None = None
+        self._last_step = -math.inf
+
+    # ------------------------------------------------------------------------------------------ config and result
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write `config.json` once; `config` holds at least `config` (the typed tree) and its `config_hash`.
+
+        Raises:
+          ConfigError: the folder belongs to another configuration.
+        """
+        if self.config.exists():
+            present = self.read_config().get("config_hash")
+            if present != config["config_hash"]:
+                remedy = f"this folder holds the run of another configuration ({present}); choose another name="
+                raise ConfigError("folder", self.path, remedy)
+            return
+        write_atomically(self.config, (json.dumps(config, indent=1) + "\n").encode())
+
+    def read_config(self) -> dict[str, Any]:
+        """The content of `config.json`; ConfigError where there is none."""
+        return self._read(self.config, "no config.json is here; name the folder of one run")
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json` as strict JSON: NaN and infinities become null with a reason in `null_reasons`."""
+        reasons = dict(result.get("null_reasons") or {})
+        content = strict({name: value for name, value in result.items() if name != "null_reasons"}, "", reasons)
+        text = json.dumps(content | {"null_reasons": reasons}, indent=1, allow_nan=False)
+        write_atomically(self.result, (text + "\n").encode())
+
+    def read_result(self) -> dict[str, Any] | None:
+        """The content of `result.json`, or None before there is one."""
+        return self._read(self.result, "") if self.result.exists() else None
+
+    def _read(self, path: Path, missing: str) -> dict[str, Any]:
+        try:
+            return json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise ConfigError("folder", self.path, missing) from None
+        except ValueError as error:
+            raise ConfigError("folder", self.path, f"{path.name} is damaged ({error}); restore or remove it") from None
+
+    # ------------------------------------------------------------------------------------------------- metrics.csv
+
+    def append_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append evaluations, each with its `step`, in one open, write and close.
+
+        The first row ever written fixes the columns. Rows already on disk from the first new step on are replaced, so a
+        resumed run repeats nothing.
+
+        Raises:
+          ValueError: a row has no step, or a column that the first row had not.
+        """
+        if not rows:
+            return
+        columns = self._open_metrics() or list(rows[0])
+        for row in rows:
+            unknown = [name for name in row if name not in columns]
+            if unknown or "step" not in row:
+                raise ValueError(
+                    f"metrics row: {f'unknown column {unknown[0]!r}' if unknown else 'no step'}; {columns}"
+                )
+        latest = {row["step"]: row for row in rows}  # the last of several rows for one step counts
+        steps = sorted(latest)
+        lines = [[_cell(latest[step].get(name)) for name in columns] for step in steps]
+        if self._columns is None:
+            write_atomically(self.metrics, _csv([columns, *lines]))
+        elif steps[0] <= self._last_step:
+            header, *present = self._rows()
+            at = header.index("step")
+            write_atomically(
+                self.metrics, _csv([header, *(row for row in present if float(row[at]) < steps[0]), *lines])
+            )
+        else:
+            with clear_errors(self.path), open(self.metrics, "ab") as file:
+                file.write(_csv(lines))
+        self._columns, self._last_step = columns, steps[-1]
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """The rows of `metrics.csv` as numbers (empty cells and text left out), in order of step."""
+        if not self.metrics.exists():
+            return []
+        header, *rows = self._rows()
+        numbers = []
+        for row in rows:
+            pairs = ((name, _number(cell)) for name, cell in zip(header, row, strict=True))
+            numbers.append({name: value for name, value in pairs if value is not None})
+        return numbers
+
+    def _rows(self) -> list[list[str]]:
+        text = self.metrics.read_text()
+        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))  # without a line that was cut short
+        return [row for row in rows if len(row) == len(rows[0])]
+
+    def _open_metrics(self) -> list[str] | None:
+        """The columns on disk, or None; what a killed process left of a last line is removed."""
+        if self._columns is None and self.metrics.exists():
+            rows = self._rows()
+            if rows:
+                write_atomically(self.metrics, _csv(rows))
+                self._columns = rows[0]
+                self._last_step = float(rows[-1][rows[0].index("step")]) if len(rows) > 1 else -math.inf
+        return self._columns
+
+    # ------------------------------------------------------------------------------------- parameters and figures
+
+    def save_parameters(self, params: Mapping[str, Any], scaling: Mapping[str, Any]) -> None:
+        """Write `params.safetensors`: `params/<path>` of a nested dict of arrays, and `scaling/shift`, `scaling/scale`."""
+        import safetensors.numpy
+
+        flat = dict(_flat(params, "params")) | dict(_flat(scaling, "scaling"))
+        write_atomically(self.parameters, safetensors.numpy.save(flat))
+
+    def load_parameters(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The parameters as a nested dict of arrays, and the scaling that belongs to them.
+
+        Raises:
+          ConfigError: the run kept none (it says why), or the file is damaged.
+        """
+        import safetensors.numpy
+
+        if not self.parameters.exists():
+            result = self.read_result() or {}
+            status, reason = result.get("status", "unfinished"), result.get("reason")
+            remedy = (
+                f"this run is {status}{f' ({reason})' if reason else ''} and kept no parameters; choose another run"
+            )
+            raise ConfigError("folder", self.path, remedy)
+        try:
+            tree = _nested(safetensors.numpy.load_file(self.parameters))
+        except safetensors.SafetensorError as error:
+            raise ConfigError("folder", self.path, f"{self.parameters.name} is damaged ({error})") from None
+        return tree.get("params", {}), tree.get("scaling", {})
+
+    def write_figures(self, figures: Mapping[str, bytes]) -> None:
+        """Write PNG bytes as `figures/<name>.png`; a figure can be made again, so these are not forced to the disk."""
+        if not figures:
+            return
+        with clear_errors(self.path):
+            self.figures.mkdir(parents=True, exist_ok=True)
+            for name, data in figures.items():
+                temporary = self.figures / f".{name}.png"
+                temporary.write_bytes(data)
+                temporary.replace(self.figures / f"{name}.png")
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None

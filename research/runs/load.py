@@ -1,0 +1,157 @@
+"""A finished run as an object: encode, decode, reconstruct, sample and score new rows on their own scale."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from research import tree
+from research.data.examples import Examples
+from research.runs import batches
+from research.runs.folder import RunFolder
+from research.tree import ConfigError
+
+BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A trained model with its scaling; every method takes and returns raw rows, on the scale of the data as stored.
+
+    Rows are given as an array [N, *feature_shape], or as `Examples` where lengths, masks or labels belong to them. They
+    pass through one compiled program in batches of 256.
+
+    Attributes:
+      folder: where the run lies.
+      model: its spec.
+      params: nested dict of arrays.
+      shift, scale: models see `(x - shift) * scale`.
+      config: the typed tree (`model`, `data`, `optimizer`, `trainer`, `seed`) as plain values.
+      result: what `result.json` holds (status, metrics, ...), or an empty dict.
+      feature_shape: of one example, where the run recorded it.
+    """
+
+    folder: Path
+    model: Any
+    params: dict[str, Any]
+    shift: np.ndarray
+    scale: np.ndarray
+    config: dict[str, Any]
+    result: dict[str, Any]
+    feature_shape: tuple[int, ...] | None
+
+    def encode(self, x: Any) -> np.ndarray:
+        """Codes (posterior means) of raw rows, [N, L]."""
+        return self._over("encode", x)
+
+    def decode(self, z: Any, label: Any = None) -> np.ndarray:
+        """E[x | z] of codes [N, L] on the raw scale, [N, *feature_shape]."""
+        self._need("decode")
+        z = np.asarray(z, np.float32)
+        latent_dim = getattr(self.model, "latent_dim", None)
+        if z.ndim != 2 or (latent_dim is not None and z.shape[1] != latent_dim):
+            raise ConfigError("z", z.shape, f"expected codes of shape [N, {latent_dim or 'L'}]")
+        rows = (z, None if label is None else np.asarray(label))
+        return self._raw(batches.over(lambda batch, _: batches.decode(self.model, self.params, *batch), rows, BATCH))
+
+    def reconstruct(self, x: Any) -> np.ndarray:
+        """E[x | code of x] of raw rows, on the raw scale, [N, *feature_shape]."""
+        return self._raw(self._over("reconstruct", x))
+
+    def sample(self, number: int, seed: int = 0, label: Any = None) -> np.ndarray:
+        """Draws from the model on the raw scale, [number, *feature_shape]; label [number] for a conditional model."""
+        self._need("sample")
+        label = None if label is None else np.asarray(label)
+        return self._raw(np.asarray(batches.sample(self.model, self.params, jax.random.key(seed), number, label)))
+
+    def score(self, x: Any, seed: int = 0) -> np.ndarray:
+        """The loss of every raw row as at evaluation, [N], in the units of the loss (nats for a likelihood).
+
+        Random draws inside it depend on the seed and the row number only.
+        """
+        self._need("evaluate")
+        key = jax.random.key(seed)
+
+        def function(batch: Examples, rows: np.ndarray) -> Any:
+            return batches.evaluate(self.model, self.params, batch, batches.row_keys(key, rows))["loss"]
+
+        return batches.over(function, self._prepare(x), BATCH)
+
+    # --------------------------------------------------------------------------------------------------- inside
+
+    def _need(self, ability: str) -> None:
+        if not hasattr(self.model, ability):
+            raise ConfigError(
+                "folder", self.folder, f"a {type(self.model).__name__} cannot {ability}; choose another model"
+            )
+
+    def _over(self, ability: str, x: Any) -> np.ndarray:
+        self._need(ability)
+        function = lambda batch, _: batches.call(self.model, self.params, batch, ability)  # noqa: E731
+        return batches.over(function, self._prepare(x), BATCH)
+
+    def _prepare(self, x: Any) -> Examples:
+        examples = x if isinstance(x, Examples) else Examples(x=np.asarray(x))
+        shape = tuple(np.shape(examples.x))
+        if len(shape) < 1 or shape[0] == 0:
+            raise ConfigError("x", shape, "expected at least one row")
+        if self.feature_shape is not None and shape[1:] != self.feature_shape:
+            expected = ", ".join(map(str, ("N", *self.feature_shape)))
+            raise ConfigError("x", shape, f"expected rows of shape [{expected}], as in training")
+        scaled = (np.asarray(examples.x, np.float32) - self.shift) * self.scale
+        return dataclasses.replace(examples, x=scaled.astype(np.float32, copy=False))
+
+    def _raw(self, x: np.ndarray) -> np.ndarray:
+        return x / self.scale + self.shift
+
+
+def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
+    """Load a finished run for use.
+
+    The model is built again from the run's `config.json`, whose hash is checked. Only classes of this project are made,
+    and of the packages that the caller trusts: what the folder says about trust is not heard. Nothing is unpickled.
+
+    >>> run = load("outputs/example/run")
+    >>> codes = run.encode(x)  # x: raw rows, as stored
+    >>> codes.shape
+    (5, 2)
+    >>> run.decode(codes).shape == run.reconstruct(x).shape == x.shape
+    True
+    >>> run.score(x).shape
+    (5,)
+
+    Args:
+      folder: of one run (it holds `config.json` and `params.safetensors`).
+      trusted_packages: packages whose specs and modules may be named besides those of this project.
+
+    Raises:
+      ConfigError: no run is there, its config was changed after training, it names a class that is not trusted, or it
+        kept no parameters (a diverged run).
+    """
+    files = RunFolder(folder)
+    record = files.read_config()
+    config = record.get("config")
+    if not isinstance(config, dict) or "model" not in config:
+        raise ConfigError("folder", folder, "its config.json describes no model")
+    if tree.config_hash(config) != record.get("config_hash"):
+        remedy = "its config.json was changed after training (the hash differs); restore it, or train this config anew"
+        raise ConfigError("folder", folder, remedy)
+    model = tree.build(config["model"], trusted=trusted_packages, key="model")
+    feature_shape = None if record.get("feature_shape") is None else tuple(record["feature_shape"])
+    facts = {"feature_shape": feature_shape, "classes": record.get("classes")}
+    known = {field.name for field in dataclasses.fields(model)}
+    bound = {name: value for name, value in facts.items() if name in known and value is not None}
+    params, scaling = files.load_parameters()
+    return Run(
+        folder=files.path,
+        model=dataclasses.replace(model, **bound),
+        params=params,
+        shift=scaling.get("shift", np.zeros((), np.float32)),
+        scale=scaling.get("scale", np.ones((), np.float32)),
+        config=config,
+        result=files.read_result() or {},
+        feature_shape=feature_shape,
+    )

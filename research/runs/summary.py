@@ -1,0 +1,71 @@
+"""Mean and spread over the seeds of each configuration, as extra TensorBoard runs beside the members."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from research.runs.events import NAME, EventFile
+from research.runs.folder import RunFolder
+
+
+def spread(members: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+    """Mean and standard deviation over members at each step.
+
+    A step counts for a metric where at least two members have a finite value there; the deviation is that of a sample,
+    `sqrt(sum (v - mean)^2 / (n - 1))`.
+
+    Args:
+      members: rows of metrics of each member, every row with its `step`.
+
+    Returns:
+      One row per step: `step`, and for each metric its mean, `spread/<metric>/low` = mean - sd and `spread/<metric>/high`.
+    """
+    values: dict[int, dict[str, list[float]]] = {}
+    for rows in members:
+        for row in rows:
+            at = values.setdefault(int(row["step"]), {})
+            for tag, value in row.items():
+                if "/" in tag and np.isfinite(value):
+                    at.setdefault(tag, []).append(value)
+    result = []
+    for step in sorted(values):
+        row: dict[str, float] = {}
+        for tag, found in values[step].items():
+            if len(found) > 1:
+                mean, deviation = float(np.mean(found)), float(np.std(found, ddof=1))
+                row |= {tag: mean, f"spread/{tag}/low": mean - deviation, f"spread/{tag}/high": mean + deviation}
+        if row:
+            result.append({"step": step} | row)
+    return result
+
+
+def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]]) -> list[Path]:
+    """Write `<folder>/summary/<configuration>/` for each configuration of at least two runs, replacing what is there.
+
+    The mean has the tag of the metric itself, so TensorBoard draws it over the runs; the Custom Scalars page has the band.
+
+    Args:
+      folder: of the sweep.
+      groups: configuration -> folders of its runs (its seeds).
+
+    Returns:
+      The folders written.
+    """
+    written = []
+    for configuration, members in groups.items():
+        rows = spread([RunFolder(member).read_metrics() for member in members])
+        if len(members) < 2 or not rows:
+            continue
+        place = Path(folder) / "summary" / re.sub(r"[^A-Za-z0-9._=-]+", "_", configuration).lstrip(".")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / NAME).unlink(missing_ok=True)
+        when = max((Path(member) / "metrics.csv").stat().st_mtime for member in members)
+        events = EventFile(place)
+        steps = [(int(row["step"]), when, {tag: value for tag, value in row.items() if tag != "step"}) for row in rows]
+        events.append(steps)
+        tags = {tag for _, _, values in steps for tag in values if not tag.startswith("spread/")}
+        events.layout((), margins=sorted(tags))
+        written.append(place)
+    return written

@@ -1,0 +1,97 @@
+"""What is done for each run after its training: evaluation, pictures, parameters, result."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from research import engine
+from research.data.examples import Dataset, Examples
+from research.data.loading import binarized
+from research.evaluation import Baselines, Findings, evaluate_run
+from research.runs import events
+from research.runs.folder import RunFolder
+from research.sweep.job import Bound
+from research.sweep.loop import Trained
+
+baselines = Baselines()  # of every data set and fold of this process
+_parts: dict[Any, dict[str, Examples]] = {}
+
+
+def finish(
+    bound: Bound, run: RunFolder, content: dict[str, Any], trained: Trained, hparams: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Evaluate a trained member and write all its files, the result last; returns the result.
+
+    `hparams` are the swept keys, None where the run has them already.
+    """
+    job, dataset = bound.job, bound.dataset
+    file = events.EventFile(run.path)
+    findings = Findings()
+    split = dataset.split(job.data.fold)
+    if trained.params is not None:
+        run.save_parameters(trained.params, {"shift": split.shift, "scale": split.scale})
+    if trained.status != "diverged":
+        findings = evaluate_run(
+            bound.model,
+            trained.params,
+            parts(dataset, job.data.fold),
+            job.evaluation,
+            classes=dataset.facts.classes,
+            kind=dataset.facts.kind,
+            key=engine.purpose_key(job.seed, engine.FIGURES),
+            shared=baselines,
+            data_key=(dataset.sha256, dataset.split_seed, repr(job.data)),
+        )
+    reference = {f"reference/{name}": value for name, value in dataset.reference.items()}
+    metrics = {**trained.metrics, **findings.metrics, **(reference if trained.metrics else {})}
+    step = trained.epochs * job.trainer.steps_per_epoch(dataset.facts)
+    final = {name: value for name, value in metrics.items() if name.startswith("test/")}
+    now = time.time()
+    if final:
+        file.append([(step, now, final)])
+    pictures = {name: events.png(picture) for name, picture in findings.pictures.items()}
+    if pictures:
+        run.write_figures(pictures)
+        file.images(pictures, step)
+    if findings.codes is not None:
+        events.projector(run.path, findings.codes, findings.labels, findings.sprite)
+    if hparams is not None:
+        file.hparams(hparams, started=now - (trained.seconds_wall_group or 0.0))
+        file.finish(trained.status != "diverged")
+    result = content | {
+        "status": trained.status,
+        "reason": trained.reason,
+        "epochs": trained.epochs,
+        "best_epoch": trained.best_epoch if trained.best_epoch != engine.NEVER else None,
+        "metrics": metrics,
+        "trained_metrics": sorted(trained.metrics),
+        "null_reasons": findings.null_reasons,
+        "seconds_wall_group": trained.seconds_wall_group,
+        "seconds_device_share": trained.seconds_device_share,
+    }
+    run.write_result(result)
+    return result
+
+
+def parts(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
+    """Training and test rows of a fold as models see them: scaled, and binarised as scores see them."""
+    key = (dataset.sha256, dataset.split_seed, fold, len(dataset.splits))
+    if key not in _parts:
+        _parts.clear()  # one data set at a time: these are whole copies
+        split = dataset.split(fold)
+        dynamic = dataset.binarize == "dynamic"
+        rows = binarized(dataset) if dynamic else dataset.examples
+
+        def part(name: Any) -> Examples:
+            chosen = rows.take(split.rows(name))
+            x = chosen.x.astype(np.float32)
+            if not dynamic:
+                x = (x - np.asarray(split.shift)) * np.asarray(split.scale)
+            return dataclasses.replace(chosen, x=x)
+
+        _parts[key] = {name: part(name) for name in ("train", "test")}
+    return _parts[key]
+

@@ -1,0 +1,139 @@
+"""A job: one point of a sweep, ready to be grouped."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from research.data.examples import Dataset
+from research.data.splits import Splitting
+from research.engine import Model, Trainer
+from research.evaluation import Evaluation
+from research.optimizer import Optimizer
+from research.tree import build, config_hash, plain
+
+HASH_DIGITS = 12
+# of the typed tree, what says where things are rather than what they are
+NOT_HASHED = {"data": ("root",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run to be: a tree of specs, and beside it what does not enter a program.
+
+    Attributes:
+      model, optimizer, trainer, data, seed: the tree that is hashed.
+      evaluation: what is computed after training; not hashed, so that a finished run can be evaluated anew.
+      choices: config group -> chosen option, for tables.
+      overrides: the command-line overrides of this run.
+      trusted: packages named by `trusted_packages`.
+    """
+
+    model: Any
+    optimizer: Optimizer
+    trainer: Trainer
+    data: Splitting
+    seed: int
+    evaluation: Evaluation
+    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    overrides: Sequence[str] = ()
+    trusted: Sequence[str] = ()
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], choices: Mapping[str, str], overrides: Sequence[str]) -> "Job":
+        """Build every spec of a resolved config; the remaining keys are the sweep's."""
+        trusted = tuple(config["trusted_packages"])
+        return cls(
+            model=build(config["model"], key="model", trusted=trusted),
+            optimizer=build(config["optimizer"], Optimizer, key="optimizer"),
+            trainer=build(config["trainer"], Trainer, key="trainer"),
+            data=build(config["data"], key="data", trusted=trusted),
+            seed=config["seed"],
+            evaluation=build(config["evaluation"], Evaluation, key="evaluation"),
+            choices=dict(choices),
+            overrides=tuple(overrides),
+            trusted=trusted,
+        )
+
+    def tree(self) -> dict[str, Any]:
+        """The typed tree as plain values: what `config.json` holds."""
+        parts = {name: plain(getattr(self, name)) for name in ("model", "optimizer", "trainer", "data", "seed")}
+        for section, names in NOT_HASHED.items():
+            parts[section] = {key: value for key, value in parts[section].items() if key not in names}
+        return parts
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the tree."""
+        if "hash" not in self.__dict__:  # a property of a frozen dataclass, computed once
+            self.__dict__["hash"] = config_hash(self.tree())
+        return self.__dict__["hash"]
+
+    @property
+    def run_id(self) -> str:
+        """Folder name: the overrides in short, and the first digits of the hash."""
+        return f"{readable(self.overrides)}-{self.hash[:HASH_DIGITS]}"
+
+
+NOT_IN_NAMES = ("name", "output_root", "objective", "trusted_packages", "sweep", "hydra", "evaluation")
+
+
+def readable(overrides: Sequence[str], limit: int = 80) -> str:
+    """Overrides as part of a folder name, in [A-Za-z0-9._=-]: `model.latent_dim=2` -> `latent_dim=2`."""
+    words = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if re.split(r"[./@]", key)[0] in NOT_IN_NAMES and not key == "experiment":
+            continue
+        text = Path(value.strip("'\"")).name if "/" in value else value
+        words.append(f"{key.rpartition('.')[2]}={text}")
+    name = re.sub(r"[^A-Za-z0-9._=-]+", "_", "-".join(words)).strip("_-.")
+    return name[:limit].rstrip("_-.") or "run"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A job together with its data: the model knows the feature shape, and both are known to fit.
+
+    Attributes:
+      job: the job.
+      model: `job.model` bound to the facts of the data.
+      dataset: shared by all jobs of one data recipe.
+    """
+
+    job: Job
+    model: Model
+    dataset: Dataset
+
+    @property
+    def program_key(self) -> Any:
+        """What is compiled: jobs with equal keys train as one program."""
+        from research.tree import structure
+
+        return (
+            structure((self.model, self.job.optimizer)),
+            dataclasses.replace(self.job.trainer, warm_start=None),
+            dataclasses.replace(self.job.data, fold=None),
+            self.job.trainer.warm_start is not None,
+        )
+
+
+def bind(job: Job) -> Bound:
+    """Load the data of a job (once for all jobs of one recipe) and check that model, budget and data fit.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    from research.data.loading import load
+    from research.tree import ConfigError
+
+    dataset = load(job.data)
+    try:
+        job.trainer.check(dataset.facts)
+    except ConfigError as error:
+        raise error.under("trainer") from None
+    try:
+        return Bound(job=job, model=job.model.bind(dataset.facts), dataset=dataset)
+    except ConfigError as error:
+        raise error.under("model") from None

@@ -1,0 +1,174 @@
+"""Which jobs become one program, how wide it is, and why it stands apart from the next."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from research.engine import Budget, Data, Member, initialize
+from research.sweep.job import Bound
+from research.tree import ConfigError, flatten, group, plain, recipe
+
+CANONICAL_WIDTHS = tuple(sorted({2**i for i in range(11)} | {3 * 2**i for i in range(10)}))
+# Rule of `auto`, calibrated with `scripts/bench.py modes`: a CPU gains from vmap while a step of one member is so small
+# that calling overhead dominates. In multiply-adds of one training step: batch size times parameters.
+CPU_VMAP_LIMIT = 1_500_000
+
+
+@recipe
+class Options:
+    """Settings of the sweep itself; not part of any run's identity.
+
+    Attributes:
+      mode: "map" trains the members of a program one after another, with the bits of each run alone; "vmap" all at once,
+        in fewer larger operations; "auto" picks by backend and program size, the same every time.
+      max_width: most members of one program.
+      plan_only: print the plan and stop.
+      fail_fast: stop at the first failed run.
+    """
+
+    mode: Literal["auto", "vmap", "map"]
+    max_width: int
+    plan_only: bool
+    fail_fast: bool
+
+    def validate(self) -> None:
+        if self.max_width < 1:
+            raise ConfigError("max_width", self.max_width, "must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Jobs that train as one program.
+
+    Attributes:
+      bounds: its members.
+      mode: map or vmap.
+      width: members of the compiled program; those beyond the jobs repeat the first one and are ignored.
+      parameters: of one member.
+      bytes: predicted memory of the whole group: states, gradients and the rows on the device.
+      reason: what sets this program apart from the one before.
+    """
+
+    bounds: tuple[Bound, ...]
+    mode: Literal["vmap", "map"]
+    width: int
+    parameters: int
+    bytes: int
+    reason: str
+
+    @property
+    def padding(self) -> int:
+        return self.width - len(self.bounds)
+
+    @property
+    def budget(self) -> Budget:
+        first = self.bounds[0]
+        trainer = dataclasses.replace(first.job.trainer, warm_start=None)
+        return Budget(trainer, trainer.steps_per_epoch(first.dataset.facts), first.dataset.binarize == "dynamic")
+
+
+def widths(jobs: int, max_width: int) -> list[int]:
+    """Canonical widths that hold so many jobs in vmap mode.
+
+    One padded program while at most a fifth of it is padding (a second program costs a compile), else the widest
+    canonical one that is full, and the rest likewise.
+    """
+    allowed = [width for width in CANONICAL_WIDTHS if width <= max_width]
+    made: list[int] = []
+    while jobs > 0:
+        above = next((width for width in allowed if width >= jobs), None)
+        if above is not None and above - jobs <= above / 5:
+            return [*made, above]
+        full = max(width for width in allowed if width <= jobs)
+        made.append(full)
+        jobs -= full
+    return made
+
+
+def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
+    """Group jobs by structure, choose mode and widths."""
+    groups: list[Group] = []
+    previous: Bound | None = None
+    for members in group(bounds, lambda bound: bound.program_key):
+        parameters, state_bytes, data_bytes = measure(members[0])
+        mode = choose_mode(options.mode, members[0].job.trainer.batch_size * parameters, len(members), options.max_width)
+        if mode == "map":
+            sizes = [min(options.max_width, len(members) - start) for start in range(0, len(members), options.max_width)]
+        else:
+            sizes = widths(len(members), options.max_width)
+        start = 0
+        for index, width in enumerate(sizes):
+            part = members[start : start + width]
+            start += len(part)
+            reason = difference(previous, members[0]) if index == 0 else f"at most {options.max_width} jobs wide"
+            if index > 0 and mode == "vmap" and sizes[index - 1] < options.max_width:
+                reason = "less padding than one wider program"
+            # in map mode one member's gradient is alive at a time
+            active = width if mode == "vmap" else 1
+            total = width * state_bytes + active * 4 * parameters + data_bytes
+            # a program of width 1 is always the map program
+            groups.append(Group(tuple(part), "map" if width == 1 else mode, width, parameters, total, reason))
+        previous = members[0]
+    return groups
+
+
+def choose_mode(asked: str, work: int, jobs: int, max_width: int) -> Literal["vmap", "map"]:
+    """The mode of a group: as asked, or by a fixed rule on backend and work per step."""
+    if min(jobs, max_width) == 1 or asked == "map":
+        return "map"
+    if asked == "vmap":
+        return "vmap"
+    return "vmap" if jax.default_backend() != "cpu" or work <= CPU_VMAP_LIMIT else "map"
+
+
+def measure(bound: Bound) -> tuple[int, int, int]:
+    """Parameters of one member, bytes of its state, bytes of the data; without allocating anything."""
+    examples = bound.dataset.examples
+    data = Data(examples, examples)
+    member = Member(np.uint32(0), bound.dataset.splits[0])
+    budget = Group((bound,), "map", 1, 0, 0, "").budget
+    state = jax.eval_shape(
+        lambda member, data: initialize(bound.model, bound.job.optimizer, member, data, budget), member, data
+    )
+    size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))  # noqa: E731
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return parameters, size(state) + size(member), size(examples) * (2 if budget.dynamic else 1)
+
+
+def difference(previous: Bound | None, bound: Bound) -> str:
+    """The structural settings in which two programs differ."""
+    if previous is None:
+        return ""
+    before, now = structural(previous), structural(bound)
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if "model._target_" in changed:  # another family: its other keys say nothing more
+        changed = ["model._target_"] + [key for key in changed if not key.startswith("model.")]
+    shown = [f"{key}={_short(now.get(key))}" for key in changed[:3]]
+    return ", ".join(shown) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+
+
+def _short(value: Any) -> str:
+    return str(value).rpartition(".")[2] if isinstance(value, str) else str(value)
+
+
+def structural(bound: Bound) -> dict[str, Any]:
+    """Dotted key -> value of everything that is compiled: leaves are blanked out, seed and fold left out."""
+    job = bound.job
+    blank = lambda tree: jax.tree.map(lambda _: 0.0, tree)  # noqa: E731
+    tree = {
+        "model": plain(blank(job.model)),
+        "optimizer": plain(blank(job.optimizer)),
+        "trainer": {**plain(job.trainer), "warm_start": job.trainer.warm_start is not None},
+        "data": {key: value for key, value in plain(job.data).items() if key != "fold"},
+    }
+    return flatten(tree)
+
+
+def describe(groups: Sequence[Group]) -> str:
+    """One line: `45 jobs, 3 programs`."""
+    jobs = sum(len(group.bounds) for group in groups)
+    return f"{jobs} job{'s' * (jobs != 1)}, {len(groups)} program{'s' * (len(groups) != 1)}"
+

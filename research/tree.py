@@ -1,0 +1,336 @@
+"""A job is a tree: its numbers are swept, its structure is compiled.
+
+`@spec` turns a class into a frozen dataclass that is a JAX pytree: fields annotated `float` are leaves (numbers that a
+compiled program takes as inputs), nested specs are subtrees, and everything else is structure (part of the program).
+`@recipe` is the same without leaves: data, trainer and evaluation settings select a program or run on the host.
+
+`build` is the only way from a config to a spec, `plain` the only way back.
+"""
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import importlib
+import json
+import math
+import types
+import typing
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, dataclass_transform
+
+import jax
+import numpy as np
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used: names the key, the value and the remedy."""
+
+    def __init__(self, key: str, value: Any, remedy: str):
+        self.key, self.value, self.remedy = key, value, remedy
+        super().__init__(f"{key}={_shown(value)}: {remedy}" if key else remedy)
+
+    def under(self, prefix: str) -> "ConfigError":
+        """The same error with its key below `prefix`."""
+        return type(self)(f"{prefix}.{self.key}" if prefix and self.key else prefix or self.key, self.value, self.remedy)
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the closest known name, or the empty string."""
+    match = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{match[0]}'?)" if match else ""
+
+
+# --------------------------------------------------------------------------------------------------------- specs
+
+
+def _without_none(hint: Any) -> Any:
+    """`X | None` -> `X`; anything else unchanged."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(hint) if member is not type(None)]
+        if len(members) == 1:
+            return members[0]
+    return hint
+
+
+def _is_subtree(hint: Any) -> bool:
+    """Whether a field of this type belongs to the tree: a number, a spec, or a container of them."""
+    hint = _without_none(hint)
+    if hint is float or hint is Any:
+        return True
+    if typing.get_origin(hint) in (dict, Mapping):
+        return _is_subtree(typing.get_args(hint)[1])
+    return isinstance(hint, type) and getattr(hint, "__tree__", None) == "spec"
+
+
+@functools.cache
+def hints(cls: type) -> dict[str, Any]:
+    """Field name -> type, of the fields that a config may set: all but those made by `from_data` (and Linen's own)."""
+    resolved = typing.get_type_hints(cls)
+    own = ("parent", "name") if _is_module(cls) else ()
+    fields = [field for field in dataclasses.fields(cls) if field.init and field.name not in own]
+    return {field.name: resolved[field.name] for field in fields if not field.metadata.get("from_data")}
+
+
+def from_data(default: Any) -> Any:
+    """A structural field that a model's `bind(facts)` fills in and no config may set."""
+    return dataclasses.field(default=default, metadata={"from_data": True})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field, from_data))
+def spec(cls: type[T]) -> type[T]:
+    """A frozen, keyword-only dataclass whose `float` fields are the leaves of a pytree.
+
+    A field `float | None` is absent code when None: the tree then has another structure. Fields of spec type are
+    subtrees. All other fields are structure and must be hashable. An optional method `validate(self)` runs in `build`,
+    on plain values, and never on tracers.
+    """
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    cls.__tree__ = "spec"  # type: ignore[attr-defined]
+    fields = hints(cls)
+    leaves = [name for name, hint in fields.items() if _is_subtree(hint)]
+    static = [field.name for field in dataclasses.fields(cls) if field.init and field.name not in leaves]
+    jax.tree_util.register_dataclass(cls, leaves, static)
+    return cls
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def recipe(cls: type[T]) -> type[T]:
+    """A frozen, keyword-only, hashable dataclass without leaves: structure only."""
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    cls.__tree__ = "recipe"  # type: ignore[attr-defined]
+    return cls
+
+
+def _is_module(cls: Any) -> bool:
+    if not (isinstance(cls, type) and any(base.__module__.startswith("flax.") for base in cls.__mro__)):
+        return False
+    import flax.linen
+
+    return issubclass(cls, flax.linen.Module)
+
+
+def _buildable(cls: Any) -> bool:
+    return isinstance(cls, type) and (getattr(cls, "__tree__", None) is not None or _is_module(cls))
+
+
+# --------------------------------------------------------------------------------------------- config -> spec -> config
+
+
+def resolve_target(target: Any, trusted: Sequence[str] = ()) -> type:
+    """The class a `_target_` names, if it may be used.
+
+    It must be a spec, a recipe or a Linen module, and both its address and its own `__module__` must lie in `research`
+    or in one of the `trusted` packages: nothing else is imported, and a module attribute cannot smuggle in a foreign
+    class.
+    """
+    allowed = ("research", *trusted)
+
+    def inside(module: str) -> bool:
+        return any(module == package or module.startswith(package + ".") for package in allowed)
+
+    module_name, _, name = str(target).rpartition(".")
+    remedy = f"only classes in {', '.join(allowed)} may be named; add your package: trusted_packages=[my_package]"
+    if not inside(module_name):
+        raise ConfigError("_target_", target, remedy)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ConfigError("_target_", target, f"no module named {error.name}") from None
+    cls = getattr(module, name, None)
+    if cls is None:
+        known = [key for key, value in vars(module).items() if _buildable(value)]
+        raise ConfigError("_target_", target, f"{module_name} has no class {name}{nearest(name, known)}")
+    if not _buildable(cls) or not inside(cls.__module__):
+        raise ConfigError("_target_", target, f"it must be a @spec, a @recipe or a Linen module; {remedy}")
+    return cls
+
+
+def build(config: Any, expected: type | None = None, *, trusted: Sequence[str] = (), key: str = "") -> Any:
+    """Make the spec that a plain config (nested dicts, lists, numbers, strings) describes.
+
+    `_target_` names the class (see `resolve_target`); without one the class is `expected`. Values are coerced to the
+    field types (integers to floats, lists to tuples), unknown keys are refused with the nearest name, then `validate()`
+    runs. A class may reorder its keys first with a static method `arrange(config) -> config`; its method `rearrange()` is
+    the way back.
+
+    Raises:
+      ConfigError: naming the full key, the value and the remedy.
+    """
+    try:
+        if not isinstance(config, Mapping):
+            raise ConfigError("", config, f"expected a section of keys, got {_shown(config)}")
+        config = dict(config)
+        target = config.pop("_target_", None)
+        if target is None and expected is None:
+            raise ConfigError("_target_", None, "this section must name its class")
+        cls = expected if target is None else resolve_target(target, trusted)
+        assert cls is not None
+        return _construct(cls, config, trusted)
+    except ConfigError as error:
+        raise error.under(key) if key else error from None
+
+
+def _construct(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
+    if hasattr(cls, "arrange"):
+        config = cls.arrange(config)  # type: ignore[attr-defined]
+    fields = hints(cls)
+    for name in config:
+        if name not in fields:
+            raise ConfigError(str(name), config[name], f"unknown key{nearest(name, fields)}; known: {', '.join(fields)}")
+    values = {name: coerce(value, fields[name], name, trusted) for name, value in config.items()}
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.name in fields
+        and field.name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(missing[0], None, "this key must be set")
+    made = cls(**values)
+    if hasattr(made, "validate"):
+        made.validate()
+    return made
+
+
+def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
+    """`value` as the type `hint`, or a ConfigError that says what was expected."""
+    plain_hint = _without_none(hint)
+    origin = typing.get_origin(plain_hint)
+    if value is None:
+        if plain_hint is not hint or hint is Any or hint is type(None):
+            return None
+        raise ConfigError(key, value, f"expected {_named(hint)}; null is not allowed here")
+    if origin in (typing.Union, types.UnionType):
+        for member in typing.get_args(plain_hint):
+            try:
+                return coerce(value, member, key, trusted)
+            except ConfigError:
+                continue
+        raise ConfigError(key, value, f"expected {_named(hint)}")
+    if origin is Literal:
+        choices = typing.get_args(plain_hint)
+        if value not in choices or isinstance(value, bool) != any(value is choice for choice in choices):
+            if not (isinstance(value, str) and value in choices):
+                raise ConfigError(key, value, f"expected one of {', '.join(map(str, choices))}{nearest(value, map(str, choices))}")
+        return value
+    if isinstance(value, Mapping) and ("_target_" in value or _buildable(plain_hint)):
+        return build(value, plain_hint if _buildable(plain_hint) else None, trusted=trusted, key=key)
+    if plain_hint is float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(key, value, "expected a number")
+        if math.isnan(value):
+            raise ConfigError(key, value, "expected a number, got NaN")
+        return float(value)
+    if plain_hint is int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ConfigError(key, value, "expected an integer")
+        return value
+    if plain_hint is bool:
+        if not isinstance(value, bool):
+            raise ConfigError(key, value, "expected true or false")
+        return value
+    if plain_hint is str:
+        if not isinstance(value, str):
+            raise ConfigError(key, value, f"expected text; write it in quotes: {key}='\"{value}\"'")
+        return value
+    if origin is tuple:
+        if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
+            raise ConfigError(key, value, f"expected a list, for example {key}=[{_shown(value)}]")
+        members = typing.get_args(plain_hint)
+        member = members[0]
+        if len(members) == 2 and members[1] is Ellipsis:
+            return tuple(coerce(item, member, f"{key}[{index}]", trusted) for index, item in enumerate(value))
+        if len(members) != len(value):
+            raise ConfigError(key, value, f"expected a list of {len(members)}")
+        return tuple(coerce(item, hint, f"{key}[{i}]", trusted) for i, (item, hint) in enumerate(zip(value, members, strict=True)))
+    if origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(key, value, "expected a section of keys")
+        member = typing.get_args(plain_hint)[1]
+        return {str(name): coerce(item, member, f"{key}.{name}", trusted) for name, item in value.items()}
+    if plain_hint is Any:
+        return tuple(value) if isinstance(value, list) else value
+    if _buildable(plain_hint):
+        if isinstance(value, plain_hint):
+            return value
+        raise ConfigError(key, value, f"expected a section of keys for {plain_hint.__name__}")
+    raise TypeError(f"field {key}: the builder does not know the type {hint}")
+
+
+def _named(hint: Any) -> str:
+    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
+
+
+def plain(value: Any) -> Any:
+    """A spec as nested plain values, `build(plain(x)) == x`: what is hashed and written to `config.json`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        cls = type(value)
+        section = {"_target_": f"{cls.__module__}.{cls.__qualname__}"}
+        fields = value.rearrange() if hasattr(value, "rearrange") else {name: getattr(value, name) for name in hints(cls)}
+        return section | {name: plain(item) for name, item in fields.items()}
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return value
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def canonical(config: Any) -> str:
+    """The one JSON text of a plain config: sorted keys, no spaces, numbers as Python prints them."""
+    return json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=True)
+
+
+def config_hash(config: Any) -> str:
+    """SHA-256 (64 hex digits) of the canonical JSON of a plain config."""
+    return hashlib.sha256(canonical(config).encode()).hexdigest()
+
+
+# ----------------------------------------------------------------------------------------------- structure and stacking
+
+
+def structure(tree: Any) -> Hashable:
+    """What is compiled: two trees of equal structure can be trained as one program."""
+    return jax.tree.structure(tree)
+
+
+def group(items: Sequence[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """Items of equal key together, groups and members in order of first appearance."""
+    groups: dict[Hashable, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
+
+
+def stack(trees: Sequence[T]) -> T:
+    """Trees of one structure as one tree with a leading `jobs` axis (numpy arrays, float leaves as float32)."""
+
+    def leaf(*values: Any) -> np.ndarray:
+        return np.stack([np.asarray(value, np.float32) if isinstance(value, float | int) else np.asarray(value) for value in values])
+
+    return jax.tree.map(leaf, *trees)
+
+
+def unstack(tree: T, index: int) -> T:
+    """Member `index` of a stacked tree."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)

@@ -1,0 +1,6 @@
+"""Tables of a sweep: `python scripts/report.py outputs/NAME` (see `--help`)."""
+
+from research.report.cli import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,127 @@
+"""Image data sets."""
+
+import gzip
+import hashlib
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from research.data import MNIST, load
+from research.data.fetch import Unusable
+from research.data.images import parse_idx
+from research.tree import ConfigError, build
+
+CONF = Path(__file__).parents[2] / "conf" / "data"
+REAL = os.environ.get("LATENT_LOOM_DATA")  # a folder with the folders mnist and fashion_mnist
+
+
+def config(name: str, **changes) -> dict:
+    return yaml.safe_load((CONF / f"{name}.yaml").read_text()) | changes
+
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">{1 + array.ndim}I", 0x0800 + array.ndim, *array.shape) + array.tobytes()
+
+
+def test_digits_equal_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    expected = load_digits()
+    dataset = load(build(config("digits")))
+    np.testing.assert_array_equal(dataset.examples.x, expected.images)
+    np.testing.assert_array_equal(dataset.examples.label, expected.target)
+    assert (dataset.facts.low, dataset.facts.high, dataset.facts.classes) == (0, 1, 10)
+    assert dataset.facts.feature_shape == (8, 8)
+
+
+def test_recipes_of_one_data_set_share_it_across_folds():
+    first, second = (load(build(config("digits", folds=3, fold=fold))) for fold in (0, 2))
+    assert first is second
+    assert len(first.splits) == 3
+    assert not first.examples.x.flags.writeable
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A folder of four tiny idx files that count as the published ones."""
+    random = np.random.default_rng(0)
+    contents = {}
+    for part, size in (("train", 20), ("t10k", 6)):
+        contents[f"{part}-images-idx3-ubyte"] = idx(random.integers(0, 256, (size, 4, 5), dtype=np.uint8))
+        contents[f"{part}-labels-idx1-ubyte"] = idx(np.arange(size, dtype=np.uint8) % 10)
+
+    def publish(**changed: bytes) -> Path:
+        contents.update({f"{name}-ubyte".replace("_", "-"): content for name, content in changed.items()})
+        for name, content in contents.items():
+            (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        monkeypatch.setattr(MNIST, "sha256", hashes)
+        return tmp_path
+
+    return publish
+
+
+def test_mnist_keeps_the_published_test_part(published):
+    dataset = load(build(config("mnist", root=str(published()))))
+    assert dataset.facts.feature_shape == (4, 5)
+    assert (dataset.facts.train_size, dataset.facts.validation_size, dataset.facts.test_size) == (18, 2, 6)
+    np.testing.assert_array_equal(dataset.splits[0].rows("test"), np.arange(20, 26))
+    np.testing.assert_array_equal(dataset.examples.label[20:], np.arange(6))
+
+
+def test_files_that_do_not_belong_together_are_refused(published):
+    root = published(train_labels_idx1=idx(np.zeros(19, np.uint8)))
+    with pytest.raises(ConfigError, match="20 images but 19 labels") as caught:
+        load(build(config("mnist", root=str(root))))
+    assert caught.value.key == "data.root"
+
+
+def test_a_file_that_is_no_idx_file_is_named(published):
+    root = published(t10k_images_idx3=idx(np.zeros(19, np.uint8)))
+    with pytest.raises(ConfigError, match="t10k-images-idx3-ubyte.*magic number 0x00000801"):
+        load(build(config("mnist", root=str(root))))
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (idx(np.zeros((3, 2, 2), np.uint8))[:-1], "cut short"),
+        (idx(np.zeros((3, 2, 2), np.uint8)) + b"0", "too long"),
+        (idx(np.zeros((3, 2, 2), np.uint8))[:9], "cut short"),
+        (idx(np.zeros((3, 2), np.uint8)) + bytes(8), "magic number 0x00000802, expected 0x00000803"),
+        (struct.pack(">4I", 0x803, 2**32 - 1, 2**32 - 1, 2**32 - 1), "cut short"),
+    ],
+)
+def test_idx_files_are_checked(content, text):
+    with pytest.raises(Unusable, match=text):
+        parse_idx(content, 3)
+
+
+if REAL is not None:
+
+    @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+    def test_real_files(name):
+        dataset = load(build(config(name, root=REAL)))
+        assert dataset.examples.x.shape == (70_000, 28, 28)
+        assert (dataset.facts.train_size, dataset.facts.validation_size, dataset.facts.test_size) == (
+            54_000,
+            6_000,
+            10_000,
+        )
+        assert (dataset.facts.low, dataset.facts.high, dataset.facts.classes) == (0, 1, 10)
+        np.testing.assert_array_equal(np.bincount(dataset.examples.label[60_000:]) > 800, True)
+
+
+def test_importing_recipes_imports_no_heavy_package():
+    code = (
+        "import sys, research.data; print([m for m in ('sklearn', 'pandas', 'pyarrow', 'pooch') if m in sys.modules])"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

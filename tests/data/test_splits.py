@@ -1,0 +1,242 @@
+"""Laws of splits and scaling."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from research.data import Examples, Source, Splitting, scaling
+from research.data.loading import assemble, digest
+from research.data.splits import divide, shuffle
+from research.tree import ConfigError, build, recipe
+
+
+@recipe
+class Free(Splitting):
+    """A source without a fixed test part."""
+
+    test_fraction: float = 0.25
+    binarize: str = "none"
+
+
+KEYS = {
+    "root": None,
+    "split_seed": 0,
+    "validation_fraction": 0.25,
+    "folds": None,
+    "fold": None,
+    "scaling": "none",
+    "train_size": None,
+    "validation_size": None,
+    "test_size": None,
+}
+
+
+def free(**changes) -> Free:
+    return Free(**(KEYS | changes))
+
+
+def data(free_recipe: Splitting, x: np.ndarray, **source):
+    return assemble(free_recipe, Source("test", "vector", Examples(x=x), **source))
+
+
+@st.composite
+def divisions(draw) -> tuple[Free, int, np.ndarray | None]:
+    size = draw(st.integers(8, 60))
+    folds = draw(st.none() | st.integers(2, 5))
+    test = None
+    if draw(st.booleans()):
+        test = np.zeros(size, bool)
+        test[draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=3))] = True
+    return free(split_seed=draw(st.integers(0, 2**40)), folds=folds), size, test
+
+
+@given(divisions())
+@settings(deadline=None, max_examples=60)
+def test_parts_are_disjoint_and_cover_all_rows(case):
+    chosen, size, test = case
+    parts = divide(chosen, size, test)
+    assert len(parts) == (chosen.folds or 1)
+    for rows in parts:
+        np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(size))
+        np.testing.assert_array_equal(rows.test, parts[0].test)
+        if test is not None:
+            np.testing.assert_array_equal(rows.test, np.flatnonzero(test))
+    if chosen.folds:
+        held_out = np.sort(np.concatenate([rows.validation for rows in parts]))
+        np.testing.assert_array_equal(held_out, np.setdiff1d(np.arange(size), parts[0].test))
+        assert max(len(rows.validation) for rows in parts) - min(len(rows.validation) for rows in parts) <= 1
+
+
+@given(divisions())
+@settings(deadline=None, max_examples=40)
+def test_packed_splits_have_one_shape_and_hide_nothing(case):
+    chosen, size, test = case
+    x = np.arange(size, dtype=np.float32)[:, None]
+    dataset = data(chosen, x, test=test)
+    shapes = {tuple(array.shape for array in dataclasses.asdict(split).values()) for split in dataset.splits}
+    assert len(shapes) == 1
+    for split, rows in zip(dataset.splits, divide(chosen, size, test), strict=True):
+        for part in ("train", "validation", "test"):
+            np.testing.assert_array_equal(split.rows(part), getattr(rows, part))
+        np.testing.assert_array_equal(split.train, np.resize(rows.train, len(split.train)))
+        assert (split.validation[split.validation_weight == 0] == 0).all()
+        assert split.train.dtype == split.validation.dtype == split.test.dtype == np.int32
+        assert split.validation_weight.sum() == len(rows.validation)
+    smallest = min(len(split.rows("train")) for split in dataset.splits)
+    assert dataset.facts.train_size == smallest
+
+
+def test_the_test_part_depends_on_the_seed_and_not_on_folds():
+    whole = divide(free(), 40)[0].test
+    np.testing.assert_array_equal(divide(free(folds=3), 40)[2].test, whole)
+    assert not np.array_equal(divide(free(split_seed=1), 40)[0].test, whole)
+
+
+def test_the_order_of_a_seed_never_changes():
+    assert shuffle(8, 0).tolist() == [3, 2, 1, 6, 0, 7, 4, 5]
+
+
+def test_a_fixed_validation_part_is_kept_and_joins_the_folds():
+    test, validation = np.arange(12) >= 10, np.arange(12) < 3
+    rows = divide(free(), 12, test, validation)[0]
+    assert rows.validation.tolist() == [0, 1, 2]
+    folds = divide(free(folds=5), 12, test, validation)
+    np.testing.assert_array_equal(np.sort(np.concatenate([rows.validation for rows in folds])), np.arange(10))
+
+
+def test_limits_take_the_first_shuffled_rows():
+    whole = divide(free(), 40)[0]
+    few = divide(free(train_size=3, validation_size=2, test_size=1), 40)[0]
+    assert [len(rows) for rows in few] == [3, 2, 1]
+    np.testing.assert_array_equal(few.train, whole.train[:3])
+    assert all(set(part) <= set(all_rows) for part, all_rows in zip(few, whole, strict=True))
+
+
+@pytest.mark.parametrize("method", ["standard", "minmax"])
+def test_scaling_sees_training_rows_only(method):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(30, 4)).astype(np.float32)
+    chosen = free(scaling=method, folds=3)
+    before = data(chosen, x.copy())
+    for fold, split in enumerate(before.splits):
+        changed = x.copy()
+        changed[np.setdiff1d(np.arange(30), split.rows("train"))] += 100
+        after = data(chosen, changed).splits[fold]
+        np.testing.assert_array_equal(after.shift, split.shift)
+        np.testing.assert_array_equal(after.scale, split.scale)
+    assert not np.array_equal(before.splits[0].shift, before.splits[1].shift)
+
+
+def test_scaled_training_rows_are_standard_and_a_constant_feature_is_only_shifted():
+    x = np.random.default_rng(1).normal(3, 5, (50, 3)).astype(np.float32)
+    x[:, 1] = 0.1
+    split = data(free(scaling="standard"), x).splits[0]
+    seen = np.asarray(split.prepare(Examples(x=x)).x)[split.rows("train")]
+    np.testing.assert_allclose(seen.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(seen.std(0), [1, 0, 1], atol=1e-6)
+    assert split.scale[1] == 1
+    split = data(free(scaling="minmax"), x).splits[0]
+    seen = np.asarray(split.prepare(Examples(x=x)).x)[split.rows("train")]
+    np.testing.assert_allclose(seen.min(0), 0, atol=1e-6)
+    np.testing.assert_allclose(seen.max(0), [1, 0, 1], atol=1e-6)
+
+
+def test_rounding_does_not_make_a_constant_feature_vary():
+    x = np.full((37, 1), 0.1)
+    assert scaling.moments(Examples(x=x), np.arange(37)).deviation > 0
+    assert scaling.fit("standard", Examples(x=x), np.arange(37)).scale == 1
+
+
+@pytest.mark.parametrize("method", ["none", "unit", "standard", "minmax"])
+def test_facts_hold_the_range_that_models_see(method):
+    x = np.random.default_rng(2).integers(0, 256, (30, 3), dtype=np.uint8)
+    x[0, 0], x[1, 1] = 0, 255
+    dataset = data(free(scaling=method, folds=3), x, unit=255)
+    seen = np.stack([np.asarray(split.prepare(dataset.examples).x) for split in dataset.splits])
+    np.testing.assert_allclose([dataset.facts.low, dataset.facts.high], [seen.min(), seen.max()], rtol=1e-6)
+    if method == "unit":
+        assert (dataset.facts.low, dataset.facts.high) == (0, 1)
+
+
+def test_sequences_are_scaled_by_channel_without_padding_and_missing_values():
+    random = np.random.default_rng(3)
+    x = random.normal(5, 2, (20, 6, 2)).astype(np.float32)
+    length, observed = random.integers(2, 7, 20).astype(np.int32), random.random((20, 6, 2)) < 0.8
+    valid = observed & (np.arange(6) < length[:, None])[..., None]
+    x[~valid] = np.nan
+    examples = Examples(x=x, length=length, observed=observed)
+    fitted = scaling.fit("standard", examples, np.arange(20), by_channel=True)
+    assert fitted.shift.shape == (6, 2)
+    for channel in range(2):
+        values = x[..., channel][valid[..., channel]]
+        np.testing.assert_allclose(fitted.shift[:, channel], values.mean(), rtol=1e-5)
+        np.testing.assert_allclose(fitted.scale[:, channel], 1 / values.std(), rtol=1e-5)
+    low, high = scaling.extremes(examples, scaling.fit("none", examples, np.arange(20)))
+    assert (low, high) == (np.nanmin(x), np.nanmax(x))
+
+
+def test_binarized_once_follows_the_probabilities_and_the_seed():
+    x = np.tile(np.array([0, 51, 255], np.uint8), (4000, 1))
+    dataset = data(free(scaling="unit", binarize="once"), x, unit=255)
+    np.testing.assert_allclose(dataset.examples.x.mean(0), [0, 0.2, 1], atol=0.03)
+    assert set(np.unique(dataset.examples.x)) == {0, 1}
+    assert (dataset.facts.low, dataset.facts.high, float(dataset.splits[0].scale)) == (0, 1, 1)
+    again = data(free(scaling="unit", binarize="once", split_seed=1), x, unit=255)
+    assert again.sha256 != dataset.sha256
+    assert data(free(scaling="unit", binarize="dynamic"), x.copy(), unit=255).sha256 == digest(Examples(x=x))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "remedy"),
+    [
+        ({"validation_fraction": 1.0}, "validation_fraction", "less than 1"),
+        ({"test_fraction": 0.0}, "test_fraction", "more than 0"),
+        ({"split_seed": -1}, "split_seed", "0 or more"),
+        ({"folds": 1, "fold": 0}, "folds", "2 or more"),
+        ({"fold": 0}, "fold", "data.folds=5"),
+        ({"folds": 3}, "fold", "data.fold=0,1,2"),
+        ({"folds": 3, "fold": 3}, "fold", "data.fold=0,1,2"),
+        ({"folds": 3, "fold": -1}, "fold", "data.fold=0,1,2"),
+        ({"train_size": 0}, "train_size", "null"),
+        ({"scaling": "std"}, "scaling", "standard"),
+    ],
+)
+def test_values_that_no_data_set_can_use_are_refused(changes, key, remedy):
+    with pytest.raises(ConfigError, match=remedy) as caught:
+        build(KEYS | changes, Free, key="data")
+    assert caught.value.key == f"data.{key}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"folds": 9}, "folds"),
+        ({"validation_fraction": 0.01}, "validation_fraction"),
+        ({"validation_fraction": 0.99}, "validation_fraction"),
+        ({"test_fraction": 0.01}, "test_fraction"),
+        ({"train_size": 10}, "train_size"),
+        ({"scaling": "unit"}, "scaling"),
+        ({"binarize": "once", "scaling": "standard"}, "binarize"),
+        ({"binarize": "dynamic"}, "binarize"),
+    ],
+)
+def test_what_does_not_fit_the_rows_is_refused(changes, key):
+    with pytest.raises(ConfigError) as caught:
+        data(free(**changes), np.full((10, 2), 2, np.float32))
+    assert caught.value.key == key
+
+
+def test_the_digest_sees_values_types_shapes_and_fields():
+    x = np.arange(6, dtype=np.int32)
+    several = [
+        Examples(x=x),
+        Examples(x=x[::-1]),
+        Examples(x=x.reshape(2, 3)),
+        Examples(x=x.view(np.float32)),
+        Examples(x=x, label=x),
+        Examples(x=x, length=x),
+    ]
+    assert len({digest(examples) for examples in several}) == len(several)

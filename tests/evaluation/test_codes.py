@@ -1,0 +1,107 @@
+import jax
+import numpy as np
+import pytest
+
+from research.evaluation import baselines
+from research.evaluation.codes import active_units, probes
+from research.evaluation.pictures import MAP, code_map, grid, pixels, traversal_codes
+from research.runs import batches
+
+
+def test_active_units_are_dimensions_whose_mean_moves():
+    codes = np.random.default_rng(0).normal(size=(2000, 4)).astype(np.float32) * [1.0, 0.3, 0.05, 0.0] + [0, 9, 9, 9]
+    assert active_units(codes, 0.01) == 2
+    assert active_units(codes, 0.001) == 3
+
+
+def test_probes_tell_linear_from_near():
+    generator = np.random.default_rng(0)
+    x = generator.uniform(-1, 1, (800, 2))
+    label = ((x[:, 0] > 0) ^ (x[:, 1] > 0)).astype(int)  # no line separates these
+    found = probes(x[:600], label[:600], x[600:], label[600:], neighbors=5, iterations=100)
+    assert found["knn_accuracy"] > 0.93 and found["probe_accuracy"] < 0.65
+    label = (x[:, 0] > 0).astype(int)
+    found = probes(x[:600], label[:600], x[600:], label[600:], neighbors=5, iterations=100)
+    assert found["probe_accuracy"] > 0.98
+
+
+def test_the_linear_probe_is_standardised_and_a_constant_dimension_harmless():
+    generator = np.random.default_rng(0)
+    x = np.stack([generator.normal(size=400) * 1e-5, np.full(400, 3.0)], -1)
+    label = (x[:, 0] > 0).astype(int)
+    assert probes(x, label, x, label, neighbors=5, iterations=100)["probe_accuracy"] > 0.97
+
+
+@pytest.mark.parametrize("rows", [200, 12])  # more and fewer rows than features
+def test_components_are_those_of_scikit_learn(rows):
+    from sklearn.decomposition import PCA
+
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(rows + 50, 4, 5)) * np.linspace(0.1, 2, 20).reshape(4, 5) + 1
+    train, test = x[:rows], x[rows:]
+    fitted = baselines.components(train.astype(np.float32))
+    for size in (1, 3, 10):
+        reference = PCA(size).fit(train.reshape(rows, -1))
+        flat = test.reshape(len(test), -1)
+        expected = np.square(flat - reference.inverse_transform(reference.transform(flat))).mean()
+        codes = fitted.encode(test, size)
+        assert baselines.reconstruction_error(fitted, test, codes) == pytest.approx(expected, rel=1e-5)
+        np.testing.assert_allclose(np.abs(codes), np.abs(reference.transform(flat)), rtol=1e-3, atol=1e-4)
+    assert baselines.mean_error(fitted, test) == pytest.approx(np.square(test - train.mean(0)).mean(), rel=1e-5)
+
+
+def test_grid_places_tiles_row_by_row():
+    tiles = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1) * np.ones((1, 2, 2, 3), np.uint8)
+    picture = grid(tiles, 2)
+    assert picture.shape == (5, 5, 3)
+    assert picture[0, 0, 0] == 0 and picture[0, 3, 0] == 1 and picture[3, 0, 0] == 2
+    assert (picture[2] == 255).all() and (picture[3:, 3:] == 255).all()
+
+
+def test_pixels_scale_clip_and_enlarge():
+    x = np.array([[[-1.0, 0.0], [1.0, 5.0]]])
+    found = pixels(x, low=-1.0, high=1.0)
+    assert found.shape == (1, 24, 24, 3) and found.dtype == np.uint8
+    assert found[0, 0, 0, 0] == 0 and found[0, 0, -1, 0] == 128 and found[0, -1, -1, 2] == 255
+    assert pixels(np.full((2, 30, 40, 3), np.nan), 0, 1).shape == (2, 30, 40, 3)
+    assert pixels(np.zeros((1, 30, 40, 2)), 0, 1).shape == (1, 30, 40, 3)
+    assert (pixels(np.full((1, 30, 30), 3.0), 3.0, 3.0) == 0).all()
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 5])
+def test_map_shows_classes_in_their_colours(latent_dim):
+    codes = np.random.default_rng(0).normal(size=(40, latent_dim))
+    codes[:20, 0] += 20
+    codes[3] = np.nan
+    picture = code_map(codes, np.repeat([0, 1], 20))
+    assert picture.shape == (MAP, MAP, 3)
+    colors = {tuple(color) for color in picture.reshape(-1, 3).tolist()}
+    assert colors == {(255, 255, 255), (31, 119, 180), (255, 127, 14)}
+    assert (code_map(np.full((3, latent_dim), np.nan), None) == 255).all()
+
+
+def test_traversals_change_one_dimension_at_a_time():
+    codes = np.random.default_rng(0).normal(size=(500, 20)) * np.arange(20) + 1
+    z, dimensions = traversal_codes(codes, prior=True)
+    assert dimensions.tolist() == list(range(4, 20))
+    z = z.reshape(16, 11, 20)
+    assert z[0, 0, 4] == -3 and z[0, -1, 4] == 3 and np.count_nonzero(z[0, 0]) == 1
+    z, _ = traversal_codes(codes[:, :2], prior=False)
+    np.testing.assert_allclose(z[5], codes[:, :2].mean(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 24, 25])
+def test_batches_cover_every_row_once(rows):
+    x = np.arange(rows, dtype=np.float32)
+    for array in (x, jax.numpy.asarray(x)):
+        sizes = set()
+
+        def double(batch, numbers, sizes=sizes):
+            sizes.add((len(batch), len(numbers)))
+            return {"double": 2 * batch, "row": numbers}
+
+        found = batches.over(double, array, 8)
+        np.testing.assert_array_equal(found["double"], 2 * x)
+        np.testing.assert_array_equal(found["row"], np.arange(rows))
+        assert sizes == {(8, 8)}
+    assert batches.even(359, 256) == 180 and batches.even(5, 256) == 5

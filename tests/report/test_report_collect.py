@@ -1,0 +1,96 @@
+import json
+import math
+
+import pytest
+
+from research.report.collect import Hole, collect
+from research.tree import ConfigError
+
+
+def by_status(runs):
+    return {run.status: run for run in runs}
+
+
+def test_a_run_has_its_flat_config_choices_and_metrics(sweep):
+    sweep.add(
+        {"model.latent_dim": 2, "data.fold": 1},
+        {"test/loss": 3.5, "test/auroc": None},
+        null_reasons={"test/auroc": "why"},
+    )
+    (run,) = collect(sweep.folder)
+    assert (run.value("model"), run.value("model.latent_dim"), run.value("data.fold")) == ("vae", 2, 1)
+    assert run.value("model.cell") is Hole.ABSENT
+    assert run.metrics == {"test/loss": 3.5, "test/auroc": None} and run.null_reasons == {"test/auroc": "why"}
+    assert (run.status, run.commit, run.program) == ("completed", "c0ffee", "vmap on cpu")
+
+
+def test_frame_has_a_row_a_run(grid):
+    frame = collect(grid().folder).frame()
+    assert frame.groupby("model.latent_dim")["test/loss"].mean().to_dict() == {2: 3, 8: 9}
+    assert list(frame.columns[:5]) == ["run_id", "status", "reason", "seed", "fold"]
+
+
+def test_planned_runs_without_a_folder_are_missing_with_the_values_of_the_plan(sweep):
+    sweep.add({"model.latent_dim": 2, "seed": 0}, {"test/loss": 1})
+    sweep.add({"model.latent_dim": 32, "seed": 1}, written=False)
+    missing = by_status(collect(sweep.folder))["missing"]
+    assert missing.reason == "not started"
+    assert (missing.value("model.latent_dim"), missing.value("seed")) == (32, 1)
+    assert missing.value("model.beta") == 1.0  # all runs agree
+    assert missing.value("model.cell") is Hole.UNKNOWN
+
+
+def test_a_chosen_group_takes_its_keys_from_runs_of_that_choice(sweep):
+    sweep.add({"model": "vae", "model.beta": 4.0}, {"test/loss": 1})
+    sweep.add({"model": "dense_ae", "model.beta": 0.0}, {"test/loss": 1}, model="dense_ae")
+    sweep.add({"model": "dense_ae", "seed": 1}, written=False)
+    assert by_status(collect(sweep.folder))["missing"].value("model.beta") == 0.0
+
+
+def test_a_run_without_a_result_is_missing(sweep):
+    path = sweep.add({"seed": 0})
+    (path / "result.json").unlink()
+    (run,) = collect(sweep.folder)
+    assert (run.status, run.reason, run.value("seed")) == ("missing", "no result yet", 0)
+
+
+@pytest.mark.parametrize("file", ["result.json", "config.json"])
+@pytest.mark.parametrize("content", ['{"status": "comp', '{"metrics": {"test/loss": NaN}}', "[]"])
+def test_a_broken_file_is_an_unreadable_run_that_names_it(sweep, file, content):
+    path = sweep.add({"model.latent_dim": 2, "seed": 7}, {"test/loss": 1})
+    (path / file).write_text(content)
+    (run,) = collect(sweep.folder)
+    assert run.status == "unreadable" and f"{path.name}/{file}" in run.reason
+    assert (run.value("model.latent_dim"), run.value("seed")) == (2, 7)
+
+
+def test_a_result_of_another_config_is_unreadable(sweep):
+    path = sweep.add({"seed": 0}, {"test/loss": 1})
+    result = json.loads((path / "result.json").read_text()) | {"config_hash": "other"}
+    (path / "result.json").write_text(json.dumps(result))
+    (run,) = collect(sweep.folder)
+    assert run.status == "unreadable" and "config_hash" in run.reason
+
+
+def test_a_broken_plan_is_a_problem_and_the_run_folders_still_count(grid):
+    folder = grid().folder
+    (folder / "sweep.json").write_text("{")
+    runs = collect(folder)
+    assert len(runs) == 6 and "sweep.json" in runs.problems[0]
+
+
+def test_numbers_beyond_the_range_of_floats_are_null(sweep):
+    path = sweep.add({"seed": 0}, {"test/loss": 12345.0})
+    (path / "result.json").write_text((path / "result.json").read_text().replace("12345.0", "1e999"))
+    (run,) = collect(sweep.folder)
+    assert run.metrics == {"test/loss": None} and run.null_reasons == {"test/loss": "infinite"}
+
+
+def test_errors_say_what_to_do(sweep, tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'demo'"):
+        collect(tmp_path / "dem")
+    with pytest.raises(ConfigError, match="no runs"):
+        collect(sweep.folder)
+    path = sweep.add({"seed": 0}, {"test/loss": math.pi})
+    with pytest.raises(ConfigError, match="this is one run"):
+        collect(path)

@@ -1,0 +1,133 @@
+import csv as csv_file
+import re
+
+import pytest
+
+from research.report.collect import collect
+from research.report.render import csv, decimals, latex, markdown
+from research.report.table import table
+
+
+def made(sweep, **options):
+    return table(collect(sweep.folder), **options)
+
+
+def row(text, first):
+    """The cells of the Markdown row that begins with `first`."""
+    (line,) = [line for line in text.splitlines() if re.match(rf"\| {re.escape(first)} *\|", line)]
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "places"),
+    [
+        (12.3456, 0.34, 2),
+        (12.3456, 0.0996, 2),
+        (12.3, 1234.0, 0),
+        (0.02, 0.00012, 5),
+        (123.456, None, 1),
+        (0.0, 0.0, 3),
+    ],
+)
+def test_decimals_come_from_the_error(mean, sd, places):
+    assert decimals(mean, sd) == places
+
+
+def test_equal_n_is_said_once_and_decimals_can_be_fixed(grid):
+    shown = made(grid())
+    text = markdown(shown)
+    assert row(text, "2") == ["2", "**3.0 ± 1.0**"] and row(text, "8") == ["8", "9.0 ± 1.0"]
+    assert "n=3 in every cell" in text and "(n=" not in text
+    assert row(markdown(shown, 3), "2")[1] == "**3.000 ± 1.000**"
+
+
+def test_holes_show_counts_and_reasons(sweep):
+    sweep.add({"model.latent_dim": 2, "seed": 0}, {"test/loss": 1.0})
+    sweep.add({"model.latent_dim": 2, "seed": 1}, {"test/loss": 2.0})
+    sweep.add({"model.latent_dim": 2, "seed": 2}, status="diverged", reason="first bad step 12")
+    for seed in range(3):
+        sweep.add({"model.latent_dim": 4, "seed": seed}, status="diverged", reason="first bad step 12")
+    sweep.add({"model.latent_dim": 8, "seed": 0}, {"test/loss": 5.0})
+    sweep.add({"model.latent_dim": 16, "seed": 0}, written=False)
+    broken = sweep.add({"model.latent_dim": 32, "seed": 0}, {"test/loss": 5.0})
+    (broken / "result.json").write_text("{")
+    text = markdown(made(sweep))
+    assert row(text, "2")[1] == "1.50 ± 0.71 (n=2; 1 diverged)"
+    assert row(text, "4")[1] == "— (3 diverged: first bad step 12)"
+    assert row(text, "8")[1] == "5.000 (n=1)"
+    assert row(text, "16")[1] == "— (1 missing: not started)"
+    assert row(text, "32")[1].startswith("— (1 unreadable: ") and f"{broken.name}/result.json" in text
+
+
+def test_one_run_a_cell_has_no_deviation(sweep):
+    sweep.add({"model.latent_dim": 2}, {"test/loss": 1.25})
+    sweep.add({"model.latent_dim": 8}, {"test/loss": 1e30})
+    text = markdown(made(sweep))
+    assert row(text, "2")[1] == "**1.250**" and row(text, "8")[1] == "1.00e30"
+    assert "one run in every cell" in text and "±" not in text
+
+
+def test_null_dagger_arrows_and_baselines(sweep):
+    for latent_dim in (2, 8):
+        metrics = {
+            "test/reconstruction_mse": 0.03,
+            "test/auroc": None,
+            "baseline/pca/reconstruction_mse": 0.1 / latent_dim,
+        }
+        sweep.add({"model.latent_dim": latent_dim}, metrics, null_reasons={"test/auroc": "one class only"})
+    shown = made(sweep, metrics=["test/reconstruction_mse", "test/auroc"])
+    text = markdown(shown)
+    assert "test/reconstruction_mse ↓" in text and "test/auroc ↑" in text
+    assert row(text, "8")[1:] == ["**0.03000**†", "— (1 null¹)"] and row(text, "2")[1] == "**0.03000**"
+    assert row(text, "PCA, 8")[1:] == ["0.01250", ""]
+    assert "- † worse than PCA at the same latent size." in text and "- ¹ test/auroc is null: one class only." in text
+    assert r"0.03000}\textsuperscript{$\dagger$}" in latex(shown)
+    assert latex(shown).count(r"\midrule") == 2
+
+
+NASTY = r"a|b_c%d&e#f$g{h}i~j^k\l<m>*[n]--o"
+
+
+def test_markdown_escapes(sweep):
+    sweep.add({"model.latent_dim": 2}, status="failed", reason=NASTY + "\nnext _target_ ±")
+    text = markdown(made(sweep))
+    assert r"a\|b_c%d&e#f\$g{h}i\~j^k\\l\<m\>\*[n]--o next \_target\_ ±" in text
+    assert len(row(text, "vae")) == 2
+
+
+def test_latex_escapes(sweep):
+    sweep.add({"model.latent_dim": 2}, status="failed", reason=NASTY + "\nnext 語")
+    text = latex(made(sweep))
+    expected = (
+        r"a\textbar{}b\_c\%d\&e\#f\$g\{h\}i\textasciitilde{}j\textasciicircum{}k\textbackslash{}l"
+        r"\textless{}m\textgreater{}{*}{[}n{]}-{}-o"
+    )
+    assert expected in text and "next {[}U+8A9E{]}" in text and text.isascii()
+
+
+def test_latex_rows_have_equal_columns_and_never_begin_with_a_bracket(sweep):
+    for rate in (0.1, 0.2):
+        for sizes in ([4, 2], [8]):
+            sweep.add(
+                {"model.hidden_dims": sizes, "optimizer.learning_rate": rate}, {"test/loss": rate, "test/nll_nats": 1}
+            )
+    text = latex(made(sweep, columns=["optimizer.learning_rate"]))
+    body = text.partition(r"\begin{tabular}")[2].partition(r"\end{tabular}")[0]
+    assert body.startswith("{lrrrr}") and r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in body
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert [line.count(" & ") for line in rows] == [2, 4, 4, 4]
+    assert rows[2].startswith("{[}4, 2{]} & ") and not any(line.startswith(("[", "*")) for line in rows)
+    for command in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{", r"\label{tab:demo}", r"\end{table}"):
+        assert text.count(command) == 1
+
+
+def test_csv_is_exact_and_names_the_runs(sweep):
+    for seed, loss in enumerate([0.1, 0.2, 0.7]):
+        sweep.add({"seed": seed}, {"test/loss": loss})
+    sweep.add({"seed": 3}, status="diverged")
+    shown = made(sweep)
+    (line,) = csv_file.DictReader(csv(shown).splitlines())
+    (cell,) = shown.cells.values()
+    assert (float(line["mean"]), float(line["sd"]), line["n"]) == (cell.mean, cell.sd, "3")
+    assert (line["model"], line["completed"], line["diverged"], line["failed"]) == ("vae", "3", "1", "0")
+    assert line["runs"].split(";") == ["seed=0", "seed=1", "seed=2", "seed=3"]

@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+
+from research.report.caption import caption, merged, notes, provenance
+from research.report.collect import Hole, collect
+from research.report.table import table
+from research.tree import ConfigError
+
+
+def cells(made, metric):
+    """Row values -> cell, of a table without columns."""
+    return {row: made.cells[row, (), metric] for row in made.rows}
+
+
+def test_mean_and_sd_over_seeds(sweep):
+    numbers = {2: [3.0, 4.5, 9.25], 8: [1.0, 1.5, 0.25]}
+    for latent_dim, losses in numbers.items():
+        for seed, loss in enumerate(losses):
+            sweep.add({"model.latent_dim": latent_dim, "seed": seed}, {"test/loss": loss})
+    made = table(collect(sweep.folder))
+    assert made.row_keys == ("model.latent_dim",) and made.rows == ((2,), (8,)) and made.n == 3
+    for (latent_dim,), cell in cells(made, "test/loss").items():
+        assert cell.mean == pytest.approx(np.mean(numbers[latent_dim]), rel=1e-12)
+        assert cell.sd == pytest.approx(np.std(numbers[latent_dim], ddof=1), rel=1e-12)
+        assert len(cell.runs) == 3
+    assert "mean ± standard deviation (n-1) over seed (3 values); n=3" in caption(made)
+
+
+def test_folds_are_averaged_before_seeds(sweep):
+    losses = np.random.default_rng(0).normal(size=(3, 4))
+    for seed in range(3):
+        for fold in range(4):
+            sweep.add({"seed": seed, "data.fold": fold}, {"test/loss": losses[seed, fold]})
+    made = table(collect(sweep.folder))
+    (cell,) = cells(made, "test/loss").values()
+    assert cell.n == 3
+    assert cell.sd == pytest.approx(losses.mean(1).std(ddof=1), rel=1e-12)
+    assert "over seed (3 values), each the mean over data.fold (4 values)" in caption(made)
+
+
+def test_one_seed_is_summarized_over_its_folds(sweep):
+    for fold, loss in enumerate([1.0, 2.0, 6.0]):
+        sweep.add({"seed": 5, "data.fold": fold}, {"test/loss": loss})
+    made = table(collect(sweep.folder))
+    (cell,) = cells(made, "test/loss").values()
+    assert (cell.n, cell.mean, cell.sd) == (3, 3.0, pytest.approx(np.std([1, 2, 6], ddof=1)))
+    assert "over data.fold (3 values) at the one seed 5" in caption(made)
+
+
+def test_a_seed_that_lacks_a_fold_is_left_out_and_counted(sweep):
+    for seed in range(3):
+        for fold in range(2):
+            status = "diverged" if (seed, fold) == (1, 1) else "completed"
+            sweep.add({"seed": seed, "data.fold": fold}, {"test/loss": 10.0 * fold + seed}, status=status)
+    (cell,) = cells(table(collect(sweep.folder)), "test/loss").values()
+    assert (cell.n, cell.mean, cell.partial, cell.counts["diverged"], cell.complete) == (2, 6.0, 1, 1, False)
+
+
+@pytest.mark.parametrize("status", ["diverged", "failed", "interrupted", "pruned"])
+def test_runs_that_did_not_finish_are_counted_and_not_averaged(sweep, status):
+    sweep.add({"seed": 0}, {"test/loss": 1.0})
+    sweep.add({"seed": 1}, {"test/loss": 2.0}, status="stopped")
+    sweep.add({"seed": 2}, {"test/loss": 900.0}, status=status, reason="first bad step 12")
+    (cell,) = cells(table(collect(sweep.folder)), "test/loss").values()
+    assert (cell.mean, cell.n, cell.counts) == (1.5, 2, {"completed": 1, "stopped": 1, status: 1})
+    assert cell.reasons == {status: ("first bad step 12",)}
+
+
+def test_best_in_both_directions_among_complete_cells_only(sweep):
+    for latent_dim, loss, accuracy in ((2, 3.0, 0.9), (4, 2.0, 0.6), (8, 1.0, 0.7), (16, 0.1, 0.99)):
+        for seed in range(2):
+            status = "diverged" if (latent_dim, seed) == (16, 1) else "completed"
+            metrics = {"test/loss": loss, "test/knn_accuracy": accuracy, "test/kl_nats": loss}
+            sweep.add({"model.latent_dim": latent_dim, "seed": seed}, metrics, status=status)
+    made = table(collect(sweep.folder))
+    best = {metric: [row for row, cell in cells(made, metric).items() if cell.best] for metric in made.metrics}
+    assert best == {"test/loss": [(8,)], "test/knn_accuracy": [(2,)], "test/kl_nats": []}
+
+
+def test_losses_of_another_beta_are_not_compared_but_errors_are(sweep):
+    for beta in (1.0, 4.0):
+        for latent_dim in (2, 8):
+            metrics = {"test/loss": beta * latent_dim, "test/reconstruction_mse": beta * latent_dim}
+            sweep.add({"model.latent_dim": latent_dim, "model.beta": beta}, metrics)
+    made = table(collect(sweep.folder))
+    assert [row for row, cell in cells(made, "test/loss").items() if cell.best] == [(2, 1.0), (2, 4.0)]
+    assert [row for row, cell in cells(made, "test/reconstruction_mse").items() if cell.best] == [(2, 1.0)]
+    assert ("", "test/loss is compared only between runs of equal model.beta.") in notes(made)
+
+
+def test_columns_have_their_own_best_and_unplanned_cells_are_empty(sweep):
+    for latent_dim, rate, loss in ((2, 0.1, 1.0), (2, 0.2, 5.0), (4, 0.1, 2.0), (4, 0.2, 4.0), (8, 0.1, 3.0)):
+        sweep.add({"model.latent_dim": latent_dim, "optimizer.learning_rate": rate}, {"test/loss": loss})
+    made = table(collect(sweep.folder), columns=["optimizer.learning_rate"])
+    assert made.row_keys == ("model.latent_dim",)
+    assert {place[:2] for place, cell in made.cells.items() if cell.best} == {((2,), (0.1,)), ((4,), (0.2,))}
+    assert ((8,), (0.2,), "test/loss") not in made.cells
+
+
+def test_rows_are_what_was_chosen_and_not_what_follows_from_it(sweep):
+    sweep.add({"model": "dense_ae"}, {"test/loss": 1}, model="dense_ae")
+    sweep.add({"model": "vae"}, {"test/loss": 1, "test/kl_nats": 2})
+    made = table(collect(sweep.folder))
+    assert made.row_keys == ("model",) and made.rows == (("dense_ae",), ("vae",))
+    assert made.cells[("dense_ae",), (), "test/kl_nats"].absent == 1
+
+
+def test_averaging_over_another_key_is_warned_of(sweep):
+    for latent_dim in (2, 8):
+        for beta in (1.0, 4.0):
+            sweep.add({"model.latent_dim": latent_dim, "model.beta": beta}, {"test/loss": beta})
+    made = table(collect(sweep.folder), rows=["model.latent_dim"])
+    assert made.n == 2 and "over model.beta (2 values)" in caption(made)
+    assert any(text.startswith("Warning") and "model.beta" in text for _, text in notes(made))
+
+
+def test_null_metrics_leave_the_mean_with_their_reason(sweep):
+    sweep.add({"seed": 0}, {"test/knn_accuracy": 0.5})
+    sweep.add({"seed": 1}, {"test/knn_accuracy": None}, null_reasons={"test/knn_accuracy": "one class only"})
+    made = table(collect(sweep.folder))
+    (cell,) = cells(made, "test/knn_accuracy").values()
+    assert (cell.n, cell.mean, cell.sd, cell.nulls, cell.complete) == (1, 0.5, None, {"one class only": 1}, False)
+    assert ("1", "test/knn_accuracy is null: one class only.") in notes(made)
+
+
+def test_pca_rows_follow_the_latent_size_and_mark_what_is_worse(sweep):
+    pca = {2: 0.05, 8: 0.02}
+    for beta, error in ((1.0, 0.04), (4.0, 0.01)):
+        for latent_dim in (2, 8):
+            for seed in range(2):
+                exact = {"baseline/pca/reconstruction_mse": pca[latent_dim], "reference/elbo_nats": -3.0}
+                metrics = {"test/reconstruction_mse": error, "test/elbo_nats": -9.0, **exact}
+                sweep.add({"model.latent_dim": latent_dim, "model.beta": beta, "seed": seed}, metrics)
+    made = table(collect(sweep.folder))
+    rows = [(baseline.label, baseline.row, dict(baseline.cells)) for baseline in made.baselines]
+    assert rows == [
+        ("PCA", (2, Hole.ANY), {((), "test/reconstruction_mse"): 0.05}),
+        ("PCA", (8, Hole.ANY), {((), "test/reconstruction_mse"): 0.02}),
+        ("exact", (Hole.ANY, Hole.ANY), {((), "test/elbo_nats"): -3.0}),
+    ]
+    worse = {row for row, cell in cells(made, "test/reconstruction_mse").items() if cell.worse}
+    assert worse == {(8, 1.0)} and not any(cell.worse for cell in cells(made, "test/elbo_nats").values())
+    assert ("†", "worse than PCA at the same latent size.") in notes(made)
+
+
+def test_baselines_of_folds_count_each_fold_once(sweep):
+    for seed, folds in ((0, (0, 1)), (1, (0,))):
+        for fold in folds:
+            metrics = {"test/reconstruction_mse": 1.0, "baseline/pca/reconstruction_mse": [2.0, 4.0][fold]}
+            sweep.add({"seed": seed, "data.fold": fold}, metrics)
+    (baseline,) = table(collect(sweep.folder)).baselines
+    assert list(baseline.cells.values()) == [3.0]
+
+
+def test_unknown_names_are_refused_with_the_nearest(grid):
+    runs = collect(grid().folder)
+    with pytest.raises(ConfigError, match=r"rows=model.latent_dims: .*'model.latent_dim'"):
+        table(runs, rows=["model.latent_dims"])
+    with pytest.raises(ConfigError, match=r"metrics=test/los: .*'test/loss'"):
+        table(runs, metrics=["test/los"])
+    with pytest.raises(ConfigError, match="also a row"):
+        table(runs, rows=["seed"], columns=["seed"])
+
+
+def test_provenance_counts_runs_and_names_data_code_and_mode(grid):
+    sweep = grid()
+    sweep.add({"model.latent_dim": 8, "seed": 3}, written=False)
+    text = provenance(collect(sweep.folder))
+    assert "7 runs: 6 completed, 1 missing" in text and "data sha256 0123456789ab;" in text
+    assert "commit c0ffee" in text and "mode vmap on cpu" in text and "newest result 2" in text
+
+
+def test_reasons_that_differ_in_a_number_are_merged():
+    assert merged(["step 20", "step 3", "full disk", "step 3"]) == ["step 3 to 20", "full disk"]

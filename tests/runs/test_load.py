@@ -1,0 +1,177 @@
+import doctest
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research import tree
+from research.data.examples import Dataset, Examples, Facts, Split
+from research.runs import batches
+from research.runs.export import encode_rows, write_table
+from research.runs.folder import RunFolder
+from research.runs.load import load
+from research.tree import ConfigError, spec
+
+SHIFT, SCALE = 2.0, 0.5
+
+
+@spec
+class Halves:
+    """Encodes four numbers as their first two, and decodes them twice over; the loss has a draw in it."""
+
+    gain: float
+    latent_dim: int
+
+    def encode(self, params, batch):
+        return batch.x[:, : self.latent_dim] * params["encoder"]["weight"]
+
+    def decode(self, params, z, label=None):
+        return jnp.concatenate([z, z], -1) * self.gain
+
+    def reconstruct(self, params, batch):
+        return self.decode(params, self.encode(params, batch))
+
+    def sample(self, params, key, number, label=None):
+        return jax.random.normal(key, (number, 4))
+
+    def evaluate(self, params, batch, keys):
+        return {"loss": batch.x.sum(-1) + jax.vmap(jax.random.normal)(keys)}
+
+
+@spec
+class Silent:
+    gain: float
+
+
+def write(folder, target="Halves", **model):
+    config = {"model": {"_target_": f"{__name__}.{target}", **model}, "seed": 0}
+    run = RunFolder(folder)
+    record = {"config": config, "config_hash": tree.config_hash(config), "name": "example", "feature_shape": [4]}
+    run.write_config(record | {"trusted_packages": [__name__, "os", "subprocess"]})
+    run.write_result({"status": "completed", "metrics": {"test/loss": 1.0}})
+    scaling = {"shift": np.float32(SHIFT), "scale": np.float32(SCALE)}
+    run.save_parameters({"encoder": {"weight": np.array([1, -1], np.float32)}}, scaling)
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write(tmp_path / "run", gain=2.0, latent_dim=2).path
+
+
+@pytest.fixture
+def run(folder):
+    return load(folder, trusted_packages=(__name__,))
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+
+
+def test_abilities_take_and_give_raw_rows(run, x):
+    scaled = (x - SHIFT) * SCALE
+    codes = scaled[:, :2] * [1, -1]
+    np.testing.assert_allclose(run.encode(x), codes, rtol=1e-6)
+    raw = np.concatenate([codes, codes], -1) * 2 / SCALE + SHIFT
+    np.testing.assert_allclose(run.reconstruct(x), raw, rtol=1e-5)
+    np.testing.assert_allclose(run.decode(run.encode(x)), raw, rtol=1e-5)
+    draws = jax.random.normal(jax.random.key(7), (3, 4)) / SCALE + SHIFT
+    np.testing.assert_allclose(run.sample(3, seed=7), draws, rtol=1e-6)
+    noise = jax.vmap(jax.random.normal)(batches.row_keys(jax.random.key(0), jnp.arange(5)))
+    np.testing.assert_allclose(run.score(x), scaled.sum(-1) + noise, rtol=1e-5)
+    assert run.result["metrics"] == {"test/loss": 1.0} and run.config["seed"] == 0
+
+
+def test_many_rows_are_one_program_and_the_same_numbers(run):
+    x = np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
+    programs = batches.call._cache_size()
+    codes = run.encode(x)
+    np.testing.assert_allclose(codes, (x[:, :2] - SHIFT) * SCALE * [1, -1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(run.encode(x[:300]), codes[:300])
+    np.testing.assert_array_equal(run.score(x)[:257], run.score(x[:257]))
+    assert batches.call._cache_size() <= programs + 1
+
+
+def test_wrong_shapes_are_refused_with_the_expected_one(run):
+    with pytest.raises(ConfigError, match=r"\[N, 4\]"):
+        run.encode(np.zeros((2, 3)))
+    with pytest.raises(ConfigError, match=r"\[N, 2\]"):
+        run.decode(np.zeros((2, 3)))
+    with pytest.raises(ConfigError, match="at least one row"):
+        run.encode(np.zeros((0, 4)))
+
+
+def test_a_changed_config_is_refused(folder):
+    record = json.loads((folder / "config.json").read_text())
+    record["config"]["model"]["gain"] = 3.0
+    (folder / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match="changed after training"):
+        load(folder, trusted_packages=(__name__,))
+
+
+def test_trust_comes_from_the_caller_only(folder, tmp_path):
+    with pytest.raises(ConfigError, match="only classes in research may be named"):
+        load(folder)
+    config = {"model": {"_target_": "subprocess.Popen", "args": ["true"]}}
+    run = RunFolder(tmp_path / "foreign")
+    run.write_config({"config": config, "config_hash": tree.config_hash(config), "trusted_packages": ["subprocess"]})
+    with pytest.raises(ConfigError, match="only classes in research may be named"):
+        load(run.path)
+    with pytest.raises(ConfigError, match="must be a @spec"):
+        load(run.path, trusted_packages=("subprocess",))
+
+
+def test_a_run_without_parameters_or_ability_says_so(folder, tmp_path):
+    run = load(write(tmp_path / "silent", "Silent", gain=1.0).path, trusted_packages=(__name__,))
+    with pytest.raises(ConfigError, match="a Silent cannot encode"):
+        run.encode(np.zeros((1, 4)))
+    (folder / "params.safetensors").unlink()
+    RunFolder(folder).write_result({"status": "diverged"})
+    with pytest.raises(ConfigError, match="diverged and kept no parameters"):
+        load(folder, trusted_packages=(__name__,))
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        load(tmp_path)
+
+
+def test_the_example_in_the_documentation_runs(tmp_path, monkeypatch, x):
+    write(tmp_path / "outputs/example/run", gain=2.0, latent_dim=2)
+    monkeypatch.chdir(tmp_path)
+    names = {"load": lambda path: load(path, trusted_packages=(__name__,)), "x": x}
+    (example,) = doctest.DocTestFinder(recurse=False).find(load, "load", globs=names)
+    assert doctest.DocTestRunner().run(example) == doctest.TestResults(0, 5)
+
+
+@pytest.fixture
+def dataset(x):
+    rows = {"train": np.array([0, 1, 2, 0]), "validation": np.array([3]), "test": np.array([4, 0])}
+    weights = {"validation_weight": np.ones(1), "test_weight": np.array([1.0, 0.0])}
+    split = Split(**rows, **weights, shift=np.float32(9), scale=np.float32(9))
+    facts = Facts("vector", (4,), 0.0, 1.0, 2, 3, 1, 1)
+    return Dataset("rows", Examples(x=x, label=np.array([0, 1, 0, 1, 1])), (split,), facts, "")
+
+
+def test_exported_rows_use_the_scaling_of_the_run(run, dataset, x):
+    columns = encode_rows(run, dataset, clusters=2)
+    assert list(columns) == ["row", "z0", "z1", "score", "cluster", "label"]
+    np.testing.assert_array_equal(np.stack([columns["z0"], columns["z1"]], -1), run.encode(x))
+    assert set(columns["cluster"]) == {0, 1}
+    assert encode_rows(run, dataset, "test")["row"].tolist() == [4]
+    assert encode_rows(run, dataset, "train")["row"].tolist() == [0, 1, 2]
+    with pytest.raises(ConfigError, match="1 to 1"):
+        encode_rows(run, dataset, "test", clusters=2)
+
+
+def test_tables_give_back_the_same_numbers(tmp_path):
+    import pandas
+
+    columns = {"row": np.arange(2), "z0": np.array([0.1, 1 / 3], np.float32)}
+    write_table(tmp_path / "codes.csv", columns)
+    write_table(tmp_path / "codes.parquet", columns)
+    for table in (pandas.read_csv(tmp_path / "codes.csv"), pandas.read_parquet(tmp_path / "codes.parquet")):
+        np.testing.assert_array_equal(table["z0"].to_numpy(np.float32), columns["z0"])
+        assert table["row"].tolist() == [0, 1]
+    with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
+        write_table(tmp_path / "codes.xls", columns)
