@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,8 +45,13 @@ class Diverged(RuntimeError):
 # ------------------------------------------------------------------------------------------------------ config -> job
 
 
-def job_of(config: DictConfig) -> Any:
-    """The job that a composed config (with its `hydra` node) describes.
+def job_of(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: Sequence[str]) -> Any:
+    """The job that a resolved config describes.
+
+    Args:
+      tree: plain values, without the `hydra` node.
+      choices: config group -> option.
+      overrides: those of this job on the command line.
 
     Raises:
       ConfigError: naming the key.
@@ -54,12 +59,17 @@ def job_of(config: DictConfig) -> Any:
     from research.sweep.job import Job
     from research.tree import build
 
-    sections = {key: config[key] for key in config if key not in ("hydra", "sweep", "experiment")}
-    tree: Any = OmegaConf.to_container(OmegaConf.create(sections), resolve=True)
     named = {key: tree[key] for key in ("name", "output_root", "seed", "objective", "trusted_packages")}
     build({**named, "name": tree["name"] or "unnamed"}, Settings)
-    choices = {key: str(value) for key, value in config.hydra.runtime.choices.items() if "hydra" not in key and value}
-    return Job.from_config(tree, choices, list(config.hydra.overrides.task))
+    chosen = {key: str(value) for key, value in choices.items() if "hydra" not in key and value}
+    return Job.from_config(tree, chosen, overrides)
+
+
+def job_of_config(config: DictConfig) -> Any:
+    """The job of a config that Hydra composed, with its `hydra` node."""
+    sections = OmegaConf.create({key: config._get_node(key) for key in config if key != "hydra"})
+    tree: Any = OmegaConf.to_container(sections, resolve=True)
+    return job_of(tree, config.hydra.runtime.choices, list(config.hydra.overrides.task))
 
 
 def options_of(config: DictConfig) -> Any:
@@ -77,7 +87,7 @@ def folder_of(config: DictConfig) -> Path:
 
 def register_resolvers() -> None:
     """`${run_id:}`: the folder name of a run, from its config."""
-    OmegaConf.register_new_resolver("run_id", lambda *, _root_: job_of(_root_).run_id, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda *, _root_: job_of_config(_root_).run_id, replace=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- running
@@ -110,7 +120,7 @@ def task(config: DictConfig) -> float:
     with open_dict(full):
         full["hydra"] = HydraConfig.get()
     with refusals():
-        (outcome,) = train([job_of(full)], full)
+        (outcome,) = train([job_of_config(full)], full)
     if outcome.status not in ("completed", "stopped"):
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra's sweepers learn of it from an exception
             raise Diverged(f"{outcome.status}: {outcome.result['reason']}")
@@ -240,7 +250,7 @@ def main() -> None:
                 sys.argv.append(f"name={now()}")
                 overrides.append(sys.argv[-1])
                 config.name = sys.argv[-1].partition("=")[2]
-            job = job_of(config)
+            job = job_of_config(config)
             if not arguments.multirun:
                 from research.sweep.program import use_compile_cache
 

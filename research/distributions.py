@@ -3,14 +3,16 @@
 Everything is in nats. `log_prob` is per element; `total` sums it over the elements of one example, so that a weight on
 the KL divergence means the same for every input size.
 """
+# ruff: noqa: F722
 
 import math
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
-from research.tree import ConfigError, spec
+from research.tree import ConfigError, nearest, spec
 
 LIKELIHOODS = ("bernoulli", "gaussian", "laplace", "huber", "categorical", "mse")
 
@@ -26,15 +28,15 @@ class Likelihood(Protocol):
     channels: int
     nats: bool
 
-    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+    def log_prob(self, outputs: Float[Array, "B outputs"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         """log p(x | outputs) of every element, [B, D], in nats."""
         ...
 
-    def mean(self, outputs: jax.Array) -> jax.Array:
+    def mean(self, outputs: Float[Array, "B outputs"]) -> Float[Array, "B D"]:
         """E[x | outputs], [B, D]."""
         ...
 
-    def initial_bias(self, mean: jax.Array) -> jax.Array:
+    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " outputs"]:
         """Output bias [D * channels] under which the decoder predicts the training mean [D]."""
         ...
 
@@ -46,14 +48,14 @@ class Bernoulli:
     channels = 1
     nats = True
 
-    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+    def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         # softplus written out: its generic form (logaddexp) costs twice as much on CPU and guards against infinities only
         return x * outputs - (jnp.maximum(outputs, 0) + jnp.log1p(jnp.exp(-jnp.abs(outputs))))
 
-    def mean(self, outputs: jax.Array) -> jax.Array:
+    def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return jax.nn.sigmoid(outputs)
 
-    def initial_bias(self, mean: jax.Array) -> jax.Array:
+    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " D"]:
         clipped = jnp.clip(mean, 0.001, 0.999)  # the clipping of the IWAE code (Burda et al. 2016)
         return jnp.log(clipped / (1 - clipped))
 
@@ -67,13 +69,13 @@ class Gaussian:
     channels = 1
     nats = True
 
-    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+    def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return -0.5 * jnp.square((x - outputs) / self.scale) - jnp.log(self.scale) - 0.5 * math.log(2 * math.pi)
 
-    def mean(self, outputs: jax.Array) -> jax.Array:
+    def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return outputs
 
-    def initial_bias(self, mean: jax.Array) -> jax.Array:
+    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " D"]:
         return mean
 
 
@@ -86,13 +88,13 @@ class Laplace:
     channels = 1
     nats = True
 
-    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+    def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return -jnp.abs(x - outputs) / self.scale - jnp.log(2 * self.scale)
 
-    def mean(self, outputs: jax.Array) -> jax.Array:
+    def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return outputs
 
-    def initial_bias(self, mean: jax.Array) -> jax.Array:
+    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " D"]:
         return mean
 
 
@@ -110,7 +112,7 @@ class Huber:
     channels = 1
     nats = True
 
-    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+    def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         size = jnp.abs(x - outputs) / self.scale
         inside = jnp.minimum(size, self.delta)
         penalty = 0.5 * inside**2 + self.delta * (size - inside)
@@ -119,10 +121,10 @@ class Huber:
         normalizer = math.sqrt(2 * math.pi) * jax.lax.erf(delta / math.sqrt(2)) + tails
         return -penalty - jnp.log(self.scale * normalizer)
 
-    def mean(self, outputs: jax.Array) -> jax.Array:
+    def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return outputs
 
-    def initial_bias(self, mean: jax.Array) -> jax.Array:
+    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " D"]:
         return mean
 
 
@@ -138,22 +140,23 @@ class Categorical:
     def channels(self) -> int:
         return self.levels
 
-    def _logits(self, outputs: jax.Array) -> jax.Array:
+    def _logits(self, outputs: Float[Array, "B outputs"]) -> Float[Array, "B D levels"]:
         return outputs.reshape(*outputs.shape[:-1], -1, self.levels)
 
-    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+    def log_prob(self, outputs: Float[Array, "B outputs"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         level = jnp.round(x * (self.levels - 1)).astype(jnp.int32)
         chosen = jax.nn.one_hot(level, self.levels)  # a gather here would be slow under vmap
         return (jax.nn.log_softmax(self._logits(outputs)) * chosen).sum(-1)
 
-    def mean(self, outputs: jax.Array) -> jax.Array:
+    def mean(self, outputs: Float[Array, "B outputs"]) -> Float[Array, "B D"]:
         return jax.nn.softmax(self._logits(outputs)) @ jnp.linspace(0.0, 1.0, self.levels)
 
-    def initial_bias(self, mean: jax.Array) -> jax.Array:
-        # two-point mixture of the lowest and highest level with the right mean, softened towards uniform
-        grid = jnp.linspace(0.0, 1.0, self.levels)
-        weight = mean[:, None] * grid + (1 - mean[:, None]) * (1 - grid) + 0.1
-        return jnp.log(weight / weight.sum(-1, keepdims=True)).reshape(-1)
+    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " outputs"]:
+        # uniform over all levels mixed with the end that the mean is nearer to: that mean exactly, no level at zero
+        clipped = jnp.clip(mean, 0.001, 0.999)[:, None]
+        uniform = 2 * jnp.minimum(clipped, 1 - clipped)
+        end = jax.nn.one_hot(jnp.where(mean < 0.5, 0, self.levels - 1), self.levels)
+        return jnp.log(uniform / self.levels + (1 - uniform) * end).reshape(-1)
 
 
 @spec
@@ -163,18 +166,25 @@ class MeanSquaredError:
     channels = 1
     nats = False
 
-    def log_prob(self, outputs: jax.Array, x: jax.Array) -> jax.Array:
+    def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return -jnp.square(x - outputs)
 
-    def mean(self, outputs: jax.Array) -> jax.Array:
+    def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return outputs
 
-    def initial_bias(self, mean: jax.Array) -> jax.Array:
+    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " D"]:
         return mean
 
 
-def total(likelihood: Likelihood, outputs: jax.Array, x: jax.Array, observed: jax.Array | None = None) -> jax.Array:
+def total(
+    likelihood: Likelihood,
+    outputs: Float[Array, "B outputs"],
+    x: Float[Array, "B D"],
+    observed: Bool[Array, "B D"] | None = None,
+) -> Float[Array, " B"]:
     """log p(x | outputs) of every example, [B]: summed over observed elements (averaged for mean-squared error)."""
+    if observed is not None:
+        x = jnp.where(observed, x, 0.0)  # a NaN behind the mask of the sum alone would still reach the gradient
     values = likelihood.log_prob(outputs, x)
     if observed is not None:
         values = jnp.where(observed, values, 0.0)
@@ -183,7 +193,9 @@ def total(likelihood: Likelihood, outputs: jax.Array, x: jax.Array, observed: ja
     return values.sum(-1) / (values.shape[-1] if observed is None else jnp.maximum(observed.sum(-1), 1))
 
 
-def mean_squared_error(mean: jax.Array, x: jax.Array, observed: jax.Array | None = None) -> jax.Array:
+def mean_squared_error(
+    mean: Float[Array, "B D"], x: Float[Array, "B D"], observed: Bool[Array, "B D"] | None = None
+) -> Float[Array, " B"]:
     """Mean over the observed elements of (x - mean)^2, [B]."""
     return -total(MeanSquaredError(), mean, x, observed)
 
@@ -206,8 +218,6 @@ class Observation:
 
     def validate_observation(self) -> None:
         if self.likelihood not in LIKELIHOODS:
-            from research.tree import nearest
-
             remedy = f"expected one of {', '.join(LIKELIHOODS)}{nearest(self.likelihood, LIKELIHOODS)}"
             raise ConfigError("likelihood", self.likelihood, remedy)
         if self.scale is not None and not self.scale > 0:
@@ -256,11 +266,13 @@ class Observation:
         return self.levels if self.likelihood == "categorical" else 1
 
 
-def kl_to_standard_normal(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+def kl_to_standard_normal(
+    mean: Float[Array, "*B L"], log_variance: Float[Array, "*B L"]
+) -> Float[Array, "*B L"]:
     """KL(N(mean, exp(log_variance)) || N(0, 1)) per latent dimension, in nats: (m^2 + v - log v - 1) / 2."""
     return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0)
 
 
-def normal_log_prob(x: jax.Array, mean: Any = 0.0, log_variance: Any = 0.0) -> jax.Array:
+def normal_log_prob(x: Float[Array, "*B L"], mean: Any = 0.0, log_variance: Any = 0.0) -> Float[Array, "*B L"]:
     """log N(x; mean, exp(log_variance)) per dimension, in nats."""
     return -0.5 * (jnp.square(x - mean) * jnp.exp(-jnp.asarray(log_variance)) + log_variance + math.log(2 * math.pi))

@@ -5,11 +5,13 @@ step): no key is carried and no iterator state exists.
 """
 
 import dataclasses
+import functools
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from research.clock import Clock
 from research.data.examples import Examples, Facts, Split
@@ -30,15 +32,17 @@ class Model(Protocol):
         """The model for this data; raises ConfigError where they do not fit."""
         ...
 
-    def init(self, key: jax.Array, train: Examples) -> dict[str, Any]:
+    def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters."""
         ...
 
-    def loss(self, params: Any, batch: Examples, key: jax.Array, clock: Clock) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(
+        self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The scalar to minimise, and scalars to log."""
         ...
 
-    def evaluate(self, params: Any, batch: Examples, keys: jax.Array) -> dict[str, jax.Array]:
+    def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
         """Metrics per example, [B], at the end of every ramp; `keys` [B] are each example's own."""
         ...
 
@@ -139,7 +143,7 @@ class State:
     stopped_epoch: jax.Array
 
 
-def purpose_key(seed: Any, purpose: int) -> jax.Array:
+def purpose_key(seed: Any, purpose: int) -> Key[Array, ""]:
     """fold_in(key(seed), purpose), threefry."""
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), purpose)
 
@@ -165,8 +169,13 @@ def initialize(model: Model, optimizer: Optimizer, member: Member, data: Data, b
 
 
 def train_step(
-    model: Model, transformation: optax.GradientTransformation, state: State, batch: Examples, key: jax.Array, clock: Clock
-) -> tuple[State, dict[str, jax.Array]]:
+    model: Model,
+    transformation: optax.GradientTransformation,
+    state: State,
+    batch: Examples,
+    key: Key[Array, ""],
+    clock: Clock,
+) -> tuple[State, dict[str, Float[Array, ""]]]:
     """One optimizer step; the state remembers the first step that was not finite."""
     (loss, metrics), gradient = jax.value_and_grad(model.loss, has_aux=True)(state.params, batch, key, clock)
     updates, optimizer_state = transformation.update(gradient, state.optimizer_state, state.params)
@@ -179,14 +188,15 @@ def train_step(
     return state, {"loss": loss, **metrics}
 
 
-def all_finite(tree: Any) -> jax.Array:
+def all_finite(tree: Any) -> Bool[Array, ""]:
     """Whether every element of every array is finite."""
     return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
 
+@functools.partial(jax.jit, static_argnames="budget")  # inside a program: traced once, though it is used twice there
 def train_epoch(
     model: Model, optimizer: Optimizer, state: State, member: Member, data: Data, budget: Budget
-) -> tuple[State, dict[str, jax.Array]]:
+) -> tuple[State, dict[str, Float[Array, ""]]]:
     """One pass over the training rows in an order that depends on (seed, epoch); mean training metrics."""
     trainer, steps = budget.trainer, budget.steps_per_epoch
     transformation = optimizer.build(trainer.epochs, steps)
@@ -215,7 +225,7 @@ def train_epoch(
     return state, jax.tree.map(lambda values: values.mean(0), metrics)
 
 
-def binarize(batch: Examples, key: jax.Array) -> Examples:
+def binarize(batch: Examples, key: Key[Array, ""]) -> Examples:
     """x ~ Bernoulli(x); 16 random bits a pixel (probabilities are exact to 2^-16, at half the cost of 32)."""
     bits = jax.random.bits(key, batch.x.shape, jnp.uint16).astype(jnp.float32)
     return dataclasses.replace(batch, x=(bits < batch.x * 65536.0).astype(jnp.float32))
@@ -223,7 +233,7 @@ def binarize(batch: Examples, key: jax.Array) -> Examples:
 
 def evaluate(
     model: Model, params: Any, seed: Any, split: Split, data: Data, part: Literal["validation", "test"], budget: Budget
-) -> dict[str, jax.Array]:
+) -> dict[str, Float[Array, ""]]:
     """Mean of the model's metrics over one part, every row counted once, whatever the evaluation batch."""
     rows, weight = getattr(split, part), getattr(split, f"{part}_weight")
     size = min(budget.trainer.evaluation_batch, rows.shape[0])
@@ -246,8 +256,14 @@ def evaluate(
 
 
 def chunk(
-    model: Model, optimizer: Optimizer, state: State, member: Member, data: Data, epochs: jax.Array, budget: Budget
-) -> tuple[State, dict[str, jax.Array]]:
+    model: Model,
+    optimizer: Optimizer,
+    state: State,
+    member: Member,
+    data: Data,
+    epochs: Int[Array, ""],
+    budget: Budget,
+) -> tuple[State, dict[str, Float[Array, ""]]]:
     """`epochs` epochs, then an evaluation on the validation rows; the training metrics are those of the last epoch.
 
     A run that patience or the target loss has stopped keeps its state; one select a chunk, so that results do not depend

@@ -173,6 +173,8 @@ def build(config: Any, expected: type | None = None, *, trusted: Sequence[str] =
             raise ConfigError("_target_", None, "this section must name its class")
         cls = expected if target is None else resolve_target(target, trusted)
         assert cls is not None
+        if expected is not None and not issubclass(cls, expected):
+            raise ConfigError("_target_", target, f"expected {expected.__module__}.{expected.__qualname__} here")
         return _construct(cls, config, trusted)
     except ConfigError as error:
         raise error.under(key) if key else error from None
@@ -219,18 +221,22 @@ def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
         raise ConfigError(key, value, f"expected {_named(hint)}")
     if origin is Literal:
         choices = typing.get_args(plain_hint)
-        if value not in choices or isinstance(value, bool) != any(value is choice for choice in choices):
-            if not (isinstance(value, str) and value in choices):
-                raise ConfigError(key, value, f"expected one of {', '.join(map(str, choices))}{nearest(value, map(str, choices))}")
+        if not any(type(value) is type(choice) and value == choice for choice in choices):  # True == 1, but is not 1
+            raise ConfigError(key, value, f"expected one of {', '.join(map(str, choices))}{nearest(value, map(str, choices))}")
         return value
-    if isinstance(value, Mapping) and ("_target_" in value or _buildable(plain_hint)):
+    named = isinstance(value, Mapping) and "_target_" in value and origin is None
+    if isinstance(value, Mapping) and (_buildable(plain_hint) or (named and plain_hint not in (float, int, bool, str))):
         return build(value, plain_hint if _buildable(plain_hint) else None, trusted=trusted, key=key)
     if plain_hint is float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(key, value, "expected a number")
-        if math.isnan(value):
+        try:
+            number = float(value)
+        except OverflowError:
+            raise ConfigError(key, value, "too large for a floating-point number") from None
+        if math.isnan(number):
             raise ConfigError(key, value, "expected a number, got NaN")
-        return float(value)
+        return number
     if plain_hint is int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise ConfigError(key, value, "expected an integer")

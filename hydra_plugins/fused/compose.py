@@ -2,66 +2,163 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, read_write
 
+Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
-def compose_jobs(loader: ConfigLoader, master: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list[DictConfig]:
-    """What `loader.load_sweep_config` gives for each job, at a tenth of its time.
+
+@dataclass
+class Base:
+    """What jobs with the same choices share.
+
+    Attributes:
+      config: Hydra's own composition.
+      raw: its plain values without the `hydra` node, interpolations as they stand.
+      interpolates: whether there are any.
+      hydra: plain values of the `hydra` node.
+      choices: config group -> option.
+      lines_before: number of overrides of the command that are not the job's own.
+    """
+
+    config: DictConfig
+    raw: dict[str, Any]
+    interpolates: bool
+    hydra: dict[str, Any]
+    choices: dict[str, Any]
+    lines_before: int
+
+
+@dataclass
+class Composed:
+    """The config of one job, as a base and the values that differ."""
+
+    base: Base
+    updates: list[tuple[str, Any]]
+    lines: list[str]
+
+    @property
+    def overrides(self) -> list[str]:
+        """`hydra.overrides.task` of this job."""
+        return [*list(self.base.config.hydra.overrides.task)[: self.base.lines_before], *self.lines]
+
+    def tree(self) -> dict[str, Any]:
+        """The resolved values without the `hydra` node."""
+        values = self.raw()
+        if self.base.interpolates:
+            return OmegaConf.to_container(OmegaConf.create(values), resolve=True)  # type: ignore[return-value]
+        return values
+
+    def raw(self) -> dict[str, Any]:
+        """The values without the `hydra` node, interpolations as they stand."""
+        values = copy.deepcopy(self.base.raw)
+        for key, value in self.updates:
+            *sections, name = key.split(".")
+            section: Any = values
+            for step in sections:
+                section = section[step]
+            section[name] = copy.deepcopy(value)
+        return values
+
+    def hydra(self, number: int, folder: Path) -> dict[str, Any]:
+        """The `hydra` node of this job, the `number`-th, in its run folder."""
+        values = copy.deepcopy(self.base.hydra)
+        values["overrides"]["task"] = self.overrides
+        values["job"] |= {"id": str(number), "num": number, "override_dirname": self.override_dirname}
+        values["sweep"] |= {"dir": str(folder.parent), "subdir": folder.name}
+        values["runtime"]["output_dir"] = str(folder)
+        return values
+
+    @property
+    def override_dirname(self) -> str:
+        """`hydra.job.override_dirname`: the job's own overrides in one word."""
+        about = self.base.hydra["job"]["config"]["override_dirname"]
+        shown = [line for line in self.lines if line.partition("=")[0].lstrip("+~") not in about["exclude_keys"]]
+        return about["item_sep"].join(sorted(line.replace("=", about["kv_sep"], 1) for line in shown))
+
+    def write(self, number: int, folder: Path) -> None:
+        """Hydra's own record of a job, `.hydra/` in its run folder, for people.
+
+        As `hydra.core.utils.run_job` writes it, which copies the whole config four times (17 ms a job, against 3).
+        """
+        place = folder / ".hydra"
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in (("config", self.raw()), ("hydra", {"hydra": self.hydra(number, folder)}), ("overrides", self.overrides)):
+            text = yaml.dump(content, Dumper=Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+            (place / f"{name}.yaml").write_text(text)
+
+    def config(self) -> DictConfig:
+        """What Hydra's `load_sweep_config` gives for this job."""
+        config = copy.deepcopy(self.base.config)
+        for key, value in self.updates:
+            OmegaConf.update(config, key, value, merge=True)
+        with read_write(config.hydra):
+            config.hydra.overrides.task = self.overrides
+            config.hydra.job.override_dirname = self.override_dirname
+        return config
+
+
+class Composer:
+    """Composes the jobs of one command.
 
     Jobs that differ only in plain values of existing keys share one composition; whatever else an override can do (choose
-    a group, add or delete a key) is Hydra's own work.
+    a group, add or delete a key, interpolate) is Hydra's own work.
     """
-    parser = OverridesParser.create(config_loader=loader)
-    parsed_lines: dict[str, Override] = {}
-    composed: dict[tuple[Any, ...], DictConfig] = {}
-    configs = []
-    for overrides in job_overrides:
-        fresh = [line for line in overrides if line not in parsed_lines]
-        parsed_lines |= dict(zip(fresh, parser.parse_overrides(fresh), strict=True))
-        parsed = [parsed_lines[line] for line in overrides]
-        plain = [is_plain_value(override, loader) for override in parsed]
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig):
+        self.loader, self.master = loader, master
+        self.parser = OverridesParser.create(config_loader=loader)
+        self.parsed: dict[str, Override] = {}
+        self.groups: dict[str, bool] = {}
+        self.bases: dict[tuple[Any, ...], Base] = {}
+
+    def compose(self, overrides: Sequence[str]) -> Composed:
+        """The config of the job with these overrides."""
+        for line in overrides:
+            if line not in self.parsed:
+                (self.parsed[line],) = self.parser.parse_overrides([line])
+        parsed = [self.parsed[line] for line in overrides]
+        plain = [self.is_plain(override) for override in parsed]
         key = tuple(o.key_or_group if p else o.input_line for o, p in zip(parsed, plain, strict=True))
-        if key not in composed:
-            composed[key] = loader.load_sweep_config(master, list(overrides))
-        configs.append(_with_values(composed[key], parsed, plain))
-    return configs
+        lines = [str(override.input_line) for override in parsed if not override.is_hydra_override()]
+        if key not in self.bases:
+            self.bases[key] = self._base(overrides, len(lines))
+        updates = [(o.key_or_group, o.value()) for o, p in zip(parsed, plain, strict=True) if p]
+        return Composed(self.bases[key], updates, lines)
+
+    def _base(self, overrides: Sequence[str], own: int) -> Base:
+        config = self.loader.load_sweep_config(self.master, list(overrides))
+        sections = OmegaConf.create({key: config._get_node(key) for key in config if key != "hydra"})
+        raw: Any = OmegaConf.to_container(sections, resolve=False)
+        hydra: Any = OmegaConf.to_container(config.hydra, resolve=False, enum_to_str=True)
+        before = len(config.hydra.overrides.task) - own
+        return Base(config, raw, "${" in str(raw), hydra, hydra["runtime"]["choices"], before)
+
+    def is_plain(self, override: Override) -> bool:
+        """Whether an override sets an existing key of a job to a number, text, flag, null or list."""
+        if override.is_delete() or override.is_add() or override.is_force_add() or override.package is not None:
+            return False
+        if override.is_hydra_override() or override.is_sweep_override():
+            return False
+        key = override.key_or_group
+        if key not in self.groups:
+            self.groups[key] = bool(self.loader.get_group_options(key))
+        value = override.value()
+        return not self.groups[key] and (value is None or isinstance(value, int | float | str | list)) and "${" not in str(value)
 
 
-def is_plain_value(override: Override, loader: ConfigLoader) -> bool:
-    """Whether an override sets an existing key of a job to a number, text, flag, null or list."""
-    if override.is_delete() or override.is_add() or override.is_force_add() or override.package is not None:
-        return False
-    if override.is_hydra_override() or override.is_sweep_override():
-        return False
-    if loader.list_groups("") and _is_group(loader, override.key_or_group):
-        return False
-    value = override.value()
-    return value is None or isinstance(value, int | float | str | list)
+_composers: list[Composer] = []  # of the command under way
 
 
-def _is_group(loader: ConfigLoader, key: str) -> bool:
-    return bool(loader.get_group_options(key))
-
-
-def _with_values(base: DictConfig, parsed: Sequence[Override], plain: Sequence[bool]) -> DictConfig:
-    config = copy.deepcopy(base)
-    for override, is_plain in zip(parsed, plain, strict=True):
-        if is_plain:
-            OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-    with read_write(config.hydra):
-        own = len(config.hydra.overrides.task) - sum(not override.is_hydra_override() for override in parsed)
-        lines = [override.input_line for override in parsed if not override.is_hydra_override()]
-        config.hydra.overrides.task = [*config.hydra.overrides.task[:own], *lines]
-        config.hydra.job.override_dirname = _dirname(config, lines)
-    return config
-
-
-def _dirname(config: DictConfig, lines: Sequence[Any]) -> str:
-    about = config.hydra.job.config.override_dirname
-    chosen = [line for line in lines if str(line).partition("=")[0].lstrip("+~") not in about.exclude_keys]
-    return about.item_sep.join(sorted(str(line).replace("=", about.kv_sep, 1) for line in chosen))
+def composer(loader: ConfigLoader, master: DictConfig) -> Composer:
+    """The composer of this command, shared by sweeper and launcher."""
+    if not _composers or _composers[0].loader is not loader or _composers[0].master is not master:
+        _composers[:] = [Composer(loader, master)]
+    return _composers[0]

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 
 @dataclass
@@ -36,38 +36,25 @@ class FusedLauncher(Launcher):
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from hydra_plugins.fused.compose import compose_jobs
+        from hydra_plugins.fused.compose import composer
         from research import app
 
         app.register_resolvers()
         with app.refusals():
-            configs = compose_jobs(self.hydra_context.config_loader, self.config, job_overrides)
-            jobs = [app.job_of(config) for config in configs]
+            compose = composer(self.hydra_context.config_loader, self.config).compose
+            composed = [compose(overrides) for overrides in job_overrides]
+            jobs = [app.job_of(one.tree(), one.base.choices, one.overrides) for one in composed]
             by_hash = {job.hash: index for index, job in reversed(list(enumerate(jobs)))}
-            returns: dict[str, JobReturn] = {}
 
             def register(bound: Any, folder: Path) -> None:
                 index = by_hash[bound.job.hash]
-                config = configs[index]
-                with open_dict(config):
-                    config.hydra.job.id = str(initial_job_idx + index)
-                    config.hydra.job.num = initial_job_idx + index
-                    config.hydra.sweep.dir = str(folder.parent)
-                    config.hydra.sweep.subdir = folder.name
-                returns[bound.job.hash] = run_job(
-                    hydra_context=self.hydra_context,
-                    task_function=lambda _: None,
-                    config=config,
-                    job_dir_key="hydra.sweep.dir",
-                    job_subdir_key="hydra.sweep.subdir",
-                    configure_logging=False,
-                )
+                composed[index].write(initial_job_idx + index, folder)
 
-            outcomes = app.train(jobs, configs[0], register)
+            outcomes = app.train(jobs, self.config, register)
         results = []
         found = {outcome.job.hash: outcome for outcome in outcomes}
-        for job, config in zip(jobs, configs, strict=True):
-            result = JobReturn(overrides=list(config.hydra.overrides.task), cfg=config, task_name="train")
+        for job in jobs:
+            result = JobReturn(overrides=list(job.overrides), task_name="train")
             outcome = found.get(job.hash)
             if outcome is not None and outcome.status in ("completed", "stopped"):
                 result.return_value, result.status = outcome.objective(), JobStatus.COMPLETED

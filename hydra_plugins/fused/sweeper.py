@@ -3,7 +3,7 @@
 No JAX import here; see `launcher.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 @dataclass
 class FusedSweeperConf:
     _target_: str = "hydra_plugins.fused.sweeper.FusedSweeper"
+    params: dict[str, str] = field(default_factory=dict)
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="fused", node=FusedSweeperConf, provider="latent-loom")
@@ -27,9 +28,12 @@ class FusedSweeper(Sweeper):
     """As Hydra's basic sweeper, but every job is built and checked before the first file is written.
 
     A failed or diverged job does not end the sweep: the exit code says so at the end.
+
+    `params` are swept keys that a config brings along (`hydra.sweeper.params`); the command line replaces them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, params: dict[str, str]) -> None:
+        self.params = params
         self.config: Any = None
         self.hydra_context: Any = None
         self.launcher: Any = None
@@ -43,10 +47,11 @@ class FusedSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-        from hydra_plugins.fused.compose import compose_jobs
+        from hydra_plugins.fused.compose import composer
         from research import app
         from research.sweep.program import use_compile_cache
 
+        arguments = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         overrides = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
         (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         app.register_resolvers()
@@ -55,8 +60,9 @@ class FusedSweeper(Sweeper):
             for override in overrides:
                 if override.is_sweep_override() and override.key_or_group in app.NOT_SWEPT:
                     app.refuse(f"{override.key_or_group}: one command has one {override.key_or_group}; give one value")
-            configs = compose_jobs(self.hydra_context.config_loader, self.config, jobs)
-            if app.check([app.job_of(config) for config in configs], configs[0]):
+            compose = composer(self.hydra_context.config_loader, self.config).compose
+            composed = [compose(overrides) for overrides in jobs]
+            if app.check([app.job_of(one.tree(), one.base.choices, one.overrides) for one in composed], self.config):
                 return []
         folder = app.folder_of(self.config)
         folder.mkdir(parents=True, exist_ok=True)

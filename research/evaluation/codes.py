@@ -30,8 +30,8 @@ def probes(
 ) -> dict[str, float]:
     """How well classes can be read from codes: fitted on training codes, scored on test codes.
 
-    k-nearest neighbours take codes as they are (Euclidean); the logistic regression (L2, C = 1) takes codes standardised
-    by the training codes.
+    k-nearest neighbours take codes as they are (Euclidean); the logistic regression (L2, C = 1) takes codes
+    standardised by the training codes.
 
     Returns:
       `knn_accuracy` and `probe_accuracy`, fractions of the test rows.

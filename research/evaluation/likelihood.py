@@ -23,7 +23,7 @@ def _estimate(model: Any, params: Any, batch: Examples, keys: jax.Array, samples
     def one(chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         number, chunk_keys = chunk
         log_weights = model.log_weights(params, batch, chunk_keys, size)
-        used = number * size + jnp.arange(size) < samples  # the last chunk may be longer than what is left
+        used = number * size + jnp.arange(size)[None] < samples  # the last chunk may be longer than what is left
         log_weights = jnp.where(used, log_weights, -jnp.inf)
         return jax.nn.logsumexp(log_weights, -1), jax.nn.logsumexp(2 * log_weights, -1)
 
@@ -35,8 +35,8 @@ def _estimate(model: Any, params: Any, batch: Examples, keys: jax.Array, samples
 def likelihood(model: Any, params: Any, test: Examples, key: jax.Array, samples: int) -> dict[str, float]:
     """Negative log-likelihood of the test rows, an upper bound that falls to the truth as k grows.
 
-    -log p(x) <= -E log 1/k sum_i p(x, z_i) / q(z_i | x), z_i ~ q(z | x), with exactly k samples for every example. Draws
-    depend on the key and the row number, not on batches.
+    -log p(x) <= -E log 1/k sum_i p(x, z_i) / q(z_i | x), z_i ~ q(z | x), with exactly k samples for every example.
+    Draws depend on the key and the row number, not on batches.
 
     Returns:
       `test/nll_nats`: mean over examples, in nats; `test/nll_standard_error`: of that mean, over examples;

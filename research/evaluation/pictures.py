@@ -11,14 +11,16 @@ from research.runs import batches
 COLUMNS, SAMPLES, TRAVERSED, STEPS = 16, 64, 16, 11
 TILE, MAP = 24, 320  # pixels: smallest side of an example, side of the map
 PALETTE = np.array(
-    [(31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75), (227, 119, 194)]
-    + [(127, 127, 127), (188, 189, 34), (23, 190, 207)],
+    [
+        *((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189)),
+        *((140, 86, 75), (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207)),
+    ],
     np.uint8,
 )
 
 
 def pixels(x: Any, low: float, high: float) -> np.ndarray:
-    """Images [N, H, W] or [N, H, W, C] with values from low to high as [N, H', W', 3] uint8, enlarged to 24 pixels or more.
+    """Images [N, H, W] or [N, H, W, C] with values from low to high as [N, H', W', 3] uint8, 24 pixels or more.
 
     Channels: 1 is grey, 3 and more are red, green, blue (the first three), 2 are red and green.
     """

@@ -1,10 +1,11 @@
 """What every model with an encoder, a code and a decoder shares; the networks and the observation are mixed in."""
+# ruff: noqa: F722
 
 import dataclasses
 from typing import Any, Self
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from research.data.examples import Examples, Facts
 from research.distributions import mean_squared_error, total
@@ -26,7 +27,7 @@ class Decoding:
         self.check_labels(facts.classes)
         return dataclasses.replace(self, feature_shape=facts.feature_shape, classes=facts.classes)
 
-    def init(self: Any, key: jax.Array, train: Examples) -> dict[str, Any]:
+    def init(self: Any, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters; with `output_bias=mean` the decoder starts at the mean of the training rows."""
         params = self.init_networks(key, self.encoder_outputs, self.channels) | self.init_observation()
         if self.output_bias == "mean":
@@ -34,27 +35,35 @@ class Decoding:
             params = self.set_output_bias(params, self.observation(params).initial_bias(mean))
         return params
 
-    def decoder_outputs(self: Any, params: Any, z: jax.Array, label: jax.Array | None) -> jax.Array:
+    def decoder_outputs(
+        self: Any, params: Any, z: Float[Array, "*B L"], label: Int[Array, "*B"] | None
+    ) -> Float[Array, "*B outputs"]:
         """Decoder outputs [..., D * channels] of codes [..., L]."""
         return self.apply_decoder(params, z, label if self.conditional else None, self.channels)
 
-    def decode(self: Any, params: Any, z: jax.Array, label: jax.Array | None = None) -> jax.Array:
+    def decode(
+        self: Any, params: Any, z: Float[Array, "B L"], label: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B ..."]:
         """E[x | z], [B, *feature_shape], of codes [B, L]."""
         mean = self.observation(params).mean(self.decoder_outputs(params, z, label))
         return mean.reshape(*z.shape[:-1], *self.feature_shape)
 
-    def reconstruct(self: Any, params: Any, batch: Examples) -> jax.Array:
+    def reconstruct(self: Any, params: Any, batch: Examples) -> Float[Array, "B ..."]:
         """E[x | z] at the code of x, [B, *feature_shape]."""
         return self.decode(params, self.encode(params, batch), batch.label)
 
-    def log_likelihood(self: Any, params: Any, outputs: jax.Array, batch: Examples) -> jax.Array:
+    def log_likelihood(
+        self: Any, params: Any, outputs: Float[Array, "B outputs"], batch: Examples
+    ) -> Float[Array, " B"]:
         """log p(x | outputs) of every example in nats (for mse: minus the mean squared error), [B]."""
         return total(self.observation(params), outputs, _flat(batch.x), _flat(batch.observed))
 
-    def reconstruction_mse(self: Any, params: Any, outputs: jax.Array, batch: Examples) -> jax.Array:
+    def reconstruction_mse(
+        self: Any, params: Any, outputs: Float[Array, "B outputs"], batch: Examples
+    ) -> Float[Array, " B"]:
         """Mean over elements of (x - E[x | outputs])^2, [B]."""
         return mean_squared_error(self.observation(params).mean(outputs), _flat(batch.x), _flat(batch.observed))
 
 
-def _flat(array: jax.Array | None) -> Any:
+def _flat(array: Shaped[Array, "B ..."] | None) -> Shaped[Array, "B D"] | None:
     return None if array is None else array.reshape(array.shape[0], -1)

@@ -1,16 +1,18 @@
 """Dense autoencoder: plain, denoising, sparse, contractive, conditional."""
+# ruff: noqa: F722
 
 import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
+from research.clock import Clock
 from research.data.examples import Examples
 from research.distributions import Observation
-from research.clock import Clock
 from research.models.decoding import Decoding
-from research.networks.dense import DenseNetworks, activation, check_name, ACTIVATIONS
+from research.networks.dense import ACTIVATIONS, DenseNetworks, activation, check_name
 from research.tree import ConfigError, spec
 
 
@@ -51,11 +53,13 @@ class DenseAE(Decoding, DenseNetworks, Observation):
     def encoder_outputs(self) -> int:
         return self.latent_dim
 
-    def encode(self, params: Any, batch: Examples) -> jax.Array:
+    def encode(self, params: Any, batch: Examples) -> Float[Array, "B L"]:
         """Codes [B, L]."""
         return activation(self.code_activation)(self.apply_encoder(params, batch, self.latent_dim))
 
-    def loss(self, params: Any, batch: Examples, key: jax.Array, clock: Clock) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(
+        self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Mean over the batch of the reconstruction loss plus penalties."""
         noise_key, mask_key, probe_key = jax.random.split(key, 3)
         inputs = batch.x
@@ -77,7 +81,9 @@ class DenseAE(Decoding, DenseNetworks, Observation):
             loss += self.contractive * penalty
         return loss, metrics
 
-    def jacobian_norm(self, params: Any, batch: Examples, code: jax.Array, key: jax.Array) -> jax.Array:
+    def jacobian_norm(
+        self, params: Any, batch: Examples, code: Float[Array, "B L"], key: Key[Array, ""]
+    ) -> Float[Array, " B"]:
         """Squared Frobenius norm of the encoder's Jacobian of every example, [B] (exact or Hutchinson's estimate)."""
         if not self.hidden_dims:
             kernel = params["encoder"]["output"]["kernel"][: self.features]
@@ -86,16 +92,16 @@ class DenseAE(Decoding, DenseNetworks, Observation):
                 (self.apply_encoder(params, batch, self.latent_dim),),
                 (jnp.ones_like(code),),
             )
-            return (jnp.square(slope) * jnp.square(kernel).sum(0)).sum(-1)
+            return (jnp.square(slope) * jnp.square(kernel).sum(0, keepdims=True)).sum(-1)
 
-        def squared(probe_key: jax.Array) -> jax.Array:
+        def squared(probe_key: Key[Array, ""]) -> Float[Array, " B"]:
             direction = jax.random.normal(probe_key, batch.x.shape)
             encode = lambda x: self.encode(params, dataclasses.replace(batch, x=x))  # noqa: E731
             return jnp.square(jax.jvp(encode, (batch.x,), (direction,))[1]).sum(-1)
 
         return jax.vmap(squared)(jax.random.split(key, self.contractive_probes)).mean(0)
 
-    def evaluate(self, params: Any, batch: Examples, keys: jax.Array) -> dict[str, jax.Array]:
+    def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
         """Noiseless reconstruction of every example: loss, reconstruction_mse and, for a likelihood, its nats."""
         del keys  # nothing is drawn
         outputs = self.decoder_outputs(params, self.encode(params, batch), batch.label)

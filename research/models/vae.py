@@ -1,13 +1,15 @@
 """Variational autoencoder: beta, warm-up, free bits, capacity, several samples, importance-weighted bound."""
+# ruff: noqa: F722
 
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
+from research.clock import Clock
 from research.data.examples import Examples
 from research.distributions import Observation, kl_to_standard_normal, normal_log_prob
-from research.clock import Clock
 from research.models.decoding import Decoding
 from research.networks.dense import DenseNetworks
 from research.tree import ConfigError, spec
@@ -73,22 +75,24 @@ class Variational(Decoding):
     def encoder_outputs(self: Any) -> int:
         return 2 * self.latent_dim
 
-    def posterior(self: Any, params: Any, batch: Examples) -> tuple[jax.Array, jax.Array]:
+    def posterior(self: Any, params: Any, batch: Examples) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
         """Mean and log-variance of q(z | x), both [B, L]."""
         mean, log_variance = jnp.split(self.apply_encoder(params, batch, self.encoder_outputs), 2, axis=-1)
         if self.log_variance_range is not None:
             log_variance = jnp.clip(log_variance, *self.log_variance_range)
         return mean, log_variance
 
-    def encode(self, params: Any, batch: Examples) -> jax.Array:
+    def encode(self, params: Any, batch: Examples) -> Float[Array, "B L"]:
         """Posterior means [B, L]."""
         return self.posterior(params, batch)[0]
 
-    def sample(self: Any, params: Any, key: jax.Array, number: int, label: jax.Array | None = None) -> jax.Array:
+    def sample(
+        self: Any, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
+    ) -> Float[Array, "{number} ..."]:
         """E[x | z] for z from the prior, [number, *feature_shape]."""
         return self.decode(params, jax.random.normal(key, (number, self.latent_dim)), label)
 
-    def _kl_weight(self, clock: Clock) -> jax.Array:
+    def _kl_weight(self, clock: Clock) -> Float[Array, ""]:
         if self.warmup == "none":
             return jnp.ones(())
         if self.warmup == "cyclical":
@@ -98,7 +102,7 @@ class Variational(Decoding):
             return progress
         return jnp.where(progress >= 1, 1.0, jax.nn.sigmoid(10 * (progress - 0.5)))
 
-    def _regularizer(self, kl: jax.Array, clock: Clock) -> jax.Array:
+    def _regularizer(self, kl: Float[Array, "B L"], clock: Clock) -> Float[Array, ""]:
         """The term of the loss made from the KL per example and dimension, [B, L] -> scalar."""
         if self.capacity is not None:
             target = self.capacity * ramp(clock.epoch, self.capacity_epochs)
@@ -107,7 +111,9 @@ class Variational(Decoding):
             return self.beta * self._kl_weight(clock) * jnp.maximum(kl.mean(0), self.free_bits).sum()
         return self.beta * self._kl_weight(clock) * kl.sum(-1).mean()
 
-    def loss(self, params: Any, batch: Examples, key: jax.Array, clock: Clock) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def loss(
+        self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The loss above, mean over the batch, and its parts in nats."""
         mean, log_variance = self.posterior(params, batch)
         noise = jax.random.normal(key, (self.samples, *mean.shape))
@@ -121,7 +127,7 @@ class Variational(Decoding):
             return -_log_mean_exp(log_weights).mean(), parts
         return parts["reconstruction_nats"] + self._regularizer(kl, clock), parts
 
-    def evaluate(self, params: Any, batch: Examples, keys: jax.Array) -> dict[str, jax.Array]:
+    def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
         """Per example, at the end of every ramp, in nats: loss, ELBO and its parts; reconstruction_mse at the mean code."""
         mean, log_variance = self.posterior(params, batch)
         noise = _noise(keys, self.samples, mean.shape[-1])
@@ -144,7 +150,9 @@ class Variational(Decoding):
             return metrics | {"loss": reconstruction + self.beta * jnp.maximum(kl, self.free_bits).sum(-1)}
         return metrics | {"loss": reconstruction + self.beta * kl.sum(-1)}
 
-    def log_weights(self, params: Any, batch: Examples, keys: jax.Array, samples: int) -> jax.Array:
+    def log_weights(
+        self, params: Any, batch: Examples, keys: Key[Array, " B"], samples: int
+    ) -> Float[Array, "B {samples}"]:
         """log p(x, z) - log q(z | x) of `samples` codes of every example, [B, samples], in nats."""
         mean, log_variance = self.posterior(params, batch)
         noise = _noise(keys, samples, mean.shape[-1])
@@ -152,10 +160,15 @@ class Variational(Decoding):
         return (log_likelihood + _prior_minus_posterior(z, mean, log_variance)).T
 
     def _log_likelihood(
-        self: Any, params: Any, batch: Examples, mean: jax.Array, log_variance: jax.Array, noise: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+        self: Any,
+        params: Any,
+        batch: Examples,
+        mean: Float[Array, "B L"],
+        log_variance: Float[Array, "B L"],
+        noise: Float[Array, "k B L"],
+    ) -> tuple[Float[Array, "k B"], Float[Array, "k B L"]]:
         """log p(x | z) [k, B] and z [k, B, L] for noise [k, B, L]."""
-        z = mean + jnp.exp(0.5 * log_variance) * noise
+        z = mean[None] + jnp.exp(0.5 * log_variance)[None] * noise
         one = lambda code: self.log_likelihood(params, self.decoder_outputs(params, code, batch.label), batch)  # noqa: E731
         # one sample without a mapped axis: the same numbers, and a plain matrix product
         return (one(z[0])[None] if z.shape[0] == 1 else jax.vmap(one)(z)), z
@@ -166,22 +179,24 @@ class VAE(Variational, DenseNetworks, Observation):
     """VAE with dense networks."""
 
 
-def ramp(time: jax.Array, length: Any) -> jax.Array:
+def ramp(time: Float[Array, ""], length: Any) -> Float[Array, ""]:
     """min(time / length, 1), and 1 everywhere for length 0, without the NaN gradient of a plain quotient."""
     length = jnp.asarray(length, jnp.float32)
     return jnp.where(time >= length, 1.0, time / jnp.where(length > 0, length, 1.0))
 
 
-def _noise(keys: jax.Array, samples: int, latent_dim: int) -> jax.Array:
+def _noise(keys: Key[Array, " B"], samples: int, latent_dim: int) -> Float[Array, "{samples} B {latent_dim}"]:
     """Standard normal [k, B, L] that depends on each example's own key only."""
     return jax.vmap(lambda key: jax.random.normal(key, (samples, latent_dim)), out_axes=1)(keys)
 
 
-def _prior_minus_posterior(z: jax.Array, mean: jax.Array, log_variance: jax.Array) -> jax.Array:
+def _prior_minus_posterior(
+    z: Float[Array, "k B L"], mean: Float[Array, "B L"], log_variance: Float[Array, "B L"]
+) -> Float[Array, "k B"]:
     """log p(z) - log q(z | x), [k, B]."""
-    return (normal_log_prob(z) - normal_log_prob(z, mean, log_variance)).sum(-1)
+    return (normal_log_prob(z) - normal_log_prob(z, mean[None], log_variance[None])).sum(-1)
 
 
-def _log_mean_exp(log_weights: jax.Array) -> jax.Array:
+def _log_mean_exp(log_weights: Float[Array, "k B"]) -> Float[Array, " B"]:
     """log of the mean over axis 0 of exp."""
     return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(log_weights.shape[0])

@@ -1,10 +1,12 @@
 """Dense encoder and decoder."""
+# ruff: noqa: F722
 
 from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
 
 from research.data.examples import Examples
 from research.tree import ConfigError, from_data, nearest, spec
@@ -46,7 +48,7 @@ class DenseStack(nn.Module):
     kernel_init: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B features"]:
         init = getattr(nn.initializers, self.kernel_init)()
         for index, width in enumerate(self.hidden_dims):
             x = nn.Dense(2 * width if self.gated else width, kernel_init=init, name=f"hidden_{index}")(x)
@@ -109,14 +111,16 @@ class DenseNetworks:
     def _stack(self, hidden_dims: tuple[int, ...], outputs: int) -> DenseStack:
         return DenseStack(hidden_dims, outputs, self.activation, self.gated, self.layer_norm, self.kernel_init)
 
-    def _with_label(self, inputs: jax.Array, label: jax.Array | None) -> jax.Array:
+    def _with_label(
+        self, inputs: Float[Array, "*B D"], label: Int[Array, "*B"] | None
+    ) -> Float[Array, "*B inputs"]:
         if not self.conditional:
             return inputs
         if label is None:
             raise ConfigError("label", None, "this model is conditional: give a label for every example")
         return jnp.concatenate([inputs, jax.nn.one_hot(label, self.classes)], axis=-1)
 
-    def init_networks(self, key: jax.Array, encoder_outputs: int, channels: int) -> dict[str, Any]:
+    def init_networks(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}."""
         encoder_key, decoder_key = jax.random.split(key)
         label = jnp.zeros((1,), jnp.int32)
@@ -126,17 +130,19 @@ class DenseNetworks:
         decoder = self._stack(self.hidden_dims[::-1], self.features * channels).init(decoder_key, z)
         return {"encoder": encoder["params"], "decoder": decoder["params"]}
 
-    def apply_encoder(self, params: Any, batch: Examples, outputs: int) -> jax.Array:
+    def apply_encoder(self, params: Any, batch: Examples, outputs: int) -> Float[Array, "B {outputs}"]:
         """Encoder outputs [B, outputs] of a batch."""
         inputs = self._with_label(batch.x.reshape(len(batch), -1), batch.label)
         return self._stack(self.hidden_dims, outputs).apply({"params": params["encoder"]}, inputs)  # type: ignore
 
-    def apply_decoder(self, params: Any, z: jax.Array, label: jax.Array | None, channels: int) -> jax.Array:
+    def apply_decoder(
+        self, params: Any, z: Float[Array, "*B L"], label: Int[Array, "*B"] | None, channels: int
+    ) -> Float[Array, "*B outputs"]:
         """Decoder outputs [..., D * channels] of codes [..., L]."""
         decoder = self._stack(self.hidden_dims[::-1], self.features * channels)
         return decoder.apply({"params": params["decoder"]}, self._with_label(z, label))  # type: ignore
 
-    def set_output_bias(self, params: dict[str, Any], bias: jax.Array) -> dict[str, Any]:
+    def set_output_bias(self, params: dict[str, Any], bias: Float[Array, " outputs"]) -> dict[str, Any]:
         """Parameters whose decoder starts at `bias` [D * channels]."""
         output = {**params["decoder"]["output"], "bias": bias}
         return {**params, "decoder": {**params["decoder"], "output": output}}

@@ -70,11 +70,11 @@ class Runs:
     def __len__(self) -> int:
         return len(self.records)
 
-    def keys(self) -> list[str]:
+    def config_keys(self) -> list[str]:
         """All config keys and choices, in order of first appearance."""
         return list(dict.fromkeys(key for run in self.records for key in run.values))
 
-    def metrics(self) -> list[str]:
+    def metric_names(self) -> list[str]:
         """All metrics that any run reports."""
         return list(dict.fromkeys(name for run in self.records for name in run.metrics))
 
@@ -95,7 +95,7 @@ class Runs:
 # ------------------------------------------------------------------------------------------------------------- reading
 
 
-class _Unreadable(ValueError):
+class _UnreadableError(ValueError):
     """A file that is not what it should be; the text names it."""
 
 
@@ -109,9 +109,9 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes(), parse_constant=_refuse)
     except (ValueError, OSError, RecursionError) as error:
         text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise _Unreadable(f"{where}: {text}") from None
+        raise _UnreadableError(f"{where}: {text}") from None
     if not isinstance(content, dict):
-        raise _Unreadable(f"{where}: not a JSON object")
+        raise _UnreadableError(f"{where}: not a JSON object")
     return content
 
 
@@ -120,7 +120,7 @@ def _section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any
     if section is None:
         return {}
     if not isinstance(section, dict):
-        raise _Unreadable(f"{where}: '{name}' is not a JSON object")
+        raise _UnreadableError(f"{where}: '{name}' is not a JSON object")
     return section
 
 
@@ -164,13 +164,13 @@ def _run(folder: Path) -> Run:
             return Run(run_id, "missing", "no result yet", values, known)
         result = _read(folder / "result.json")
         if not isinstance(result.get("status"), str):
-            raise _Unreadable("result.json: it has no status")
+            raise _UnreadableError("result.json: it has no status")
         if result.get("config_hash") != config.get("config_hash"):
-            raise _Unreadable("result.json: its config_hash is not that of config.json")
+            raise _UnreadableError("result.json: its config_hash is not that of config.json")
         null_reasons = _section(result, "null_reasons", "result.json")
         metrics = _numbers(_section(result, "metrics", "result.json"), null_reasons)
         program = _section(result, "program", "result.json")
-    except _Unreadable as error:
+    except _UnreadableError as error:
         return Run(run_id, "unreadable", f"{run_id}/{error}", values, known)
     described = " on ".join(str(program[name]) for name in ("mode", "device_kind") if program.get(name))
     return Run(
@@ -202,20 +202,12 @@ def _parsed(text: str) -> Any:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
-def _plan(base: Mapping[str, Any], overrides: list[Any], groups: set[str]) -> dict[str, Any]:
-    """What a plan tells of the values of one run: the base config under its overrides.
-
-    A chosen group replaces the base's keys of that group; which ones it has instead is not known here.
-    """
-    inner = base.get("config")
-    choices = base.get("choices")
-    values = _values(inner if isinstance(inner, dict) else base, choices if isinstance(choices, dict) else {})
-    pairs = [str(override).lstrip("+").partition("=") for override in overrides]
-    for group, _, choice in (pair for pair in pairs if pair[0] in groups):
-        values = {key: value for key, value in values.items() if not key.startswith(f"{group}.")}
-        values[group] = choice
-    for key, separator, text in pairs:
-        if separator and key not in groups:
+def _plan(base: Mapping[str, Any], overrides: list[Any]) -> dict[str, Any]:
+    """What a plan tells of the values of one run: the keys that all runs share, and its overrides."""
+    values = _values(base, {})
+    for override in overrides:
+        key, separator, text = str(override).lstrip("+").partition("=")
+        if separator:
             values[key] = _parsed(text)
     return values
 
@@ -232,7 +224,7 @@ def _completed(run: Run, others: list[Run], groups: set[str]) -> Run:
             same = [
                 other for other in others if other.values.get(group) == run.values.get(group, other.values.get(group))
             ]
-            by_group[group] = same if False else others
+            by_group[group] = same if group in groups else others
         found = {other.value(key) for other in by_group[group]}
         if len(found) == 1 and not isinstance(value := found.pop(), Hole):
             values[key] = value
@@ -256,7 +248,7 @@ def collect(folder: Path | str) -> Runs:
         try:
             sweep = _read(folder / "sweep.json")
             entries = _section(sweep, "runs", "sweep.json")
-        except _Unreadable as error:
+        except _UnreadableError as error:
             problems.append(f"{error}; runs that have no folder are not counted")
     present = {
         entry.name
@@ -274,20 +266,16 @@ def collect(folder: Path | str) -> Runs:
         raise ConfigError("folder", folder, remedy)
     runs = [_run(folder / name) for name in names]
     known = [run for run in runs if run.known]
-    base = sweep.get("base") if isinstance(sweep.get("base"), dict) else {}
-    choices = base.get("choices")
+    base = sweep.get("base")
+    base = base if isinstance(base, dict) else {}
     keys = {key for run in known for key in run.values}
     groups = keys & {key.partition(".")[0] for key in keys if "." in key}
-    groups |= set(choices if isinstance(choices, dict) else ())
-    groups |= {key for key, value in base.items() if isinstance(value, dict)} - {"config", "choices"}
     for index, run in enumerate(runs):
         if not run.known:
             entry = entries.get(run.run_id)
             overrides = entry.get("overrides") if isinstance(entry, dict) else None
             if isinstance(overrides, list):
-                run = dataclasses.replace(
-                    run, values=_plan(base, overrides, groups), overrides=tuple(map(str, overrides))
-                )
+                run = dataclasses.replace(run, values=_plan(base, overrides), overrides=tuple(map(str, overrides)))
                 runs[index] = _completed(run, known, groups)
     name = sweep.get("name")
     return Runs(name if isinstance(name, str) and name else folder.absolute().name, tuple(runs), tuple(problems))

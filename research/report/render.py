@@ -284,30 +284,24 @@ def csv(table: Table) -> str:
     statuses = list(dict.fromkeys([*STATUSES, *(status for cell in table.cells.values() for status in cell.counts)]))
     file = io.StringIO()
     writer = csv_file.writer(file, lineterminator="\n")
-    writer.writerow(
-        [*table.row_keys, *table.column_keys, "kind", "metric", "better", "mean", "sd", "n", "best", "worse_than"]
-        + [*statuses, "null", "null_reasons", "without_metric", "without_all_folds", "runs"]
-    )
+    keys = [*table.row_keys, *table.column_keys]
+    numbers = ["mean", "sd", "n", "best", "worse_than"]
+    beside = ["null", "null_reasons", "without_metric", "without_all_folds", "runs"]
+    writer.writerow([*keys, "kind", "metric", "better", *numbers, *statuses, *beside])
 
     def exact(number: float | None) -> str:
         return "" if number is None else repr(number)
 
+    def head(row: Values, column: Values, kind: str, metric: str) -> list[str]:
+        return [*map(_value, row), *map(_value, column), kind, metric, direction(metric)]
+
     for (row, column, metric), cell in table.cells.items():
-        writer.writerow(
-            [
-                *map(_value, row),
-                *map(_value, column),
-                "model",
-                metric,
-                direction(metric),
-                exact(cell.mean),
-                exact(cell.sd),
-            ]
-            + [cell.n, int(cell.best), ";".join(cell.worse), *(cell.counts.get(status, 0) for status in statuses)]
-            + [sum(cell.nulls.values()), "; ".join(cell.nulls), cell.absent, cell.partial, ";".join(cell.runs)]
-        )
+        summary = [exact(cell.mean), exact(cell.sd), cell.n, int(cell.best), ";".join(cell.worse)]
+        counts = [cell.counts.get(status, 0) for status in statuses]
+        left_out = [sum(cell.nulls.values()), "; ".join(cell.nulls), cell.absent, cell.partial]
+        writer.writerow([*head(row, column, "model", metric), *summary, *counts, *left_out, ";".join(cell.runs)])
     for baseline in table.baselines:
         for (column, metric), value in baseline.cells.items():
-            head = [*map(_value, baseline.row), *map(_value, column), baseline.method, metric, direction(metric)]
-            writer.writerow([*head, exact(value), *[""] * (len(statuses) + 9)])
+            empty = [""] * (len(numbers) - 1 + len(statuses) + len(beside))
+            writer.writerow([*head(baseline.row, column, baseline.method, metric), exact(value), *empty])
     return file.getvalue()

@@ -64,14 +64,14 @@ def table(
     Raises:
       ConfigError: a key or metric that no run has, or a key that is both a row and a column.
     """
-    column_keys = check("columns", columns or (), runs.keys())
+    column_keys = check("columns", columns or (), runs.config_keys())
     default_rows = [key for key in varying(runs) if key not in column_keys]
-    if not default_rows and not column_keys and "model" in runs.keys():
+    if not default_rows and not column_keys and "model" in runs.config_keys():
         default_rows = ["model"]
-    row_keys = check("rows", default_rows if rows is None else rows, runs.keys())
+    row_keys = check("rows", default_rows if rows is None else rows, runs.config_keys())
     if both := set(row_keys) & set(column_keys):
         raise ConfigError("columns", both.pop(), "this key is also a row; name it once")
-    names = default_metrics(runs.metrics()) if metrics is None else check("metrics", metrics, runs.metrics())
+    names = default_metrics(runs.metric_names()) if metrics is None else check("metrics", metrics, runs.metric_names())
 
     def place(run: Run, keys: Sequence[str]) -> Values:
         return tuple(run.value(key) for key in keys)

@@ -19,7 +19,7 @@ def even(rows: int, most: int) -> int:
 def batches(examples: Any, size: int) -> Iterator[tuple[Any, int, int]]:
     """Cut rows into batches of exactly `size`.
 
-    The last batch begins early rather than being short, and fewer than `size` rows in all are filled up with the last row.
+    The last batch begins early rather than being short; fewer than `size` rows in all are filled up with the last row.
 
     Returns:
       (batch, number of its first row, how many of its leading rows to pass over).
@@ -41,7 +41,7 @@ def _slice(array: Any, start: int, size: int) -> Any:
 
 
 def over(function: Callable[[Any, Any], Any], examples: Any, size: int) -> Any:
-    """`function(batch, row numbers [size])` over all rows; its results (any tree of arrays) joined as numpy, [N, ...]."""
+    """`function(batch, row numbers [size])` over all rows; its results (a tree of arrays) joined, numpy [N, ...]."""
     total = jax.tree.leaves(examples)[0].shape[0]
     if total == 0:
         raise ValueError("no rows")
@@ -67,7 +67,7 @@ def row_keys(key: jax.Array, rows: jax.Array, chunks: int | None = None) -> jax.
 
 @functools.partial(jax.jit, static_argnames="ability")
 def call(model: Any, params: Any, batch: Examples, ability: str) -> Any:
-    """An ability on examples that draws nothing (`encode`, `reconstruct`); models of one structure share the program."""
+    """An ability that draws nothing (`encode`, `reconstruct`); models of one structure share the program."""
     return getattr(model, ability)(params, batch)
 
 

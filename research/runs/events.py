@@ -1,15 +1,18 @@
 """TensorBoard event files without TensorFlow: scalars, pictures, hyper-parameters, chart layouts, the projector.
 
 Only the message types of the `tensorboard` package are imported (about 30 ms): its record writer imports a stand-in for
-TensorFlow first (200 ms), and the record format is four lines: length, checksum of the length, data, checksum of the data.
+TensorFlow first (200 ms), and the record format is short: length, checksum of the length, data, checksum of the data.
 """
+
+# pyright: reportAttributeAccessIssue=false
+# (message types are made when their module is imported; a checker cannot see them)
 
 import math
 import re
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import numpy as np
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 from tensorboard.plugins.custom_scalar.layout_pb2 import (
     Category,
@@ -31,7 +35,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, Sessi
 from research.runs.folder import clear_errors, write_atomically
 
 NAME = "events.out.tfevents.0000000000.run"  # fixed, so that whatever is written later goes to the same file
-Row = tuple[int, float, Mapping[str, float]]  # step, wall time in seconds since 1970, values
+Row = tuple[int, float, Mapping[str, float | None]]  # step, wall time in seconds since 1970, values
 
 # ------------------------------------------------------------------------------------------------------ records
 
@@ -133,7 +137,7 @@ class EventFile:
     def layout(self, tags: Iterable[str], margins: Sequence[str] = ()) -> None:
         """Lay out the Custom Scalars page.
 
-        One chart for every name that `train/`, `validation/` or `test/` share, its curves over each other, and one chart
+        One chart for every name that `train/`, `validation/` or `test/` share, its curves over each other, and one
         with a band for every tag in `margins` (drawn from the tags `spread/<tag>/low` and `spread/<tag>/high`).
         """
         shared: dict[str, list[str]] = {}
@@ -169,8 +173,7 @@ class EventFile:
     ) -> None:
         about = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content))
         if tensor is None:  # all is in the metadata, but a value there must be
-            tensor = TensorProto(dtype=DT_FLOAT, float_val=[0.0])
-            tensor.tensor_shape.SetInParent()
+            tensor = TensorProto(dtype=DT_FLOAT, float_val=[0.0], tensor_shape=TensorShapeProto())
         self._add([Summary.Value(tag=tag, metadata=about, tensor=tensor)], 0, when)
 
     def _add(self, values: list[Summary.Value], step: int, wall_time: float | None) -> None:
@@ -183,12 +186,12 @@ class EventFile:
             return
         if self._last is None:
             self._last = self._open()
-        first: dict[str, int] = {}
+        first: dict[str, float] = {}
         last: dict[str, int] = {}
         for event in events:
             for value in event.summary.value:
-                first[value.tag] = min(event.step, first.get(value.tag, event.step))
-                last[value.tag] = max(event.step, last.get(value.tag, event.step))
+                first[value.tag] = min(event.step, first.get(value.tag, math.inf))
+                last[value.tag] = max(event.step, last.get(value.tag, -1))
         if any(step <= self._last.get(tag, -1) for tag, step in first.items()):
             self._cut(first)
         with clear_errors(self.path.parent), open(self.path, "ab") as file:
@@ -207,12 +210,12 @@ class EventFile:
             whole += len(data) + 16
             event = Event.FromString(data)
             for value in event.summary.value:
-                last[value.tag] = max(event.step, last.get(value.tag, event.step))
+                last[value.tag] = max(event.step, last.get(value.tag, -1))
         if whole < len(content):
             write_atomically(self.path, content[:whole])
         return last
 
-    def _cut(self, first: Mapping[str, int]) -> None:
+    def _cut(self, first: Mapping[str, float]) -> None:
         """Drop the values of each tag from the given step on."""
         kept = []
         for event in map(Event.FromString, _records(self.path.read_bytes())):
@@ -227,7 +230,7 @@ class EventFile:
 
 def unify(members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Swept values of all runs with one type per key (numbers, flags, or else text), as the HParams page needs it."""
-    kinds: dict[str, type] = {}
+    kinds: dict[str, Callable[[Any], Any]] = {}
     for name in {name: None for member in members for name in member}:
         present = [member[name] for member in members if name in member]
         if all(isinstance(value, bool) for value in present):

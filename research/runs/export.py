@@ -54,7 +54,8 @@ def cluster(codes: np.ndarray, clusters: int) -> np.ndarray:
         raise ConfigError("clusters", clusters, "some codes are not finite; leave clusters out to see which")
     from sklearn.cluster import KMeans
 
-    return KMeans(clusters, n_init=20, random_state=0).fit_predict(codes)
+    means: Any = KMeans
+    return means(clusters, n_init=20, random_state=0).fit_predict(codes)
 
 
 def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:

@@ -238,7 +238,7 @@ class RunFolder:
     # ------------------------------------------------------------------------------------- parameters and figures
 
     def save_parameters(self, params: Mapping[str, Any], scaling: Mapping[str, Any]) -> None:
-        """Write `params.safetensors`: `params/<path>` of a nested dict of arrays, and `scaling/shift`, `scaling/scale`."""
+        """Write `params.safetensors`: `params/<path>` of a nested dict of arrays, and `scaling/<name>`."""
         import safetensors.numpy
 
         flat = dict(_flat(params, "params")) | dict(_flat(scaling, "scaling"))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from research import tree
-from research.data.examples import Examples
+from research.data.examples import Examples, Facts
 from research.runs import batches
 from research.runs.folder import RunFolder
 from research.tree import ConfigError
@@ -90,7 +90,7 @@ class Run:
 
     def _over(self, ability: str, x: Any) -> np.ndarray:
         self._need(ability)
-        function = lambda batch, _: batches.call(self.model, self.params, batch, ability)  # noqa: E731
+        function = lambda batch, _: batches.call(self.model, self.params, batch, ability)
         return batches.over(function, self._prepare(x), BATCH)
 
     def _prepare(self, x: Any) -> Examples:
@@ -140,18 +140,26 @@ def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
         remedy = "its config.json was changed after training (the hash differs); restore it, or train this config anew"
         raise ConfigError("folder", folder, remedy)
     model = tree.build(config["model"], trusted=trusted_packages, key="model")
-    feature_shape = None if record.get("feature_shape") is None else tuple(record["feature_shape"])
-    facts = {"feature_shape": feature_shape, "classes": record.get("classes")}
-    known = {field.name for field in dataclasses.fields(model)}
-    bound = {name: value for name, value in facts.items() if name in known and value is not None}
+    facts = None if record.get("facts") is None else _facts(record["facts"])
+    if facts is not None and hasattr(model, "bind"):
+        model = model.bind(facts)
     params, scaling = files.load_parameters()
     return Run(
         folder=files.path,
-        model=dataclasses.replace(model, **bound),
+        model=model,
         params=params,
         shift=scaling.get("shift", np.zeros((), np.float32)),
         scale=scaling.get("scale", np.ones((), np.float32)),
         config=config,
         result=files.read_result() or {},
-        feature_shape=feature_shape,
+        feature_shape=None if facts is None else facts.feature_shape,
     )
+
+
+def _facts(record: dict[str, Any]) -> Facts:
+    """The facts of the training data as `config.json` holds them, whatever else is written beside them."""
+    known: dict[str, Any] = {
+        field.name: record[field.name] for field in dataclasses.fields(Facts) if field.name in record
+    }
+    known["feature_shape"] = tuple(known["feature_shape"])
+    return Facts(**known)

@@ -20,7 +20,7 @@ def spread(members: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, f
       members: rows of metrics of each member, every row with its `step`.
 
     Returns:
-      One row per step: `step`, and for each metric its mean, `spread/<metric>/low` = mean - sd and `spread/<metric>/high`.
+      One row per step: `step`, and for each metric its mean and `spread/<metric>/low`, `/high` = mean -+ deviation.
     """
     values: dict[int, dict[str, list[float]]] = {}
     for rows in members:
@@ -31,20 +31,21 @@ def spread(members: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, f
                     at.setdefault(tag, []).append(value)
     result = []
     for step in sorted(values):
-        row: dict[str, float] = {}
+        means: dict[str, float] = {}
         for tag, found in values[step].items():
             if len(found) > 1:
                 mean, deviation = float(np.mean(found)), float(np.std(found, ddof=1))
-                row |= {tag: mean, f"spread/{tag}/low": mean - deviation, f"spread/{tag}/high": mean + deviation}
-        if row:
-            result.append({"step": step} | row)
+                means |= {tag: mean, f"spread/{tag}/low": mean - deviation, f"spread/{tag}/high": mean + deviation}
+        if means:
+            result.append({"step": step} | means)
     return result
 
 
 def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]]) -> list[Path]:
     """Write `<folder>/summary/<configuration>/` for each configuration of at least two runs, replacing what is there.
 
-    The mean has the tag of the metric itself, so TensorBoard draws it over the runs; the Custom Scalars page has the band.
+    The mean has the tag of the metric itself, so TensorBoard draws it over the runs; the band is on the Custom Scalars
+    page.
 
     Args:
       folder: of the sweep.

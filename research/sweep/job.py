@@ -84,7 +84,7 @@ def readable(overrides: Sequence[str], limit: int = 80) -> str:
     words = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if re.split(r"[./@]", key)[0] in NOT_IN_NAMES and not key == "experiment":
+        if re.split(r"[./@]", key)[0] in NOT_IN_NAMES or key == "data.root":
             continue
         text = Path(value.strip("'\"")).name if "/" in value else value
         words.append(f"{key.rpartition('.')[2]}={text}")

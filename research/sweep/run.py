@@ -25,6 +25,7 @@ from research.sweep.program import Program, device_kind, on_device
 from research.tree import ConfigError, config_hash, flatten, plain
 
 KEPT = ("completed", "stopped", "diverged")  # statuses that are results; failed and interrupted runs are run again
+HYDRA_FILES = ("multirun.yaml", "optimization_results.yaml")
 
 
 @dataclasses.dataclass
@@ -116,8 +117,9 @@ def check_sweep(folder: Path, jobs: Sequence[Job]) -> None:
     """Refuse a folder whose earlier runs have other values of keys that neither they nor these jobs sweep."""
     manifest = read_manifest(folder)
     if manifest is None:
-        if folder.exists() and any(folder.iterdir()) and not runs_in(folder):
-            raise ConfigError("name", folder.name, f"{folder} is not empty and holds no sweep; choose another name=")
+        foreign = [path.name for path in folder.iterdir() if path.name not in HYDRA_FILES] if folder.is_dir() else []
+        if foreign and not runs_in(folder):
+            raise ConfigError("name", folder.name, f"{folder} holds {foreign[0]} and no sweep; choose another name=")
         return
     then, now = manifest["base"], base(jobs)
     swept = set(manifest["swept"]) | set(swept_keys(jobs))

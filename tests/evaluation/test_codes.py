@@ -19,7 +19,8 @@ def test_probes_tell_linear_from_near():
     x = generator.uniform(-1, 1, (800, 2))
     label = ((x[:, 0] > 0) ^ (x[:, 1] > 0)).astype(int)  # no line separates these
     found = probes(x[:600], label[:600], x[600:], label[600:], neighbors=5, iterations=100)
-    assert found["knn_accuracy"] > 0.93 and found["probe_accuracy"] < 0.65
+    assert found["knn_accuracy"] > 0.93
+    assert found["probe_accuracy"] < 0.65
     label = (x[:, 0] > 0).astype(int)
     found = probes(x[:600], label[:600], x[600:], label[600:], neighbors=5, iterations=100)
     assert found["probe_accuracy"] > 0.98
@@ -54,15 +55,21 @@ def test_grid_places_tiles_row_by_row():
     tiles = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1) * np.ones((1, 2, 2, 3), np.uint8)
     picture = grid(tiles, 2)
     assert picture.shape == (5, 5, 3)
-    assert picture[0, 0, 0] == 0 and picture[0, 3, 0] == 1 and picture[3, 0, 0] == 2
-    assert (picture[2] == 255).all() and (picture[3:, 3:] == 255).all()
+    assert picture[0, 0, 0] == 0
+    assert picture[0, 3, 0] == 1
+    assert picture[3, 0, 0] == 2
+    assert (picture[2] == 255).all()
+    assert (picture[3:, 3:] == 255).all()
 
 
 def test_pixels_scale_clip_and_enlarge():
     x = np.array([[[-1.0, 0.0], [1.0, 5.0]]])
     found = pixels(x, low=-1.0, high=1.0)
-    assert found.shape == (1, 24, 24, 3) and found.dtype == np.uint8
-    assert found[0, 0, 0, 0] == 0 and found[0, 0, -1, 0] == 128 and found[0, -1, -1, 2] == 255
+    assert found.shape == (1, 24, 24, 3)
+    assert found.dtype == np.uint8
+    assert found[0, 0, 0, 0] == 0
+    assert found[0, 0, -1, 0] == 128
+    assert found[0, -1, -1, 2] == 255
     assert pixels(np.full((2, 30, 40, 3), np.nan), 0, 1).shape == (2, 30, 40, 3)
     assert pixels(np.zeros((1, 30, 40, 2)), 0, 1).shape == (1, 30, 40, 3)
     assert (pixels(np.full((1, 30, 30), 3.0), 3.0, 3.0) == 0).all()
@@ -85,7 +92,9 @@ def test_traversals_change_one_dimension_at_a_time():
     z, dimensions = traversal_codes(codes, prior=True)
     assert dimensions.tolist() == list(range(4, 20))
     z = z.reshape(16, 11, 20)
-    assert z[0, 0, 4] == -3 and z[0, -1, 4] == 3 and np.count_nonzero(z[0, 0]) == 1
+    assert z[0, 0, 4] == -3
+    assert z[0, -1, 4] == 3
+    assert np.count_nonzero(z[0, 0]) == 1
     z, _ = traversal_codes(codes[:, :2], prior=False)
     np.testing.assert_allclose(z[5], codes[:, :2].mean(0), rtol=1e-5)
 
@@ -104,4 +113,5 @@ def test_batches_cover_every_row_once(rows):
         np.testing.assert_array_equal(found["double"], 2 * x)
         np.testing.assert_array_equal(found["row"], np.arange(rows))
         assert sizes == {(8, 8)}
-    assert batches.even(359, 256) == 180 and batches.even(5, 256) == 5
+    assert batches.even(359, 256) == 180
+    assert batches.even(5, 256) == 5

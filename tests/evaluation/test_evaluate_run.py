@@ -72,22 +72,27 @@ def test_a_variational_model_has_everything(parts):
         *("test/knn_accuracy", "test/probe_accuracy", "baseline/pca/knn_accuracy", "baseline/pca/probe_accuracy"),
         *("baseline/pca/reconstruction_mse", "baseline/mean/reconstruction_mse"),
     }
-    assert found.metrics["test/nll_nats"] == pytest.approx(3) and found.metrics[
-        "test/nll_effective_samples"
-    ] == pytest.approx(64)
-    assert found.metrics["test/active_units"] == 3 and found.metrics["test/knn_accuracy"] == 1
+    assert found.metrics["test/nll_nats"] == pytest.approx(3)
+    assert found.metrics["test/nll_effective_samples"] == pytest.approx(64)
+    assert found.metrics["test/active_units"] == 3
+    assert found.metrics["test/knn_accuracy"] == 1
     assert found.metrics["baseline/pca/reconstruction_mse"] < 0.02 < found.metrics["baseline/mean/reconstruction_mse"]
     assert set(found.pictures) == {"codes", "reconstructions", "samples", "traversals"}
     for picture in found.pictures.values():
-        assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
-    assert found.codes.shape == (30, 3) and found.sprite[1:] == (24, 24) and found.sprite[0].shape == (144, 144)
+        assert picture.dtype == np.uint8
+        assert picture.ndim == 3
+        assert picture.shape[2] == 3
+    assert found.codes.shape == (30, 3)
+    assert found.sprite[1:] == (24, 24)
+    assert found.sprite[0].shape == (144, 144)
     assert not found.null_reasons
 
 
 def test_what_a_model_cannot_do_is_left_out(parts):
     found = run(Projection(latent_dim=3), parts, recipe("standard"), kind="vector")
     assert not any(name.startswith("test/nll") or name == "test/active_units" for name in found.metrics)
-    assert set(found.pictures) == {"codes"} and found.sprite is None
+    assert set(found.pictures) == {"codes"}
+    assert found.sprite is None
     unlabelled = {name: dataclasses.replace(part, label=None) for name, part in parts.items()}
     found = run(Projection(latent_dim=3), unlabelled, recipe("standard"), classes=0)
     assert set(found.metrics) == {"baseline/pca/reconstruction_mse", "baseline/mean/reconstruction_mse"}
@@ -95,14 +100,18 @@ def test_what_a_model_cannot_do_is_left_out(parts):
 
 def test_none_does_nothing(parts):
     found = run(Variational(latent_dim=3), parts, recipe("none"))
-    assert not found.metrics and not found.pictures and found.codes is None
+    assert not found.metrics
+    assert not found.pictures
+    assert found.codes is None
 
 
 def test_metrics_that_cannot_be_are_null_with_a_reason(parts):
     found = run(Variational(latent_dim=3), parts, recipe("standard"), gain=np.nan)
-    assert found.metrics["test/knn_accuracy"] is None and found.metrics["test/active_units"] is None
+    assert found.metrics["test/knn_accuracy"] is None
+    assert found.metrics["test/active_units"] is None
     assert found.null_reasons["test/probe_accuracy"] == "some codes are not finite"
-    assert "traversals" not in found.pictures and "reconstructions" in found.pictures
+    assert "traversals" not in found.pictures
+    assert "reconstructions" in found.pictures
     padded = {name: dataclasses.replace(part, length=np.full(len(part), 4)) for name, part in parts.items()}
     assert (
         "padded"
@@ -121,7 +130,9 @@ def test_baselines_are_computed_once_for_a_data_set(parts, monkeypatch):
     ]
     assert calls == [60, 60]
     error = "baseline/pca/reconstruction_mse"
-    assert found[0] == found[1] and found[0][error] > found[2][error] and found[3][error] == found[0][error]
+    assert found[0] == found[1]
+    assert found[0][error] > found[2][error]
+    assert found[3][error] == found[0][error]
     run(Projection(latent_dim=2), parts, recipe("standard"), shared=shared)  # without a name nothing is shared
     assert calls == [60, 60, 60]
 
@@ -129,7 +140,8 @@ def test_baselines_are_computed_once_for_a_data_set(parts, monkeypatch):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_recipes_build_and_are_hashable(path):
     found = recipe(path.stem)
-    assert isinstance(found, Evaluation) and hash(found) == hash(recipe(path.stem))
+    assert isinstance(found, Evaluation)
+    assert hash(found) == hash(recipe(path.stem))
 
 
 def test_impossible_numbers_are_refused():

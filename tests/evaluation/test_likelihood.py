@@ -11,6 +11,10 @@ from research.tree import spec
 SIGMA = 0.5
 
 
+def log_density(value, scale):
+    return (-0.5 * (value / scale) ** 2 - jnp.log(scale) - 0.5 * jnp.log(2 * jnp.pi)).sum(-1)
+
+
 @spec
 class LinearGaussian:
     """x = W z + sigma e with orthogonal columns of W, so that the posterior is a product of normals, known exactly.
@@ -22,16 +26,13 @@ class LinearGaussian:
 
     def log_weights(self, params, batch, keys, samples):
         weight = params["weight"]  # [D, L]
-        precision = 1 + jnp.square(weight).sum(0) / SIGMA**2
-        mean = batch.x @ weight / SIGMA**2 / precision
-        deviation = self.widen / jnp.sqrt(precision)
+        precision = 1 + jnp.square(weight).sum(0, keepdims=True) / SIGMA**2
+        mean = (batch.x @ weight / SIGMA**2 / precision)[:, None]
+        deviation = self.widen / jnp.sqrt(precision)[None]
         noise = jax.vmap(lambda key: jax.random.normal(key, (samples, weight.shape[1])))(keys)
-        z = mean[:, None] + deviation * noise
-        log_density = lambda value, scale: (
-            -0.5 * (value / scale) ** 2 - jnp.log(scale) - 0.5 * jnp.log(2 * jnp.pi)
-        ).sum(-1)
+        z = mean + deviation * noise
         joint = log_density(batch.x[:, None] - z @ weight.T, SIGMA) + log_density(z, 1.0)
-        return joint - log_density(z - mean[:, None], jnp.broadcast_to(deviation, z.shape))
+        return joint - log_density(z - mean, deviation)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_exactly_k_samples_count():
         unit: float
 
         def log_weights(self, params, batch, keys, samples):
-            return jnp.broadcast_to(jnp.log(jnp.arange(1.0, samples + 1)), (len(batch), samples))
+            return jnp.broadcast_to(jnp.log(jnp.arange(1.0, samples + 1))[None], (len(batch), samples))
 
     test = Examples(x=np.zeros((3, 1), np.float32))
     # 67 samples are two parts of 34, of which the second counts 33

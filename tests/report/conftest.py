@@ -64,7 +64,9 @@ class FakeSweep:
                 "commit": "c0ffee",
             }
             (path / "result.json").write_text(json.dumps(result, allow_nan=False))
-        (self.folder / "sweep.json").write_text(json.dumps({"name": "demo", "base": {}, "runs": self.runs}))
+        (self.folder / "sweep.json").write_text(
+            json.dumps({"name": "demo", "base": {"trainer.epochs": 3}, "runs": self.runs})
+        )
         return path
 
 

@@ -20,7 +20,8 @@ def test_a_run_has_its_flat_config_choices_and_metrics(sweep):
     (run,) = collect(sweep.folder)
     assert (run.value("model"), run.value("model.latent_dim"), run.value("data.fold")) == ("vae", 2, 1)
     assert run.value("model.cell") is Hole.ABSENT
-    assert run.metrics == {"test/loss": 3.5, "test/auroc": None} and run.null_reasons == {"test/auroc": "why"}
+    assert run.metrics == {"test/loss": 3.5, "test/auroc": None}
+    assert run.null_reasons == {"test/auroc": "why"}
     assert (run.status, run.commit, run.program) == ("completed", "c0ffee", "vmap on cpu")
 
 
@@ -37,6 +38,7 @@ def test_planned_runs_without_a_folder_are_missing_with_the_values_of_the_plan(s
     assert missing.reason == "not started"
     assert (missing.value("model.latent_dim"), missing.value("seed")) == (32, 1)
     assert missing.value("model.beta") == 1.0  # all runs agree
+    assert missing.value("trainer.epochs") == 3
     assert missing.value("model.cell") is Hole.UNKNOWN
 
 
@@ -60,7 +62,8 @@ def test_a_broken_file_is_an_unreadable_run_that_names_it(sweep, file, content):
     path = sweep.add({"model.latent_dim": 2, "seed": 7}, {"test/loss": 1})
     (path / file).write_text(content)
     (run,) = collect(sweep.folder)
-    assert run.status == "unreadable" and f"{path.name}/{file}" in run.reason
+    assert run.status == "unreadable"
+    assert f"{path.name}/{file}" in run.reason
     assert (run.value("model.latent_dim"), run.value("seed")) == (2, 7)
 
 
@@ -69,21 +72,24 @@ def test_a_result_of_another_config_is_unreadable(sweep):
     result = json.loads((path / "result.json").read_text()) | {"config_hash": "other"}
     (path / "result.json").write_text(json.dumps(result))
     (run,) = collect(sweep.folder)
-    assert run.status == "unreadable" and "config_hash" in run.reason
+    assert run.status == "unreadable"
+    assert "config_hash" in run.reason
 
 
 def test_a_broken_plan_is_a_problem_and_the_run_folders_still_count(grid):
     folder = grid().folder
     (folder / "sweep.json").write_text("{")
     runs = collect(folder)
-    assert len(runs) == 6 and "sweep.json" in runs.problems[0]
+    assert len(runs) == 6
+    assert "sweep.json" in runs.problems[0]
 
 
 def test_numbers_beyond_the_range_of_floats_are_null(sweep):
     path = sweep.add({"seed": 0}, {"test/loss": 12345.0})
     (path / "result.json").write_text((path / "result.json").read_text().replace("12345.0", "1e999"))
     (run,) = collect(sweep.folder)
-    assert run.metrics == {"test/loss": None} and run.null_reasons == {"test/loss": "infinite"}
+    assert run.metrics == {"test/loss": None}
+    assert run.null_reasons == {"test/loss": "infinite"}
 
 
 def test_errors_say_what_to_do(sweep, tmp_path):

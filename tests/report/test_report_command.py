@@ -10,7 +10,8 @@ def test_tables_are_printed_and_written(grid, capsys):
     assert main([str(folder)]) == 0
     captured = capsys.readouterr()
     written = {path.name: path.read_text() for path in (folder / "report").iterdir()}
-    assert captured.out == written["table.md"] and "| 2 " in captured.out
+    assert captured.out == written["table.md"]
+    assert "| 2 " in captured.out
     assert set(written) == {"table.md", "table.tex", "table.csv"}
     assert all(str(folder / "report" / name) in captured.err for name in written)
 
@@ -32,7 +33,9 @@ def test_errors_are_one_line_and_exit_2(grid, tmp_path, capsys):
     ):
         assert main(arguments) == 2
         captured = capsys.readouterr()
-        assert words in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+        assert words in captured.err
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
     assert not (folder / "report").exists()
 
 

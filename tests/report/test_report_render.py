@@ -36,8 +36,10 @@ def test_decimals_come_from_the_error(mean, sd, places):
 def test_equal_n_is_said_once_and_decimals_can_be_fixed(grid):
     shown = made(grid())
     text = markdown(shown)
-    assert row(text, "2") == ["2", "**3.0 ± 1.0**"] and row(text, "8") == ["8", "9.0 ± 1.0"]
-    assert "n=3 in every cell" in text and "(n=" not in text
+    assert row(text, "2") == ["2", "**3.0 ± 1.0**"]
+    assert row(text, "8") == ["8", "9.0 ± 1.0"]
+    assert "n=3 in every cell" in text
+    assert "(n=" not in text
     assert row(markdown(shown, 3), "2")[1] == "**3.000 ± 1.000**"
 
 
@@ -56,15 +58,18 @@ def test_holes_show_counts_and_reasons(sweep):
     assert row(text, "4")[1] == "— (3 diverged: first bad step 12)"
     assert row(text, "8")[1] == "5.000 (n=1)"
     assert row(text, "16")[1] == "— (1 missing: not started)"
-    assert row(text, "32")[1].startswith("— (1 unreadable: ") and f"{broken.name}/result.json" in text
+    assert row(text, "32")[1].startswith("— (1 unreadable: ")
+    assert f"{broken.name}/result.json" in text
 
 
 def test_one_run_a_cell_has_no_deviation(sweep):
     sweep.add({"model.latent_dim": 2}, {"test/loss": 1.25})
     sweep.add({"model.latent_dim": 8}, {"test/loss": 1e30})
     text = markdown(made(sweep))
-    assert row(text, "2")[1] == "**1.250**" and row(text, "8")[1] == "1.00e30"
-    assert "one run in every cell" in text and "±" not in text
+    assert row(text, "2")[1] == "**1.250**"
+    assert row(text, "8")[1] == "1.00e30"
+    assert "one run in every cell" in text
+    assert "±" not in text
 
 
 def test_null_dagger_arrows_and_baselines(sweep):
@@ -77,10 +82,13 @@ def test_null_dagger_arrows_and_baselines(sweep):
         sweep.add({"model.latent_dim": latent_dim}, metrics, null_reasons={"test/auroc": "one class only"})
     shown = made(sweep, metrics=["test/reconstruction_mse", "test/auroc"])
     text = markdown(shown)
-    assert "test/reconstruction_mse ↓" in text and "test/auroc ↑" in text
-    assert row(text, "8")[1:] == ["**0.03000**†", "— (1 null¹)"] and row(text, "2")[1] == "**0.03000**"
+    assert "test/reconstruction_mse ↓" in text
+    assert "test/auroc ↑" in text
+    assert row(text, "8")[1:] == ["**0.03000**†", "— (1 null¹)"]
+    assert row(text, "2")[1] == "**0.03000**"
     assert row(text, "PCA, 8")[1:] == ["0.01250", ""]
-    assert "- † worse than PCA at the same latent size." in text and "- ¹ test/auroc is null: one class only." in text
+    assert "- † worse than PCA at the same latent size." in text
+    assert "- ¹ test/auroc is null: one class only." in text
     assert r"0.03000}\textsuperscript{$\dagger$}" in latex(shown)
     assert latex(shown).count(r"\midrule") == 2
 
@@ -102,7 +110,9 @@ def test_latex_escapes(sweep):
         r"a\textbar{}b\_c\%d\&e\#f\$g\{h\}i\textasciitilde{}j\textasciicircum{}k\textbackslash{}l"
         r"\textless{}m\textgreater{}{*}{[}n{]}-{}-o"
     )
-    assert expected in text and "next {[}U+8A9E{]}" in text and text.isascii()
+    assert expected in text
+    assert "next {[}U+8A9E{]}" in text
+    assert text.isascii()
 
 
 def test_latex_rows_have_equal_columns_and_never_begin_with_a_bracket(sweep):
@@ -113,10 +123,12 @@ def test_latex_rows_have_equal_columns_and_never_begin_with_a_bracket(sweep):
             )
     text = latex(made(sweep, columns=["optimizer.learning_rate"]))
     body = text.partition(r"\begin{tabular}")[2].partition(r"\end{tabular}")[0]
-    assert body.startswith("{lrrrr}") and r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in body
+    assert body.startswith("{lrrrr}")
+    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in body
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert [line.count(" & ") for line in rows] == [2, 4, 4, 4]
-    assert rows[2].startswith("{[}4, 2{]} & ") and not any(line.startswith(("[", "*")) for line in rows)
+    assert rows[2].startswith("{[}4, 2{]} & ")
+    assert not any(line.startswith(("[", "*")) for line in rows)
     for command in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{", r"\label{tab:demo}", r"\end{table}"):
         assert text.count(command) == 1
 

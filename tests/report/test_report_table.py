@@ -18,7 +18,9 @@ def test_mean_and_sd_over_seeds(sweep):
         for seed, loss in enumerate(losses):
             sweep.add({"model.latent_dim": latent_dim, "seed": seed}, {"test/loss": loss})
     made = table(collect(sweep.folder))
-    assert made.row_keys == ("model.latent_dim",) and made.rows == ((2,), (8,)) and made.n == 3
+    assert made.row_keys == ("model.latent_dim",)
+    assert made.rows == ((2,), (8,))
+    assert made.n == 3
     for (latent_dim,), cell in cells(made, "test/loss").items():
         assert cell.mean == pytest.approx(np.mean(numbers[latent_dim]), rel=1e-12)
         assert cell.sd == pytest.approx(np.std(numbers[latent_dim], ddof=1), rel=1e-12)
@@ -101,7 +103,8 @@ def test_rows_are_what_was_chosen_and_not_what_follows_from_it(sweep):
     sweep.add({"model": "dense_ae"}, {"test/loss": 1}, model="dense_ae")
     sweep.add({"model": "vae"}, {"test/loss": 1, "test/kl_nats": 2})
     made = table(collect(sweep.folder))
-    assert made.row_keys == ("model",) and made.rows == (("dense_ae",), ("vae",))
+    assert made.row_keys == ("model",)
+    assert made.rows == (("dense_ae",), ("vae",))
     assert made.cells[("dense_ae",), (), "test/kl_nats"].absent == 1
 
 
@@ -110,7 +113,8 @@ def test_averaging_over_another_key_is_warned_of(sweep):
         for beta in (1.0, 4.0):
             sweep.add({"model.latent_dim": latent_dim, "model.beta": beta}, {"test/loss": beta})
     made = table(collect(sweep.folder), rows=["model.latent_dim"])
-    assert made.n == 2 and "over model.beta (2 values)" in caption(made)
+    assert made.n == 2
+    assert "over model.beta (2 values)" in caption(made)
     assert any(text.startswith("Warning") and "model.beta" in text for _, text in notes(made))
 
 
@@ -139,7 +143,8 @@ def test_pca_rows_follow_the_latent_size_and_mark_what_is_worse(sweep):
         ("exact", (Hole.ANY, Hole.ANY), {((), "test/elbo_nats"): -3.0}),
     ]
     worse = {row for row, cell in cells(made, "test/reconstruction_mse").items() if cell.worse}
-    assert worse == {(8, 1.0)} and not any(cell.worse for cell in cells(made, "test/elbo_nats").values())
+    assert worse == {(8, 1.0)}
+    assert not any(cell.worse for cell in cells(made, "test/elbo_nats").values())
     assert ("†", "worse than PCA at the same latent size.") in notes(made)
 
 
@@ -166,9 +171,23 @@ def test_provenance_counts_runs_and_names_data_code_and_mode(grid):
     sweep = grid()
     sweep.add({"model.latent_dim": 8, "seed": 3}, written=False)
     text = provenance(collect(sweep.folder))
-    assert "7 runs: 6 completed, 1 missing" in text and "data sha256 0123456789ab;" in text
-    assert "commit c0ffee" in text and "mode vmap on cpu" in text and "newest result 2" in text
+    assert "7 runs: 6 completed, 1 missing" in text
+    assert "data sha256 0123456789ab;" in text
+    assert "commit c0ffee" in text
+    assert "mode vmap on cpu" in text
+    assert "newest result 2" in text
 
 
 def test_reasons_that_differ_in_a_number_are_merged():
     assert merged(["step 20", "step 3", "full disk", "step 3"]) == ["step 3 to 20", "full disk"]
+
+
+def test_every_unreadable_file_is_named_and_other_reasons_are_cut(sweep):
+    for seed in range(8):
+        sweep.add({"seed": seed}, status="failed", reason="disk " + "x" * (seed + 1))
+        broken = sweep.add({"seed": seed, "model.beta": 2.0})
+        (broken / "result.json").write_text("{")
+    texts = [text for _, text in notes(table(collect(sweep.folder)))]
+    (unreadable,) = [text for text in texts if "unreadable" in text]
+    assert all(f"seed={seed},model.beta=2.0/result.json" in unreadable for seed in range(8))
+    assert any("8 runs failed: disk x;" in text and "3 more reasons" in text for text in texts)

@@ -33,7 +33,8 @@ def test_scalars_come_back_from_one_file(tmp_path):
     rows = [(step, 1e9 + step, {"train/loss": step / 4, "validation/loss": step / 2}) for step in range(1, 50)]
     events.append(rows[:20])
     EventFile(tmp_path).append(rows[20:])
-    assert [path.name for path in tmp_path.iterdir()] == [NAME] and "tfevents" in NAME
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    assert "tfevents" in NAME
     found = read(tmp_path)
     assert [(e.wall_time, e.step, e.value) for e in found.Scalars("train/loss")] == [(w, s, s / 4) for s, w, _ in rows]
     assert len(found.Scalars("validation/loss")) == 49
@@ -122,7 +123,8 @@ def layout_of(folder):
 def test_layout_draws_train_over_validation(tmp_path):
     EventFile(tmp_path).layout(["train/loss", "validation/loss", "train/kl_nats"])
     (chart,) = layout_of(tmp_path).category[0].chart
-    assert chart.title == "loss" and list(chart.multiline.tag) == ["^train/loss$", "^validation/loss$"]
+    assert chart.title == "loss"
+    assert list(chart.multiline.tag) == ["^train/loss$", "^validation/loss$"]
 
 
 def test_projector_files_can_be_read(tmp_path):
@@ -132,7 +134,8 @@ def test_projector_files_can_be_read(tmp_path):
     (embedding,) = config.embeddings
     np.testing.assert_allclose(np.loadtxt(tmp_path / embedding.tensor_path), codes, rtol=1e-5)
     assert (tmp_path / embedding.metadata_path).read_text().split() == ["3", "1", "0", "2"]
-    assert list(embedding.sprite.single_image_dim) == [6, 8] and (tmp_path / embedding.sprite.image_path).exists()
+    assert list(embedding.sprite.single_image_dim) == [6, 8]
+    assert (tmp_path / embedding.sprite.image_path).exists()
 
 
 def test_mean_and_spread_over_seeds(tmp_path):

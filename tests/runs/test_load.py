@@ -1,3 +1,4 @@
+import dataclasses
 import doctest
 import json
 
@@ -12,9 +13,13 @@ from research.runs import batches
 from research.runs.export import encode_rows, write_table
 from research.runs.folder import RunFolder
 from research.runs.load import load
-from research.tree import ConfigError, spec
+from research.tree import ConfigError, from_data, spec
 
 SHIFT, SCALE = 2.0, 0.5
+FACTS = {
+    **{"kind": "vector", "feature_shape": [4], "low": 0.0, "high": 1.0, "classes": 2},
+    **{"train_size": 3, "validation_size": 1, "test_size": 1, "name": "rows"},
+}
 
 
 @spec
@@ -23,12 +28,16 @@ class Halves:
 
     gain: float
     latent_dim: int
+    feature_shape: tuple[int, ...] = from_data(())
+
+    def bind(self, facts):
+        return dataclasses.replace(self, feature_shape=facts.feature_shape)
 
     def encode(self, params, batch):
-        return batch.x[:, : self.latent_dim] * params["encoder"]["weight"]
+        return batch.x[:, : self.latent_dim] * params["encoder"]["weight"][None]
 
     def decode(self, params, z, label=None):
-        return jnp.concatenate([z, z], -1) * self.gain
+        return jnp.concatenate([z, z], -1).reshape(-1, *self.feature_shape) * self.gain
 
     def reconstruct(self, params, batch):
         return self.decode(params, self.encode(params, batch))
@@ -48,7 +57,7 @@ class Silent:
 def write(folder, target="Halves", **model):
     config = {"model": {"_target_": f"{__name__}.{target}", **model}, "seed": 0}
     run = RunFolder(folder)
-    record = {"config": config, "config_hash": tree.config_hash(config), "name": "example", "feature_shape": [4]}
+    record = {"config": config, "config_hash": tree.config_hash(config), "name": "example", "facts": FACTS}
     run.write_config(record | {"trusted_packages": [__name__, "os", "subprocess"]})
     run.write_result({"status": "completed", "metrics": {"test/loss": 1.0}})
     scaling = {"shift": np.float32(SHIFT), "scale": np.float32(SCALE)}
@@ -82,7 +91,8 @@ def test_abilities_take_and_give_raw_rows(run, x):
     np.testing.assert_allclose(run.sample(3, seed=7), draws, rtol=1e-6)
     noise = jax.vmap(jax.random.normal)(batches.row_keys(jax.random.key(0), jnp.arange(5)))
     np.testing.assert_allclose(run.score(x), scaled.sum(-1) + noise, rtol=1e-5)
-    assert run.result["metrics"] == {"test/loss": 1.0} and run.config["seed"] == 0
+    assert run.result["metrics"] == {"test/loss": 1.0}
+    assert run.config["seed"] == 0
 
 
 def test_many_rows_are_one_program_and_the_same_numbers(run):

@@ -1,0 +1,306 @@
+"""Benchmarks, printed as ratios measured side by side in one run: `python scripts/bench.py [NAME ...]`.
+
+  digits     36 digits runs: one fused sweep, the same sweep one by one, and 36 separate processes
+  overhead   what Hydra and bookkeeping cost a job, at 1,000 jobs of a tiny model
+  torch      dense VAE on MNIST-sized data: training samples per second against PyTorch eager (needs torch)
+  modes      vmap against map over model sizes: calibrates the rule of sweep.mode=auto
+  widths     dense VAE at group widths 1, 8, 64, 256: samples per second and share of the matrix-product rate
+  first      seconds from the command to the first finished training epoch
+
+Numbers of one machine compare with each other, never with those of another. Quote the ratios.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
+DIGITS = {"model.latent_dim": (2, 4, 8), "model.beta": (0.5, 1.0, 2.0, 4.0), "seed": (0, 1, 2)}
+
+
+def command(*arguments: str) -> float:
+    """Run the training command; seconds of wall time."""
+    started = time.perf_counter()
+    done = subprocess.run([*TRAIN, *arguments], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return time.perf_counter() - started
+
+
+def results(folder: Path) -> list[dict[str, Any]]:
+    """Results of all runs of a sweep."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))]
+
+
+def training(found: list[dict[str, Any]]) -> float:
+    """Seconds of training in a command: device shares add up to the groups' times."""
+    return sum(result["seconds_device_share"] for result in found)
+
+
+def digits(processes: int) -> None:
+    """The same 36 runs in three ways, with warm compile caches."""
+    sweep = [f"{key}={','.join(map(str, values))}" for key, values in DIGITS.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"output_root={folder}"
+        one = ["model.latent_dim=2", "model.beta=1.0", "seed=0"]
+        for size in DIGITS["model.latent_dim"]:
+            command(f"model.latent_dim={size}", out, "name=warm")
+        command("-m", *sweep, out, "name=warm_fused")
+        fused = [command("-m", *sweep, out, f"name=fused{i}") for i in range(2)]
+        basic = command("-m", *sweep, "hydra/launcher=basic", out, "name=basic")
+        alone = []
+        for number, (latent, beta, seed) in enumerate(_points()):
+            if number % max(1, 36 // processes) == 0:
+                one = [f"model.latent_dim={latent}", f"model.beta={beta}", f"seed={seed}"]
+                alone.append(command(*one, out, "name=alone"))
+        separate = sum(alone) * 36 / len(alone)
+        in_fused, in_basic = results(Path(folder) / "fused1"), results(Path(folder) / "basic")
+        assert len(in_fused) == len(in_basic) == 36
+        assert all(set(a["metrics"]) == set(b["metrics"]) for a, b in zip(in_fused, in_basic, strict=True))
+        train_fused, train_basic = training(in_fused), training(in_basic)
+    best = min(fused)
+    print(f"fused sweep, command to results    {best:8.1f} s  (training {train_fused:.1f} s)")
+    print(f"one by one in one process          {basic:8.1f} s  (training {train_basic:.1f} s)")
+    print(f"36 separate processes              {separate:8.1f} s  ({len(alone)} measured, {np.mean(alone):.2f} s each)")
+    print(f"fused against separate processes   {separate / best:8.2f} x")
+    print(f"fused against one by one, command  {basic / best:8.2f} x")
+    print(f"fused against one by one, training {train_basic / train_fused:8.2f} x")
+    print(f"after training, per run            {(best - train_fused - _startup()) / 36:8.3f} s")
+
+
+def _points() -> list[tuple[Any, ...]]:
+    import itertools
+
+    return list(itertools.product(*DIGITS.values()))
+
+
+def _startup() -> float:
+    """Seconds of a command that only plans."""
+    return command("sweep.plan_only=true", "name=plan")
+
+
+def overhead(jobs: int) -> None:
+    """Seconds per job that are neither training nor start-up."""
+    tiny = ["model.hidden_dims=[8]", "model.latent_dim=2", "trainer.epochs=2", "trainer.evaluate_every=2"]
+    tiny += ["trainer.batch_size=256", "evaluation=none", "sweep.max_width=1024"]
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"output_root={folder}"
+        sweep = ["model.beta=1.0,2.0", f"seed=range({jobs // 2})"]
+        command("-m", *sweep, *tiny, out, "name=warm")
+        total = command("-m", *sweep, *tiny, out, "name=many")
+        small = command("-m", "model.beta=1.0,2.0", "seed=0", *tiny, out, "name=few_warm")
+        small = command("-m", "model.beta=1.0,2.0", "seed=0", *tiny, out, "name=few")
+        trained = training(results(Path(folder) / "many"))
+        trained_few = training(results(Path(folder) / "few"))
+    rest = (total - trained) - (small - trained_few)
+    print(f"{jobs} jobs: {total:.1f} s, of which training {trained:.1f} s and start-up {small - trained_few:.1f} s")
+    print(f"Hydra and bookkeeping: {1000 * rest / jobs:.1f} ms a job")
+
+
+def first() -> None:
+    """Seconds from the command to the end of the first epoch, warm cache; Python, imports, data and tracing included."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["trainer.epochs=1", "trainer.evaluate_every=1", "evaluation=none", f"output_root={folder}"]
+        command(*arguments, "name=warm")
+        seconds = [command(*arguments, f"name=first{i}") for i in range(3)]
+    print(f"command to the end of a run of one epoch, digits, warm cache: {min(seconds):.1f} s")
+
+
+# ------------------------------------------------------------------------------------------------ inside the process
+
+
+def spec(name: str, group: str, **changes: Any) -> Any:
+    """A shipped model, optimizer or trainer with some keys changed."""
+    from omegaconf import OmegaConf
+
+    from research.tree import build
+
+    config: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / group / f"{name}.yaml"))
+    return build(config | changes)
+
+
+def group_of(model: Any, width: int, mode: str, rows: int, features: int, batch: int, epochs: int = 1) -> Any:
+    """A program of `width` equal jobs on random data, and how many samples one epoch trains."""
+    from research.data.examples import Dataset, Examples, Facts, Split
+    from research.sweep.job import Bound, Job
+    from research.sweep.plan import Group
+    from research.sweep.program import Program, on_device
+
+    x = np.random.default_rng(0).integers(0, 256, (rows, features), np.uint8)
+    number = np.arange(rows, dtype=np.int32)
+    ones = np.ones(100, np.float32)
+    scale = np.float32(1 / 255)
+    split = Split(number, number[:100], ones, number[:100], ones, np.float32(0), scale)
+    facts = Facts("vector", (features,), 0.0, 1.0, 0, rows, 100, 100)
+    dataset = Dataset("random", Examples(x), (split,), facts, "0" * 64)
+    trainer = spec("default", "trainer", epochs=1000, batch_size=batch, evaluate_every=epochs, keep="last")
+    bounds = []
+    for seed in range(width):
+        job = Job(model, spec("adam", "optimizer"), trainer, _NoFold(), seed, None)  # type: ignore[arg-type]
+        bounds.append(Bound(job, model.bind(facts), dataset))
+    group = Group(tuple(bounds), mode, width, 0, 0, "")  # type: ignore[arg-type]
+    return Program(group, on_device(dataset), None), width * (rows // batch) * batch * epochs
+
+
+@dataclasses.dataclass(frozen=True)
+class _NoFold:
+    fold: None = None
+
+
+def rate(program: Any, samples: int, epochs: int, repeats: int = 3) -> float:
+    """Best training samples per second of some chunks, compiled before."""
+    import jax
+
+    jax.block_until_ready(program.train(epochs))
+    best = 0.0
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready((program.train(epochs), program.state))
+        best = max(best, samples / (time.perf_counter() - started))
+    return best
+
+
+def matmul_rate(size: int = 2048) -> float:
+    """Measured float32 matrix-product rate, in FLOP/s."""
+    import jax
+    import jax.numpy as jnp
+
+    a = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        product(a).block_until_ready()
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def vae_flops(hidden: list[int], latent: int, features: int = 784) -> float:
+    """FLOP of one training sample of a dense VAE: 2 a multiply-add, forward once and backward twice."""
+    sizes = [features, *hidden, 2 * latent]
+    back = [latent, *hidden[::-1], features]
+    weights = sum(a * b for s in (sizes, back) for a, b in zip(s, s[1:], strict=False))
+    return 6.0 * weights
+
+
+def torch_vae(batch: int, rows: int) -> float:
+    """Training samples per second of the same VAE in PyTorch eager."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise SystemExit("the benchmark torch needs PyTorch: pip install torch (the CPU build is enough)") from None
+    from torch import nn
+
+    encoder = nn.Sequential(nn.Linear(784, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 100))
+    decoder = nn.Sequential(nn.Linear(50, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 784))
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
+    data = torch.rand(rows, 784)
+
+    def epoch() -> None:
+        order = torch.randperm(rows)
+        for start in range(0, rows - batch + 1, batch):
+            x = data[order[start : start + batch]]
+            mean, log_variance = encoder(x).chunk(2, dim=1)
+            z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+            reconstruction = nn.functional.binary_cross_entropy_with_logits(decoder(z), x, reduction="sum")
+            kl = 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum()
+            loss = (reconstruction + kl) / batch
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+    epoch()
+    started = time.perf_counter()
+    epoch()
+    return rows // batch * batch / (time.perf_counter() - started)
+
+
+def against_torch(rows: int = 12_800) -> None:
+    """Dense VAE 784-200-200-50, alternately here and in PyTorch."""
+    peak = matmul_rate()
+    model = spec("vae", "model", latent_dim=50, hidden_dims=[200, 200], activation="tanh")
+    for batch in (128, 32):
+        program, samples = group_of(model, 1, "map", rows, 784, batch)
+        ours, theirs = [], []
+        for _ in range(3):
+            ours.append(rate(program, samples, 1, repeats=2))
+            theirs.append(torch_vae(batch, rows))
+        here, there = max(ours), max(theirs)
+        share = here * vae_flops([200, 200], 50) / peak
+        print(f"batch {batch:3}: {here:9,.0f} samples/s here, {there:9,.0f} PyTorch eager: {here / there:.2f} x;", end=" ")
+        print(f"{share:.0%} of the measured matrix-product rate ({peak / 1e9:.0f} GFLOP/s)")
+
+
+def modes() -> None:
+    """vmap against map, 8 members, by work per step (batch size times parameters)."""
+    print("work per step    map samples/s   vmap samples/s   vmap / map")
+    for features, hidden, latent in ((16, [8], 2), (64, [32], 4), (64, [128, 64], 8), (256, [128], 8), (784, [200, 200], 50)):
+        for batch in (32, 128):
+            model = spec("vae", "model", latent_dim=latent, hidden_dims=hidden)
+            rows, found = batch * 40, {}
+            for mode in ("map", "vmap"):
+                program, samples = group_of(model, 8, mode, rows, features, batch)
+                found[mode] = rate(program, samples, 1)
+            work = batch * vae_flops(hidden, latent, features) / 6
+            print(f"{work:13,.0f} {found['map']:15,.0f} {found['vmap']:16,.0f} {found['vmap'] / found['map']:12.2f}")
+
+
+def widths() -> None:
+    """Dense VAE 784-200-200-50, batch 128, at growing group widths."""
+    import jax
+
+    peak = matmul_rate(8192 if jax.default_backend() != "cpu" else 2048)
+    model = spec("vae", "model", latent_dim=50, hidden_dims=[200, 200])
+    print(f"{jax.devices()[0].device_kind}, float32 matrix product {peak / 1e12:.2f} TFLOP/s")
+    for width in (1, 8, 64, 256):
+        if jax.default_backend() == "cpu" and width > 8:
+            break
+        program, samples = group_of(model, width, "vmap" if width > 1 else "map", 12_800, 784, 128)
+        found = rate(program, samples, 1)
+        share = found * vae_flops([200, 200], 50) / peak
+        print(f"width {width:4}: {found:12,.0f} samples/s of all members, {share:.1%} of that rate")
+
+
+BENCHMARKS = ("digits", "overhead", "torch", "modes", "widths", "first")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(BENCHMARKS)} (all)")
+    parser.add_argument("--processes", type=int, default=36, help="digits: how many of the 36 processes to measure")
+    parser.add_argument("--jobs", type=int, default=1000, help="overhead: number of jobs")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no benchmark {unknown[0]}; choose from {', '.join(BENCHMARKS)}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    for name in arguments.names or BENCHMARKS:
+        print(f"--- {name}", flush=True)
+        match name:
+            case "digits":
+                digits(arguments.processes)
+            case "overhead":
+                overhead(arguments.jobs)
+            case "torch":
+                against_torch()
+            case "modes":
+                modes()
+            case "widths":
+                widths()
+            case _:
+                first()
+
+
+if __name__ == "__main__":
+    main()
