@@ -121,11 +121,28 @@ def task(config: DictConfig) -> float:
         full["hydra"] = HydraConfig.get()
     with refusals():
         (outcome,) = train([job_of_config(full)], full)
+    if HydraConfig.get().mode == RunMode.RUN:
+        show_table(folder_of(full))
     if outcome.status not in ("completed", "stopped"):
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra's sweepers learn of it from an exception
             raise Diverged(f"{outcome.status}: {outcome.result['reason']}")
         return float("nan")
     return outcome.objective()
+
+
+def show_table(folder: Path) -> None:
+    """Print the table of a sweep folder, and where it is."""
+    from rich.console import Console
+
+    from research.report import render
+    from research.report.collect import collect
+    from research.report.table import table
+
+    console = Console(highlight=False)
+    with contextlib.suppress(ConfigError):  # a folder without a finished run has no table
+        console.print(render.markdown(table(collect(folder)), None), markup=False, soft_wrap=True)
+    shown = os.path.relpath(folder)
+    console.print(f"\nruns in {shown}; tensorboard --logdir {shown}; python scripts/report.py {shown}", markup=False, soft_wrap=True)
 
 
 def check(jobs: Sequence[Any], config: DictConfig) -> bool:
@@ -266,3 +283,46 @@ def main() -> None:
         raise SystemExit(130) from None
     if statuses:
         raise SystemExit(max((STATUS_CODES.get(status, 0) for status in statuses), key=lambda code: (code == 1, code)))
+
+
+def encode() -> None:
+    """Entry point of `scripts/encode.py`."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="encode.py",
+        description="Write codes, scores and cluster assignments of the rows of a data set as CSV or Parquet.",
+        epilog="example: python scripts/encode.py outputs/sweep/RUN data=arrays data.path=new.csv --clusters 10",
+    )
+    parser.add_argument("run", metavar="RUN_FOLDER", help="folder of a finished run")
+    parser.add_argument("overrides", nargs="*", metavar="data=...", help="the data, as in train.py; default: the run's own")
+    parser.add_argument("--output", default="codes.csv", metavar="FILE", help=".csv or .parquet (default: codes.csv)")
+    parser.add_argument("--part", default="all", choices=("all", "train", "validation", "test"), help="rows (default: all)")
+    parser.add_argument("--clusters", type=int, metavar="K", help="also assign each row to one of K k-means clusters")
+    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="package of the run's own model")
+    arguments = parser.parse_args()
+    foreign = [override for override in arguments.overrides if not override.lstrip("+").startswith(("data=", "data."))]
+    if foreign:
+        refuse(f"{foreign[0]}: only data=... and data.key=... say which rows to encode")
+    with refusals():
+        from research.data.loading import load as load_data
+        from research.runs.export import encode_rows, write_table
+        from research.runs.load import load
+        from research.tree import build
+
+        run = load(arguments.run, arguments.trust)
+        own = {key: value for key, value in run.config["data"].items()}
+        named = any(override.startswith("data=") for override in arguments.overrides)
+        if named or not arguments.overrides:
+            chosen = list(arguments.overrides)
+            tree: Any = OmegaConf.to_container(compose(chosen).data, resolve=True) if chosen else {**own, "root": None}
+        else:  # the run's own data with other keys
+            import yaml
+
+            tree = {**own, "root": None}
+            for override in arguments.overrides:
+                key, _, value = override.partition("=")
+                tree[key.removeprefix("data.")] = yaml.safe_load(value)
+        columns = encode_rows(run, load_data(build(tree, key="data", trusted=arguments.trust)), arguments.part, arguments.clusters)
+        write_table(arguments.output, columns)
+    sys.stderr.write(f"wrote {len(columns['row'])} rows of {', '.join(columns)} to {arguments.output}\n")

@@ -6,7 +6,7 @@ the KL divergence means the same for every input size.
 # ruff: noqa: F722
 
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from research.tree import ConfigError, nearest, spec
 LIKELIHOODS = ("bernoulli", "gaussian", "laplace", "huber", "categorical", "mse")
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """p(x | outputs) for elements x [B, D] and decoder outputs [B, D * channels].
 
@@ -43,13 +44,13 @@ class Likelihood(Protocol):
 
 @spec
 class Bernoulli:
-    """x in [0, 1], outputs are logits: log p = x l - softplus(l). A grey x gives the cross-entropy, not a likelihood."""
+    """x in [0, 1], outputs are logits: log p = x l - softplus(l). A grey x gives a cross-entropy, not a likelihood."""
 
     channels = 1
     nats = True
 
     def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        # softplus written out: its generic form (logaddexp) costs twice as much on CPU and guards against infinities only
+        # softplus written out: its generic form (logaddexp) costs twice as much on CPU, and guards against infinities
         return x * outputs - (jnp.maximum(outputs, 0) + jnp.log1p(jnp.exp(-jnp.abs(outputs))))
 
     def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
@@ -130,7 +131,7 @@ class Huber:
 
 @spec
 class Categorical:
-    """x in [0, 1] on `levels` equal steps, outputs are `levels` logits an element: log p = log softmax(l)[level of x]."""
+    """x in [0, 1] on `levels` equal steps, `levels` logits an element: log p = log softmax(l)[level of x]."""
 
     levels: int
 
@@ -231,8 +232,8 @@ class Observation:
         """Refuse data that the likelihood is not defined on."""
         if self.likelihood in ("bernoulli", "categorical") and not (low >= 0 and high <= 1):
             remedy = (
-                f"needs data in [0, 1], but the data lie in [{low:.4g}, {high:.4g}]; set data.scaling=minmax (and, outside "
-                "the training range, clip the file), or use gaussian, laplace, huber"
+                f"needs data in [0, 1], but the data lie in [{low:.4g}, {high:.4g}]; set data.scaling=minmax "
+                "(and, outside the training range, clip the file), or use gaussian, laplace, huber"
             )
             raise ConfigError("likelihood", self.likelihood, remedy)
 
@@ -266,9 +267,7 @@ class Observation:
         return self.levels if self.likelihood == "categorical" else 1
 
 
-def kl_to_standard_normal(
-    mean: Float[Array, "*B L"], log_variance: Float[Array, "*B L"]
-) -> Float[Array, "*B L"]:
+def kl_to_standard_normal(mean: Float[Array, "*B L"], log_variance: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
     """KL(N(mean, exp(log_variance)) || N(0, 1)) per latent dimension, in nats: (m^2 + v - log v - 1) / 2."""
     return 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - log_variance - 1.0)
 

@@ -3,10 +3,11 @@
 Nothing here knows of sweeps, folders or families of models. All randomness is a pure function of (seed, purpose, epoch,
 step): no key is carried and no iterator state exists.
 """
+# ruff: noqa: F722
 
 import dataclasses
 import functools
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ INIT, ORDER, LOSS, DRAW, EVALUATE, FIGURES = range(6)
 NEVER = -1  # of a step or an epoch
 
 
+@runtime_checkable
 class Model(Protocol):
     """What the engine asks of a model; satisfied by structure, there is no base class."""
 
@@ -148,7 +150,9 @@ def purpose_key(seed: Any, purpose: int) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), purpose)
 
 
-def initialize(model: Model, optimizer: Optimizer, member: Member, data: Data, budget: Budget, params: Any = None) -> State:
+def initialize(
+    model: Model, optimizer: Optimizer, member: Member, data: Data, budget: Budget, params: Any = None
+) -> State:
     """State before the first step, with fresh parameters unless some are given."""
     if params is None:
         train = member.split.prepare(data.train.take(member.split.train))
@@ -266,8 +270,8 @@ def chunk(
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
     """`epochs` epochs, then an evaluation on the validation rows; the training metrics are those of the last epoch.
 
-    A run that patience or the target loss has stopped keeps its state; one select a chunk, so that results do not depend
-    on how the epochs are cut into device calls.
+    A run that patience or the target loss has stopped keeps its state; one select a chunk, so that results do not
+    depend on how the epochs are cut into device calls.
     """
     trainer = budget.trainer
     shapes = jax.eval_shape(lambda: train_epoch(model, optimizer, state, member, data, budget)[1])

@@ -22,9 +22,10 @@ def _known() -> list[str]:
     """Optimizers that optax exports: functions of a learning rate that return a gradient transformation."""
     names = []
     for name, value in vars(optax).items():
-        if inspect.isfunction(value) and name not in NEEDS_MORE and not name.startswith(("scale_by_", "_", "inject")):
-            if "learning_rate" in inspect.signature(value).parameters and name != "scale_by_learning_rate":
-                names.append(name)
+        if not inspect.isfunction(value) or name in NEEDS_MORE or name.startswith(("scale_by_", "_", "inject")):
+            continue
+        if "learning_rate" in inspect.signature(value).parameters:
+            names.append(name)
     return sorted(names)
 
 
@@ -33,10 +34,10 @@ class Optimizer:
     """An optax optimizer by name, a learning-rate schedule and gradient clipping.
 
     Any number of the optax function is a key of its own beside `learning_rate` and sweeps as a leaf; its flags are
-    structure. rate(t) = learning_rate * warm-up(t) * schedule(t), with p in [0, 1] the share of the steps done after the
-    warm-up and f = final_factor: constant 1; cosine f + (1 - f)(1 + cos(pi p)) / 2; linear 1 - (1 - f) p; exponential
-    f^p; stages: `stages` stages of lengths 1, 3, 9, ..., the i-th at round(10^(1 - i / (stages - 1)), 1) / 10 (Burda et
-    al. 2016: rates 1e-3 to 1e-4 for learning_rate = 1e-3).
+    structure. rate(t) = learning_rate * warm-up(t) * schedule(t), with p in [0, 1] the share of the steps done after
+    the warm-up and f = final_factor: constant 1; cosine f + (1 - f)(1 + cos(pi p)) / 2; linear 1 - (1 - f) p;
+    exponential f^p; stages: `stages` stages of lengths 1, 3, 9, ..., the i-th (from 0) at
+    round(10^(1 - i / (stages - 1)), 1) / 10 (Burda et al. 2016: rates 1e-3 to 1e-4 for learning_rate = 1e-3).
 
     Attributes:
       name: optax function that needs gradients only.
@@ -64,9 +65,12 @@ class Optimizer:
         own = {key: value for key, value in config.items() if key in OWN_KEYS}
         name = config.get("name")
         if name in NEEDS_MORE:
-            raise ConfigError("name", name, f"not supported, {NEEDS_MORE[str(name)]}; use one that needs gradients only")
+            raise ConfigError(
+                "name", name, f"not supported, {NEEDS_MORE[str(name)]}; use one that needs gradients only"
+            )
         if name not in _known():
-            raise ConfigError("name", name, f"optax has no such optimizer{nearest(str(name), _known())}; known: {', '.join(_known())}")
+            remedy = f"optax has no such optimizer{nearest(str(name), _known())}; known: {', '.join(_known())}"
+            raise ConfigError("name", name, remedy)
         parameters = inspect.signature(getattr(optax, str(name))).parameters
         numbers: dict[str, float] = {}
         options: list[tuple[str, Any]] = []
@@ -74,7 +78,8 @@ class Optimizer:
             value = config[key]
             if key not in parameters:
                 known = [*OWN_KEYS, *parameters]
-                raise ConfigError(key, value, f"optax.{name} has no such number{nearest(key, known)}; known: {', '.join(known)}")
+                remedy = f"optax.{name} has no such number{nearest(key, known)}; known: {', '.join(known)}"
+                raise ConfigError(key, value, remedy)
             default = parameters[key].default
             if value is None:
                 continue
@@ -82,7 +87,9 @@ class Optimizer:
                 if not isinstance(value, bool):
                     raise ConfigError(key, value, "expected true or false")
                 options.append((key, value))
-            elif isinstance(default, int) and isinstance(value, int):
+            elif isinstance(default, int):
+                if not isinstance(value, int):
+                    raise ConfigError(key, value, "expected an integer")
                 options.append((key, value))
             elif isinstance(value, int | float):
                 numbers[key] = float(value)

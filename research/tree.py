@@ -34,7 +34,8 @@ class ConfigError(ValueError):
 
     def under(self, prefix: str) -> "ConfigError":
         """The same error with its key below `prefix`."""
-        return type(self)(f"{prefix}.{self.key}" if prefix and self.key else prefix or self.key, self.value, self.remedy)
+        key = f"{prefix}.{self.key}" if prefix and self.key else prefix or self.key
+        return type(self)(key, self.value, self.remedy)
 
 
 def _shown(value: Any) -> str:
@@ -158,8 +159,8 @@ def build(config: Any, expected: type | None = None, *, trusted: Sequence[str] =
 
     `_target_` names the class (see `resolve_target`); without one the class is `expected`. Values are coerced to the
     field types (integers to floats, lists to tuples), unknown keys are refused with the nearest name, then `validate()`
-    runs. A class may reorder its keys first with a static method `arrange(config) -> config`; its method `rearrange()` is
-    the way back.
+    runs. A class may reorder its keys first with a static method `arrange(config) -> config`; its method `rearrange()`
+    is the way back.
 
     Raises:
       ConfigError: naming the full key, the value and the remedy.
@@ -186,7 +187,8 @@ def _construct(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any
     fields = hints(cls)
     for name in config:
         if name not in fields:
-            raise ConfigError(str(name), config[name], f"unknown key{nearest(name, fields)}; known: {', '.join(fields)}")
+            remedy = f"unknown key{nearest(name, fields)}; known: {', '.join(fields)}"
+            raise ConfigError(str(name), config[name], remedy)
     values = {name: coerce(value, fields[name], name, trusted) for name, value in config.items()}
     missing = [
         field.name
@@ -222,7 +224,8 @@ def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
     if origin is Literal:
         choices = typing.get_args(plain_hint)
         if not any(type(value) is type(choice) and value == choice for choice in choices):  # True == 1, but is not 1
-            raise ConfigError(key, value, f"expected one of {', '.join(map(str, choices))}{nearest(value, map(str, choices))}")
+            remedy = f"expected one of {', '.join(map(str, choices))}{nearest(value, map(str, choices))}"
+            raise ConfigError(key, value, remedy)
         return value
     named = isinstance(value, Mapping) and "_target_" in value and origin is None
     if isinstance(value, Mapping) and (_buildable(plain_hint) or (named and plain_hint not in (float, int, bool, str))):
@@ -258,7 +261,8 @@ def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
             return tuple(coerce(item, member, f"{key}[{index}]", trusted) for index, item in enumerate(value))
         if len(members) != len(value):
             raise ConfigError(key, value, f"expected a list of {len(members)}")
-        return tuple(coerce(item, hint, f"{key}[{i}]", trusted) for i, (item, hint) in enumerate(zip(value, members, strict=True)))
+        pairs = enumerate(zip(value, members, strict=True))
+        return tuple(coerce(item, member, f"{key}[{index}]", trusted) for index, (item, member) in pairs)
     if origin in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise ConfigError(key, value, "expected a section of keys")
@@ -282,7 +286,10 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
         section = {"_target_": f"{cls.__module__}.{cls.__qualname__}"}
-        fields = value.rearrange() if hasattr(value, "rearrange") else {name: getattr(value, name) for name in hints(cls)}
+        if hasattr(value, "rearrange"):
+            fields = value.rearrange()
+        else:
+            fields = {name: getattr(value, name) for name in hints(cls)}
         return section | {name: plain(item) for name, item in fields.items()}
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
@@ -331,8 +338,11 @@ def group(items: Sequence[T], key: Callable[[T], Hashable]) -> list[list[T]]:
 def stack(trees: Sequence[T]) -> T:
     """Trees of one structure as one tree with a leading `jobs` axis (numpy arrays, float leaves as float32)."""
 
+    def array(value: Any) -> np.ndarray:
+        return np.asarray(value, np.float32 if isinstance(value, float | int) else None)
+
     def leaf(*values: Any) -> np.ndarray:
-        return np.stack([np.asarray(value, np.float32) if isinstance(value, float | int) else np.asarray(value) for value in values])
+        return np.stack([array(value) for value in values])
 
     return jax.tree.map(leaf, *trees)
 

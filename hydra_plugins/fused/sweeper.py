@@ -67,4 +67,6 @@ class FusedSweeper(Sweeper):
         folder = app.folder_of(self.config)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, Path(folder) / "multirun.yaml")
-        return self.launcher.launch(jobs, initial_job_idx=0)
+        returns = self.launcher.launch(jobs, initial_job_idx=0)
+        app.show_table(folder)
+        return returns

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.evaluation import baselines, codes, likelihood, pictures
 from research.evaluation.recipe import Evaluation
+from research.runs import batches
 
 __all__ = ["Baselines", "Evaluation", "Findings", "evaluate_run"]
 
@@ -98,6 +99,7 @@ def evaluate_run(
     key: jax.Array,
     shared: Baselines | None = None,
     data_key: Hashable = None,
+    redraws: Iterable[Examples] = (),
 ) -> Findings:
     """Evaluate one trained model; which metrics and pictures there are follows from what the model can do.
 
@@ -108,6 +110,7 @@ def evaluate_run(
       key: of all draws.
       shared: baselines kept from one run to the next.
       data_key: names the rows of `parts` (content hash and fold); None shares nothing.
+      redraws: further binarisations of the test rows.
     """
     train, test = parts["train"], parts["test"]
     findings = Findings()
@@ -118,7 +121,9 @@ def evaluate_run(
     test_codes = codes.encode(model, params, test) if needs_test else None
 
     if recipe.nll_samples is not None and hasattr(model, "log_weights"):
-        findings.add(likelihood.likelihood(model, params, test, jax.random.fold_in(key, 0), recipe.nll_samples))
+        rows = test if recipe.nll_examples is None else test.take(slice(recipe.nll_examples))
+        findings.add(likelihood.likelihood(model, params, rows, jax.random.fold_in(key, 0), recipe.nll_samples))
+    findings.add(_mean_of_draws(model, params, redraws, jax.random.fold_in(key, 2)))
     if test_codes is not None:
         _read_codes(findings, model, params, train, test, test_codes, recipe, classes)
         if recipe.baselines:
@@ -134,6 +139,17 @@ def evaluate_run(
             tiles = pictures.pixels(test.x, float(np.min(test.x)), float(np.max(test.x)))
             findings.sprite = _sprite(tiles[..., 0] if np.ndim(test.x) == 3 else tiles)
     return findings
+
+
+def _mean_of_draws(model: Any, params: Any, draws: Iterable[Examples], key: jax.Array) -> dict[str, float]:
+    """`redrawn/...`: mean of the model's metrics over several binarisations of the test rows."""
+    found: dict[str, list[float]] = {}
+    for number, examples in enumerate(draws):
+        own = jax.random.fold_in(key, number)
+        evaluate = lambda batch, rows, own=own: batches.evaluate(model, params, batch, batches.row_keys(own, rows))
+        for name, values in batches.over(evaluate, examples, codes.BATCH).items():
+            found.setdefault(name, []).append(float(np.mean(values, dtype=np.float64)))
+    return {f"redrawn/{name}": float(np.mean(values)) for name, values in found.items()}
 
 
 def _read_codes(

@@ -9,6 +9,9 @@ class Evaluation:
 
     Attributes:
       nll_samples: k, importance samples of the likelihood of every test example; null computes none.
+      nll_examples: how many test rows, the first ones, that likelihood is of; null: all.
+      binarizations: of dynamically binarised data, number of further draws of the test rows that `redrawn/...` metrics are
+        the mean of; null: none.
       probes: accuracy of k-nearest neighbours and of a logistic regression on the codes.
       neighbors: of the k-nearest neighbours.
       probe_iterations: most iterations of the logistic regression.
@@ -20,6 +23,8 @@ class Evaluation:
     """
 
     nll_samples: int | None
+    nll_examples: int | None
+    binarizations: int | None
     probes: bool
     neighbors: int
     probe_iterations: int
@@ -30,7 +35,7 @@ class Evaluation:
     projector: bool
 
     def validate(self) -> None:
-        for name in ("nll_samples", "neighbors", "probe_iterations"):
+        for name in ("nll_samples", "nll_examples", "binarizations", "neighbors", "probe_iterations"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, value, "must be at least 1")

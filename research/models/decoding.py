@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any, Self
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+from jaxtyping import Array, Float, Int, Key, Shaped
 
 from research.data.examples import Examples, Facts
 from research.distributions import mean_squared_error, total

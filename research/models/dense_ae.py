@@ -25,8 +25,8 @@ class DenseAE(Decoding, DenseNetworks, Observation):
       gaussian_noise: standard deviation of noise added to the input (Vincent et al. 2010), in units of the scaled data.
       masking_noise: share of the input elements set to zero (Vincent et al. 2010).
       activity_l1: weight of sum |z| (sparse autoencoder).
-      contractive: weight of the squared Frobenius norm of dz/dx (Rifai et al. 2011), summed over its elements. In closed
-        form for an encoder without hidden layers; otherwise Hutchinson's estimate |J v|^2, v ~ N(0, 1).
+      contractive: weight of the squared Frobenius norm of dz/dx (Rifai et al. 2011), summed over its elements. In
+        closed form for an encoder without hidden layers; otherwise Hutchinson's estimate |J v|^2, v ~ N(0, 1).
       contractive_probes: number of v's in that estimate.
     """
 
@@ -45,7 +45,9 @@ class DenseAE(Decoding, DenseNetworks, Observation):
             if value is not None and value < 0:
                 raise ConfigError(name, value, "must not be negative (null leaves it out)")
         if self.masking_noise is not None and self.masking_noise >= 1:
-            raise ConfigError("masking_noise", self.masking_noise, "must be below 1: it is the share of elements set to zero")
+            raise ConfigError(
+                "masking_noise", self.masking_noise, "must be below 1: it is the share of elements set to zero"
+            )
         if self.contractive_probes < 1:
             raise ConfigError("contractive_probes", self.contractive_probes, "must be at least 1")
 
@@ -96,7 +98,7 @@ class DenseAE(Decoding, DenseNetworks, Observation):
 
         def squared(probe_key: Key[Array, ""]) -> Float[Array, " B"]:
             direction = jax.random.normal(probe_key, batch.x.shape)
-            encode = lambda x: self.encode(params, dataclasses.replace(batch, x=x))  # noqa: E731
+            encode = lambda x: self.encode(params, dataclasses.replace(batch, x=x))
             return jnp.square(jax.jvp(encode, (batch.x,), (direction,))[1]).sum(-1)
 
         return jax.vmap(squared)(jax.random.split(key, self.contractive_probes)).mean(0)

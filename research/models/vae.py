@@ -51,7 +51,9 @@ class Variational(Decoding):
     def validate(self: Any) -> None:
         super().validate()
         if self.likelihood == "mse":
-            remedy = "a VAE needs a likelihood, or beta would depend on the data's size; use gaussian (scale: model.scale)"
+            remedy = (
+                "a VAE needs a likelihood, or beta would depend on the size of the data; use gaussian with model.scale"
+            )
             raise ConfigError("likelihood", "mse", remedy)
         for name in ("beta", "warmup_epochs", "free_bits", "capacity", "gamma", "capacity_epochs"):
             value = getattr(self, name)
@@ -62,11 +64,15 @@ class Variational(Decoding):
         if self.cycles < 1:
             raise ConfigError("cycles", self.cycles, "must be at least 1")
         if self.warmup in ("linear", "logistic") and self.warmup_epochs == 0:
-            raise ConfigError("warmup_epochs", 0, f"a {self.warmup} warm-up needs a length above 0 (or model.warmup=none)")
+            raise ConfigError(
+                "warmup_epochs", 0, f"a {self.warmup} warm-up needs a length above 0 (or model.warmup=none)"
+            )
         if self.free_bits is not None and self.capacity is not None:
             raise ConfigError("capacity", self.capacity, "free bits and a capacity exclude each other; set one to null")
         if self.bound == "iwae" and (self.free_bits is not None or self.capacity is not None):
-            raise ConfigError("bound", "iwae", "the importance-weighted bound has no separate KL: no free bits, no capacity")
+            raise ConfigError(
+                "bound", "iwae", "the importance-weighted bound has no separate KL: no free bits, no capacity"
+            )
         clip = self.log_variance_range
         if clip is not None and not clip[0] < clip[1]:
             raise ConfigError("log_variance_range", list(clip), "expected [low, high] with low < high")
@@ -128,7 +134,7 @@ class Variational(Decoding):
         return parts["reconstruction_nats"] + self._regularizer(kl, clock), parts
 
     def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
-        """Per example, at the end of every ramp, in nats: loss, ELBO and its parts; reconstruction_mse at the mean code."""
+        """Per example, at the end of every ramp, in nats: loss, ELBO, its parts; reconstruction_mse at the mean."""
         mean, log_variance = self.posterior(params, batch)
         noise = _noise(keys, self.samples, mean.shape[-1])
         log_likelihood, z = self._log_likelihood(params, batch, mean, log_variance, noise)
@@ -138,7 +144,9 @@ class Variational(Decoding):
             "reconstruction_nats": reconstruction,
             "kl_nats": kl.sum(-1),
             "elbo_nats": -reconstruction - kl.sum(-1),
-            "reconstruction_mse": self.reconstruction_mse(params, self.decoder_outputs(params, mean, batch.label), batch),
+            "reconstruction_mse": self.reconstruction_mse(
+                params, self.decoder_outputs(params, mean, batch.label), batch
+            ),
         }
         if self.bound == "iwae":
             bound = _log_mean_exp(log_likelihood + self.beta * _prior_minus_posterior(z, mean, log_variance))
@@ -169,7 +177,7 @@ class Variational(Decoding):
     ) -> tuple[Float[Array, "k B"], Float[Array, "k B L"]]:
         """log p(x | z) [k, B] and z [k, B, L] for noise [k, B, L]."""
         z = mean[None] + jnp.exp(0.5 * log_variance)[None] * noise
-        one = lambda code: self.log_likelihood(params, self.decoder_outputs(params, code, batch.label), batch)  # noqa: E731
+        one = lambda code: self.log_likelihood(params, self.decoder_outputs(params, code, batch.label), batch)
         # one sample without a mapped axis: the same numbers, and a plain matrix product
         return (one(z[0])[None] if z.shape[0] == 1 else jax.vmap(one)(z)), z
 

@@ -98,7 +98,9 @@ class DenseNetworks:
 
     def check_labels(self, classes: int) -> None:
         if self.conditional and not classes:
-            raise ConfigError("conditional", True, "the data have no labels to condition on; set model.conditional=false")
+            raise ConfigError(
+                "conditional", True, "the data have no labels to condition on; set model.conditional=false"
+            )
 
     @property
     def features(self) -> int:
@@ -111,9 +113,7 @@ class DenseNetworks:
     def _stack(self, hidden_dims: tuple[int, ...], outputs: int) -> DenseStack:
         return DenseStack(hidden_dims, outputs, self.activation, self.gated, self.layer_norm, self.kernel_init)
 
-    def _with_label(
-        self, inputs: Float[Array, "*B D"], label: Int[Array, "*B"] | None
-    ) -> Float[Array, "*B inputs"]:
+    def _with_label(self, inputs: Float[Array, "*B D"], label: Int[Array, "*B"] | None) -> Float[Array, "*B inputs"]:
         if not self.conditional:
             return inputs
         if label is None:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import numpy as np
 
 from research import engine
-from research.data.examples import Dataset, Examples
+from research.data.examples import Dataset, Examples, Split
 from research.data.loading import binarized
 from research.evaluation import Baselines, Findings, evaluate_run
 from research.runs import events
@@ -17,7 +17,7 @@ from research.sweep.job import Bound
 from research.sweep.loop import Trained
 
 baselines = Baselines()  # of every data set and fold of this process
-_parts: dict[Any, dict[str, Examples]] = {}
+_parts: dict[Any, dict[Any, Examples]] = {}
 
 
 def finish(
@@ -44,6 +44,7 @@ def finish(
             key=engine.purpose_key(job.seed, engine.FIGURES),
             shared=baselines,
             data_key=(dataset.sha256, dataset.split_seed, repr(job.data)),
+            redraws=redraws(dataset, job.data.fold, job.evaluation.binarizations),
         )
     reference = {f"reference/{name}": value for name, value in dataset.reference.items()}
     metrics = {**trained.metrics, **findings.metrics, **(reference if trained.metrics else {})}
@@ -58,6 +59,7 @@ def finish(
         file.images(pictures, step)
     if findings.codes is not None:
         events.projector(run.path, findings.codes, findings.labels, findings.sprite)
+    file.layout([name for name in run.read_metrics()[-1] if "/" in name] if run.metrics.exists() else [])
     if hparams is not None:
         file.hparams(hparams, started=now - (trained.seconds_wall_group or 0.0))
         file.finish(trained.status != "diverged")
@@ -76,22 +78,26 @@ def finish(
     return result
 
 
-def parts(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
+def parts(dataset: Dataset, fold: int | None) -> dict[Literal["train", "test"], Examples]:
     """Training and test rows of a fold as models see them: scaled, and binarised as scores see them."""
     key = (dataset.sha256, dataset.split_seed, fold, len(dataset.splits))
     if key not in _parts:
         _parts.clear()  # one data set at a time: these are whole copies
-        split = dataset.split(fold)
         dynamic = dataset.binarize == "dynamic"
         rows = binarized(dataset) if dynamic else dataset.examples
-
-        def part(name: Any) -> Examples:
-            chosen = rows.take(split.rows(name))
-            x = chosen.x.astype(np.float32)
-            if not dynamic:
-                x = (x - np.asarray(split.shift)) * np.asarray(split.scale)
-            return dataclasses.replace(chosen, x=x)
-
-        _parts[key] = {name: part(name) for name in ("train", "test")}
+        split = dataset.split(fold)
+        _parts[key] = {name: _scaled(rows.take(split.rows(name)), None if dynamic else split) for name in ("train", "test")}
     return _parts[key]
+
+
+def redraws(dataset: Dataset, fold: int | None, number: int | None) -> Iterator[Examples]:
+    """Further binarisations of the test rows."""
+    if dataset.binarize == "dynamic":
+        for repetition in range(number or 0):
+            yield _scaled(binarized(dataset, repetition + 1).take(dataset.split(fold).rows("test")), None)
+
+
+def _scaled(rows: Examples, split: Split | None) -> Examples:
+    x = rows.x.astype(np.float32)
+    return dataclasses.replace(rows, x=x if split is None else (x - np.asarray(split.shift)) * np.asarray(split.scale))
 

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from research.runs.folder import RunFolder, writable, write_atomically
+from research.runs.summary import summary
 from research.sweep.display import Display
 from research.sweep.finish import finish
 from research.sweep.job import HASH_DIGITS, Bound, Job, bind
@@ -107,7 +108,8 @@ def runs_in(folder: Path) -> dict[str, Path]:
     """First hash digits -> folder of the runs in a sweep folder."""
     if not folder.is_dir():
         return {}
-    return {path.name.rpartition("-")[2]: path for path in folder.iterdir() if path.is_dir() and "-" in path.name}
+    runs = (path.parent for path in folder.glob("*/config.json"))
+    return {path.name.rpartition("-")[2]: path for path in runs}
 
 
 # --------------------------------------------------------------------------------------------------- the sweep's file
@@ -282,7 +284,21 @@ def run(
                 display.error(error)
                 if options.fail_fast:
                     break
+    if prepared.todo:
+        summary(folder, configurations(folder))
     return [outcomes[job.hash] for job in jobs if job.hash in outcomes]
+
+
+def configurations(folder: Path) -> dict[str, list[Path]]:
+    """Runs of a sweep folder that differ in nothing but their seed: short name -> run folders."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(runs_in(folder).values()):
+        run = RunFolder(path)
+        if (run.read_result() or {}).get("status") in ("completed", "stopped"):
+            tree = {key: value for key, value in run.read_config()["config"].items() if key != "seed"}
+            words = [word for word in path.name.rpartition("-")[0].split("-") if not word.startswith("seed=")]
+            found.setdefault(f"{'-'.join(words)}-{config_hash(tree)[:HASH_DIGITS]}", []).append(path)
+    return found
 
 
 def evaluate_again(bound: Bound, path: Path, result: Mapping[str, Any]) -> Outcome:

@@ -1,0 +1,14 @@
+"""Experiment sweeps over autoencoders and recurrent networks: one sweep, a few compiled programs."""
+
+from typing import Any
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    """`research.load`, imported when it is asked for: it needs JAX, which takes half a second."""
+    if name == "load":
+        from research.runs.load import load
+
+        return load
+    raise AttributeError(f"module 'research' has no attribute {name!r}")

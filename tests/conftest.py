@@ -1,0 +1,136 @@
+"""Strict settings for the whole suite, one compile cache, and small things to test on."""
+
+import os
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+from beartype import beartype
+from jaxtyping import install_import_hook
+from omegaconf import OmegaConf
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def check_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Check the annotations of a function, but not of a spec's fields: a traced or stacked leaf stands for a float."""
+    return function if function.__name__ == "__init__" else beartype(function)
+
+
+# the import hook takes the checker by an importable name, and test folders are no packages
+sys.modules["array_checks"] = types.ModuleType("array_checks")
+sys.modules["array_checks"].check_arrays = check_arrays  # type: ignore[attr-defined]
+CHECKED = ["research.distributions", "research.networks", "research.models", "research.engine", "research.optimizer"]
+install_import_hook(CHECKED, "array_checks.check_arrays")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Settings that catch what is easily overlooked: they hold for every test of the suite."""
+    config.addinivalue_line("filterwarnings", "error")
+    hypothesis.settings.register_profile("suite", max_examples=20, deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("suite")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_legacy_prng_key", "error")
+    use_compile_cache()
+
+
+def use_compile_cache() -> None:
+    """Share compiled programs between tests, runs of the suite and the commands that tests start."""
+    from research.sweep import program
+
+    program.use_compile_cache()
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.jax_compilation_cache_dir
+    settings = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.02,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        os.environ.setdefault(name.upper(), str(value))
+
+
+def shipped(group: str, name: str) -> dict[str, Any]:
+    """The plain config `conf/<group>/<name>.yaml`."""
+    config: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"), resolve=True)
+    return config
+
+
+def builder(group: str, default: str | None = None) -> Callable[..., Any]:
+    """A function that builds a shipped config with some keys replaced."""
+    from research.tree import build
+
+    def make(name: str | None = default, **overrides: Any) -> Any:
+        return build(shipped(group, str(name)) | overrides, key=group)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def build_model() -> Callable[..., Any]:
+    """`build_model("vae", latent_dim=2)`: a shipped model, not yet bound to data."""
+    return builder("model")
+
+
+@pytest.fixture(scope="session")
+def build_optimizer() -> Callable[..., Any]:
+    """`build_optimizer("adam", learning_rate=0.1)`."""
+    return builder("optimizer")
+
+
+@pytest.fixture(scope="session")
+def build_trainer() -> Callable[..., Any]:
+    """`build_trainer(epochs=3)`."""
+    return builder("trainer", "default")
+
+
+@pytest.fixture(scope="session")
+def make_dataset() -> Callable[..., Any]:
+    """A data set of a few labelled rows; `x` gives them, or they are drawn in [0, 1] (0 or 1 if `binary`)."""
+    from research.data import Examples, Source, Splitting
+    from research.data.loading import assemble
+    from research.tree import recipe
+
+    @recipe
+    class Rows(Splitting):
+        test_fraction: float
+        binarize: str
+
+    def make(
+        x: np.ndarray | None = None,
+        *,
+        rows: int = 24,
+        shape: tuple[int, ...] = (5,),
+        classes: int = 3,
+        folds: int | None = None,
+        binary: bool = False,
+        binarize: str = "none",
+        scaling: str = "none",
+    ) -> Any:
+        if x is None:
+            x = np.random.default_rng(0).random((rows, *shape), np.float32)
+            x = (x < 0.4).astype(np.float32) if binary else x
+        label = np.arange(len(x), dtype=np.int32) % classes if classes else None
+        recipe = Rows(
+            root=None,
+            split_seed=0,
+            validation_fraction=0.25,
+            test_fraction=0.2,
+            folds=folds,
+            fold=None if folds is None else 0,
+            scaling=scaling,  # type: ignore[arg-type]
+            train_size=None,
+            validation_size=None,
+            test_size=None,
+            binarize=binarize,
+        )
+        kind = "image" if x.ndim > 2 else "vector"
+        return assemble(recipe, Source("rows", kind, Examples(x.copy(), label=label)))
+
+    return make

@@ -1,0 +1,310 @@
+"""The builder, the way back, grouping and stacking, and what a config may name."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from research.tree import (
+    ConfigError,
+    build,
+    coerce,
+    config_hash,
+    flatten,
+    group,
+    hints,
+    nearest,
+    plain,
+    recipe,
+    resolve_target,
+    spec,
+    stack,
+    structure,
+    unstack,
+)
+
+CONF = Path(__file__).parents[1] / "conf"
+SHIPPED = sorted([*CONF.glob("model/*.yaml"), *CONF.glob("optimizer/*.yaml"), *CONF.glob("trainer/*.yaml")])
+
+
+@spec
+class Inner:
+    weight: float
+    kind: Literal["a", "b"] = "a"
+
+
+@spec
+class Outer:
+    rate: float
+    decay: float | None
+    sizes: tuple[int, ...]
+    inner: Inner
+    extra: dict[str, float]
+    limits: tuple[float, float] | None = None
+    count: Literal[1, 2] = 1
+    title: str | None = None
+    flag: bool = False
+
+    def validate(self) -> None:
+        if self.rate < 0:
+            raise ConfigError("rate", self.rate, "must not be negative")
+
+
+@recipe
+class Budget:
+    epochs: int
+
+
+PLAIN: dict[str, Any] = {"rate": 1, "decay": None, "sizes": [3, 2], "inner": {"weight": 2}, "extra": {"a": 3}}
+
+
+def outer(**changes: Any) -> Any:
+    return build(PLAIN | changes, Outer)
+
+
+def shipped(path: Path) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+
+
+# ------------------------------------------------------------------------------------------------------- the builder
+
+
+def test_values_get_the_types_of_their_fields():
+    made = outer(limits=[1, 2])
+    assert made == Outer(
+        rate=1.0, decay=None, sizes=(3, 2), inner=Inner(weight=2.0), extra={"a": 3.0}, limits=(1.0, 2.0)
+    )
+    floats = [made.rate, made.inner.weight, made.extra["a"], *made.limits]
+    assert [type(value) for value in floats] == [float] * 5
+    assert type(made.sizes) is tuple
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        ({"ratee": 1}, "model.ratee", "did you mean 'rate'"),
+        ({"inner": {"wieght": 1}}, "model.inner.wieght", "did you mean 'weight'"),
+        ({"inner": {"weight": 1, "kind": "c"}}, "model.inner.kind", "expected one of a, b"),
+        ({"inner": {}}, "model.inner.weight", "must be set"),
+        ({"inner": 3}, "model.inner", "section of keys"),
+        ({"inner": {"_target_": "research.engine.Trainer"}}, "model.inner._target_", "Inner"),
+        ({"rate": {"_target_": "research.distributions.Bernoulli"}}, "model.rate", "expected a number"),
+        ({"rate": None}, "model.rate", "null is not allowed"),
+        ({"rate": "1"}, "model.rate", "expected a number"),
+        ({"rate": True}, "model.rate", "expected a number"),
+        ({"rate": float("nan")}, "model.rate", "NaN"),
+        ({"rate": 10**400}, "model.rate", "too large"),
+        ({"rate": -1}, "model.rate", "must not be negative"),
+        ({"sizes": 3}, "model.sizes", "expected a list, for example model.sizes=[3]"),
+        ({"sizes": [1, 2.5]}, "model.sizes[1]", "expected an integer"),
+        ({"sizes": [True]}, "model.sizes[0]", "expected an integer"),
+        ({"limits": [1]}, "model.limits", "a list of 2"),
+        ({"limits": [1, "x"]}, "model.limits[1]", "expected a number"),
+        ({"extra": {"a": "x"}}, "model.extra.a", "expected a number"),
+        ({"extra": 1}, "model.extra", "section of keys"),
+        ({"count": 3}, "model.count", "expected one of 1, 2"),
+        ({"count": True}, "model.count", "expected one of 1, 2"),
+        ({"title": 3}, "model.title", "in quotes"),
+        ({"flag": 1}, "model.flag", "true or false"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_full_key(changes: dict[str, Any], key: str, words: str):
+    with pytest.raises(ConfigError) as error:
+        build(PLAIN | changes, Outer, key="model")
+    assert error.value.key == key
+    message = str(error.value).replace("sizes=[3]", "model.sizes=[3]") if "example" in words else str(error.value)
+    assert words in message
+
+
+def test_null_is_kept_where_it_is_allowed():
+    made = outer(decay=None, title=None, limits=None)
+    assert (made.decay, made.title, made.limits) == (None, None, None)
+
+
+def test_a_missing_key_and_a_missing_class_are_refused():
+    with pytest.raises(ConfigError, match="this key must be set") as error:
+        build({key: value for key, value in PLAIN.items() if key != "decay"}, Outer)
+    assert error.value.key == "decay"
+    with pytest.raises(ConfigError, match="must name its class"):
+        build({})
+    with pytest.raises(ConfigError, match="section of keys"):
+        build([1], Outer)
+
+
+@pytest.mark.parametrize("value", [1, 2])
+def test_integer_choices_are_accepted(value: int):
+    assert coerce(value, Literal[1, 2], "count") == value
+
+
+@hypothesis.given(st.floats(allow_nan=False) | st.integers(-(2**53), 2**53), st.lists(st.integers(1, 99), max_size=4))
+def test_plain_and_build_are_inverse(number: float, sizes: list[int]):
+    made = outer(rate=abs(number), decay=number, sizes=sizes)
+    back = build({key: value for key, value in plain(made).items() if key != "_target_"} | {"inner": PLAIN["inner"]}, Outer)
+    assert back == made
+    assert json.loads(json.dumps(plain(made))) == plain(made)
+
+
+def test_nearest_names():
+    assert nearest("learning_rat", ["learning_rate", "beta"]) == " (did you mean 'learning_rate'?)"
+    assert nearest("xyz", ["learning_rate", "beta"]) == ""
+
+
+def test_flatten():
+    assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}
+
+
+# --------------------------------------------------------------------------------------------------- shipped configs
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_shipped_configs(path: Path):
+    config = shipped(path)
+    first, second = build(config), build(shipped(path))
+    assert first == second
+    assert build(json.loads(json.dumps(plain(first)))) == first
+    assert structure(first) == structure(second)
+    assert hash(structure(first)) == hash(structure(second))
+    assert config_hash(plain(first)) == config_hash(plain(second))
+    # no key has a default of its own: what is not in the file is missing
+    known = [key for key in hints(type(first)) if key in config]
+    for key in known:
+        with pytest.raises(ConfigError):
+            build({name: value for name, value in config.items() if name != key})
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_leaves_are_exactly_the_float_fields(path: Path):
+    made = build(shipped(path))
+    values = [getattr(made, name) for name in hints(type(made))]
+    numbers = [value for value in values if type(value) is float]
+    numbers += [number for value in values if isinstance(value, dict) for number in value.values()]
+    leaves = jax.tree.leaves(made) if type(made).__tree__ == "spec" else []
+    assert sorted(leaves) == (sorted(numbers) if type(made).__tree__ == "spec" else [])
+    for name, hint in hints(type(made)).items():
+        if hint is float and leaves:
+            moved = dataclasses.replace(made, **{name: getattr(made, name) + 0.25})
+            assert structure(moved) == structure(made), name
+        elif hint == float | None and leaves:
+            absent, present = (dataclasses.replace(made, **{name: value}) for value in (None, 0.5))
+            assert structure(absent) != structure(present), name
+            assert len(jax.tree.leaves(present)) == len(jax.tree.leaves(absent)) + 1
+
+
+# --------------------------------------------------------------------------------------------- structure and stacking
+
+
+def test_structure_is_everything_but_the_numbers():
+    assert structure(outer(rate=1, inner={"weight": 2})) == structure(outer(rate=5, inner={"weight": 7}))
+    for change in ({"sizes": [3]}, {"decay": 1.0}, {"inner": {"weight": 2, "kind": "b"}}, {"extra": {"b": 3}}, {"flag": True}):
+        assert structure(outer(**change)) != structure(outer()), change
+
+
+def test_stack_and_unstack():
+    trees = [outer(rate=rate, decay=0.5) for rate in (1, 2, 3)]
+    stacked = stack(trees)
+    assert stacked.rate.dtype == np.float32
+    np.testing.assert_array_equal(stacked.rate, [1, 2, 3])
+    assert stacked.sizes == (3, 2)
+    assert unstack(stacked, 1) == trees[1]
+    with pytest.raises(ValueError, match=r"[Mm]ismatch|differ|Expected"):
+        stack([outer(), outer(sizes=[1])])
+
+
+def test_stack_keeps_array_types():
+    stacked = stack([{"seed": np.uint32(3), "rows": np.arange(2, dtype=np.int32)}] * 2)
+    assert stacked["seed"].dtype == np.uint32
+    assert stacked["rows"].shape == (2, 2)
+
+
+@hypothesis.given(st.lists(st.tuples(st.integers(0, 3), st.integers())))
+def test_groups_keep_the_order_of_first_appearance(items: list[tuple[int, int]]):
+    groups = group(items, key=lambda item: item[0])
+    assert [members[0][0] for members in groups] == list(dict.fromkeys(key for key, _ in items))
+    for members in groups:
+        assert members == [item for item in items if item[0] == members[0][0]]
+
+
+def test_config_hash():
+    # a fixed value: run folders of earlier versions must be found again
+    assert config_hash({"b": [1, 2.0, None], "a": "x"}) == config_hash({"a": "x", "b": [1, 2.0, None]})
+    assert config_hash({"a": 1.5}) == "9a3d4d2f2f2e6e2b3e4f2b4a5d8f4bf9"
+    assert config_hash({"a": 1.0}) != config_hash({"a": 2.0})
+
+
+# --------------------------------------------------------------------------------------------------- what may be named
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "eval",
+        "",
+        None,
+        "researches.models.vae.VAE",
+        "research",
+        "research.tree.Mapping",
+        "research.tree.importlib",
+        "research.tree.jax.Array",
+        "research.tree.importlib.import_module",
+        "research.networks.dense.nn.Dense",
+        "research.networks.dense.getattr",
+        "research.tree.build",
+        "research.tree.ConfigError",
+        "research..tree.ConfigError",
+        "research.nothing.Thing",
+        "flax.linen.Dense",
+    ],
+)
+def test_only_own_specs_and_modules_may_be_named(target: Any):
+    with pytest.raises(ConfigError):
+        resolve_target(target)
+
+
+def test_a_foreign_class_in_an_own_module_is_refused(monkeypatch: pytest.MonkeyPatch):
+    import flax.linen
+
+    import research.networks.dense
+
+    monkeypatch.setattr(research.networks.dense, "Smuggled", flax.linen.Dense, raising=False)
+    with pytest.raises(ConfigError, match="must be a @spec"):
+        resolve_target("research.networks.dense.Smuggled")
+    foreign = spec(type("Foreign", (), {"__module__": "foreign"}))
+    monkeypatch.setattr(research.networks.dense, "Smuggled", foreign)
+    with pytest.raises(ConfigError, match="must be a @spec"):
+        resolve_target("research.networks.dense.Smuggled")
+
+
+def test_own_classes_may_be_named():
+    from research.models.vae import VAE
+    from research.networks.dense import DenseStack
+
+    assert resolve_target("research.models.vae.VAE") is VAE
+    assert resolve_target("research.networks.dense.DenseStack") is DenseStack
+    with pytest.raises(ConfigError, match="did you mean 'VAE'"):
+        resolve_target("research.models.vae.VAEE")
+
+
+def test_an_untrusted_package_is_not_even_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    package = tmp_path / "stranger"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from research.tree import spec\n@spec\nclass Thing:\n    size: int\n    rate: float\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = {"_target_": "stranger.Thing", "size": 1, "rate": 2}
+    with pytest.raises(ConfigError, match="trusted_packages"):
+        build(config)
+    assert "stranger" not in sys.modules
+    made = build(config, trusted=["stranger"])
+    assert (made.size, made.rate) == (1, 2.0)
+    del sys.modules["stranger"]
