@@ -1,5 +1,6 @@
 """A recipe of numbers that becomes an optax optimizer inside the trace."""
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -22,7 +23,8 @@ def _known() -> list[str]:
     """Optimizers that optax exports: functions of a learning rate that return a gradient transformation."""
     names = []
     for name, value in vars(optax).items():
-        if not inspect.isfunction(value) or name in NEEDS_MORE or name.startswith(("scale_by_", "_", "inject")):
+        callable_here = inspect.isfunction(value) or isinstance(value, functools.partial)  # nadam is a partial of adam
+        if not callable_here or name in NEEDS_MORE or name.startswith(("scale_by_", "_", "inject")):
             continue
         if "learning_rate" in inspect.signature(value).parameters:
             names.append(name)

@@ -138,7 +138,7 @@ class EventFile:
         """Lay out the Custom Scalars page.
 
         One chart for every name that `train/`, `validation/` or `test/` share, its curves over each other, and one
-        with a band for every tag in `margins` (drawn from the tags `spread/<tag>/low` and `spread/<tag>/high`).
+        with a band for every tag in `margins` (drawn from the tags `within_one_sd/<tag>/low` and `within_one_sd/<tag>/high`).
         """
         shared: dict[str, list[str]] = {}
         for tag in sorted(tags):
@@ -155,7 +155,7 @@ class EventFile:
             Chart(
                 title=tag,
                 margin=MarginChartContent(
-                    series=[series(value=tag, lower=f"spread/{tag}/low", upper=f"spread/{tag}/high")]
+                    series=[series(value=tag, lower=f"within_one_sd/{tag}/low", upper=f"within_one_sd/{tag}/high")]
                 ),
             )
             for tag in margins

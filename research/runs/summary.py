@@ -20,7 +20,7 @@ def spread(members: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, f
       members: rows of metrics of each member, every row with its `step`.
 
     Returns:
-      One row per step: `step`, and for each metric its mean and `spread/<metric>/low`, `/high` = mean -+ deviation.
+      One row per step: `step`, and for each metric its mean and `within_one_sd/<metric>/low`, `/high` = mean -+ deviation.
     """
     values: dict[int, dict[str, list[float]]] = {}
     for rows in members:
@@ -35,7 +35,7 @@ def spread(members: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, f
         for tag, found in values[step].items():
             if len(found) > 1:
                 mean, deviation = float(np.mean(found)), float(np.std(found, ddof=1))
-                means |= {tag: mean, f"spread/{tag}/low": mean - deviation, f"spread/{tag}/high": mean + deviation}
+                means |= {tag: mean, f"within_one_sd/{tag}/low": mean - deviation, f"within_one_sd/{tag}/high": mean + deviation}
         if means:
             result.append({"step": step} | means)
     return result
@@ -66,7 +66,7 @@ def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]]) -> l
         events = EventFile(place)
         steps = [(int(row["step"]), when, {tag: value for tag, value in row.items() if tag != "step"}) for row in rows]
         events.append(steps)
-        tags = {tag for _, _, values in steps for tag in values if not tag.startswith("spread/")}
+        tags = {tag for _, _, values in steps for tag in values if not tag.startswith("within_one_sd/")}
         events.layout((), margins=sorted(tags))
         written.append(place)
     return written

@@ -147,9 +147,9 @@ def test_mean_and_spread_over_seeds(tmp_path):
         (place,) = summary(tmp_path, {"model.beta=1/2": members, "alone": members[:1]})
     assert place == tmp_path / "summary" / "model.beta=1_2"
     assert scalars(place, "train/loss") == [(1, 6.0), (2, 3.0)]
-    assert scalars(place, "spread/train/loss/low") == [(1, pytest.approx(6 - 8**0.5)), (2, 1.0)]
-    assert scalars(place, "spread/train/loss/high")[1] == (2, 5.0)
-    assert layout_of(place).category[0].chart[0].margin.series[0].upper == "spread/train/loss/high"
+    assert scalars(place, "within_one_sd/train/loss/low") == [(1, pytest.approx(6 - 8**0.5)), (2, 1.0)]
+    assert scalars(place, "within_one_sd/train/loss/high")[1] == (2, 5.0)
+    assert layout_of(place).category[0].chart[0].margin.series[0].upper == "within_one_sd/train/loss/high"
 
 
 def test_spread_needs_two_members():

@@ -1,0 +1,220 @@
+"""Which jobs become one program, and how wide it is."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from research.sweep.plan import CANONICAL_WIDTHS, describe, difference, plan, widths
+
+Bounds = Callable[..., list[Any]]
+MakeOptions = Callable[..., Any]
+
+
+# ------------------------------------------------------------------------------------------------------------ grouping
+
+
+def test_numbers_share_a_program_and_sizes_do_not(make_bounds: Bounds, make_options: MakeOptions) -> None:
+    bounds = make_bounds("model.latent_dim=2,8", "model.beta=1,4", "optimizer.learning_rate=0.1,0.2", "seed=0,1,2")
+    groups = plan(bounds, make_options())
+    assert describe(groups) == "24 jobs, 2 programs"
+    assert [{bound.job.model.latent_dim for bound in group.bounds} for group in groups] == [{2}, {8}]
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        "model.beta=0,0.5,4",
+        "model.scale=0.5,1",
+        "model.gamma=1,2",
+        "optimizer.learning_rate=0.1,0.001",
+        "optimizer.b1=0.8,0.9",
+        "optimizer.final_factor=0,0.5",
+        "seed=0,1,4294967295",
+        "evaluation=none,standard",
+    ],
+)
+def test_what_is_no_structure_never_splits_a_group(sweep: str, make_bounds: Bounds, make_options: MakeOptions) -> None:
+    (group,) = plan(make_bounds(sweep), make_options())
+    assert group.reason == ""
+
+
+def test_folds_never_split_a_group(make_bounds: Bounds, make_options: MakeOptions) -> None:
+    bounds = make_bounds("data.folds=3", "data.train_size=48", "data.fold=0,1,2", "seed=0,1")
+    assert describe(plan(bounds, make_options())) == "6 jobs, 1 program"
+
+
+@pytest.mark.parametrize(
+    ("sweep", "named"),
+    [
+        ("model.latent_dim=2,3", "model.latent_dim=3"),
+        ("model.activation=relu,tanh", "model.activation=tanh"),
+        ("model.free_bits=null,0.5", "model.free_bits=0.0"),
+        ("model.samples=1,2", "model.samples=2"),
+        ("optimizer.schedule=constant,cosine", "optimizer.schedule=cosine"),
+        ("optimizer.clip_norm=null,1", "optimizer.clip_norm=0.0"),
+        ("trainer.epochs=2,3", "trainer.epochs=3"),
+        ("trainer.batch_size=16,8", "trainer.batch_size=8"),
+        ("trainer.keep=best,last", "trainer.keep=last"),
+        ("data.split_seed=0,1", "data.split_seed=1"),
+        ("data.train_size=64,32", "data.train_size=32"),
+        ("model=vae,dense_ae", "model._target_=DenseAE"),
+    ],
+)
+def test_the_plan_names_the_key_that_sets_programs_apart(
+    sweep: str, named: str, make_bounds: Bounds, make_options: MakeOptions
+) -> None:
+    first, second = plan(make_bounds(sweep), make_options())
+    assert first.reason == ""
+    assert second.reason.split(", ")[0] in (named, named.replace("=0.0", "=<leaf>"))
+    assert difference(first.bounds[0], second.bounds[0]) == second.reason
+
+
+def test_equal_programs_have_no_difference(make_bounds: Bounds) -> None:
+    first, second = make_bounds("model.beta=1,2")
+    assert difference(first, second) == ""
+
+
+def test_many_differences_are_shortened(make_job: Callable[..., Any]) -> None:
+    from research.sweep.job import bind
+
+    changes = ["model.latent_dim=3", "model.activation=tanh", "trainer.epochs=3", "trainer.keep=last"]
+    reason = difference(bind(make_job()), bind(make_job(*changes)))
+    assert reason.endswith(" and 1 more")
+    assert reason.count("=") == 3
+
+
+@given(
+    points=st.lists(
+        st.tuples(st.sampled_from([2, 3]), st.sampled_from([1, 2]), st.integers(0, 3)),
+        min_size=1,
+        max_size=8,
+        unique=True,
+    ),
+    mode=st.sampled_from(["map", "vmap", "auto"]),
+    max_width=st.integers(1, 5),
+)
+def test_every_job_is_planned_once_in_the_order_given(
+    points: list[tuple[int, int, int]], mode: str, max_width: int, make_bounds: Bounds, make_options: MakeOptions
+) -> None:
+    bounds = [make_bounds(f"model.latent_dim={z}", f"model.beta={beta}", f"seed={seed}")[0] for z, beta, seed in points]
+    groups = plan(bounds, make_options(mode=mode, max_width=max_width))
+    planned = [bound.job.hash for group in groups for bound in group.bounds]
+    latents = list(dict.fromkeys(bound.job.model.latent_dim for bound in bounds))
+    expected = [bound.job.hash for latent in latents for bound in bounds if bound.job.model.latent_dim == latent]
+    assert planned == expected
+    assert all(len(group.bounds) <= group.width <= max_width for group in groups)
+    again = [(group.mode, group.width, group.reason, group.bytes) for group in groups]
+    assert again == [
+        (group.mode, group.width, group.reason, group.bytes)
+        for group in plan(bounds, make_options(mode=mode, max_width=max_width))
+    ]
+
+
+def test_configs_built_twice_make_the_same_plan(make_bounds: Bounds, make_options: MakeOptions) -> None:
+    sweep = ("model.latent_dim=2,8", "model.beta=1,4")
+    both = plan([*make_bounds(*sweep), *make_bounds(*sweep)], make_options())
+    assert [len(group.bounds) for group in both] == [4, 4]
+
+
+def test_memory_is_predicted_from_the_state_of_every_member(make_bounds: Bounds, make_options: MakeOptions) -> None:
+    one, eight = (plan(make_bounds(f"seed=range({count})".replace(f"range({count})", ",".join(map(str, range(count))))),
+                       make_options(mode="vmap"))[0] for count in (1, 8))
+    assert eight.parameters == one.parameters > 0
+    # parameters, best parameters, two Adam moments, and a gradient: five numbers a parameter
+    assert eight.bytes - one.bytes >= 7 * 5 * 4 * one.parameters
+
+
+# -------------------------------------------------------------------------------------------------------------- widths
+
+
+@given(jobs=st.integers(1, 3000), max_width=st.integers(1, 1100))
+def test_widths_are_canonical_roomy_and_little_padded(jobs: int, max_width: int) -> None:
+    made = widths(jobs, max_width)
+    assert set(made) <= set(CANONICAL_WIDTHS)
+    assert max(made) <= max_width
+    assert sum(made) >= jobs > sum(made[:-1])  # all but the last program are full
+    assert sum(made) - jobs <= made[-1] / 5
+    assert made == sorted(made, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"), [(1, [1]), (5, [6]), (7, [8]), (9, [8, 1]), (10, [12]), (12, [12]), (45, [48]), (70, [64, 6])]
+)
+def test_widths_of_known_sweeps(jobs: int, expected: list[int]) -> None:
+    assert widths(jobs, 64) == expected
+
+
+@pytest.mark.parametrize("jobs", [1, 3, 5, 7])
+def test_map_programs_have_no_padding(jobs: int, make_bounds: Bounds, make_options: MakeOptions) -> None:
+    bounds = make_bounds("seed=" + ",".join(map(str, range(jobs))))
+    groups = plan(bounds, make_options(mode="map", max_width=3))
+    assert [group.padding for group in groups] == [0] * len(groups)
+    assert sum(group.width for group in groups) == jobs
+    assert {group.mode for group in groups} == {"map"}
+    assert [group.reason for group in groups[1:]] == ["at most 3 jobs wide"] * (len(groups) - 1)
+
+
+def test_vmap_programs_are_padded_and_say_so(make_bounds: Bounds, make_options: MakeOptions) -> None:
+    (group,) = plan(make_bounds("seed=0,1,2,3,4"), make_options(mode="vmap"))
+    assert (group.mode, group.width, group.padding) == ("vmap", 6, 1)
+
+
+def test_width_one_is_the_map_program(make_bounds: Bounds, make_options: MakeOptions) -> None:
+    seeds = make_bounds("seed=" + ",".join(map(str, range(9))))
+    assert [(group.mode, group.width) for group in plan(seeds, make_options(mode="vmap"))] == [("vmap", 8), ("map", 1)]
+    assert {group.mode for group in plan(seeds[:2], make_options(mode="vmap", max_width=1))} == {"map"}
+    assert plan(seeds[:1], make_options(mode="auto"))[0].mode == "map"
+
+
+def test_auto_is_a_rule_on_the_work_of_a_step(make_bounds: Bounds, make_options: MakeOptions) -> None:
+    small = make_bounds("seed=0,1")
+    large = make_bounds("model.hidden_dims=[400,400]", "seed=0,1")
+    modes = [plan(bounds, make_options(mode="auto"))[0].mode for bounds in (small, large, small, large)]
+    assert modes[:2] == modes[2:]
+    assert modes[0] == "vmap"
+
+
+@pytest.mark.parametrize(("jobs", "text"), [(0, "0 jobs, 0 programs"), (1, "1 job, 1 program")])
+def test_plans_are_described_in_one_line(
+    jobs: int, text: str, make_bounds: Bounds, make_options: MakeOptions
+) -> None:
+    assert describe(plan(make_bounds("seed=0")[:jobs], make_options())) == text
+
+
+def test_a_width_below_one_is_refused() -> None:
+    from research.sweep.plan import Options
+    from research.tree import ConfigError, build
+
+    with pytest.raises(ConfigError, match=r"sweep\.max_width=0"):
+        build({"mode": "map", "max_width": 0, "plan_only": False, "fail_fast": False}, Options, key="sweep")
+
+
+# ------------------------------------------------------------------------------------------------------ names of runs
+
+
+def test_names_of_runs_hold_the_overrides_and_the_hash(make_job: Callable[..., Any]) -> None:
+    job = make_job("model.latent_dim=2", "seed=1")
+    assert job.run_id == f"latent_dim=2-seed=1-{job.hash[:12]}"
+
+
+def test_the_hash_leaves_out_where_things_are_and_what_is_evaluated(make_job: Callable[..., Any]) -> None:
+    plain = make_job()
+    assert make_job("data.root=elsewhere").hash == plain.hash
+    assert make_job("evaluation=full").hash == plain.hash
+    assert make_job("model.beta=1.0").hash == plain.hash
+    changes = ["seed=1", "model.beta=2", "trainer.epochs=3", "data.split_seed=1", "optimizer.b1=0.8"]
+    assert len({plain.hash, *(make_job(change).hash for change in changes)}) == 1 + len(changes)
+
+
+@given(overrides=st.lists(st.text(max_size=60), max_size=6))
+def test_names_of_runs_are_plain_and_short(overrides: list[str]) -> None:
+    import re
+
+    from research.sweep.job import readable
+
+    name = readable(overrides)
+    assert re.fullmatch(r"[A-Za-z0-9._=-]{1,80}", name)
+    assert not name.startswith(("-", "."))
