@@ -50,8 +50,10 @@ class Bernoulli:
     nats = True
 
     def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        # softplus written out: its generic form (logaddexp) costs twice as much on CPU, and guards against infinities
-        return x * outputs - (jnp.maximum(outputs, 0) + jnp.log1p(jnp.exp(-jnp.abs(outputs))))
+        # softplus written out: its generic form (logaddexp) costs twice as much on CPU, and guards against infinities;
+        # `where` and not `maximum`: at a logit of exactly 0 (dead units) the slopes must add up to 1/2
+        softplus = jnp.where(outputs >= 0, outputs, 0) + jnp.log1p(jnp.exp(-jnp.abs(outputs)))
+        return x * outputs - softplus
 
     def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return jax.nn.sigmoid(outputs)

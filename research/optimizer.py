@@ -15,6 +15,9 @@ NEEDS_MORE = {
     "lbfgs": "it needs a line search over the loss",
     "polyak_sgd": "it needs the value of the loss",
     "optimistic_adam": "use optimistic_adam_v2",
+    "noisy_sgd": "it needs a random key of its own",
+    "rprop": "it takes no schedule of the rate",
+    "sm3": "it takes no schedule of the rate",
 }
 OWN_KEYS = ("name", "schedule", "final_factor", "warmup_epochs", "stages", "clip_norm", "clip_value")
 
@@ -85,10 +88,12 @@ class Optimizer:
             default = parameters[key].default
             if value is None:
                 continue
-            if isinstance(value, bool) or isinstance(default, bool):
+            if isinstance(default, bool):
                 if not isinstance(value, bool):
                     raise ConfigError(key, value, "expected true or false")
                 options.append((key, value))
+            elif isinstance(value, bool):
+                raise ConfigError(key, value, "expected a number")
             elif isinstance(default, int):
                 if not isinstance(value, int):
                     raise ConfigError(key, value, "expected an integer")

@@ -11,12 +11,13 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
 from jaxtyping import install_import_hook
 from omegaconf import OmegaConf
 
 CONF = Path(__file__).parents[1] / "conf"
+INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
 
 
 def check_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -24,7 +25,7 @@ def check_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
     if function.__name__ == "__init__":
         return function
     try:
-        return beartype(function)
+        return beartype(conf=INTEGERS_ARE_FLOATS)(function)
     except BeartypeDecorHintPep673Exception:  # a method that returns Self
         return function
 

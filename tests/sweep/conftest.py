@@ -66,7 +66,9 @@ def make_job() -> Callable[..., Any]:
     from research.sweep.job import Job
 
     def make(*overrides: str) -> Any:
-        config, choices = composed([*TINY, *overrides])
+        foreign = ("data.rows", "data.features", "data.rank", "model.likelihood")
+        tiny = [line for line in TINY if "data=digits" not in overrides or not line.startswith(foreign)]
+        config, choices = composed([*tiny, *overrides])
         return Job.from_config(config, choices, overrides)
 
     return make

@@ -51,10 +51,10 @@ def test_folds_never_split_a_group(make_bounds: Bounds, make_options: MakeOption
     [
         ("model.latent_dim=2,3", "model.latent_dim=3"),
         ("model.activation=relu,tanh", "model.activation=tanh"),
-        ("model.free_bits=null,0.5", "model.free_bits=0.0"),
+        ("model.free_bits=null,0.5", "model.free_bits=0.5"),
         ("model.samples=1,2", "model.samples=2"),
         ("optimizer.schedule=constant,cosine", "optimizer.schedule=cosine"),
-        ("optimizer.clip_norm=null,1", "optimizer.clip_norm=0.0"),
+        ("optimizer.clip_norm=null,1", "optimizer.clip_norm=1.0"),
         ("trainer.epochs=2,3", "trainer.epochs=3"),
         ("trainer.batch_size=16,8", "trainer.batch_size=8"),
         ("trainer.keep=best,last", "trainer.keep=last"),
@@ -68,7 +68,7 @@ def test_the_plan_names_the_key_that_sets_programs_apart(
 ) -> None:
     first, second = plan(make_bounds(sweep), make_options())
     assert first.reason == ""
-    assert second.reason.split(", ")[0] in (named, named.replace("=0.0", "=<leaf>"))
+    assert second.reason.split(", ")[0] == named
     assert difference(first.bounds[0], second.bounds[0]) == second.reason
 
 
@@ -120,8 +120,8 @@ def test_configs_built_twice_make_the_same_plan(make_bounds: Bounds, make_option
 
 
 def test_memory_is_predicted_from_the_state_of_every_member(make_bounds: Bounds, make_options: MakeOptions) -> None:
-    one, eight = (plan(make_bounds(f"seed=range({count})".replace(f"range({count})", ",".join(map(str, range(count))))),
-                       make_options(mode="vmap"))[0] for count in (1, 8))
+    (one,) = plan(make_bounds("seed=0"), make_options(mode="vmap"))
+    (eight,) = plan(make_bounds("seed=0,1,2,3,4,5,6,7"), make_options(mode="vmap"))
     assert eight.parameters == one.parameters > 0
     # parameters, best parameters, two Adam moments, and a gradient: five numbers a parameter
     assert eight.bytes - one.bytes >= 7 * 5 * 4 * one.parameters

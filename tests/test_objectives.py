@@ -1,0 +1,183 @@
+"""Truths that the losses must show: exact Jacobians, bounds, ramps, and models whose likelihood is known."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from research.clock import Clock
+from research.data import Examples, Facts
+from research.models.vae import ramp
+
+FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
+BATCH = Examples(x=jax.random.uniform(jax.random.key(5), (6, 5)), label=jnp.arange(6) % 3)
+SMALL: dict[str, Any] = {"latent_dim": 2, "hidden_dims": [4], "activation": "tanh"}
+
+
+def clock(epoch: float = 0.0, fraction: float = 0.0) -> Clock:
+    return Clock(*(jnp.float32(value) for value in (0, epoch, fraction, 6)))
+
+
+# ----------------------------------------------------------------------------------------------------- contractive penalty
+
+
+def jacobian_norm(model: Any, params: Any) -> np.ndarray:
+    """Squared Frobenius norm of dz/dx of every example, from the whole Jacobian."""
+
+    def encode(x: jax.Array, label: jax.Array) -> jax.Array:
+        return model.encode(params, Examples(x=x[None], label=label[None]))[0]
+
+    return jnp.square(jax.vmap(jax.jacfwd(encode))(BATCH.x, BATCH.label)).sum((1, 2))
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("code_activation", ["linear", "sigmoid"])
+def test_the_closed_form_of_the_contractive_penalty(code_activation: str, conditional: bool, build_model):
+    options = {"hidden_dims": [], "contractive": 0.7, "code_activation": code_activation, "conditional": conditional}
+    model = build_model("dense_ae", **(SMALL | options)).bind(FACTS)
+    without = dataclasses.replace(model, contractive=None)
+    params = model.init(jax.random.key(0), BATCH)
+    loss, metrics = model.loss(params, BATCH, jax.random.key(1), clock())
+    exact = jacobian_norm(model, params).mean()
+    assert float(metrics["contractive_exact"]) == pytest.approx(float(exact), rel=1e-5)
+    plain = without.loss(params, BATCH, jax.random.key(1), clock())[0]
+    assert float(loss - plain) == pytest.approx(0.7 * float(exact), rel=1e-4)
+
+
+def test_hutchinsons_estimate_tends_to_the_contractive_penalty(build_model):
+    model = build_model("dense_ae", **SMALL, contractive=1.0, contractive_probes=20_000).bind(FACTS)
+    params = model.init(jax.random.key(0), BATCH)
+    estimate = jax.jit(model.jacobian_norm)(params, BATCH, model.encode(params, BATCH), jax.random.key(1))
+    np.testing.assert_allclose(estimate, jacobian_norm(model, params), rtol=0.05)
+    assert "contractive_hutchinson" in model.loss(params, BATCH.take(np.arange(1)), jax.random.key(1), clock())[1]
+
+
+# --------------------------------------------------------------------------------------------------------- the KL's weight
+
+
+def vae(build_model, **options: Any) -> tuple[Any, Any]:
+    model = build_model("vae", **(SMALL | options)).bind(FACTS)
+    params = jax.jit(model.init)(jax.random.key(0), BATCH)
+    # posteriors that differ from the prior, each dimension by another amount
+    bias = jnp.array([1.5, 0.2, -1.0, -0.1])
+    params["encoder"]["output"]["bias"] = bias
+    return model, params
+
+
+def regularizer(model: Any, params: Any, time: Clock) -> tuple[float, float]:
+    """What the loss adds to the reconstruction, and the KL."""
+    loss, metrics = model.loss(params, BATCH, jax.random.key(1), time)
+    return float(loss - metrics["reconstruction_nats"]), float(metrics["kl_nats"])
+
+
+@pytest.mark.parametrize(
+    ("options", "times", "weights"),
+    [
+        ({"warmup": "none"}, [clock(0), clock(9)], [1, 1]),
+        ({"warmup": "linear", "warmup_epochs": 5}, [clock(e) for e in (0, 2.5, 5, 9)], [0, 0.5, 1, 1]),
+        (
+            {"warmup": "logistic", "warmup_epochs": 5},
+            [clock(e) for e in (0, 1.25, 2.5, 3.75, 5, 9)],
+            [1 / (1 + np.exp(5)), 1 / (1 + np.exp(2.5)), 0.5, 1 / (1 + np.exp(-2.5)), 1, 1],
+        ),
+        (
+            {"warmup": "cyclical", "cycles": 4},
+            [clock(fraction=f) for f in (0, 1 / 16, 1 / 8, 0.24, 0.25, 0.3125, 0.875)],
+            [0, 0.5, 1, 1, 0, 0.5, 1],
+        ),
+    ],
+    ids=lambda value: value.get("warmup") if isinstance(value, dict) else "",
+)
+def test_warm_ups_of_the_kl(options: dict[str, Any], times: list[Clock], weights: list[float], build_model):
+    model, params = vae(build_model, beta=2.0, **options)
+    for time, weight in zip(times, weights, strict=True):
+        added, kl = regularizer(model, params, time)
+        assert added == pytest.approx(2.0 * weight * kl, abs=1e-5)
+    score = model.evaluate(params, BATCH, jax.random.split(jax.random.key(2), 6))  # at the end of every ramp
+    np.testing.assert_allclose(score["loss"], score["reconstruction_nats"] + 2 * score["kl_nats"], rtol=1e-6)
+    np.testing.assert_allclose(score["elbo_nats"], -score["reconstruction_nats"] - score["kl_nats"], rtol=1e-6)
+
+
+def test_capacity_and_free_bits(build_model):
+    model, params = vae(build_model, capacity=4.0, gamma=3.0, capacity_epochs=10.0)
+    for epoch, target in ((0, 0.0), (5, 2.0), (10, 4.0), (20, 4.0)):
+        added, kl = regularizer(model, params, clock(epoch))
+        assert added == pytest.approx(3 * abs(kl - target), rel=1e-4)
+    mean, log_variance = model.posterior(params, BATCH)
+    by_dimension = np.asarray(0.5 * (mean**2 + jnp.exp(log_variance) - log_variance - 1)).mean(0)
+    free = float(by_dimension.mean())  # one dimension below, one above
+    model, params = vae(build_model, free_bits=free, beta=0.5)
+    added, kl = regularizer(model, params, clock())
+    assert kl == pytest.approx(by_dimension.sum(), rel=1e-4)
+    assert added == pytest.approx(0.5 * (free + by_dimension.max()), rel=1e-4)
+
+
+def test_a_ramp_of_length_zero_is_over_and_has_no_nan():
+    times = jnp.array([0.0, 0.5, 3.0])
+    value, slope = jax.vmap(jax.value_and_grad(ramp, argnums=1), (0, None))(times, 0.0)
+    np.testing.assert_array_equal(value, 1)
+    assert np.isfinite(slope).all()
+    np.testing.assert_allclose(jax.vmap(ramp, (0, None))(times, 2.0), [0, 0.25, 1])
+
+
+# ------------------------------------------------------------------------------------------------------------- the bounds
+
+
+def bound(build_model, repetitions: int = 2000, **options: Any) -> tuple[float, float]:
+    """Mean of minus the loss over many draws, and its standard error."""
+    model, params = vae(build_model, scale=0.3, likelihood="gaussian", **options)
+    loss = lambda key: model.loss(params, BATCH, key, clock())[0]
+    losses = jax.jit(lambda keys: jax.lax.map(loss, keys, batch_size=250))(
+        jax.random.split(jax.random.key(3), repetitions)
+    )
+    return -float(losses.mean()), float(losses.std()) / repetitions**0.5
+
+
+def test_the_importance_weighted_bound_rises_with_the_number_of_samples(build_model):
+    bounds = [bound(build_model, bound="iwae", samples=samples) for samples in (1, 5, 50)]
+    for (low, error), (high, other) in itertools.pairwise(bounds):
+        assert high - low > 3 * (error + other)
+    elbo, error = bound(build_model)
+    assert abs(elbo - bounds[0][0]) < 4 * (error + bounds[0][1])
+    averaged, smaller = bound(build_model, samples=50)
+    assert abs(averaged - elbo) < 4 * (error + smaller)
+    assert smaller < error / 3
+
+
+def linear_gaussian(build_model, **options: Any) -> tuple[Any, Any, np.ndarray]:
+    """A VAE whose encoder is the exact posterior of its linear decoder, and log p(x) of the batch."""
+    scale, mean = 0.5, np.linspace(0.2, 0.8, 5)
+    orthogonal = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 2)))[0]
+    weights = orthogonal * [1.5, 0.7]  # orthogonal columns: the posterior has a diagonal covariance
+    settings = {"latent_dim": 2, "hidden_dims": [], "likelihood": "gaussian", "scale": scale} | options
+    model = build_model("vae", **settings).bind(FACTS)
+    variance = 1 / (1 + np.square(weights).sum(0) / scale**2)
+    towards = weights * variance / scale**2
+    encoder = {
+        "kernel": np.concatenate([towards, np.zeros((5, 2))], 1),
+        "bias": np.concatenate([-mean @ towards, np.log(variance)]),
+    }
+    params = {"encoder": {"output": encoder}, "decoder": {"output": {"kernel": weights.T, "bias": mean}}}
+    covariance = weights @ weights.T + scale**2 * np.eye(5)
+    exact = scipy.stats.multivariate_normal(mean, covariance).logpdf(np.asarray(BATCH.x, np.float64))
+    return model, jax.tree.map(lambda array: jnp.asarray(array, jnp.float32), params), exact
+
+
+def test_with_the_exact_posterior_every_bound_is_the_likelihood(build_model):
+    model, params, exact = linear_gaussian(build_model, bound="iwae", samples=3)
+    keys = jax.random.split(jax.random.key(0), 6)
+    weights = model.log_weights(params, BATCH, keys, 7)
+    np.testing.assert_allclose(weights, np.repeat(exact[:, None], 7, 1), atol=2e-4)  # every single sample
+    np.testing.assert_allclose(model.evaluate(params, BATCH, keys)["iwae_nats"], exact, atol=2e-4)
+    loss = model.loss(params, BATCH, jax.random.key(1), clock())[0]
+    assert float(loss) == pytest.approx(-exact.mean(), abs=2e-4)
+    many, params, _ = linear_gaussian(build_model, samples=50_000)
+    elbo = jax.jit(many.evaluate)(params, BATCH, keys)["elbo_nats"]
+    np.testing.assert_allclose(elbo, exact, atol=0.03)
+    params["encoder"]["output"]["bias"] = params["encoder"]["output"]["bias"] + 0.3  # any other posterior: below
+    assert (np.asarray(many.evaluate(params, BATCH, keys)["elbo_nats"]) < exact - 0.05).all()

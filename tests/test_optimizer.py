@@ -1,0 +1,209 @@
+"""Every optimizer works from traced numbers; every schedule has the values that its formula says."""
+
+import functools
+import inspect
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from omegaconf import OmegaConf
+
+from research.optimizer import NEEDS_MORE, OWN_KEYS, Optimizer, _known
+from research.tree import ConfigError, build, plain, stack, structure
+
+CONF = Path(__file__).parents[1] / "conf" / "optimizer"
+SHIPPED = sorted(path.stem for path in CONF.glob("*.yaml"))
+SGD: Any = OmegaConf.to_container(OmegaConf.load(CONF / "sgd.yaml"))
+COMMON = {key: SGD[key] for key in OWN_KEYS if key != "name"}
+PARAMS = {"encoder": {"kernel": jnp.full((3, 2), 0.5), "bias": jnp.ones(2)}, "scale": jnp.ones(())}
+
+
+def make(name: str = "sgd", learning_rate: float = 0.1, **changes: Any) -> Optimizer:
+    return build({"name": name, "learning_rate": learning_rate} | COMMON | changes, Optimizer)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The numbers, flags and integers that optax itself has for this optimizer."""
+    parameters = inspect.signature(getattr(optax, name)).parameters.items()
+    return {key: parameter.default for key, parameter in parameters if isinstance(parameter.default, float | int)}
+
+
+def step(optimizer: Optimizer, params: Any) -> Any:
+    """Two steps down |p|^2 / 2."""
+    transformation = optimizer.build(epochs=4, steps_per_epoch=5)
+    state = transformation.init(params)
+    for _ in range(2):
+        updates, state = transformation.update(params, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+# ------------------------------------------------------------------------------------------------------ every optimizer
+
+
+@pytest.mark.parametrize("name", _known())
+def test_every_optimizer_takes_traced_numbers(name: str):
+    optimizer = make(name, **defaults(name))
+    assert build(plain(optimizer)) == optimizer
+    other = make(name, learning_rate=0.02, **defaults(name))
+    assert structure(other) == structure(optimizer)
+    both = jax.jit(jax.vmap(step, (0, None)))(stack([optimizer, other]), PARAMS)
+    for leaf, start in zip(jax.tree.leaves(both), jax.tree.leaves(PARAMS), strict=True):
+        assert np.isfinite(leaf).all()
+        for member in leaf:
+            assert (np.abs(member - start) > 1e-8).all()
+        assert not np.array_equal(leaf[0], leaf[1])  # the rate is an input of the program
+
+
+def test_known_optimizers():
+    known = set(_known())
+    assert {"adam", "nadam", "nadamw", "sgd", "rmsprop", "lion", "adafactor", "lamb"} <= known
+    assert not known & set(NEEDS_MORE)
+    assert not {name for name in known if name.startswith("scale_by")}
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_MORE))
+def test_optimizers_that_need_more_are_refused_with_the_reason(name: str):
+    assert hasattr(optax, name)
+    with pytest.raises(ConfigError) as error:
+        make(name)
+    assert error.value.key == "name"
+    assert NEEDS_MORE[name] in str(error.value)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_optimizers(name: str, build_optimizer):
+    optimizer = build_optimizer(name)
+    assert optimizer.name == name
+    traced = jax.jit(step)(optimizer, PARAMS)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(traced))
+    # the same as optax by hand
+    rate = optimizer.numbers["learning_rate"]
+    numbers = {key: value for key, value in optimizer.numbers.items() if key != "learning_rate"}
+    by_hand = getattr(optax, name)(rate, **numbers, **dict(optimizer.options))
+    state, params = by_hand.init(PARAMS), PARAMS
+    for _ in range(2):
+        updates, state = by_hand.update(params, state, params)
+        params = optax.apply_updates(params, updates)
+    for ours, theirs in zip(jax.tree.leaves(traced), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        ({"name": "adm"}, "name", "did you mean 'adam'"),
+        ({"name": "adam", "b3": 0.1}, "b3", "no such number"),
+        ({"name": "adam", "b1": "x"}, "b1", "expected a number"),
+        ({"name": "adam", "nesterov": 1.0}, "nesterov", "true or false"),
+        ({"name": "adam", "b1": True}, "b1", "expected a number"),
+        ({"name": "adafactor", "min_dim_size_to_factor": 1.5}, "min_dim_size_to_factor", "integer"),
+        ({"learning_rate": None}, "learning_rate", "must be set"),
+        ({"learning_rate": 0.0}, "learning_rate", "positive"),
+        ({"clip_norm": 0.0}, "clip_norm", "positive"),
+        ({"clip_value": -1.0}, "clip_value", "positive"),
+        ({"warmup_epochs": -1}, "warmup_epochs", "negative"),
+        ({"final_factor": 1.5}, "final_factor", "[0, 1]"),
+        ({"schedule": "exponential", "final_factor": 0}, "final_factor", "above 0"),
+        ({"schedule": "cosin"}, "schedule", "did you mean 'cosine'"),
+        ({"stages": 1}, "stages", "at least 2"),
+    ],
+)
+def test_wrong_settings_are_refused(changes: dict[str, Any], key: str, words: str):
+    with pytest.raises(ConfigError) as error:
+        make(**({"name": "sgd"} | changes))
+    assert error.value.key == key
+    assert words in str(error.value)
+
+
+def test_flags_are_structure_and_numbers_are_leaves():
+    assert structure(make("adam", b1=0.9)) == structure(make("adam", b1=0.5))
+    assert structure(make("adam", nesterov=True)) != structure(make("adam", nesterov=False))
+    assert structure(make(clip_norm=1.0)) != structure(make())
+    assert structure(make(momentum=0.9)) != structure(make(momentum=None))
+
+
+# ------------------------------------------------------------------------------------------------------------ schedules
+
+
+def rates(optimizer: Optimizer, steps: Any, epochs: int, steps_per_epoch: int) -> np.ndarray:
+    shape = functools.partial(optimizer.rate_shape, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    return np.asarray(jax.jit(jax.vmap(shape))(jnp.asarray(steps)))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "final", "expected"),
+    [
+        ("constant", 0.0, [1, 1, 1, 1, 1]),
+        ("linear", 0.2, [1, 0.8, 0.6, 0.4, 0.2]),
+        ("cosine", 0.0, [1, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(3 * math.pi / 4)) / 2, 0]),
+        ("cosine", 0.5, [1, 0.5 + 0.25 * (1 + math.cos(math.pi / 4)), 0.75, 0.5732233, 0.5]),
+        ("exponential", 0.0625, [1, 0.5, 0.25, 0.125, 0.0625]),
+    ],
+)
+def test_schedules(schedule: str, final: float, expected: list[float]):
+    optimizer = make(schedule=schedule, final_factor=final)
+    np.testing.assert_allclose(rates(optimizer, [0, 5, 10, 15, 20], 4, 5), expected, atol=1e-6)
+    assert rates(optimizer, [40], 4, 5)[0] == pytest.approx(expected[-1], abs=1e-6)  # and nothing more after the end
+
+
+def test_the_warm_up_is_linear_and_the_schedule_begins_after_it():
+    optimizer = make(schedule="linear", final_factor=0.0, warmup_epochs=0.8)  # 4 steps of 20
+    expected = [1 / 5, 2 / 5, 3 / 5, 4 / 5, 1, 0.5, 1 / 16]
+    np.testing.assert_allclose(rates(optimizer, [0, 1, 2, 3, 4, 12, 19], 4, 5), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "exponential", "stages"])
+@pytest.mark.parametrize("warmup", [0.0, 4.0, 100.0])
+def test_no_schedule_has_a_nan(schedule: str, warmup: float):
+    optimizer = make(schedule=schedule, final_factor=0.1, warmup_epochs=warmup)
+
+    def rate(optimizer: Optimizer, step: jax.Array) -> jax.Array:
+        return optimizer.rate_shape(step, 4, 5)
+
+    steps = jnp.arange(21)
+    values = jax.jit(jax.vmap(rate, (None, 0)))(optimizer, steps)
+    assert np.isfinite(values).all()
+    assert (np.asarray(values) > 0).all()
+    slopes = jax.jit(jax.vmap(jax.grad(rate), (None, 0)))(optimizer, steps)
+    assert np.isfinite(slopes.warmup_epochs).all()
+
+
+def test_the_first_rate_without_warm_up_is_the_full_one():
+    moved = step(make(warmup_epochs=0.0), PARAMS)
+    assert float(moved["scale"]) == pytest.approx(0.9 * 0.9)
+
+
+def test_stages_are_those_of_the_importance_weighted_autoencoder():
+    steps_per_epoch, lengths = 2980, [3**i for i in range(8)]
+    epochs = sum(lengths)
+    assert epochs == 3280
+    optimizer = make("adam", learning_rate=1e-3, schedule="stages", stages=8)
+    ends = np.cumsum(lengths) * steps_per_epoch
+    steps = np.stack([ends - [length * steps_per_epoch for length in lengths], ends - 1], axis=1)
+    published = [1e-4 * round(10 ** (1 - (i - 1) / 7), 1) for i in range(1, 9)]
+    found = 1e-3 * rates(optimizer, steps.reshape(-1), epochs, steps_per_epoch).reshape(8, 2)
+    np.testing.assert_allclose(found, np.stack([published, published], axis=1), rtol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------- clipping
+
+
+def test_clipping():
+    gradient = {"a": jnp.array([3.0, -4.0]), "b": jnp.array([0.0])}
+
+    def update(**changes: Any) -> Any:
+        transformation = make(learning_rate=1.0, **changes).build(1, 1)
+        return transformation.update(gradient, transformation.init(gradient), gradient)[0]["a"]
+
+    np.testing.assert_allclose(update(), [-3, 4], rtol=1e-6)
+    np.testing.assert_allclose(update(clip_norm=2.5), [-1.5, 2], rtol=1e-6)
+    np.testing.assert_allclose(update(clip_norm=6.0), [-3, 4], rtol=1e-6)
+    np.testing.assert_allclose(update(clip_value=1.0), [-1, 1], rtol=1e-6)
+    np.testing.assert_allclose(update(clip_value=3.0, clip_norm=1.0), np.array([-1, 1]) / math.sqrt(2), rtol=1e-6)
+    np.testing.assert_allclose(update(clip_norm=float("inf")), [-3, 4], rtol=1e-6)
