@@ -35,7 +35,9 @@ class Settings:
         if self.seed < 0 or self.seed >= 2**32:
             raise ConfigError("seed", self.seed, "must lie in 0 ... 4294967295")
         if self.name in ("reference", ".", "..") or not self.name or set(self.name) & set("/\\\0"):
-            raise ConfigError("name", self.name, "must be a plain folder name, and not 'reference' (the committed tables)")
+            raise ConfigError(
+                "name", self.name, "must be a plain folder name, and not 'reference' (the committed tables)"
+            )
 
 
 class Diverged(RuntimeError):
@@ -105,7 +107,13 @@ def train(jobs: Sequence[Any], config: DictConfig, register: Callable[[Any, Path
     display.plan(prepared.groups, len(prepared.done))
     extra = {} if register is None else {"register": register}
     outcomes = run(
-        prepared, jobs, name=str(config.name), objective=str(config.objective), options=options, display=display, **extra
+        prepared,
+        jobs,
+        name=str(config.name),
+        objective=str(config.objective),
+        options=options,
+        display=display,
+        **extra,
     )
     statuses.extend(outcome.status for outcome in outcomes)
     return outcomes
@@ -142,7 +150,11 @@ def show_table(folder: Path) -> None:
     with contextlib.suppress(ConfigError):  # a folder without a finished run has no table
         console.print(render.markdown(table(collect(folder)), None), markup=False, soft_wrap=True)
     shown = os.path.relpath(folder)
-    console.print(f"\nruns in {shown}; tensorboard --logdir {shown}; python scripts/report.py {shown}", markup=False, soft_wrap=True)
+    console.print(
+        f"\nruns in {shown}; tensorboard --logdir {shown}; python scripts/report.py {shown}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def check(jobs: Sequence[Any], config: DictConfig) -> bool:
@@ -233,7 +245,9 @@ def known_keys(overrides: Sequence[str], wrong: str) -> list[str]:
     """Dotted keys of the config without the value overrides (the group choices are kept)."""
     from research.tree import flatten
 
-    groups = [o for o in overrides if "." not in o.partition("=")[0] and (CONF / o.partition("=")[0].lstrip("+")).is_dir()]
+    groups = [
+        o for o in overrides if "." not in o.partition("=")[0] and (CONF / o.partition("=")[0].lstrip("+")).is_dir()
+    ]
     try:
         config = compose([o for o in groups if o.partition("=")[0] != wrong])
     except SystemExit:
@@ -295,11 +309,17 @@ def encode() -> None:
         epilog="example: python scripts/encode.py outputs/sweep/RUN data=arrays data.path=new.csv --clusters 10",
     )
     parser.add_argument("run", metavar="RUN_FOLDER", help="folder of a finished run")
-    parser.add_argument("overrides", nargs="*", metavar="data=...", help="the data, as in train.py; default: the run's own")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="data=...", help="the data, as in train.py; default: the run's own"
+    )
     parser.add_argument("--output", default="codes.csv", metavar="FILE", help=".csv or .parquet (default: codes.csv)")
-    parser.add_argument("--part", default="all", choices=("all", "train", "validation", "test"), help="rows (default: all)")
+    parser.add_argument(
+        "--part", default="all", choices=("all", "train", "validation", "test"), help="rows (default: all)"
+    )
     parser.add_argument("--clusters", type=int, metavar="K", help="also assign each row to one of K k-means clusters")
-    parser.add_argument("--trust", action="append", default=[], metavar="PACKAGE", help="package of the run's own model")
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PACKAGE", help="package of the run's own model"
+    )
     arguments = parser.parse_args()
     foreign = [override for override in arguments.overrides if not override.lstrip("+").startswith(("data=", "data."))]
     if foreign:
@@ -323,6 +343,8 @@ def encode() -> None:
             for override in arguments.overrides:
                 key, _, value = override.partition("=")
                 tree[key.removeprefix("data.")] = yaml.safe_load(value)
-        columns = encode_rows(run, load_data(build(tree, key="data", trusted=arguments.trust)), arguments.part, arguments.clusters)
+        columns = encode_rows(
+            run, load_data(build(tree, key="data", trusted=arguments.trust)), arguments.part, arguments.clusters
+        )
         write_table(arguments.output, columns)
     sys.stderr.write(f"wrote {len(columns['row'])} rows of {', '.join(columns)} to {arguments.output}\n")

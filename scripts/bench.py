@@ -139,8 +139,8 @@ def group_of(model: Any, width: int, mode: str, rows: int, features: int, batch:
     x = np.random.default_rng(0).integers(0, 256, (rows, features), np.uint8)
     number = np.arange(rows, dtype=np.int32)
     ones = np.ones(100, np.float32)
-    scale = np.float32(1 / 255)
-    split = Split(number, number[:100], ones, number[:100], ones, np.float32(0), scale)
+    scale = np.full((), 1 / 255, np.float32)
+    split = Split(number, number[:100], ones, number[:100], ones, np.zeros((), np.float32), scale)
     facts = Facts("vector", (features,), 0.0, 1.0, 0, rows, 100, 100)
     dataset = Dataset("random", Examples(x), (split,), facts, "0" * 64)
     trainer = spec("default", "trainer", epochs=1000, batch_size=batch, evaluate_every=epochs, keep="last")
@@ -238,14 +238,22 @@ def against_torch(rows: int = 12_800) -> None:
             theirs.append(torch_vae(batch, rows))
         here, there = max(ours), max(theirs)
         share = here * vae_flops([200, 200], 50) / peak
-        print(f"batch {batch:3}: {here:9,.0f} samples/s here, {there:9,.0f} PyTorch eager: {here / there:.2f} x;", end=" ")
+        print(
+            f"batch {batch:3}: {here:9,.0f} samples/s here, {there:9,.0f} PyTorch eager: {here / there:.2f} x;", end=" "
+        )
         print(f"{share:.0%} of the measured matrix-product rate ({peak / 1e9:.0f} GFLOP/s)")
 
 
 def modes() -> None:
     """vmap against map, 8 members, by work per step (batch size times parameters)."""
     print("work per step    map samples/s   vmap samples/s   vmap / map")
-    for features, hidden, latent in ((16, [8], 2), (64, [32], 4), (64, [128, 64], 8), (256, [128], 8), (784, [200, 200], 50)):
+    for features, hidden, latent in (
+        (16, [8], 2),
+        (64, [32], 4),
+        (64, [128, 64], 8),
+        (256, [128], 8),
+        (784, [200, 200], 50),
+    ):
         for batch in (32, 128):
             model = spec("vae", "model", latent_dim=latent, hidden_dims=hidden)
             rows, found = batch * 40, {}

@@ -79,7 +79,9 @@ def test_they_equal_scipy():
         Huber(scale=scale, delta=1e-3): scipy.stats.laplace.logpdf(x, outputs, scale / 1e-3),
     }
     for likelihood, values in expected.items():
-        np.testing.assert_allclose(log_prob(likelihood, outputs, x), values, rtol=2e-4, atol=2e-3, err_msg=str(likelihood))
+        np.testing.assert_allclose(
+            log_prob(likelihood, outputs, x), values, rtol=2e-4, atol=2e-3, err_msg=str(likelihood)
+        )
     binary = (x > 0).astype(np.float32)
     values = scipy.stats.bernoulli.logpmf(binary, 1 / (1 + np.exp(-outputs.astype(np.float64))))
     np.testing.assert_allclose(log_prob(Bernoulli(), outputs, binary), values, rtol=1e-5, atol=1e-6)

@@ -147,7 +147,9 @@ def test_integer_choices_are_accepted(value: int):
 @hypothesis.given(st.floats(allow_nan=False) | st.integers(-(2**53), 2**53), st.lists(st.integers(1, 99), max_size=4))
 def test_plain_and_build_are_inverse(number: float, sizes: list[int]):
     made = outer(rate=abs(number), decay=number, sizes=sizes)
-    back = build({key: value for key, value in plain(made).items() if key != "_target_"} | {"inner": PLAIN["inner"]}, Outer)
+    back = build(
+        {key: value for key, value in plain(made).items() if key != "_target_"} | {"inner": PLAIN["inner"]}, Outer
+    )
     assert back == made
     assert json.loads(json.dumps(plain(made))) == plain(made)
 
@@ -203,7 +205,13 @@ def test_leaves_are_exactly_the_float_fields(path: Path):
 
 def test_structure_is_everything_but_the_numbers():
     assert structure(outer(rate=1, inner={"weight": 2})) == structure(outer(rate=5, inner={"weight": 7}))
-    for change in ({"sizes": [3]}, {"decay": 1.0}, {"inner": {"weight": 2, "kind": "b"}}, {"extra": {"b": 3}}, {"flag": True}):
+    for change in (
+        {"sizes": [3]},
+        {"decay": 1.0},
+        {"inner": {"weight": 2, "kind": "b"}},
+        {"extra": {"b": 3}},
+        {"flag": True},
+    ):
         assert structure(outer(**change)) != structure(outer()), change
 
 

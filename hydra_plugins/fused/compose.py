@@ -90,7 +90,11 @@ class Composed:
         """
         place = folder / ".hydra"
         place.mkdir(parents=True, exist_ok=True)
-        for name, content in (("config", self.raw()), ("hydra", {"hydra": self.hydra(number, folder)}), ("overrides", self.overrides)):
+        for name, content in (
+            ("config", self.raw()),
+            ("hydra", {"hydra": self.hydra(number, folder)}),
+            ("overrides", self.overrides),
+        ):
             text = yaml.dump(content, Dumper=Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
             (place / f"{name}.yaml").write_text(text)
 
@@ -151,7 +155,11 @@ class Composer:
         if key not in self.groups:
             self.groups[key] = bool(self.loader.get_group_options(key))
         value = override.value()
-        return not self.groups[key] and (value is None or isinstance(value, int | float | str | list)) and "${" not in str(value)
+        return (
+            not self.groups[key]
+            and (value is None or isinstance(value, int | float | str | list))
+            and "${" not in str(value)
+        )
 
 
 _composers: list[Composer] = []  # of the command under way

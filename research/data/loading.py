@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from typing import Literal
 from collections.abc import Hashable
 
 import numpy as np
@@ -24,7 +25,7 @@ def load(recipe: Splitting) -> Dataset:
     return _load(dataclasses.replace(recipe, fold=None), recipe.stamp())
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)
 def _load(recipe: Splitting, stamp: Hashable) -> Dataset:
     try:
         return assemble(recipe, recipe.read())
@@ -34,7 +35,7 @@ def _load(recipe: Splitting, stamp: Hashable) -> Dataset:
 
 def assemble(recipe: Splitting, source: Source) -> Dataset:
     """Divide, scale and, where asked, binarize what was read."""
-    binarize = getattr(recipe, "binarize", "none")
+    binarize: Literal["none", "once", "dynamic"] = getattr(recipe, "binarize", "none")
     examples, method, unit = source.examples, recipe.scaling, source.unit
     if binarize != "none":
         if method not in ("none", "unit"):

@@ -79,14 +79,15 @@ class Arrays(Splitting):
                     self.test_path,
                     f"rows of shape {second.x.shape[1:]} {second.x.dtype}, but {first.x.shape[1:]} {first.x.dtype} in {self.path}",
                 )
-            if first.target is not None and (first.target.dtype.kind in "US") != (second.target.dtype.kind in "US"):
+            targets = [table.target for table in tables if table.target is not None]
+            if len({target.dtype.kind in "US" for target in targets}) > 1:
                 raise ConfigError(
                     "target", self.target, "it holds text in one of the two files and numbers in the other"
                 )
         x = np.concatenate([table.x for table in tables])
         label, factors = None, None
         if self.target is not None:
-            label, factors = _labels(self.target, np.concatenate([table.target for table in tables]))
+            label, factors = _labels(self.target, np.concatenate([table.target for table in tables if table.target is not None]))
         test = None if len(tables) == 1 else np.repeat([False, True], [len(table.x) for table in tables])
         return Source(
             Path(self.path).stem,

@@ -35,7 +35,11 @@ def spread(members: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, f
         for tag, found in values[step].items():
             if len(found) > 1:
                 mean, deviation = float(np.mean(found)), float(np.std(found, ddof=1))
-                means |= {tag: mean, f"within_one_sd/{tag}/low": mean - deviation, f"within_one_sd/{tag}/high": mean + deviation}
+                means |= {
+                    tag: mean,
+                    f"within_one_sd/{tag}/low": mean - deviation,
+                    f"within_one_sd/{tag}/high": mean + deviation,
+                }
         if means:
             result.append({"step": step} | means)
     return result

@@ -51,7 +51,15 @@ class Display:
             table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
         table.add_column("apart by", overflow="fold")
         for number, group in enumerate(groups, 1):
-            cells = [number, len(group.bounds), group.width, group.padding, group.mode, f"{group.parameters:,}", size(group.bytes)]
+            cells = [
+                number,
+                len(group.bounds),
+                group.width,
+                group.padding,
+                group.mode,
+                f"{group.parameters:,}",
+                size(group.bytes),
+            ]
             table.add_row(*map(str, cells), escape(group.reason))
         self.console.print(table)
 
@@ -107,12 +115,16 @@ class Display:
         """A group is trained; its members are evaluated."""
         assert self.progress is not None
         task = self.tasks[number]
-        self.progress.update(task, completed=self.total[number] * self.counts[number], loss=f"evaluating {members} runs")
+        self.progress.update(
+            task, completed=self.total[number] * self.counts[number], loss=f"evaluating {members} runs"
+        )
 
     def finished(self, number: int, result: Mapping[str, Any]) -> None:
         """One run has its result."""
         if result["status"] not in ("completed", "stopped"):
-            self.console.print(f"[yellow]{result['status']}[/yellow] {escape(result['run_id'])}: {escape(str(result['reason']))}")
+            self.console.print(
+                f"[yellow]{result['status']}[/yellow] {escape(result['run_id'])}: {escape(str(result['reason']))}"
+            )
 
     def error(self, error: BaseException) -> None:
         """A group failed."""

@@ -16,8 +16,10 @@ from research.runs.folder import RunFolder
 from research.sweep.job import Bound
 from research.sweep.loop import Trained
 
+PARTS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
+
 baselines = Baselines()  # of every data set and fold of this process
-_parts: dict[Any, dict[Any, Examples]] = {}
+_parts: list[tuple[Dataset, int | None, dict[str, Examples]]] = []
 
 
 def finish(
@@ -78,16 +80,15 @@ def finish(
     return result
 
 
-def parts(dataset: Dataset, fold: int | None) -> dict[Literal["train", "test"], Examples]:
+def parts(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
     """Training and test rows of a fold as models see them: scaled, and binarised as scores see them."""
-    key = (dataset.sha256, dataset.split_seed, fold, len(dataset.splits))
-    if key not in _parts:
-        _parts.clear()  # one data set at a time: these are whole copies
+    if not _parts or _parts[0][0] is not dataset or _parts[0][1] != fold:
         dynamic = dataset.binarize == "dynamic"
         rows = binarized(dataset) if dynamic else dataset.examples
         split = dataset.split(fold)
-        _parts[key] = {name: _scaled(rows.take(split.rows(name)), None if dynamic else split) for name in ("train", "test")}
-    return _parts[key]
+        made = {name: _scaled(rows.take(split.rows(name)), None if dynamic else split) for name in PARTS}
+        _parts[:] = [(dataset, fold, made)]  # one at a time: these are whole copies
+    return _parts[0][2]
 
 
 def redraws(dataset: Dataset, fold: int | None, number: int | None) -> Iterator[Examples]:
@@ -100,4 +101,3 @@ def redraws(dataset: Dataset, fold: int | None, number: int | None) -> Iterator[
 def _scaled(rows: Examples, split: Split | None) -> Examples:
     x = rows.x.astype(np.float32)
     return dataclasses.replace(rows, x=x if split is None else (x - np.asarray(split.shift)) * np.asarray(split.scale))
-

@@ -94,9 +94,13 @@ def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
     previous: Bound | None = None
     for members in group(bounds, lambda bound: bound.program_key):
         parameters, state_bytes, data_bytes = measure(members[0])
-        mode = choose_mode(options.mode, members[0].job.trainer.batch_size * parameters, len(members), options.max_width)
+        mode = choose_mode(
+            options.mode, members[0].job.trainer.batch_size * parameters, len(members), options.max_width
+        )
         if mode == "map":
-            sizes = [min(options.max_width, len(members) - start) for start in range(0, len(members), options.max_width)]
+            sizes = [
+                min(options.max_width, len(members) - start) for start in range(0, len(members), options.max_width)
+            ]
         else:
             sizes = widths(len(members), options.max_width)
         start = 0
@@ -171,4 +175,3 @@ def describe(groups: Sequence[Group]) -> str:
     """One line: `45 jobs, 3 programs`."""
     jobs = sum(len(group.bounds) for group in groups)
     return f"{jobs} job{'s' * (jobs != 1)}, {len(groups)} program{'s' * (len(groups) != 1)}"
-

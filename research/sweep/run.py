@@ -88,14 +88,18 @@ def prepare(jobs: Sequence[Job], folder: Path, options: Options) -> Prepared:
         if path is not None:
             run = RunFolder(path)
             if run.config.exists() and run.read_config().get("config_hash") != job.hash:
-                raise ConfigError("name", folder.name, f"{path} holds the run of another configuration; choose another name=")
+                raise ConfigError(
+                    "name", folder.name, f"{path} holds the run of another configuration; choose another name="
+                )
             result = run.read_result()
         bound = bind(job)
         if path is None or result is None or result["status"] not in KEPT:
             todo.append(bound)
             continue
         if result["data_sha256"] != bound.dataset.sha256:
-            raise ConfigError("data", bound.dataset.name, f"the data are not those of the finished run {path}; choose another name=")
+            raise ConfigError(
+                "data", bound.dataset.name, f"the data are not those of the finished run {path}; choose another name="
+            )
         done[job.hash] = Outcome(job, path, result)
         if result["evaluation"] != plain(job.evaluation) and result["status"] != "diverged":
             again.append((bound, path))
@@ -119,7 +123,8 @@ def check_sweep(folder: Path, jobs: Sequence[Job]) -> None:
     """Refuse a folder whose earlier runs have other values of keys that neither they nor these jobs sweep."""
     manifest = read_manifest(folder)
     if manifest is None:
-        foreign = [path.name for path in folder.iterdir() if path.name not in HYDRA_FILES] if folder.is_dir() else []
+        entries = folder.iterdir() if folder.is_dir() else ()
+        foreign = [path.name for path in entries if path.name not in HYDRA_FILES and not (path / ".hydra").is_dir()]
         if foreign and not runs_in(folder):
             raise ConfigError("name", folder.name, f"{folder} holds {foreign[0]} and no sweep; choose another name=")
         return
@@ -188,7 +193,9 @@ def check_warm_start(bound: Bound) -> None:
     given = load_start(bound.job.trainer.warm_start)
     key = jax.random.key(0)
     wanted = jax.eval_shape(lambda: bound.model.init(key, bound.dataset.examples.take(np.arange(2))))
-    shapes = lambda tree: {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}  # noqa: E731
+    shapes = lambda tree: {
+        jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }  # noqa: E731
     have, want = shapes(given), shapes(wanted)
     for name in sorted({*have, *want}):
         if have.get(name) != want.get(name):
@@ -386,7 +393,9 @@ def commit() -> str | None:
     root = Path(__file__).parents[2]
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
@@ -397,4 +406,3 @@ def commit() -> str | None:
 def now() -> str:
     """Default name of a sweep."""
     return datetime.datetime.fromtimestamp(time.time()).strftime("%Y-%m-%d_%H-%M-%S")
-

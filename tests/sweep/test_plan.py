@@ -178,9 +178,7 @@ def test_auto_is_a_rule_on_the_work_of_a_step(make_bounds: Bounds, make_options:
 
 
 @pytest.mark.parametrize(("jobs", "text"), [(0, "0 jobs, 0 programs"), (1, "1 job, 1 program")])
-def test_plans_are_described_in_one_line(
-    jobs: int, text: str, make_bounds: Bounds, make_options: MakeOptions
-) -> None:
+def test_plans_are_described_in_one_line(jobs: int, text: str, make_bounds: Bounds, make_options: MakeOptions) -> None:
     assert describe(plan(make_bounds("seed=0")[:jobs], make_options())) == text
 
 

@@ -139,7 +139,9 @@ def test_bits_of_a_vmap_member_depend_on_the_width_alone(
     assert same_bits(together.member(slot), reference)
 
 
-def test_a_diverging_neighbour_is_really_there(five: list[Any], reference: list[np.ndarray], make_bounds: Bounds) -> None:
+def test_a_diverging_neighbour_is_really_there(
+    five: list[Any], reference: list[np.ndarray], make_bounds: Bounds
+) -> None:
     (wild,) = make_bounds("optimizer.learning_rate=1e30")
     together = trained([five[0], wild, five[1], five[2]], "vmap")
     assert together.state.first_bad_step[1] >= 0
@@ -189,7 +191,9 @@ jax.monitoring.register_event_duration_secs_listener(
 )
 
 
-def test_as_many_programs_are_compiled_as_there_are_groups(make_bounds: Bounds, make_options: Callable[..., Any]) -> None:
+def test_as_many_programs_are_compiled_as_there_are_groups(
+    make_bounds: Bounds, make_options: Callable[..., Any]
+) -> None:
     bounds = make_bounds("model.hidden_dims=[9]", "model.latent_dim=2,3", "model.beta=1,2", "seed=0,1")
     groups = plan(bounds, make_options(mode="vmap"))
     before = program.train._cache_size(), program.initialize._cache_size(), program.score._cache_size()

@@ -1,0 +1,97 @@
+"""Floors: imports go down only, and heavy packages stay in their rooms."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = (
+    {"app", "scripts", "hydra_plugins"},
+    {"sweep", "report"},
+    {"evaluation"},
+    {"runs"},
+    {"engine"},
+    {"models"},
+    {"networks", "optimizer"},
+    {"tree", "clock", "data", "distributions", "metrics"},
+)
+FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+ROOMS = {  # package -> the only places that import it
+    "hydra": {"app", "hydra_plugins"},
+    "tensorboard": {"runs"},
+    "pandas": {"report"},
+    "matplotlib": {"report"},
+}
+HEAVY = ("jax", "flax", "optax", "sklearn", "pandas", "matplotlib", "tensorboard")
+FILES = [
+    path
+    for folder in ("research", "hydra_plugins", "scripts")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if path.name != "__init__.py" or path.read_text().strip()
+]
+
+
+def room(path: Path) -> str:
+    """The part of the project that a file belongs to."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[1] if parts[0] == "research" else parts[0]
+
+
+def imported(path: Path) -> Iterator[tuple[str, bool]]:
+    """Full names of everything a file imports, and whether that happens at module level."""
+    tree = ast.parse(path.read_text())
+    inner = {node for outer in ast.walk(tree) if isinstance(outer, ast.FunctionDef) for node in ast.walk(outer)}
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            yield name, node not in inner
+
+
+def rooms_used(path: Path) -> set[str]:
+    """Other parts of the project that a file imports."""
+    names = [name.split(".") for name, _ in imported(path)]
+    used = {parts[1] if parts[0] == "research" and len(parts) > 1 else parts[0] for parts in names}
+    ours = {parts[0] for parts in names if parts[0] in ("research", "hydra_plugins", "scripts")}
+    return (used & set(FLOOR)) - {room(path)} if ours else set()
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path: Path):
+    here = FLOOR.get(room(path))
+    if here is None:  # research/__init__.py offers what people use in a notebook
+        assert path == ROOT / "research" / "__init__.py"
+        return
+    for other in rooms_used(path):
+        # on the ground floor they build on each other; what starts commands all goes through the app
+        beside = FLOOR[other] == here and (other == "app" or here == len(FLOORS) - 1)
+        assert FLOOR[other] > here or beside, f"{room(path)} imports {other}, which lies above or beside it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_packages_stay_in_their_rooms(path: Path):
+    for name, _ in imported(path):
+        package = name.split(".")[0]
+        assert room(path) in ROOMS.get(package, {room(path)}), f"{room(path)} imports {name}"
+
+
+def test_the_engine_knows_no_model_and_the_plugin_starts_without_jax():
+    engine = ROOT / "research" / "engine.py"
+    assert not {"models", "networks"} & rooms_used(engine)
+    for path in (ROOT / "hydra_plugins").rglob("*.py"):
+        for name, at_module_level in imported(path):
+            assert not (at_module_level and name.split(".")[0] in HEAVY), f"{path.name} imports {name}"
+    for name, at_module_level in imported(ROOT / "research" / "app.py"):
+        assert not (at_module_level and name.split(".")[0] in HEAVY), f"app imports {name}"
+
+
+def test_every_room_has_a_floor():
+    rooms = {room(path) for path in FILES} - {"__init__"}
+    assert rooms <= set(FLOOR)
+    assert {"engine", "models", "networks", "optimizer", "tree", "data", "distributions", "sweep", "app"} <= rooms
