@@ -1,6 +1,9 @@
 """Experiment sweeps over autoencoders and recurrent networks: one sweep, a few compiled programs."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from research.runs.load import load
 
 __all__ = ["load"]
 

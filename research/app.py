@@ -19,6 +19,7 @@ STATUS_CODES = {"failed": 1, "diverged": 3}
 NOT_SWEPT = ("name", "output_root", "objective", "trusted_packages", "sweep.mode", "sweep.max_width", "sweep.plan_only")
 
 statuses: list[str] = []  # of every run of this command
+checked: dict[tuple[str, ...], Any] = {}  # hashes of jobs -> what was prepared for them before Hydra started
 
 
 @recipe
@@ -97,13 +98,19 @@ def register_resolvers() -> None:
 
 def train(jobs: Sequence[Any], config: DictConfig, register: Callable[[Any, Path], None] | None = None) -> list[Any]:
     """Check, plan, train and evaluate jobs of one command; their outcomes in order."""
+    from hydra.types import RunMode
+
     from research.sweep.display import Display
     from research.sweep.program import use_compile_cache
     from research.sweep.run import prepare, run
 
     use_compile_cache()
     display, options = Display(), options_of(config)
-    prepared = prepare(jobs, folder_of(config), options)
+    # a sweep is checked as a whole by our sweeper; another sweeper hands over some points at a time
+    whole = config.hydra.mode != RunMode.MULTIRUN
+    prepared = checked.pop(tuple(job.hash for job in jobs), None)
+    if prepared is None:
+        prepared = prepare(jobs, folder_of(config), options, whole=whole)
     display.plan(prepared.groups, len(prepared.done))
     extra = {} if register is None else {"register": register}
     outcomes = run(
@@ -169,6 +176,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
         Display().plan(prepared.groups, len(prepared.done))
         return True
     writable(prepared.folder)
+    checked[tuple(job.hash for job in jobs)] = prepared
     return False
 
 
@@ -231,7 +239,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     if missing:
         key = missing.group(1)
         given = next((o for o in overrides if o.partition("=")[0].lstrip("+~") == key), key)
-        return f"{given}: no such key{nearest(key, known_keys(overrides, key))}; all keys: python scripts/train.py --cfg job"
+        near = nearest(key, known_keys(overrides, key))
+        return f"{given}: no such key{near}; all keys: python scripts/train.py --cfg job"
     option = re.search(r"Could not find '([^/']+(?:/[^/']+)*)/([^']+)'", text)
     if option:
         group, name = option.groups()
@@ -331,7 +340,7 @@ def encode() -> None:
         from research.tree import build
 
         run = load(arguments.run, arguments.trust)
-        own = {key: value for key, value in run.config["data"].items()}
+        own = dict(run.config["data"])
         named = any(override.startswith("data=") for override in arguments.overrides)
         if named or not arguments.overrides:
             chosen = list(arguments.overrides)

@@ -3,7 +3,6 @@
 Everything is in nats. `log_prob` is per element; `total` sums it over the elements of one example, so that a weight on
 the KL divergence means the same for every input size.
 """
-# ruff: noqa: F722
 
 import math
 from typing import Any, Protocol, runtime_checkable
@@ -26,8 +25,11 @@ class Likelihood(Protocol):
       nats: False for a loss that is no log-likelihood.
     """
 
-    channels: int
-    nats: bool
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def nats(self) -> bool: ...
 
     def log_prob(self, outputs: Float[Array, "B outputs"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         """log p(x | outputs) of every element, [B, D], in nats."""

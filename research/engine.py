@@ -3,7 +3,6 @@
 Nothing here knows of sweeps, folders or families of models. All randomness is a pure function of (seed, purpose, epoch,
 step): no key is carried and no iterator state exists.
 """
-# ruff: noqa: F722
 
 import dataclasses
 import functools

@@ -97,7 +97,8 @@ def spec(cls: type[T]) -> type[T]:
     cls.__tree__ = "spec"  # type: ignore[attr-defined]
     fields = hints(cls)
     leaves = [name for name, hint in fields.items() if _is_subtree(hint)]
-    static = [field.name for field in dataclasses.fields(cls) if field.init and field.name not in leaves]
+    own: Any = dataclasses.fields(cls)  # type: ignore[arg-type]
+    static = [field.name for field in own if field.init and field.name not in leaves]
     jax.tree_util.register_dataclass(cls, leaves, static)
     return cls
 
@@ -286,10 +287,8 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
         section = {"_target_": f"{cls.__module__}.{cls.__qualname__}"}
-        if hasattr(value, "rearrange"):
-            fields = value.rearrange()
-        else:
-            fields = {name: getattr(value, name) for name in hints(cls)}
+        rearrange = getattr(value, "rearrange", None)
+        fields = rearrange() if rearrange else {name: getattr(value, name) for name in hints(cls)}
         return section | {name: plain(item) for name, item in fields.items()}
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}

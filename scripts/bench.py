@@ -12,6 +12,7 @@ Numbers of one machine compare with each other, never with those of another. Quo
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -52,9 +53,8 @@ def digits(processes: int) -> None:
     sweep = [f"{key}={','.join(map(str, values))}" for key, values in DIGITS.items()]
     with tempfile.TemporaryDirectory() as folder:
         out = f"output_root={folder}"
-        one = ["model.latent_dim=2", "model.beta=1.0", "seed=0"]
         for size in DIGITS["model.latent_dim"]:
-            command(f"model.latent_dim={size}", out, "name=warm")
+            command(f"model.latent_dim={size}", out, f"name=warm{size}")
         command("-m", *sweep, out, "name=warm_fused")
         fused = [command("-m", *sweep, out, f"name=fused{i}") for i in range(2)]
         basic = command("-m", *sweep, "hydra/launcher=basic", out, "name=basic")
@@ -62,7 +62,7 @@ def digits(processes: int) -> None:
         for number, (latent, beta, seed) in enumerate(_points()):
             if number % max(1, 36 // processes) == 0:
                 one = [f"model.latent_dim={latent}", f"model.beta={beta}", f"seed={seed}"]
-                alone.append(command(*one, out, "name=alone"))
+                alone.append(command(*one, out, f"name=alone{number}"))
         separate = sum(alone) * 36 / len(alone)
         in_fused, in_basic = results(Path(folder) / "fused1"), results(Path(folder) / "basic")
         assert len(in_fused) == len(in_basic) == 36
@@ -79,8 +79,6 @@ def digits(processes: int) -> None:
 
 
 def _points() -> list[tuple[Any, ...]]:
-    import itertools
-
     return list(itertools.product(*DIGITS.values()))
 
 
@@ -108,7 +106,7 @@ def overhead(jobs: int) -> None:
 
 
 def first() -> None:
-    """Seconds from the command to the end of the first epoch, warm cache; Python, imports, data and tracing included."""
+    """Seconds from the command to the end of the first epoch, warm cache; imports, data and tracing included."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["trainer.epochs=1", "trainer.evaluate_every=1", "evaluation=none", f"output_root={folder}"]
         command(*arguments, "name=warm")
@@ -190,7 +188,7 @@ def vae_flops(hidden: list[int], latent: int, features: int = 784) -> float:
     """FLOP of one training sample of a dense VAE: 2 a multiply-add, forward once and backward twice."""
     sizes = [features, *hidden, 2 * latent]
     back = [latent, *hidden[::-1], features]
-    weights = sum(a * b for s in (sizes, back) for a, b in zip(s, s[1:], strict=False))
+    weights = sum(a * b for s in (sizes, back) for a, b in itertools.pairwise(s))
     return 6.0 * weights
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
     hypothesis.settings.register_profile("suite", max_examples=20, deadline=None, derandomize=True)
     hypothesis.settings.load_profile("suite")
-    jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.config.update("jax_legacy_prng_key", "error")
     use_compile_cache()
 
@@ -77,6 +76,13 @@ def builder(group: str, default: str | None = None) -> Callable[..., Any]:
         return build(shipped(group, str(name)) | overrides, key=group)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def strict_ranks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Arrays of different ranks never combine silently."""
+    with jax.numpy_rank_promotion("raise"):
+        yield
 
 
 @pytest.fixture(scope="session")

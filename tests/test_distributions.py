@@ -34,7 +34,7 @@ def log_prob(likelihood, outputs, x) -> np.ndarray:
     return np.asarray(likelihood.log_prob(outputs, x))[0]
 
 
-# ------------------------------------------------------------------------------------------------ they are densities
+# -------------------------------------------------------------------------------------------------- they are densities
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_huber_is_quadratic_then_linear():
     np.testing.assert_allclose(values[0] - values, [0, 0.5, 1.125, 1.875, 3.375], atol=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------------- they are finite
+# ----------------------------------------------------------------------------------------------------- they are finite
 
 
 def observation(likelihood: str) -> Observation:
@@ -120,7 +120,7 @@ def test_bernoulli_gradient():
     np.testing.assert_allclose(gradient, 1 - jax.nn.sigmoid(outputs), atol=1e-6)
 
 
-# ----------------------------------------------------------------------------------------------------- sums and means
+# ------------------------------------------------------------------------------------------------------ sums and means
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
@@ -196,7 +196,7 @@ def test_data_outside_the_support_are_refused(low: float, high: float, fits: boo
                 observation(name).check_range(low, high)
 
 
-# -------------------------------------------------------------------------------------------------------- the posterior
+# ------------------------------------------------------------------------------------------------------- the posterior
 
 
 def test_kl_is_its_monte_carlo_estimate():

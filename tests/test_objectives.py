@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from research import engine
 from research.clock import Clock
 from research.data import Examples, Facts
+from research.engine import Budget, Data, Member
 from research.models.vae import ramp
 
 FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
@@ -23,10 +25,10 @@ def clock(epoch: float = 0.0, fraction: float = 0.0) -> Clock:
     return Clock(*(jnp.float32(value) for value in (0, epoch, fraction, 6)))
 
 
-# ----------------------------------------------------------------------------------------------------- contractive penalty
+# ------------------------------------------------------------------------------------------------- contractive penalty
 
 
-def jacobian_norm(model: Any, params: Any) -> np.ndarray:
+def jacobian_norm(model: Any, params: Any) -> jax.Array:
     """Squared Frobenius norm of dz/dx of every example, from the whole Jacobian."""
 
     def encode(x: jax.Array, label: jax.Array) -> jax.Array:
@@ -57,7 +59,7 @@ def test_hutchinsons_estimate_tends_to_the_contractive_penalty(build_model):
     assert "contractive_hutchinson" in model.loss(params, BATCH.take(np.arange(1)), jax.random.key(1), clock())[1]
 
 
-# --------------------------------------------------------------------------------------------------------- the KL's weight
+# ----------------------------------------------------------------------------------------------------- the KL's weight
 
 
 def vae(build_model, **options: Any) -> tuple[Any, Any]:
@@ -125,7 +127,7 @@ def test_a_ramp_of_length_zero_is_over_and_has_no_nan():
     np.testing.assert_allclose(jax.vmap(ramp, (0, None))(times, 2.0), [0, 0.25, 1])
 
 
-# ------------------------------------------------------------------------------------------------------------- the bounds
+# ---------------------------------------------------------------------------------------------------------- the bounds
 
 
 def bound(build_model, repetitions: int = 2000, **options: Any) -> tuple[float, float]:
@@ -181,3 +183,43 @@ def test_with_the_exact_posterior_every_bound_is_the_likelihood(build_model):
     np.testing.assert_allclose(elbo, exact, atol=0.03)
     params["encoder"]["output"]["bias"] = params["encoder"]["output"]["bias"] + 0.3  # any other posterior: below
     assert (np.asarray(many.evaluate(params, BATCH, keys)["elbo_nats"]) < exact - 0.05).all()
+
+
+# -------------------------------------------------------------------------------------------- what training must reach
+
+
+def trained(model: Any, x: np.ndarray, optimizer: Any, trainer: Any, make_dataset: Any) -> dict[str, float]:
+    """Scores on the training rows after full-batch training on all rows."""
+    dataset = make_dataset(x)
+    rows, ones = np.arange(len(x), dtype=np.int32), np.ones(len(x), np.float32)
+    split = dataclasses.replace(dataset.splits[0], train=rows, validation=rows, validation_weight=ones)
+    data, member = Data(dataset.examples, dataset.examples), Member(np.uint32(0), split)
+    budget, model = Budget(trainer, 1, False), model.bind(dataset.facts)
+    state = jax.jit(engine.initialize, static_argnames="budget")(model, optimizer, member, data, budget)
+    train = jax.jit(engine.chunk, static_argnames="budget")
+    _, metrics = train(model, optimizer, state, member, data, np.int32(trainer.epochs), budget)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def test_a_linear_autoencoder_reaches_the_error_of_pca(build_model, build_optimizer, build_trainer, make_dataset):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(40, 2)) @ random.normal(size=(2, 6)) + 0.1 * random.normal(size=(40, 6)) + 0.5
+    singular = np.linalg.svd(x - x.mean(0), compute_uv=False)
+    pca = np.square(singular[2:]).sum() / x.size
+    model = build_model("dense_ae", latent_dim=2, hidden_dims=[])
+    optimizer = build_optimizer("adam", learning_rate=0.1, schedule="cosine")
+    trainer = build_trainer(epochs=1500, batch_size=40, keep="last")
+    scores = trained(model, x.astype(np.float32), optimizer, trainer, make_dataset)
+    assert pca * 0.999 <= scores["validation/reconstruction_mse"] <= pca * 1.01
+
+
+def test_a_huge_beta_leaves_the_entropy_of_the_marginals(build_model, build_optimizer, build_trainer, make_dataset):
+    x = (np.random.default_rng(0).random((60, 6)) < np.linspace(0.1, 0.7, 6)).astype(np.float32)
+    mean = x.mean(0)
+    entropy = -(mean * np.log(mean) + (1 - mean) * np.log(1 - mean)).sum()
+    model = build_model("vae", latent_dim=2, hidden_dims=[8], beta=1000.0, output_bias="zero")
+    optimizer = build_optimizer("adam", learning_rate=0.03, schedule="cosine")
+    trainer = build_trainer(epochs=600, batch_size=60, keep="last")
+    scores = trained(model, x, optimizer, trainer, make_dataset)
+    assert scores["validation/kl_nats"] < 1e-4
+    assert scores["validation/reconstruction_nats"] == pytest.approx(entropy, rel=0.005)

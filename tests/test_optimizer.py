@@ -20,6 +20,7 @@ CONF = Path(__file__).parents[1] / "conf" / "optimizer"
 SHIPPED = sorted(path.stem for path in CONF.glob("*.yaml"))
 SGD: Any = OmegaConf.to_container(OmegaConf.load(CONF / "sgd.yaml"))
 COMMON = {key: SGD[key] for key in OWN_KEYS if key != "name"}
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling
 PARAMS = {"encoder": {"kernel": jnp.full((3, 2), 0.5), "bias": jnp.ones(2)}, "scale": jnp.ones(())}
 
 
@@ -43,7 +44,7 @@ def step(optimizer: Optimizer, params: Any) -> Any:
     return params
 
 
-# ------------------------------------------------------------------------------------------------------ every optimizer
+# ----------------------------------------------------------------------------------------------------- every optimizer
 
 
 @pytest.mark.parametrize("name", _known())
@@ -52,7 +53,7 @@ def test_every_optimizer_takes_traced_numbers(name: str):
     assert build(plain(optimizer)) == optimizer
     other = make(name, learning_rate=0.02, **defaults(name))
     assert structure(other) == structure(optimizer)
-    both = jax.jit(jax.vmap(step, (0, None)))(stack([optimizer, other]), PARAMS)
+    both = jax.jit(jax.vmap(step, (0, None)), compiler_options=QUICKLY)(stack([optimizer, other]), PARAMS)
     for leaf, start in zip(jax.tree.leaves(both), jax.tree.leaves(PARAMS), strict=True):
         assert np.isfinite(leaf).all()
         for member in leaf:
@@ -80,7 +81,7 @@ def test_optimizers_that_need_more_are_refused_with_the_reason(name: str):
 def test_shipped_optimizers(name: str, build_optimizer):
     optimizer = build_optimizer(name)
     assert optimizer.name == name
-    traced = jax.jit(step)(optimizer, PARAMS)
+    traced = jax.jit(step, compiler_options=QUICKLY)(optimizer, PARAMS)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(traced))
     # the same as optax by hand
     rate = optimizer.numbers["learning_rate"]
@@ -128,7 +129,7 @@ def test_flags_are_structure_and_numbers_are_leaves():
     assert structure(make(momentum=0.9)) != structure(make(momentum=None))
 
 
-# ------------------------------------------------------------------------------------------------------------ schedules
+# ----------------------------------------------------------------------------------------------------------- schedules
 
 
 def rates(optimizer: Optimizer, steps: Any, epochs: int, steps_per_epoch: int) -> np.ndarray:
@@ -191,7 +192,7 @@ def test_stages_are_those_of_the_importance_weighted_autoencoder():
     np.testing.assert_allclose(found, np.stack([published, published], axis=1), rtol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------------------------- clipping
+# ------------------------------------------------------------------------------------------------------------ clipping
 
 
 def test_clipping():

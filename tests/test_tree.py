@@ -74,7 +74,7 @@ def shipped(path: Path) -> Any:
     return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
 
 
-# ------------------------------------------------------------------------------------------------------- the builder
+# --------------------------------------------------------------------------------------------------------- the builder
 
 
 def test_values_get_the_types_of_their_fields():
@@ -163,7 +163,7 @@ def test_flatten():
     assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}
 
 
-# --------------------------------------------------------------------------------------------------- shipped configs
+# ----------------------------------------------------------------------------------------------------- shipped configs
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -200,7 +200,7 @@ def test_leaves_are_exactly_the_float_fields(path: Path):
             assert len(jax.tree.leaves(present)) == len(jax.tree.leaves(absent)) + 1
 
 
-# --------------------------------------------------------------------------------------------- structure and stacking
+# ---------------------------------------------------------------------------------------------- structure and stacking
 
 
 def test_structure_is_everything_but_the_numbers():

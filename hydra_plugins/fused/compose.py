@@ -112,8 +112,8 @@ class Composed:
 class Composer:
     """Composes the jobs of one command.
 
-    Jobs that differ only in plain values of existing keys share one composition; whatever else an override can do (choose
-    a group, add or delete a key, interpolate) is Hydra's own work.
+    Jobs that differ only in plain values of existing keys share one composition; whatever else an override can do
+    (choose a group, add or delete a key, interpolate) is Hydra's own work.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig):

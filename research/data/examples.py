@@ -84,7 +84,9 @@ class Split:
 
     def prepare(self, batch: Examples) -> Examples:
         """Scale raw rows to what models see, as float32."""
-        return dataclasses.replace(batch, x=(batch.x.astype(jnp.float32) - self.shift) * self.scale)
+        rows = (None,) * (batch.x.ndim - jnp.ndim(self.shift))  # ranks are promoted by hand, never by broadcasting
+        shift, scale = jnp.asarray(self.shift)[rows], jnp.asarray(self.scale)[rows]
+        return dataclasses.replace(batch, x=(batch.x.astype(jnp.float32) - shift) * scale)
 
     def rows(self, part: Literal["train", "validation", "test"]) -> np.ndarray:
         """Row numbers of one part without wrapping or padding (host side)."""

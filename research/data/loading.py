@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 import hashlib
-from typing import Literal
 from collections.abc import Hashable
+from typing import Literal
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def digest(examples: Examples) -> str:
 
 
 def binarized(dataset: Dataset, repetition: int = 0) -> Examples:
-    """All rows drawn once as x ~ Bernoulli(x), uint8 0 or 1: what validation and test rows of dynamic data are scored on.
+    """All rows drawn once as x ~ Bernoulli(x), uint8 0 or 1: what dynamic data are scored on.
 
     It depends on `split_seed`, the row and the repetition only, so that all runs are scored on the same draws.
     """

@@ -17,7 +17,7 @@ RATIO = 100
 
 
 class Table(NamedTuple):
-    """What one file holds: rows of numbers, the column of targets as stored, and the names of the columns of a table."""
+    """What one file holds: rows of numbers, the targets as stored, and the names of the columns of a table."""
 
     x: np.ndarray
     target: np.ndarray | None

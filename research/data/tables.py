@@ -25,8 +25,8 @@ class Arrays(Splitting):
     Attributes:
       path: the file, from the current folder, or from `root` where that is given.
       test_path: a second file of the same form, whose rows are the test rows.
-      target: a column name (`.csv`, `.parquet`), the name of an array (`.npz`), or a column number as text where columns
-        have no names (`.npy`, `.csv` without a header line): "0" is the first, "-1" the last.
+      target: a column name (`.csv`, `.parquet`), the name of an array (`.npz`), or a column number as text where
+        columns have no names (`.npy`, `.csv` without a header line): "0" is the first, "-1" the last.
       key: which array of an `.npz` file is `x`; null where there is only one beside the target.
       test_fraction: share of the rows that are test rows; not used with `test_path`.
       binarize: "once" draws x ~ Bernoulli(x) now, "dynamic" anew at every training use.
@@ -57,7 +57,7 @@ class Arrays(Splitting):
                 raise ConfigError("key", self.key, f"only .npz files hold named arrays; {name} needs data.key=null")
 
     def stamp(self) -> Hashable:
-        """Place, size and time of the files: a file that was edited, or another of the same relative path, is read anew."""
+        """Place, size and time of the files: an edited file, or another of the same relative path, is read anew."""
         stamps = []
         for value in filter(None, (self.path, self.test_path)):
             path = self._locate(value).absolute()
@@ -74,11 +74,9 @@ class Arrays(Splitting):
             if first.columns != second.columns:
                 raise ConfigError("test_path", self.test_path, f"its columns differ from those of {self.path}")
             if first.x.shape[1:] != second.x.shape[1:] or first.x.dtype != second.x.dtype:
-                raise ConfigError(
-                    "test_path",
-                    self.test_path,
-                    f"rows of shape {second.x.shape[1:]} {second.x.dtype}, but {first.x.shape[1:]} {first.x.dtype} in {self.path}",
-                )
+                shapes = [f"{table.x.shape[1:]} {table.x.dtype}" for table in tables]
+                remedy = f"rows of shape {shapes[1]}, but {shapes[0]} in {self.path}"
+                raise ConfigError("test_path", self.test_path, remedy)
             targets = [table.target for table in tables if table.target is not None]
             if len({target.dtype.kind in "US" for target in targets}) > 1:
                 raise ConfigError(
@@ -87,7 +85,9 @@ class Arrays(Splitting):
         x = np.concatenate([table.x for table in tables])
         label, factors = None, None
         if self.target is not None:
-            label, factors = _labels(self.target, np.concatenate([table.target for table in tables if table.target is not None]))
+            label, factors = _labels(
+                self.target, np.concatenate([table.target for table in tables if table.target is not None])
+            )
         test = None if len(tables) == 1 else np.repeat([False, True], [len(table.x) for table in tables])
         return Source(
             Path(self.path).stem,

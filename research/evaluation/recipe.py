@@ -10,8 +10,8 @@ class Evaluation:
     Attributes:
       nll_samples: k, importance samples of the likelihood of every test example; null computes none.
       nll_examples: how many test rows, the first ones, that likelihood is of; null: all.
-      binarizations: of dynamically binarised data, number of further draws of the test rows that `redrawn/...` metrics are
-        the mean of; null: none.
+      binarizations: of dynamically binarised data, number of further draws of the test rows that `redrawn/...`
+        metrics are the mean of; null: none.
       probes: accuracy of k-nearest neighbours and of a logistic regression on the codes.
       neighbors: of the k-nearest neighbours.
       probe_iterations: most iterations of the logistic regression.

@@ -1,8 +1,7 @@
 """What every model with an encoder, a code and a decoder shares; the networks and the observation are mixed in."""
-# ruff: noqa: F722
 
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Shaped
@@ -21,7 +20,7 @@ class Decoding:
         self.validate_networks()
         self.validate_observation()
 
-    def bind(self: Any, facts: Facts) -> Self:
+    def bind(self: Any, facts: Facts) -> Any:
         """The model for this data: feature shape and number of classes set, impossible pairs refused."""
         self.check_range(facts.low, facts.high)
         self.check_labels(facts.classes)
@@ -31,7 +30,7 @@ class Decoding:
         """Fresh parameters; with `output_bias=mean` the decoder starts at the mean of the training rows."""
         params = self.init_networks(key, self.encoder_outputs, self.channels) | self.init_observation()
         if self.output_bias == "mean":
-            mean = train.x.astype(jnp.float32).mean(0).reshape(-1)
+            mean = jnp.asarray(train.x, jnp.float32).mean(0).reshape(-1)
             params = self.set_output_bias(params, self.observation(params).initial_bias(mean))
         return params
 
@@ -65,5 +64,5 @@ class Decoding:
         return mean_squared_error(self.observation(params).mean(outputs), _flat(batch.x), _flat(batch.observed))
 
 
-def _flat(array: Shaped[Array, "B ..."] | None) -> Shaped[Array, "B D"] | None:
+def _flat(array: Shaped[Array, "B ..."] | None) -> Any:
     return None if array is None else array.reshape(array.shape[0], -1)

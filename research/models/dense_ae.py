@@ -1,5 +1,4 @@
 """Dense autoencoder: plain, denoising, sparse, contractive, conditional."""
-# ruff: noqa: F722
 
 import dataclasses
 from typing import Any

@@ -1,5 +1,4 @@
 """Variational autoencoder: beta, warm-up, free bits, capacity, several samples, importance-weighted bound."""
-# ruff: noqa: F722
 
 from typing import Any, Literal
 

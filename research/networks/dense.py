@@ -1,5 +1,4 @@
 """Dense encoder and decoder."""
-# ruff: noqa: F722
 
 from typing import Any, Literal
 

@@ -138,7 +138,7 @@ class EventFile:
         """Lay out the Custom Scalars page.
 
         One chart for every name that `train/`, `validation/` or `test/` share, its curves over each other, and one
-        with a band for every tag in `margins` (drawn from the tags `within_one_sd/<tag>/low` and `within_one_sd/<tag>/high`).
+        with a band for every tag in `margins` (drawn from `within_one_sd/<tag>/low` and `within_one_sd/<tag>/high`).
         """
         shared: dict[str, list[str]] = {}
         for tag in sorted(tags):

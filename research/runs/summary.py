@@ -20,7 +20,7 @@ def spread(members: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, f
       members: rows of metrics of each member, every row with its `step`.
 
     Returns:
-      One row per step: `step`, and for each metric its mean and `within_one_sd/<metric>/low`, `/high` = mean -+ deviation.
+      One row per step: `step`, and for each metric its mean, and `within_one_sd/<metric>/low` and `/high`.
     """
     values: dict[int, dict[str, list[float]]] = {}
     for rows in members:

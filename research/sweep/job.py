@@ -1,17 +1,19 @@
 """A job: one point of a sweep, ready to be grouped."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from research.data.examples import Dataset
+from research.data.loading import load
 from research.data.splits import Splitting
 from research.engine import Model, Trainer
 from research.evaluation import Evaluation
 from research.optimizer import Optimizer
-from research.tree import build, config_hash, plain
+from research.tree import ConfigError, build, config_hash, plain, structure
 
 HASH_DIGITS = 12
 # of the typed tree, what says where things are rather than what they are
@@ -63,12 +65,10 @@ class Job:
             parts[section] = {key: value for key, value in parts[section].items() if key not in names}
         return parts
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """SHA-256 of the tree."""
-        if "hash" not in self.__dict__:  # a property of a frozen dataclass, computed once
-            self.__dict__["hash"] = config_hash(self.tree())
-        return self.__dict__["hash"]
+        return config_hash(self.tree())
 
     @property
     def run_id(self) -> str:
@@ -109,8 +109,6 @@ class Bound:
     @property
     def program_key(self) -> Any:
         """What is compiled: jobs with equal keys train as one program."""
-        from research.tree import structure
-
         return (
             structure((self.model, self.job.optimizer)),
             dataclasses.replace(self.job.trainer, warm_start=None),
@@ -125,9 +123,6 @@ def bind(job: Job) -> Bound:
     Raises:
       ConfigError: naming the key.
     """
-    from research.data.loading import load
-    from research.tree import ConfigError
-
     dataset = load(job.data)
     try:
         job.trainer.check(dataset.facts)

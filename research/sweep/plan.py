@@ -7,9 +7,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from research.engine import Budget, Data, Member, initialize
+from research.engine import Budget, Data, Member, State, chunk, initialize
 from research.sweep.job import Bound
-from research.tree import ConfigError, flatten, group, plain, recipe
+from research.tree import ConfigError, flatten, group, plain, recipe, stack, unstack
 
 CANONICAL_WIDTHS = tuple(sorted({2**i for i in range(11)} | {3 * 2**i for i in range(10)}))
 # Rule of `auto`, calibrated with `scripts/bench.py modes`: a CPU gains from vmap while a step of one member is so small
@@ -22,8 +22,8 @@ class Options:
     """Settings of the sweep itself; not part of any run's identity.
 
     Attributes:
-      mode: "map" trains the members of a program one after another, with the bits of each run alone; "vmap" all at once,
-        in fewer larger operations; "auto" picks by backend and program size, the same every time.
+      mode: "map" trains the members of a program one after another, with the bits of each run alone; "vmap" all at
+        once, in fewer larger operations; "auto" picks by backend and program size, the same every time.
       max_width: most members of one program.
       plan_only: print the plan and stop.
       fail_fast: stop at the first failed run.
@@ -65,9 +65,13 @@ class Group:
 
     @property
     def budget(self) -> Budget:
-        first = self.bounds[0]
-        trainer = dataclasses.replace(first.job.trainer, warm_start=None)
-        return Budget(trainer, trainer.steps_per_epoch(first.dataset.facts), first.dataset.binarize == "dynamic")
+        return budget_of(self.bounds[0])
+
+
+def budget_of(bound: Bound) -> Budget:
+    """The static numbers of a job's program."""
+    trainer = dataclasses.replace(bound.job.trainer, warm_start=None)
+    return Budget(trainer, trainer.steps_per_epoch(bound.dataset.facts), bound.dataset.binarize == "dynamic")
 
 
 def widths(jobs: int, max_width: int) -> list[int]:
@@ -129,17 +133,35 @@ def choose_mode(asked: str, work: int, jobs: int, max_width: int) -> Literal["vm
 
 
 def measure(bound: Bound) -> tuple[int, int, int]:
-    """Parameters of one member, bytes of its state, bytes of the data; without allocating anything."""
-    examples = bound.dataset.examples
-    data = Data(examples, examples)
+    """Parameters of one member, bytes of its state, bytes of the data; without allocating anything.
+
+    Raises:
+      ConfigError: the model gives no such metric as `trainer.monitor`.
+    """
+    examples, job = bound.dataset.examples, bound.job
     member = Member(np.uint32(0), bound.dataset.splits[0])
-    budget = Group((bound,), "map", 1, 0, 0, "").budget
-    state = jax.eval_shape(
-        lambda member, data: initialize(bound.model, bound.job.optimizer, member, data, budget), member, data
-    )
-    size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))  # noqa: E731
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return parameters, size(state) + size(member), size(examples) * (2 if budget.dynamic else 1)
+    budget = budget_of(bound)
+
+    data = Data(examples, examples)
+    model, optimizer = unstack(stack([(bound.model, job.optimizer)]), 0)  # leaves as they enter a program
+
+    def start(model: Any, optimizer: Any, member: Member, data: Data) -> State:
+        return initialize(model, optimizer, member, data, budget)
+
+    def once(model: Any, optimizer: Any, state: State, member: Member, data: Data) -> Any:
+        return chunk(model, optimizer, state, member, data, np.int32(1), budget)
+
+    size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    rows = size(examples) * (2 if budget.dynamic else 1)
+    try:
+        state = jax.eval_shape(start, model, optimizer, member, data)
+        # jit keeps the trace of an epoch, and the program uses it again
+        jax.eval_shape(once, model, optimizer, state, member, data)
+    except ConfigError:
+        raise
+    except Exception:  # a model that cannot be traced fails in its own program and leaves the others alone
+        return 0, 0, rows
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params)), size(state) + size(member), rows
 
 
 def difference(previous: Bound | None, bound: Bound) -> str:
@@ -161,7 +183,7 @@ def _short(value: Any) -> str:
 def structural(bound: Bound) -> dict[str, Any]:
     """Dotted key -> value of everything that is compiled: leaves are blanked out, seed and fold left out."""
     job = bound.job
-    blank = lambda tree: jax.tree.map(lambda _: 0.0, tree)  # noqa: E731
+    blank = lambda tree: jax.tree.map(lambda _: 0.0, tree)
     tree = {
         "model": plain(blank(job.model)),
         "optimizer": plain(blank(job.optimizer)),

@@ -32,7 +32,7 @@ def over_jobs(function: Callable[..., Any], mode: Mode, *stacked: Any) -> Any:
 @functools.partial(jax.jit, static_argnames="budget")
 def initialize(models: Any, optimizers: Any, members: Member, params: Any, data: Data, *, budget: Budget) -> State:
     """States of all members; always one after another, since a batched QR (orthogonal kernels) can deadlock on CPU."""
-    start = lambda model, optimizer, member, params: engine.initialize(model, optimizer, member, data, budget, params)  # noqa: E731
+    start = lambda model, optimizer, member, params: engine.initialize(model, optimizer, member, data, budget, params)
     return over_jobs(start, "map", models, optimizers, members, params)
 
 
@@ -40,8 +40,8 @@ def initialize(models: Any, optimizers: Any, members: Member, params: Any, data:
 def train(
     models: Any, optimizers: Any, state: State, members: Member, data: Data, epochs: Any, *, mode: Mode, budget: Budget
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One chunk of all members: `epochs` epochs (traced, so that a short last chunk does not compile) and an evaluation."""
-    chunk = lambda model, optimizer, state, member: engine.chunk(model, optimizer, state, member, data, epochs, budget)  # noqa: E731
+    """One chunk of all members: `epochs` epochs (traced: a short last chunk does not compile) and an evaluation."""
+    chunk = lambda model, optimizer, state, member: engine.chunk(model, optimizer, state, member, data, epochs, budget)
     return over_jobs(chunk, mode, models, optimizers, state, members)
 
 

@@ -72,14 +72,18 @@ class Prepared:
     groups: list[Group]
 
 
-def prepare(jobs: Sequence[Job], folder: Path, options: Options) -> Prepared:
+def prepare(jobs: Sequence[Job], folder: Path, options: Options, *, whole: bool = True) -> Prepared:
     """Load the data, bind and group the jobs, compare with what the folder holds; writes nothing.
+
+    `whole` says that these are all jobs of the command; else they are some points of a sweep that a sweeper has in
+    hand, and what it sweeps cannot be told from them.
 
     Raises:
       ConfigError: a job cannot run, or the folder belongs to another sweep.
     """
     unique = list({job.hash: job for job in jobs}.values())
-    check_sweep(folder, unique)
+    if whole:
+        check_sweep(folder, unique)
     present = runs_in(folder)
     todo, done, again = [], {}, []
     for job in unique:
@@ -175,9 +179,10 @@ def base(jobs: Sequence[Job]) -> dict[str, Any]:
 def write_manifest(folder: Path, jobs: Sequence[Job], name: str) -> None:
     """Record the planned runs in `sweep.json`, beside those of earlier commands."""
     manifest = read_manifest(folder) or {"name": name, "base": base(jobs), "swept": [], "runs": {}}
-    swept = sorted({*manifest["swept"], *swept_keys(jobs)})
     now = base(jobs)
     shared = {key: value for key, value in manifest["base"].items() if now.get(key, "absent") == value}
+    changed = {key for key in {*now, *manifest["base"]} if key not in shared}
+    swept = sorted({*manifest["swept"], *swept_keys(jobs), *(changed if manifest["runs"] else ())})
     runs = manifest["runs"] | {job.run_id: {"overrides": list(job.overrides), "config_hash": job.hash} for job in jobs}
     content = manifest | {"base": shared, "swept": swept, "runs": runs}
     write_atomically(folder / "sweep.json", (json.dumps(content, indent=1) + "\n").encode())
@@ -195,11 +200,11 @@ def check_warm_start(bound: Bound) -> None:
     wanted = jax.eval_shape(lambda: bound.model.init(key, bound.dataset.examples.take(np.arange(2))))
     shapes = lambda tree: {
         jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }  # noqa: E731
+    }
     have, want = shapes(given), shapes(wanted)
     for name in sorted({*have, *want}):
         if have.get(name) != want.get(name):
-            remedy = f"its parameter {name} has shape {have.get(name)}, this model needs {want.get(name)}; use the same model keys"
+            remedy = f"its parameter {name} has shape {have.get(name)}, this model needs {want.get(name)}"
             raise ConfigError("trainer.warm_start", bound.job.trainer.warm_start, remedy)
 
 
@@ -267,7 +272,13 @@ def run(
                 del program
                 display.evaluating(number, len(trained))
                 for bound, run, content, member in zip(group.bounds, folders, common, trained, strict=True):
-                    result = finish(bound, run, content, member, hparams[bound.job.hash])
+                    try:
+                        result = finish(bound, run, content, member, hparams[bound.job.hash])
+                    except ConfigError:
+                        raise
+                    except Exception as error:  # its own evaluation; the others' results are good
+                        display.error(error)
+                        result = fail(run, content, error)
                     outcomes[bound.job.hash] = Outcome(bound.job, run.path, result)
                     display.finished(number, result)
             except KeyboardInterrupt:
@@ -283,9 +294,7 @@ def run(
             except Exception as error:
                 for bound, run, content in zip(group.bounds, folders, common, strict=True):
                     if bound.job.hash not in outcomes:
-                        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-                        result = unfinished(content, "failed", reason)
-                        run.write_result(result)
+                        result = fail(run, content, error)
                         outcomes[bound.job.hash] = Outcome(bound.job, run.path, result)
                         display.finished(number, result)
                 display.error(error)
@@ -323,6 +332,14 @@ def evaluate_again(bound: Bound, path: Path, result: Mapping[str, Any]) -> Outco
         seconds_device_share=result["seconds_device_share"],
     )
     return Outcome(bound.job, path, finish(bound, run, dict(result), trainer, None))
+
+
+def fail(run: RunFolder, content: Mapping[str, Any], error: Exception) -> dict[str, Any]:
+    """Write the result of a run that raised; returns it."""
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    result = unfinished(content, "failed", f"{type(error).__name__}: {first_line}")
+    run.write_result(result)
+    return result
 
 
 def unfinished(content: Mapping[str, Any], status: str, reason: str) -> dict[str, Any]:

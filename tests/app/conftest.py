@@ -11,6 +11,7 @@ import pytest
 
 TINY = (
     "model.hidden_dims=[4]",
+    "model.latent_dim=2",
     "data.train_size=64",
     "data.validation_size=16",
     "data.test_size=16",

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,7 +32,7 @@ def same_run(one: Path, other: Path) -> None:
     assert first["config_hash"] == second["config_hash"]
 
 
-# --------------------------------------------------------------------------------------------------- sweeps and programs
+# -------------------------------------------------------------------------------------------------- sweeps and programs
 
 
 def test_numbers_and_seeds_share_a_program(tiny: Command, outputs: Path, results: Results) -> None:
@@ -97,20 +98,11 @@ def test_a_run_alone_is_that_run_of_a_sweep(tiny: Command, outputs: Path) -> Non
 def test_the_command_of_a_result_reproduces_it(tiny: Command, command: Command, outputs: Path) -> None:
     assert tiny("-m", "model.beta=1,4", "data.root='a b'", "name=sweep", "sweep.mode=map").code == 0
     for key, folder in runs(outputs / "sweep").items():
-        import shlex
-
         words = shlex.split(json.loads((folder / "result.json").read_text())["command"])
         assert words[:2] == ["python", "scripts/train.py"]
         rest = [word for word in words[2:] if not word.startswith("output_root=")]
         assert command(*rest, f"name=again_{key}").code == 0
         same_run(runs(outputs / f"again_{key}")[key], folder)
-
-
-def test_single_runs_of_one_name_stand_side_by_side(tiny: Command, outputs: Path, results: Results) -> None:
-    for seed in range(2):
-        ended = tiny(f"seed={seed}", "name=both", "trainer.epochs=1")
-        assert ended.code == 0, ended.err
-    assert len(results(outputs / "both")) == 2
 
 
 def test_a_plan_writes_nothing(tiny: Command, outputs: Path, tmp_path: Path) -> None:
@@ -122,17 +114,19 @@ def test_a_plan_writes_nothing(tiny: Command, outputs: Path, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("sweep", ["model=glob(*)", "model=choice(vae,dense_ae)", "seed=range(2)", "model.beta=1.0,2.0"])
+@pytest.mark.parametrize(
+    "sweep", ["model=glob(*)", "model=choice(vae,dense_ae)", "seed=range(2)", "model.beta=1.0,2.0"]
+)
 def test_every_sweep_of_hydras_grammar_is_planned(sweep: str, tiny: Command) -> None:
     ended = tiny("-m", sweep, "sweep.plan_only=true")
     assert ended.code == 0, ended.err
     assert "2 jobs" in ended.out
 
 
-def test_sweeps_of_a_config_are_replaced_by_the_command(tiny: Command) -> None:
+def test_sweeps_of_a_config_are_replaced_by_the_command(command: Command) -> None:
     common = ["experiment=pca_mnist", "data=digits", "sweep.plan_only=true"]
-    assert "3 jobs, 3 programs" in tiny("-m", *common).out
-    assert "1 job, 1 program" in tiny("-m", *common, "model.latent_dim=5").out
+    assert "3 jobs, 3 programs" in command("-m", *common).out
+    assert "1 job, 1 program" in command("-m", *common, "model.latent_dim=5").out
 
 
 # ---------------------------------------------------------------------------------------------------------- exit codes
@@ -152,7 +146,9 @@ def test_a_failed_run_ends_with_one(
     from research.models.dense_ae import DenseAE
 
     monkeypatch.setattr(DenseAE, "loss", lambda *_: 1 / 0)
-    ended = tiny("-m", "model=dense_ae,vae", "model.hidden_dims=[5]", "optimizer.learning_rate=1e30,0.01", "name=failed")
+    ended = tiny(
+        "-m", "model=dense_ae,vae", "model.hidden_dims=[5]", "optimizer.learning_rate=1e30,0.01", "name=failed"
+    )
     assert ended.code == 1  # though one diverged as well
     statuses = sorted(result["status"] for result in results(outputs / "failed"))
     assert statuses == ["completed", "diverged", "failed", "failed"]
@@ -219,6 +215,18 @@ def test_optuna_gets_the_objective(jobs: int, tiny: Command, outputs: Path, resu
     assert f"model.beta={best['best_params']['model.beta']}" in values[min(values)]["overrides"]
 
 
+@pytest.mark.filterwarnings("default")
+def test_other_sweepers_refuse_the_folder_of_another_sweep_too(tiny: Command, outputs: Path) -> None:
+    assert tiny("-m", "model.beta=1,2", "name=there", "trainer.epochs=1").code == 0
+    before = {path for path in outputs.rglob("*") if path.is_file()}
+    sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "model.beta=interval(0.5,2)"]
+    ended = tiny("-m", *sweeper, "name=there", "trainer.epochs=1", "trainer.keep=last")
+    assert ended.code == 2
+    assert "trainer.keep: best there, last now" in ended.err
+    assert "Traceback" not in ended.err
+    assert {path for path in outputs.rglob("*") if path.is_file()} == before
+
+
 # --------------------------------------------------------------------------------------------------- the real command
 
 
@@ -237,11 +245,15 @@ def test_the_script_starts_anywhere_and_refuses_quickly(tmp_path: Path) -> None:
 
 
 def test_the_script_trains_below_the_current_folder(tmp_path: Path) -> None:
-    from json import loads
-
-    tiny = ["model.hidden_dims=[4]", "trainer.epochs=1", "data.train_size=64", "trainer.batch_size=16", "evaluation=none"]
+    tiny = [
+        "model.hidden_dims=[4]",
+        "trainer.epochs=1",
+        "data.train_size=64",
+        "trainer.batch_size=16",
+        "evaluation=none",
+    ]
     ended = shell(*tiny, "name=here", "sweep.mode=map", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
     (result,) = (tmp_path / "outputs" / "here").glob("*/result.json")
-    assert loads(result.read_text())["status"] == "completed"
+    assert json.loads(result.read_text())["status"] == "completed"

@@ -84,7 +84,7 @@ def test_files_that_do_not_belong_together_are_refused(published):
 
 def test_a_file_that_is_no_idx_file_is_named(published):
     root = published(t10k_images_idx3=idx(np.zeros(19, np.uint8)))
-    with pytest.raises(ConfigError, match="t10k-images-idx3-ubyte.*magic number 0x00000801"):
+    with pytest.raises(ConfigError, match=r"t10k-images-idx3-ubyte.*magic number 0x00000801"):
         load(build(config("mnist", root=str(root))))
 
 

@@ -1,0 +1,179 @@
+"""What cannot run is refused in one line, with exit code 2, before anything is written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+
+# arguments, and what the line must say: the key with its value, and the remedy
+REFUSED: list[tuple[list[str], list[str]]] = [
+    # keys and choices that are not there
+    (["model.latent_dmi=2"], ["model.latent_dmi=2", "did you mean 'model.latent_dim'?"]),
+    (["modle.latent_dim=2"], ["modle.latent_dim=2", "did you mean 'model.latent_dim'?"]),
+    (["sead=1"], ["sead=1", "did you mean 'seed'?"]),
+    (["optimizer.learning_rat=1"], ["optimizer.learning_rat=1", "did you mean 'optimizer.learning_rate'?"]),
+    (["+model.latent_dmi=2"], ["model.latent_dmi=2", "did you mean 'latent_dim'?"]),
+    (["+optimizer.ep=2"], ["optimizer.ep=2", "did you mean 'eps'?"]),
+    (["model.beta.x=1"], ["model.beta.x=1", "did you mean 'model.beta'?"]),
+    (["model=vea"], ["model=vea", "did you mean 'vae'?", "dense_ae"]),
+    (["data=digit"], ["data=digit", "did you mean 'digits'?"]),
+    (["experiment=vae"], ["experiment=vae", "did you mean 'vae_mnist'?"]),
+    (["optimizer=adm"], ["optimizer=adm", "did you mean 'adam'?"]),
+    # wrong types
+    (["model.latent_dim=abc"], ["model.latent_dim=abc", "expected an integer"]),
+    (["model.latent_dim=2.0"], ["model.latent_dim=2.0", "expected an integer"]),
+    (["model.latent_dim=true"], ["model.latent_dim=True", "expected an integer"]),
+    (["model.latent_dim=null"], ["model.latent_dim=null", "null is not allowed"]),
+    (["model.beta=abc"], ["model.beta=abc", "expected a number"]),
+    (["model.beta=nan"], ["model.beta=nan", "expected a number"]),
+    (["model.hidden_dims=4"], ["model.hidden_dims=4", "expected a list", "hidden_dims=[4]"]),
+    (["model.hidden_dims=[4,x]"], ["model.hidden_dims[1]=x", "expected an integer"]),
+    (["model.gated=1"], ["model.gated=1", "expected true or false"]),
+    (["trainer.epochs=1.5"], ["trainer.epochs=1.5", "expected an integer"]),
+    (["trainer.keep=worst"], ["trainer.keep=worst", "best, last"]),
+    (["seed=a"], ["seed=a", "expected an integer"]),
+    (["seed=-1"], ["seed=-1", "0 ... 4294967295"]),
+    (["seed=4294967296"], ["seed=4294967296", "0 ... 4294967295"]),
+    (["sweep.mode=fast"], ["sweep.mode=fast", "auto, vmap, map"]),
+    (["sweep.max_width=0"], ["sweep.max_width=0", "at least 1"]),
+    (["sweep=5"], ["sweep=5", "expected a section of keys"]),
+    (["evaluation.nll_samples=many"], ["evaluation.nll_samples=many", "expected an integer"]),
+    # zero and negative
+    (["model.latent_dim=0"], ["model.latent_dim=0", "at least 1"]),
+    (["model.hidden_dims=[0]"], ["model.hidden_dims=[0]", "at least 1"]),
+    (["model.beta=-1"], ["model.beta=-1", "not be negative"]),
+    (["trainer.epochs=0"], ["trainer.epochs=0", "at least 1"]),
+    (["trainer.batch_size=-3"], ["trainer.batch_size=-3", "at least 1"]),
+    (["trainer.evaluate_every=0"], ["trainer.evaluate_every=0", "at least 1"]),
+    (["optimizer.learning_rate=-1"], ["optimizer.learning_rate=-1", "positive"]),
+    (["optimizer.learning_rate=0"], ["optimizer.learning_rate=0", "positive"]),
+    # names of parts
+    (["optimizer.name=adamm"], ["optimizer.name=adamm", "did you mean 'adam'?"]),
+    (["optimizer.name=lbfgs"], ["optimizer.name=lbfgs", "gradients only"]),
+    (["model.activation=rellu"], ["model.activation=rellu", "did you mean 'relu'?"]),
+    (["model.likelihood=bernouli"], ["model.likelihood=bernouli", "did you mean 'bernoulli'?"]),
+    (["model.likelihood=mse"], ["model.likelihood=mse", "gaussian"]),
+    (["model._target_=os.system"], ["model._target_=os.system", "trusted_packages"]),
+    # what does not fit the data
+    (["data=low_rank"], ["model.likelihood=bernoulli", "data.scaling=minmax"]),
+    (["trainer.batch_size=5000"], ["trainer.batch_size=5000", "larger than the training split (1150 rows)"]),
+    (["data.train_size=16"], ["trainer.batch_size=32", "larger than the training split (16 rows)"]),
+    (["data.train_size=99999"], ["data.train_size=99999", "only 1150 rows"]),
+    (["data=low_rank", "model.likelihood=gaussian", "model.conditional=true"], ["model.conditional=True", "no labels"]),
+    (["data.fold=1"], ["data.fold=1", "data.folds="]),
+    (["data.folds=3"], ["data.fold=null", "data.fold=0,1,2"]),
+    (["data.folds=3", "data.fold=3"], ["data.fold=3", "data.fold=0,1,2"]),
+    (["data.folds=1", "data.fold=0"], ["data.folds=1", "2 or more"]),
+    (["data=mnist", "data.root=/nowhere/at/all"], ["data.root=/nowhere/at/all", "no such folder"]),
+    (["data=arrays", "data.path=rows.csv"], ["data.path=rows.csv", "no file"]),
+    (["data=arrays"], ["data.path=???", "data.path=my.csv"]),
+    (["trainer.warm_start=/nowhere"], ["trainer.warm_start=/nowhere", "no such folder"]),
+    (["trainer.monitor=test/loss"], ["trainer.monitor=test/loss", "validation/loss"]),
+    (["trainer.monitor=validation/los"], ["trainer.monitor=validation/los", "validation/loss"]),
+    (["objective=validation/los"], ["objective=validation/los", "validation/loss"]),
+    # names of sweeps
+    (["name=reference"], ["name=reference", "committed tables"]),
+    (["name=a/b"], ["name=a/b", "plain folder name"]),
+    (["name=.."], ["name=..", "plain folder name"]),
+    (["name=2024"], ["name=2024", "quotes"]),
+    # grammar
+    (["model.hidden_dims=[4"], ["model.hidden_dims=[4"]),
+    (["latent_dim"], ["latent_dim"]),
+    (["=3"], ["=3"]),
+    (["seed=0,1"], ["seed=0,1", "multirun"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), REFUSED, ids=[" ".join(arguments) for arguments, _ in REFUSED])
+def test_a_bad_setting_is_refused_in_one_line(
+    arguments: list[str], said: list[str], command: Command, tmp_path: Path
+) -> None:
+    ended = command(*arguments)
+    assert ended.code == 2, ended
+    assert ended.out == ""
+    for words in said:
+        assert words in ended.error
+    assert list(tmp_path.iterdir()) == []
+
+
+SWEPT: list[tuple[list[str], list[str]]] = [
+    (["model.latent_dim=2,4,0"], ["model.latent_dim=0", "at least 1"]),
+    (["model.latent_dim=2,4,abc"], ["model.latent_dim=abc", "expected an integer"]),
+    (["model=vae,dense_ae,vea"], ["model=vea", "did you mean 'vae'?"]),
+    (["optimizer.learning_rate=0.1,0.2,-1"], ["optimizer.learning_rate=-1", "positive"]),
+    (["trainer.batch_size=8,16,5000"], ["trainer.batch_size=5000", "larger than the training split"]),
+    (["data.folds=3", "data.fold=0,1,3"], ["data.fold=3", "data.fold=0,1,2"]),
+    (["data=digits,low_rank"], ["model.likelihood=bernoulli", "data.scaling=minmax"]),
+    (["optimizer=adam,sgd,adam", "optimizer.b1=0.8"], ["optimizer.b1=0.8"]),
+    (["seed=0,1", "model.latent_dmi=2,3"], ["model.latent_dmi=2", "did you mean 'model.latent_dim'?"]),
+    (["name=a,b"], ["name", "one value"]),
+    (["output_root=a,b"], ["output_root", "one value"]),
+    (["sweep.mode=map,vmap"], ["sweep.mode", "one value"]),
+    (["model.beta=interval(0.5,2)"], ["model.beta=interval(0.5,2)", "optuna"]),
+    (["seed=range(2"], ["seed=range(2"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), SWEPT, ids=[" ".join(arguments) for arguments, _ in SWEPT])
+def test_a_bad_value_of_a_sweep_is_refused_wherever_it_stands(
+    arguments: list[str], said: list[str], command: Command, tmp_path: Path
+) -> None:
+    ended = command("-m", *arguments)
+    assert ended.code == 2, ended
+    assert ended.out == ""
+    for words in said:
+        assert words in ended.error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", [[], ["-m"]])
+def test_a_file_where_outputs_should_go_is_refused(flag: list[str], command: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    ended = command(*flag, "name=a", output_root=str(tmp_path / "file"))
+    assert ended.code == 2
+    assert str(tmp_path / "file") in ended.error
+    assert "choose another output folder" in ended.error
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("flag", [[], ["-m"]])
+def test_a_folder_of_other_things_is_refused(flag: list[str], command: Command, outputs: Path) -> None:
+    (outputs / "mine").mkdir(parents=True)
+    (outputs / "mine" / "thesis.tex").write_text("text")
+    ended = command(*flag, "name=mine")
+    assert ended.code == 2
+    assert "thesis.tex" in ended.error
+    assert "choose another name=" in ended.error
+    assert [path.name for path in (outputs / "mine").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("flag", [[], ["-m"]])
+def test_a_foreign_run_in_the_folder_of_a_run_is_refused(flag: list[str], tiny: Command, outputs: Path) -> None:
+    assert tiny("name=there", "trainer.epochs=1").code == 0
+    (config,) = (outputs / "there").glob("*/config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"config_hash": "0" * 64}))
+    before = snapshot(outputs)
+    ended = tiny(*flag, "name=there", "trainer.epochs=1")
+    assert ended.code == 2
+    assert "another configuration" in ended.error
+    assert "choose another name=" in ended.error
+    assert snapshot(outputs) == before
+
+
+def test_the_folder_of_another_sweep_is_refused(tiny: Command, outputs: Path) -> None:
+    assert tiny("-m", "seed=0,1", "trainer.epochs=1", "name=there").code == 0
+    before = snapshot(outputs)
+    ended = tiny("-m", "seed=0,1", "trainer.epochs=1", "trainer.keep=last", "name=there")
+    assert ended.code == 2
+    assert "trainer.keep: best there, last now" in ended.error
+    assert "choose another name=" in ended.error
+    assert snapshot(outputs) == before
+
+
+def snapshot(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
