@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -101,8 +102,9 @@ def train(jobs: Sequence[Any], config: DictConfig, register: Callable[[Any, Path
     from hydra.types import RunMode
 
     from research.sweep.display import Display
+    from research.sweep.prepare import prepare
     from research.sweep.program import use_compile_cache
-    from research.sweep.run import prepare, run
+    from research.sweep.run import run
 
     use_compile_cache()
     display, options = Display(), options_of(config)
@@ -168,7 +170,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     """Everything that can be refused is refused here, before a file is written; True if only the plan was asked for."""
     from research.runs.folder import writable
     from research.sweep.display import Display
-    from research.sweep.run import prepare
+    from research.sweep.prepare import prepare
 
     options = options_of(config)
     prepared = prepare(jobs, folder_of(config), options)
@@ -277,8 +279,6 @@ def main() -> None:
     other = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
     register_resolvers()
     if not any(other) and arguments.config_name is None and arguments.config_path is None:
-        from research.sweep.run import now
-
         try:
             overrides = first_choices(arguments.overrides) if arguments.multirun else list(arguments.overrides)
         except HydraException as error:
@@ -287,7 +287,7 @@ def main() -> None:
             config = compose(overrides, arguments.config_dir)
             if config.name is None:
                 # one name for the whole command, whichever sweeper and launcher: a time would differ from job to job
-                sys.argv.append(f"name={now()}")
+                sys.argv.append(f"name={time.strftime('%Y-%m-%d_%H-%M-%S')}")
                 overrides.append(sys.argv[-1])
                 config.name = sys.argv[-1].partition("=")[2]
             job = job_of_config(config)

@@ -148,15 +148,15 @@ def measure(bound: Bound) -> tuple[int, int, int]:
     def start(model: Any, optimizer: Any, member: Member, data: Data) -> State:
         return initialize(model, optimizer, member, data, budget)
 
-    def once(model: Any, optimizer: Any, state: State, member: Member, data: Data) -> Any:
-        return chunk(model, optimizer, state, member, data, np.int32(1), budget)
+    def once(model: Any, optimizer: Any, state: State, member: Member, data: Data, epochs: jax.Array) -> Any:
+        return chunk(model, optimizer, state, member, data, epochs, budget)
 
     size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
     rows = size(examples) * (2 if budget.dynamic else 1)
     try:
         state = jax.eval_shape(start, model, optimizer, member, data)
         # jit keeps the trace of an epoch, and the program uses it again
-        jax.eval_shape(once, model, optimizer, state, member, data)
+        jax.eval_shape(once, model, optimizer, state, member, data, np.int32(1))
     except ConfigError:
         raise
     except Exception:  # a model that cannot be traced fails in its own program and leaves the others alone

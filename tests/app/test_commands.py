@@ -66,7 +66,7 @@ def test_one_command_has_one_name_whatever_is_swept(
     import itertools
 
     ticks = itertools.count(1_000_000_000, 100)
-    monkeypatch.setattr("research.sweep.run.now", lambda: f"time_{next(ticks)}")
+    monkeypatch.setattr("research.app.time.strftime", lambda *_: f"time_{next(ticks)}")
     common = ["model.likelihood=gaussian", "trainer.epochs=1", "sweep.mode=map", f"hydra/launcher={launcher}"]
     ended = tiny("-m", "model=dense_ae,vae", "data=digits,low_rank", *common)
     assert ended.code == 0, ended.err

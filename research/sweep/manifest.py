@@ -1,0 +1,97 @@
+"""What a sweep folder holds: its runs, and `sweep.json`, the record of what was planned there."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from research.runs.folder import RunFolder, write_atomically
+from research.sweep.job import HASH_DIGITS, Job
+from research.tree import ConfigError, config_hash, flatten
+
+HYDRA_FILES = ("multirun.yaml", "optimization_results.yaml")
+
+
+def runs_in(folder: Path) -> dict[str, Path]:
+    """First hash digits -> folder of the runs in a sweep folder."""
+    if not folder.is_dir():
+        return {}
+    runs = (path.parent for path in folder.glob("*/config.json"))
+    return {path.name.rpartition("-")[2]: path for path in runs}
+
+
+def configurations(folder: Path) -> dict[str, list[Path]]:
+    """Runs of a sweep folder that differ in nothing but their seed: short name -> run folders."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(runs_in(folder).values()):
+        run = RunFolder(path)
+        if (run.read_result() or {}).get("status") in ("completed", "stopped"):
+            tree = {key: value for key, value in run.read_config()["config"].items() if key != "seed"}
+            words = [word for word in path.name.rpartition("-")[0].split("-") if not word.startswith("seed=")]
+            found.setdefault(f"{'-'.join(words)}-{config_hash(tree)[:HASH_DIGITS]}", []).append(path)
+    return found
+
+
+def check_sweep(folder: Path, jobs: Sequence[Job]) -> None:
+    """Refuse a folder whose earlier runs have other values of keys that neither they nor these jobs sweep."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        entries = folder.iterdir() if folder.is_dir() else ()
+        foreign = [path.name for path in entries if path.name not in HYDRA_FILES and not (path / ".hydra").is_dir()]
+        if foreign and not runs_in(folder):
+            raise ConfigError("name", folder.name, f"{folder} holds {foreign[0]} and no sweep; choose another name=")
+        return
+    then, now = manifest["base"], base(jobs)
+    swept = set(manifest["swept"]) | set(swept_keys(jobs))
+    changed = [
+        f"{key}: {then.get(key)} there, {now.get(key)} now"
+        for key in sorted({*then, *now})
+        if then.get(key) != now.get(key) and not any(key == name or key.startswith(f"{name}.") for name in swept)
+    ]
+    if changed:
+        shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+        raise ConfigError("name", folder.name, f"{folder} holds another sweep ({shown}); choose another name=")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Content of `sweep.json`, or None."""
+    path = folder / "sweep.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise ConfigError("name", folder.name, f"{path} is damaged; restore or remove it") from None
+
+
+def swept_keys(jobs: Sequence[Job]) -> list[str]:
+    """Override keys whose values differ between the jobs."""
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for override in job.overrides:
+            key, _, value = override.lstrip("+").partition("=")
+            values.setdefault(key, set()).add(value)
+    partial = {key for key in values if any(key not in keys_of(job) for job in jobs)}
+    return [key for key, found in values.items() if len(found) > 1 or key in partial]
+
+
+def keys_of(job: Job) -> set[str]:
+    return {override.lstrip("+").partition("=")[0] for override in job.overrides}
+
+
+def base(jobs: Sequence[Job]) -> dict[str, Any]:
+    """Flat typed tree of the keys that all jobs share."""
+    first, *others = [flatten(job.tree()) for job in jobs]
+    return {key: value for key, value in first.items() if all(other.get(key, "absent") == value for other in others)}
+
+
+def write_manifest(folder: Path, jobs: Sequence[Job], name: str) -> None:
+    """Record the planned runs in `sweep.json`, beside those of earlier commands."""
+    manifest = read_manifest(folder) or {"name": name, "base": base(jobs), "swept": [], "runs": {}}
+    now = base(jobs)
+    shared = {key: value for key, value in manifest["base"].items() if now.get(key, "absent") == value}
+    changed = {key for key in {*now, *manifest["base"]} if key not in shared}
+    swept = sorted({*manifest["swept"], *swept_keys(jobs), *(changed if manifest["runs"] else ())})
+    runs = manifest["runs"] | {job.run_id: {"overrides": list(job.overrides), "config_hash": job.hash} for job in jobs}
+    content = manifest | {"base": shared, "swept": swept, "runs": runs}
+    write_atomically(folder / "sweep.json", (json.dumps(content, indent=1) + "\n").encode())
