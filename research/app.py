@@ -4,17 +4,15 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from research.tree import ConfigError, nearest, recipe
+from research.compose import CONF, compose, first_choices, refusals, refuse
+from research.tree import ConfigError, recipe
 
-ROOT = Path(__file__).parents[1]
-CONF = ROOT / "conf"
-USAGE_ERROR = 2
 STATUS_CODES = {"failed": 1, "diverged": 3}
 
 NOT_SWEPT = ("name", "output_root", "objective", "trusted_packages", "sweep.mode", "sweep.max_width", "sweep.plan_only")
@@ -81,6 +79,8 @@ def options_of(config: DictConfig) -> Any:
     from research.sweep.plan import Options
     from research.tree import build
 
+    if not isinstance(config.sweep, DictConfig):
+        raise ConfigError("sweep", config.sweep, "expected a section of keys; set sweep.mode, sweep.max_width, ...")
     return build(OmegaConf.to_container(config.sweep, resolve=True), Options, key="sweep")
 
 
@@ -97,10 +97,13 @@ def register_resolvers() -> None:
 # ----------------------------------------------------------------------------------------------------------- running
 
 
-def train(jobs: Sequence[Any], config: DictConfig, register: Callable[[Any, Path], None] | None = None) -> list[Any]:
-    """Check, plan, train and evaluate jobs of one command; their outcomes in order."""
-    from hydra.types import RunMode
-
+def train(
+    jobs: Sequence[Any],
+    config: DictConfig,
+    swept: Collection[str] | None = (),
+    register: Callable[[Any, Path], None] | None = None,
+) -> list[Any]:
+    """Check, plan, train and evaluate jobs of one command; their outcomes in order (`swept`: see `prepare`)."""
     from research.sweep.display import Display
     from research.sweep.prepare import prepare
     from research.sweep.program import use_compile_cache
@@ -108,11 +111,9 @@ def train(jobs: Sequence[Any], config: DictConfig, register: Callable[[Any, Path
 
     use_compile_cache()
     display, options = Display(), options_of(config)
-    # a sweep is checked as a whole by our sweeper; another sweeper hands over some points at a time
-    whole = config.hydra.mode != RunMode.MULTIRUN
     prepared = checked.pop(tuple(job.hash for job in jobs), None)
     if prepared is None:
-        prepared = prepare(jobs, folder_of(config), options, whole=whole)
+        prepared = prepare(jobs, folder_of(config), options, objective=str(config.objective), swept=swept)
     display.plan(prepared.groups, len(prepared.done))
     extra = {} if register is None else {"register": register}
     outcomes = run(
@@ -136,12 +137,13 @@ def task(config: DictConfig) -> float:
     full = config.copy()
     with open_dict(full):
         full["hydra"] = HydraConfig.get()
+    alone = HydraConfig.get().mode == RunMode.RUN
     with refusals():
-        (outcome,) = train([job_of_config(full)], full)
-    if HydraConfig.get().mode == RunMode.RUN:
+        (outcome,) = train([job_of_config(full)], full, () if alone else None)
+    if alone:
         show_table(folder_of(full))
     if outcome.status not in ("completed", "stopped"):
-        if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra's sweepers learn of it from an exception
+        if not alone:  # Hydra's sweepers learn of it from an exception
             raise Diverged(f"{outcome.status}: {outcome.result['reason']}")
         return float("nan")
     return outcome.objective()
@@ -173,7 +175,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     from research.sweep.prepare import prepare
 
     options = options_of(config)
-    prepared = prepare(jobs, folder_of(config), options)
+    prepared = prepare(jobs, folder_of(config), options, objective=str(config.objective))
     if options.plan_only:
         Display().plan(prepared.groups, len(prepared.done))
         return True
@@ -182,107 +184,17 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def refusals() -> Iterator[None]:
-    """Turn a refused setting into one message on stderr and exit code 2."""
-    try:
-        yield
-    except ConfigError as error:
-        refuse(str(error))
-
-
-def refuse(message: str) -> NoReturn:
-    """Say why nothing was done, and leave."""
-    sys.stderr.write(f"error: {message}\n")
-    raise SystemExit(USAGE_ERROR)
-
-
-# ------------------------------------------------------------------------------------------------------ before Hydra
-
-
-def first_choices(overrides: Sequence[str]) -> list[str]:
-    """The overrides of the first point of a sweep."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    chosen = []
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.is_discrete_sweep():
-            chosen.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
-        elif not override.is_sweep_override():
-            chosen.append(override.input_line or "")
-    return chosen
-
-
-def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
-    """The config of one run as Hydra composes it, with its `hydra` node; or a refusal with the nearest key."""
-    import hydra
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import HydraException
-
-    extra = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
-    try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
-            config = hydra.compose("train", overrides=[*overrides, *extra], return_hydra_config=True)
-    except HydraException as error:
-        refuse(explain(error, overrides))
-    finally:
-        GlobalHydra.instance().clear()
-    HydraConfig.instance().set_config(config)
-    return config
-
-
-def explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's complaint about an override in one line, with the nearest key or option."""
-    import re
-
-    text = str(error).strip()
-    missing = re.search(r"Could not override '([^']+)'", text)
-    if missing:
-        key = missing.group(1)
-        given = next((o for o in overrides if o.partition("=")[0].lstrip("+~") == key), key)
-        near = nearest(key, known_keys(overrides, key))
-        return f"{given}: no such key{near}; all keys: python scripts/train.py --cfg job"
-    option = re.search(r"Could not find '([^/']+(?:/[^/']+)*)/([^']+)'", text)
-    if option:
-        group, name = option.groups()
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        return f"{group}={name}: no such choice{nearest(name, options)}; known: {', '.join(options)}"
-    cause = error.__cause__
-    return text + (f" ({str(cause).strip().splitlines()[0]})" if cause and str(cause).strip() else "")
-
-
-def known_keys(overrides: Sequence[str], wrong: str) -> list[str]:
-    """Dotted keys of the config without the value overrides (the group choices are kept)."""
-    from research.tree import flatten
-
-    groups = [
-        o for o in overrides if "." not in o.partition("=")[0] and (CONF / o.partition("=")[0].lstrip("+")).is_dir()
-    ]
-    try:
-        config = compose([o for o in groups if o.partition("=")[0] != wrong])
-    except SystemExit:
-        return []
-    tree: Any = OmegaConf.to_container(config, resolve=False)
-    tree.pop("hydra")
-    return [key for key in [*flatten(tree), *tree] if not key.endswith("_target_")]
-
-
 def main() -> None:
     """Entry point of `scripts/train.py`."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TQDM_DISABLE", "1")
     from hydra._internal.utils import get_args_parser
-    from hydra.errors import HydraException
 
     arguments = get_args_parser().parse_args()
     other = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
     register_resolvers()
     if not any(other) and arguments.config_name is None and arguments.config_path is None:
-        try:
-            overrides = first_choices(arguments.overrides) if arguments.multirun else list(arguments.overrides)
-        except HydraException as error:
-            refuse(str(error))
+        overrides = first_choices(arguments.overrides) if arguments.multirun else list(arguments.overrides)
         with refusals():
             config = compose(overrides, arguments.config_dir)
             if config.name is None:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 @dataclass
@@ -38,9 +39,11 @@ class FusedLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from hydra_plugins.fused.compose import composer
         from research import app
+        from research.compose import refusals
 
         app.register_resolvers()
-        with app.refusals():
+        swept = swept_by_command(self.config)
+        with refusals():
             compose = composer(self.hydra_context.config_loader, self.config).compose
             composed = [compose(overrides) for overrides in job_overrides]
             jobs = [app.job_of(one.tree(), one.base.choices, one.overrides) for one in composed]
@@ -50,7 +53,7 @@ class FusedLauncher(Launcher):
                 index = by_hash[bound.job.hash]
                 composed[index].write(initial_job_idx + index, folder)
 
-            outcomes = app.train(jobs, self.config, register)
+            outcomes = app.train(jobs, self.config, swept, register)
         results = []
         found = {outcome.job.hash: outcome for outcome in outcomes}
         for job in jobs:
@@ -63,3 +66,12 @@ class FusedLauncher(Launcher):
                 result.return_value, result.status = app.Diverged(what), JobStatus.FAILED
             results.append(result)
         return results
+
+
+def swept_by_command(config: DictConfig) -> set[str]:
+    """Keys that a command sweeps: those of several values in its overrides, and those its sweeper's config names."""
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    keys = {override.key_or_group for override in parsed if override.is_sweep_override()}
+    for section in ("params", "search_space"):
+        keys |= set(OmegaConf.select(config, f"hydra.sweeper.{section}") or {})
+    return keys

@@ -49,18 +49,20 @@ class FusedSweeper(Sweeper):
 
         from hydra_plugins.fused.compose import composer
         from research import app
+        from research.compose import refusals, refuse
         from research.sweep.program import use_compile_cache
 
         arguments = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        overrides = OverridesParser.create(config_loader=self.hydra_context.config_loader).parse_overrides(arguments)
-        (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
         app.register_resolvers()
         use_compile_cache()
-        with app.refusals():
+        loader = self.hydra_context.config_loader
+        with refusals(arguments):
+            overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
             for override in overrides:
                 if override.is_sweep_override() and override.key_or_group in app.NOT_SWEPT:
-                    app.refuse(f"{override.key_or_group}: one command has one {override.key_or_group}; give one value")
-            compose = composer(self.hydra_context.config_loader, self.config).compose
+                    refuse(f"{override.key_or_group}: one command has one {override.key_or_group}; give one value")
+            (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+            compose = composer(loader, self.config).compose
             composed = [compose(overrides) for overrides in jobs]
             if app.check([app.job_of(one.tree(), one.base.choices, one.overrides) for one in composed], self.config):
                 return []

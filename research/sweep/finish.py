@@ -27,13 +27,13 @@ def finish(
 ) -> dict[str, Any]:
     """Evaluate a trained member and write all its files, the result last; returns the result.
 
-    `hparams` are the swept keys, None where the run has them already.
+    `hparams` are the swept keys; None where the run has these and its parameters already.
     """
     job, dataset = bound.job, bound.dataset
     file = events.EventFile(run.path)
     findings = Findings()
     split = dataset.split(job.data.fold)
-    if trained.params is not None:
+    if trained.params is not None and hparams is not None:
         run.save_parameters(trained.params, {"shift": split.shift, "scale": split.scale})
     if trained.status != "diverged":
         findings = evaluate_run(

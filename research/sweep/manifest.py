@@ -1,7 +1,7 @@
 """What a sweep folder holds: its runs, and `sweep.json`, the record of what was planned there."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from research.runs.folder import RunFolder, write_atomically
 from research.sweep.job import HASH_DIGITS, Job
 from research.tree import ConfigError, config_hash, flatten
 
+ALWAYS_SWEPT = ("seed", "data.fold")
 HYDRA_FILES = ("multirun.yaml", "optimization_results.yaml")
 
 
@@ -32,8 +33,11 @@ def configurations(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def check_sweep(folder: Path, jobs: Sequence[Job]) -> None:
-    """Refuse a folder whose earlier runs have other values of keys that neither they nor these jobs sweep."""
+def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] = ()) -> None:
+    """Refuse a folder whose earlier runs have other values of keys that neither they nor these jobs sweep.
+
+    Seeds and folds may always be added. `also_swept` are keys that a sweeper varies though these jobs do not show it.
+    """
     manifest = read_manifest(folder)
     if manifest is None:
         entries = folder.iterdir() if folder.is_dir() else ()
@@ -42,7 +46,7 @@ def check_sweep(folder: Path, jobs: Sequence[Job]) -> None:
             raise ConfigError("name", folder.name, f"{folder} holds {foreign[0]} and no sweep; choose another name=")
         return
     then, now = manifest["base"], base(jobs)
-    swept = set(manifest["swept"]) | set(swept_keys(jobs))
+    swept = {*ALWAYS_SWEPT, *manifest["swept"], *swept_keys(jobs), *also_swept}
     changed = [
         f"{key}: {then.get(key)} there, {now.get(key)} now"
         for key in sorted({*then, *now})
@@ -57,11 +61,18 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Content of `sweep.json`, or None."""
     path = folder / "sweep.json"
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+        content = json.loads(path.read_text())
+        if (
+            isinstance(content["base"], dict)
+            and isinstance(content["swept"], list)
+            and isinstance(content["runs"], dict)
+        ):
+            return content
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
-        raise ConfigError("name", folder.name, f"{path} is damaged; restore or remove it") from None
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ConfigError("name", folder.name, f"{path} is damaged; restore or remove it")
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -50,6 +50,7 @@ class Group:
       parameters: of one member.
       bytes: predicted memory of the whole group: states, gradients and the rows on the device.
       reason: what sets this program apart from the one before.
+      metrics: that an evaluation while training gives; empty where the model cannot be traced.
     """
 
     bounds: tuple[Bound, ...]
@@ -58,6 +59,7 @@ class Group:
     parameters: int
     bytes: int
     reason: str
+    metrics: tuple[str, ...] = ()
 
     @property
     def padding(self) -> int:
@@ -97,10 +99,9 @@ def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
     groups: list[Group] = []
     previous: Bound | None = None
     for members in group(bounds, lambda bound: bound.program_key):
-        parameters, state_bytes, data_bytes = measure(members[0])
-        mode = choose_mode(
-            options.mode, members[0].job.trainer.batch_size * parameters, len(members), options.max_width
-        )
+        found = measure(members[0])
+        work = members[0].job.trainer.batch_size * found.parameters
+        mode = choose_mode(options.mode, work, len(members), options.max_width)
         if mode == "map":
             sizes = [
                 min(options.max_width, len(members) - start) for start in range(0, len(members), options.max_width)
@@ -116,9 +117,10 @@ def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
                 reason = "less padding than one wider program"
             # in map mode one member's gradient is alive at a time
             active = width if mode == "vmap" else 1
-            total = width * state_bytes + active * 4 * parameters + data_bytes
+            total = width * found.state_bytes + active * 4 * found.parameters + found.data_bytes
+            about = found.parameters, total, found.problem or reason, found.metrics
             # a program of width 1 is always the map program
-            groups.append(Group(tuple(part), "map" if width == 1 else mode, width, parameters, total, reason))
+            groups.append(Group(tuple(part), "map" if width == 1 else mode, width, *about))
         previous = members[0]
     return groups
 
@@ -132,8 +134,18 @@ def choose_mode(asked: str, work: int, jobs: int, max_width: int) -> Literal["vm
     return "vmap" if jax.default_backend() != "cpu" or work <= CPU_VMAP_LIMIT else "map"
 
 
-def measure(bound: Bound) -> tuple[int, int, int]:
-    """Parameters of one member, bytes of its state, bytes of the data; without allocating anything.
+class Measure(NamedTuple):
+    """Size of a program: parameters of one member, bytes of its state, bytes of the data, names of its metrics."""
+
+    parameters: int
+    state_bytes: int
+    data_bytes: int
+    metrics: tuple[str, ...]
+    problem: str | None = None
+
+
+def measure(bound: Bound) -> Measure:
+    """How large the program of a job is, from its trace alone.
 
     Raises:
       ConfigError: the model gives no such metric as `trainer.monitor`.
@@ -156,12 +168,13 @@ def measure(bound: Bound) -> tuple[int, int, int]:
     try:
         state = jax.eval_shape(start, model, optimizer, member, data)
         # jit keeps the trace of an epoch, and the program uses it again
-        jax.eval_shape(once, model, optimizer, state, member, data, np.int32(1))
+        _, metrics = jax.eval_shape(once, model, optimizer, state, member, data, np.int32(1))
     except ConfigError:
         raise
-    except Exception:  # a model that cannot be traced fails in its own program and leaves the others alone
-        return 0, 0, rows
-    return sum(leaf.size for leaf in jax.tree.leaves(state.params)), size(state) + size(member), rows
+    except Exception as error:  # a model that cannot be traced fails in its own program and leaves the others alone
+        return Measure(0, 0, rows, (), f"cannot be traced: {(str(error).strip().splitlines() or [repr(error)])[0]}")
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return Measure(parameters, size(state) + size(member), rows, tuple(metrics))
 
 
 def difference(previous: Bound | None, bound: Bound) -> str:
@@ -172,7 +185,8 @@ def difference(previous: Bound | None, bound: Bound) -> str:
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if "model._target_" in changed:  # another family: its other keys say nothing more
         changed = ["model._target_"] + [key for key in changed if not key.startswith("model.")]
-    shown = [f"{key}={_short(now.get(key))}" for key in changed[:3]]
+    values = flatten(bound.job.tree())
+    shown = [f"{key}={_short(values.get(key))}" for key in changed[:3]]
     return ", ".join(shown) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
 
 
@@ -181,12 +195,12 @@ def _short(value: Any) -> str:
 
 
 def structural(bound: Bound) -> dict[str, Any]:
-    """Dotted key -> value of everything that is compiled: leaves are blanked out, seed and fold left out."""
+    """Dotted key -> value of everything that is compiled: leaves read `a number`, seed and fold left out."""
     job = bound.job
-    blank = lambda tree: jax.tree.map(lambda _: 0.0, tree)
+    blank = lambda tree: plain(jax.tree.map(lambda _: "a number", tree))
     tree = {
-        "model": plain(blank(job.model)),
-        "optimizer": plain(blank(job.optimizer)),
+        "model": blank(job.model),
+        "optimizer": blank(job.optimizer),
         "trainer": {**plain(job.trainer), "warm_start": job.trainer.warm_start is not None},
         "data": {key: value for key, value in plain(job.data).items() if key != "fold"},
     }

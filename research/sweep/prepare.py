@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from research.runs.folder import RunFolder
 from research.sweep.job import HASH_DIGITS, Bound, Job, bind
 from research.sweep.manifest import check_sweep, runs_in
 from research.sweep.plan import Group, Options, plan
-from research.tree import ConfigError, plain
+from research.tree import ConfigError, nearest, plain
 
 KEPT = ("completed", "stopped", "diverged")  # statuses that are results; failed and interrupted runs are run again
 
@@ -61,18 +61,20 @@ class Prepared:
     groups: list[Group]
 
 
-def prepare(jobs: Sequence[Job], folder: Path, options: Options, *, whole: bool = True) -> Prepared:
+def prepare(
+    jobs: Sequence[Job], folder: Path, options: Options, *, objective: str = "", swept: Collection[str] | None = ()
+) -> Prepared:
     """Load the data, bind and group the jobs, compare with what the folder holds; writes nothing.
 
-    `whole` says that these are all jobs of the command; else they are some points of a sweep that a sweeper has in
-    hand, and what it sweeps cannot be told from them.
+    `swept` are keys that a sweeper varies beyond what these jobs show; None: it cannot be known, as these are some
+    points of a sweep that was checked as a whole before. `objective` is refused where training cannot give it.
 
     Raises:
       ConfigError: a job cannot run, or the folder belongs to another sweep.
     """
     unique = list({job.hash: job for job in jobs}.values())
-    if whole:
-        check_sweep(folder, unique)
+    if swept is not None:
+        check_sweep(folder, unique, swept)
     present = runs_in(folder)
     todo, done, again = [], {}, []
     for job in unique:
@@ -98,7 +100,12 @@ def prepare(jobs: Sequence[Job], folder: Path, options: Options, *, whole: bool 
             again.append((bound, path))
     for bound in todo:
         check_warm_start(bound)
-    return Prepared(folder, todo, done, again, plan(todo, options))
+    groups = plan(todo, options)
+    for group in groups:
+        if objective.startswith("validation/") and group.metrics and objective not in group.metrics:
+            remedy = f"no such metric{nearest(objective, group.metrics)}; known: {', '.join(group.metrics)}"
+            raise ConfigError("objective", objective, remedy)
+    return Prepared(folder, todo, done, again, groups)
 
 
 def check_warm_start(bound: Bound) -> None:

@@ -17,7 +17,7 @@ from research.sweep.manifest import configurations, write_manifest
 from research.sweep.plan import Group, Options
 from research.sweep.prepare import Outcome, Prepared, load_start
 from research.sweep.program import Program, device_kind, on_device
-from research.tree import ConfigError
+from research.tree import ConfigError, plain
 
 
 class Sweep:
@@ -164,4 +164,4 @@ def evaluate_again(bound: Bound, path: Path, result: Mapping[str, Any]) -> Outco
         seconds_wall_group=result["seconds_wall_group"],
         seconds_device_share=result["seconds_device_share"],
     )
-    return Outcome(bound.job, path, finish(bound, run, dict(result), trainer, None))
+    return Outcome(bound.job, path, finish(bound, run, {**result, "evaluation": plain(bound.job.evaluation)}, trainer, None))

@@ -84,7 +84,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["model.hidden_dims=[4"], ["model.hidden_dims=[4"]),
     (["latent_dim"], ["latent_dim"]),
     (["=3"], ["=3"]),
-    (["seed=0,1"], ["seed=0,1", "multirun"]),
+    (["seed=0,1"], ["seed=0,1", "add -m"]),
 ]
 
 
