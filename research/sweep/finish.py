@@ -73,6 +73,7 @@ def finish(
         "metrics": metrics,
         "trained_metrics": sorted(trained.metrics),
         "null_reasons": findings.null_reasons,
+        "seconds_compile_group": trained.seconds_compile_group,
         "seconds_wall_group": trained.seconds_wall_group,
         "seconds_device_share": trained.seconds_device_share,
     }

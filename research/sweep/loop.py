@@ -28,7 +28,8 @@ class Trained:
       epochs: epochs done.
       metrics: validation and test metrics of the kept parameters; empty for a diverged run.
       best_epoch: epoch of the kept parameters.
-      seconds_wall_group: time of the whole group from start to last chunk, compilation included.
+      seconds_compile_group: time to initialise and compile the group's programs (while another group trains).
+      seconds_wall_group: time to train the whole group.
       seconds_device_share: its part of that: the group's time divided by the number of members.
     """
 
@@ -38,12 +39,17 @@ class Trained:
     epochs: int
     metrics: dict[str, float]
     best_epoch: int
+    seconds_compile_group: float = 0.0
     seconds_wall_group: float = 0.0
     seconds_device_share: float = 0.0
 
 
 def train_group(
-    group: Group, program: Program, folders: Sequence[RunFolder], progress: Callable[[int, dict[str, Any]], None]
+    group: Group,
+    program: Program,
+    folders: Sequence[RunFolder],
+    progress: Callable[[int, dict[str, Any]], None],
+    seconds_compile: float = 0.0,
 ) -> list[Trained]:
     """Train all members of a group and write their metrics and events.
 
@@ -80,6 +86,7 @@ def train_group(
             outcome.params = jax.tree.map(np.asarray, unstack(kept, index))
         if outcome.status != "diverged":
             outcome.metrics = {name: float(values[index]) for name, values in scores.items()}
+        outcome.seconds_compile_group = seconds_compile
         outcome.seconds_wall_group, outcome.seconds_device_share = seconds, seconds / jobs
         results.append(outcome)
     return results

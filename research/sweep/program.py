@@ -74,25 +74,29 @@ class Program:
         start = None if params is None else stack([*params, *[params[0]] * group.padding])
         self.state = initialize(self.models, self.optimizers, self.members, start, data, budget=self.budget)
 
+    def compile(self) -> None:
+        """Have both programs compiled, by calling them once for no epoch at all on a copy of the state."""
+        copy = jax.tree.map(lambda leaf: leaf + 0, self.state)
+        state, _ = self._train(copy, 0)
+        jax.block_until_ready(self._score(state))
+
     def train(self, epochs: int) -> dict[str, jax.Array]:
         """Advance all members; metrics [J] that are computed while the host goes on."""
-        self.state, metrics = train(
-            self.models,
-            self.optimizers,
-            self.state,
-            self.members,
-            self.data,
-            np.int32(epochs),
-            mode=self.group.mode,
-            budget=self.budget,
-        )
+        self.state, metrics = self._train(self.state, epochs)
         # small copies: the next chunk overwrites the state
         flags = {name: getattr(self.state, name) + 0 for name in ("first_bad_step", "stopped_epoch", "best_epoch")}
         return {**metrics, **{f"state/{name}": value for name, value in flags.items()}}
 
     def score(self) -> dict[str, jax.Array]:
         """Validation and test metrics [J] of the kept parameters."""
-        params = engine.kept_params(self.state)
+        return self._score(self.state)
+
+    def _train(self, state: State, epochs: int) -> tuple[State, dict[str, jax.Array]]:
+        fixed = {"mode": self.group.mode, "budget": self.budget}
+        return train(self.models, self.optimizers, state, self.members, self.data, np.int32(epochs), **fixed)
+
+    def _score(self, state: State) -> dict[str, jax.Array]:
+        params = engine.kept_params(state)
         return score(self.models, params, self.members, self.data, mode=self.group.mode, budget=self.budget)
 
 

@@ -61,7 +61,13 @@ def lineage(job: Job) -> dict[str, Any] | None:
 
 def unfinished(content: Mapping[str, Any], status: str, reason: str) -> dict[str, Any]:
     """The result of a run that has none."""
-    nothing = {"epochs": 0, "best_epoch": None, "seconds_wall_group": None, "seconds_device_share": None}
+    nothing = {
+        "epochs": 0,
+        "best_epoch": None,
+        "seconds_compile_group": None,
+        "seconds_wall_group": None,
+        "seconds_device_share": None,
+    }
     return {**content, **nothing, "status": status, "reason": reason, "metrics": {}, "null_reasons": {}}
 
 

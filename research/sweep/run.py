@@ -1,6 +1,7 @@
 """A sweep from what was prepared to run folders: groups train one after another, results are written beside it."""
 
 import functools
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -19,12 +20,14 @@ from research.sweep.prepare import Outcome, Prepared, load_start
 from research.sweep.program import Program, device_kind, on_device
 from research.tree import ConfigError, plain
 
+AHEAD_BYTES = 2e9  # two programs are on the device at once only while both together need less
+
 
 class Sweep:
     """The runs of one command under way.
 
-    Training occupies the device; what follows for each trained member (evaluation, pictures, files) is done meanwhile
-    in one background thread.
+    Training occupies the device. Meanwhile one thread compiles the next program, and one does what follows for each
+    trained member: evaluation, pictures, files.
 
     Attributes:
       outcomes: hash of a job -> what became of it.
@@ -40,13 +43,26 @@ class Sweep:
 
     def train(self, options: Options) -> None:
         """Train all groups, and finish their members; an interruption or a full disk leaves through here."""
-        background = ThreadPoolExecutor(1, "finish")
+        background, ahead = ThreadPoolExecutor(1, "finish"), ThreadPoolExecutor(1, "compile")
         background.submit(_import_early)
+        groups, building = self.prepared.groups, {}
+
+        def build(number: int) -> None:
+            if number < len(groups) and number not in building:
+                building[number] = ahead.submit(self.build, groups[number])
+
         try:
-            for number, group in enumerate(self.prepared.groups):
+            for number, group in enumerate(groups):
                 self.display.begin(number)
+                build(number)
+                if sum(group.bytes for group in groups[number : number + 2]) < AHEAD_BYTES:
+                    build(number + 1)
                 try:
-                    trained = self.train_group(number, group)
+                    program, seconds = building.pop(number).result()
+                    folders = [self.folder(bound) for bound in group.bounds]
+                    show = functools.partial(self.display.chunk, number)
+                    trained = train_group(group, program, folders, show, seconds)
+                    del program
                 except ConfigError:
                     raise  # a full disk, say: nothing more can be written
                 except Exception as error:
@@ -62,19 +78,22 @@ class Sweep:
             for future in self.futures:
                 future.result()
         except BaseException as error:
-            background.shutdown(cancel_futures=True)
+            for pool in (ahead, background):
+                pool.shutdown(cancel_futures=True)
             if isinstance(error, KeyboardInterrupt):
                 self.interrupt()
             raise
-        background.shutdown()
+        for pool in (ahead, background):
+            pool.shutdown()
 
-    def train_group(self, number: int, group: Group) -> list[Trained]:
-        """Train one group."""
+    def build(self, group: Group) -> tuple[Program, float]:
+        """A compiled program with its initial state, and the seconds that took."""
+        started = time.monotonic()
         starts = [bound.job.trainer.warm_start for bound in group.bounds]
         params = [load_start(path) for path in starts if path is not None]
         program = Program(group, on_device(group.bounds[0].dataset), params or None)
-        folders = [self.folder(bound) for bound in group.bounds]
-        return train_group(group, program, folders, functools.partial(self.display.chunk, number))
+        program.compile()
+        return program, time.monotonic() - started
 
     def finish(self, number: int, group: Group, bound: Bound, trained: Trained) -> None:
         """Evaluate one member and write its result."""
@@ -161,7 +180,10 @@ def evaluate_again(bound: Bound, path: Path, result: Mapping[str, Any]) -> Outco
         epochs=result["epochs"],
         metrics={name: value for name, value in result["metrics"].items() if name in result["trained_metrics"]},
         best_epoch=result["best_epoch"],
+        seconds_compile_group=result["seconds_compile_group"],
         seconds_wall_group=result["seconds_wall_group"],
         seconds_device_share=result["seconds_device_share"],
     )
-    return Outcome(bound.job, path, finish(bound, run, {**result, "evaluation": plain(bound.job.evaluation)}, trainer, None))
+    return Outcome(
+        bound.job, path, finish(bound, run, {**result, "evaluation": plain(bound.job.evaluation)}, trainer, None)
+    )
