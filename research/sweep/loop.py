@@ -28,7 +28,7 @@ class Trained:
       epochs: epochs done.
       metrics: validation and test metrics of the kept parameters; empty for a diverged run.
       best_epoch: epoch of the kept parameters.
-      seconds_compile_group: time to initialise and compile the group's programs (while another group trains).
+      seconds_compile_group: time to initialise and compile the group's programs.
       seconds_wall_group: time to train the whole group.
       seconds_device_share: its part of that: the group's time divided by the number of members.
     """

@@ -20,14 +20,12 @@ from research.sweep.prepare import Outcome, Prepared, load_start
 from research.sweep.program import Program, device_kind, on_device
 from research.tree import ConfigError, plain
 
-AHEAD_BYTES = 2e9  # two programs are on the device at once only while both together need less
-
 
 class Sweep:
     """The runs of one command under way.
 
-    Training occupies the device. Meanwhile one thread compiles the next program, and one does what follows for each
-    trained member: evaluation, pictures, files.
+    Training occupies the device. What follows for each trained member (evaluation, pictures, files) is done meanwhile
+    in one background thread.
 
     Attributes:
       outcomes: hash of a job -> what became of it.
@@ -43,22 +41,13 @@ class Sweep:
 
     def train(self, options: Options) -> None:
         """Train all groups, and finish their members; an interruption or a full disk leaves through here."""
-        background, ahead = ThreadPoolExecutor(1, "finish"), ThreadPoolExecutor(1, "compile")
+        background = ThreadPoolExecutor(1, "finish")
         background.submit(_import_early)
-        groups, building = self.prepared.groups, {}
-
-        def build(number: int) -> None:
-            if number < len(groups) and number not in building:
-                building[number] = ahead.submit(self.build, groups[number])
-
         try:
-            for number, group in enumerate(groups):
+            for number, group in enumerate(self.prepared.groups):
                 self.display.begin(number)
-                build(number)
-                if sum(group.bytes for group in groups[number : number + 2]) < AHEAD_BYTES:
-                    build(number + 1)
                 try:
-                    program, seconds = building.pop(number).result()
+                    program, seconds = self.build(group)
                     folders = [self.folder(bound) for bound in group.bounds]
                     show = functools.partial(self.display.chunk, number)
                     trained = train_group(group, program, folders, show, seconds)
@@ -78,13 +67,11 @@ class Sweep:
             for future in self.futures:
                 future.result()
         except BaseException as error:
-            for pool in (ahead, background):
-                pool.shutdown(cancel_futures=True)
+            background.shutdown(cancel_futures=True)
             if isinstance(error, KeyboardInterrupt):
                 self.interrupt()
             raise
-        for pool in (ahead, background):
-            pool.shutdown()
+        background.shutdown()
 
     def build(self, group: Group) -> tuple[Program, float]:
         """A compiled program with its initial state, and the seconds that took."""
