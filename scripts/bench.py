@@ -217,10 +217,10 @@ def vae_flops(hidden: list[int], latent: int, features: int = 784) -> float:
 def torch_vae(batch: int, rows: int) -> float:
     """Training samples per second of the same VAE in PyTorch eager."""
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError:
         raise SystemExit("the benchmark torch needs PyTorch: pip install torch (the CPU build is enough)") from None
-    from torch import nn
+    from torch import nn  # pyright: ignore[reportMissingImports]
 
     encoder = nn.Sequential(nn.Linear(784, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 100))
     decoder = nn.Sequential(nn.Linear(50, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 784))
