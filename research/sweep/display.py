@@ -122,9 +122,8 @@ class Display:
     def finished(self, number: int, result: Mapping[str, Any]) -> None:
         """One run has its result."""
         if result["status"] not in ("completed", "stopped"):
-            self.console.print(
-                f"[yellow]{result['status']}[/yellow] {escape(result['run_id'])}: {escape(str(result['reason']))}"
-            )
+            line = f"[yellow]{result['status']}[/yellow] {escape(result['run_id'])}: {escape(str(result['reason']))}"
+            self.console.print(line, soft_wrap=True)
 
     def error(self, error: BaseException) -> None:
         """A group failed."""
