@@ -264,8 +264,7 @@ def encode() -> None:
             for override in arguments.overrides:
                 key, _, value = override.partition("=")
                 tree[key.removeprefix("data.")] = yaml.safe_load(value)
-        columns = encode_rows(
-            run, load_data(build(tree, key="data", trusted=arguments.trust)), arguments.part, arguments.clusters
-        )
+        recipe = build(tree, key="data", trusted=arguments.trust)
+        columns = encode_rows(run, load_data(recipe), arguments.part, arguments.clusters, recipe.fold)
         write_table(arguments.output, columns)
     sys.stderr.write(f"wrote {len(columns['row'])} rows of {', '.join(columns)} to {arguments.output}\n")

@@ -76,7 +76,7 @@ class Baselines:
             "baseline/mean/reconstruction_mse": baselines.mean_error(fitted, test_x),
             "baseline/pca/reconstruction_mse": baselines.reconstruction_error(fitted, test_x, test_codes),
         }
-        if recipe.probes and train.label is not None:
+        if recipe.probes and train.label is not None and len(np.unique(np.asarray(train.label))) > 1:
             labels = np.asarray(train.label), np.asarray(test.label)
             train_codes = fitted.encode(x, latent_dim)
             found = codes.probes(
@@ -176,6 +176,9 @@ def _read_codes(
         findings.refuse("some codes are not finite", *names)
         return
     labels = np.asarray(train.label), np.asarray(test.label)
+    if len(np.unique(labels[0])) < 2:
+        findings.refuse("one class only in the training rows", *names)
+        return
     found = codes.probes(train_codes, labels[0], test_codes, labels[1], recipe.neighbors, recipe.probe_iterations)
     findings.add({f"test/{name}": value for name, value in found.items()})
 

@@ -15,15 +15,18 @@ from research.tree import ConfigError
 Part = Literal["all", "train", "validation", "test"]
 
 
-def encode_rows(run: Run, dataset: Dataset, part: Part = "all", clusters: int | None = None) -> dict[str, np.ndarray]:
+def encode_rows(
+    run: Run, dataset: Dataset, part: Part = "all", clusters: int | None = None, fold: int | None = None
+) -> dict[str, np.ndarray]:
     """Encode the rows of a data set with a finished run.
 
     The raw rows are scaled as in the run's training, never by the new data's own scaling.
 
     Args:
       run: from `load`.
-      dataset: any data of the run's feature shape; the split of fold 0 says which rows are a part.
+      dataset: any data of the run's feature shape; its split says which rows are a part.
       part: which rows.
+      fold: whose parts they are, of data with folds.
       clusters: K of a k-means (20 starts, seed 0) on the codes of these rows; None leaves it out.
 
     Returns:
@@ -32,7 +35,7 @@ def encode_rows(run: Run, dataset: Dataset, part: Part = "all", clusters: int | 
     """
     if part not in ("all", "train", "validation", "test"):
         raise ConfigError("part", part, "expected one of all, train, validation, test")
-    rows = np.arange(len(dataset.examples)) if part == "all" else dataset.splits[0].rows(part)
+    rows = np.arange(len(dataset.examples)) if part == "all" else dataset.split(fold).rows(part)
     examples = dataset.examples.take(rows)
     columns: dict[str, np.ndarray] = {"row": rows}
     codes = run.encode(examples)

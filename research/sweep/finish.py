@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from research.runs import events
 from research.runs.folder import RunFolder
 from research.sweep.job import Bound
 from research.sweep.loop import Trained
+from research.tree import ConfigError
 
 PARTS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
 
@@ -36,18 +38,25 @@ def finish(
     if trained.params is not None and hparams is not None:
         run.save_parameters(trained.params, {"shift": split.shift, "scale": split.scale})
     if trained.status != "diverged":
-        findings = evaluate_run(
-            bound.model,
-            trained.params,
-            parts(dataset, job.data.fold),
-            job.evaluation,
-            classes=dataset.facts.classes,
-            kind=dataset.facts.kind,
-            key=engine.purpose_key(job.seed, engine.FIGURES),
-            shared=baselines,
-            data_key=(dataset.sha256, dataset.split_seed, repr(job.data)),
-            redraws=redraws(dataset, job.data.fold, job.evaluation.binarizations),
-        )
+        try:
+            findings = evaluate_run(
+                bound.model,
+                trained.params,
+                parts(dataset, job.data.fold),
+                job.evaluation,
+                classes=dataset.facts.classes,
+                kind=dataset.facts.kind,
+                key=engine.purpose_key(job.seed, engine.FIGURES),
+                shared=baselines,
+                data_key=(dataset.sha256, dataset.split_seed, repr(job.data)),
+                redraws=redraws(dataset, job.data.fold, job.evaluation.binarizations),
+            )
+        except ConfigError:
+            raise
+        except Exception as error:  # the training is good, and the next command evaluates again
+            traceback.print_exc()
+            content = {**content, "evaluation": None}
+            findings.refuse(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", "test/evaluation")
     reference = {f"reference/{name}": value for name, value in dataset.reference.items()}
     metrics = {**trained.metrics, **findings.metrics, **(reference if trained.metrics else {})}
     step = trained.epochs * job.trainer.steps_per_epoch(dataset.facts)

@@ -1,7 +1,9 @@
 """What a sweep folder holds: its runs, and `sweep.json`, the record of what was planned there."""
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from research.sweep.job import HASH_DIGITS, Job
 from research.tree import ConfigError, config_hash, flatten
 
 ALWAYS_SWEPT = ("seed", "data.fold")
-HYDRA_FILES = ("multirun.yaml", "optimization_results.yaml")
+HYDRA_FILES = (".lock", "multirun.yaml", "optimization_results.yaml")
 
 
 def runs_in(folder: Path) -> dict[str, Path]:
@@ -31,6 +33,23 @@ def configurations(folder: Path) -> dict[str, list[Path]]:
             words = [word for word in path.name.rpartition("-")[0].split("-") if not word.startswith("seed=")]
             found.setdefault(f"{'-'.join(words)}-{config_hash(tree)[:HASH_DIGITS]}", []).append(path)
     return found
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a sweep folder for this process; the lock goes with the process, however that ends.
+
+    Raises:
+      ConfigError: another command is training there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            remedy = "another command is training in this folder; wait for it, or choose another name="
+            raise ConfigError("name", folder.name, remedy) from None
+        yield
 
 
 def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] = ()) -> None:

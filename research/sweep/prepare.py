@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from research.runs.folder import RunFolder
 from research.sweep.job import HASH_DIGITS, Bound, Job, bind
 from research.sweep.manifest import check_sweep, runs_in
 from research.sweep.plan import Group, Options, plan
-from research.tree import ConfigError, nearest, plain
+from research.tree import ConfigError, canonical, nearest, plain
 
 KEPT = ("completed", "stopped", "diverged")  # statuses that are results; failed and interrupted runs are run again
 
@@ -98,6 +98,7 @@ def prepare(
         done[job.hash] = Outcome(job, path, result)
         if result["evaluation"] != plain(job.evaluation) and result["status"] != "diverged":
             again.append((bound, path))
+    check_data(todo, present.values())
     for bound in todo:
         check_warm_start(bound)
     groups = plan(todo, options)
@@ -106,6 +107,18 @@ def prepare(
             remedy = f"no such metric{nearest(objective, group.metrics)}; known: {', '.join(group.metrics)}"
             raise ConfigError("objective", objective, remedy)
     return Prepared(folder, todo, done, again, groups)
+
+
+def check_data(todo: Sequence[Bound], folders: Iterable[Path]) -> None:
+    """Refuse new runs on data whose content is no longer that of finished runs of the same recipe beside them."""
+    without_fold = lambda tree: canonical({key: value for key, value in tree["data"].items() if key != "fold"})
+    hashes = {without_fold(bound.job.tree()): bound.dataset for bound in todo}
+    for path in folders if hashes else ():
+        run = RunFolder(path)
+        result = run.read_result() or {}
+        dataset = hashes.get(without_fold(run.read_config()["config"]))
+        if dataset is not None and result.get("data_sha256", dataset.sha256) != dataset.sha256:
+            raise ConfigError("data", dataset.name, f"the data are not those of the run {path}; choose another name=")
 
 
 def check_warm_start(bound: Bound) -> None:

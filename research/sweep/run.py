@@ -14,7 +14,7 @@ from research.sweep.display import Display
 from research.sweep.finish import finish
 from research.sweep.job import Bound, Job
 from research.sweep.loop import Trained, train_group
-from research.sweep.manifest import configurations, write_manifest
+from research.sweep.manifest import configurations, locked, write_manifest
 from research.sweep.plan import Group, Options
 from research.sweep.prepare import Outcome, Prepared, load_start
 from research.sweep.program import Program, device_kind, on_device
@@ -134,6 +134,19 @@ def run(
     `register(bound, folder)` is called before a run's first file is written (Hydra writes its own files there).
     """
     writable(prepared.folder)
+    with locked(prepared.folder):
+        return _run(prepared, jobs, name, objective, options, display, register)
+
+
+def _run(
+    prepared: Prepared,
+    jobs: Sequence[Job],
+    name: str,
+    objective: str,
+    options: Options,
+    display: Display,
+    register: Callable[[Bound, Path], None],
+) -> list[Outcome]:
     sweep = Sweep(prepared, jobs, name, objective, display)
     for bound, path in prepared.again:
         display.note(f"evaluating again: {path.name}")
