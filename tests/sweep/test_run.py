@@ -426,3 +426,38 @@ def test_a_warm_start_of_another_shape_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=r"trainer\.warm_start.*"):
         other(make_jobs(f"trainer.warm_start={tmp_path}"))
     assert not other.folder.exists()
+
+
+def test_a_folder_is_one_commands_at_a_time(sweep: Sweeps, make_job: Callable[..., Any]) -> None:
+    from research.sweep.manifest import locked
+
+    with locked(sweep.folder), pytest.raises(ConfigError, match="another command is training in this folder"):
+        sweep([make_job()])
+    assert not list(sweep.folder.glob("*/config.json"))
+    assert sweep([make_job()])[0].status == "completed"
+
+
+def test_a_failed_evaluation_keeps_the_training_and_is_done_again(
+    sweep: Sweeps, make_job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ArithmeticError("no codes today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("research.sweep.finish.evaluate_run", broken)
+        (first,) = sweep([make_job("evaluation.active_units=true")])
+    assert first.status == "completed"
+    assert "test/loss" in first.result["metrics"]
+    assert "no codes today" in first.result["null_reasons"]["test/evaluation"]
+    monkeypatch.setattr("research.sweep.run.Program", None)  # nothing may train
+    (second,) = sweep([make_job("evaluation.active_units=true")])
+    assert "test/active_units" in second.result["metrics"]
+    assert "test/evaluation" not in second.result["metrics"]
+
+
+def test_new_runs_on_changed_data_are_refused(sweep: Sweeps, make_job: Callable[..., Any]) -> None:
+    (first,) = sweep([make_job()])
+    path = first.folder / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data_sha256": "0" * 64}))
+    with pytest.raises(ConfigError, match="the data are not those of the run"):
+        sweep([make_job("seed=7")])
