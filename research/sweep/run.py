@@ -135,32 +135,20 @@ def run(
     """
     writable(prepared.folder)
     with locked(prepared.folder):
-        return _run(prepared, jobs, name, objective, options, display, register)
-
-
-def _run(
-    prepared: Prepared,
-    jobs: Sequence[Job],
-    name: str,
-    objective: str,
-    options: Options,
-    display: Display,
-    register: Callable[[Bound, Path], None],
-) -> list[Outcome]:
-    sweep = Sweep(prepared, jobs, name, objective, display)
-    for bound, path in prepared.again:
-        display.note(f"evaluating again: {path.name}")
-        sweep.outcomes[bound.job.hash] = evaluate_again(bound, path, sweep.outcomes[bound.job.hash].result)
-    if prepared.todo:
-        write_manifest(prepared.folder, list({job.hash: job for job in jobs}.values()), name)
-        for bound in prepared.todo:
-            folder = sweep.folder(bound)
-            register(bound, folder.path)
-            folder.write_config(record.config_content(bound, name))
-        with display.training(prepared.groups):
-            sweep.train(options)
-        summary(prepared.folder, configurations(prepared.folder))
-    return [sweep.outcomes[job.hash] for job in jobs if job.hash in sweep.outcomes]
+        sweep = Sweep(prepared, jobs, name, objective, display)
+        for bound, path in prepared.again:
+            display.note(f"evaluating again: {path.name}")
+            sweep.outcomes[bound.job.hash] = evaluate_again(bound, path, sweep.outcomes[bound.job.hash].result)
+        if prepared.todo:
+            write_manifest(prepared.folder, list({job.hash: job for job in jobs}.values()), name)
+            for bound in prepared.todo:
+                folder = sweep.folder(bound)
+                register(bound, folder.path)
+                folder.write_config(record.config_content(bound, name))
+            with display.training(prepared.groups):
+                sweep.train(options)
+            summary(prepared.folder, configurations(prepared.folder))
+        return [sweep.outcomes[job.hash] for job in jobs if job.hash in sweep.outcomes]
 
 
 def _import_early() -> None:
