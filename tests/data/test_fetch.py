@@ -21,11 +21,11 @@ def read(root: Path | None) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.gz", gzip.compress(CONTENT, 9)),
-        ("a.gz", gzip.compress(CONTENT, 1)),
-        ("a.gz", gzip.compress(CONTENT[:50]) + gzip.compress(CONTENT[50:])),
+        ("a.gz", gzip.compress(CONTENT, 9, mtime=0)),
+        ("a.gz", gzip.compress(CONTENT, 1, mtime=0)),
+        ("a.gz", gzip.compress(CONTENT[:50], mtime=0) + gzip.compress(CONTENT[50:], mtime=0)),
         ("a", CONTENT),
-        ("set/a.gz", gzip.compress(CONTENT)),
+        ("set/a.gz", gzip.compress(CONTENT, mtime=0)),
     ],
 )
 def test_a_local_file_may_be_compressed_in_any_way(tmp_path, name, content):
@@ -37,10 +37,10 @@ def test_a_local_file_may_be_compressed_in_any_way(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (gzip.compress(CONTENT)[:-12], "cut short"),
+        (gzip.compress(CONTENT, mtime=0)[:-12], "cut short"),
         (b"", "empty"),
         (b"<html>not found</html>", "no gzip file"),
-        (gzip.compress(b"something else"), f"expected {SHA256}"),
+        (gzip.compress(b"something else", mtime=0), f"expected {SHA256}"),
     ],
 )
 def test_a_bad_local_file_is_refused_and_left_alone(tmp_path, content, text):
@@ -53,7 +53,7 @@ def test_a_bad_local_file_is_refused_and_left_alone(tmp_path, content, text):
 
 
 def test_the_found_checksum_is_named(tmp_path):
-    (tmp_path / "a.gz").write_bytes(gzip.compress(b"something else"))
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"something else", mtime=0))
     with pytest.raises(ConfigError, match=hashlib.sha256(b"something else").hexdigest()):
         read(tmp_path)
 
@@ -94,12 +94,12 @@ def mirrors(tmp_path, monkeypatch):
 
 def test_mirrors_are_tried_in_turn_and_bad_downloads_deleted(mirrors, tmp_path):
     answers, asked = mirrors
-    answers["https://one.invalid/a.gz"] = gzip.compress(CONTENT)[:40]
+    answers["https://one.invalid/a.gz"] = gzip.compress(CONTENT, mtime=0)[:40]
     cached = tmp_path / "latent-loom" / "set" / "a.gz"
     with pytest.raises(ConfigError, match=r"cut short.*ConnectionError.*data\.root=FOLDER"):
         read(None)
     assert not cached.exists()
-    answers["https://two.invalid/a.gz"] = gzip.compress(CONTENT)
+    answers["https://two.invalid/a.gz"] = gzip.compress(CONTENT, mtime=0)
     assert read(None) == CONTENT
     assert len(asked) == 4
     assert read(None) == CONTENT
