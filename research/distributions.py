@@ -5,7 +5,7 @@ the KL divergence means the same for every input size.
 """
 
 import math
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -279,3 +279,19 @@ def kl_to_standard_normal(mean: Float[Array, "*B L"], log_variance: Float[Array,
 def normal_log_prob(x: Float[Array, "*B L"], mean: Any = 0.0, log_variance: Any = 0.0) -> Float[Array, "*B L"]:
     """log N(x; mean, exp(log_variance)) per dimension, in nats."""
     return -0.5 * (jnp.square(x - mean) * jnp.exp(-jnp.asarray(log_variance)) + log_variance + math.log(2 * math.pi))
+
+
+class Forecast(NamedTuple):
+    """Distribution of future values, element by element.
+
+    Attributes:
+      mean: scored by squared errors, [B, H, C].
+      median: scored by absolute and relative errors, [B, H, C].
+      deviation: of a Gaussian, [B, H, C], or None.
+      quantiles: at the model's levels, ascending, [B, H, C, Q], or None.
+    """
+
+    mean: Any
+    median: Any
+    deviation: Any = None
+    quantiles: Any = None

@@ -14,9 +14,10 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from research.clock import Clock
-from research.data.examples import Examples, Facts, Split
+from research.data.draws import Binarize
+from research.data.examples import Draw, Examples, Facts, Split
 from research.metrics import higher_is_better
-from research.optimizer import Optimizer
+from research.optimizer import Optimizer, Players
 from research.tree import ConfigError, recipe
 
 # purposes of random draws: fold_in(key(seed), purpose)
@@ -103,8 +104,7 @@ class Member(NamedTuple):
 class Data(NamedTuple):
     """The rows on the device, shared by all members.
 
-    `train` rows are drawn as x ~ Bernoulli(x) at every use if `dynamic`; `evaluation` rows are the same rows as scores
-    see them (binarised once, if they are), and then already scaled.
+    `evaluation` rows are the same rows as scores see them: with `Binarize` drawn once, and then already scaled.
     """
 
     train: Examples
@@ -112,11 +112,11 @@ class Data(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """Static numbers of one program."""
+    """What is static in one program: settings, steps, and the recipe that makes fresh batches, if there is one."""
 
     trainer: Trainer
     steps_per_epoch: int
-    dynamic: bool
+    draw: Draw | None
 
 
 @jax.tree_util.register_dataclass
@@ -150,7 +150,7 @@ def purpose_key(seed: Any, purpose: int) -> Key[Array, ""]:
 
 
 def initialize(
-    model: Model, optimizer: Optimizer, member: Member, data: Data, budget: Budget, params: Any = None
+    model: Model, optimizer: Optimizer | Players, member: Member, data: Data, budget: Budget, params: Any = None
 ) -> State:
     """State before the first step, with fresh parameters unless some are given."""
     if params is None:
@@ -198,7 +198,7 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
 
 @functools.partial(jax.jit, static_argnames="budget")  # inside a program: traced once, though it is used twice there
 def train_epoch(
-    model: Model, optimizer: Optimizer, state: State, member: Member, data: Data, budget: Budget
+    model: Model, optimizer: Optimizer | Players, state: State, member: Member, data: Data, budget: Budget
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
     """One pass over the training rows in an order that depends on (seed, epoch); mean training metrics."""
     trainer, steps = budget.trainer, budget.steps_per_epoch
@@ -213,8 +213,8 @@ def train_epoch(
     def step(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
         index, batch_rows = inputs
         batch = member.split.prepare(data.train.take(batch_rows))
-        if budget.dynamic:
-            batch = binarize(batch, jax.random.fold_in(draw_key, index))
+        if budget.draw is not None:
+            batch = budget.draw.draw(batch, jax.random.fold_in(draw_key, index))
         done = state.step.astype(jnp.float32)
         clock = Clock(
             step=state.step,
@@ -226,12 +226,6 @@ def train_epoch(
 
     state, metrics = jax.lax.scan(step, state, (jnp.arange(steps), batches))
     return state, jax.tree.map(lambda values: values.mean(0), metrics)
-
-
-def binarize(batch: Examples, key: Key[Array, ""]) -> Examples:
-    """x ~ Bernoulli(x); 16 random bits a pixel (probabilities are exact to 2^-16, at half the cost of 32)."""
-    bits = jax.random.bits(key, batch.x.shape, jnp.uint16).astype(jnp.float32)
-    return dataclasses.replace(batch, x=(bits < batch.x * 65536.0).astype(jnp.float32))
 
 
 def evaluate(
@@ -248,7 +242,7 @@ def evaluate(
     def step(_: None, inputs: tuple[jax.Array, jax.Array]) -> tuple[None, dict[str, jax.Array]]:
         batch_rows, batch_weight = inputs
         batch = data.evaluation.take(batch_rows)
-        batch = batch if budget.dynamic else split.prepare(batch)
+        batch = batch if isinstance(budget.draw, Binarize) else split.prepare(batch)
         batch = dataclasses.replace(batch, x=batch.x.astype(jnp.float32))
         keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(batch_rows)
         values = model.evaluate(params, batch, keys)
@@ -260,7 +254,7 @@ def evaluate(
 
 def chunk(
     model: Model,
-    optimizer: Optimizer,
+    optimizer: Optimizer | Players,
     state: State,
     member: Member,
     data: Data,

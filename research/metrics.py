@@ -1,7 +1,20 @@
 """Names and directions of metrics: what every table, monitor and curve agrees on."""
 
+from typing import Literal
+
 HIGHER_IS_BETTER = frozenset(
-    {"elbo_nats", "iwae_nats", "active_units", "probe_accuracy", "knn_accuracy", "accuracy", "auroc", "ari", "nmi"}
+    {
+        *("elbo_nats", "iwae_nats", "active_units", "probe_accuracy", "knn_accuracy"),
+        *("accuracy", "auroc", "precision", "recall"),
+        *("ari", "nmi", "rand_index", "cluster_accuracy", "silhouette"),
+    }
+)
+UNDIRECTED = frozenset(
+    {
+        *("kl_nats", "shuffled_nats", "gradient_reach", "collapsed"),  # kl_nats of a collapsed model is 0
+        *("discriminator_loss", "generator_loss", "real_value", "fake_value", "discriminator_accuracy"),  # of a game
+        *("diversity", "memorization", "clusters"),  # right at 1, at .5 and at the true number
+    }
 )
 
 
@@ -10,6 +23,13 @@ def base(name: str) -> str:
     return name.rpartition("/")[2]
 
 
+def direction(name: str) -> Literal["lower", "higher", ""]:
+    """Which values of a metric are better, by its base name; lower ones of losses, errors and unknown metrics."""
+    if base(name) in UNDIRECTED:
+        return ""
+    return "higher" if base(name) in HIGHER_IS_BETTER else "lower"
+
+
 def higher_is_better(name: str) -> bool:
-    """Direction of a metric by its base name; losses and errors are lower-is-better."""
-    return base(name) in HIGHER_IS_BETTER
+    """Whether higher values of a metric are better; False if lower ones are, or neither."""
+    return direction(name) == "higher"

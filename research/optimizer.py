@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.tree import ConfigError, nearest, spec
+from research.tree import ConfigError, build, nearest, plain, spec
 
 NEEDS_MORE = {
     "lbfgs": "it needs a line search over the loss",
@@ -172,3 +172,66 @@ class Optimizer:
         if self.clip_norm is not None:
             clips.append(optax.clip_by_global_norm(self.clip_norm))
         return optax.chain(*clips, transformation)
+
+
+@spec
+class Players:
+    """An optimizer for each player: for each top-level key of the parameters (a GAN's `generator`, `discriminator`).
+
+    In a config every player is a section with the keys of `Optimizer` and one more:
+      period: the player moves at every so many steps, at steps that are a multiple of it; 1 is every step. It sweeps.
+
+    Clipping and weight decay lie inside each player. All players move at once, from one gradient.
+    """
+
+    players: dict[str, Optimizer]
+    periods: dict[str, float]
+
+    @staticmethod
+    def arrange(config: Mapping[str, Any]) -> dict[str, Any]:
+        """Sections of players -> optimizers and periods."""
+        players, periods = {}, {}
+        for name, section in config.items():
+            if not isinstance(section, Mapping):
+                raise ConfigError(name, section, "expected a section of keys: one for each player")
+            if "period" not in section:
+                raise ConfigError(f"{name}.period", None, "this key must be set (1: the player moves at every step)")
+            players[name] = {key: value for key, value in section.items() if key != "period"}
+            periods[name] = section["period"]
+            try:
+                build(players[name], Optimizer)
+            except ConfigError as error:
+                raise error.under(name) from None
+        return {"players": players, "periods": periods}
+
+    def rearrange(self) -> dict[str, Any]:
+        """The sections again."""
+        return {name: {**plain(optimizer), "period": self.periods[name]} for name, optimizer in self.players.items()}
+
+    def validate(self) -> None:
+        for name, period in self.periods.items():
+            if not period >= 1:
+                raise ConfigError(
+                    f"{name}.period", period, "must be at least 1: the player moves at every so many steps"
+                )
+
+    def build(self, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+        """One transformation; parameters of no player are an error of the config."""
+
+        def moves(period: Any) -> Any:
+            return lambda step, **_: jnp.mod(step.astype(jnp.float32), period) < 1
+
+        transformations: dict[Any, optax.GradientTransformation] = {
+            name: optax.transforms.conditionally_mask(
+                optimizer.build(epochs, steps_per_epoch), moves(self.periods[name])
+            )
+            for name, optimizer in self.players.items()
+        }
+        return optax.partition(transformations, self._labels)
+
+    def _labels(self, params: Mapping[str, Any]) -> dict[str, str]:
+        unknown = sorted({*params} ^ {*self.players})
+        if unknown:
+            remedy = f"the model's players are {', '.join(sorted(params))}"
+            raise ConfigError("optimizer", ", ".join(sorted(self.players)), remedy)
+        return {name: name for name in params}

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from research import engine
-from research.data import Examples, Facts
+from research.data import Examples, Facts, Windows
+from research.data.draws import Binarize
 from research.engine import NEVER, Budget, Data, Member, State
 from research.metrics import higher_is_better
-from research.tree import ConfigError, spec
+from research.tree import ConfigError, recipe, spec
 
 
 @spec
@@ -87,7 +88,7 @@ def make_run(make_dataset, build_optimizer, build_trainer):
     """`make_run(model, batch_size=3)`: 24 rows, 14 of them for training, sgd."""
 
     def make(
-        model: Any, dataset: Any = None, seed: int = 0, optimizer: Any = None, dynamic=False, **trainer: Any
+        model: Any, dataset: Any = None, seed: int = 0, optimizer: Any = None, draw: Any = None, **trainer: Any
     ) -> Run:
         dataset = make_dataset(np.eye(24, dtype=np.float32)) if dataset is None else dataset
         budget = build_trainer(**({"epochs": 8, "batch_size": 3} | trainer))
@@ -95,7 +96,7 @@ def make_run(make_dataset, build_optimizer, build_trainer):
         data = Data(*[jax.device_put(dataset.examples)] * 2)
         steps = budget.steps_per_epoch(dataset.facts)
         member = Member(np.uint32(seed), dataset.split(None))
-        return Run(model.bind(dataset.facts), optimizer, member, data, Budget(budget, steps, dynamic))
+        return Run(model.bind(dataset.facts), optimizer, member, data, Budget(budget, steps, draw))
 
     return make
 
@@ -313,7 +314,7 @@ def test_a_huge_rate_and_a_missing_value_are_found(make_run, make_dataset, build
 
 def test_binarisation():
     x = jnp.tile(jnp.array([[0.0, 2.0**-16, 0.1, 0.5, 1.0]]), (1 << 20, 1))
-    drawn = jax.jit(engine.binarize)(Examples(x=x), jax.random.key(0)).x
+    drawn = jax.jit(Binarize().draw)(Examples(x=x), jax.random.key(0)).x
     assert set(np.unique(drawn)) == {0.0, 1.0}
     mean = np.asarray(drawn, np.float64).mean(0)
     assert (mean[0], mean[4]) == (0, 1)
@@ -324,7 +325,7 @@ def test_binarisation():
 def test_dynamic_rows_are_drawn_anew_and_scored_as_they_were_drawn_once(make_run, make_dataset, build_optimizer):
     dataset = make_dataset(np.full((24, 24), 100, np.uint8))
     split = dataclasses.replace(dataset.splits[0], scale=np.float32(1 / 255))
-    run = make_run(Recorder(), dataset, dynamic=True, optimizer=build_optimizer("sgd", learning_rate=1.0))
+    run = make_run(Recorder(), dataset, draw=Binarize(), optimizer=build_optimizer("sgd", learning_rate=1.0))
     ones = dataclasses.replace(run.data.evaluation, x=jnp.ones((24, 24), jnp.uint8))
     run = run._replace(member=run.member._replace(split=split), data=run.data._replace(evaluation=ones))
     start, seen = run.start(), []
@@ -336,6 +337,38 @@ def test_dynamic_rows_are_drawn_anew_and_scored_as_they_were_drawn_once(make_run
         assert float(metrics["validation/loss"]) == 24  # neither drawn again nor scaled
         seen.append(np.asarray(state.params["visits"]))
     assert not np.array_equal(*seen)
+
+
+# ------------------------------------------------------------------------------------------- fresh batches and windows
+
+
+@recipe
+class Marked:
+    """Replaces every batch by one that is 7 in the first column and the scaled rows in the others."""
+
+    def draw(self, batch: Examples, key: Any) -> Examples:
+        return dataclasses.replace(batch, x=batch.x.at[:, 0].set(7.0))
+
+
+def test_fresh_batches_are_for_training_only_and_evaluation_rows_are_scaled(make_run, make_dataset, build_optimizer):
+    dataset = make_dataset(np.ones((24, 24), np.float32))
+    split = dataclasses.replace(dataset.splits[0], scale=np.float32(0.5))
+    run = make_run(Recorder(), dataset, draw=Marked(), optimizer=build_optimizer("sgd", learning_rate=1.0))
+    run = run._replace(member=run.member._replace(split=split))
+    state, metrics = run.train(run.start(), 1)
+    assert float(metrics["train/seen"]) == pytest.approx((7 + 23 * 0.5) / 24)
+    assert float(metrics["validation/loss"]) == 12
+    visits = np.asarray(state.params["visits"])
+    assert visits[0] == pytest.approx(14 * visits[1])
+
+
+def test_windows_train_as_their_dense_rows_do(make_run, make_dataset):
+    series = np.random.default_rng(0).random(27).astype(np.float32)
+    windows = Windows(series, np.arange(24, dtype=np.int32), 4)
+    run = make_run(Recorder(), make_dataset(windows[:]))
+    lazy = run._replace(data=Data(*[jax.device_put(dataclasses.replace(run.data.train, x=windows))] * 2))
+    results = [one.train(one.start(), 2) for one in (run, lazy)]
+    jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 # ------------------------------------------------------------------------------------------------------------ settings

@@ -15,6 +15,7 @@ from research.clock import Clock
 from research.data import Examples, Facts
 from research.distributions import LIKELIHOODS
 from research.engine import Model
+from research.networks.cells import CELLS
 from research.networks.dense import ACTIVATIONS, INITIALIZERS, activation
 from research.tree import ConfigError, stack, structure
 
@@ -22,23 +23,80 @@ CONF = Path(__file__).parents[1] / "conf" / "model"
 SHIPPED = {path.stem: dict(OmegaConf.load(path)) for path in sorted(CONF.glob("*.yaml"))}  # type: ignore[call-overload]
 # most of the time goes into compiling, and here the speed of the program is of no consequence
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-SMALL = {"latent_dim": 2, "hidden_dims": [4], "hidden_dim": 4, "activation": "tanh", "levels": 3}
-FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
-BATCH = Examples(
-    x=jax.random.uniform(jax.random.key(5), (6, 5)).round(1), label=jnp.arange(6) % 3
-)  # every class, and tenths
+SMALL = {"latent_dim": 2, "hidden_dims": [4], "hidden_dim": 4, "activation": "tanh", "levels": 3, "noise_dim": 2}
 CLOCK = Clock(*(jnp.float32(value) for value in (12, 3, 0.3, 6)))
-OPTIONS: list[dict[str, Any]] = [
+
+
+# -------------------------------------------------------------------------------------------- data of every kind, cases
+
+
+def draw(seed: int, *shape: int) -> jax.Array:
+    """Tenths in [0, 1]."""
+    return jax.random.uniform(jax.random.key(seed), shape).round(1)
+
+
+LENGTH = jnp.array([4, 3, 4, 2, 4, 1])
+OBSERVED = jax.random.bernoulli(jax.random.key(6), 0.8, (6, 4, 2))
+LATER = jax.random.bernoulli(jax.random.key(7), 0.8, (6, 3, 2))
+FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
+SEQUENCE = dataclasses.replace(FACTS, kind="sequence", feature_shape=(4, 2), target_high=1.0)
+ROWS = Examples(x=draw(5, 6, 4, 2), label=jnp.arange(6) % 3)
+GAPS = dataclasses.replace(ROWS, length=LENGTH, observed=OBSERVED)
+GAPS = dataclasses.replace(GAPS, x=jnp.where(GAPS.mask, GAPS.x, 0.0))
+FUTURE = dataclasses.replace(SEQUENCE, target_shape=(3, 2), season=2)
+DATA: dict[str, tuple[Facts, Examples]] = {
+    "vectors": (FACTS, Examples(x=draw(5, 6, 5), label=jnp.arange(6) % 3)),  # every class, and tenths
+    "sequences": (SEQUENCE, GAPS),
+    "values": (
+        dataclasses.replace(SEQUENCE, target_shape=(3,)),
+        dataclasses.replace(GAPS, target=draw(8, 6, 3)),
+    ),
+    "step_classes": (
+        dataclasses.replace(SEQUENCE, target_shape=(4,), target_classes=3),
+        dataclasses.replace(GAPS, target=jax.random.randint(jax.random.key(8), (6, 4), 0, 3)),
+    ),
+    "step_values": (
+        dataclasses.replace(SEQUENCE, target_shape=(4, 2)),
+        dataclasses.replace(GAPS, target=draw(8, 6, 4, 2)),
+    ),
+    "future": (FUTURE, dataclasses.replace(ROWS, target=draw(8, 6, 3, 2))),
+    "future_with_gaps": (
+        FUTURE,
+        Examples(x=jnp.where(OBSERVED, ROWS.x, 0.0), observed=OBSERVED, target=draw(8, 6, 3, 2), target_observed=LATER),
+    ),
+}
+LAYERS: list[dict[str, Any]] = [
+    {"layers": 2, "bidirectional": True, "layer_norm": True, "summary": "mean"},
+    {"cell": "lstm", "layers": 2, "summary": "max", "form": "hoisted", "unroll": 3},
+]
+CODING: list[dict[str, Any]] = [
+    {"conditional": True},
+    {"cell": "lstm", "layers": 2, "decoder": "first_state", "reverse": True, "conditional": True, "layer_norm": True},
+    {"cell": "irnn", "decoder": "free_running", "summary": "mean"},
+    {"cell": "rnn", "decoder": "teacher_forced", "bidirectional": True, "teacher_dropout": 0.4},
+]
+NETWORKS: list[dict[str, Any]] = [
+    *({"cell": cell} for cell in CELLS),
+    *({"decoder": decoder} for decoder in ("first_state", "free_running", "teacher_forced")),
+    *({"decoder": decoder, "reverse": True} for decoder in ("every_step", "free_running", "teacher_forced")),
+    {"code": "step", "conditional": True, "summary": "max"},
+]
+LIKELIHOOD: list[dict[str, Any]] = [
     *({"likelihood": name} for name in LIKELIHOODS),  # each model's own among them
     *({"likelihood": name, "scale": None} for name in ("gaussian", "laplace", "huber")),
+]
+DENSE: list[dict[str, Any]] = [
     {"gated": True, "layer_norm": True},
     {"conditional": True},
     {"hidden_dims": []},
     {"hidden_dims": [4, 3], "kernel_init": "orthogonal"},
+]
+PENALTIES: list[dict[str, Any]] = [
     {"gaussian_noise": 0.1, "masking_noise": 0.3},
     {"activity_l1": 0.1},
     {"contractive": 0.1, "contractive_probes": 2, "conditional": True},
-    {"contractive": 0.1, "hidden_dims": [], "code_activation": "sigmoid", "conditional": True},
+]
+VARIATIONAL: list[dict[str, Any]] = [
     {"warmup": "linear", "warmup_epochs": 5},
     {"warmup": "cyclical"},
     {"free_bits": 0.01},
@@ -48,36 +106,88 @@ OPTIONS: list[dict[str, Any]] = [
     {"bound": "iwae", "samples": 3, "warmup": "linear", "warmup_epochs": 5, "conditional": True},
     {"log_variance_range": [-6, 2]},
 ]
+OBJECTIVES: list[dict[str, Any]] = [
+    {"decoding": decoding, "normalize": normalize, "residual": residual, "objective": objective, "channels": channels}
+    for decoding, normalize, residual, objective, channels in (
+        ("direct", "none", "season", "gaussian", "independent"),
+        ("direct", "standard", "last", "quantile", "joint"),
+        ("parallel", "last", "season", "mae", "joint"),
+        ("parallel", "standard", "none", "gaussian", "independent"),
+        ("recursive", "none", "last", "quantile", "independent"),
+        ("recursive", "standard", "season", "mse", "joint"),
+    )
+]
+GAMES: list[dict[str, Any]] = [
+    {"game": "non_saturating"},
+    {"game": "least_squares", "bidirectional": True, "layers": 2, "generator_activation": "tanh"},
+    {"game": "wasserstein", "gradient_penalty": 10.0, "generator_activation": "linear"},
+]
+# model -> kinds of data, and the options that are tried on the first of them (on the others: none)
+FAMILIES: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
+    "dense_ae": (
+        ["vectors", "sequences"],
+        [
+            *(LIKELIHOOD + DENSE + PENALTIES),
+            {"contractive": 0.1, "hidden_dims": [], "code_activation": "sigmoid", "conditional": True},
+        ],
+    ),
+    "vae": (["vectors", "sequences"], LIKELIHOOD[:5] + LIKELIHOOD[6:] + DENSE + VARIATIONAL),
+    "recurrent_ae": (["sequences"], [*LIKELIHOOD, *LAYERS, *CODING, *NETWORKS, *PENALTIES]),
+    "recurrent_vae": (["sequences"], [{}, *LAYERS, *CODING, *VARIATIONAL[3:6]]),
+    "recurrent_predictor": (
+        ["sequences", "values", "step_classes", "step_values"],
+        [*({"cell": cell} for cell in CELLS), *LAYERS],
+    ),
+    "recurrent_forecaster": (
+        ["future", "future_with_gaps"],
+        [{}, *({"segment": 2, "embedding": 3, "dropout": 0.2} | options for options in OBJECTIVES), *LAYERS],
+    ),
+    "recurrent_gan": (["sequences"], [*({"cell": cell} for cell in CELLS), *GAMES, LAYERS[1]]),
+}
 CASES = [
-    pytest.param(name, options, id=f"{name}-" + ",".join(f"{key}={value}" for key, value in options.items()))
-    for name, config in SHIPPED.items()
-    for options in OPTIONS
-    if set(options) <= set(config) and not (name == "vae" and options.get("likelihood") == "mse")
+    *((name, kinds[0], option) for name, (kinds, options) in FAMILIES.items() for option in options),
+    *((name, kind, {}) for name, (kinds, _) in FAMILIES.items() for kind in kinds[1:]),
+    *(("recurrent_predictor", kind, {"objective": "cross_entropy"}) for kind in ("values", "step_values")),
+    ("recurrent_predictor", "step_values", {"objective": "mae", "bidirectional": True}),
+    *(("recurrent_forecaster", "future_with_gaps", {"segment": 2} | OBJECTIVES[index]) for index in (0, 3, 4)),
 ]
 
 
-def small(build_model, name: str, **options: Any) -> Any:
+def small(build_model, name: str, kind: str | None = None, **options: Any) -> Any:
     keys = {key: value for key, value in SMALL.items() if key in SHIPPED[name]}
-    return build_model(name, **(keys | options)).bind(FACTS)
+    return build_model(name, **(keys | options)).bind(DATA[kind or FAMILIES[name][0][0]][0])
 
 
-@functools.partial(jax.jit, compiler_options=QUICKLY)
-def start(model: Any, seed: Any) -> Any:
-    return model.init(jax.random.key(seed), BATCH)
+def batch_of(name: str) -> Examples:
+    return DATA[FAMILIES[name][0][0]][1]
+
+
+def start(model: Any, seed: int, batch: Examples) -> Any:
+    return model.init(jax.random.key(seed), batch)  # op by op: most operations are the same in all models
+
+
+def having(*keys: str) -> list[str]:
+    """Models whose config has these keys."""
+    return [name for name, config in SHIPPED.items() if {*keys} <= {*config}]
 
 
 # ----------------------------------------------------------------------------------------------------------- contracts
 
 
-@pytest.mark.parametrize(("name", "options"), CASES)
-def test_contract(name: str, options: dict[str, Any], build_model):
-    first, second = (small(build_model, name, **options) for _ in range(2))
+def test_every_shipped_model_has_its_cases():
+    assert set(FAMILIES) == set(SHIPPED)
+
+
+@pytest.mark.parametrize(("name", "kind", "options"), CASES, ids=lambda value: str(value).replace(" ", ""))
+def test_contract(name: str, kind: str, options: dict[str, Any], build_model):
+    batch = DATA[kind][1]
+    first, second = (small(build_model, name, kind, **options) for _ in range(2))
     assert first == second
     assert hash(structure(first)) == hash(structure(second))
     assert isinstance(first, Model)
     # two members whose numbers differ, as a sweep stacks them
     changed = jax.tree.map(lambda number: number * 0.9, second)
-    models, params = stack([first, changed]), stack([start(first, 0), start(second, 1)])
+    models, params = stack([first, changed]), stack([start(first, 0, batch), start(second, 1, batch)])
     traces = []
 
     @functools.partial(jax.jit, compiler_options=QUICKLY)
@@ -86,8 +196,8 @@ def test_contract(name: str, options: dict[str, Any], build_model):
         key = jax.random.key(seed)
 
         def one(model: Any, params: Any) -> Any:
-            loss = jax.value_and_grad(model.loss, has_aux=True)(params, BATCH, key, CLOCK)
-            return loss, model.evaluate(params, BATCH, jax.random.split(key, len(BATCH)))
+            loss = jax.value_and_grad(model.loss, has_aux=True)(params, batch, key, CLOCK)
+            return loss, model.evaluate(params, batch, jax.random.split(key, len(batch)))
 
         return jax.vmap(one)(models, params)
 
@@ -97,79 +207,97 @@ def test_contract(name: str, options: dict[str, Any], build_model):
     for metric, value in metrics.items():
         assert value.shape == (2,), metric
         assert np.isfinite(value).all(), metric
+    if options.get("game") == "wasserstein":  # a critic is a difference of values: its own bias cancels
+        bias = gradient["discriminator"]["output"].pop("bias")
+        np.testing.assert_allclose(bias, 0, atol=1e-6)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         for member in leaf:
             assert np.isfinite(member).all(), path
             assert np.any(member != 0), f"nothing reaches {jax.tree_util.keystr(path)}"
     assert "loss" in scores
     for metric, value in scores.items():
-        assert value.shape == (2, len(BATCH)), metric
+        assert value.shape == (2, len(batch)), metric
         assert np.isfinite(value).all(), metric
     everything(stack([changed, first]), params, 1)
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_evaluation_is_per_example(name: str, build_model):
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, (kinds, _) in FAMILIES.items() for kind in kinds])
+def test_evaluation_is_per_example(name: str, kind: str, build_model):
     """A score depends on the example and its key, not on its neighbours."""
-    model = small(build_model, name)
-    params = start(model, 0)
+    model, batch = small(build_model, name, kind), DATA[kind][1]
+    params = start(model, 0, batch)
     keys = jax.random.split(jax.random.key(1), 6)
     order = np.array([4, 0, 2])
-    whole, part = model.evaluate(params, BATCH, keys), model.evaluate(params, BATCH.take(order), keys[order])
+    whole, part = model.evaluate(params, batch, keys), model.evaluate(params, batch.take(order), keys[order])
     for metric, values in whole.items():
         np.testing.assert_allclose(part[metric], values[order], rtol=1e-5, atol=1e-6, err_msg=metric)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_abilities_keep_the_shape_of_the_data(name: str, build_model):
-    batch = Examples(x=jnp.linspace(0, 1, 3 * 4).reshape(3, 2, 2, 1))
-    facts = dataclasses.replace(FACTS, kind="image", feature_shape=(2, 2, 1))
+    facts, batch = DATA[FAMILIES[name][0][0]]
+    if facts.kind == "vector":
+        batch = Examples(x=jnp.linspace(0, 1, 6 * 4).reshape(6, 2, 2, 1))
+        facts = dataclasses.replace(facts, kind="image", feature_shape=(2, 2, 1))
     keys = {key: value for key, value in SMALL.items() if key in SHIPPED[name]}
     model = build_model(name, **keys).bind(facts)
     params = model.init(jax.random.key(0), batch)
-    code = model.encode(params, batch)
-    assert code.shape == (3, 2)
-    assert model.decode(params, code).shape == model.reconstruct(params, batch).shape == batch.x.shape
-    if hasattr(model, "sample"):
-        assert model.sample(params, jax.random.key(1), 7).shape == (7, 2, 2, 1)
+    abilities = {"decode", "sample", "forecast", "predict"} & {*dir(model)}
+    assert abilities
+    if "decode" in abilities:
+        code = model.encode(params, batch)
+        assert code.shape == (6, 2)
+        assert model.decode(params, code).shape == model.reconstruct(params, batch).shape == batch.x.shape
+    if "sample" in abilities:
+        assert model.sample(params, jax.random.key(1), 7).shape == (7, *facts.feature_shape)
+    if "forecast" in abilities:
+        assert all(part.shape == (6, 3, 2) for part in model.forecast(params, batch)[:2])
+    if "predict" in abilities:
+        assert model.encode(params, batch).shape == (6, 4)
+        assert model.predict(params, batch).shape == (6, 3)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", having("output_bias"))
 def test_training_starts_at_the_mean_of_the_data(name: str, build_model):
-    model = small(build_model, name)
-    decoded = model.decode(start(model, 0), jnp.zeros((1, 2)))
-    np.testing.assert_allclose(decoded[0], BATCH.x.mean(0), atol=1e-5)
+    batch = batch_of(name)
+    mask = np.ones(batch.x.shape, bool) if batch.mask is None else np.asarray(batch.mask)
+    axes = 0 if batch.x.ndim == 2 else (0, 1)  # of sequences it is the mean of a channel
+    mean = np.asarray(batch.x).sum(axes, where=mask) / mask.sum(axes)
+    model, code = small(build_model, name), jnp.zeros((1, 2))
+    decoded = model.decode(start(model, 0, batch), code)[0]
+    np.testing.assert_allclose(decoded, np.broadcast_to(mean, decoded.shape), atol=1e-5)
     plain = small(build_model, name, output_bias="zero")
-    assert np.abs(plain.decode(start(plain, 0), jnp.zeros((1, 2)))[0] - BATCH.x.mean(0)).max() > 0.01
+    assert np.abs(plain.decode(start(plain, 0, batch), code)[0] - np.broadcast_to(mean, decoded.shape)).max() > 0.01
 
 
-def test_labels_reach_encoder_and_decoder(build_model):
-    for name in SHIPPED:
-        model = small(build_model, name, conditional=True)
-        params = start(model, 0)
-        other = dataclasses.replace(BATCH, label=(BATCH.label + 1) % 3)
-        assert np.abs(model.encode(params, BATCH) - model.encode(params, other)).min() > 0
-        code = jnp.zeros((6, 2))
-        changed = model.decode(params, code, BATCH.label) - model.decode(params, code, other.label)
-        assert np.abs(changed).min() > 0
-        with pytest.raises(ConfigError, match="give a label"):
-            model.encode(params, dataclasses.replace(BATCH, label=None))
+@pytest.mark.parametrize("name", having("conditional"))
+def test_labels_reach_encoder_and_decoder(name: str, build_model):
+    batch = batch_of(name)
+    model = small(build_model, name, conditional=True)
+    params = start(model, 0, batch)
+    other = dataclasses.replace(batch, label=(batch.label + 1) % 3)
+    assert np.abs(model.encode(params, batch) - model.encode(params, other)).min() > 0
+    code = jnp.zeros((6, 2))
+    changed = model.decode(params, code, batch.label) - model.decode(params, code, other.label)
+    assert np.abs(changed).min() > 0
+    with pytest.raises(ConfigError, match="give a label"):
+        model.encode(params, dataclasses.replace(batch, label=None))
 
 
 def test_noise_spoils_the_input_and_not_the_target(build_model):
-    clean = small(build_model, "dense_ae", hidden_dims=[])
-    params = start(clean, 0)
+    clean, batch = small(build_model, "dense_ae", hidden_dims=[]), batch_of("dense_ae")
+    params = start(clean, 0, batch)
     params["encoder"]["output"]["kernel"] *= 0  # what the encoder sees is of no consequence
     key = jax.random.key(0)
     for option in ("gaussian_noise", "masking_noise"):
         noisy = small(build_model, "dense_ae", hidden_dims=[], **{option: 0.5})
-        assert float(noisy.loss(params, BATCH, key, CLOCK)[0]) == pytest.approx(
-            float(clean.loss(params, BATCH, key, CLOCK)[0]), rel=1e-6
+        assert float(noisy.loss(params, batch, key, CLOCK)[0]) == pytest.approx(
+            float(clean.loss(params, batch, key, CLOCK)[0]), rel=1e-6
         )
-        seen = start(noisy, 0)
-        assert noisy.loss(seen, BATCH, key, CLOCK)[0] != clean.loss(seen, BATCH, key, CLOCK)[0]
-        scores = [model.evaluate(seen, BATCH, jax.random.split(key, 6))["loss"] for model in (clean, noisy)]
+        seen = start(noisy, 0, batch)
+        assert noisy.loss(seen, batch, key, CLOCK)[0] != clean.loss(seen, batch, key, CLOCK)[0]
+        scores = [model.evaluate(seen, batch, jax.random.split(key, 6))["loss"] for model in (clean, noisy)]
         np.testing.assert_array_equal(*scores)  # evaluation is without noise
 
 

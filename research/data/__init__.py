@@ -1,23 +1,32 @@
 """Data: recipes, splits, scaling, downloads."""
 
-from research.data.examples import Dataset, Examples, Facts, Split
+from research.data.examples import Dataset, Draw, Examples, Facts, Split, Windows
 from research.data.images import MNIST, Digits, FashionMNIST
 from research.data.loading import load
+from research.data.published import ETT, M4, Energy, Stock
+from research.data.series import Series
 from research.data.splits import Source, Splitting
 from research.data.synthetic import LowRank
 from research.data.tables import Arrays
 
 __all__ = [
+    "ETT",
+    "M4",
     "MNIST",
     "Arrays",
     "Dataset",
     "Digits",
+    "Draw",
+    "Energy",
     "Examples",
     "Facts",
     "FashionMNIST",
     "LowRank",
+    "Series",
     "Source",
     "Split",
     "Splitting",
+    "Stock",
+    "Windows",
     "load",
 ]

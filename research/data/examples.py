@@ -1,7 +1,7 @@
 """What every data set hands to every model."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -10,31 +10,133 @@ import numpy as np
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Windows:
+    """A lazy array [N, size, ...] of overlapping pieces of long series: row i is `series[start[i] : start[i] + size]`.
+
+    Indexing by rows gives a dense array, of numpy or of jax as the fields are; it works under jit and vmap.
+
+    Attributes:
+      series: steps of all series, one series after another, [S, ...].
+      start: first step of every row, [N] int32; no row reaches from one series into the next.
+      size: steps of a row.
+    """
+
+    series: Any
+    start: Any
+    size: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.start.shape, self.size, *self.series.shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.series.dtype
+
+    def __len__(self) -> int:
+        return self.start.shape[0]
+
+    def __getitem__(self, rows: Any) -> Any:
+        if all(isinstance(array, np.ndarray) for array in (self.series, self.start)) and not isinstance(
+            rows, jax.Array
+        ):
+            return self.series[self.start[rows][..., None] + np.arange(self.size)]
+        start = jnp.asarray(self.start)[rows]
+        # slices of whole windows: one gather of large pieces rather than one of single steps
+        cut = jax.vmap(lambda first: jax.lax.dynamic_slice_in_dim(jnp.asarray(self.series), first, self.size))
+        return cut(start.reshape(-1)).reshape(*start.shape, self.size, *self.series.shape[1:])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Examples:
     """Rows of data; every field that is present has the same leading axis (`N` rows of a data set, `B` of a batch).
 
+    `x`, `target` and their masks may be `Windows`; `take` makes them dense.
+
     Attributes:
-      x: what is modelled, [N, ...].
-      target: what is predicted, where that is not `x`, [N, ...].
-      length: number of valid time steps of a padded sequence, [N].
-      observed: False where a value is missing, [N, T, C].
+      x: what is modelled, [N, ...]; sequences are [N, T, C].
+      target: what is predicted, where that is not `x`: the next steps [N, H, C] float, values [N, D] float, a class per
+        step [N, T] int32, or values per step [N, T, D] float. Signed integers are classes, all else are values.
+      length: number of valid time steps of a padded sequence, [N] int32.
+      observed: False where a value of `x` is missing, of the shape of `x`.
+      target_observed: False where a value of `target` is missing or padding, of the shape of a float `target`.
       label: class, an integer from 0, [N].
       factors: known factors of variation, [N, F].
+      naive_error: mean absolute difference between the steps of the row's series that are one season apart, in its
+        training part and in raw units: the denominator of MASE, [N, C] float32.
     """
 
     x: Any
     target: Any = None
     length: Any = None
     observed: Any = None
+    target_observed: Any = None
     label: Any = None
     factors: Any = None
+    naive_error: Any = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
 
+    @property
+    def mask(self) -> Any:
+        """True where a value of `x` lies within `length` and is observed, of the shape of `x`; None if all do."""
+        if self.length is None and self.observed is None:
+            return None
+        library = np if _on_host(self) else jnp
+        mask = library.ones(self.x.shape, bool)
+        if self.length is not None:
+            inside = library.arange(self.x.shape[1])[None] < library.asarray(self.length)[:, None]
+            mask = mask & inside.reshape(inside.shape + (1,) * (self.x.ndim - 2))
+        return mask if self.observed is None else mask & library.asarray(self.observed[:], bool)
+
     def take(self, rows: Any) -> "Examples":
-        """The given rows, in that order."""
-        return jax.tree.map(lambda array: array[rows], self)
+        """The given rows, in that order, dense."""
+        return jax.tree.map(lambda array: array[rows], self, is_leaf=lambda node: isinstance(node, Windows))
+
+
+def _on_host(*trees: Any) -> bool:
+    return not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(trees))
+
+
+def prepare(examples: Examples, shift: Any, scale: Any, target_shift: Any = 0.0, target_scale: Any = 1.0) -> Examples:
+    """Raw dense rows as models see them: scaled, float32, and 0 where a value is missing or padding.
+
+    numpy arrays stay numpy arrays. A value that is not finite would make gradients NaN even where it is masked later.
+
+    Args:
+      examples: rows from `Examples.take`.
+      shift, scale: `x` becomes `(x - shift) * scale`; of shape () or of the last axes of `x`.
+      target_shift, target_scale: likewise for a `target` of values.
+    """
+    library = np if _on_host(examples, (shift, scale, target_shift, target_scale)) else jnp
+
+    def scaled(array: Any, shift: Any, scale: Any, mask: Any) -> Any:
+        rows = (None,) * (array.ndim - library.ndim(shift))  # ranks are promoted by hand, never by broadcasting
+        shift, scale = (library.asarray(value, np.float32)[rows] for value in (shift, scale))
+        values = library.asarray(array).astype(np.float32)
+        # before scaling, where the shift becomes 0: a masked NaN in the product would still make gradients NaN
+        values = values if mask is None else library.where(library.asarray(mask, bool), values, shift)
+        return (values - shift) * scale
+
+    target = examples.target
+    if target is not None and target.dtype.kind != "i":
+        target = scaled(target, target_shift, target_scale, examples.target_observed)
+    return dataclasses.replace(examples, x=scaled(examples.x, shift, scale, examples.mask), target=target)
+
+
+@runtime_checkable
+class Draw(Protocol):
+    """A recipe that replaces a training batch by a fresh one at every use."""
+
+    def draw(self, batch: Examples, key: Any) -> Examples:
+        """A batch of the same shapes, from prepared rows and a key; runs inside the compiled program."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +146,14 @@ class Facts:
     Attributes:
       kind: picks the pictures that make sense.
       feature_shape: shape of one example.
-      low, high: smallest and largest value over all rows.
+      low, high: smallest and largest value over all rows, without padding and missing values.
       classes: number of classes, or 0 without labels.
       train_size, validation_size, test_size: smallest number of rows over the folds.
+      target_shape: shape of one target, or None without targets.
+      target_classes: number of classes of a target of integers, else 0.
+      target_low, target_high: smallest and largest value over all targets of values.
+      season: steps after which a series repeats itself, where that is known.
+      anomaly: label 1 marks anomalous rows, and no training row has it.
     """
 
     kind: Literal["image", "vector", "sequence"]
@@ -57,6 +164,12 @@ class Facts:
     train_size: int
     validation_size: int
     test_size: int
+    target_shape: tuple[int, ...] | None = None
+    target_classes: int = 0
+    target_low: float = 0.0
+    target_high: float = 0.0
+    season: int | None = None
+    anomaly: bool = False
 
 
 @jax.tree_util.register_dataclass
@@ -71,7 +184,8 @@ class Split:
       train: training rows, [N_train] int32.
       validation, test: row numbers, [N] int32.
       validation_weight, test_weight: 1 for a row that counts, 0 for padding, [N] float32.
-      shift, scale: models see `(x - shift) * scale`; float32, shape () or the feature shape.
+      shift, scale: models see `(x - shift) * scale`; float32, shape (), the feature shape, or [C] for sequences.
+      target_shift, target_scale: likewise for a target of values; 0 and 1 where it is not scaled.
     """
 
     train: np.ndarray
@@ -81,12 +195,12 @@ class Split:
     test_weight: np.ndarray
     shift: np.ndarray
     scale: np.ndarray
+    target_shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), np.float32))
+    target_scale: np.ndarray = dataclasses.field(default_factory=lambda: np.ones((), np.float32))
 
     def prepare(self, batch: Examples) -> Examples:
-        """Scale raw rows to what models see, as float32."""
-        rows = (None,) * (batch.x.ndim - jnp.ndim(self.shift))  # ranks are promoted by hand, never by broadcasting
-        shift, scale = jnp.asarray(self.shift)[rows], jnp.asarray(self.scale)[rows]
-        return dataclasses.replace(batch, x=(batch.x.astype(jnp.float32) - shift) * scale)
+        """Raw dense rows as models see them; see `prepare` of this module."""
+        return prepare(batch, self.shift, self.scale, self.target_shift, self.target_scale)
 
     def rows(self, part: Literal["train", "validation", "test"]) -> np.ndarray:
         """Row numbers of one part without wrapping or padding (host side)."""
@@ -106,8 +220,9 @@ class Dataset:
       splits: one per fold, or one.
       facts: of the data as models see it.
       sha256: of the content.
-      binarize: "dynamic" draws x ~ Bernoulli(x) anew at every training use; validation and test rows are drawn once, by
-        `split_seed` and row number, so that all runs are scored on the same images. "once" draws all rows once.
+      draw: replaces a training batch by a fresh one at every use; None where the rows stay as they are. Where it is
+        `Binarize`, validation and test rows are drawn once, by `split_seed` and row number, so that all runs are scored
+        on the same images.
       split_seed: the seed of splits and of once-only draws.
       reference: known exact values, for example {"nll_nats": 12.3}, printed beside the scores of models.
     """
@@ -117,7 +232,7 @@ class Dataset:
     splits: tuple[Split, ...]
     facts: Facts
     sha256: str
-    binarize: Literal["none", "once", "dynamic"] = "none"
+    draw: Draw | None = None
     split_seed: int = 0
     reference: dict[str, float] = dataclasses.field(default_factory=dict)
 

@@ -1,5 +1,6 @@
 """Image data sets: scikit-learn's digits, MNIST and Fashion-MNIST."""
 
+import dataclasses
 import importlib.util
 import math
 from pathlib import Path
@@ -9,23 +10,64 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.data.fetch import Unusable, fetch
-from research.data.splits import Source, Splitting
+from research.data.splits import Source, Splitting, shuffle
 from research.tree import ConfigError, recipe
 
 
 @recipe
-class Digits(Splitting):
+class Images(Splitting):
+    """Images [N, H, W] of one channel, which may also be read as sequences.
+
+    Attributes:
+      binarize: "once" draws x ~ Bernoulli(x) now, "dynamic" anew at every training use.
+      layout: "image" [N, H, W]; "rows" reads a sequence of H steps with W channels, top row first; "pixels" a sequence
+        [N, H W, 1] of single pixels, row after row (sequential MNIST: Le, Jaitly, Hinton, 2015, arXiv:1504.00941).
+      permutation_seed: with "pixels", put the pixels of all images into the one order that this seed draws (permuted
+        MNIST, same paper); null keeps theirs.
+    """
+
+    binarize: Literal["none", "once", "dynamic"]
+    layout: Literal["image", "rows", "pixels"]
+    permutation_seed: int | None
+
+    def validate(self) -> None:
+        """Refuse a permutation that no layout uses.
+
+        Raises:
+          ConfigError: naming the key, the value and the remedy.
+        """
+        super().validate()
+        seed = self.permutation_seed
+        if seed is not None and seed < 0:
+            raise ConfigError("permutation_seed", seed, "expected 0 or more, or null for the order of the image")
+        if seed is not None and self.layout != "pixels":
+            raise ConfigError(
+                "permutation_seed", seed, f"data.layout={self.layout} has no order; use data.layout=pixels"
+            )
+
+    def lay_out(self, source: Source) -> Source:
+        """The same rows in the layout that was asked for."""
+        if self.layout == "image":
+            return source
+        x = source.examples.x
+        if self.layout == "pixels":
+            x = x.reshape(len(x), -1, 1)
+            if self.permutation_seed is not None:
+                x = x[:, shuffle(x.shape[1], self.permutation_seed)]
+        return dataclasses.replace(source, kind="sequence", examples=dataclasses.replace(source.examples, x=x))
+
+
+@recipe
+class Digits(Images):
     """1,797 handwritten digits, 8 by 8 pixels with values 0 to 16, installed with scikit-learn (UCI ML, 1998).
 
-    x [1797, 8, 8] uint8, label [1797] int32.
+    x [1797, 8, 8] uint8 in the layout "image", label [1797] int32.
 
     Attributes:
       test_fraction: share of the rows that are test rows.
-      binarize: "once" draws x ~ Bernoulli(x) now, "dynamic" anew at every training use.
     """
 
     test_fraction: float
-    binarize: Literal["none", "once", "dynamic"]
 
     def read(self) -> Source:
         """All rows."""
@@ -41,20 +83,16 @@ class Digits(Splitting):
 
             pixels, label = load_digits(return_X_y=True)
         x = np.asarray(pixels).reshape(-1, 8, 8).astype(np.uint8)
-        return Source("digits", "image", Examples(x=x, label=np.asarray(label).astype(np.int32)), unit=16)
+        examples = Examples(x=x, label=np.asarray(label).astype(np.int32))
+        return self.lay_out(Source("digits", "image", examples, unit=16))
 
 
 @recipe
-class IdxImages(Splitting):
+class IdxImages(Images):
     """Images published as four gzip files in the idx format, with a fixed test part.
 
-    x [N, H, W] uint8, label [N] int32.
-
-    Attributes:
-      binarize: "once" draws x ~ Bernoulli(x) now, "dynamic" anew at every training use.
+    x [N, H, W] uint8 in the layout "image", label [N] int32.
     """
-
-    binarize: Literal["none", "once", "dynamic"]
 
     name: ClassVar[str]
     mirrors: ClassVar[tuple[str, ...]]
@@ -70,12 +108,14 @@ class IdxImages(Splitting):
                 raise ConfigError("root", self.root, f"{part}: {len(images[-1])} images but {len(labels[-1])} labels")
         if images[0].shape[1:] != images[1].shape[1:]:
             raise ConfigError("root", self.root, f"images of {images[0].shape[1:]} and {images[1].shape[1:]} pixels")
-        return Source(
-            self.name,
-            "image",
-            Examples(x=np.concatenate(images), label=np.concatenate(labels).astype(np.int32)),
-            test=np.repeat([False, True], [len(labels[0]), len(labels[1])]),
-            unit=255,
+        return self.lay_out(
+            Source(
+                self.name,
+                "image",
+                Examples(x=np.concatenate(images), label=np.concatenate(labels).astype(np.int32)),
+                test=np.repeat([False, True], [len(labels[0]), len(labels[1])]),
+                unit=255,
+            )
         )
 
     def _read(self, name: str, rank: int) -> np.ndarray:

@@ -3,13 +3,15 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Literal
 
+import jax
 import numpy as np
 
 from research.data import scaling
-from research.data.examples import Dataset, Examples, Facts, Split
+from research.data.draws import Binarize
+from research.data.examples import Dataset, Examples, Facts, Split, Windows
 from research.data.splits import Source, Splitting, divide, pack
 from research.tree import ConfigError
 
@@ -53,17 +55,25 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
         if binarize == "once":
             examples, method = dataclasses.replace(examples, x=draw(examples.x, plain, recipe.split_seed)), "none"
 
-    parts = divide(recipe, len(examples), source.test, source.validation)
+    parts = divide(recipe, len(examples), source.test, source.validation, source.unused)
+    if source.anomaly and any(examples.label[rows.train].any() for rows in parts):
+        raise ConfigError("", source.name, "anomalous rows are among the training rows")
+    settings = {"unit": unit, "by_channel": source.kind == "sequence", "with_target": source.scale_target}
     fits = [
-        scaling.fit(method, examples, rows.train, unit=unit, by_channel=source.kind == "sequence")
+        scaling.fit(method, examples, rows.train, **settings)
         for rows in (parts if method in ("standard", "minmax") else parts[:1])
     ]
-    ranges = [scaling.extremes(examples, fitted) for fitted in fits]
-    splits = pack(parts, fits if len(fits) == len(parts) else fits * len(parts))
-    for field in dataclasses.fields(Examples):
-        array = getattr(examples, field.name)
-        if array is not None:
-            array.flags.writeable = False
+    targets = fits if source.scale_target else [scaling.IDENTITY]
+    spread = lambda several: several if len(several) == len(parts) else several * len(parts)
+    splits = pack(parts, spread(fits), spread(targets))
+    low, high = _range("x", examples, fits)
+    target = examples.target
+    with_values = target is not None and target.dtype.kind != "i"
+    target_range = (
+        _range("target", Examples(target, observed=examples.target_observed), targets) if with_values else (0.0, 0.0)
+    )
+    for array in jax.tree.leaves(examples):
+        array.flags.writeable = False
     return Dataset(
         name=source.name,
         examples=examples,
@@ -71,21 +81,40 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
         facts=Facts(
             kind=source.kind,
             feature_shape=tuple(examples.x.shape[1:]),
-            low=0.0 if binarize != "none" else min(low for low, _ in ranges),
-            high=1.0 if binarize != "none" else max(high for _, high in ranges),
+            low=0.0 if binarize != "none" else low,
+            high=1.0 if binarize != "none" else high,
             classes=0 if examples.label is None else int(examples.label.max()) + 1,
             train_size=min(len(rows.train) for rows in parts),
             validation_size=min(len(rows.validation) for rows in parts),
             test_size=min(len(rows.test) for rows in parts),
+            target_shape=None if target is None else tuple(target.shape[1:]),
+            target_classes=0 if target is None or with_values else _highest(target) + 1,
+            target_low=target_range[0],
+            target_high=target_range[1],
+            season=source.season,
+            anomaly=source.anomaly,
         ),
         sha256=digest(examples),
-        binarize=binarize,
+        draw=Binarize() if binarize == "dynamic" else source.draw,
         split_seed=recipe.split_seed,
         # Densities change with the scaling, so a known value holds for unscaled data only.
         reference=source.reference(examples.take(parts[0].test))
         if source.reference and recipe.scaling == "none"
         else {},
     )
+
+
+def _range(field: str, examples: Examples, fits: Sequence[scaling.Scaling]) -> tuple[float, float]:
+    """Smallest and largest value of `examples.x` under any of the scalings."""
+    ranges = [scaling.extremes(examples, fitted) for fitted in fits]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    if not np.isfinite(low + high):
+        raise ConfigError("", None, f"{field} holds values that are not finite and that no mask marks as missing")
+    return low, high
+
+
+def _highest(target: np.ndarray | Windows) -> int:
+    return int((target.series if isinstance(target, Windows) else target).max())
 
 
 def draw(x: np.ndarray, fitted: scaling.Scaling | Split, seed: int) -> np.ndarray:
@@ -99,11 +128,16 @@ def draw(x: np.ndarray, fitted: scaling.Scaling | Split, seed: int) -> np.ndarra
 
 
 def digest(examples: Examples) -> str:
-    """SHA-256 (64 hex digits) over name, type, shape and bytes of every field that is present."""
+    """SHA-256 (64 hex digits) over name, type, shape and bytes of every field that is present.
+
+    Of windows it is over the series, the first steps and the size.
+    """
     total = hashlib.sha256()
     for field in dataclasses.fields(Examples):
-        array = getattr(examples, field.name)
-        if array is not None:
+        content = getattr(examples, field.name)
+        if isinstance(content, Windows):
+            total.update(f"{field.name} windows of {content.size}\n".encode())
+        for array in jax.tree.leaves(content):
             array = np.ascontiguousarray(array)
             total.update(f"{field.name} {array.dtype.str} {array.shape}\n".encode())
             total.update(array.data)

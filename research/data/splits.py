@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from research.data import scaling
-from research.data.examples import Examples, Split
+from research.data.examples import Draw, Examples, Split
 from research.tree import ConfigError, recipe
 
 
@@ -22,8 +22,13 @@ class Source:
       test: True for the rows of a fixed test part, [N] bool; None where the recipe has a `test_fraction`.
       validation: True for the rows of a fixed validation part, [N] bool; None where the recipe has a
         `validation_fraction`. With folds these rows join the training rows.
+      unused: True for rows that belong to no part, [N] bool: windows that straddle a border, for example.
       unit: the stored value that `scaling=unit` maps to 1, where the values have a fixed range.
       reference: exact values that are known of the unscaled test rows, for example {"nll_nats": 12.3}.
+      season: steps after which a series repeats itself, where that is known.
+      scale_target: the target has the channels of `x` and is scaled as they are.
+      anomaly: label 1 marks anomalous rows; the fixed parts keep them out of the training rows.
+      draw: replaces a training batch by a fresh one at every use; None for fixed rows.
     """
 
     name: str
@@ -33,6 +38,11 @@ class Source:
     validation: np.ndarray | None = None
     unit: float | None = None
     reference: Callable[[Examples], dict[str, float]] | None = None
+    unused: np.ndarray | None = None
+    season: int | None = None
+    scale_target: bool = False
+    anomaly: bool = False
+    draw: Draw | None = None
 
 
 class Rows(NamedTuple):
@@ -117,19 +127,27 @@ def shuffle(size: int, seed: int) -> np.ndarray:
 
 
 def divide(
-    settings: Splitting, size: int, test: np.ndarray | None = None, validation: np.ndarray | None = None
+    settings: Splitting,
+    size: int,
+    test: np.ndarray | None = None,
+    validation: np.ndarray | None = None,
+    unused: np.ndarray | None = None,
 ) -> list[Rows]:
-    """The rows of the three parts, once or once per fold: disjoint, and together all rows where no size is limited.
+    """The rows of the three parts, once or once per fold: disjoint, together all that are used and within limits.
 
     Args:
       settings: any data recipe.
       size: number of rows N.
       test, validation: fixed parts, [N] bool.
+      unused: rows of no part, [N] bool.
 
     Raises:
       ConfigError: a part would be empty, or a limited part has fewer rows than its limit.
     """
     order = shuffle(size, settings.split_seed)
+    if unused is not None:
+        order = order[~unused[order]]
+        size = len(order)
     if test is None:
         share = settings.test_fraction  # type: ignore[attr-defined]
         count = round(share * size)
@@ -182,11 +200,17 @@ def _limit(key: str, limit: int | None, rows: np.ndarray) -> np.ndarray:
     return rows[:limit]
 
 
-def pack(parts: Sequence[Rows], scalings: Sequence[scaling.Scaling]) -> tuple[Split, ...]:
-    """Splits of equal shapes: training rows wrapped to the longest, the others padded with row 0 at weight 0."""
+def pack(
+    parts: Sequence[Rows], scalings: Sequence[scaling.Scaling], targets: Sequence[scaling.Scaling]
+) -> tuple[Split, ...]:
+    """Splits of equal shapes: training rows wrapped to the longest, the others padded with row 0 at weight 0.
+
+    Args:
+      parts, scalings, targets: rows, scaling of `x` and scaling of the target, of every split.
+    """
     train, validation, test = (max(map(len, rows)) for rows in zip(*parts, strict=True))
     packed = []
-    for rows, fitted in zip(parts, scalings, strict=True):
+    for rows, fitted, target in zip(parts, scalings, targets, strict=True):
         validation_rows, validation_weight = _pad(rows.validation, validation)
         test_rows, test_weight = _pad(rows.test, test)
         packed.append(
@@ -198,6 +222,8 @@ def pack(parts: Sequence[Rows], scalings: Sequence[scaling.Scaling]) -> tuple[Sp
                 test_weight=test_weight,
                 shift=fitted.shift,
                 scale=fitted.scale,
+                target_shift=target.shift,
+                target_scale=target.scale,
             )
         )
     return tuple(packed)

@@ -4,6 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from research.evaluation.codes import probes
+from research.evaluation.subject import Findings, Subject
+
 LARGEST = 4096  # features or rows, whichever are fewer: the decomposition takes their cube
 
 
@@ -57,3 +60,42 @@ def mean_error(fitted: Components, x: np.ndarray) -> float:
 def reconstruction_error(fitted: Components, x: np.ndarray, codes: np.ndarray) -> float:
     """Mean squared error per element of rows [N, ...] against what their codes [N, L] stand for."""
     return float(np.square(_flat(x) - fitted.decode(codes)).mean())
+
+
+def study(subject: Subject, findings: Findings) -> None:
+    """`baseline/mean/...` and `baseline/pca/...` at the latent size of a model that reconstructs."""
+    if not subject.recipe.baselines or not subject.reconstructs:
+        return
+    names = ("baseline/mean/reconstruction_mse", "baseline/pca/reconstruction_mse")
+    if subject.train.observed is not None or subject.train.length is not None:
+        findings.refuse("rows are padded or have missing values", *names)
+        return
+    recipe, latent_dim = subject.recipe, subject.model.latent_dim
+    wanted = ("pca", latent_dim, recipe.probes, recipe.neighbors, recipe.probe_iterations)
+    try:
+        findings.add(subject.once(wanted, lambda: _scores(subject, latent_dim)))
+    except ValueError as error:
+        findings.refuse(str(error), *names)
+
+
+def fitted_components(subject: Subject) -> Components:
+    """Principal components of the training rows."""
+    return subject.once("components", lambda: components(np.asarray(subject.train.x)))
+
+
+def _scores(subject: Subject, latent_dim: int) -> dict[str, float]:
+    recipe, train, test = subject.recipe, subject.train, subject.test
+    fitted, test_x = fitted_components(subject), np.asarray(test.x)
+    if latent_dim > fitted.directions.shape[1]:
+        raise ValueError(f"the data has only {fitted.directions.shape[1]} principal components, fewer than latents")
+    test_codes = fitted.encode(test_x, latent_dim)
+    scores = {
+        "baseline/mean/reconstruction_mse": mean_error(fitted, test_x),
+        "baseline/pca/reconstruction_mse": reconstruction_error(fitted, test_x, test_codes),
+    }
+    if not recipe.probes or train.label is None or len(np.unique(np.asarray(train.label))) < 2:
+        return scores
+    train_codes = fitted.encode(np.asarray(train.x), latent_dim)
+    labels = np.asarray(train.label), np.asarray(test.label)
+    found = probes(train_codes, labels[0], test_codes, labels[1], recipe.neighbors, recipe.probe_iterations)
+    return scores | {f"baseline/pca/{name}": value for name, value in found.items()}

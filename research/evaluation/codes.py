@@ -1,19 +1,10 @@
 """Codes of a data set, and what can be read from them."""
 
-from typing import Any
-
 import numpy as np
 
-from research.data.examples import Examples
-from research.runs import batches
+from research.evaluation.subject import Findings, Subject
 
-BATCH = 256
 SMALL = 10_000  # training rows below which probes run in one thread
-
-
-def encode(model: Any, params: Any, examples: Examples) -> np.ndarray:
-    """Codes (posterior means) of all rows, [N, L]."""
-    return batches.over(lambda batch, _: batches.call(model, params, batch, "encode"), examples, BATCH)
 
 
 def active_units(codes: np.ndarray, threshold: float) -> int:
@@ -49,3 +40,38 @@ def probes(
         deviation = np.where(deviation > 0, deviation, 1)
         probe = LogisticRegression(max_iter=iterations).fit((train - mean) / deviation, train_label)
         return accuracy | {"probe_accuracy": float(probe.score((test - mean) / deviation, test_label))}
+
+
+def study(subject: Subject, findings: Findings) -> None:
+    """Active units and probes of models that reconstruct, and codes for the projector."""
+    recipe = subject.recipe
+    if not subject.reconstructs:
+        return
+    _read(subject, findings)
+    if recipe.projector:
+        test = subject.test
+        findings.codes = subject.codes("test")
+        findings.labels = None if test.label is None else np.asarray(test.label)
+
+
+def _read(subject: Subject, findings: Findings) -> None:
+    recipe, train, test = subject.recipe, subject.train, subject.test
+    if recipe.active_units and hasattr(subject.model, "posterior"):
+        if np.isfinite(subject.codes("test")).all():
+            findings.add({"test/active_units": active_units(subject.codes("test"), recipe.active_threshold)})
+        else:
+            findings.refuse("some codes are not finite", "test/active_units")
+    # of data with anomalies only normal rows are there to be learned from
+    if not recipe.probes or subject.facts.classes < 2 or train.label is None or subject.facts.anomaly:
+        return
+    names = ("test/knn_accuracy", "test/probe_accuracy")
+    train_codes, test_codes = subject.codes("train"), subject.codes("test")
+    if not np.isfinite(test_codes).all() or not np.isfinite(train_codes).all():
+        findings.refuse("some codes are not finite", *names)
+        return
+    labels = np.asarray(train.label), np.asarray(test.label)
+    if len(np.unique(labels[0])) < 2:
+        findings.refuse("one class only in the training rows", *names)
+        return
+    found = probes(train_codes, labels[0], test_codes, labels[1], recipe.neighbors, recipe.probe_iterations)
+    findings.add(found, "test/")

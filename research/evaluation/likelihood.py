@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.data.examples import Examples
+from research.evaluation.subject import Findings, Subject
 from research.runs import batches
 
 BATCH = 256  # most examples, and
@@ -54,3 +55,26 @@ def likelihood(model: Any, params: Any, test: Examples, key: jax.Array, samples:
         "test/nll_standard_error": float(bound.std(ddof=1) / np.sqrt(len(bound))) if len(bound) > 1 else float("nan"),
         "test/nll_effective_samples": float(effective.astype(np.float64).mean()),
     }
+
+
+def study(subject: Subject, findings: Findings) -> None:
+    """The likelihood of the test rows, and the model's metrics on further binarisations of them."""
+    recipe, test = subject.recipe, subject.test
+    if recipe.nll_samples is not None and hasattr(subject.model, "log_weights"):
+        rows = test if recipe.nll_examples is None else test.take(slice(recipe.nll_examples))
+        key = jax.random.fold_in(subject.key, 0)
+        findings.add(likelihood(subject.model, subject.params, rows, key, recipe.nll_samples))
+    findings.add(_mean_of_draws(subject, jax.random.fold_in(subject.key, 2)))
+
+
+def _mean_of_draws(subject: Subject, key: jax.Array) -> dict[str, float]:
+    """`redrawn/...`: mean of the model's metrics over several binarisations of the test rows."""
+    found: dict[str, list[float]] = {}
+    for number, examples in enumerate(subject.redraws):
+        own = jax.random.fold_in(key, number)
+        evaluate = lambda batch, rows, own=own: batches.evaluate(
+            subject.model, subject.params, batch, batches.row_keys(own, rows)
+        )
+        for name, values in batches.over(evaluate, examples, BATCH).items():
+            found.setdefault(name, []).append(float(np.mean(values, dtype=np.float64)))
+    return {f"redrawn/{name}": float(np.mean(values)) for name, values in found.items()}

@@ -1,48 +1,16 @@
 """Pictures of what a model has learned, as grids of pixels."""
 
-from typing import Any
-
 import jax
 import numpy as np
 
-from research.data.examples import Examples
+from research.evaluation import plots
+from research.evaluation.canvas import PALETTE, grid, pixels
+from research.evaluation.subject import Findings, Subject
 from research.runs import batches
 
 COLUMNS, SAMPLES, TRAVERSED, STEPS = 16, 64, 16, 11
-TILE, MAP = 24, 320  # pixels: smallest side of an example, side of the map
-PALETTE = np.array(
-    [
-        *((31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189)),
-        *((140, 86, 75), (227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207)),
-    ],
-    np.uint8,
-)
-
-
-def pixels(x: Any, low: float, high: float) -> np.ndarray:
-    """Images [N, H, W] or [N, H, W, C] with values from low to high as [N, H', W', 3] uint8, 24 pixels or more.
-
-    Channels: 1 is grey, 3 and more are red, green, blue (the first three), 2 are red and green.
-    """
-    x = np.asarray(x, np.float32)
-    x = x[..., None] if x.ndim == 3 else x
-    x = np.nan_to_num((x - low) * (255 / (high - low) if high > low else 1), nan=0, posinf=255, neginf=0)
-    x = np.clip(np.rint(x), 0, 255).astype(np.uint8)
-    if x.shape[-1] == 2:
-        x = np.concatenate([x, np.zeros_like(x[..., :1])], -1)
-    x = np.repeat(x, 3, axis=-1) if x.shape[-1] == 1 else x[..., :3]
-    times = -(-TILE // min(x.shape[1:3]))
-    return x.repeat(times, axis=1).repeat(times, axis=2)
-
-
-def grid(tiles: np.ndarray, columns: int) -> np.ndarray:
-    """Tiles [N, H, W, 3] row by row, one white pixel between them; places that are left over are white."""
-    rows = -(-len(tiles) // columns)
-    framed = np.full((rows * columns, tiles.shape[1] + 1, tiles.shape[2] + 1, 3), 255, np.uint8)
-    framed[: len(tiles), :-1, :-1] = tiles
-    height, width = framed.shape[1:3]
-    framed = framed.reshape(rows, columns, height, width, 3).transpose(0, 2, 1, 3, 4)
-    return np.ascontiguousarray(framed.reshape(rows * height, columns * width, 3)[:-1, :-1])
+PANELS = 8  # of sequences
+MAP = 320  # pixels a side
 
 
 def code_map(codes: np.ndarray, label: np.ndarray | None) -> np.ndarray:
@@ -84,23 +52,30 @@ def traversal_codes(codes: np.ndarray, prior: bool) -> tuple[np.ndarray, np.ndar
     return z.reshape(-1, codes.shape[1]).astype(np.float32), dimensions
 
 
-def pictures(
-    model: Any, params: Any, test: Examples, codes: np.ndarray | None, kind: str, classes: int, key: jax.Array
-) -> dict[str, np.ndarray]:
-    """The pictures that make sense for this model and data, name -> [H, W, 3] uint8.
+def study(subject: Subject, findings: Findings) -> None:
+    """The pictures that make sense for this model and data.
 
-    `codes` (a map) for every model with codes; for images also `reconstructions` (inputs above, outputs below),
-    `samples` and `traversals` (one row per latent dimension). A conditional model draws its classes in turn.
-
-    Args:
-      test: test rows as models see them.
-      codes: of the test rows, [N, L], or None.
+    `codes` (a map) for every model with codes; for images and sequences also `reconstructions`, `samples` and
+    `traversals` (images only, one row per latent dimension); `forecasts`. A conditional model draws its classes in
+    turn.
     """
+    if subject.recipe.pictures:
+        if hasattr(subject.model, "encode"):
+            label = None if subject.test.label is None else np.asarray(subject.test.label)
+            findings.pictures["codes"] = code_map(subject.codes("test"), label)
+        if subject.facts.kind == "image" and np.ndim(subject.test.x) in (3, 4):
+            findings.pictures |= _of_images(subject)
+        elif subject.facts.kind == "sequence":
+            findings.pictures |= _of_sequences(subject)
+    if findings.codes is not None and subject.facts.kind == "image" and np.ndim(subject.test.x) in (3, 4):
+        x = subject.test.x
+        tiles = pixels(x, float(np.min(x)), float(np.max(x)))
+        findings.sprite = _sprite(tiles[..., 0] if np.ndim(x) == 3 else tiles)
+
+
+def _of_images(subject: Subject) -> dict[str, np.ndarray]:
+    model, params, test, classes = subject.model, subject.params, subject.test, subject.facts.classes
     found: dict[str, np.ndarray] = {}
-    if codes is not None:
-        found["codes"] = code_map(codes, None if test.label is None else np.asarray(test.label))
-    if kind != "image" or np.ndim(test.x) not in (3, 4):
-        return found
     low, high = float(np.min(test.x)), float(np.max(test.x))
     conditional = bool(getattr(model, "conditional", False)) and classes > 0
     if hasattr(model, "reconstruct"):
@@ -110,10 +85,61 @@ def pictures(
         found["reconstructions"] = grid(both, len(both) // 2)
     if hasattr(model, "sample"):
         label = np.arange(SAMPLES, dtype=np.int32) % classes if conditional else None
-        drawn = batches.sample(model, params, key, SAMPLES, label)
+        drawn = batches.sample(model, params, jax.random.fold_in(subject.key, 1), SAMPLES, label)
         found["samples"] = grid(pixels(drawn, low, high), classes if conditional else 8)
-    if hasattr(model, "decode") and codes is not None and np.isfinite(codes).all():
-        z, _ = traversal_codes(codes, prior=hasattr(model, "sample"))
+    if hasattr(model, "decode") and np.isfinite(subject.codes("test")).all():
+        z, _ = traversal_codes(subject.codes("test"), prior=hasattr(model, "sample"))
         label = np.zeros(len(z), np.int32) if conditional else None
         found["traversals"] = grid(pixels(batches.decode(model, params, z, label), low, high), STEPS)
     return found
+
+
+def _of_sequences(subject: Subject) -> dict[str, np.ndarray]:
+    model, params, test = subject.model, subject.params, subject.test
+    found: dict[str, np.ndarray] = {}
+    # rows from all over the test part: neighbours of a series overlap, and classes may lie one after another
+    rows = test.take(np.linspace(0, len(test) - 1, min(PANELS, len(test))).astype(int))
+    length = None if rows.length is None else np.asarray(rows.length)
+    there = None if rows.observed is None else np.asarray(rows.observed)
+    if hasattr(model, "reconstruct"):
+        output = np.asarray(batches.call(model, params, rows, "reconstruct"))
+        found["reconstructions"] = plots.reconstructions(np.asarray(rows.x), output, length, there)
+    if hasattr(model, "sample"):
+        classes = subject.facts.classes
+        label = np.arange(PANELS, dtype=np.int32) % classes if getattr(model, "conditional", False) else None
+        drawn = np.asarray(batches.sample(model, params, jax.random.fold_in(subject.key, 1), PANELS, label))
+        found["samples"] = plots.sequences(drawn)
+        if not hasattr(model, "reconstruct"):
+            found["data"] = plots.sequences(np.asarray(rows.x), length, there)
+    if hasattr(model, "forecast"):
+        forecast = jax.tree.map(np.asarray, batches.call(model, params, rows, "forecast"))
+        band, name = None, ""
+        if forecast.quantiles is not None:
+            band = forecast.quantiles[..., 0], forecast.quantiles[..., -1]
+            name = f"{100 * (model.quantiles[-1] - model.quantiles[0]):.0f} % band"
+        elif forecast.deviation is not None:
+            width = 1.2816 * forecast.deviation  # of a Gaussian, 80 % lie within
+            band, name = (forecast.mean - width, forecast.mean + width), "80 % band"
+        found["forecasts"] = plots.forecasts(
+            np.asarray(rows.x),
+            np.asarray(rows.target),
+            forecast.median,
+            band,
+            observed=there,
+            target_observed=None if rows.target_observed is None else np.asarray(rows.target_observed),
+            band_name=name,
+        )
+    return found
+
+
+def _sprite(tiles: np.ndarray) -> tuple[np.ndarray, int, int] | None:
+    """Tiles [N, H, W] or [N, H, W, 3] in one square grid, with height and width of one; None where TensorBoard's page
+    could not take it (more than 8,192 pixels a side)."""
+    number, height, width = tiles.shape[:3]
+    side = int(np.ceil(np.sqrt(number)))
+    if side * max(height, width) > 8192:
+        return None
+    full = np.full((side * side, *tiles.shape[1:]), 255, np.uint8)
+    full[:number] = tiles
+    whole = np.swapaxes(full.reshape(side, side, *tiles.shape[1:]), 1, 2)
+    return np.ascontiguousarray(whole.reshape(side * height, side * width, *tiles.shape[3:])), height, width

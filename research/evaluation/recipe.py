@@ -1,5 +1,8 @@
 """What is done with a trained model besides its metrics."""
 
+from typing import Literal
+
+from research.data.examples import Facts
 from research.tree import ConfigError, recipe
 
 
@@ -18,7 +21,19 @@ class Evaluation:
       active_units: number of latent dimensions in use (of models with a posterior).
       active_threshold: variance of the posterior mean above which a dimension is in use.
       baselines: principal components at the same latent size, and the mean, on the same rows.
-      pictures: reconstructions, samples, latent traversals and a map of the codes.
+      usage: whether the decoder uses its code (of models with a posterior): loss at the codes of other rows, KL of
+        every dimension.
+      clustering: k-means on the codes of the test rows: "none"; "classes" has as many clusters as classes; "silhouette"
+        and "stability" choose the number on the training codes without labels.
+      cluster_range: smallest and largest number to choose from.
+      cluster_starts: of every k-means, the best is kept.
+      anomaly_share: share of the validation rows below the threshold of the anomaly score, where the data have
+        anomalies.
+      forecasts: sMAPE and MASE of a forecaster, and naive forecasts.
+      generation: scores of generated sequences against real ones; several networks are trained for them.
+      generation_rows: most rows of each kind that these scores are of; null: all.
+      gradients: how far back in time the gradient of the loss reaches (of models that predict from a whole sequence).
+      pictures: reconstructions, samples, latent traversals, forecasts and a map of the codes.
       projector: codes of the test rows for TensorBoard's projector.
     """
 
@@ -31,13 +46,49 @@ class Evaluation:
     active_units: bool
     active_threshold: float
     baselines: bool
+    usage: bool
+    clustering: Literal["none", "classes", "silhouette", "stability"]
+    cluster_range: tuple[int, int]
+    cluster_starts: int
+    anomaly_share: float
+    forecasts: bool
+    generation: bool
+    generation_rows: int | None
+    gradients: bool
     pictures: bool
     projector: bool
 
     def validate(self) -> None:
-        for name in ("nll_samples", "nll_examples", "binarizations", "neighbors", "probe_iterations"):
+        for name in ("nll_samples", "nll_examples", "binarizations", "neighbors", "probe_iterations", "cluster_starts"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, value, "must be at least 1")
         if self.active_threshold < 0:
             raise ConfigError("active_threshold", self.active_threshold, "must not be negative")
+        low, high = self.cluster_range
+        if not 2 <= low <= high:
+            raise ConfigError("cluster_range", list(self.cluster_range), "expected [smallest, largest], from 2 on")
+        if not 0 < self.anomaly_share < 1:
+            raise ConfigError("anomaly_share", self.anomaly_share, "must lie between 0 and 1")
+        if self.generation_rows is not None and self.generation_rows < 20:
+            raise ConfigError("generation_rows", self.generation_rows, "must be at least 20 (null: all)")
+
+    def check(self, facts: Facts) -> None:
+        """Refuse what these data cannot give, before any training.
+
+        Raises:
+          ConfigError: naming the key, the value and the remedy.
+        """
+        if self.clustering == "none":
+            return
+        if self.clustering == "classes" and facts.classes < 2:
+            remedy = f"the data have {facts.classes or 'no'} classes; use silhouette or stability, or none"
+            raise ConfigError("clustering", self.clustering, remedy)
+        rows, key, value = facts.test_size, "clustering", f"{self.clustering} ({facts.classes} clusters)"
+        needed = facts.classes
+        if self.clustering != "classes":
+            key, value = "cluster_range", list(self.cluster_range)
+            rows = min(facts.test_size, facts.train_size // 2 - 1)
+            needed = self.cluster_range[1]
+        if needed >= rows:
+            raise ConfigError(key, value, f"only {rows} rows are there to be clustered; take fewer clusters")

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, Key
 from research.clock import Clock
 from research.data.examples import Examples
 from research.distributions import Observation, kl_to_standard_normal, normal_log_prob
-from research.models.decoding import Decoding
+from research.models.decoding import TEACHING, Decoding
 from research.networks.dense import DenseNetworks
 from research.tree import ConfigError, spec
 
@@ -117,12 +117,13 @@ class Variational(Decoding):
         return self.beta * self._kl_weight(clock) * kl.sum(-1).mean()
 
     def loss(
-        self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
+        self: Any, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The loss above, mean over the batch, and its parts in nats."""
         mean, log_variance = self.posterior(params, batch)
         noise = jax.random.normal(key, (self.samples, *mean.shape))
-        log_likelihood, z = self._log_likelihood(params, batch, mean, log_variance, noise)
+        teaching = self.teaching(batch, jax.random.fold_in(key, TEACHING), clock)
+        log_likelihood, z = self._log_likelihood(params, batch, mean, log_variance, noise, teaching)
         kl = kl_to_standard_normal(mean, log_variance)
         parts = {"reconstruction_nats": -log_likelihood.mean(), "kl_nats": kl.sum(-1).mean()}
         if self.bound == "iwae":
@@ -144,7 +145,7 @@ class Variational(Decoding):
             "kl_nats": kl.sum(-1),
             "elbo_nats": -reconstruction - kl.sum(-1),
             "reconstruction_mse": self.reconstruction_mse(
-                params, self.decoder_outputs(params, mean, batch.label), batch
+                params, self.decoder_outputs(params, mean, batch.label, batch.length), batch
             ),
         }
         if self.bound == "iwae":
@@ -173,10 +174,15 @@ class Variational(Decoding):
         mean: Float[Array, "B L"],
         log_variance: Float[Array, "B L"],
         noise: Float[Array, "k B L"],
+        teaching: Any = None,
     ) -> tuple[Float[Array, "k B"], Float[Array, "k B L"]]:
         """log p(x | z) [k, B] and z [k, B, L] for noise [k, B, L]."""
         z = mean[None] + jnp.exp(0.5 * log_variance)[None] * noise
-        one = lambda code: self.log_likelihood(params, self.decoder_outputs(params, code, batch.label), batch)
+
+        def one(code: Float[Array, "B L"]) -> Float[Array, " B"]:
+            outputs = self.decoder_outputs(params, code, batch.label, batch.length, teaching)
+            return self.log_likelihood(params, outputs, batch)
+
         # one sample without a mapped axis: the same numbers, and a plain matrix product
         return (one(z[0])[None] if z.shape[0] == 1 else jax.vmap(one)(z)), z
 

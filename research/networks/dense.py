@@ -1,14 +1,18 @@
 """Dense encoder and decoder."""
 
-from typing import Any, Literal
+import dataclasses
+from typing import Any, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from research.data.examples import Examples
-from research.tree import ConfigError, from_data, nearest, spec
+from research.clock import Clock
+from research.data.examples import Examples, Facts
+from research.distributions import Likelihood
+from research.networks.common import Coding, observed_mean
+from research.tree import ConfigError, nearest, spec
 
 ACTIVATIONS = (
     *("celu", "elu", "gelu", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "leaky_relu", "log_sigmoid"),
@@ -62,84 +66,84 @@ class DenseStack(nn.Module):
 
 
 @spec
-class DenseNetworks:
-    """The settings of a dense encoder and its mirrored decoder, mixed into a model.
+class DenseNetworks(Coding):
+    """The settings of a dense encoder and its mirrored decoder, mixed into a model; sequences enter flattened.
 
     Attributes:
-      latent_dim: L, size of the code.
       hidden_dims: widths of the encoder's hidden layers; the decoder has them in reverse.
       activation: one of `ACTIVATIONS`, or "linear".
       gated: hidden layers compute f(a) * sigmoid(b) from twice the outputs.
       layer_norm: normalise before each activation.
       kernel_init: one of `INITIALIZERS`.
-      output_bias: "mean" starts the decoder's output at the mean of the training data.
-      conditional: give encoder and decoder the label, one-hot.
     """
 
-    latent_dim: int
     hidden_dims: tuple[int, ...]
     activation: str
     gated: bool
     layer_norm: bool
     kernel_init: str
-    output_bias: Literal["mean", "zero"]
-    conditional: bool
-    feature_shape: tuple[int, ...] = from_data(())
-    classes: int = from_data(0)
 
     def validate_networks(self) -> None:
-        if self.latent_dim < 1:
-            raise ConfigError("latent_dim", self.latent_dim, "must be at least 1")
+        self.check_coding()
         if any(width < 1 for width in self.hidden_dims):
             raise ConfigError("hidden_dims", list(self.hidden_dims), "every width must be at least 1")
+        if self.parameters is not None and not self.hidden_dims:
+            raise ConfigError("parameters", self.parameters, "there is no hidden layer whose width could be chosen")
         check_name("activation", self.activation, (*ACTIVATIONS, "linear"))
         check_name("kernel_init", self.kernel_init, INITIALIZERS)
 
-    def check_labels(self, classes: int) -> None:
-        if self.conditional and not classes:
-            raise ConfigError(
-                "conditional", True, "the data have no labels to condition on; set model.conditional=false"
-            )
+    def check_data(self, facts: Facts) -> None:
+        """Data of every kind enter flattened."""
+        del facts
 
-    @property
-    def features(self) -> int:
-        """Number of elements of one example."""
-        size = 1
-        for length in self.feature_shape:
-            size *= length
-        return size
+    def resized(self, width: int) -> Self:
+        """The same networks with a first hidden layer of that width, the others in proportion."""
+        first = self.hidden_dims[0]
+        dims = tuple(max(1, round(size * width / first)) for size in self.hidden_dims)
+        return dataclasses.replace(self, hidden_dims=dims)
 
     def _stack(self, hidden_dims: tuple[int, ...], outputs: int) -> DenseStack:
         return DenseStack(hidden_dims, outputs, self.activation, self.gated, self.layer_norm, self.kernel_init)
 
-    def _with_label(self, inputs: Float[Array, "*B D"], label: Int[Array, "*B"] | None) -> Float[Array, "*B inputs"]:
-        if not self.conditional:
-            return inputs
-        if label is None:
-            raise ConfigError("label", None, "this model is conditional: give a label for every example")
-        return jnp.concatenate([inputs, jax.nn.one_hot(label, self.classes)], axis=-1)
-
     def init_networks(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}."""
         encoder_key, decoder_key = jax.random.split(key)
-        label = jnp.zeros((1,), jnp.int32)
-        x = self._with_label(jnp.zeros((1, self.features)), label)
-        z = self._with_label(jnp.zeros((1, self.latent_dim)), label)
+        x = jnp.zeros((1, self.features + self.label_size()))
+        z = jnp.zeros((1, self.latent_dim + self.label_size()))
         encoder = self._stack(self.hidden_dims, encoder_outputs).init(encoder_key, x)
         decoder = self._stack(self.hidden_dims[::-1], self.features * channels).init(decoder_key, z)
         return {"encoder": encoder["params"], "decoder": decoder["params"]}
 
     def apply_encoder(self, params: Any, batch: Examples, outputs: int) -> Float[Array, "B {outputs}"]:
         """Encoder outputs [B, outputs] of a batch."""
-        inputs = self._with_label(batch.x.reshape(len(batch), -1), batch.label)
+        inputs = self.with_label(batch.x.reshape(len(batch), -1), batch.label)
         return self._stack(self.hidden_dims, outputs).apply({"params": params["encoder"]}, inputs)  # type: ignore
 
     def apply_decoder(
-        self, params: Any, z: Float[Array, "*B L"], label: Int[Array, "*B"] | None, channels: int
+        self,
+        params: Any,
+        z: Float[Array, "*B L"],
+        label: Int[Array, "*B"] | None,
+        observation: Likelihood,
+        length: Any = None,
+        teaching: None = None,
     ) -> Float[Array, "*B outputs"]:
-        """Decoder outputs [..., D * channels] of codes [..., L]."""
-        decoder = self._stack(self.hidden_dims[::-1], self.features * channels)
-        return decoder.apply({"params": params["decoder"]}, self._with_label(z, label))  # type: ignore
+        """Decoder outputs [..., D * channels] of codes [..., L]; lengths matter to the loss alone."""
+        del length, teaching
+        decoder = self._stack(self.hidden_dims[::-1], self.features * observation.channels)
+        return decoder.apply({"params": params["decoder"]}, self.with_label(z, label))  # type: ignore
+
+    def teaching(self, batch: Examples, key: Key[Array, ""], clock: Clock) -> None:
+        """A dense decoder sees its code only."""
+        del batch, key, clock
+
+    def linear_encoder(self, params: Any) -> Float[Array, "D outputs"] | None:
+        """The kernel of an encoder that is one linear layer (without the label's part); else None."""
+        return None if self.hidden_dims else params["encoder"]["output"]["kernel"][: self.features]
+
+    def feature_mean(self, train: Examples) -> Float[Array, " D"]:
+        """Mean of every element over the rows where it is there, [D]."""
+        return observed_mean(train, 1).reshape(-1)
 
     def set_output_bias(self, params: dict[str, Any], bias: Float[Array, " outputs"]) -> dict[str, Any]:
         """Parameters whose decoder starts at `bias` [D * channels]."""

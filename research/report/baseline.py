@@ -1,4 +1,4 @@
-"""Rows of exact values to hold the models against: what PCA reaches at the same latent size, what is known."""
+"""Rows of values to hold the models against: what naive methods reach on the same data, what is known."""
 
 import dataclasses
 import math
@@ -9,7 +9,8 @@ import numpy as np
 
 from research.report.cell import EQUAL, Averaging
 from research.report.collect import Hole, Run, Runs
-from research.report.keys import FOLD, baseline_methods, baseline_name, ranking
+from research.report.keys import FOLD, SEED, ranking
+from research.report.methods import label, methods_of, name_of, position
 from research.tree import group
 
 Point = tuple[Run, str, float]  # a run, a metric and the baseline's value in it
@@ -17,7 +18,7 @@ Point = tuple[Run, str, float]  # a run, a metric and the baseline's value in it
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """A row of exact values, `cells[column, metric]`; `row` has `Hole.ANY` for keys that do not change them."""
+    """A row of values, `cells[column, metric]`; `row` has `Hole.ANY` for keys that do not change them."""
 
     method: str
     row: tuple[Any, ...]
@@ -28,11 +29,6 @@ class Baseline:
         return label(self.method)
 
 
-def label(method: str) -> str:
-    """How a baseline is called in a table."""
-    return {"pca": "PCA", "reference": "exact"}.get(method, method)
-
-
 def baselines(
     runs: Runs, row_keys: Sequence[str], column_keys: Sequence[str], metrics: Sequence[str], averaging: Averaging
 ) -> list[Baseline]:
@@ -40,8 +36,8 @@ def baselines(
     points: dict[str, list[Point]] = {}
     for run in runs:
         for metric in metrics:
-            for method in baseline_methods(run, metric):
-                value = run.metrics[baseline_name(method, metric)]
+            for method in methods_of(run, metric):
+                value = run.metrics[name_of(method, metric)]
                 assert value is not None
                 points.setdefault(method, []).append((run, metric, value))
     found = []
@@ -54,7 +50,7 @@ def baselines(
             cells = {(_at(same[0][0], column_keys), same[0][1]): _mean(same, averaging) for same in of_cells}
             found.append(Baseline(method, row, cells))
     rank = ranking(runs, row_keys)
-    return sorted(found, key=lambda row: (row.method == "reference", row.method != "pca", row.method, rank(row.row)))
+    return sorted(found, key=lambda row: (position(row.method), rank(row.row)))
 
 
 def _at(run: Run, keys: Sequence[str]) -> tuple[Any, ...]:
@@ -68,18 +64,23 @@ def _mean(points: Sequence[Point], averaging: Averaging) -> float:
 
 
 def _deciding(points: Sequence[Point], row_keys: Sequence[str], others: Sequence[str]) -> list[str]:
-    """The fewest row keys that still decide a baseline's values; latent size and data are the last to be given up."""
+    """The fewest row keys that still decide a baseline's values; latent size and data are the last to be given up.
 
-    def decide(keys: Sequence[str]) -> bool:
+    Where not even all of them do, it was drawn with the seed, and the values are compared at equal seeds.
+    """
+
+    def decide(keys: Sequence[str], others: Sequence[str]) -> bool:
         seen: dict[tuple[Any, ...], float] = {}
         for run, metric, value in points:
             if not math.isclose(seen.setdefault((metric, *_at(run, (*keys, *others))), value), value, rel_tol=EQUAL):
                 return False
         return True
 
+    if not decide(row_keys, others):
+        others = (*others, SEED)
     keys = list(row_keys)
     for key in sorted(row_keys, key=lambda key: key == "model.latent_dim" or key.partition(".")[0] == "data"):
         rest = [other for other in keys if other != key]
-        if decide(rest):
+        if decide(rest, others):
             keys = rest
     return keys

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from research.report.baseline import label
+from research.metrics import direction
 from research.report.cell import count_statuses
 from research.report.collect import Run, Runs
 from research.report.keys import FOLD, SEED, comparison_keys, distinct
-from research.report.table import Table
+from research.report.methods import FITTED, REAL, SIZED, label
+from research.report.table import COLLAPSE, WORSE, Table
 
 SHOWN_REASONS = 5
 
@@ -66,25 +67,58 @@ def notes(table: Table) -> list[tuple[str, str]]:
         found.append(
             ("", f"Warning: the means are also over {_listed(table.averaging.keys)}; make it a row or a column.")
         )
+    separated: dict[tuple[str, ...], list[str]] = {}
     for metric in table.metrics:
         if keys := _separating(table, metric):
-            found.append(("", f"{metric} is compared only between runs of equal {_listed(keys)}."))
+            separated.setdefault(tuple(keys), []).append(metric)
+    for keys, metrics in separated.items():
+        verb = "is" if len(metrics) == 1 else "are"
+        found.append(("", f"{_listed(metrics)} {verb} compared only between runs of equal {_listed(keys)}."))
     for (metric, reason), mark in table.null_marks.items():
         found.append((mark, f"{metric} is null: {reason}."))
-    for method, mark in table.baseline_marks.items():
-        same = " at the same latent size" if method == "pca" else ""
-        found.append((mark, f"worse than {label(method)}{same}."))
-    if table.baselines:
-        names = _listed(list(dict.fromkeys(baseline.label for baseline in table.baselines)))
-        folds = f", averaged over {FOLD}" if table.averaging.folds > 1 else ""
-        found.append(("", f"{names}: computed from the data without training{folds}."))
+    found += [(WORSE, text) for text in _worse(table)]
+    found += [(COLLAPSE, text) for text in _collapsed(table)]
+    found += [("", text) for text in _origins(table)]
     found += [("", text) for text in _left_out(table.runs)]
     found += [("", f"{problem}.") for problem in table.runs.problems]
     return found
 
 
+def _worse(table: Table) -> list[str]:
+    """What the mark of means that lose against a naive row says: against which."""
+    named = {method: label(method) + " at the same latent size" * (method in SIZED) for method in table.worse}
+    if len(named) < 2:
+        return [f"worse than {name}." for name in named.values()]
+    parts = [f"{named[method]} for {_listed(metrics)}" for method, metrics in table.worse.items()]
+    return [f"worse than the best naive row: {'; '.join(parts)}."]
+
+
+def _collapsed(table: Table) -> list[str]:
+    if not table.collapses:
+        return []
+    collapsed, averaged = max(table.collapses)
+    count = f"{collapsed} of {plural(averaged, 'run')}" if len(table.collapses) == 1 else "some runs"
+    return [f"{count} collapsed: the decoder ignores its code."]
+
+
+def _origins(table: Table) -> list[str]:
+    """Where the rows come from that are no models."""
+    folds = f", averaged over {FOLD}" if table.averaging.folds > 1 else ""
+    origins: dict[str, list[str]] = {}
+    for method in dict.fromkeys(baseline.method for baseline in table.baselines):
+        origin = "computed from the data without training"
+        if method in FITTED:
+            origin = "fitted to the training rows"
+        elif method in REAL:
+            origin = "the score of real data, a bound and not a floor"
+        origins.setdefault(origin, []).append(label(method))
+    return [f"{_listed(names)}: {origin}{folds}." for origin, names in origins.items()]
+
+
 def _separating(table: Table, metric: str) -> list[str]:
     """The keys that keep some rows of a metric from being compared with others."""
+    if not direction(metric):
+        return []
     shown = {SEED, FOLD, *table.row_keys, *table.averaging.keys}
     keys = [key for key in comparison_keys(metric, table.runs) if key in shown]
     return [key for key in keys if len(distinct((run for run in table.runs if run.known), key)) > 1]

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from research.report.collect import FINISHED, STATUSES, Hole, Run, Runs
-from research.report.keys import FOLD, SEED, baseline_methods, baseline_name, better, distinct, varying
+from research.report.keys import FOLD, SEED, better, distinct, varying
+from research.report.methods import BOUNDS, methods_of, name_of, position
 
+COLLAPSED = "test/collapsed"
 EQUAL = 1e-6  # relative; every run works its baselines out anew, in single precision
 
 
@@ -25,8 +27,10 @@ class Cell:
       absent: number of finished runs that do not report the metric.
       partial: number of seeds left out because some of their folds have no number.
       runs: ids of all runs of the cell.
+      averaged: number of runs in the mean.
+      collapsed: number of these whose decoder ignores its code.
       best: no other mean of this column that may be compared is better.
-      worse: baselines (`pca`) that have a better value than this mean, over the same runs.
+      worse: the best naive method (`pca`) over the same runs, if it has a better value than this mean.
     """
 
     mean: float | None
@@ -38,8 +42,10 @@ class Cell:
     absent: int
     partial: int
     runs: tuple[str, ...]
+    averaged: int = 0
+    collapsed: int = 0
     best: bool = False
-    worse: tuple[str, ...] = ()
+    worse: str | None = None
 
     @property
     def complete(self) -> bool:
@@ -82,6 +88,7 @@ def summarize(runs: Sequence[Run], metric: str, averaging: Averaging) -> Cell:
     units = _units(runs, averaging)
     numbers, used, partial = _numbers(units, metric, averaging)
     finished = [run for run in runs if run.finished]
+    averaged = [run for unit in used for run in unit.values()]
     nulls: dict[str, int] = {}
     for run in finished:
         if metric in run.metrics and run.metrics[metric] is None:
@@ -103,7 +110,9 @@ def summarize(runs: Sequence[Run], metric: str, averaging: Averaging) -> Cell:
         absent=sum(metric not in run.metrics for run in finished),
         partial=partial,
         runs=tuple(run.run_id for run in runs),
-        worse=() if mean is None else tuple(_worse(mean, used, metric, averaging)),
+        averaged=len(averaged),
+        collapsed=sum(run.metrics.get(COLLAPSED) == 1 for run in averaged),
+        worse=None if mean is None else _worse(mean, used, metric, averaging),
     )
 
 
@@ -137,15 +146,17 @@ def _numbers(units: Sequence[Unit], metric: str, averaging: Averaging) -> tuple[
     return numbers, used, partial
 
 
-def _worse(mean: float, used: Sequence[Unit], metric: str, averaging: Averaging) -> list[str]:
-    """The baselines that, averaged over the same runs in the same way, are better than `mean`."""
+def _worse(mean: float, used: Sequence[Unit], metric: str, averaging: Averaging) -> str | None:
+    """The naive method that, averaged over the same runs in the same way, is best, if it is better than `mean`."""
     runs = [run for unit in used for run in unit.values()]
-    methods = dict.fromkeys(method for run in runs for method in baseline_methods(run, metric) if method != "reference")
-    worse = []
-    for method in methods:
-        name = baseline_name(method, metric)
+    methods = {method for run in runs for method in methods_of(run, metric)} - BOUNDS
+    best = None
+    for method in sorted(methods, key=position):
+        name = name_of(method, metric)
         if all(run.metrics.get(name) is not None for run in runs):
-            exact = float(np.mean(_numbers(used, name, averaging)[0]))
-            if better(exact, mean, metric) and not math.isclose(exact, mean, rel_tol=EQUAL):
-                worse.append(method)
-    return worse
+            value = float(np.mean(_numbers(used, name, averaging)[0]))
+            if best is None or better(value, best[0], metric):
+                best = value, method
+    if best is None or not better(best[0], mean, metric) or math.isclose(best[0], mean, rel_tol=EQUAL):
+        return None
+    return best[1]

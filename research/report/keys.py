@@ -3,23 +3,30 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from research.metrics import base, higher_is_better
-from research.report.collect import Hole, Run
+from research.metrics import base, direction
+from research.report.collect import Hole, Run, Runs
 from research.tree import ConfigError, nearest
 
 SEED, FOLD = "seed", "data.fold"
 UNSHOWN = frozenset({"data.root"})  # where the data lie is no part of a run's result
+LEARNING = frozenset(  # keys of the data that change what is learned from, not what the numbers are of
+    {
+        *("data.root", "data.folds", "data.fold", "data.fresh"),
+        *("data.train_size", "data.validation_size", "data.validation_fraction"),
+    }
+)
 
 DEFAULT_METRICS = (
     "test/loss",
-    "test/reconstruction_mse",
-    "test/elbo_nats",
-    "test/nll_nats",
-    "test/kl_nats",
-    "test/active_units",
-    "test/probe_accuracy",
-    "test/knn_accuracy",
+    *("test/reconstruction_mse", "test/elbo_nats", "test/nll_nats", "test/kl_nats"),
+    *("test/active_units", "test/collapsed"),
+    *("test/accuracy", "test/cross_entropy", "test/mse", "test/mae", "test/smape", "test/mase"),
+    *("test/probe_accuracy", "test/knn_accuracy", "test/auroc"),
+    *("test/ari", "test/nmi", "test/rand_index", "test/cluster_accuracy", "test/silhouette"),
+    *("test/discriminative_score", "test/predictive_score", "test/classifier_score"),
+    *("test/diversity", "test/memorization"),
 )
+BEYOND_LOSS = ("test/cross_entropy", "test/mse", "test/generator_loss")  # repeat the loss, or show that it is a game's
 
 
 def check(option: str, names: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
@@ -76,29 +83,29 @@ def _follows(runs: Sequence[Run], key: str, others: Sequence[str]) -> bool:
     return True
 
 
-def default_metrics(known: Sequence[str]) -> tuple[str, ...]:
-    """Those of `DEFAULT_METRICS` that exist; else all of the test split; else the loss, so that holes have a place."""
-    return (
-        tuple(name for name in DEFAULT_METRICS if name in known)
-        or tuple(sorted(name for name in known if name.startswith("test/")))
-        or DEFAULT_METRICS[:1]
-    )
+def default_metrics(runs: Runs) -> tuple[str, ...]:
+    """Those of `DEFAULT_METRICS` that exist; else all of the test split; else the loss, so that holes have a place.
 
-
-def direction(metric: str) -> str:
-    """`lower` or `higher` is better, or neither: `kl_nats` of a collapsed model is 0."""
-    if base(metric) == "kl_nats":
-        return ""
-    return "higher" if higher_is_better(metric) else "lower"
+    The loss is left out where every run that has it also has one of `BEYOND_LOSS`, and something else is shown.
+    """
+    known = runs.metric_names()
+    shown = tuple(name for name in DEFAULT_METRICS if name in known)
+    losses = [run.metrics for run in runs if "test/loss" in run.metrics]
+    if len(shown) > 1 and all(any(name in metrics for name in BEYOND_LOSS) for metrics in losses):
+        shown = tuple(name for name in shown if name != "test/loss")
+    return shown or tuple(sorted(name for name in known if name.startswith("test/"))) or DEFAULT_METRICS[:1]
 
 
 def comparison_keys(metric: str, runs: Iterable[Run]) -> list[str]:
     """The keys that two numbers must agree on to be compared.
 
-    Every metric: the data. Numbers in nats: the likelihood and the bound too. The loss: everything that changes what it
-    is a loss of, which is the model and its real-valued settings (beta weighs two terms, a latent size does not).
+    Every metric: the data (horizon, window, scaling, ...). Numbers in nats: the likelihood and the bound too. The loss:
+    everything that changes what it is a loss of, which is the model, its objective and its real-valued settings (beta
+    weighs two terms, a latent size does not).
     """
-    keys = ["data", "data._target_"]
+    runs = list(runs)
+    of_data = (key for run in runs for key in run.values if key.startswith("data.") and key not in LEARNING)
+    keys = ["data", *dict.fromkeys(of_data)]
     if metric.endswith("_nats") or base(metric) == "loss":
         keys += ["model.likelihood"]
     if base(metric) == "loss":
@@ -108,7 +115,8 @@ def comparison_keys(metric: str, runs: Iterable[Run]) -> list[str]:
             for key, value in run.values.items()
             if isinstance(value, float) and key.startswith("model.") and "dropout" not in key
         }
-        keys += ["model", "model.bound", "model.samples", *numbers]
+        settings = ("bound", "samples", "objective", "quantiles", "normalize", "game")
+        keys += ["model", *(f"model.{key}" for key in settings), *numbers]
     return keys
 
 
@@ -124,20 +132,3 @@ def ranking(runs: Iterable[Run], keys: Sequence[str]) -> Callable[[Sequence[Any]
     return lambda values: [
         -1 if value is Hole.ANY else known.index(value) for known, value in zip(order, values, strict=True)
     ]
-
-
-def baseline_name(method: str, metric: str) -> str:
-    """Where a run keeps the value of a baseline for a metric of the test split."""
-    bare = metric.removeprefix("test/")
-    return f"reference/{bare}" if method == "reference" else f"baseline/{method}/{bare}"
-
-
-def baseline_methods(run: Run, metric: str) -> list[str]:
-    """The baselines that a run has a value of, for a metric of the test split."""
-    found = []
-    for name in run.metrics if metric.startswith("test/") else ():
-        if name.startswith(("baseline/", "reference/")):
-            method = "reference" if name.startswith("reference/") else name.split("/")[1]
-            if name == baseline_name(method, metric) and run.metrics[name] is not None:
-                found.append(method)
-    return found

@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from research.metrics import direction
 from research.report.caption import caption, merged, notes, plural, provenance
 from research.report.cell import Cell
 from research.report.collect import FINISHED, STATUSES, Hole
-from research.report.keys import direction
-from research.report.table import Table, Values
+from research.report.table import COLLAPSE, WORSE, Table, Values
 
 REASON_LENGTH = 60
 
@@ -78,7 +78,7 @@ def _cell(table: Table, place: tuple[Values, Values, str], style: Style, digits:
         if cell.sd is not None:
             text += f" {style.plus_minus} {_number(cell.sd, places, style)}"
         text = style.bold(text) if cell.best else text
-        text += "".join(style.mark(table.baseline_marks[method]) for method in cell.worse)
+        text += style.mark((WORSE if cell.worse else "") + (COLLAPSE if cell.collapsed else ""))
     remarks = _remarks(table, cell, place[2], style)
     return f"{text} ({'; '.join(remarks)})" if remarks else text
 
@@ -92,6 +92,8 @@ def _remarks(table: Table, cell: Cell, metric: str, style: Style) -> list[str]:
                 remark += f": {_shortened(cell.reasons[status])}"
             remarks.append(style.escape(remark))
     remarks += [f"{count} null{style.mark(table.null_marks[metric, reason])}" for reason, count in cell.nulls.items()]
+    if cell.collapsed and metric == table.metrics[0] and len(table.collapses) > 1:  # once a row, or else in the notes
+        remarks.append(f"{cell.collapsed} of {cell.averaged} collapsed")
     if cell.partial:
         unit = "run" if table.averaging.folds == 1 else "seed"
         remarks.append(f"{plural(cell.partial, unit)} without all folds")
@@ -286,7 +288,7 @@ def csv(table: Table) -> str:
     writer = csv_file.writer(file, lineterminator="\n")
     keys = [*table.row_keys, *table.column_keys]
     numbers = ["mean", "sd", "n", "best", "worse_than"]
-    beside = ["null", "null_reasons", "without_metric", "without_all_folds", "runs"]
+    beside = ["null", "null_reasons", "without_metric", "without_all_folds", "collapsed", "runs"]
     writer.writerow([*keys, "kind", "metric", "better", *numbers, *statuses, *beside])
 
     def exact(number: float | None) -> str:
@@ -296,9 +298,9 @@ def csv(table: Table) -> str:
         return [*map(_value, row), *map(_value, column), kind, metric, direction(metric)]
 
     for (row, column, metric), cell in table.cells.items():
-        summary = [exact(cell.mean), exact(cell.sd), cell.n, int(cell.best), ";".join(cell.worse)]
+        summary = [exact(cell.mean), exact(cell.sd), cell.n, int(cell.best), cell.worse or ""]
         counts = [cell.counts.get(status, 0) for status in statuses]
-        left_out = [sum(cell.nulls.values()), "; ".join(cell.nulls), cell.absent, cell.partial]
+        left_out = [sum(cell.nulls.values()), "; ".join(cell.nulls), cell.absent, cell.partial, cell.collapsed]
         writer.writerow([*head(row, column, "model", metric), *summary, *counts, *left_out, ";".join(cell.runs)])
     for baseline in table.baselines:
         for (column, metric), value in baseline.cells.items():

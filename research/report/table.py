@@ -4,14 +4,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from research.metrics import direction
 from research.report.baseline import Baseline, baselines
 from research.report.cell import Averaging, Cell, averaging, summarize
 from research.report.collect import Run, Runs
-from research.report.keys import better, check, comparison_keys, default_metrics, direction, ranking, varying
+from research.report.keys import better, check, comparison_keys, default_metrics, ranking, varying
+from research.report.methods import position
 from research.tree import ConfigError, group
 
 Values = tuple[Any, ...]
-MARKS = ("†", "‡", "§", "¶")
+WORSE, COLLAPSE = "†", "‡"  # marks of means
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +41,18 @@ class Table:
         return {pair: str(number) for number, pair in enumerate(found, 1)}
 
     @property
-    def baseline_marks(self) -> dict[str, str]:
-        """Baseline -> the mark of means that are worse."""
-        methods = dict.fromkeys(method for cell in self.cells.values() for method in cell.worse)
-        return {method: MARKS[number % len(MARKS)] for number, method in enumerate(sorted(methods, key="pca".__ne__))}
+    def worse(self) -> dict[str, list[str]]:
+        """Naive method -> the metrics in which it is the best one and better than some mean."""
+        found: dict[str, dict[str, None]] = {}
+        for (_, _, metric), cell in self.cells.items():
+            if cell.worse:
+                found.setdefault(cell.worse, {})[metric] = None
+        return {method: sorted(found[method], key=self.metrics.index) for method in sorted(found, key=position)}
+
+    @property
+    def collapses(self) -> set[tuple[int, int]]:
+        """(collapsed runs, averaged runs) of the cells that have any."""
+        return {(cell.collapsed, cell.averaged) for cell in self.cells.values() if cell.collapsed}
 
 
 def table(
@@ -71,7 +81,7 @@ def table(
     row_keys = check("rows", default_rows if rows is None else rows, runs.config_keys())
     if both := set(row_keys) & set(column_keys):
         raise ConfigError("columns", both.pop(), "this key is also a row; name it once")
-    names = default_metrics(runs.metric_names()) if metrics is None else check("metrics", metrics, runs.metric_names())
+    names = default_metrics(runs) if metrics is None else check("metrics", metrics, runs.metric_names())
 
     def place(run: Run, keys: Sequence[str]) -> Values:
         return tuple(run.value(key) for key in keys)

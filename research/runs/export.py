@@ -8,11 +8,13 @@ from typing import Any, Literal
 import numpy as np
 
 from research.data.examples import Dataset
+from research.runs.clusters import kmeans
 from research.runs.folder import write_atomically
 from research.runs.load import Run
 from research.tree import ConfigError
 
 Part = Literal["all", "train", "validation", "test"]
+STARTS = 20  # of the k-means
 
 
 def encode_rows(
@@ -43,22 +45,10 @@ def encode_rows(
     if hasattr(run.model, "evaluate"):
         columns["score"] = run.score(examples)
     if clusters is not None:
-        columns["cluster"] = cluster(codes, clusters)
+        columns["cluster"] = kmeans(codes, clusters, STARTS, seed=0)
     if examples.label is not None:
         columns["label"] = np.asarray(examples.label)
     return columns
-
-
-def cluster(codes: np.ndarray, clusters: int) -> np.ndarray:
-    """Assignments [N], 0 to K - 1, of a k-means with 20 starts and seed 0 on codes [N, L]."""
-    if not 1 <= clusters <= len(codes):
-        raise ConfigError("clusters", clusters, f"expected 1 to {len(codes)} (the number of rows)")
-    if not np.isfinite(codes).all():
-        raise ConfigError("clusters", clusters, "some codes are not finite; leave clusters out to see which")
-    from sklearn.cluster import KMeans
-
-    means: Any = KMeans
-    return means(clusters, n_init=20, random_state=0).fit_predict(codes)
 
 
 def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:

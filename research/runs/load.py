@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from research import tree
-from research.data.examples import Examples, Facts
+from research.data.examples import Examples, Facts, prepare
 from research.runs import batches
 from research.runs.folder import RunFolder
 from research.tree import ConfigError
@@ -29,6 +29,7 @@ class Run:
       model: its spec.
       params: nested dict of arrays.
       shift, scale: models see `(x - shift) * scale`.
+      target_shift, target_scale: likewise for a target of values.
       config: the typed tree (`model`, `data`, `optimizer`, `trainer`, `seed`) as plain values.
       result: what `result.json` holds (status, metrics, ...), or an empty dict.
       feature_shape: of one example, where the run recorded it.
@@ -39,6 +40,8 @@ class Run:
     params: dict[str, Any]
     shift: np.ndarray
     scale: np.ndarray
+    target_shift: np.ndarray
+    target_scale: np.ndarray
     config: dict[str, Any]
     result: dict[str, Any]
     feature_shape: tuple[int, ...] | None
@@ -101,8 +104,7 @@ class Run:
         if self.feature_shape is not None and shape[1:] != self.feature_shape:
             expected = ", ".join(map(str, ("N", *self.feature_shape)))
             raise ConfigError("x", shape, f"expected rows of shape [{expected}], as in training")
-        scaled = (np.asarray(examples.x, np.float32) - self.shift) * self.scale
-        return dataclasses.replace(examples, x=scaled.astype(np.float32, copy=False))
+        return prepare(jax.tree.map(np.asarray, examples), self.shift, self.scale, self.target_shift, self.target_scale)
 
     def _raw(self, x: np.ndarray) -> np.ndarray:
         return x / self.scale + self.shift
@@ -150,6 +152,8 @@ def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
         params=params,
         shift=scaling.get("shift", np.zeros((), np.float32)),
         scale=scaling.get("scale", np.ones((), np.float32)),
+        target_shift=scaling.get("target_shift", np.zeros((), np.float32)),
+        target_scale=scaling.get("target_scale", np.ones((), np.float32)),
         config=config,
         result=files.read_result() or {},
         feature_shape=None if facts is None else facts.feature_shape,
@@ -161,5 +165,6 @@ def _facts(record: dict[str, Any]) -> Facts:
     known: dict[str, Any] = {
         field.name: record[field.name] for field in dataclasses.fields(Facts) if field.name in record
     }
-    known["feature_shape"] = tuple(known["feature_shape"])
+    for name in ("feature_shape", "target_shape"):
+        known[name] = None if known.get(name) is None else tuple(known[name])
     return Facts(**known)

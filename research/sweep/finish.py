@@ -9,18 +9,20 @@ from typing import Any, Literal
 import numpy as np
 
 from research import engine
-from research.data.examples import Dataset, Examples, Split
+from research.data.draws import Binarize
+from research.data.examples import Dataset, Examples
 from research.data.loading import binarized
-from research.evaluation import Baselines, Findings, evaluate_run
+from research.evaluation import Findings, Shared, Subject, evaluate_run
 from research.runs import events
 from research.runs.folder import RunFolder
 from research.sweep.job import Bound
 from research.sweep.loop import Trained
 from research.tree import ConfigError
 
-PARTS: tuple[Literal["train"], Literal["test"]] = ("train", "test")
+PARTS: tuple[Literal["train"], Literal["validation"], Literal["test"]] = ("train", "validation", "test")
+SCALING = ("shift", "scale", "target_shift", "target_scale")
 
-baselines = Baselines()  # of every data set and fold of this process
+shared = Shared()  # by all runs of this process on one data set and fold
 _parts: list[tuple[Dataset, int | None, dict[str, Examples]]] = []
 
 
@@ -36,21 +38,24 @@ def finish(
     findings = Findings()
     split = dataset.split(job.data.fold)
     if trained.params is not None and hparams is not None:
-        run.save_parameters(trained.params, {"shift": split.shift, "scale": split.scale})
+        run.save_parameters(trained.params, {name: getattr(split, name) for name in SCALING})
     if trained.status != "diverged":
         try:
-            findings = evaluate_run(
+            subject = Subject(
                 bound.model,
                 trained.params,
                 parts(dataset, job.data.fold),
                 job.evaluation,
-                classes=dataset.facts.classes,
-                kind=dataset.facts.kind,
-                key=engine.purpose_key(job.seed, engine.FIGURES),
-                shared=baselines,
+                dataset.facts,
+                engine.purpose_key(job.seed, engine.FIGURES),
+                seed=job.seed,
+                shift=split.shift,
+                scale=split.scale,
+                shared=shared,
                 data_key=(dataset.sha256, dataset.split_seed, repr(job.data)),
                 redraws=redraws(dataset, job.data.fold, job.evaluation.binarizations),
             )
+            findings = evaluate_run(subject)
         except ConfigError:
             raise
         except Exception as error:  # the training is good, and the next command evaluates again
@@ -68,6 +73,8 @@ def finish(
     if pictures:
         run.write_figures(pictures)
         file.images(pictures, step)
+    for name, values in findings.curves.items():
+        file.append([(at, now, {f"curve/{name}": float(value)}) for at, value in enumerate(values)])
     if findings.codes is not None:
         events.projector(run.path, findings.codes, findings.labels, findings.sprite)
     file.layout([name for name in run.read_metrics()[-1] if "/" in name] if run.metrics.exists() else [])
@@ -91,23 +98,24 @@ def finish(
 
 
 def parts(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
-    """Training and test rows of a fold as models see them: scaled, and binarised as scores see them."""
+    """All rows of a fold, part by part, as models see them: scaled, and binarised as scores see them."""
     if not _parts or _parts[0][0] is not dataset or _parts[0][1] != fold:
-        dynamic = dataset.binarize == "dynamic"
-        rows = binarized(dataset) if dynamic else dataset.examples
         split = dataset.split(fold)
-        made = {name: _scaled(rows.take(split.rows(name)), None if dynamic else split) for name in PARTS}
+        if isinstance(dataset.draw, Binarize):
+            drawn = binarized(dataset)
+            made = {name: _floats(drawn.take(split.rows(name))) for name in PARTS}
+        else:
+            made = {name: split.prepare(dataset.examples.take(split.rows(name))) for name in PARTS}
         _parts[:] = [(dataset, fold, made)]  # one at a time: these are whole copies
     return _parts[0][2]
 
 
 def redraws(dataset: Dataset, fold: int | None, number: int | None) -> Iterator[Examples]:
     """Further binarisations of the test rows."""
-    if dataset.binarize == "dynamic":
+    if isinstance(dataset.draw, Binarize):
         for repetition in range(number or 0):
-            yield _scaled(binarized(dataset, repetition + 1).take(dataset.split(fold).rows("test")), None)
+            yield _floats(binarized(dataset, repetition + 1).take(dataset.split(fold).rows("test")))
 
 
-def _scaled(rows: Examples, split: Split | None) -> Examples:
-    x = rows.x.astype(np.float32)
-    return dataclasses.replace(rows, x=x if split is None else (x - np.asarray(split.shift)) * np.asarray(split.scale))
+def _floats(rows: Examples) -> Examples:
+    return dataclasses.replace(rows, x=rows.x.astype(np.float32))

@@ -12,7 +12,8 @@ from research.data.loading import load
 from research.data.splits import Splitting
 from research.engine import Model, Trainer
 from research.evaluation import Evaluation
-from research.optimizer import Optimizer
+from research.metrics import base
+from research.optimizer import Optimizer, Players
 from research.tree import ConfigError, build, config_hash, plain, structure
 
 HASH_DIGITS = 12
@@ -33,7 +34,7 @@ class Job:
     """
 
     model: Any
-    optimizer: Optimizer
+    optimizer: Optimizer | Players
     trainer: Trainer
     data: Splitting
     seed: int
@@ -48,7 +49,7 @@ class Job:
         trusted = tuple(config["trusted_packages"])
         return cls(
             model=build(config["model"], key="model", trusted=trusted),
-            optimizer=build(config["optimizer"], Optimizer, key="optimizer"),
+            optimizer=_optimizer(config["optimizer"]),
             trainer=build(config["trainer"], Trainer, key="trainer"),
             data=build(config["data"], key="data", trusted=trusted),
             seed=config["seed"],
@@ -74,6 +75,12 @@ class Job:
     def run_id(self) -> str:
         """Folder name: the overrides in short, and the first digits of the hash."""
         return f"{readable(self.overrides)}-{self.hash[:HASH_DIGITS]}"
+
+
+def _optimizer(config: Any) -> Optimizer | Players:
+    target = config.get("_target_") if isinstance(config, Mapping) else None
+    players = target == f"{Players.__module__}.{Players.__qualname__}"
+    return build(config, Players if players else Optimizer, key="optimizer")
 
 
 NOT_IN_NAMES = ("name", "output_root", "objective", "trusted_packages", "sweep", "hydra", "evaluation")
@@ -129,6 +136,16 @@ def bind(job: Job) -> Bound:
     except ConfigError as error:
         raise error.under("trainer") from None
     try:
-        return Bound(job=job, model=job.model.bind(dataset.facts), dataset=dataset)
+        job.evaluation.check(dataset.facts)
+    except ConfigError as error:
+        raise error.under("evaluation") from None
+    try:
+        model = job.model.bind(dataset.facts)
     except ConfigError as error:
         raise error.under("model") from None
+    watched = base(job.trainer.monitor)
+    follows = job.trainer.keep == "best" or job.trainer.patience is not None
+    if follows and watched in getattr(model, "unmonitored", ()):
+        remedy = f"of a {type(model).__name__} a lower {watched} is not better; set trainer.keep=last"
+        raise ConfigError("trainer.monitor", job.trainer.monitor, f"{remedy} and trainer.patience=null")
+    return Bound(job=job, model=model, dataset=dataset)

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from research.data.draws import Binarize
 from research.engine import Budget, Data, Member, State, chunk, initialize
 from research.sweep.job import Bound
 from research.tree import ConfigError, flatten, group, plain, recipe, stack, unstack
@@ -73,7 +74,7 @@ class Group:
 def budget_of(bound: Bound) -> Budget:
     """The static numbers of a job's program."""
     trainer = dataclasses.replace(bound.job.trainer, warm_start=None)
-    return Budget(trainer, trainer.steps_per_epoch(bound.dataset.facts), bound.dataset.binarize == "dynamic")
+    return Budget(trainer, trainer.steps_per_epoch(bound.dataset.facts), bound.dataset.draw)
 
 
 def widths(jobs: int, max_width: int) -> list[int]:
@@ -164,7 +165,7 @@ def measure(bound: Bound) -> Measure:
         return chunk(model, optimizer, state, member, data, epochs, budget)
 
     size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-    rows = size(examples) * (2 if budget.dynamic else 1)
+    rows = size(examples) * (2 if isinstance(budget.draw, Binarize) else 1)
     try:
         state = jax.eval_shape(start, model, optimizer, member, data)
         # jit keeps the trace of an epoch, and the program uses it again

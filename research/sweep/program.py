@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from research import engine
+from research.data.draws import Binarize
 from research.data.examples import Dataset
 from research.data.loading import binarized
 from research.engine import Budget, Data, Member, State
@@ -108,7 +109,7 @@ def member(bound: Bound) -> Member:
 @functools.lru_cache(maxsize=2)
 def _on_device(dataset: "_ById") -> Data:
     examples = jax.device_put(dataset.value.examples)
-    if dataset.value.binarize != "dynamic":
+    if not isinstance(dataset.value.draw, Binarize):
         return Data(examples, examples)
     return Data(examples, jax.device_put(binarized(dataset.value)))
 

@@ -8,14 +8,25 @@ import yaml
 
 from research.tree import build, hints, plain
 
-FILES = sorted((Path(__file__).parents[2] / "conf" / "data").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "conf" / "data"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+
+def content(path: Path) -> dict:
+    """The keys of a config, and below them those of the config that it starts from."""
+    config = yaml.safe_load(path.read_text())
+    bases = config.pop("defaults", ["_self_"])
+    assert bases[-1] == "_self_", "a config overrides what it starts from"
+    for base in reversed(bases[:-1]):
+        config = content(FOLDER / f"{base}.yaml") | config
+    return config
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_config_builds_and_sets_every_key(path):
-    config = yaml.safe_load(path.read_text())
-    if config.get("path") == "???":
-        config["path"] = "mine.csv"
+    config = content(path)
+    required = {"path": "mine.csv", "problem": "BasicMotions"}
+    config |= {key: value for key, value in required.items() if config.get(key) == "???"}
     made = build(config, key="data")
     assert build(plain(made)) == made == build(config)
     assert hash(made) == hash(build(config))
@@ -25,4 +36,12 @@ def test_the_config_builds_and_sets_every_key(path):
 
 
 def test_configs_were_found():
-    assert {"digits", "mnist", "fashion_mnist", "low_rank", "arrays"} <= {path.stem for path in FILES}
+    own = {"arrays", "ucr"}
+    images = {"digits", "mnist", "fashion_mnist", "digits_rows", "mnist_rows", "mnist_pixels"}
+    drawn = {"low_rank", "sines", "ar", "adding", "copy"}
+    assert own | images | drawn | {"mnist1d", "polyphonic"} <= {path.stem for path in FILES}
+
+
+def test_a_layout_config_is_the_image_config_but_for_the_layout():
+    rows, images = content(FOLDER / "mnist_rows.yaml"), content(FOLDER / "mnist.yaml")
+    assert rows == images | {"layout": "rows"} != images

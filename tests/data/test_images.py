@@ -15,6 +15,7 @@ import yaml
 from research.data import MNIST, load
 from research.data.fetch import Unusable
 from research.data.images import parse_idx
+from research.data.splits import shuffle
 from research.tree import ConfigError, build
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
@@ -125,3 +126,42 @@ def test_importing_recipes_imports_no_heavy_package():
     root = str(Path(__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_rows_of_an_image_are_steps_of_a_sequence():
+    images, rows = load(build(config("digits"))), load(build(config("digits", layout="rows")))
+    np.testing.assert_array_equal(rows.examples.x, images.examples.x)
+    assert (rows.facts.kind, rows.facts.feature_shape) == ("sequence", (8, 8))
+    assert images.facts.kind == "image"
+    scaled = load(build(config("digits", layout="rows", scaling="standard"))).splits[0]
+    assert scaled.shift.shape == (8,), "one scaling per channel: a column of the image"
+
+
+def test_pixels_are_the_rows_one_after_another_and_permuted_pixels_the_same_in_one_other_order():
+    images = load(build(config("digits"))).examples
+    plain, permuted, other = (
+        load(build(config("digits", layout="pixels", permutation_seed=seed))).examples.x for seed in (None, 0, 1)
+    )
+    np.testing.assert_array_equal(plain[:, :, 0], images.x.reshape(-1, 64))
+    order = shuffle(64, 0)
+    assert sorted(order) == list(range(64))
+    np.testing.assert_array_equal(permuted, plain[:, order])
+    assert (permuted != plain).any()
+    assert (permuted != other).any()
+
+
+def test_a_layout_of_mnist_keeps_the_parts(published):
+    dataset = load(build(config("mnist", root=str(published()), layout="pixels", permutation_seed=3)))
+    assert (dataset.facts.kind, dataset.facts.feature_shape) == ("sequence", (20, 1))
+    assert (dataset.facts.train_size, dataset.facts.validation_size, dataset.facts.test_size) == (18, 2, 6)
+    assert (dataset.facts.low, dataset.facts.high <= 1) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"), [({"permutation_seed": 0}, "data.layout=pixels"), ({"permutation_seed": -1}, "0 or more")]
+)
+def test_a_permutation_that_no_layout_uses_is_refused(changes, text):
+    for layout in ("image", "rows"):
+        with pytest.raises(ConfigError, match=text) as caught:
+            build(config("digits", layout=layout) | changes, key="data")
+        assert caught.value.key == "data.permutation_seed"

@@ -169,11 +169,11 @@ def test_sequences_are_scaled_by_channel_without_padding_and_missing_values():
     x[~valid] = np.nan
     examples = Examples(x=x, length=length, observed=observed)
     fitted = scaling.fit("standard", examples, np.arange(20), by_channel=True)
-    assert fitted.shift.shape == (6, 2)
+    assert fitted.shift.shape == (2,)
     for channel in range(2):
         values = x[..., channel][valid[..., channel]]
-        np.testing.assert_allclose(fitted.shift[:, channel], values.mean(), rtol=1e-5)
-        np.testing.assert_allclose(fitted.scale[:, channel], 1 / values.std(), rtol=1e-5)
+        np.testing.assert_allclose(fitted.shift[channel], values.mean(), rtol=1e-5)
+        np.testing.assert_allclose(fitted.scale[channel], 1 / values.std(), rtol=1e-5)
     low, high = scaling.extremes(examples, scaling.fit("none", examples, np.arange(20)))
     assert (low, high) == (np.nanmin(x), np.nanmax(x))
 

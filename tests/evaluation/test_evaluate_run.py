@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from research import tree
-from research.data.examples import Examples
-from research.evaluation import Baselines, Evaluation, baselines, evaluate_run
+from research.data.examples import Examples, Facts
+from research.evaluation import Evaluation, Shared, Subject, baselines, evaluate_run
 from research.tree import ConfigError, spec
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "evaluation"
@@ -57,12 +57,14 @@ def parts():
     label = np.arange(90) % 3
     x = (generator.normal(size=(90, 4, 4)) * 0.1 + label[:, None, None]).astype(np.float32)
     examples = Examples(x=x, label=label)
-    return {"train": examples.take(np.arange(60)), "test": examples.take(np.arange(60, 90))}
+    rows = {"train": np.arange(50), "validation": np.arange(50, 60), "test": np.arange(60, 90)}
+    return {name: examples.take(at) for name, at in rows.items()}
 
 
 def run(model, parts, recipe, kind="image", classes=3, gain=1.0, **options):
     params = {"gain": np.float32(gain)}
-    return evaluate_run(model, params, parts, recipe, classes=classes, kind=kind, key=jax.random.key(0), **options)
+    facts = Facts(kind, (4, 4), 0.0, 3.0, classes, 50, 10, 30)
+    return evaluate_run(Subject(model, params, parts, recipe, facts, jax.random.key(0), **options))
 
 
 def test_a_variational_model_has_everything(parts):
@@ -123,18 +125,18 @@ def test_baselines_are_computed_once_for_a_data_set(parts, monkeypatch):
     calls = []
     original = baselines.components
     monkeypatch.setattr(baselines, "components", lambda x: calls.append(len(x)) or original(x))
-    shared = Baselines()
+    shared = Shared()
     found = [
         run(Projection(latent_dim=size), parts, recipe("standard"), shared=shared, data_key=key).metrics
         for size, key in [(2, "a"), (2, "a"), (3, "a"), (2, "b")]
     ]
-    assert calls == [60, 60]
+    assert calls == [50, 50]
     error = "baseline/pca/reconstruction_mse"
     assert found[0] == found[1]
     assert found[0][error] > found[2][error]
     assert found[3][error] == found[0][error]
     run(Projection(latent_dim=2), parts, recipe("standard"), shared=shared)  # without a name nothing is shared
-    assert calls == [60, 60, 60]
+    assert calls == [50, 50, 50]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -93,6 +93,39 @@ def test_null_dagger_arrows_and_baselines(sweep):
     assert latex(shown).count(r"\midrule") == 2
 
 
+def test_collapsed_runs_are_marked_in_every_format(sweep):
+    for latent_dim, collapsed in ((2, 1), (8, 2), (16, 0)):
+        for seed in range(2):
+            metrics = {"test/elbo_nats": -3.0, "test/kl_nats": 1.0, "test/collapsed": float(seed < collapsed)}
+            sweep.add({"model.latent_dim": latent_dim, "seed": seed}, metrics)
+    shown = made(sweep)
+    text = markdown(shown)
+    assert row(text, "2")[1].endswith("‡ (1 of 2 collapsed)")  # the counts once a row
+    assert row(text, "8")[1].endswith("‡ (2 of 2 collapsed)")
+    assert row(text, "8")[2].endswith("‡")
+    assert "‡" not in "".join(row(text, "16"))
+    assert r"\textsuperscript{$\ddagger$} (1 of 2 collapsed)" in latex(shown)
+    assert [line["collapsed"] for line in csv_file.DictReader(csv(shown).splitlines())] == [*"120"] * 3
+
+
+def test_equal_counts_of_collapsed_runs_are_said_once(sweep):
+    for latent_dim in (2, 8):
+        sweep.add({"model.latent_dim": latent_dim}, {"test/elbo_nats": -3.0, "test/collapsed": 1.0})
+    text = markdown(made(sweep))
+    assert row(text, "2")[1] == "**-3.000**‡"
+    assert "- ‡ 1 of 1 run collapsed: the decoder ignores its code." in text
+
+
+def test_csv_names_the_best_naive_row(sweep):
+    sweep.add({"seed": 0}, {"test/mse": 3.0, "baseline/linear/mse": 1.0, "baseline/repeat_last/mse": 2.0})
+    lines = list(csv_file.DictReader(csv(made(sweep)).splitlines()))
+    assert [(line["kind"], line["better"], line["worse_than"]) for line in lines] == [
+        ("model", "lower", "linear"),
+        ("repeat_last", "lower", ""),
+        ("linear", "lower", ""),
+    ]
+
+
 NASTY = r"a|b_c%d&e#f$g{h}i~j^k\l<m>*[n]--o"
 
 

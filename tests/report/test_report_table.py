@@ -142,8 +142,8 @@ def test_pca_rows_follow_the_latent_size_and_mark_what_is_worse(sweep):
         ("PCA", (8, Hole.ANY), {((), "test/reconstruction_mse"): 0.02}),
         ("exact", (Hole.ANY, Hole.ANY), {((), "test/elbo_nats"): -3.0}),
     ]
-    worse = {row for row, cell in cells(made, "test/reconstruction_mse").items() if cell.worse}
-    assert worse == {(8, 1.0)}
+    worse = {row: cell.worse for row, cell in cells(made, "test/reconstruction_mse").items() if cell.worse}
+    assert worse == {(8, 1.0): "pca"}
     assert not any(cell.worse for cell in cells(made, "test/elbo_nats").values())
     assert ("†", "worse than PCA at the same latent size.") in notes(made)
 
@@ -155,6 +155,128 @@ def test_baselines_of_folds_count_each_fold_once(sweep):
             sweep.add({"seed": seed, "data.fold": fold}, metrics)
     (baseline,) = table(collect(sweep.folder)).baselines
     assert list(baseline.cells.values()) == [3.0]
+
+
+def test_baselines_that_are_drawn_with_the_seed_still_have_one_row(sweep):
+    for latent_dim in (2, 8):
+        for seed in range(2):
+            metrics = {"test/classifier_score": 0.3, "baseline/shuffled/classifier_score": 0.4 + 0.02 * seed}
+            sweep.add({"model.latent_dim": latent_dim, "seed": seed}, metrics)
+    (baseline,) = table(collect(sweep.folder)).baselines
+    assert (baseline.row, baseline.label) == ((Hole.ANY,), "shuffled in time")
+    assert list(baseline.cells.values()) == [pytest.approx(0.41)]
+
+
+def test_a_mean_is_marked_once_and_the_note_names_the_best_naive_row(sweep):
+    naive = {"repeat_last": (0.6, 2.0), "seasonal_naive": (0.5, 1.0), "linear": (0.4, 1.5)}
+    exact = {f"baseline/{method}/mse": mse for method, (mse, _) in naive.items()}
+    exact |= {f"baseline/{method}/mase": mase for method, (_, mase) in naive.items()}
+    sweep.add({"model.latent_dim": 2}, {"test/mse": 0.7, "test/mase": 1.2, "test/mae": 9.0, **exact})
+    sweep.add({"model.latent_dim": 4}, {"test/mse": 0.45, "test/mase": 0.9, "test/mae": 9.0, **exact})
+    sweep.add({"model.latent_dim": 8}, {"test/mse": 0.3, "test/mase": 1.0, "test/mae": 9.0, **exact})
+    made = table(collect(sweep.folder))
+    worse = {metric: {row[0]: cell.worse for row, cell in cells(made, metric).items()} for metric in made.metrics}
+    assert worse == {
+        "test/mse": {2: "linear", 4: "linear", 8: None},
+        "test/mae": {2: None, 4: None, 8: None},  # no naive row has it
+        "test/mase": {2: "seasonal_naive", 4: None, 8: None},
+    }
+    text = "worse than the best naive row: seasonal naive for test/mase; one linear layer for test/mse."
+    assert ("†", text) in notes(made)
+    labels = [baseline.label for baseline in made.baselines]
+    assert labels == ["repeat last", "seasonal naive", "one linear layer"]
+
+
+def test_what_real_data_score_is_a_bound_and_marks_nothing(sweep):
+    metrics = {"test/classifier_score": 0.3, "test/diversity": 0.1, "test/memorization": 0.9}
+    bounds = {"baseline/real_vs_real/classifier_score": 0.01, "baseline/real/predictive_score": 0.02}
+    undirected = {"baseline/shuffled/diversity": 0.9, "baseline/shuffled/memorization": 0.5}
+    exact = {"reference/classifier_score": 0.0}
+    sweep.add({"seed": 0}, {**metrics, "test/predictive_score": 0.2, **bounds, **undirected, **exact})
+    made = table(collect(sweep.folder))
+    assert not any(cell.worse for cell in made.cells.values())
+    labels = [baseline.label for baseline in made.baselines]
+    assert labels == ["shuffled in time", "real data", "real against real", "exact"]
+    assert ("", "real data and real against real: the score of real data, a bound and not a floor.") in notes(made)
+    assert ("", "shuffled in time and exact: computed from the data without training.") in notes(made)
+
+
+@pytest.mark.parametrize(
+    ("collapsed", "text"), [((1, 1), "1 of 3 runs"), ((1, 2), "some runs"), ((0, 3), "3 of 3 runs")]
+)
+def test_collapsed_runs_are_marked_and_counted(sweep, collapsed, text):
+    for latent_dim, count in zip((2, 8), collapsed, strict=True):
+        for seed in range(3):
+            metrics = {"test/elbo_nats": -3.0, "test/collapsed": float(seed < count)}
+            sweep.add({"model.latent_dim": latent_dim, "seed": seed}, metrics)
+    sweep.add({"model.latent_dim": 8, "seed": 3}, {"test/collapsed": 1.0}, status="diverged")  # is in no mean
+    made = table(collect(sweep.folder))
+    for metric in ("test/elbo_nats", "test/collapsed"):
+        assert [(cell.collapsed, cell.averaged) for cell in cells(made, metric).values()] == [
+            (count, 3) for count in collapsed
+        ]
+    assert ("‡", f"{text} collapsed: the decoder ignores its code.") in notes(made)
+
+
+def test_no_collapse_no_note(sweep):
+    sweep.add({"seed": 0}, {"test/elbo_nats": -3.0, "test/collapsed": 0.0})
+    assert not any("collapsed" in text for _, text in notes(table(collect(sweep.folder))))
+
+
+@pytest.mark.parametrize(
+    ("reported", "shown"),
+    [
+        ("loss cross_entropy accuracy", "accuracy cross_entropy"),
+        ("loss mse mae", "mse mae"),
+        ("mase smape loss mae mse", "mse mae smape mase"),
+        ("loss generator_loss discriminator_loss discriminator_accuracy", "loss"),
+        (
+            "loss generator_loss memorization diversity classifier_score predictive_score discriminative_score",
+            "discriminative_score predictive_score classifier_score diversity memorization",
+        ),
+        ("loss reconstruction_mse elbo_nats kl_nats collapsed", "loss reconstruction_mse elbo_nats kl_nats collapsed"),
+        (
+            "loss reconstruction_mse silhouette cluster_accuracy rand_index nmi ari clusters",
+            "loss reconstruction_mse ari nmi rand_index cluster_accuracy silhouette",
+        ),
+        ("loss reconstruction_mse auroc precision", "loss reconstruction_mse auroc"),
+        ("gradient_reach", "gradient_reach"),
+    ],
+)
+def test_the_columns_of_every_family_say_what_matters(sweep, reported, shown):
+    sweep.add({"seed": 0}, {f"test/{name}": 1.0 for name in reported.split()})
+    assert [metric.removeprefix("test/") for metric in table(collect(sweep.folder)).metrics] == shown.split()
+
+
+def test_the_loss_stays_where_some_run_has_nothing_else(sweep):
+    sweep.add({"model": "vae"}, {"test/loss": 1.0})
+    sweep.add({"model": "predictor"}, {"test/loss": 1.0, "test/mse": 1.0}, model="predictor")
+    assert table(collect(sweep.folder)).metrics == ("test/loss", "test/mse")
+
+
+def test_metrics_of_other_data_are_not_compared_and_said_so_once(sweep):
+    for horizon in (96, 192):
+        for latent_dim in (2, 8):
+            metrics = {"test/mse": horizon / latent_dim, "test/mae": horizon / latent_dim, "test/diversity": 1.0}
+            sweep.add({"data.horizon": horizon, "model.latent_dim": latent_dim}, metrics)
+    made = table(collect(sweep.folder), rows=["data.horizon", "model.latent_dim"])
+    assert [row for row, cell in cells(made, "test/mse").items() if cell.best] == [(96, 8), (192, 8)]
+    assert [text for _, text in notes(made)] == [
+        "test/mse and test/mae are compared only between runs of equal data.horizon."
+    ]
+
+
+def test_the_number_of_training_rows_does_not_keep_runs_from_being_compared(sweep):
+    for size in (100, 1000):
+        sweep.add({"data.train_size": size}, {"test/mse": 1 / size})
+    assert [row for row, cell in cells(table(collect(sweep.folder)), "test/mse").items() if cell.best] == [(1000,)]
+
+
+@pytest.mark.parametrize("key", ["objective", "game"])
+def test_losses_of_another_objective_are_not_compared(sweep, key):
+    for value in ("one", "other"):
+        sweep.add({f"model.{key}": value}, {"test/loss": len(value)})
+    assert not any(cell.best for cell in table(collect(sweep.folder)).cells.values())
 
 
 def test_unknown_names_are_refused_with_the_nearest(grid):

@@ -50,6 +50,12 @@ class Halves:
 
 
 @spec
+class Differences(Halves):
+    def evaluate(self, params, batch, keys):
+        return {"loss": batch.x.sum(-1) - batch.target.sum(-1)}
+
+
+@spec
 class Silent:
     gain: float
 
@@ -93,6 +99,19 @@ def test_abilities_take_and_give_raw_rows(run, x):
     np.testing.assert_allclose(run.score(x), scaled.sum(-1) + noise, rtol=1e-5)
     assert run.result["metrics"] == {"test/loss": 1.0}
     assert run.config["seed"] == 0
+
+
+def test_gaps_and_targets_are_prepared_as_in_training(tmp_path, x):
+    files = write(tmp_path / "gaps", "Differences", gain=2.0, latent_dim=2)
+    params, scaling = files.load_parameters()
+    files.save_parameters(params, scaling | {"target_shift": np.float32(3), "target_scale": np.float32(7)})
+    run, observed = load(files.path, trusted_packages=(__name__,)), np.ones(x.shape, bool)
+    observed[0, 1] = False
+    expected = (np.where(observed, x, SHIFT) - SHIFT) * SCALE
+    x[~observed] = np.nan
+    examples = Examples(x=x, observed=observed, target=np.ones((5, 1), np.float32))
+    np.testing.assert_allclose(run.encode(examples), expected[:, :2] * [1, -1], rtol=1e-6)
+    np.testing.assert_allclose(run.score(examples), expected.sum(-1) - (1 - 3) * 7, rtol=1e-5)
 
 
 def test_many_rows_are_one_program_and_the_same_numbers(run):

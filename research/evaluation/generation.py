@@ -1,0 +1,301 @@
+"""How good generated sequences are: told apart from real ones, used in their place, too few, or copied."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research import engine
+from research.data.examples import Examples, Facts, Split
+from research.evaluation.subject import Findings, Subject
+from research.models.recurrent_predictor import RecurrentPredictor
+from research.optimizer import Optimizer
+from research.runs import batches
+from research.tree import build
+
+BATCH = 256
+PARTS = ("train", "test")
+CLASSIFIER_UNITS, CLASSIFIER_EPOCHS = 32, 40  # the honest classifier: the same capacity for every data set
+ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+
+
+class Judge(NamedTuple):
+    """How a network after training is made: GRU units, steps of Adam, rate, batch."""
+
+    units: int
+    steps: int
+    rate: float
+    batch: int
+
+
+def timegan_judge(channels: int, steps: int) -> Judge:
+    """As in TimeGAN's code (Yoon et al. 2019): half as many units as channels (at least one), Adam 1e-3, 128 rows."""
+    return Judge(max(1, channels // 2), steps, 1e-3, 128)
+
+
+def discriminative_score(real: np.ndarray, fake: np.ndarray, seed: int) -> float:
+    """TimeGAN's score, |accuracy - .5| of a classifier on a random fifth of real and generated rows; 0 is best.
+
+    Its defects are kept, for comparison with published numbers: half as many units as channels, and overlapping windows
+    on both sides of the split. `classifier_score` is the honest one.
+
+    Args:
+      real, fake: equally many sequences, [N, T, C].
+    """
+    order = np.random.default_rng(seed).permutation(len(real)), np.random.default_rng(seed + 1).permutation(len(fake))
+    cut = int(0.8 * len(real))
+    train = [rows[at[:cut]] for rows, at in zip((real, fake), order, strict=True)]
+    test = [rows[at[cut:]] for rows, at in zip((real, fake), order, strict=True)]
+    return abs(_accuracy(train, test, timegan_judge(real.shape[2], 2000), seed)[0] - 0.5)
+
+
+def predictive_score(real: np.ndarray, fake: np.ndarray, seed: int) -> float:
+    """TimeGAN's score: mean absolute error on real rows of a GRU trained on generated ones; lower is better.
+
+    It predicts the last channel one step ahead from the other channels.
+
+    Raises:
+      ValueError: one channel only.
+    """
+    channels = real.shape[2]
+    if channels < 2:
+        raise ValueError("one channel only: the score predicts the last channel from the others")
+    given = lambda rows: Examples(x=rows[:, :-1, :-1], target=rows[:, 1:, -1:])
+    judge = timegan_judge(channels, 5000)
+    model, params = _fit(given(fake), judge, "mae", seed)
+    values = batches.over(lambda batch, _: _scores(model, params, batch)["mae"], given(real), BATCH)
+    return float(np.mean(values))
+
+
+class Verdict(NamedTuple):
+    """What the honest classifier says.
+
+    Attributes:
+      score: |accuracy - .5| on held-out rows.
+      null: mean of the same over permutations of the held-out labels: what a score of 0 looks like at this size.
+      p_value: share of permutations with at least this score.
+    """
+
+    score: float
+    null: float
+    p_value: float
+
+
+def classifier_score(
+    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], seed: int, permutations: int = 1000
+) -> Verdict:
+    """|accuracy - .5| of a GRU classifier of fixed capacity: real against generated rows; 0 is best.
+
+    It is fitted on training rows against one sample and judged on test rows, whose windows share no time step with the
+    training rows, against another sample.
+
+    Args:
+      train, test: (real, generated) sequences [N, T, C]; in each pair as many rows of both as the fewer.
+    """
+    pairs = []
+    for real, fake in (train, test):
+        size = min(len(real), len(fake))
+        random = np.random.default_rng(seed)
+        pairs.append([rows[np.sort(random.permutation(len(rows))[:size])] for rows in (real, fake)])
+    steps = CLASSIFIER_EPOCHS * max(1, 2 * len(pairs[0][0]) // 128)
+    judge = Judge(CLASSIFIER_UNITS, min(steps, 2000), 1e-3, min(128, 2 * len(pairs[0][0])))
+    accuracy, right, label = _accuracy(pairs[0], pairs[1], judge, seed)
+    guess = np.where(right, label, 1 - label)
+    random = np.random.default_rng(seed)
+    null = np.abs([(random.permutation(label) == guess).mean() - 0.5 for _ in range(permutations)])
+    score = abs(accuracy - 0.5)
+    return Verdict(score, float(null.mean()), float((1 + (null >= score).sum()) / (1 + permutations)))
+
+
+def diversity(real: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
+    """Mean distance between two generated rows over that between two real rows; 1 is right, 0 is one sample only."""
+    spread = lambda rows: _distances(rows, rows).sum() / (len(rows) * (len(rows) - 1))
+    return float(spread(_some(fake, most, seed)) / spread(_some(real, most, seed)))
+
+
+def memorization(train: np.ndarray, held_out: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
+    """Share of generated rows whose nearest real row is a training row rather than a held-out one; .5 is right.
+
+    Equally many rows of both are compared; near 1 the generator repeats what it has seen. Held-out rows of a later time
+    may differ from training rows for their own reasons: the same share for real rows says how much.
+    """
+    size = min(len(train), len(held_out), most)
+    fake = _some(fake, size, seed)
+    near = [_distances(fake, _some(rows, size, seed)).min(1) for rows in (train, held_out)]
+    return float(((near[0] < near[1]) + 0.5 * (near[0] == near[1])).mean())
+
+
+def shuffled(rows: np.ndarray, seed: int) -> np.ndarray:
+    """Every row with its time steps in a random order of its own: the right values, no dynamics."""
+    random = np.random.default_rng(seed)
+    order = np.argsort(random.random(rows.shape[:2]), axis=1)
+    return np.take_along_axis(rows, order[..., None], axis=1)
+
+
+def halves(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two disjoint halves of rows in their order: neighbouring windows, which overlap, stay on one side."""
+    middle = len(rows) // 2
+    return rows[:middle], rows[middle : 2 * middle]
+
+
+def _some(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+    if len(rows) <= most:
+        return rows
+    return rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:most])]
+
+
+def _distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Euclidean distances of flattened rows, [N, M]."""
+    one, other = (rows.reshape(len(rows), -1).astype(np.float64) for rows in (one, other))
+    squares = np.square(one).sum(1)[:, None] + np.square(other).sum(1)[None] - 2 * one @ other.T
+    return np.sqrt(np.maximum(squares, 0))
+
+
+def _accuracy(
+    train: list[np.ndarray], test: list[np.ndarray], judge: Judge, seed: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Accuracy on test rows, which of them are right, and their labels (1 real, 0 generated)."""
+
+    def joined(pair: list[np.ndarray]) -> Examples:
+        label = np.repeat([1, 0], [len(rows) for rows in pair]).astype(np.int32)
+        return Examples(x=np.concatenate(pair).astype(np.float32), label=label)
+
+    model, params = _fit(joined(train), judge, "cross_entropy", seed)
+    examples = joined(test)
+    right = batches.over(lambda batch, _: _scores(model, params, batch)["accuracy"], examples, BATCH)
+    return float(right.mean()), right > 0, np.asarray(examples.label)
+
+
+@jax.jit
+def _scores(model: Any, params: Any, batch: Examples) -> dict[str, jax.Array]:
+    return model.scores(model.predict(params, batch), batch)
+
+
+def _fit(examples: Examples, judge: Judge, objective: Any, seed: int) -> tuple[Any, Any]:
+    """A GRU trained on all of these rows for so many steps; the last parameters are kept."""
+    size = min(judge.batch, len(examples))
+    settings = {
+        "parameters": None,
+        "cell": "gru",
+        "hidden_dim": judge.units,
+        "layers": 1,
+        "bidirectional": False,
+        "layer_norm": False,
+        "forget_bias": 1.0,
+        "summary": "last",
+        "form": "auto",
+        "unroll": 0,
+        "objective": objective,
+    }
+    model = build(settings, RecurrentPredictor)
+    target = examples.target
+    facts = Facts(
+        kind="sequence",
+        feature_shape=tuple(examples.x.shape[1:]),
+        low=0.0,
+        high=1.0,
+        classes=0 if target is not None else 2,
+        train_size=len(examples),
+        validation_size=1,
+        test_size=1,
+        target_shape=None if target is None else tuple(target.shape[1:]),
+    )
+    optimizer = Optimizer(
+        name="adam",
+        numbers={"learning_rate": judge.rate, **ADAM},
+        options=(),
+        schedule="constant",
+        final_factor=0.0,
+        warmup_epochs=0.0,
+        stages=8,
+        clip_norm=None,
+        clip_value=None,
+    )
+    per_epoch = len(examples) // size
+    trainer = engine.Trainer(
+        epochs=-(-judge.steps // per_epoch),
+        batch_size=size,
+        evaluate_every=1,
+        patience=None,
+        target_loss=None,
+        monitor="validation/loss",
+        keep="last",
+        warm_start=None,
+        evaluation_batch=1,
+    )
+    budget = engine.Budget(trainer, per_epoch, None)
+    rows, one = np.arange(len(examples), dtype=np.int32), np.zeros(1, np.int32)
+    split = Split(
+        rows,
+        one,
+        np.ones(1, np.float32),
+        one,
+        np.ones(1, np.float32),
+        np.zeros((), np.float32),
+        np.ones((), np.float32),
+    )
+    state = _train(model.bind(facts), optimizer, split, examples, np.uint32(seed), budget)
+    return model.bind(facts), state.params
+
+
+@functools.partial(jax.jit, static_argnames="budget")
+def _train(model: Any, optimizer: Any, split: Split, examples: Examples, seed: Any, budget: engine.Budget) -> Any:
+    data, member = engine.Data(examples, examples), engine.Member(seed, split)
+    state = engine.initialize(model, optimizer, member, data, budget)
+    return engine.chunk(model, optimizer, state, member, data, jax.numpy.int32(budget.trainer.epochs), budget)[0]
+
+
+def study(subject: Subject, findings: Findings) -> None:
+    """Scores of generated sequences, and of rows that need no generator."""
+    recipe, model = subject.recipe, subject.model
+    if not recipe.generation or subject.facts.kind != "sequence" or not hasattr(model, "sample"):
+        return
+    most, seed = recipe.generation_rows, subject.seed
+    train, test = (_some(np.asarray(subject.parts[part].x), most or len(subject.parts[part]), 0) for part in PARTS)
+    names = ("discriminative_score", "predictive_score", "classifier_score", "diversity", "memorization")
+    if subject.train.mask is not None:
+        findings.refuse("rows are padded or have missing values", *(f"test/{name}" for name in names))
+        return
+    key = jax.random.fold_in(subject.key, 5)
+    fake = np.concatenate(
+        [
+            np.asarray(batches.sample(model, subject.params, own, BATCH))
+            for own in jax.random.split(key, -(-(len(train) + len(test)) // BATCH))
+        ]
+    )[: len(train) + len(test)]
+    if not np.isfinite(fake).all():
+        findings.refuse("some samples are not finite", *(f"test/{name}" for name in names))
+        return
+    findings.add(scores(train, test, fake[: len(train)], fake[len(train) :], seed), "test/")
+    if not recipe.baselines:
+        return
+    settings = (most, seed)
+    for name, rows in {"shuffled": lambda: shuffled(train, seed), "real_vs_real": lambda: None}.items():
+        made = rows()
+        if made is None:  # one half of the real rows stands for generated ones
+            (train_one, train_two), (test_one, test_two) = halves(train), halves(test)
+            arguments = train_one, test_one, train_two, test_two
+        else:
+            arguments = train, test, made, shuffled(test, seed)
+        found = subject.once((name, *settings), lambda arguments=arguments: scores(*arguments, seed))
+        findings.add(found, f"baseline/{name}/")
+
+
+def scores(
+    train: np.ndarray, test: np.ndarray, train_fake: np.ndarray, test_fake: np.ndarray, seed: int
+) -> dict[str, float]:
+    """All scores of generated rows [N, T, C] against training and test rows."""
+    size = min(len(train), len(train_fake))
+    verdict = classifier_score((train, train_fake), (test, test_fake), seed)
+    found = {
+        "discriminative_score": discriminative_score(train[:size], train_fake[:size], seed),
+        "classifier_score": verdict.score,
+        "classifier_null": verdict.null,
+        "classifier_p_value": verdict.p_value,
+        "diversity": diversity(train, train_fake, seed),
+        "memorization": memorization(train, test, train_fake, seed),
+    }
+    if train.shape[2] > 1:
+        found["predictive_score"] = predictive_score(train[:size], train_fake[:size], seed)
+    return found

@@ -1,0 +1,69 @@
+"""How far back in time a loss at the end of a sequence reaches: the vanishing gradient, seen."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.data.examples import Examples
+from research.evaluation import plots
+from research.evaluation.subject import Findings, Subject
+from research.runs import batches
+
+BATCH, ROWS = 64, 512
+
+
+@jax.jit
+def _influence(model: Any, params: Any, batch: Examples) -> jax.Array:
+    nudge = jnp.zeros((*batch.x.shape[:2], model.hidden_dim))
+
+    def loss(nudge: jax.Array) -> jax.Array:
+        return model.scores(model.predict(params, batch, nudge), batch)["loss"].sum()
+
+    return jnp.sqrt(jnp.square(jax.grad(loss)(nudge)).sum(-1))
+
+
+def gradient_by_distance(model: Any, params: Any, examples: Examples) -> np.ndarray:
+    """Norm of d loss / d h_t of the last layer, by distance to the end of the sequence, [T] (Pascanu et al. 2013).
+
+    Entry d is the mean over (at most 512) rows of |d loss / d h_{T-1-d}|. Rows are aligned at their ends; a distance
+    that no row has is NaN.
+
+    Args:
+      model: one with `predict(params, batch, nudge)` whose prediction is of the whole sequence.
+    """
+    examples = examples.take(slice(ROWS))
+    norms = batches.over(lambda batch, _: _influence(model, params, batch), examples, BATCH).astype(np.float64)
+    steps = norms.shape[1]
+    length = np.full(len(norms), steps) if examples.length is None else np.asarray(examples.length)
+    at = length[:, None] - 1 - np.arange(steps)[None]
+    inside = at >= 0
+    back = np.take_along_axis(norms, np.maximum(at, 0), axis=1)
+    count = inside.sum(0)
+    total = np.where(inside, back, 0).sum(0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def reach(norms: np.ndarray) -> float:
+    """Logarithm to the base 10 of the gradient's norm at the first step over that at the last; 0: nothing is lost.
+
+    Minus infinity where the first is zero in float32.
+    """
+    finite = norms[np.isfinite(norms)]
+    with np.errstate(divide="ignore"):
+        return float(np.log10(finite[-1] / finite[0])) if finite[0] > 0 else float("nan")
+
+
+def study(subject: Subject, findings: Findings) -> None:
+    """The gradient's norm by distance in time, trained and with fresh parameters."""
+    model = subject.model
+    if not subject.recipe.gradients or not hasattr(model, "predict") or model.stepwise:
+        return
+    fresh = model.fresh(jax.random.fold_in(subject.key, 4))
+    trained = gradient_by_distance(model, subject.params, subject.test)
+    start = gradient_by_distance(model, fresh, subject.test)
+    findings.add({"test/gradient_reach": reach(trained), "test/gradient_reach_at_start": reach(start)})
+    findings.curves |= {"gradient_norm/trained": trained, "gradient_norm/at_start": start}
+    title = f"{model.cell}: gradient of the loss by distance to the end"
+    findings.pictures["gradient_norm"] = plots.decay_panel({"trained": trained, "at start": start}, title=title)

@@ -1,0 +1,98 @@
+"""What predicts classes or values without a recurrent network."""
+
+from typing import Any
+
+import numpy as np
+
+from research.data.examples import Examples
+from research.evaluation.subject import Findings, Subject
+
+SMALLEST = 1e-6  # of a class frequency
+LOGISTIC = 20_000_000  # most numbers of the training rows that a logistic regression is fitted to
+
+
+def study(subject: Subject, findings: Findings) -> None:
+    """`baseline/...` rows beside a model that predicts."""
+    model, recipe = subject.model, subject.recipe
+    if not recipe.baselines or not hasattr(model, "predict"):
+        return
+    if model.of_label:
+        found = subject.once(("labels", recipe.probe_iterations), lambda: _labels(subject))
+    elif model.target_classes:
+        found = subject.once("classes by step", lambda: _classes_by_step(subject))
+    else:
+        found = subject.once("constant", lambda: _constant(subject))
+    findings.add(found)
+
+
+def _labels(subject: Subject) -> dict[str, float]:
+    """The most frequent class, and a logistic regression on the raw values."""
+    from sklearn.linear_model import LogisticRegression
+
+    train, test = subject.train, subject.test
+    label, truth = np.asarray(train.label), np.asarray(test.label)
+    found = {
+        "baseline/majority/accuracy": float((truth == np.bincount(label).argmax()).mean()),
+        "baseline/majority/cross_entropy": _cross_entropy(
+            np.bincount(label, minlength=subject.facts.classes)[None], truth[:, None]
+        ),
+    }
+    x, test_x = (np.asarray(part.x).reshape(len(part), -1) for part in (train, test))
+    if x.size <= LOGISTIC and len(np.unique(label)) > 1:
+        mean, deviation = x.mean(0), x.std(0)
+        deviation = np.where(deviation > 0, deviation, 1)
+        probe = LogisticRegression(max_iter=subject.recipe.probe_iterations)
+        probe.fit((x - mean) / deviation, label)
+        found["baseline/logistic/accuracy"] = float(probe.score((test_x - mean) / deviation, truth))
+    return found
+
+
+def _classes_by_step(subject: Subject) -> dict[str, float]:
+    """The frequencies of the classes at each step of time: all that is known without memory."""
+    train, test = (np.asarray(part.target) for part in (subject.train, subject.test))
+    classes = subject.facts.target_classes
+    inside = [_inside(part) for part in (subject.train, subject.test)]
+    steps = zip(train.T, inside[0].T, strict=True)
+    counts = np.stack([np.bincount(step[here], minlength=classes) for step, here in steps])
+    right = test == counts.argmax(-1)[None]
+    return {
+        "baseline/memoryless/accuracy": float(right[inside[1]].mean()),
+        "baseline/memoryless/cross_entropy": _cross_entropy(counts, test, inside[1]),
+    }
+
+
+def _constant(subject: Subject) -> dict[str, float]:
+    """The training mean of every value, at all times the same."""
+    model: Any = subject.model
+    train, test = (np.asarray(part.target, np.float64) for part in (subject.train, subject.test))
+    if train.ndim == 2:
+        mean = train.mean(0)
+        return {
+            "baseline/constant/mse": float(np.square(test - mean).mean()),
+            "baseline/constant/mae": float(np.abs(test - np.median(train, 0)).mean()),
+        }
+    inside = [_inside(part)[..., None] for part in (subject.train, subject.test)]
+    mean = (train * inside[0]).sum((0, 1)) / inside[0].sum()
+    steps = inside[1].sum((1, 2))
+    if model.objective == "cross_entropy":
+        level = np.clip(mean, SMALLEST, 1 - SMALLEST)
+        nats = -(test * np.log(level) + (1 - test) * np.log(1 - level))
+        each = (nats * inside[1]).sum((1, 2)) / steps
+        return {"baseline/constant/cross_entropy": float(each.mean())}
+    each = (np.square(test - mean) * inside[1]).mean(2).sum(1) / steps
+    return {"baseline/constant/mse": float(each.mean())}
+
+
+def _inside(part: Examples) -> np.ndarray:
+    """True for valid steps, [N, T]."""
+    steps = part.x.shape[1]
+    if part.length is None:
+        return np.ones((len(part), steps), bool)
+    return np.arange(steps)[None] < np.asarray(part.length)[:, None]
+
+
+def _cross_entropy(counts: np.ndarray, truth: np.ndarray, inside: np.ndarray | None = None) -> float:
+    """Mean of -log of the frequency of the true class; counts [T, K], truth [N, T]."""
+    frequency = np.maximum(counts / counts.sum(-1, keepdims=True), SMALLEST)
+    nats = -np.log(frequency[np.arange(len(counts))[None], truth])
+    return float(nats.mean() if inside is None else nats[inside].mean())

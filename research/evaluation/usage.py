@@ -1,0 +1,59 @@
+"""Whether a decoder uses its code."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.data.examples import Examples
+from research.distributions import kl_to_standard_normal
+from research.evaluation.subject import BATCH, Findings, Subject
+from research.runs import batches
+
+NOTHING = 0.1  # nats per example: a code that is worth less is not used
+
+
+@jax.jit
+def _posterior(model: Any, params: Any, batch: Examples) -> tuple[jax.Array, jax.Array]:
+    return model.posterior(params, batch)
+
+
+@functools.partial(jax.jit)
+def _nats(model: Any, params: Any, batch: Examples, z: jax.Array) -> jax.Array:
+    outputs = model.decoder_outputs(params, z, batch.label, batch.length)
+    return -model.log_likelihood(params, outputs, batch)
+
+
+def kl_per_dimension(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
+    """KL(q(z_l | x) || N(0, 1)) of every latent dimension, mean over rows, [L] nats; the largest first."""
+    kl = kl_to_standard_normal(jnp.asarray(mean), jnp.asarray(log_variance))
+    return -np.sort(-np.asarray(kl, np.float64).mean(0))
+
+
+def study(subject: Subject, findings: Findings) -> None:
+    """`test/shuffled_nats`: reconstruction at the codes of other rows; `test/collapsed`: 1 if that costs nothing.
+
+    A decoder that ignores its code (posterior collapse; Bowman et al. 2016) loses nothing when codes are exchanged
+    between rows. Collapsed means less than .1 nats per example, both at posterior means.
+    """
+    model, params, test = subject.model, subject.params, subject.test
+    if not subject.recipe.usage or not hasattr(model, "posterior") or not hasattr(model, "decoder_outputs"):
+        return
+    mean, log_variance = batches.over(lambda batch, _: _posterior(model, params, batch), test, BATCH)
+    if not np.isfinite(mean).all() or not np.isfinite(log_variance).all():
+        findings.refuse("some codes are not finite", "test/shuffled_nats", "test/collapsed")
+        return
+    # every row gets the code of another one
+    others = np.roll(np.random.default_rng(0).permutation(len(mean)), 1)
+    shuffled = np.empty_like(mean)
+    order = np.random.default_rng(0).permutation(len(mean))
+    shuffled[order] = mean[others]
+    own, exchanged = (
+        float(np.mean(batches.over(lambda pair, _: _nats(model, params, *pair), (test, z), BATCH), dtype=np.float64))
+        for z in (mean, shuffled)
+    )
+    findings.add({"test/shuffled_nats": exchanged - own, "test/collapsed": float(exchanged - own < NOTHING)})
+    kl = kl_per_dimension(mean, log_variance)
+    findings.curves["kl_per_dimension"] = kl

@@ -1,0 +1,293 @@
+"""The next steps of a series from a window of its past."""
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from research.clock import Clock
+from research.data.examples import Examples, Facts
+from research.distributions import Forecast
+from research.networks.cells import Carry
+from research.networks.recurrent import RecurrentLayers, init_linear, linear
+from research.tree import ConfigError, from_data, spec
+
+
+@spec
+class RecurrentForecaster(RecurrentLayers):
+    """Recurrent layers over segments of a window, and the next H steps from their last states.
+
+    In the window's own scale (shift m, scale s): (y - m) / s = residual + network.
+
+    Attributes:
+      segment: steps of the series that are one step of the scan (Lin et al. 2023, SegRNN); the window is a multiple.
+      embedding: segments pass a linear layer of that size and a relu first; null: they enter the cells as they are.
+      channels: "independent" treats each channel as a series of its own with shared parameters; "joint" reads and
+        forecasts all at once.
+      decoding: "direct": all steps by one linear layer; "parallel": one step of the cells for every future segment,
+        each from the same carry with an embedding of its position (SegRNN); "recursive": segment after segment,
+        each from the forecast of the one before.
+      normalize: scale of a window: "none"; "last" subtracts its last value; "standard" also divides by its standard
+        deviation around its mean (Kim et al. 2022, without parameters).
+      residual: what the network's output is added to: "none" (0), "last" value, or the last "season" repeated.
+      objective: "mse"; "mae"; "gaussian" (mean and scale of every step, nats); "quantile" (pinball loss).
+      quantiles: its levels, ascending, .5 among them.
+      dropout: share of the last states' elements that are set to zero in training; null: none.
+    """
+
+    segment: int
+    embedding: int | None
+    channels: Literal["independent", "joint"]
+    decoding: Literal["direct", "parallel", "recursive"]
+    normalize: Literal["none", "last", "standard"]
+    residual: Literal["none", "last", "season"]
+    objective: Literal["mse", "mae", "gaussian", "quantile"]
+    quantiles: tuple[float, ...]
+    dropout: float | None
+    horizon: int = from_data(0)
+    season: int | None = from_data(None)
+
+    def validate(self) -> None:
+        self.validate_layers()
+        for name in ("segment", "embedding"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(name, value, "must be at least 1")
+        levels = self.quantiles
+        if self.objective == "quantile" and (
+            not all(0 < level < 1 for level in levels) or list(levels) != sorted(set(levels)) or 0.5 not in levels
+        ):
+            raise ConfigError("quantiles", list(levels), "expected ascending levels between 0 and 1, .5 among them")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ConfigError("dropout", self.dropout, "must lie in [0, 1)")
+        if self.bidirectional and self.decoding != "direct":
+            raise ConfigError("bidirectional", True, "a carry that goes on runs forwards; use model.decoding=direct")
+        if self.summary != "last" and self.decoding != "direct":
+            raise ConfigError("summary", self.summary, "a carry that goes on is the last; use model.decoding=direct")
+
+    def bind(self, facts: Facts) -> Any:
+        """The model for this data; refused where they have no steps to forecast or a window does not fit."""
+        self.check_data(facts)
+        shape = facts.target_shape
+        if shape is None or len(shape) != 2 or facts.target_classes or shape[1] != facts.feature_shape[1]:
+            raise ConfigError("", facts.kind, "a forecaster needs windows with a horizon: data=series data.horizon=24")
+        window, _ = facts.feature_shape
+        if window % self.segment:
+            divisors = [size for size in range(1, window + 1) if window % size == 0]
+            close = min(divisors, key=lambda size: abs(size - self.segment))
+            remedy = f"the window of {window} steps is no multiple of it; {close} would divide it"
+            raise ConfigError("segment", self.segment, remedy)
+        if self.residual == "season":
+            if facts.season is None:
+                raise ConfigError(
+                    "residual", "season", "these data name no season; set data.season or model.residual=last"
+                )
+            if facts.season > window:
+                raise ConfigError("residual", "season", f"the season of {facts.season} steps is longer than the window")
+        known = {"feature_shape": facts.feature_shape, "horizon": shape[0], "season": facts.season}
+        return dataclasses.replace(self, **known).matched()
+
+    @property
+    def width(self) -> int:
+        """Channels that one row of the network has."""
+        return self.feature_shape[-1] if self.channels == "joint" else 1
+
+    @property
+    def numbers(self) -> int:
+        """Network outputs per forecast value."""
+        return {"gaussian": 2, "quantile": len(self.quantiles)}.get(self.objective, 1)
+
+    @property
+    def pieces(self) -> int:
+        """Future segments."""
+        return math.ceil(self.horizon / self.segment)
+
+    def _inputs(self) -> int:
+        return self.embedding or self.segment * self.width
+
+    def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh parameters."""
+        keys = jax.random.split(key, 4)
+        reader = self.reader(self._inputs())
+        params: dict[str, Any] = {"layers": reader.init(keys[0], self.forget_bias)}
+        if self.embedding is not None:
+            params["embedding"] = init_linear(keys[1], self.segment * self.width, self.embedding)
+        steps = self.horizon if self.decoding == "direct" else self.segment
+        params["output"] = init_linear(keys[2], reader.features, steps * self.width * self.numbers)
+        if self.decoding == "parallel":
+            shape = (self.pieces, self._inputs())
+            params["position"] = jax.random.normal(keys[3], shape) / jnp.sqrt(jnp.float32(self._inputs()))
+        return params
+
+    def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
+        """Fresh parameters."""
+        del train
+        return self.fresh(key)
+
+    # ------------------------------------------------------------------------------------------------ window, network
+
+    def _window(self, batch: Examples) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Window in its own scale [B, T, C], its shift and scale [B, 1, C], residual in that scale [B, H, C]."""
+        x, mask = batch.x, batch.mask
+        last = last_observed(x, mask)
+        zeros = jnp.zeros_like(last)
+        shift, scale = zeros, jnp.ones_like(last)
+        if self.normalize == "last":
+            shift = last
+        elif self.normalize == "standard":
+            weight = jnp.ones_like(x) if mask is None else mask.astype(x.dtype)
+            total = jnp.maximum(weight.sum(1, keepdims=True), 1)
+            shift = (x * weight).sum(1, keepdims=True) / total
+            variance = (jnp.square(x - shift) * weight).sum(1, keepdims=True) / total
+            # a window that is constant up to rounding keeps its scale
+            floor = jnp.square(1e-4 * jnp.abs(shift)) + 1e-10
+            scale = jnp.where(variance > floor, jnp.sqrt(jnp.where(variance > floor, variance, 1.0)), 1.0)
+        own = (x - shift) / scale
+        if mask is not None:
+            own = jnp.where(mask, own, 0.0)
+        residual = jnp.zeros((x.shape[0], self.horizon, x.shape[2]))
+        if self.residual == "last":
+            residual = residual + (last - shift) / scale
+        elif self.residual == "season":
+            assert self.season is not None
+            filled = own if mask is None else jnp.where(mask, own, (last - shift) / scale)
+            repeats = -(-self.horizon // self.season)
+            residual = jnp.tile(filled[:, -self.season :], (1, repeats, 1))[:, : self.horizon]
+        return own, shift, scale, residual
+
+    def _embed(self, params: Any, segments: Float[Array, "B pieces D"]) -> Float[Array, "B pieces E"]:
+        if self.embedding is None:
+            return segments
+        return jax.nn.relu(linear(params["embedding"], segments))
+
+    def network(self, params: Any, own: Float[Array, "B T C"], key: Any = None) -> Float[Array, "B H C numbers"]:
+        """Network outputs for windows in their own scale; with a key, states are dropped out."""
+        rows, steps, channels = own.shape
+        if self.channels == "independent":
+            own = jnp.swapaxes(own, 1, 2).reshape(rows * channels, steps, 1)
+        segments = own.reshape(own.shape[0], steps // self.segment, self.segment * self.width)
+        layers = self.reader(self._inputs())
+
+        def head(states: Float[Array, "*B features"]) -> Float[Array, "*B outputs"]:
+            if key is not None and self.dropout is not None:
+                kept = jax.random.bernoulli(key, 1 - self.dropout, states.shape)
+                states = jnp.where(kept, states / (1 - self.dropout), 0.0)
+            return linear(params["output"], states)
+
+        if self.decoding == "direct":
+            out = head(self.read(params["layers"], self._embed(params, segments), None)[1])
+        else:
+            embedded = self._embed(params, segments)
+            _, carries = layers.scan(params["layers"], embedded, steps=embedded.shape[1])
+            advance = self._positions if self.decoding == "parallel" else self._recursion
+            out = advance(params, carries, head)
+        out = out.reshape(out.shape[0], -1, self.width, self.numbers)[:, : self.horizon]
+        if self.channels == "independent":
+            out = jnp.swapaxes(out.reshape(rows, channels, self.horizon, self.numbers), 1, 2)
+        return out
+
+    def _positions(self, params: Any, carries: list[Carry], head: Any) -> Float[Array, "B pieces outputs"]:
+        layers = self.reader(self._inputs())
+        rows, pieces = carries[0][0].shape[0], self.pieces
+        inputs = jnp.tile(params["position"], (rows, 1))  # [B * pieces, E]
+        spread = [tuple(jnp.repeat(part, pieces, axis=0) for part in carry) for carry in carries]
+        states = layers.step(params["layers"], spread, inputs)[-1][0]
+        return head(states).reshape(rows, pieces, -1)
+
+    def _recursion(self, params: Any, carries: list[Carry], head: Any) -> Float[Array, "B pieces outputs"]:
+        layers = self.reader(self._inputs())
+        outputs = []
+        for piece in range(self.pieces):
+            outputs.append(head(carries[-1][0]))
+            if piece + 1 < self.pieces:
+                values = outputs[-1].reshape(outputs[-1].shape[0], self.segment * self.width, self.numbers)
+                segment = self._center(values)[..., 0]
+                carries = layers.step(params["layers"], carries, self._embed(params, segment[:, None])[:, 0])
+        return jnp.stack(outputs, 1)
+
+    def _center(self, outputs: Float[Array, "... numbers"]) -> Float[Array, "... one"]:
+        """Mean or median of network outputs, with the last axis of size 1."""
+        at = self.quantiles.index(0.5) if self.objective == "quantile" else 0
+        return outputs[..., at : at + 1]
+
+    # ----------------------------------------------------------------------------------------------------- the protocol
+
+    def forecast(self, params: Any, batch: Examples) -> Forecast:
+        """Distribution of the next H steps in the scale of the data, [B, H, C]."""
+        own, shift, scale, residual = self._window(batch)
+        return self._distribution(self.network(params, own), shift, scale, residual)
+
+    def _distribution(self, outputs: jax.Array, shift: jax.Array, scale: jax.Array, residual: jax.Array) -> Forecast:
+        center = shift + scale * (residual + self._center(outputs)[..., 0])
+        if self.objective == "gaussian":
+            deviation = scale * jnp.exp(outputs[..., 1])
+            return Forecast(mean=center, median=center, deviation=deviation)
+        if self.objective == "quantile":
+            levels = shift[..., None] + scale[..., None] * (residual[..., None] + outputs)
+            levels = jnp.sort(levels, axis=-1)  # quantiles that cross are exchanged (Chernozhukov et al. 2010)
+            at = self.quantiles.index(0.5)
+            # mean of the density that is flat between neighbouring quantiles
+            edges = jnp.array(
+                [0.0, *((a + b) / 2 for a, b in zip(self.quantiles, self.quantiles[1:], strict=False)), 1.0]
+            )
+            mean = (levels * jnp.diff(edges).reshape((1,) * (levels.ndim - 1) + (-1,))).sum(-1)
+            return Forecast(mean=mean, median=levels[..., at], quantiles=levels)
+        return Forecast(mean=center, median=center)
+
+    def scores(self, params: Any, batch: Examples, key: Any) -> dict[str, Float[Array, " B"]]:
+        """Loss and errors of every example, [B]."""
+        own, shift, scale, residual = self._window(batch)
+        outputs = self.network(params, own, key)
+        mask = batch.target_observed
+        target = batch.target if mask is None else jnp.where(mask, batch.target, 0.0)
+        weight = jnp.ones_like(target) if mask is None else mask.astype(target.dtype)
+
+        def mean(values: Float[Array, "B H C"]) -> Float[Array, " B"]:
+            return (values * weight).sum((1, 2)) / jnp.maximum(weight.sum((1, 2)), 1)
+
+        # the loss is taken in the scale of the window, so that large series do not outweigh small ones
+        error = (target - shift) / scale - residual - self._center(outputs)[..., 0]
+        match self.objective:
+            case "mse":
+                loss = mean(jnp.square(error))
+            case "mae":
+                loss = mean(jnp.abs(error))
+            case "gaussian":
+                log_deviation = outputs[..., 1]
+                nats = 0.5 * jnp.square(error * jnp.exp(-log_deviation)) + log_deviation + 0.5 * math.log(2 * math.pi)
+                loss = ((nats + jnp.log(scale)) * weight).sum((1, 2))
+            case _:
+                levels = jnp.asarray(self.quantiles)[None, None, None]
+                gap = ((target - shift) / scale - residual)[..., None] - outputs
+                loss = mean(jnp.maximum(levels * gap, (levels - 1) * gap).mean(-1))
+        found = self._distribution(outputs, shift, scale, residual)
+        return {
+            "loss": loss,
+            "mse": mean(jnp.square(target - found.mean)),
+            "mae": mean(jnp.abs(target - found.median)),
+        }
+
+    def loss(
+        self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Mean over the batch."""
+        del clock
+        scores = {name: value.mean() for name, value in self.scores(params, batch, key).items()}
+        return scores.pop("loss"), scores
+
+    def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
+        """Loss of every example (in nats for gaussian), and mse and mae in the scale of the data."""
+        del keys  # nothing is drawn
+        return self.scores(params, batch, None)
+
+
+def last_observed(x: Float[Array, "B T C"], mask: Any) -> Float[Array, "B one C"]:
+    """The last value of every channel that is there, [B, 1, C]; 0 where none is."""
+    if mask is None:
+        return x[:, -1:]
+    times = jnp.arange(x.shape[1])[None, :, None]
+    at = jnp.max(jnp.where(mask, times, -1), axis=1, keepdims=True)
+    return jnp.where(times == at, jnp.where(mask, x, 0.0), 0.0).sum(1, keepdims=True)

@@ -1,0 +1,170 @@
+"""Generative adversarial network of sequences."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from research.clock import Clock
+from research.data.examples import Examples, Facts
+from research.networks.cells import Layers, valid_steps
+from research.networks.dense import activation, check_name
+from research.networks.recurrent import RecurrentLayers, init_linear, linear
+from research.tree import ConfigError, from_data, spec
+
+
+@spec
+class RecurrentGAN(RecurrentLayers):
+    """Generator x_t = f(W h_t + b) from noise at every step, against a recurrent discriminator (Mogren 2016;
+    Esteban et al. 2017).
+
+    One scalar holds both games: the fake sample is a constant to the discriminator's term, and the discriminator's
+    parameters are constants to the generator's, so that the gradient of the sum is each player's own and the cross
+    gradients are exactly zero. Updates are simultaneous. D is a logit, the mean over time of one at every step.
+
+    Attributes:
+      noise_dim: size of z_t ~ N(0, 1), and of one z for the whole sequence that is given at every step beside it.
+      generator_activation: f; "sigmoid" for data in [0, 1], "tanh" in [-1, 1], or "linear".
+      game: "non_saturating" (Goodfellow et al. 2014), "least_squares" (Mao et al. 2017) or "wasserstein" (Arjovsky et
+        al. 2017; set a gradient penalty).
+      gradient_penalty: weight of (|dD/dx| - 1)^2 between real and fake samples (Gulrajani et al. 2017); null: none.
+    """
+
+    noise_dim: int
+    generator_activation: str
+    game: Literal["non_saturating", "least_squares", "wasserstein"]
+    gradient_penalty: float | None
+    steps: int = from_data(0)
+
+    # of no metric can one say that the better its value, the better the samples
+    unmonitored = ("loss", "generator_loss", "discriminator_loss")
+
+    def validate(self) -> None:
+        self.validate_layers()
+        if self.noise_dim < 1:
+            raise ConfigError("noise_dim", self.noise_dim, "must be at least 1")
+        check_name("generator_activation", self.generator_activation, ("sigmoid", "tanh", "linear"))
+        if self.gradient_penalty is not None and self.gradient_penalty < 0:
+            raise ConfigError("gradient_penalty", self.gradient_penalty, "must not be negative (null leaves it out)")
+        if self.game == "wasserstein" and self.gradient_penalty is None:
+            raise ConfigError("gradient_penalty", None, "a wasserstein critic needs one (10 in the paper)")
+
+    def bind(self, facts: Facts) -> Any:
+        """The model for this data; refused where the generator cannot reach their range."""
+        self.check_data(facts)
+        low, high = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(self.generator_activation, (-jnp.inf, jnp.inf))
+        # the generator covers the training range; later values may lie a little outside
+        if facts.low < low - 0.5 * (high - low) or facts.high > high + 0.5 * (high - low):
+            remedy = f"the data lie in [{facts.low:.4g}, {facts.high:.4g}]; set data.scaling=minmax, or use linear"
+            raise ConfigError("generator_activation", self.generator_activation, remedy)
+        known = {"feature_shape": facts.feature_shape, "steps": facts.feature_shape[0]}
+        return dataclasses.replace(self, **known).matched()
+
+    def _generator(self) -> Layers:
+        inputs = 2 * self.noise_dim
+        return Layers(self.cell, self.hidden_dim, inputs, self.layers, self.layer_norm, False, self.form, self.unroll)
+
+    def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh parameters {"generator", "discriminator"}: the names of the players."""
+        keys = jax.random.split(key, 4)
+        channels = self.feature_shape[-1]
+        reader = self.reader(channels)
+        return {
+            "generator": {
+                "layers": self._generator().init(keys[0], self.forget_bias),
+                "output": init_linear(keys[1], self.hidden_dim, channels),
+            },
+            "discriminator": {
+                "layers": reader.init(keys[2], self.forget_bias),
+                "output": init_linear(keys[3], reader.features, 1),
+            },
+        }
+
+    def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
+        """Fresh parameters."""
+        del train
+        return self.fresh(key)
+
+    def generate(self, params: Any, key: Key[Array, ""], number: int) -> Float[Array, "B T C"]:
+        """Samples [number, T, C]; noise of a time step depends on the step, not on how many there are."""
+        whole_key, step_key = jax.random.split(key)
+        whole = jax.random.normal(whole_key, (number, self.noise_dim))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(self.steps))
+        noise = jax.vmap(lambda own: jax.random.normal(own, (number, self.noise_dim)), out_axes=1)(keys)
+        whole = jnp.broadcast_to(whole[:, None], noise.shape)
+        inputs = jnp.concatenate([noise, whole], -1)
+        states, _ = self._generator().scan(params["generator"]["layers"], inputs, steps=self.steps)
+        return activation(self.generator_activation)(linear(params["generator"]["output"], states))
+
+    def discriminate(
+        self, params: Any, x: Float[Array, "B T C"], length: Int[Array, " B"] | None = None
+    ) -> Float[Array, " B"]:
+        """Logit (or value of the critic) of every sequence, [B]; large means real."""
+        states, _ = self.read(params["discriminator"]["layers"], x, length)
+        logits, valid = linear(params["discriminator"]["output"], states)[..., 0], valid_steps(length, x.shape[1])
+        if valid is None:
+            return logits.mean(1)
+        return jnp.where(valid, logits, 0.0).sum(1) / jnp.maximum(valid.sum(1), 1)
+
+    def sample(
+        self, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
+    ) -> Float[Array, "number T C"]:
+        """Samples [number, T, C]."""
+        del label
+        return self.generate(params, key, number)
+
+    def terms(
+        self, params: Any, batch: Examples, fake: Float[Array, "B T C"]
+    ) -> tuple[Float[Array, " B"], Float[Array, " B"], Float[Array, " B"], Float[Array, " B"]]:
+        """Terms of discriminator and generator, and the values of real and fake samples, all [B]."""
+        constant = jax.lax.stop_gradient(params)
+        real_value = self.discriminate(params, batch.x, batch.length)
+        fake_value = self.discriminate(params, jax.lax.stop_gradient(fake), batch.length)
+        judged = self.discriminate(constant, fake, batch.length)
+        match self.game:
+            case "non_saturating":
+                return (
+                    jax.nn.softplus(-real_value) + jax.nn.softplus(fake_value),
+                    jax.nn.softplus(-judged),
+                    real_value,
+                    fake_value,
+                )
+            case "least_squares":
+                critic = 0.5 * (jnp.square(real_value - 1) + jnp.square(fake_value))
+                return critic, 0.5 * jnp.square(judged - 1), real_value, fake_value
+            case _:
+                return fake_value - real_value, -judged, real_value, fake_value
+
+    def loss(
+        self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Sum of the players' terms, and each of them."""
+        del clock
+        fake_key, mix_key = jax.random.split(key)
+        fake = self.generate(params, fake_key, len(batch))
+        critic, generator, real_value, fake_value = self.terms(params, batch, fake)
+        metrics = {
+            "discriminator_loss": critic.mean(),
+            "generator_loss": generator.mean(),
+            "real_value": real_value.mean(),
+            "fake_value": fake_value.mean(),
+        }
+        total = metrics["discriminator_loss"] + metrics["generator_loss"]
+        if self.gradient_penalty is not None:
+            share = jax.random.uniform(mix_key, (len(batch), 1, 1))
+            mixed = share * batch.x + (1 - share) * jax.lax.stop_gradient(fake)
+            slope = jax.grad(lambda x: self.discriminate(params, x, batch.length).sum())(mixed)
+            norm = jnp.sqrt(jnp.square(slope).sum((1, 2)) + 1e-12)
+            metrics["gradient_penalty"] = jnp.square(norm - 1).mean()
+            total = total + self.gradient_penalty * metrics["gradient_penalty"]
+        return total, metrics
+
+    def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
+        """The players' terms of every example against one fake sample of its own key, without the penalty."""
+        fake = jax.vmap(lambda key: self.generate(params, key, 1)[0])(keys)
+        critic, generator, real_value, fake_value = self.terms(params, batch, fake)
+        right = 0.5 * ((real_value > 0).astype(jnp.float32) + (fake_value < 0).astype(jnp.float32))
+        found = {"loss": critic + generator, "discriminator_loss": critic, "generator_loss": generator}
+        return found if self.game == "wasserstein" else found | {"discriminator_accuracy": right}

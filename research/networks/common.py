@@ -1,0 +1,115 @@
+"""What networks of every kind share: the number of parameters, the shape of the data, the label as an input."""
+
+import functools
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from research.data.examples import Examples
+from research.tree import ConfigError, from_data, spec
+
+WIDEST = 1 << 16
+
+
+@spec
+class Sized:
+    """Networks whose width can be chosen by the number of parameters, mixed into a model with `fresh(key)`.
+
+    Attributes:
+      parameters: choose the width so that the model has about this many parameters (the nearest possible number), for
+        comparisons at equal size; null leaves the widths as they are.
+    """
+
+    parameters: int | None
+    feature_shape: tuple[int, ...] = from_data(())
+
+    def check_parameters(self) -> None:
+        if self.parameters is not None and self.parameters < 1:
+            raise ConfigError("parameters", self.parameters, "must be at least 1 (null leaves the widths as they are)")
+
+    @property
+    def features(self) -> int:
+        """Number of elements of one example."""
+        return math.prod(self.feature_shape)
+
+    def matched(self: Any) -> Any:
+        """The same model, as wide as `parameters` asks for."""
+        if self.parameters is None:
+            return self
+        return self.resized(_width(jax.tree.structure(self), jax.tree.structure(self).num_leaves))
+
+
+@functools.lru_cache(maxsize=256)  # jobs of one structure have one width
+def _width(structure: Any, leaves: int) -> int:
+    model = structure.unflatten([0.0] * leaves)
+    wanted = model.parameters
+    if wanted < count(model.resized(1)):
+        least = count(model.resized(1))
+        raise ConfigError("parameters", wanted, f"this model has at least {least}; a smaller latent_dim needs fewer")
+    low, high = 1, 2
+    while high < WIDEST and count(model.resized(high)) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if count(model.resized(middle)) <= wanted else (low, middle)
+    return min(low, high, key=lambda width: abs(count(model.resized(width)) - wanted))
+
+
+def count(model: Any) -> int:
+    """Number of parameters of a model that is bound to its data."""
+    shapes = jax.eval_shape(model.fresh, jax.random.key(0))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+@spec
+class Coding(Sized):
+    """Networks between data and a code, and back.
+
+    Attributes:
+      latent_dim: L, size of the code.
+      output_bias: "mean" starts the decoder's output at the mean of the training data.
+      conditional: give encoder and decoder the label, one-hot.
+    """
+
+    latent_dim: int
+    output_bias: Literal["mean", "zero"]
+    conditional: bool
+    classes: int = from_data(0)
+
+    def check_coding(self) -> None:
+        self.check_parameters()
+        if self.latent_dim < 1:
+            raise ConfigError("latent_dim", self.latent_dim, "must be at least 1")
+
+    def check_labels(self, classes: int) -> None:
+        if self.conditional and not classes:
+            raise ConfigError(
+                "conditional", True, "the data have no labels to condition on; set model.conditional=false"
+            )
+
+    def with_label(self, inputs: Float[Array, "*B D"], label: Int[Array, "..."] | None) -> Float[Array, "*B inputs"]:
+        """Inputs [..., D] with the one-hot label [...] behind, for a conditional model; of [B, T, D] at every step."""
+        if not self.conditional:
+            return inputs
+        if label is None:
+            raise ConfigError("label", None, "this model is conditional: give a label for every example")
+        hot = jax.nn.one_hot(label, self.classes)
+        if inputs.ndim > hot.ndim:  # at every time step
+            hot = jnp.broadcast_to(hot[:, None], (*inputs.shape[:-1], self.classes))
+        return jnp.concatenate([inputs, hot], axis=-1)
+
+    def label_size(self) -> int:
+        """Inputs that the label takes."""
+        return self.classes if self.conditional else 0
+
+
+def observed_mean(train: Examples, axes: int) -> Float[Array, "..."]:
+    """Mean of x over its first axes, without padding and missing values; 0 where nothing is left."""
+    x, mask = jnp.asarray(train.x, jnp.float32), train.mask
+    over = tuple(range(axes))
+    if mask is None:
+        return x.mean(over)
+    return jnp.where(mask, x, 0.0).sum(over) / jnp.maximum(mask.sum(over), 1)

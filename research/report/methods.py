@@ -1,0 +1,56 @@
+"""What stands beside the models: naive methods, bounds, exact values; where runs keep them, what tables call them."""
+
+from research.report.collect import Run
+
+REFERENCE = "reference"
+LABELS = {  # in the order of their rows; methods that are not known stand before the bounds
+    "pca": "PCA",
+    "mean": "mean",
+    "raw_kmeans": "k-means on raw series",
+    "pca_kmeans": "k-means on PCA",
+    "repeat_last": "repeat last",
+    "seasonal_naive": "seasonal naive",
+    "linear": "one linear layer",
+    "majority": "majority class",
+    "logistic": "logistic regression",
+    "constant": "training mean",
+    "memoryless": "memoryless",
+    "mean_distance": "distance to the mean",
+    "pca_residual": "PCA residual",
+    "shuffled": "shuffled in time",
+    "real": "real data",
+    "real_vs_real": "real against real",
+    REFERENCE: "exact",
+}
+SIZED = frozenset({"pca", "pca_kmeans", "pca_residual"})  # have as many numbers as the model has latents
+FITTED = frozenset({"linear", "logistic"})
+REAL = frozenset({"real", "real_vs_real"})
+BOUNDS = REAL | {REFERENCE}  # what a model may reach, not what it must beat
+
+
+def label(method: str) -> str:
+    """How a method is called in a table."""
+    return LABELS.get(method, method)
+
+
+def position(method: str) -> tuple[int, str]:
+    """Sort key of the rows of methods."""
+    order = list(LABELS)
+    return (order.index(method if method in LABELS else "shuffled"), method)
+
+
+def name_of(method: str, metric: str) -> str:
+    """Where a run keeps the value of a method for a metric of the test split."""
+    bare = metric.removeprefix("test/")
+    return f"{REFERENCE}/{bare}" if method == REFERENCE else f"baseline/{method}/{bare}"
+
+
+def methods_of(run: Run, metric: str) -> list[str]:
+    """The methods that a run has a value of, for a metric of the test split."""
+    found = []
+    for name in run.metrics if metric.startswith("test/") else ():
+        if name.startswith(("baseline/", f"{REFERENCE}/")):
+            method = REFERENCE if name.startswith(f"{REFERENCE}/") else name.split("/")[1]
+            if name == name_of(method, metric) and run.metrics[name] is not None:
+                found.append(method)
+    return found

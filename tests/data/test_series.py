@@ -1,0 +1,313 @@
+"""Time series: windows by blocks of time, gaps, published divisions, refusals."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from research.data.loading import load
+from research.data.published import ETT
+from research.data.windows import naive_error
+from research.tree import ConfigError, build
+
+CONF = Path(__file__).parents[2] / "conf" / "data"
+HOURS = np.datetime64("2020-01-01T00") + np.arange(200).astype("m8[h]")
+
+
+def data(name: str, **keys: Any):
+    return load(build(yaml.safe_load((CONF / f"{name}.yaml").read_text()) | keys, key="data"))
+
+
+def write(path: Path, columns: dict[str, Any]) -> str:
+    rows = [",".join(columns), *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
+
+
+def values(steps: int = 100) -> dict[str, Any]:
+    return {"a": np.arange(steps), "b": np.random.default_rng(0).normal(10, 3, steps).round(3)}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> str:
+    return write(tmp_path / "mine.csv", {"time": HOURS[:100], **values()})
+
+
+def first_steps(dataset: Any, part: Any, field: str = "x") -> list[int]:
+    """First step of every window of a part, from the channel that counts the steps."""
+    rows = np.sort(dataset.split(None).rows(part))
+    return getattr(dataset.examples.take(rows), field)[:, 0, 0].astype(int).tolist()
+
+
+def test_windows_lie_wholly_inside_their_block_of_time(table):
+    dataset = data("series", path=table, time_column="time", window=8, stride=1)
+    assert first_steps(dataset, "train") == list(range(64 - 7))
+    assert first_steps(dataset, "validation") == list(range(64, 80 - 7))
+    assert first_steps(dataset, "test") == list(range(80, 100 - 7))
+    assert (dataset.name, dataset.facts.kind, dataset.facts.feature_shape) == ("mine", "sequence", (8, 2))
+    assert dataset.facts.target_shape is None
+    assert dataset.examples.naive_error is None
+    strided = data("series", path=table, time_column="time", window=8, stride=5)
+    assert first_steps(strided, "test") == [80, 85, 90]
+
+
+def test_targets_lie_wholly_inside_their_block_and_windows_may_look_back_further(table):
+    dataset = data("series", path=table, time_column="time", window=8, horizon=3, season=2)
+    assert first_steps(dataset, "train", "target") == list(range(8, 64 - 2))
+    assert first_steps(dataset, "validation", "target") == list(range(64, 80 - 2))
+    assert first_steps(dataset, "test", "target") == list(range(80, 100 - 2))
+    assert first_steps(dataset, "test") == list(range(72, 100 - 10))
+    assert (dataset.facts.target_shape, dataset.facts.season) == ((3, 2), 2)
+    b = values()["b"]
+    error = [2, np.abs(b[2:64] - b[:62]).mean()]
+    np.testing.assert_allclose(dataset.examples.naive_error[0], error, rtol=1e-6)
+
+
+def test_scaling_is_fitted_on_the_training_block_with_every_step_once(table):
+    dataset = data("series", path=table, time_column="time", window=8, horizon=3)
+    split, b = dataset.split(None), values()["b"].astype(np.float32)
+    np.testing.assert_allclose(split.shift, [31.5, b[:64].mean()], rtol=1e-6)
+    np.testing.assert_allclose(1 / split.scale, [np.arange(64).std(), b[:64].std()], rtol=1e-6)
+    np.testing.assert_array_equal(split.target_shift, split.shift)
+    seen = split.prepare(dataset.examples.take(split.rows("test")))
+    np.testing.assert_allclose(seen.target[:, 0, 0], (np.arange(80, 98) - 31.5) / np.arange(64).std(), rtol=1e-5)
+
+
+def test_missing_values_are_masked_and_become_zero(tmp_path):
+    columns = values()
+    columns["b"] = columns["b"].astype(str)
+    columns["b"][[3, 40, 70, 90]] = ["", "NA", "nan", "null"]
+    path = write(tmp_path / "gaps.csv", columns)
+    dataset = data("series", path=path, window=8, horizon=2)
+    whole = dataset.examples.take(np.arange(len(dataset.examples)))
+    hidden = ~whole.observed
+    assert np.isnan(whole.x[hidden]).all()
+    assert set(whole.x[..., 0][hidden[..., 1]]) == {3, 40, 70, 90}
+    assert (~whole.target_observed).sum() == 3 * 2  # step 3 is never a target
+    seen = dataset.split(None).prepare(whole)
+    assert (seen.x[hidden] == 0).all()
+    assert (seen.target[~whole.target_observed] == 0).all()
+    assert np.isfinite(seen.target).all()
+    b = values()["b"][:64]
+    np.testing.assert_allclose(dataset.split(None).shift[1], np.delete(b, [3, 40]).mean(), rtol=1e-6)
+    pairs = [abs(b[t] - b[t - 1]) for t in range(1, 64) if not {t, t - 1} & {3, 40}]
+    np.testing.assert_allclose(dataset.examples.naive_error[0, 1], np.mean(pairs), rtol=1e-6)
+
+
+def test_columns_are_taken_in_the_order_asked_for_from_csv_and_parquet(table, tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {"time": HOURS[:100].astype("M8[us]"), "b": values()["b"], "a": np.arange(100)}
+    missing = np.arange(100) == 5
+    content = {**columns, "a": pyarrow.array(columns["a"], mask=missing), "note": ["text"] * 100}
+    pyarrow.parquet.write_table(pyarrow.table(content), tmp_path / "mine.parquet")
+    keys: dict[str, Any] = {"time_column": "time", "columns": ["a", "b"], "window": 8}
+    one, two = data("series", path=table, **keys), data("series", path=str(tmp_path / "mine.parquet"), **keys)
+    np.testing.assert_array_equal(one.examples.x.series[:, 1], two.examples.x.series[:, 1])
+    np.testing.assert_array_equal(two.examples.observed.series, np.stack([~missing, ~missing | True], axis=1))
+    np.testing.assert_array_equal(
+        data("series", path=table, **keys | {"columns": ["b", "a"]}).split(None).shift[::-1], one.split(None).shift
+    )
+
+
+def test_a_table_without_a_header_has_numbered_columns(tmp_path):
+    path = tmp_path / "plain.csv"
+    np.savetxt(path, np.stack(list(values().values()), axis=1), delimiter=",", fmt="%.3f")
+    dataset = data("series", path=str(path), columns=["1"], window=8)
+    np.testing.assert_array_equal(dataset.examples.x.series[:, 0], values()["b"].astype(np.float32))
+
+
+def test_an_edited_file_is_read_again(table):
+    before = data("series", path=table, time_column="time", window=8)
+    assert data("series", path=table, time_column="time", window=8) is before
+    write(Path(table), {"time": HOURS[:120], **values(120)})
+    assert len(data("series", path=table, time_column="time", window=8).examples) == 120 - 7
+
+
+def test_naive_error_of_a_line_is_the_season_and_no_pair_gives_none():
+    line = np.arange(10.0)[:, None] * [1, -2]
+    np.testing.assert_array_equal(naive_error(line, 4), [4, 8])
+    np.testing.assert_array_equal(naive_error(line, None), [1, 2])
+    line[::2, 0] = np.nan
+    np.testing.assert_array_equal(naive_error(line, None), [np.nan, 2])
+
+
+TIMES = {"time_column": "time", "window": 8}
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "remedy"),
+    [
+        ({"window": 60, "horizon": 10}, "window", r"training block has 64 of 100 steps and does not hold 60 \+ 10"),
+        ({"window": 18}, "window", "validation block has 16 of 100 steps and does not hold one whole window"),
+        ({"horizon": 17}, "window", "validation block has 16 of 100 steps and does not hold a target of 17 steps"),
+        ({"horizon": 2, "season": 64}, "season", "training block has 64 steps"),
+        ({"folds": 3, "fold": 0}, "folds", "windows overlap"),
+        ({"fold": 0}, "fold", "windows overlap"),
+        ({"stride": 0}, "stride", "1 or more"),
+        ({"scaling": "unit"}, "scaling", "standard"),
+        ({"columns": ["a", "bb"]}, "columns", r"no such column \(did you mean 'b'\?\)"),
+        ({"columns": ["a", "a"]}, "columns", "twice"),
+        ({"columns": []}, "columns", "at least one"),
+        ({"columns": ["time", "a"]}, "columns", "data.time_column"),
+        ({"time_column": "tme"}, "time_column", "did you mean 'time'"),
+        ({"time_column": None}, "path", r"line 2, column 'time': '2020-01-01T00' is not a number; .*data.time_column"),
+        ({"path": "none.csv"}, "path", "no file"),
+        ({"path": "mine.txt"}, "path", ".parquet"),
+        ({"path": "???"}, "path", "data.path=my.csv"),
+    ],
+)
+def test_settings_that_do_not_fit_the_series_are_refused(keys, key, remedy, table):
+    with pytest.raises(ConfigError, match=remedy) as caught:
+        data("series", **{"path": table} | TIMES | keys)
+    assert caught.value.key == f"data.{key}"
+
+
+@pytest.mark.parametrize(
+    ("column", "content", "key", "remedy"),
+    [
+        ("b", np.full(100, 7), "columns", r"b: it is constant \(7\) in the training block of 64 steps; leave it out"),
+        ("b", np.where(np.arange(100) < 64, 0.5, 1), "columns", r"constant \(0.5\)"),
+        ("b", np.full(100, ""), "columns", "b: it is without any value in the training block"),
+        ("b", ["x"] * 100, "path", "mine.csv, line 2, column 'b': 'x' is not a number"),
+        ("b", [1] * 9 + ["1e999"] * 91, "path", "mine.csv, line 11, column 'b': '1e999' is not finite"),
+        ("time", [*HOURS[:50], *HOURS[49:99]], "time_column", "mine.csv, line 52: '2020-01-03T01' does not come after"),
+        ("time", [*range(9), "", *range(10, 100)], "time_column", "line 11: '' does not come after"),
+        ("time", [*HOURS[:4], "soon", *HOURS[5:100]], "time_column", "line 6: 'soon' is no time"),
+        ("time", ["2020-01-01T00:30:00+01:00", *HOURS[:99]], None, ""),
+        ("time", np.arange(100) / 7, None, ""),
+    ],
+)
+def test_columns_that_cannot_be_used_are_refused(column, content, key, remedy, tmp_path):
+    path = write(tmp_path / "mine.csv", {"time": HOURS[:100], **values()} | {column: content})
+    if key is None:
+        assert data("series", path=path, **TIMES).facts.feature_shape == (8, 2)
+        return
+    with pytest.raises(ConfigError, match=remedy) as caught:
+        data("series", path=path, **TIMES)
+    assert caught.value.key == f"data.{key}"
+
+
+def test_a_line_of_another_length_is_refused(table):
+    Path(table).write_text(Path(table).read_text() + "2021,1\n")
+    with pytest.raises(ConfigError, match="line 102: 2 values, but 3"):
+        data("series", path=table, **TIMES)
+
+
+# ------------------------------------------------------------------------------------------------------- published
+
+
+@pytest.fixture
+def hours(tmp_path: Path) -> Path:
+    """An ETTh1 of the right length: channels that count the hours."""
+    dates = np.datetime64("2016-07-01T00:00:00") + np.arange(14_450).astype("m8[h]")
+    shown = [str(date).replace("T", " ") for date in dates]
+    write(tmp_path / "ETTh1.csv", {"date": shown, **{name: np.arange(14_450) for name in ETT.names}})
+    return tmp_path
+
+
+@pytest.mark.parametrize(("window", "horizon"), [(336, 96), (24, 96), (720, 192)])
+def test_ett_has_the_published_blocks_whatever_the_look_back(hours, window, horizon):
+    dataset = data("ett", root=str(hours), window=window, horizon=horizon)
+    assert (dataset.facts.validation_size, dataset.facts.test_size) == (2881 - horizon, 2881 - horizon)
+    assert dataset.facts.train_size == 8640 - window - horizon + 1
+    assert first_steps(dataset, "test", "target") == list(range(11_520, 14_401 - horizon))
+    np.testing.assert_allclose(dataset.split(None).shift, np.full(7, (8640 - 1) / 2))
+    np.testing.assert_array_equal(dataset.examples.naive_error, 24)
+
+
+def test_a_table_that_is_not_ett_is_refused_with_file_and_line(hours):
+    path = hours / "ETTh1.csv"
+    lines = path.read_text().splitlines()
+    for changed, remedy in (
+        (["date,HUFL,OT", *lines[1:]], "ETTh1.csv, line 1: expected date,HUFL,HULL"),
+        (lines[:14_000], "13999 rows, fewer than 14400"),
+        ([*lines[:4], lines[3], *lines[4:]], "ETTh1.csv, line 5: .* does not come after"),
+    ):
+        path.write_text("\n".join(changed))
+        with pytest.raises(ConfigError, match=remedy) as caught:
+            data("ett", root=str(hours))
+        assert caught.value.key == "data.root"
+
+
+@pytest.fixture
+def m4(tmp_path: Path) -> Path:
+    """Two series of 200 and 210 hours that count on from 0 and from 1000, and the 48 hours after each."""
+    header = ",".join(f'"V{number}"' for number in range(1, 260))
+    row = lambda name, numbers: ",".join([f'"{name}"', *(f'"{number}"' for number in numbers)])
+    training = [row("H1", range(200)) + "," * 10, row("H2", range(1000, 1210))]
+    later = [row("H1", range(200, 248)), row("H2", range(1210, 1258))]
+    for name, rows in (("Hourly-train.csv", training), ("Hourly-test.csv", later)):
+        (tmp_path / name).write_text("\n".join([header, *rows]) + "\n")
+    return tmp_path
+
+
+def test_m4_predicts_the_official_hours_and_trains_on_what_lies_before(m4):
+    dataset = data("m4", root=str(m4), window=50, stride=20)
+    assert first_steps(dataset, "test") == [150, 1160]
+    assert first_steps(dataset, "test", "target") == [200, 1210]
+    assert first_steps(dataset, "validation", "target") == [152, 1162]
+    assert first_steps(dataset, "train", "target") == [64, 84, 104, 1054, 1074, 1094, 1114]
+    whole = dataset.examples.take(np.arange(len(dataset.examples)))
+    steps = np.concatenate([whole.x, whole.target], axis=1)[..., 0]
+    np.testing.assert_array_equal(np.diff(steps), 1)  # no window reaches into another series
+    np.testing.assert_array_equal(whole.naive_error, 24)
+    assert (dataset.facts.season, dataset.facts.target_shape) == (24, (48, 1))
+    every = data("m4", root=str(m4), window=50, stride=1)
+    assert max(first_steps(every, "train", "target")) + 47 == 1210 - 48 - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "key", "remedy"),
+    [
+        ("Hourly-train.csv", '"V1"', '"id"', "root", "Hourly-train.csv, line 1: expected the header"),
+        ("Hourly-train.csv", '"1005"', '"x"', "root", "Hourly-train.csv, line 3"),
+        ("Hourly-train.csv", '"7"', '""', "root", "Hourly-train.csv, line 2: .* without gaps"),
+        ("Hourly-test.csv", "H2", "H1", "root", "Hourly-test.csv, line 3: expected a name that is new"),
+        ("Hourly-test.csv", "H2", "H3", "root", "same series"),
+        ("Hourly-test.csv", ',"247"', "", "root", "H1 has 47 values"),
+        (None, "", "", "window", "series H1 has 200 values"),
+    ],
+)
+def test_what_is_not_m4_is_refused(m4, name, old, new, key, remedy):
+    if name is not None:
+        (m4 / name).write_text((m4 / name).read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=remedy) as caught:
+        data("m4", root=str(m4), window=50 if name else 105)
+    assert caught.value.key == f"data.{key}"
+
+
+def test_prices_stay_in_the_order_of_time(tmp_path):
+    names = ("Open", "High", "Low", "Close", "Adj_Close", "Volume")
+    write(tmp_path / "stock_data.csv", {name: np.arange(200) + shift for shift, name in enumerate(names)})
+    dataset = data("stock", root=str(tmp_path))
+    assert first_steps(dataset, "train") == list(range(128 - 23))
+    assert first_steps(dataset, "test")[0] == 160
+    np.testing.assert_allclose(1 / dataset.split(None).scale, np.full(6, 127))
+    (tmp_path / "stock_data.csv").write_text("Open,High\n1,2\n")
+    with pytest.raises(ConfigError, match=r"stock_data.csv, line 1: expected Open,High,Low"):
+        data("stock", root=str(tmp_path))
+
+
+def test_windows_of_energy_are_joined_to_their_series(tmp_path):
+    series = np.random.default_rng(0).random((200, 3))
+    rows = np.lib.stride_tricks.sliding_window_view(series, 24, axis=0).swapaxes(1, 2)
+    np.savez(tmp_path / "energy_windows.npz", data=rows)
+    dataset = data("energy", root=str(tmp_path))
+    np.testing.assert_array_equal(dataset.examples.x.series, series.astype(np.float32))
+    np.savez(tmp_path / "energy_windows.npz", data=rows[::-1])
+    with pytest.raises(ConfigError, match="do not follow one another"):
+        data("energy", root=str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["ett", "m4", "stock", "energy"])
+def test_published_series_need_a_folder_and_take_no_folds(name, tmp_path):
+    with pytest.raises(ConfigError, match=r"data.root=FOLDER"):
+        data(name)
+    with pytest.raises(ConfigError, match="neither there nor"):
+        data(name, root=str(tmp_path))
+    with pytest.raises(ConfigError, match="windows overlap"):
+        data(name, root=str(tmp_path), folds=2, fold=0)

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from research.evaluation import anomaly, baselines
+
+
+def test_area_counts_pairs_and_halves_ties():
+    score, anomalous = np.array([1.0, 2.0, 2.0, 3.0, 0.5]), np.array([0, 1, 0, 1, 0])
+    # anomalous 2: above 1 and .5, level with 2; anomalous 3: above all three
+    assert anomaly.auroc(score, anomalous) == pytest.approx((2.5 + 3) / 6)
+    assert anomaly.auroc(-score, anomalous.astype(bool)) == pytest.approx(1 - 5.5 / 6)
+
+
+def test_two_normal_distributions_overlap_as_computed():
+    """AUROC of N(0, 1) against N(d, 1) is Phi(d / sqrt 2): .7602 for d = 1."""
+    generator = np.random.default_rng(0)
+    anomalous = np.arange(40_000) % 2 == 1
+    score = generator.normal(size=40_000) + anomalous
+    assert anomaly.auroc(score, anomalous) == pytest.approx(0.7602, abs=0.01)
+
+
+def test_area_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="no anomalous rows"):
+        anomaly.auroc(np.ones(3), np.zeros(3))
+    with pytest.raises(ValueError, match="no normal rows"):
+        anomaly.auroc(np.ones(3), np.ones(3))
+    with pytest.raises(ValueError, match="not finite"):
+        anomaly.auroc(np.array([1.0, np.inf]), np.array([0, 1]))
+    with pytest.raises(ValueError, match="no scores"):
+        anomaly.auroc(np.zeros(0), np.zeros(0))
+    with pytest.raises(ValueError, match="no validation scores"):
+        anomaly.threshold(np.zeros(0), 0.95)
+
+
+def test_threshold_keeps_the_share_of_validation_rows():
+    score = np.random.default_rng(0).permutation(100).astype(float)
+    assert anomaly.threshold(score, 0.95) == 94
+    assert (score > anomaly.threshold(score, 0.95)).sum() == 5
+    assert anomaly.threshold(score, 1.0) == 99
+    assert anomaly.threshold(np.array([1.0, 1.0, 1.0]), 0.5) == 1
+
+
+def test_rates_at_a_threshold():
+    score = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    anomalous = np.array([0, 0, 1, 0, 1, 1])
+    found = anomaly.rates(score, anomalous, 2.0)  # calls 3, 4, 5; the level itself is not called
+    assert found == {
+        "precision": pytest.approx(2 / 3),
+        "recall": pytest.approx(2 / 3),
+        "false_positive_rate": pytest.approx(1 / 3),
+    }
+    found = anomaly.rates(score, anomalous, 9.0)
+    assert np.isnan(found["precision"])
+    assert found["recall"] == found["false_positive_rate"] == 0
+    assert np.isnan(anomaly.rates(score, np.zeros(6), 2.0)["recall"])
+
+
+def test_scores_that_need_no_training():
+    """Normal sequences lie on a line through their mean: its residual finds what leaves the line, the mean only what
+    is far away."""
+    generator = np.random.default_rng(0)
+    shape = np.sin(np.arange(12.0)).reshape(6, 2)
+    train = (3 + generator.normal(size=(200, 1, 1)) * shape).astype(np.float32)
+    fitted = baselines.components(train)
+    odd = train[:50] + 0.1 * generator.normal(size=(50, 6, 2)).astype(np.float32)
+    x, anomalous = np.concatenate([train[50:100], odd]), np.arange(100) >= 50
+    assert anomaly.auroc(anomaly.residual(fitted, x, 1), anomalous) == 1
+    assert anomaly.auroc(anomaly.mean_distance(fitted, x), anomalous) < 0.7
+    assert anomaly.mean_distance(fitted, x).mean() == pytest.approx(baselines.mean_error(fitted, x))
+    expected = baselines.reconstruction_error(fitted, x, fitted.encode(x, 1))
+    assert anomaly.residual(fitted, x, 1).mean() == pytest.approx(expected)
+    with pytest.raises(ValueError, match="only 12 principal components"):
+        anomaly.residual(fitted, x, 13)
