@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.tree import ConfigError, build, nearest, plain, spec
+from research.tree import ConfigError, build, coerce, nearest, plain, spec
 
 NEEDS_MORE = {
     "lbfgs": "it needs a line search over the loss",
@@ -156,13 +156,16 @@ class Optimizer:
                 decay = jnp.ones(())
         return started * decay
 
-    def build(self, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
-        """The optax transformation for this budget; call it inside the trace, the numbers may be tracers."""
+    def build(self, epochs: int, steps_per_epoch: int, period: Any = 1.0) -> optax.GradientTransformation:
+        """The optax transformation for this budget; call it inside the trace, the numbers may be tracers.
+
+        `period` is the number of training steps from one update to the next: schedules follow the training.
+        """
         numbers = dict(self.numbers)
         rate = numbers.pop("learning_rate")
 
         def learning_rate(step: jax.Array) -> jax.Array:
-            return rate * self.rate_shape(step, epochs, steps_per_epoch)
+            return rate * self.rate_shape(step * period, epochs, steps_per_epoch)
 
         make = getattr(optax, self.name)
         transformation = make(learning_rate=learning_rate, **numbers, **dict(self.options))
@@ -179,7 +182,7 @@ class Players:
     """An optimizer for each player: for each top-level key of the parameters (a GAN's `generator`, `discriminator`).
 
     In a config every player is a section with the keys of `Optimizer` and one more:
-      period: the player moves at every so many steps, at steps that are a multiple of it; 1 is every step. It sweeps.
+      period: the player moves once in so many steps, on average where it is no whole number; 1 is every step. It sweeps.
 
     Clipping and weight decay lie inside each player. All players move at once, from one gradient.
     """
@@ -197,7 +200,7 @@ class Players:
             if "period" not in section:
                 raise ConfigError(f"{name}.period", None, "this key must be set (1: the player moves at every step)")
             players[name] = {key: value for key, value in section.items() if key != "period"}
-            periods[name] = section["period"]
+            periods[name] = coerce(section["period"], float, f"{name}.period")
             try:
                 build(players[name], Optimizer)
             except ConfigError as error:
@@ -223,7 +226,7 @@ class Players:
 
         transformations: dict[Any, optax.GradientTransformation] = {
             name: optax.transforms.conditionally_mask(
-                optimizer.build(epochs, steps_per_epoch), moves(self.periods[name])
+                optimizer.build(epochs, steps_per_epoch, self.periods[name]), moves(self.periods[name])
             )
             for name, optimizer in self.players.items()
         }

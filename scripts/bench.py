@@ -5,6 +5,9 @@
   torch      dense VAE on MNIST-sized data: training samples per second against PyTorch eager (needs torch)
   modes      vmap against map over model sizes: calibrates the rule of sweep.mode=auto
   widths     dense VAE at group widths 1, 8, 64, 256: samples per second and share of the matrix-product rate
+  rows       36 recurrent autoencoders of digits read row by row: one fused sweep against 36 processes
+  recurrent  LSTM, GRU and RNN autoencoders: training sequences per second against PyTorch (needs torch)
+  cells      forms of the recurrent scan: calibrates the defaults of model.form and model.unroll
   first      seconds from the command to the first finished training epoch
 
 Numbers of one machine compare with each other, never with those of another. Quote the ratios.
@@ -149,19 +152,19 @@ def spec(name: str, group: str, **changes: Any) -> Any:
     return build(config | changes)
 
 
-def group_of(model: Any, width: int, mode: str, rows: int, features: int, batch: int, epochs: int = 1) -> Any:
+def group_of(model: Any, width: int, mode: str, rows: int, shape: Any, batch: int, epochs: int = 1) -> Any:
     """A program of `width` equal jobs on random data, and how many samples one epoch trains."""
     from research.data.examples import Dataset, Examples, Facts, Split
     from research.sweep.job import Bound, Job
     from research.sweep.plan import Group
     from research.sweep.program import Program, on_device
 
-    x = np.random.default_rng(0).integers(0, 256, (rows, features), np.uint8)
+    x = np.random.default_rng(0).integers(0, 256, (rows, *shape), np.uint8)
     number = np.arange(rows, dtype=np.int32)
     ones = np.ones(100, np.float32)
     scale = np.full((), 1 / 255, np.float32)
     split = Split(number, number[:100], ones, number[:100], ones, np.zeros((), np.float32), scale)
-    facts = Facts("vector", (features,), 0.0, 1.0, 0, rows, 100, 100)
+    facts = Facts("vector" if len(shape) == 1 else "sequence", shape, 0.0, 1.0, 0, rows, 100, 100)
     dataset = Dataset("random", Examples(x), (split,), facts, "0" * 64)
     trainer = spec("default", "trainer", epochs=1000, batch_size=batch, evaluate_every=epochs, keep="last")
     bounds = []
@@ -251,7 +254,7 @@ def against_torch(rows: int = 12_800) -> None:
     peak = matmul_rate()
     model = spec("vae", "model", latent_dim=50, hidden_dims=[200, 200], activation="tanh")
     for batch in (128, 32):
-        program, samples = group_of(model, 1, "map", rows, 784, batch)
+        program, samples = group_of(model, 1, "map", rows, (784,), batch)
         ours, theirs = [], []
         for _ in range(3):
             ours.append(rate(program, samples, 1, repeats=2))
@@ -280,7 +283,7 @@ def modes() -> None:
             model = spec("vae", "model", latent_dim=latent, hidden_dims=hidden)
             rows, found = batch * 40, {}
             for mode in ("map", "vmap"):
-                program, samples = group_of(model, 8, mode, rows, features, batch)
+                program, samples = group_of(model, 8, mode, rows, (features,), batch)
                 found[mode] = rate(program, samples, 1)
             work = batch * vae_flops(hidden, latent, features) / 6
             print(f"{work:13,.0f} {found['map']:15,.0f} {found['vmap']:16,.0f} {found['vmap'] / found['map']:12.2f}")
@@ -296,23 +299,29 @@ def widths() -> None:
     for width in (1, 8, 64, 256):
         if jax.default_backend() == "cpu" and width > 8:
             break
-        program, samples = group_of(model, width, "vmap" if width > 1 else "map", 12_800, 784, 128)
+        program, samples = group_of(model, width, "vmap" if width > 1 else "map", 12_800, (784,), 128)
         found = rate(program, samples, 1)
         share = found * vae_flops([200, 200], 50) / peak
         print(f"width {width:4}: {found:12,.0f} samples/s of all members, {share:.1%} of that rate")
 
 
-BENCHMARKS = ("digits", "overhead", "torch", "modes", "widths", "first")
+BENCHMARKS = ("digits", "overhead", "torch", "modes", "widths", "rows", "recurrent", "cells", "first")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(BENCHMARKS)} (all)")
-    parser.add_argument("--processes", type=int, default=36, help="digits: how many of the 36 processes to measure")
+    parser.add_argument("--processes", type=int, default=36, help="digits, rows: how many of the 36 processes to measure")
     parser.add_argument("--jobs", type=int, default=1000, help="overhead: number of jobs")
     parser.add_argument("--torch-batch", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--torch-rows", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--torch-cell", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    import bench_recurrent
+
+    if arguments.torch_cell:
+        print(bench_recurrent.torch_autoencoder(arguments.torch_cell))
+        return
     if arguments.torch_batch:
         print(torch_vae(arguments.torch_batch, arguments.torch_rows))
         return
@@ -333,6 +342,12 @@ def main() -> None:
                 modes()
             case "widths":
                 widths()
+            case "rows":
+                bench_recurrent.rows(arguments.processes)
+            case "recurrent":
+                bench_recurrent.against_torch()
+            case "cells":
+                bench_recurrent.cells()
             case _:
                 first()
 

@@ -63,8 +63,10 @@ def use_compile_cache() -> None:
 
 
 def shipped(group: str, name: str) -> dict[str, Any]:
-    """The plain config `conf/<group>/<name>.yaml`."""
+    """The plain config `conf/<group>/<name>.yaml`, upon the configs that it builds on."""
     config: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"), resolve=True)
+    for base in config.pop("defaults", []):
+        config = config if base == "_self_" else shipped(group, base) | config
     return config
 
 

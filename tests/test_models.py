@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,19 @@ from research.data import Examples, Facts
 from research.distributions import LIKELIHOODS
 from research.engine import Model
 from research.networks.cells import CELLS
-from research.networks.dense import ACTIVATIONS, INITIALIZERS, activation
 from research.tree import ConfigError, stack, structure
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
-SHIPPED = {path.stem: dict(OmegaConf.load(path)) for path in sorted(CONF.glob("*.yaml"))}  # type: ignore[call-overload]
+
+
+def load(name: str) -> dict[str, Any]:
+    """A config upon those that it builds on."""
+    config: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    bases = [load(base) for base in config.pop("defaults", []) if base != "_self_"]
+    return functools.reduce(lambda one, other: one | other, [*bases, config])
+
+
+SHIPPED = {path.stem: load(path.stem) for path in sorted(CONF.glob("*.yaml"))}
 # most of the time goes into compiling, and here the speed of the program is of no consequence
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SMALL = {"latent_dim": 2, "hidden_dims": [4], "hidden_dim": 4, "activation": "tanh", "levels": 3, "noise_dim": 2}
@@ -119,8 +128,8 @@ OBJECTIVES: list[dict[str, Any]] = [
 ]
 GAMES: list[dict[str, Any]] = [
     {"game": "non_saturating"},
-    {"game": "least_squares", "bidirectional": True, "layers": 2, "generator_activation": "tanh"},
-    {"game": "wasserstein", "gradient_penalty": 10.0, "generator_activation": "linear"},
+    {"game": "least_squares", "bidirectional": True, "cell": "rnn", "generator_activation": "tanh"},
+    {"game": "wasserstein", "gradient_penalty": 10.0, "cell": "irnn", "generator_activation": "linear"},
 ]
 # model -> kinds of data, and the options that are tried on the first of them (on the others: none)
 FAMILIES: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
@@ -132,8 +141,12 @@ FAMILIES: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
         ],
     ),
     "vae": (["vectors", "sequences"], LIKELIHOOD[:5] + LIKELIHOOD[6:] + DENSE + VARIATIONAL),
-    "recurrent_ae": (["sequences"], [*LIKELIHOOD, *LAYERS, *CODING, *NETWORKS, *PENALTIES]),
-    "recurrent_vae": (["sequences"], [{}, *LAYERS, *CODING, *VARIATIONAL[3:6]]),
+    "recurrent_ae": (
+        ["sequences"],
+        [*LAYERS, *CODING, *PENALTIES, *map(operator.or_, NETWORKS, [*LIKELIHOOD, {}, {}])],
+    ),
+    **{name: (["sequences"], [{}]) for name in ("rnn_ae", "gru_ae", "lstm_ae")},
+    "recurrent_vae": (["sequences"], [{}, LAYERS[1], *map(operator.or_, CODING, VARIATIONAL[2:6])]),
     "recurrent_predictor": (
         ["sequences", "values", "step_classes", "step_values"],
         [*({"cell": cell} for cell in CELLS), *LAYERS],
@@ -142,7 +155,7 @@ FAMILIES: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
         ["future", "future_with_gaps"],
         [{}, *({"segment": 2, "embedding": 3, "dropout": 0.2} | options for options in OBJECTIVES), *LAYERS],
     ),
-    "recurrent_gan": (["sequences"], [*({"cell": cell} for cell in CELLS), *GAMES, LAYERS[1]]),
+    "recurrent_gan": (["sequences"], [*GAMES, LAYERS[1] | GAMES[0]]),
 }
 CASES = [
     *((name, kinds[0], option) for name, (kinds, options) in FAMILIES.items() for option in options),
@@ -176,6 +189,7 @@ def having(*keys: str) -> list[str]:
 
 def test_every_shipped_model_has_its_cases():
     assert set(FAMILIES) == set(SHIPPED)
+    assert {SHIPPED[f"{cell}_ae"]["cell"] for cell in ("rnn", "gru", "lstm")} == {"rnn", "gru", "lstm"}
 
 
 @pytest.mark.parametrize(("name", "kind", "options"), CASES, ids=lambda value: str(value).replace(" ", ""))
@@ -187,7 +201,8 @@ def test_contract(name: str, kind: str, options: dict[str, Any], build_model):
     assert isinstance(first, Model)
     # two members whose numbers differ, as a sweep stacks them
     changed = jax.tree.map(lambda number: number * 0.9, second)
-    models, params = stack([first, changed]), stack([start(first, 0, batch), start(second, 1, batch)])
+    params = start(first, 0, batch)
+    models, params = stack([first, changed]), stack([params, jax.tree.map(lambda leaf: leaf * 0.9, params)])
     traces = []
 
     @functools.partial(jax.jit, compiler_options=QUICKLY)
@@ -291,7 +306,8 @@ def test_noise_spoils_the_input_and_not_the_target(build_model):
     params["encoder"]["output"]["kernel"] *= 0  # what the encoder sees is of no consequence
     key = jax.random.key(0)
     for option in ("gaussian_noise", "masking_noise"):
-        noisy = small(build_model, "dense_ae", hidden_dims=[], **{option: 0.5})
+        options: dict[str, Any] = {option: 0.5}
+        noisy = small(build_model, "dense_ae", hidden_dims=[], **options)
         assert float(noisy.loss(params, batch, key, CLOCK)[0]) == pytest.approx(
             float(clean.loss(params, batch, key, CLOCK)[0]), rel=1e-6
         )
@@ -299,76 +315,3 @@ def test_noise_spoils_the_input_and_not_the_target(build_model):
         assert noisy.loss(seen, batch, key, CLOCK)[0] != clean.loss(seen, batch, key, CLOCK)[0]
         scores = [model.evaluate(seen, batch, jax.random.split(key, 6))["loss"] for model in (clean, noisy)]
         np.testing.assert_array_equal(*scores)  # evaluation is without noise
-
-
-# ------------------------------------------------------------------------------------------------------------ networks
-
-
-def test_every_activation_and_initializer_works():
-    x = jnp.linspace(-3, 3, 12)
-
-    @jax.jit
-    def all_of_them(x: jax.Array) -> dict[str, Any]:
-        values = {name: activation(name) for name in (*ACTIVATIONS, "linear")}
-        return {name: jax.vmap(jax.value_and_grad(function))(x) for name, function in values.items()}
-
-    for name, (value, slope) in all_of_them(x).items():
-        assert value.shape == (12,), name
-        assert np.isfinite(value).all(), name
-        assert np.isfinite(slope).all(), name
-        assert np.ptp(value) > 0.5, name
-    for name in INITIALIZERS:
-        kernel = getattr(jax.nn.initializers, name)()(jax.random.key(0), (4, 3))
-        assert kernel.shape == (4, 3), name
-
-
-def test_gates(build_model):
-    """f(a) sigmoid(b) by hand."""
-    from research.networks.dense import DenseStack
-
-    stack_ = DenseStack((2,), 1, "tanh", True, False, "lecun_normal")
-    x = jnp.array([[0.5, -1.0, 2.0]])
-    params = stack_.init(jax.random.key(0), x)
-    hidden, output = params["params"]["hidden_0"], params["params"]["output"]  # type: ignore[index]
-    both = np.asarray(x @ hidden["kernel"])
-    expected = (np.tanh(both[:, :2]) / (1 + np.exp(-both[:, 2:]))) @ np.asarray(output["kernel"])
-    np.testing.assert_allclose(stack_.apply(params, x), expected, rtol=1e-5)
-
-
-# ------------------------------------------------------------------------------------------------------------ refusals
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "key"),
-    [
-        ("dense_ae", {"latent_dim": 0}, "latent_dim"),
-        ("dense_ae", {"hidden_dims": [3, 0]}, "hidden_dims"),
-        ("dense_ae", {"activation": "rellu"}, "activation"),
-        ("dense_ae", {"code_activation": "softmax"}, "code_activation"),
-        ("dense_ae", {"kernel_init": "zeros"}, "kernel_init"),
-        ("dense_ae", {"masking_noise": 1.0}, "masking_noise"),
-        ("dense_ae", {"contractive": -1.0}, "contractive"),
-        ("dense_ae", {"contractive_probes": 0}, "contractive_probes"),
-        ("dense_ae", {"likelihood": "bernouli"}, "likelihood"),
-        ("vae", {"likelihood": "mse"}, "likelihood"),
-        ("vae", {"beta": -1.0}, "beta"),
-        ("vae", {"samples": 0}, "samples"),
-        ("vae", {"cycles": 0}, "cycles"),
-        ("vae", {"warmup": "linear"}, "warmup_epochs"),
-        ("vae", {"free_bits": 0.1, "capacity": 1.0}, "capacity"),
-        ("vae", {"bound": "iwae", "free_bits": 0.1}, "bound"),
-        ("vae", {"log_variance_range": [2, -6]}, "log_variance_range"),
-    ],
-)
-def test_impossible_settings_are_refused(name: str, options: dict[str, Any], key: str, build_model):
-    with pytest.raises(ConfigError) as error:
-        build_model(name, **options)
-    assert error.value.key == f"model.{key}"
-
-
-def test_impossible_data_are_refused(build_model):
-    for name in SHIPPED:
-        with pytest.raises(ConfigError, match="minmax"):
-            build_model(name, likelihood="bernoulli").bind(dataclasses.replace(FACTS, low=-1.0))
-        with pytest.raises(ConfigError, match="no labels"):
-            build_model(name, conditional=True).bind(dataclasses.replace(FACTS, classes=0))

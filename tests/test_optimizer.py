@@ -13,11 +13,12 @@ import optax
 import pytest
 from omegaconf import OmegaConf
 
-from research.optimizer import NEEDS_MORE, OWN_KEYS, Optimizer, _known
+from research.optimizer import NEEDS_MORE, OWN_KEYS, Optimizer, Players, _known
 from research.tree import ConfigError, build, plain, stack, structure
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
-SHIPPED = sorted(path.stem for path in CONF.glob("*.yaml"))
+SHIPPED = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "gan")
+GAN: Any = OmegaConf.to_container(OmegaConf.load(CONF / "gan.yaml"))
 SGD: Any = OmegaConf.to_container(OmegaConf.load(CONF / "sgd.yaml"))
 COMMON = {key: SGD[key] for key in OWN_KEYS if key != "name"}
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling
@@ -208,3 +209,71 @@ def test_clipping():
     np.testing.assert_allclose(update(clip_value=1.0), [-1, 1], rtol=1e-6)
     np.testing.assert_allclose(update(clip_value=3.0, clip_norm=1.0), np.array([-1, 1]) / math.sqrt(2), rtol=1e-6)
     np.testing.assert_allclose(update(clip_norm=float("inf")), [-3, 4], rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------------- players
+
+
+def make_players(**changes: Any) -> Players:
+    """The shipped players with some keys of the generator replaced."""
+    return build(GAN | {"generator": GAN["generator"] | changes})
+
+
+def test_players_and_their_sections_are_the_same():
+    players = make_players(period=5, learning_rate=0.2)
+    assert build(plain(players)) == players
+    sections = plain(players)
+    assert sections["generator"]["period"] == players.periods["generator"] == 5.0
+    assert sections["generator"]["learning_rate"] == players.players["generator"].numbers["learning_rate"] == 0.2
+    assert set(players.players) == set(players.periods) == {"generator", "discriminator"}
+
+
+def test_periods_sweep():
+    every, third = make_players(period=1.0), make_players(period=3.0, learning_rate=0.5)
+    assert structure(every) == structure(third)
+    assert structure(every) != structure(make_players(clip_norm=1.0))
+    params = {name: jnp.zeros(2) for name in ("generator", "discriminator")}
+
+    def train(players: Players) -> Any:
+        """Which player moved at each of six steps."""
+        transformation = players.build(epochs=2, steps_per_epoch=3)
+
+        def step(state: Any, _: None) -> Any:
+            updates, state = transformation.update(jax.tree.map(jnp.ones_like, params), state, params)
+            return state, jax.tree.map(lambda update: jnp.all(update != 0), updates)
+
+        return jax.lax.scan(step, transformation.init(params), None, length=6)[1]
+
+    moved: Any = jax.jit(jax.vmap(train), compiler_options=QUICKLY)(stack([every, third]))
+    np.testing.assert_array_equal(moved["generator"], [[True] * 6, [True, False, False] * 2])
+    assert moved["discriminator"].all()
+
+
+@pytest.mark.parametrize(
+    ("config", "key", "words"),
+    [
+        ({"generator": 0.1}, "generator", "a section of keys"),
+        ({"generator": {"period": None}}, "generator.period", "null"),
+        ({"generator": {"period": 0.5}}, "generator.period", "at least 1"),
+        ({"generator": {"period": "x"}}, "generator.period", "number"),
+        ({"discriminator": {"learning_rate": -1.0}}, "discriminator.learning_rate", "positive"),
+        ({"discriminator": {"nam": "sgd"}}, "discriminator.nam", "did you mean 'name'"),
+    ],
+)
+def test_wrong_players_are_refused(config: dict[str, Any], key: str, words: str):
+    changed = {name: GAN[name] | section if isinstance(section, dict) else section for name, section in config.items()}
+    with pytest.raises(ConfigError) as error:
+        build(GAN | changed, key="optimizer")
+    assert error.value.key == f"optimizer.{key}"
+    assert words in str(error.value)
+
+
+def test_a_player_without_a_period_or_a_part_is_refused():
+    section = {key: value for key, value in GAN["generator"].items() if key != "period"}
+    with pytest.raises(ConfigError, match="must be set") as error:
+        build(GAN | {"generator": section}, key="optimizer")
+    assert error.value.key == "optimizer.generator.period"
+    with pytest.raises(ConfigError, match="players are decoder, encoder"):
+        make_players().build(1, 1).init({"encoder": jnp.ones(2), "decoder": jnp.ones(2)})
+    with pytest.raises(ConfigError, match="players are generator"):
+        make_players().build(1, 1).init({"generator": jnp.ones(2)})

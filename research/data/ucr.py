@@ -73,7 +73,7 @@ class UCR(Splitting):
             folder = self._folder()
         except ConfigError:
             return None
-        for place in (folder / self.problem, folder):
+        for place in (folder / self.problem, folder, folder / "ucr" / self.problem):
             for names in FORMS:
                 files = tuple(place / name.format(problem=self.problem) for name in names)
                 # Names without the problem in them say nothing about what they hold.
@@ -114,6 +114,9 @@ class UCR(Splitting):
         )
 
     def _missing(self, folder: Path) -> ConfigError:
+        """Why there is nothing to read, as seen in the folder of the problems."""
+        if (folder / "ucr").is_dir() and not (folder / self.problem).is_dir():
+            folder = folder / "ucr"
         if not folder.is_dir():
             return ConfigError("root", self.root, f"no such folder (looked for {folder.absolute()})")
         inside = folder / self.problem

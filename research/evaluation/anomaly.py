@@ -116,7 +116,12 @@ def study(subject: Subject, findings: Findings) -> None:
         findings.refuse(str(error), *names)
         return
     if subject.recipe.baselines and subject.test.mask is None:
-        fitted, x, size = fitted_components(subject), np.asarray(subject.test.x), subject.model.latent_dim
+        try:
+            fitted = fitted_components(subject)
+        except ValueError as error:
+            findings.refuse(str(error), "baseline/mean_distance/auroc", "baseline/pca_residual/auroc")
+            return
+        x, size = np.asarray(subject.test.x), subject.model.latent_dim
         findings.add({"baseline/mean_distance/auroc": auroc(mean_distance(fitted, x), anomalous)})
         if size <= fitted.directions.shape[1]:
             findings.add({"baseline/pca_residual/auroc": auroc(residual(fitted, x, size), anomalous)})

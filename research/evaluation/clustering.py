@@ -185,7 +185,11 @@ def study(subject: Subject, findings: Findings) -> None:
     _, found, _ = subject.once(("raw_kmeans", *settings), lambda: score(*rows))
     findings.add(found, "baseline/raw_kmeans/")
     size = codes["test"].shape[1]
-    fitted = fitted_components(subject)
+    try:
+        fitted = fitted_components(subject)
+    except ValueError as error:
+        findings.refuse(str(error), *(f"baseline/pca_kmeans/{name}" for name in found))
+        return
     if size <= fitted.directions.shape[1]:
         reduced = lambda: score(*(fitted.encode(array, size) for array in rows))
         _, found, _ = subject.once(("pca_kmeans", size, *settings), reduced)

@@ -16,6 +16,7 @@ from research.tree import build
 
 BATCH = 256
 PARTS = ("train", "test")
+FEWEST = 4  # rows of a part: two for each half of them
 CLASSIFIER_UNITS, CLASSIFIER_EPOCHS = 32, 40  # the honest classifier: the same capacity for every data set
 ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
 
@@ -257,17 +258,16 @@ def study(subject: Subject, findings: Findings) -> None:
     if subject.train.mask is not None:
         findings.refuse("rows are padded or have missing values", *(f"test/{name}" for name in names))
         return
-    key = jax.random.fold_in(subject.key, 5)
-    fake = np.concatenate(
-        [
-            np.asarray(batches.sample(model, subject.params, own, BATCH))
-            for own in jax.random.split(key, -(-(len(train) + len(test)) // BATCH))
-        ]
-    )[: len(train) + len(test)]
+    if min(len(train), len(test)) < FEWEST:
+        findings.refuse(f"fewer than {FEWEST} rows", *(f"test/{name}" for name in names))
+        return
+    fake = _samples(subject, len(train) + len(test))
     if not np.isfinite(fake).all():
         findings.refuse("some samples are not finite", *(f"test/{name}" for name in names))
         return
     findings.add(scores(train, test, fake[: len(train)], fake[len(train) :], seed), "test/")
+    if train.shape[2] == 1:
+        findings.refuse("one channel only", "test/predictive_score")
     if not recipe.baselines:
         return
     settings = (most, seed)
@@ -280,6 +280,18 @@ def study(subject: Subject, findings: Findings) -> None:
             arguments = train, test, made, shuffled(test, seed)
         found = subject.once((name, *settings), lambda arguments=arguments: scores(*arguments, seed))
         findings.add(found, f"baseline/{name}/")
+
+
+def _samples(subject: Subject, number: int) -> np.ndarray:
+    """Draws from the model, [number, T, C]; a conditional one gets labels as they occur in the training rows."""
+    key, found = jax.random.fold_in(subject.key, 5), []
+    random = np.random.default_rng(subject.seed)
+    for own in jax.random.split(key, -(-number // BATCH)):
+        label = None
+        if getattr(subject.model, "conditional", False):
+            label = random.choice(np.asarray(subject.train.label), BATCH)
+        found.append(np.asarray(batches.sample(subject.model, subject.params, own, BATCH, label)))
+    return np.concatenate(found)[:number]
 
 
 def scores(

@@ -56,31 +56,44 @@ def _classes_by_step(subject: Subject) -> dict[str, float]:
     counts = np.stack([np.bincount(step[here], minlength=classes) for step, here in steps])
     right = test == counts.argmax(-1)[None]
     return {
-        "baseline/memoryless/accuracy": float(right[inside[1]].mean()),
+        "baseline/memoryless/accuracy": _mean_of_rows(right, inside[1]),
         "baseline/memoryless/cross_entropy": _cross_entropy(counts, test, inside[1]),
     }
 
 
 def _constant(subject: Subject) -> dict[str, float]:
-    """The training mean of every value, at all times the same."""
+    """The training mean (median, for the absolute error) of every value, at all times the same."""
     model: Any = subject.model
     train, test = (np.asarray(part.target, np.float64) for part in (subject.train, subject.test))
-    if train.ndim == 2:
-        mean = train.mean(0)
-        return {
-            "baseline/constant/mse": float(np.square(test - mean).mean()),
-            "baseline/constant/mae": float(np.abs(test - np.median(train, 0)).mean()),
-        }
-    inside = [_inside(part)[..., None] for part in (subject.train, subject.test)]
-    mean = (train * inside[0]).sum((0, 1)) / inside[0].sum()
-    steps = inside[1].sum((1, 2))
+    there = [_there(part) for part in (subject.train, subject.test)]
+    values = [train[..., at][there[0][..., at]] for at in range(train.shape[-1])]
+    mean = np.array([own.mean() if len(own) else 0.0 for own in values])
     if model.objective == "cross_entropy":
         level = np.clip(mean, SMALLEST, 1 - SMALLEST)
         nats = -(test * np.log(level) + (1 - test) * np.log(1 - level))
-        each = (nats * inside[1]).sum((1, 2)) / steps
+        steps = _inside(subject.test).sum(1) if test.ndim == 3 else 1
+        each = np.where(there[1], nats, 0).reshape(len(test), -1).sum(1) / steps
         return {"baseline/constant/cross_entropy": float(each.mean())}
-    each = (np.square(test - mean) * inside[1]).mean(2).sum(1) / steps
-    return {"baseline/constant/mse": float(each.mean())}
+    median = np.array([np.median(own) if len(own) else 0.0 for own in values])
+    return {
+        "baseline/constant/mse": _mean_of_rows(np.square(test - mean), there[1]),
+        "baseline/constant/mae": _mean_of_rows(np.abs(test - median), there[1]),
+    }
+
+
+def _there(part: Examples) -> np.ndarray:
+    """True where a value of the target is valid and observed, of the shape of the target."""
+    target = np.asarray(part.target)
+    there = np.ones(target.shape, bool)
+    if target.ndim == 3:
+        there &= _inside(part)[..., None]
+    return there if part.target_observed is None else there & np.asarray(part.target_observed)
+
+
+def _mean_of_rows(values: np.ndarray, there: np.ndarray) -> float:
+    """Mean over rows of the mean over what is there of a row, as models compute it; both [N, ...]."""
+    values, there = (array.reshape(len(array), -1) for array in (values, there))
+    return float((np.where(there, values, 0).sum(1) / np.maximum(there.sum(1), 1)).mean())
 
 
 def _inside(part: Examples) -> np.ndarray:
@@ -93,6 +106,7 @@ def _inside(part: Examples) -> np.ndarray:
 
 def _cross_entropy(counts: np.ndarray, truth: np.ndarray, inside: np.ndarray | None = None) -> float:
     """Mean of -log of the frequency of the true class; counts [T, K], truth [N, T]."""
-    frequency = np.maximum(counts / counts.sum(-1, keepdims=True), SMALLEST)
+    # no training row may reach the last steps
+    frequency = np.maximum(counts / np.maximum(counts.sum(-1, keepdims=True), 1), SMALLEST)
     nats = -np.log(frequency[np.arange(len(counts))[None], truth])
-    return float(nats.mean() if inside is None else nats[inside].mean())
+    return _mean_of_rows(nats, np.ones(nats.shape, bool) if inside is None else inside)

@@ -1,6 +1,5 @@
 """Whether a decoder uses its code."""
 
-import functools
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ def _posterior(model: Any, params: Any, batch: Examples) -> tuple[jax.Array, jax
     return model.posterior(params, batch)
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _nats(model: Any, params: Any, batch: Examples, z: jax.Array) -> jax.Array:
     outputs = model.decoder_outputs(params, z, batch.label, batch.length)
     return -model.log_likelihood(params, outputs, batch)
@@ -45,15 +44,18 @@ def study(subject: Subject, findings: Findings) -> None:
     if not np.isfinite(mean).all() or not np.isfinite(log_variance).all():
         findings.refuse("some codes are not finite", "test/shuffled_nats", "test/collapsed")
         return
+    if len(mean) < 2:
+        findings.refuse("one row only", "test/shuffled_nats", "test/collapsed")
+        return
     # every row gets the code of another one
-    others = np.roll(np.random.default_rng(0).permutation(len(mean)), 1)
-    shuffled = np.empty_like(mean)
     order = np.random.default_rng(0).permutation(len(mean))
-    shuffled[order] = mean[others]
+    shuffled = np.empty_like(mean)
+    shuffled[order] = mean[np.roll(order, 1)]
     own, exchanged = (
         float(np.mean(batches.over(lambda pair, _: _nats(model, params, *pair), (test, z), BATCH), dtype=np.float64))
         for z in (mean, shuffled)
     )
-    findings.add({"test/shuffled_nats": exchanged - own, "test/collapsed": float(exchanged - own < NOTHING)})
+    cost = exchanged - own
+    findings.add({"test/shuffled_nats": cost, "test/collapsed": float(cost < NOTHING) if np.isfinite(cost) else cost})
     kl = kl_per_dimension(mean, log_variance)
     findings.curves["kl_per_dimension"] = kl

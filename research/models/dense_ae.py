@@ -70,6 +70,8 @@ class Autoencoding(Decoding):
             inputs = inputs + self.gaussian_noise * draw(jax.random.normal, noise_key, inputs.shape)
         if self.masking_noise is not None:
             inputs = jnp.where(draw(jax.random.uniform, mask_key, inputs.shape) < self.masking_noise, 0.0, inputs)
+        if batch.mask is not None:  # what is missing stays missing
+            inputs = jnp.where(batch.mask, inputs, 0.0)
         corrupted = dataclasses.replace(batch, x=inputs)
         code = self.full_code(params, corrupted)
         outputs = self.decoder_outputs(params, code, batch.label, batch.length, teaching)
@@ -93,7 +95,7 @@ class Autoencoding(Decoding):
             return (jnp.square(slope) * jnp.square(kernel).sum(0, keepdims=True)).sum(-1)
 
         def squared(probe_key: Key[Array, ""]) -> Float[Array, " B"]:
-            direction = jax.random.normal(probe_key, batch.x.shape)
+            direction = draw(jax.random.normal, probe_key, batch.x.shape)
             encode = lambda x: self.encode(params, dataclasses.replace(batch, x=x))
             return jnp.square(jax.jvp(encode, (batch.x,), (direction,))[1]).sum(-1)
 

@@ -143,7 +143,7 @@ class RecurrentForecaster(RecurrentLayers):
             shift = (x * weight).sum(1, keepdims=True) / total
             variance = (jnp.square(x - shift) * weight).sum(1, keepdims=True) / total
             # a window that is constant up to rounding keeps its scale
-            floor = jnp.square(1e-4 * jnp.abs(shift)) + 1e-10
+            floor = jnp.square(1e-6 * jnp.abs(shift)) + 1e-12
             scale = jnp.where(variance > floor, jnp.sqrt(jnp.where(variance > floor, variance, 1.0)), 1.0)
         own = (x - shift) / scale
         if mask is not None:

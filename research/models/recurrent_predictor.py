@@ -48,6 +48,8 @@ class RecurrentPredictor(RecurrentLayers):
         if len(shape) == 2 and shape[0] != facts.feature_shape[0]:
             remedy = "these targets are the steps that follow; use model=recurrent_forecaster"
             raise ConfigError("", list(shape), remedy)
+        if len(shape) == 1 and classes and shape[0] != facts.feature_shape[0]:
+            raise ConfigError("", list(shape), "integer targets are classes of every step, one for each")
         if classes == 1:
             raise ConfigError("", facts.kind, "all rows are of one class, so nothing is to predict")
         if self.objective in ("mse", "mae") and classes:
@@ -110,7 +112,7 @@ class RecurrentPredictor(RecurrentLayers):
         """Loss and metrics of every example, [B]."""
         target = batch.label if self.of_label else batch.target
         valid = valid_steps(batch.length, batch.x.shape[1]) if self.stepwise else None
-        steps = jnp.float32(self.target_shape[0]) if self.stepwise else jnp.float32(1)
+        steps = jnp.float32(batch.x.shape[1] if self.stepwise else 1)
         steps = jnp.broadcast_to(steps, (len(batch),)) if valid is None else jnp.maximum(valid.sum(-1), 1)
 
         def of_rows(values: jax.Array) -> jax.Array:
@@ -125,12 +127,19 @@ class RecurrentPredictor(RecurrentLayers):
             right = of_rows((outputs.argmax(-1) == target).astype(jnp.float32)) / steps
             return {"loss": loss, "cross_entropy": loss / steps, "accuracy": right}
         target = jnp.asarray(target, jnp.float32)
+        there = None if valid is None else jnp.broadcast_to(valid[..., None], outputs.shape)
+        if batch.target_observed is not None:
+            there = batch.target_observed if there is None else there & batch.target_observed
+            target = jnp.where(batch.target_observed, target, 0.0)
+        weight = jnp.ones_like(outputs) if there is None else there.astype(outputs.dtype)
+        over = tuple(range(1, outputs.ndim))
         if self.objective == "cross_entropy":
-            loss = of_rows((jnp.logaddexp(outputs, 0.0) - target * outputs).sum(-1))
+            loss = ((jnp.logaddexp(outputs, 0.0) - target * outputs) * weight).sum(over)
             return {"loss": loss, "cross_entropy": loss / steps}
+        number = jnp.maximum(weight.sum(over), 1)
         found = {
-            "mse": of_rows(jnp.square(outputs - target).mean(-1)) / steps,
-            "mae": of_rows(jnp.abs(outputs - target).mean(-1)) / steps,
+            "mse": (jnp.square(outputs - target) * weight).sum(over) / number,
+            "mae": (jnp.abs(outputs - target) * weight).sum(over) / number,
         }
         return {"loss": found["mae" if self.objective == "mae" else "mse"], **found}
 

@@ -50,8 +50,10 @@ def _width(structure: Any, leaves: int) -> int:
         least = count(model.resized(1))
         raise ConfigError("parameters", wanted, f"this model has at least {least}; a smaller latent_dim needs fewer")
     low, high = 1, 2
-    while high < WIDEST and count(model.resized(high)) < wanted:
+    while count(model.resized(high)) < wanted:
         low, high = high, 2 * high
+        if low > WIDEST:
+            raise ConfigError("parameters", wanted, f"that is a layer of more than {WIDEST} units; take fewer")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if count(model.resized(middle)) <= wanted else (low, middle)

@@ -10,6 +10,7 @@ import numpy as np
 
 from research import tree
 from research.data.examples import Examples, Facts, prepare
+from research.distributions import Forecast
 from research.runs import batches
 from research.runs.folder import RunFolder
 from research.tree import ConfigError
@@ -83,6 +84,61 @@ class Run:
 
         return batches.over(function, self._prepare(x), BATCH)
 
+    def score_steps(self, x: Any) -> np.ndarray:
+        """Squared error of the reconstruction of every row and time step, mean over channels, [N, T]; scaled units.
+
+        Steps that are padding or not observed at all are NaN.
+        """
+        examples = self._prepare(x)
+        if np.ndim(examples.x) != 3:
+            raise ConfigError("x", np.shape(examples.x), "expected sequences [N, T, C]")
+        error = np.square(np.asarray(examples.x) - self._over("reconstruct", x))
+        mask = np.ones(error.shape, bool) if examples.mask is None else np.asarray(examples.mask)
+        count = mask.sum(-1)
+        total = np.where(mask, error, 0).sum(-1)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def forecast(self, x: Any) -> Forecast:
+        """Distribution of the next steps of raw windows [N, T, C], on the raw scale, [N, H, C]."""
+        found = self._over("forecast", x)
+        raw = lambda values, scale=self.target_scale, shift=self.target_shift: values / scale + shift
+        quantiles = None
+        if found.quantiles is not None:
+            scale, shift = (np.asarray(part)[..., None] for part in (self.target_scale, self.target_shift))
+            quantiles = raw(found.quantiles, scale, shift)
+        deviation = None if found.deviation is None else found.deviation / self.target_scale
+        return Forecast(raw(found.mean), raw(found.median), deviation, quantiles)
+
+    def predict(self, x: Any) -> np.ndarray:
+        """What a predictor says of raw rows: probabilities of classes, probabilities of values in {0, 1}, or values."""
+        outputs = np.asarray(self._over("predict", x), np.float64)
+        if self.model.target_classes:
+            odds = np.exp(outputs - outputs.max(-1, keepdims=True))
+            return odds / odds.sum(-1, keepdims=True)
+        if self.model.objective == "cross_entropy":
+            return 1 / (1 + np.exp(-outputs))
+        return outputs / self.target_scale + self.target_shift
+
+    def start(self, rows: int) -> Any:
+        """The state of a recurrent encoder before the first step of `rows` sequences; for `step`.
+
+        It can be kept between calls for as long as a sequence goes on, and is made anew for another one.
+        """
+        self._need("step")
+        return self.model.start(rows)
+
+    def step(self, state: Any, x: Any, label: Any = None) -> tuple[Any, np.ndarray]:
+        """Feed one raw time step [N, C] of every sequence: the state after it, and codes [N, L] of all steps so far.
+
+        Equal to `encode` of the sequence so far; a predictor gives its linear outputs.
+        """
+        self._need("step")
+        x = np.asarray(x, np.float32)
+        if self.feature_shape is not None and x.shape[1:] != self.feature_shape[1:]:
+            raise ConfigError("x", x.shape, f"expected one step [N, {self.feature_shape[-1]}]")
+        state, codes = _step(self.model, self.params, state, (x - self.shift) * self.scale, label)
+        return state, np.asarray(codes)
+
     # --------------------------------------------------------------------------------------------------- inside
 
     def _need(self, ability: str) -> None:
@@ -108,6 +164,11 @@ class Run:
 
     def _raw(self, x: np.ndarray) -> np.ndarray:
         return x / self.scale + self.shift
+
+
+@jax.jit
+def _step(model: Any, params: Any, state: Any, x: Any, label: Any) -> Any:
+    return model.step(params, state, x, label)
 
 
 def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:

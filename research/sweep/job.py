@@ -143,9 +143,27 @@ def bind(job: Job) -> Bound:
         model = job.model.bind(dataset.facts)
     except ConfigError as error:
         raise error.under("model") from None
+    _check_players(job.optimizer, model)
     watched = base(job.trainer.monitor)
     follows = job.trainer.keep == "best" or job.trainer.patience is not None
     if follows and watched in getattr(model, "unmonitored", ()):
         remedy = f"of a {type(model).__name__} a lower {watched} is not better; set trainer.keep=last"
         raise ConfigError("trainer.monitor", job.trainer.monitor, f"{remedy} and trainer.patience=null")
     return Bound(job=job, model=model, dataset=dataset)
+
+
+def _check_players(optimizer: Optimizer | Players, model: Model) -> None:
+    """Refuse players that are not the model's, before the first program is compiled.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    if not isinstance(optimizer, Players):
+        return
+    known, given = getattr(model, "players", None), ", ".join(optimizer.players)
+    if known is None:
+        remedy = f"a {type(model).__name__} has no players; use one optimizer for all its parameters: optimizer=adam"
+        raise ConfigError("optimizer", given, remedy)
+    if set(known) != set(optimizer.players):
+        remedy = f"the players of a {type(model).__name__} are {', '.join(known)}; use optimizer=gan"
+        raise ConfigError("optimizer", given, remedy)

@@ -1,0 +1,102 @@
+"""The recurrent part of `scripts/bench.py`."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import bench
+
+STEPS, CHANNELS, HIDDEN, LATENT, BATCH = 100, 6, 64, 16, 64
+ROWS = "model.cell=rnn,gru,lstm", "model.latent_dim=2,4,8,16", "seed=0,1,2"
+
+
+def autoencoder(cell: str, **changes: Any) -> Any:
+    """The autoencoder that is measured."""
+    return bench.spec("recurrent_ae", "model", cell=cell, hidden_dim=HIDDEN, latent_dim=LATENT, **changes)
+
+
+def sequences_per_second(model: Any, rows: int = 1280) -> float:
+    """Training sequences per second of one job."""
+    program, samples = bench.group_of(model, 1, "map", rows, (STEPS, CHANNELS), BATCH)
+    return bench.rate(program, samples, 1, repeats=2)
+
+
+def torch_autoencoder(cell: str, rows: int = 1280) -> float:
+    """Training sequences per second of the same autoencoder in PyTorch."""
+    import time
+
+    import torch  # pyright: ignore[reportMissingImports]
+    from torch import nn  # pyright: ignore[reportMissingImports]
+
+    layer = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
+    encoder, decoder = layer(CHANNELS, HIDDEN, batch_first=True), layer(LATENT, HIDDEN, batch_first=True)
+    code, output = nn.Linear(HIDDEN, LATENT), nn.Linear(HIDDEN, CHANNELS)
+    parts = (encoder, decoder, code, output)
+    optimizer = torch.optim.Adam([weight for part in parts for weight in part.parameters()], lr=1e-3)
+    data = torch.rand(rows, STEPS, CHANNELS)
+
+    def epoch() -> None:
+        order = torch.randperm(rows)
+        for start in range(0, rows - BATCH + 1, BATCH):
+            x = data[order[start : start + BATCH]]
+            z = code(encoder(x)[0][:, -1])
+            reconstruction = output(decoder(z[:, None].expand(-1, STEPS, -1))[0])
+            loss = nn.functional.mse_loss(reconstruction, x)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+    epoch()
+    best = 0.0
+    for _ in range(2):
+        started = time.perf_counter()
+        epoch()
+        best = max(best, rows // BATCH * BATCH / (time.perf_counter() - started))
+    return best
+
+
+def against_torch() -> None:
+    """LSTM, GRU and RNN autoencoders, alternately here and in PyTorch."""
+    for cell in ("lstm", "gru", "rnn"):
+        ours, theirs = [], []
+        for _ in range(3):
+            ours.append(sequences_per_second(autoencoder(cell)))
+            # a process of its own: PyTorch's idle threads spin, and would take a core from the other side
+            timed = [sys.executable, str(Path(__file__).with_name("bench.py")), "--torch-cell", cell]
+            theirs.append(float(subprocess.run(timed, check=True, capture_output=True, text=True).stdout))
+        here, there = max(ours), max(theirs)
+        print(f"{cell:4}: {here:7,.0f} sequences/s here, {there:7,.0f} PyTorch: {here / there:.2f} x", flush=True)
+
+
+def cells() -> None:
+    """Forms of the scan: the input's product inside or before it, unrolled or not."""
+    import jax
+
+    print(f"{jax.devices()[0].device_kind}; T {STEPS}, hidden {HIDDEN}, batch {BATCH}: training sequences/s")
+    forms = [(form, unroll) for form in ("step", "hoisted") for unroll in (1, 2, 4)]
+    print("cell  " + "".join(f"{form} x{unroll}".rjust(12) for form, unroll in forms))
+    for cell in ("rnn", "gru", "lstm"):
+        found = [sequences_per_second(autoencoder(cell, form=form, unroll=unroll)) for form, unroll in forms]
+        print(f"{cell:6}" + "".join(f"{value:12,.0f}" for value in found), flush=True)
+
+
+def rows(processes: int) -> None:
+    """36 autoencoders of digits read row by row: one fused sweep against 36 processes, caches warm."""
+    fixed = ["model=recurrent_ae", "data=digits_rows"]
+    points = [(cell, size, seed) for cell in ("rnn", "gru", "lstm") for size in (2, 4, 8, 16) for seed in (0, 1, 2)]
+    with tempfile.TemporaryDirectory() as folder:
+        out = f"output_root={folder}"
+        bench.command("-m", *fixed, *ROWS, out, "name=warm")
+        fused = min(bench.command("-m", *fixed, *ROWS, out, f"name=fused{i}") for i in range(2))
+        alone = []
+        for number, (cell, size, seed) in enumerate(points):
+            if number % max(1, len(points) // processes) == 0:
+                own = [f"model.cell={cell}", f"model.latent_dim={size}"]
+                bench.command(*fixed, *own, "seed=9", out, f"name=warm{number}")
+                alone.append(bench.command(*fixed, *own, f"seed={seed}", out, f"name=alone{number}"))
+    separate = sum(alone) * len(points) / len(alone)
+    print(f"fused sweep, command to results    {fused:8.1f} s")
+    print(f"36 separate processes              {separate:8.1f} s  ({len(alone)} measured)")
+    print(f"fused against separate processes   {separate / fused:8.2f} x")
