@@ -18,6 +18,7 @@ BATCH = 256
 PARTS = ("train", "test")
 FEWEST = 4  # rows of a part: two for each half of them
 CLASSIFIER_UNITS, CLASSIFIER_EPOCHS = 32, 40  # the honest classifier: the same capacity for every data set
+CLASSIFIER_STEPS = 1000, 2000  # fewest and most: after 40 of them (64 rows) it tells not even constants from noise
 ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
 
 
@@ -100,7 +101,8 @@ def classifier_score(
         random = np.random.default_rng(seed)
         pairs.append([rows[np.sort(random.permutation(len(rows))[:size])] for rows in (real, fake)])
     steps = CLASSIFIER_EPOCHS * max(1, 2 * len(pairs[0][0]) // 128)
-    judge = Judge(CLASSIFIER_UNITS, min(steps, 2000), 1e-3, min(128, 2 * len(pairs[0][0])))
+    fewest, most = CLASSIFIER_STEPS
+    judge = Judge(CLASSIFIER_UNITS, min(max(steps, fewest), most), 1e-3, min(128, 2 * len(pairs[0][0])))
     accuracy, right, label = _accuracy(pairs[0], pairs[1], judge, seed)
     guess = np.where(right, label, 1 - label)
     random = np.random.default_rng(seed)
@@ -135,7 +137,11 @@ def shuffled(rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def halves(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two disjoint halves of rows in their order: neighbouring windows, which overlap, stay on one side."""
+    """Two disjoint halves of rows in their order.
+
+    Test windows come in the order of time, so that those that overlap stay on one side; training windows come shuffled,
+    and overlap across.
+    """
     middle = len(rows) // 2
     return rows[:middle], rows[middle : 2 * middle]
 

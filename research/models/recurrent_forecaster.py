@@ -73,7 +73,9 @@ class RecurrentForecaster(RecurrentLayers):
         self.check_data(facts)
         shape = facts.target_shape
         if shape is None or len(shape) != 2 or facts.target_classes or shape[1] != facts.feature_shape[1]:
-            raise ConfigError("", facts.kind, "a forecaster needs windows with a horizon: data=series data.horizon=24")
+            raise ConfigError(
+                "", type(self).__name__, "a forecaster needs windows with a horizon: data=series data.horizon=24"
+            )
         window, _ = facts.feature_shape
         if window % self.segment:
             divisors = [size for size in range(1, window + 1) if window % size == 0]

@@ -41,9 +41,11 @@ class RecurrentPredictor(RecurrentLayers):
         shape, classes, of_label = facts.target_shape, facts.target_classes, False
         if shape is None:
             if facts.classes < 1:
-                raise ConfigError(
-                    "", facts.kind, "these data have neither a target nor labels, so nothing is to predict"
-                )
+                remedy = "these data have neither a target nor labels, so nothing is to predict; use model=recurrent_ae"
+                raise ConfigError("", type(self).__name__, remedy)
+            if facts.anomaly:
+                remedy = "no training row is anomalous, so the class is not to be learned; use model=recurrent_ae"
+                raise ConfigError("", type(self).__name__, f"{remedy}, or data.anomaly=null")
             shape, classes, of_label = (), facts.classes, True
         if len(shape) == 2 and shape[0] != facts.feature_shape[0]:
             remedy = "these targets are the steps that follow; use model=recurrent_forecaster"
@@ -51,7 +53,7 @@ class RecurrentPredictor(RecurrentLayers):
         if len(shape) == 1 and classes and shape[0] != facts.feature_shape[0]:
             raise ConfigError("", list(shape), "integer targets are classes of every step, one for each")
         if classes == 1:
-            raise ConfigError("", facts.kind, "all rows are of one class, so nothing is to predict")
+            raise ConfigError("", type(self).__name__, "all rows are of one class, so nothing is to predict")
         if self.objective in ("mse", "mae") and classes:
             raise ConfigError("objective", self.objective, "the target is a class; use cross_entropy (or auto)")
         if self.objective == "cross_entropy" and not classes and not (facts.target_low >= 0 and facts.target_high <= 1):

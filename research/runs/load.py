@@ -136,6 +136,9 @@ class Run:
         x = np.asarray(x, np.float32)
         if self.feature_shape is not None and x.shape[1:] != self.feature_shape[1:]:
             raise ConfigError("x", x.shape, f"expected one step [N, {self.feature_shape[-1]}]")
+        rows = next((leaf.shape[0] for leaf in jax.tree.leaves(state) if np.ndim(leaf)), len(x))
+        if len(x) != rows:
+            raise ConfigError("x", x.shape, f"the state is of {rows} sequences; give one step of each, or start anew")
         state, codes = _step(self.model, self.params, state, (x - self.shift) * self.scale, label)
         return state, np.asarray(codes)
 
@@ -147,7 +150,7 @@ class Run:
                 "folder", self.folder, f"a {type(self.model).__name__} cannot {ability}; choose another model"
             )
 
-    def _over(self, ability: str, x: Any) -> np.ndarray:
+    def _over(self, ability: str, x: Any) -> Any:
         self._need(ability)
         function = lambda batch, _: batches.call(self.model, self.params, batch, ability)
         return batches.over(function, self._prepare(x), BATCH)

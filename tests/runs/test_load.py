@@ -204,3 +204,10 @@ def test_tables_give_back_the_same_numbers(tmp_path):
         assert table["row"].tolist() == [0, 1]
     with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
         write_table(tmp_path / "codes.xls", columns)
+
+
+def test_errors_and_codes_of_steps_need_sequences(run, x):
+    with pytest.raises(ConfigError, match=r"x=\(5, 4\): expected sequences \[N, T, C\]"):
+        run.score_steps(x)
+    with pytest.raises(ConfigError, match="a Halves cannot step"):
+        run.start(2)

@@ -1,0 +1,153 @@
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import yaml
+
+from research import tree
+from research.data.examples import Examples, Facts
+from research.evaluation import Findings, Subject
+from research.evaluation.prediction import study
+
+STANDARD = Path(__file__).parents[2] / "conf" / "evaluation" / "standard.yaml"
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """What a study asks of a model that predicts."""
+
+    of_label: bool = False
+    target_classes: int = 0
+    objective: str = "auto"
+
+    def predict(self, params, batch):
+        raise AssertionError("no baseline needs the model")
+
+
+def baselines(model, train, test, classes=0, target_classes=0):
+    facts = Facts("sequence", train.x.shape[1:], 0.0, 1.0, classes, len(train), 1, len(test), None, target_classes)
+    recipe, findings = tree.build(yaml.safe_load(STANDARD.read_text())), Findings()
+    study(Subject(model, None, {"train": train, "test": test}, recipe, facts, jax.random.key(0)), findings)
+    assert not findings.null_reasons
+    return {name.removeprefix("baseline/"): value for name, value in findings.metrics.items()}
+
+
+def labelled(label, seed=0):
+    label = np.asarray(label)
+    noise = np.random.default_rng(seed).normal(size=(len(label), 5, 2))
+    return Examples(x=(noise + 4 * label[:, None, None]).astype(np.float32), label=label)
+
+
+def test_classes_of_sequences():
+    train, test = labelled([0] * 60 + [1] * 20), labelled([0] * 5 + [1] * 15, 1)
+    found = baselines(Predictor(of_label=True), train, test, classes=2)
+    assert found["majority/accuracy"] == 0.25
+    assert found["majority/cross_entropy"] == pytest.approx(-(0.25 * np.log(0.75) + 0.75 * np.log(0.25)))
+    assert found["logistic/accuracy"] == 1
+    noise = dataclasses.replace(train, x=train.x * 0)  # constant inputs are no division by zero
+    assert baselines(Predictor(of_label=True), noise, test, classes=2)["logistic/accuracy"] == 0.25
+
+
+def test_one_class_of_training_rows_has_no_regression():
+    found = baselines(Predictor(of_label=True), labelled([0] * 9), labelled([0, 1]), classes=2)
+    assert set(found) == {"majority/accuracy", "majority/cross_entropy"}
+    assert found["majority/cross_entropy"] == pytest.approx(-np.log(1e-6) / 2)  # never seen: not infinite
+
+
+def test_copy_memory_without_memory():
+    """Arjovsky et al. 2016: 10 log 8 / (T + 20) nats per step; frequencies of 3000 rows are not exactly 1/8."""
+    from research.data.sequences import Copy
+
+    blank = 4
+    rows = np.random.default_rng(0).integers(1, 9, (4000, 10))
+    target = np.concatenate([np.zeros((4000, blank + 10), int), rows], 1).astype(np.int32)
+    examples = Examples(x=np.zeros((4000, blank + 20, 10), np.float32), target=target)
+    train, test = examples.take(slice(3000)), examples.take(slice(3000, None))
+    found = baselines(Predictor(target_classes=10), train, test, target_classes=10)
+    assert found["memoryless/cross_entropy"] == pytest.approx(10 * np.log(8) / (blank + 20), rel=5e-3)
+    assert found["memoryless/accuracy"] == pytest.approx((blank + 10 + 10 / 8) / (blank + 20), abs=5e-3)
+    x, drawn = Copy.sample(dataclasses.replace(_copy(), length=blank), 8, jax.random.key(0))
+    assert x.shape == (8, *examples.x.shape[1:])
+    np.testing.assert_array_equal(np.asarray(drawn > 0).all(0), target.any(0))  # the data have this form
+
+
+def _copy():
+    section = yaml.safe_load((STANDARD.parents[1] / "data" / "copy.yaml").read_text())
+    return tree.build(section)
+
+
+def test_classes_of_steps_within_lengths():
+    """Padding says nothing, every row counts the same, and a step that no training row has is no error."""
+    train = Examples(
+        x=np.zeros((4, 3, 1), np.float32),
+        target=np.array([[0, 1, 9], [0, 1, 9], [1, 1, 9], [0, 0, 9]], np.int32),
+        length=np.array([2, 2, 2, 2]),
+    )
+    test = Examples(
+        x=np.zeros((2, 3, 1), np.float32),
+        target=np.array([[0, 7, 7], [1, 1, 0]], np.int32),
+        length=np.array([1, 3]),
+    )
+    found = baselines(Predictor(target_classes=10), train, test, target_classes=10)
+    rows = -np.log(3 / 4), -(np.log(1 / 4) + np.log(3 / 4) + np.log(1e-6)) / 3
+    assert found["memoryless/cross_entropy"] == pytest.approx(np.mean(rows))
+    # first step 0, second 1; of the third nothing is known, and class 0 is the first of equals
+    assert found["memoryless/accuracy"] == pytest.approx((1 + 2 / 3) / 2)
+
+
+def sequence(target, **fields):
+    target = np.asarray(target, np.float32)
+    return Examples(x=np.zeros((len(target), 3, 1), np.float32), target=target, **fields)
+
+
+def test_a_value_of_a_sequence():
+    train, test = sequence([[0, 1], [0, 3], [3, 5]]), sequence([[1, 3], [2, 7]])
+    found = baselines(Predictor(), train, test)
+    assert found == {
+        "constant/mse": pytest.approx(np.mean([0, 0, 1, 16])),  # means 1 and 3
+        "constant/mae": pytest.approx(np.mean([1, 0, 2, 4])),  # medians 0 and 3
+    }
+
+
+def test_missing_values_of_a_target_count_nowhere():
+    observed = np.array([[True, True], [True, True], [True, False]])
+    train, test = sequence([[0, 1], [0, 3], [3, 0]], target_observed=observed), sequence([[1, 3], [2, 7]])
+    test = dataclasses.replace(test, target_observed=np.array([[True, False], [True, True]]))
+    found = baselines(Predictor(), train, test)  # means 1 and 2, medians 0 and 2
+    assert found["constant/mse"] == pytest.approx(np.mean([0, (1 + 25) / 2]))
+    assert found["constant/mae"] == pytest.approx(np.mean([1, (2 + 5) / 2]))
+
+
+def test_values_of_steps_within_lengths():
+    train = sequence([[[1], [3], [99]], [[5], [99], [99]]], length=np.array([2, 1]))  # mean and median 3
+    test = sequence([[[3], [4], [6]], [[1], [99], [99]]], length=np.array([3, 1]))
+    found = baselines(Predictor(), train, test)
+    assert found["constant/mse"] == pytest.approx(((0 + 1 + 9) / 3 + 4) / 2)
+    assert found["constant/mae"] == pytest.approx(((0 + 1 + 3) / 3 + 2) / 2)
+
+
+def test_notes_of_steps_within_lengths():
+    """As of piano rolls: nats are summed over notes, means over the valid steps of a row, then over rows."""
+    train = sequence([[[1, 0], [1, 0], [1, 1]], [[0, 1], [1, 1], [1, 1]]], length=np.array([3, 1]))
+    level = np.array([3 / 4, 2 / 4])
+    test = sequence([[[1, 1], [0, 1], [1, 1]], [[1, 0], [1, 1], [1, 1]]], length=np.array([2, 1]))
+    nats = lambda note: -(note * np.log(level) + (1 - note) * np.log(1 - level)).sum()
+    rows = (nats(np.array([1, 1])) + nats(np.array([0, 1]))) / 2, nats(np.array([1, 0]))
+    found = baselines(Predictor(objective="cross_entropy"), train, test)
+    assert found == {"constant/cross_entropy": pytest.approx(np.mean(rows))}
+
+
+def test_rows_stand_beside_a_trained_predictor(build_model):
+    """The same names as the model's own metrics, and a constant is better than a model of zeros."""
+    train = sequence([[[1, 0], [1, 0], [1, 1]]] * 4, length=np.array([3, 2, 1, 3]))
+    facts = Facts("sequence", (3, 1), 0.0, 1.0, 0, 4, 1, 4, (3, 2), 0, 0.0, 1.0)
+    for objective in ("cross_entropy", "mse", "mae"):
+        model = build_model("recurrent_predictor", hidden_dim=2, objective=objective).bind(facts)
+        params = jax.tree.map(jnp.zeros_like, model.fresh(jax.random.key(0)))
+        found = baselines(model, train, train)
+        own = model.evaluate(params, jax.tree.map(jnp.asarray, train), jax.random.split(jax.random.key(0), 4))
+        for name, value in found.items():
+            assert value < float(own[name.removeprefix("constant/")].mean())

@@ -1,0 +1,141 @@
+"""What is refused before any work, when a job is bound to its data."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import pytest
+import yaml
+
+from research import tree
+from research.optimizer import Players
+from research.sweep.job import Job, bind
+from research.tree import ConfigError
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def section(group, name, **changes):
+    return tree.build(yaml.safe_load((CONF / group / f"{name}.yaml").read_text()) | changes)
+
+
+@pytest.fixture(scope="module")
+def make(build_model, build_optimizer, build_trainer):
+    """`make("recurrent_ae", evaluation={...})`: a job on 60 short sines; `data` names other data."""
+
+    def job(model, *, optimizer="adam", data=None, trainer=None, evaluation=None, **settings):
+        rows = section("data", "sines", rows=60, length=4, channels=2) if data is None else data
+        return Job(
+            model=build_model(model, **settings),
+            optimizer=build_optimizer(optimizer),
+            trainer=build_trainer(batch_size=8, **(trainer or {})),
+            data=rows,
+            seed=0,
+            evaluation=section("evaluation", "standard", **(evaluation or {})),
+        )
+
+    return job
+
+
+def refused(job):
+    with pytest.raises(ConfigError) as error:
+        bind(job)
+    return error.value.key, str(error.value)
+
+
+@pytest.fixture
+def digits():
+    return section("data", "digits", layout="rows")
+
+
+def test_clusters_need_classes_or_another_way_to_choose_their_number(make):
+    key, message = refused(make("recurrent_ae", evaluation={"clustering": "classes"}))
+    assert key == "evaluation.clustering"
+    assert message == ("evaluation.clustering=classes: the data have no classes; use silhouette or stability, or none")
+
+
+def test_as_many_clusters_as_classes_need_more_rows(make, digits):
+    few = dataclasses.replace(digits, test_size=10)
+    key, message = refused(make("recurrent_ae", data=few, evaluation={"clustering": "classes"}))
+    assert key == "evaluation.clustering"
+    assert "(10 clusters): only 10 rows" in message
+    bind(make("recurrent_ae", data=dataclasses.replace(few, test_size=11), evaluation={"clustering": "classes"}))
+
+
+@pytest.mark.parametrize("clustering", ["silhouette", "stability"])
+def test_more_clusters_than_rows_to_choose_them_on(make, clustering):
+    """Of 60 rows 12 are test rows and 38 training rows: at most 11 clusters."""
+    key, message = refused(make("recurrent_ae", evaluation={"clustering": clustering, "cluster_range": [2, 12]}))
+    assert key == "evaluation.cluster_range"
+    assert "evaluation.cluster_range=[2, 12]: only 12 rows" in message
+    bind(make("recurrent_ae", evaluation={"clustering": clustering, "cluster_range": [2, 11]}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cluster_range": [1, 4]}, "cluster_range=[1, 4]: expected [smallest, largest], from 2 on"),
+        ({"cluster_range": [5, 4]}, "cluster_range=[5, 4]: expected [smallest, largest], from 2 on"),
+        ({"cluster_starts": 0}, "cluster_starts=0: must be at least 1"),
+        ({"anomaly_share": 1.0}, "anomaly_share=1.0: must lie between 0 and 1"),
+        ({"generation_rows": 19}, "generation_rows=19: must be at least 20 (null: all)"),
+        ({"clustering": "kmeans"}, "clustering=kmeans: expected one of none, classes, silhouette, stability"),
+    ],
+)
+def test_impossible_settings_of_an_evaluation(changes, message):
+    with pytest.raises(ConfigError) as error:
+        section("evaluation", "standard", **changes)
+    assert str(error.value) == message
+
+
+LAST = {"keep": "last"}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "accepted"),
+    [
+        ({}, False),
+        ({"monitor": "validation/generator_loss"}, False),
+        ({"monitor": "validation/discriminator_accuracy"}, False),
+        (LAST, True),
+        (LAST | {"patience": 3}, False),
+    ],
+)
+def test_no_loss_of_a_game_is_followed(make, trainer, accepted):
+    job = make("recurrent_gan", optimizer="gan", trainer=trainer)
+    if accepted:
+        assert bind(job).model.steps == 4
+        return
+    key, message = refused(job)
+    assert key == "trainer.monitor"
+    assert "of a RecurrentGAN a lower" in message
+    assert "trainer.keep=last and trainer.patience=null" in message
+
+
+def test_other_models_are_followed(make):
+    assert bind(make("recurrent_ae", trainer={"patience": 3})).job.trainer.keep == "best"
+
+
+@pytest.mark.parametrize("model", ["recurrent_ae", "vae"])
+def test_players_of_a_model_that_has_none(make, model):
+    settings = {"likelihood": "gaussian"} if model == "vae" else {}
+    key, message = refused(make(model, optimizer="gan", **settings))
+    assert key == "optimizer"
+    assert "has no players" in message
+    assert "optimizer=adam" in message
+
+
+def test_players_are_those_of_the_model(make, build_optimizer):
+    job = make("recurrent_gan", optimizer="gan", trainer=LAST)
+    bound = bind(job)
+    assert {*bound.model.fresh(jax.random.key(0))} == {*bound.model.players} == {*job.optimizer.players}
+    generator, discriminator = (tree.plain(job.optimizer)[name] for name in bound.model.players)
+    other = tree.build({"generator": generator, "critic": discriminator}, Players)
+    key, message = refused(dataclasses.replace(job, optimizer=other))
+    assert key == "optimizer"
+    assert "generator, critic: the players of a RecurrentGAN are generator, discriminator" in message
+
+
+def test_one_optimizer_may_train_both_players(make):
+    """The loss is one scalar, and its gradient is each player's own."""
+    assert bind(make("recurrent_gan", optimizer="adam", trainer=LAST)).model.players == ("generator", "discriminator")
