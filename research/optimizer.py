@@ -182,7 +182,7 @@ class Players:
     """An optimizer for each player: for each top-level key of the parameters (a GAN's `generator`, `discriminator`).
 
     In a config every player is a section with the keys of `Optimizer` and one more:
-      period: the player moves once in so many steps, on average where it is no whole number; 1 is every step. It sweeps.
+      period: the player moves once in so many steps (on average, for no whole number); 1 is every step. It sweeps.
 
     Clipping and weight decay lie inside each player. All players move at once, from one gradient.
     """

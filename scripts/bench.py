@@ -311,7 +311,9 @@ BENCHMARKS = ("digits", "overhead", "torch", "modes", "widths", "rows", "recurre
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(BENCHMARKS)} (all)")
-    parser.add_argument("--processes", type=int, default=36, help="digits, rows: how many of the 36 processes to measure")
+    parser.add_argument(
+        "--processes", type=int, default=36, help="digits, rows: how many of the 36 processes to measure"
+    )
     parser.add_argument("--jobs", type=int, default=1000, help="overhead: number of jobs")
     parser.add_argument("--torch-batch", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--torch-rows", type=int, help=argparse.SUPPRESS)

@@ -165,7 +165,7 @@ def study(subject: Subject, findings: Findings) -> None:
         clusters = facts.classes
         if recipe.clustering != "classes":
             low, high = recipe.cluster_range
-            some = train[:ROWS]
+            some = train if len(train) <= ROWS else np.random.default_rng(0).permutation(train)[:ROWS]
             assert recipe.clustering != "none"
             clusters, _ = choose_clusters(some, range(low, high + 1), recipe.clustering, recipe.cluster_starts, 0)
         return clusters, *cluster_scores(kmeans(test, clusters, recipe.cluster_starts, subject.seed), label, test)

@@ -137,11 +137,7 @@ def shuffled(rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 def halves(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two disjoint halves of rows in their order.
-
-    Test windows come in the order of time, so that those that overlap stay on one side; training windows come shuffled,
-    and overlap across.
-    """
+    """Two disjoint halves of rows in their order: windows of a series stay with those that they overlap."""
     middle = len(rows) // 2
     return rows[:middle], rows[middle : 2 * middle]
 

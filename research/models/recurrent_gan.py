@@ -38,8 +38,6 @@ class RecurrentGAN(RecurrentLayers):
     gradient_penalty: float | None
     steps: int = from_data(0)
 
-    # the top-level keys of the parameters, each with an optimizer of its own in `optimizer.Players`
-    players = ("generator", "discriminator")
     # of no metric can one say that the better its value, the better the samples
     unmonitored = ("loss", "generator_loss", "discriminator_loss", "discriminator_accuracy")
 

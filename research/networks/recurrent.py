@@ -73,10 +73,10 @@ class RecurrentLayers(Sized):
         """Refuse data without a time axis."""
         if facts.kind != "sequence":
             remedy = (
-                f"a recurrent model needs sequences [N, T, C], and these data are of kind {facts.kind}; images can be "
-                "read row by row: data=digits_rows, mnist_rows, mnist_pixels"
+                f"it needs sequences [N, T, C], and these data are {facts.kind}s {list(facts.feature_shape)}; "
+                "images can be read row by row: data=digits_rows, mnist_rows, mnist_pixels"
             )
-            raise ConfigError("", facts.feature_shape, remedy)
+            raise ConfigError("", type(self).__name__, remedy)
 
     def resized(self, width: int) -> Self:
         """The same layers, so many units wide."""

@@ -101,11 +101,13 @@ def parts(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
     """All rows of a fold, part by part, as models see them: scaled, and binarised as scores see them."""
     if not _parts or _parts[0][0] is not dataset or _parts[0][1] != fold:
         split = dataset.split(fold)
+        # in the order of the data set: windows of a series in the order of time
+        rows = {name: np.sort(split.rows(name)) for name in PARTS}
         if isinstance(dataset.draw, Binarize):
             drawn = binarized(dataset)
-            made = {name: _floats(drawn.take(split.rows(name))) for name in PARTS}
+            made = {name: _floats(drawn.take(own)) for name, own in rows.items()}
         else:
-            made = {name: split.prepare(dataset.examples.take(split.rows(name))) for name in PARTS}
+            made = {name: split.prepare(dataset.examples.take(own)) for name, own in rows.items()}
         _parts[:] = [(dataset, fold, made)]  # one at a time: these are whole copies
     return _parts[0][2]
 

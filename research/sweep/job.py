@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from research.data.examples import Dataset
 from research.data.loading import load
 from research.data.splits import Splitting
@@ -143,7 +146,7 @@ def bind(job: Job) -> Bound:
         model = job.model.bind(dataset.facts)
     except ConfigError as error:
         raise error.under("model") from None
-    _check_players(job.optimizer, model)
+    _check_players(job.optimizer, model, dataset)
     watched = base(job.trainer.monitor)
     follows = job.trainer.keep == "best" or job.trainer.patience is not None
     if follows and watched in getattr(model, "unmonitored", ()):
@@ -152,7 +155,7 @@ def bind(job: Job) -> Bound:
     return Bound(job=job, model=model, dataset=dataset)
 
 
-def _check_players(optimizer: Optimizer | Players, model: Model) -> None:
+def _check_players(optimizer: Optimizer | Players, model: Model, dataset: Dataset) -> None:
     """Refuse players that are not the model's, before the first program is compiled.
 
     Raises:
@@ -160,10 +163,8 @@ def _check_players(optimizer: Optimizer | Players, model: Model) -> None:
     """
     if not isinstance(optimizer, Players):
         return
-    known, given = getattr(model, "players", None), ", ".join(optimizer.players)
-    if known is None:
-        remedy = f"a {type(model).__name__} has no players; use one optimizer for all its parameters: optimizer=adam"
-        raise ConfigError("optimizer", given, remedy)
-    if set(known) != set(optimizer.players):
-        remedy = f"the players of a {type(model).__name__} are {', '.join(known)}; use optimizer=gan"
-        raise ConfigError("optimizer", given, remedy)
+    rows = dataset.examples.take(np.arange(2))
+    known = sorted(jax.eval_shape(lambda: model.init(jax.random.key(0), rows)))
+    if known != sorted(optimizer.players):
+        remedy = f"the players of a {type(model).__name__} are {', '.join(known)}, the top-level keys of its parameters"
+        raise ConfigError("optimizer", ", ".join(optimizer.players), f"{remedy}; optimizer=adam moves all of them")

@@ -116,26 +116,26 @@ def test_other_models_are_followed(make):
     assert bind(make("recurrent_ae", trainer={"patience": 3})).job.trainer.keep == "best"
 
 
-@pytest.mark.parametrize("model", ["recurrent_ae", "vae"])
-def test_players_of_a_model_that_has_none(make, model):
-    settings = {"likelihood": "gaussian"} if model == "vae" else {}
-    key, message = refused(make(model, optimizer="gan", **settings))
+def test_players_are_the_top_level_keys_of_the_parameters(make, build_optimizer):
+    job = make("recurrent_gan", optimizer="gan", trainer=LAST)
+    assert {*bind(job).model.fresh(jax.random.key(0))} == {*job.optimizer.players}
+    sections = tree.plain(job.optimizer)
+    other = tree.build({"generator": sections["generator"], "critic": sections["discriminator"]}, Players)
+    key, message = refused(dataclasses.replace(job, optimizer=other))
     assert key == "optimizer"
-    assert "has no players" in message
+    assert "generator, critic: the players of a RecurrentGAN are discriminator, generator" in message
+    key, message = refused(make("recurrent_ae", optimizer="gan"))
+    assert key == "optimizer"
+    assert "the players of a RecurrentAE are decoder, encoder" in message
     assert "optimizer=adam" in message
 
 
-def test_players_are_those_of_the_model(make, build_optimizer):
-    job = make("recurrent_gan", optimizer="gan", trainer=LAST)
-    bound = bind(job)
-    assert {*bound.model.fresh(jax.random.key(0))} == {*bound.model.players} == {*job.optimizer.players}
-    generator, discriminator = (tree.plain(job.optimizer)[name] for name in bound.model.players)
-    other = tree.build({"generator": generator, "critic": discriminator}, Players)
-    key, message = refused(dataclasses.replace(job, optimizer=other))
-    assert key == "optimizer"
-    assert "generator, critic: the players of a RecurrentGAN are generator, discriminator" in message
+def test_encoder_and_decoder_may_have_optimizers_of_their_own(make):
+    sections = tree.plain(make("recurrent_gan", optimizer="gan", trainer=LAST).optimizer)
+    own = tree.build({"encoder": sections["generator"], "decoder": sections["discriminator"]}, Players)
+    assert bind(dataclasses.replace(make("recurrent_ae"), optimizer=own))
 
 
 def test_one_optimizer_may_train_both_players(make):
     """The loss is one scalar, and its gradient is each player's own."""
-    assert bind(make("recurrent_gan", optimizer="adam", trainer=LAST)).model.players == ("generator", "discriminator")
+    assert bind(make("recurrent_gan", optimizer="adam", trainer=LAST))
