@@ -19,7 +19,7 @@ LEARNING = frozenset(  # keys of the data that change what is learned from, not 
 DEFAULT_METRICS = (
     "test/loss",
     *("test/reconstruction_mse", "test/elbo_nats", "test/nll_nats", "test/kl_nats"),
-    *("test/active_units", "test/collapsed"),
+    "test/active_units",
     *("test/accuracy", "test/cross_entropy", "test/mse", "test/mae", "test/smape", "test/mase"),
     *("test/probe_accuracy", "test/knn_accuracy", "test/auroc"),
     *("test/ari", "test/nmi", "test/rand_index", "test/cluster_accuracy", "test/silhouette"),
