@@ -211,7 +211,7 @@ def test_collapsed_runs_are_marked_and_counted(sweep, collapsed, text):
             sweep.add({"model.latent_dim": latent_dim, "seed": seed}, metrics)
     sweep.add({"model.latent_dim": 8, "seed": 3}, {"test/collapsed": 1.0}, status="diverged")  # is in no mean
     made = table(collect(sweep.folder))
-    for metric in ("test/elbo_nats", "test/collapsed"):
+    for metric in ("test/elbo_nats",):
         assert [(cell.collapsed, cell.averaged) for cell in cells(made, metric).values()] == [
             (count, 3) for count in collapsed
         ]
@@ -234,7 +234,7 @@ def test_no_collapse_no_note(sweep):
             "loss generator_loss memorization diversity classifier_score predictive_score discriminative_score",
             "discriminative_score predictive_score classifier_score diversity memorization",
         ),
-        ("loss reconstruction_mse elbo_nats kl_nats collapsed", "loss reconstruction_mse elbo_nats kl_nats collapsed"),
+        ("loss reconstruction_mse elbo_nats kl_nats collapsed", "loss reconstruction_mse elbo_nats kl_nats"),
         (
             "loss reconstruction_mse silhouette cluster_accuracy rand_index nmi ari clusters",
             "loss reconstruction_mse ari nmi rand_index cluster_accuracy silhouette",
