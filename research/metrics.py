@@ -11,7 +11,9 @@ HIGHER_IS_BETTER = frozenset(
 )
 UNDIRECTED = frozenset(
     {
-        *("kl_nats", "shuffled_nats", "gradient_reach", "collapsed"),  # kl_nats of a collapsed model is 0
+        *("kl_nats", "shuffled_nats", "collapsed"),  # kl_nats of a collapsed model is 0
+        *("gradient_reach", "gradient_reach_at_start", "gradient_penalty"),
+        *("nll_standard_error", "nll_effective_samples", "classifier_null", "classifier_p_value"),  # of another metric
         *("discriminator_loss", "generator_loss", "real_value", "fake_value", "discriminator_accuracy"),  # of a game
         *("diversity", "memorization", "clusters"),  # right at 1, at .5 and at the true number
     }

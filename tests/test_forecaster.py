@@ -14,10 +14,11 @@ from research.clock import Clock
 from research.data import Examples, Facts, Windows
 from research.engine import Budget, Data, Member
 from research.models.recurrent_forecaster import last_observed
+from research.networks.cells import Layers
 from research.tree import ConfigError
 
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling
-FACTS = Facts("sequence", (6, 2), -9.0, 9.0, 0, 24, 4, 4, target_shape=(5, 2), season=3)
+FACTS = Facts("sequence", (6, 2), -9.0, 9.0, 0, 24, 4, 4, target_shape=(5, 2), target_follows=True, season=3)
 RANDOM = np.random.default_rng(0)
 X = jnp.asarray(RANDOM.normal(1.0, 2.0, (4, 6, 2)), jnp.float32)
 Y = jnp.asarray(RANDOM.normal(1.0, 2.0, (4, 5, 2)), jnp.float32)
@@ -243,8 +244,8 @@ def test_the_parts_of_a_recursion_follow_from_one_another(build_model):
     ("options", "facts", "key", "words"),
     [
         ({}, {"target_shape": None}, "", "horizon"),
-        ({}, {"target_shape": (5, 1)}, "", "horizon"),
-        ({}, {"target_shape": (6,), "target_classes": 3}, "", "horizon"),
+        ({}, {"target_follows": False}, "", "horizon"),
+        ({}, {"target_shape": (6,), "target_classes": 3, "target_follows": False}, "", "horizon"),
         ({"segment": 4}, {}, "segment", "3 would divide"),
         ({"residual": "season"}, {"season": None}, "residual", "data.season"),
         ({"residual": "season"}, {"season": 7}, "residual", "longer than the window"),
@@ -292,3 +293,26 @@ def test_the_coefficient_of_an_autoregressive_process_is_recovered(
     assert least_squares == pytest.approx(coefficient, abs=0.05)
     residual = float(np.square(later - least_squares * last).mean())
     assert 0.95 * residual < float(metrics["validation/mse"]) < 1.02 * residual
+
+
+def test_recursion_goes_on_from_the_forecast(build_model, monkeypatch):
+    """A network of zero output forecasts the last season, and that is what its cells then read."""
+    model = small(build_model, decoding="recursive", segment=1, normalize="none", residual="season", channels="joint")
+    params = model.fresh(jax.random.key(0))
+    params["output"] = jax.tree.map(jnp.zeros_like, params["output"])
+    read = []
+    step = Layers.step
+    monkeypatch.setattr(Layers, "step", lambda self, own, carries, x: read.append(x) or step(self, own, carries, x))
+    x = jax.random.normal(jax.random.key(1), (3, 6, 2))
+    found = model.forecast(params, Examples(x=x))
+    np.testing.assert_allclose(np.stack(read, 1), found.median[:, :-1], rtol=1e-6)
+    np.testing.assert_allclose(found.median[:, :3], x[:, -3:], rtol=1e-6)
+
+
+def test_targets_that_are_no_future_are_refused(build_model):
+    """The next frames at every step are in the window itself: forecasting them would be copying."""
+    shifted = dataclasses.replace(FACTS, target_shape=(6, 2), target_follows=False)
+    with pytest.raises(ConfigError, match="horizon"):
+        build_model("recurrent_forecaster").bind(shifted)
+    with pytest.raises(ConfigError, match="recurrent_forecaster"):
+        build_model("recurrent_predictor").bind(dataclasses.replace(shifted, target_follows=True))

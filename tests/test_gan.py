@@ -224,3 +224,31 @@ def test_players_that_the_model_does_not_have_are_refused(build_model, build_opt
     params = start(small(build_model))
     with pytest.raises(ConfigError, match="discriminator, generator"):
         build_optimizer("gan").build(1, 1).init({"encoder": params["generator"], "decoder": params["discriminator"]})
+
+
+def test_gaps_do_not_tell_real_from_fake(build_model):
+    """Where the real row has no value, the fake one has none either: equal discriminators see equal gaps."""
+    model = small(build_model)
+    params = start(model)
+    observed = jnp.zeros(X.shape, bool)  # nothing is there: both are zeros
+    batch = Examples(x=jnp.zeros_like(X), observed=observed)
+    _, metrics = model.loss(params, batch, jax.random.key(1), CLOCK)
+    assert float(metrics["real_value"]) == pytest.approx(float(metrics["fake_value"]), abs=1e-7)
+    scores = model.evaluate(params, batch, jax.random.split(jax.random.key(2), 5))
+    np.testing.assert_allclose(scores["discriminator_loss"], scores["discriminator_loss"][0], rtol=1e-5)
+
+
+def test_the_border_of_least_squares_lies_between_its_targets(build_model, monkeypatch):
+    """Targets are 1 and 0: a discriminator that says .75 of real rows and .25 of fake ones is right every time."""
+    model = small(build_model, game="least_squares")
+    params = jax.tree.map(jnp.zeros_like, start(model))  # every fake value is sigmoid(0) = .5
+    monkeypatch.setattr(type(model), "discriminate", lambda self, own, x, length=None: x.mean((1, 2)) - 0.25)
+    batch = Examples(x=jnp.ones_like(X))
+    scores = model.evaluate(params, batch, jax.random.split(jax.random.key(2), 5))
+    np.testing.assert_array_equal(scores["discriminator_accuracy"], 1)
+
+
+def test_a_summary_that_nothing_reads_is_refused(build_model):
+    with pytest.raises(ConfigError, match="no summary") as error:
+        small(build_model, summary="mean")
+    assert error.value.key == "model.summary"

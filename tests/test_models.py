@@ -52,7 +52,7 @@ SEQUENCE = dataclasses.replace(FACTS, kind="sequence", feature_shape=(4, 2), tar
 ROWS = Examples(x=draw(5, 6, 4, 2), label=jnp.arange(6) % 3)
 GAPS = dataclasses.replace(ROWS, length=LENGTH, observed=OBSERVED)
 GAPS = dataclasses.replace(GAPS, x=jnp.where(GAPS.mask, GAPS.x, 0.0))
-FUTURE = dataclasses.replace(SEQUENCE, target_shape=(3, 2), season=2)
+FUTURE = dataclasses.replace(SEQUENCE, target_shape=(3, 2), target_follows=True, season=2)
 DATA: dict[str, tuple[Facts, Examples]] = {
     "vectors": (FACTS, Examples(x=draw(5, 6, 5), label=jnp.arange(6) % 3)),  # every class, and tenths
     "sequences": (SEQUENCE, GAPS),

@@ -204,7 +204,7 @@ def test_flip_and_summaries():
 
 # ----------------------------------------------------------------------------------------------- width and parameters
 
-FORECAST = {"target_shape": (3, INPUTS)}
+FORECAST = {"target_shape": (3, INPUTS), "target_follows": True}
 SIZED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("dense_ae", {"hidden_dims": [64, 32], "conditional": True}, {}),
     *(("recurrent_ae", {"cell": cell, "decoder": "first_state", "layers": 2}, {}) for cell in CELLS),

@@ -285,3 +285,14 @@ def test_the_share_of_the_teacher_is_a_ramp(build_model):
         time = CLOCK._replace(epoch=jnp.float32(epoch))
         assert float(model.teaching(WHOLE, jax.random.key(0), time).share) == pytest.approx(share)
         assert float(sudden.teaching(WHOLE, jax.random.key(0), time).share) == pytest.approx(0.1)
+
+
+def test_the_penalty_of_a_code_at_every_step_is_of_all_valid_steps(build_model):
+    model = build_model("recurrent_ae", code="step", latent_dim=2, hidden_dim=3, activity_l1=1.0).bind(FACTS)
+    params = model.fresh(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, 4, 2))
+    length = jnp.array([4, 2])
+    code = np.asarray(model.apply_step_encoder(params, Examples(x=x)))
+    expected = (np.abs(code[0]).sum() + np.abs(code[1, :2]).sum()) / 2
+    _, metrics = model.loss(params, Examples(x=x, length=length), jax.random.key(2), CLOCK)
+    assert float(metrics["activity_l1"]) == pytest.approx(expected, rel=1e-5)

@@ -152,6 +152,7 @@ class Facts:
       target_shape: shape of one target, or None without targets.
       target_classes: number of classes of a target of integers, else 0.
       target_low, target_high: smallest and largest value over all targets of values.
+      target_follows: the target holds the steps that come after x, on the scale of x: something to forecast.
       season: steps after which a series repeats itself, where that is known.
       anomaly: label 1 marks anomalous rows, and no training row has it.
     """
@@ -168,6 +169,7 @@ class Facts:
     target_classes: int = 0
     target_low: float = 0.0
     target_high: float = 0.0
+    target_follows: bool = False
     season: int | None = None
     anomaly: bool = False
 

@@ -88,6 +88,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
             validation_size=min(len(rows.validation) for rows in parts),
             test_size=min(len(rows.test) for rows in parts),
             target_shape=None if target is None else tuple(target.shape[1:]),
+            target_follows=source.scale_target,
             target_classes=0 if target is None or with_values else _highest(target) + 1,
             target_low=target_range[0],
             target_high=target_range[1],

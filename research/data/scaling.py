@@ -74,7 +74,6 @@ def moments(examples: Examples, rows: np.ndarray, *, by_channel: bool = False, w
     A step of a series counts once, in however many windows it lies.
     """
     by_channel = by_channel or isinstance(examples.x, Windows)
-    axes = tuple(range(examples.x.ndim - 1)) if by_channel else (0,)
     shape = examples.x.shape[-1:] if by_channel else examples.x.shape[1:]
     low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
     total, count = np.zeros(shape), np.zeros(shape)

@@ -63,7 +63,9 @@ class UCR(Splitting):
             return Path(self.root).expanduser()
         found = importlib.util.find_spec("aeon")
         if found is None or not found.submodule_search_locations:
-            remedy = "name the folder of your files, data.root=FOLDER, or install some problems: pip install aeon"
+            remedy = (
+                "name the folder of your files, data.root=FOLDER, or install some problems: pip install aeon --no-deps"
+            )
             raise ConfigError("root", None, remedy)
         return Path(found.submodule_search_locations[0]) / "datasets" / "data"
 

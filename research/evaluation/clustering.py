@@ -181,8 +181,11 @@ def study(subject: Subject, findings: Findings) -> None:
     if not recipe.baselines:
         return
     settings = (recipe.clustering, recipe.cluster_range, recipe.cluster_starts, subject.seed)
-    rows = [np.asarray(subject.parts[part].x, np.float64).reshape(len(subject.parts[part]), -1) for part in PARTS]
-    _, found, _ = subject.once(("raw_kmeans", *settings), lambda: score(*rows))
+
+    def rows() -> list[np.ndarray]:  # whole copies: made only where another run on these data has not made them
+        return [np.asarray(subject.parts[part].x, np.float64).reshape(len(subject.parts[part]), -1) for part in PARTS]
+
+    _, found, _ = subject.once(("raw_kmeans", *settings), lambda: score(*rows()))
     findings.add(found, "baseline/raw_kmeans/")
     size = codes["test"].shape[1]
     try:
@@ -191,6 +194,6 @@ def study(subject: Subject, findings: Findings) -> None:
         findings.refuse(str(error), *(f"baseline/pca_kmeans/{name}" for name in found))
         return
     if size <= fitted.directions.shape[1]:
-        reduced = lambda: score(*(fitted.encode(array, size) for array in rows))
+        reduced = lambda: score(*(fitted.encode(array, size) for array in rows()))
         _, found, _ = subject.once(("pca_kmeans", size, *settings), reduced)
         findings.add(found, "baseline/pca_kmeans/")

@@ -21,7 +21,7 @@ def study(subject: Subject, findings: Findings) -> None:
     elif model.target_classes:
         found = subject.once("classes by step", lambda: _classes_by_step(subject))
     else:
-        found = subject.once("constant", lambda: _constant(subject))
+        found = subject.once(("constant", model.objective == "cross_entropy"), lambda: _constant(subject))
     findings.add(found)
 
 

@@ -21,8 +21,8 @@ class Evaluation:
       active_units: number of latent dimensions in use (of models with a posterior).
       active_threshold: variance of the posterior mean above which a dimension is in use.
       baselines: principal components at the same latent size, and the mean, on the same rows.
-      usage: whether the decoder uses its code (of models with a posterior): loss at the codes of other rows, KL of
-        every dimension.
+      usage: whether the decoder uses its code (of models with a posterior): what the reconstruction loses at the codes
+        of other rows, KL of every dimension.
       clustering: k-means on the codes of the test rows: "none"; "classes" has as many clusters as classes; "silhouette"
         and "stability" choose the number on the training codes without labels.
       cluster_range: smallest and largest number to choose from.

@@ -32,7 +32,7 @@ def kl_per_dimension(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
 
 
 def study(subject: Subject, findings: Findings) -> None:
-    """`test/shuffled_nats`: reconstruction at the codes of other rows; `test/collapsed`: 1 if that costs nothing.
+    """`test/shuffled_nats`: what the reconstruction loses at the codes of other rows; `test/collapsed`: 1 if nothing.
 
     A decoder that ignores its code (posterior collapse; Bowman et al. 2016) loses nothing when codes are exchanged
     between rows. Collapsed means less than .1 nats per example, both at posterior means.

@@ -11,6 +11,7 @@ from research.clock import Clock
 from research.data.examples import Examples
 from research.distributions import Observation
 from research.models.decoding import TEACHING, Decoding
+from research.networks.cells import valid_steps
 from research.networks.dense import ACTIVATIONS, DenseNetworks, activation, check_name
 from research.tree import ConfigError, spec
 
@@ -24,7 +25,7 @@ class Autoencoding(Decoding):
       code_activation: activation of the code itself, or "linear".
       gaussian_noise: standard deviation of noise added to the input (Vincent et al. 2010), in units of the scaled data.
       masking_noise: share of the input elements set to zero (Vincent et al. 2010).
-      activity_l1: weight of sum |z| (sparse autoencoder).
+      activity_l1: weight of sum |z| (sparse autoencoder), with a code at every step over all steps.
       contractive: weight of the squared Frobenius norm of dz/dx (Rifai et al. 2011), summed over its elements. In
         closed form for an encoder that is one linear layer; otherwise Hutchinson's estimate |J v|^2, v ~ N(0, 1).
       contractive_probes: number of v's in that estimate.
@@ -77,7 +78,7 @@ class Autoencoding(Decoding):
         outputs = self.decoder_outputs(params, code, batch.label, batch.length, teaching)
         loss, metrics = -self.log_likelihood(params, outputs, batch).mean(), {}
         if self.activity_l1 is not None:
-            metrics["activity_l1"] = jnp.abs(self.encode(params, corrupted)).sum(-1).mean()
+            metrics["activity_l1"] = _size(code, batch).mean()
             loss += self.activity_l1 * metrics["activity_l1"]
         if self.contractive is not None:
             name = "hutchinson" if self.linear_encoder(params) is None else "exact"
@@ -113,6 +114,15 @@ class Autoencoding(Decoding):
 @spec
 class DenseAE(Autoencoding, DenseNetworks, Observation):
     """Autoencoder with dense networks."""
+
+
+def _size(code: Float[Array, "B ..."], batch: Examples) -> Float[Array, " B"]:
+    """sum |z| of codes [B, L], or of codes [B, T, L] over valid steps."""
+    size = jnp.abs(code).sum(-1)
+    if size.ndim == 1:
+        return size
+    valid = valid_steps(batch.length, size.shape[1])
+    return (size if valid is None else jnp.where(valid, size, 0.0)).sum(-1)
 
 
 def draw(sampler: Any, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:

@@ -72,7 +72,7 @@ class RecurrentForecaster(RecurrentLayers):
         """The model for this data; refused where they have no steps to forecast or a window does not fit."""
         self.check_data(facts)
         shape = facts.target_shape
-        if shape is None or len(shape) != 2 or facts.target_classes or shape[1] != facts.feature_shape[1]:
+        if shape is None or not facts.target_follows:
             raise ConfigError(
                 "", type(self).__name__, "a forecaster needs windows with a horizon: data=series data.horizon=24"
             )
@@ -165,11 +165,18 @@ class RecurrentForecaster(RecurrentLayers):
             return segments
         return jax.nn.relu(linear(params["embedding"], segments))
 
-    def network(self, params: Any, own: Float[Array, "B T C"], key: Any = None) -> Float[Array, "B H C numbers"]:
-        """Network outputs for windows in their own scale; with a key, states are dropped out."""
+    def network(
+        self, params: Any, own: Float[Array, "B T C"], key: Any = None, residual: Float[Array, "B H C"] | None = None
+    ) -> Float[Array, "B H C numbers"]:
+        """Network outputs, to be added to the residual (None: 0), for windows in their own scale.
+
+        With a key, states are dropped out.
+        """
         rows, steps, channels = own.shape
+        residual = jnp.zeros((rows, self.horizon, channels)) if residual is None else residual
         if self.channels == "independent":
             own = jnp.swapaxes(own, 1, 2).reshape(rows * channels, steps, 1)
+            residual = jnp.swapaxes(residual, 1, 2).reshape(rows * channels, self.horizon, 1)
         segments = own.reshape(own.shape[0], steps // self.segment, self.segment * self.width)
         layers = self.reader(self._inputs())
 
@@ -184,8 +191,10 @@ class RecurrentForecaster(RecurrentLayers):
         else:
             embedded = self._embed(params, segments)
             _, carries = layers.scan(params["layers"], embedded, steps=embedded.shape[1])
-            advance = self._positions if self.decoding == "parallel" else self._recursion
-            out = advance(params, carries, head)
+            if self.decoding == "parallel":
+                out = self._positions(params, carries, head)
+            else:
+                out = self._recursion(params, carries, head, residual)
         out = out.reshape(out.shape[0], -1, self.width, self.numbers)[:, : self.horizon]
         if self.channels == "independent":
             out = jnp.swapaxes(out.reshape(rows, channels, self.horizon, self.numbers), 1, 2)
@@ -199,14 +208,17 @@ class RecurrentForecaster(RecurrentLayers):
         states = layers.step(params["layers"], spread, inputs)[-1][0]
         return head(states).reshape(rows, pieces, -1)
 
-    def _recursion(self, params: Any, carries: list[Carry], head: Any) -> Float[Array, "B pieces outputs"]:
+    def _recursion(
+        self, params: Any, carries: list[Carry], head: Any, residual: Float[Array, "B H width"]
+    ) -> Float[Array, "B pieces outputs"]:
         layers = self.reader(self._inputs())
         outputs = []
         for piece in range(self.pieces):
             outputs.append(head(carries[-1][0]))
             if piece + 1 < self.pieces:
                 values = outputs[-1].reshape(outputs[-1].shape[0], self.segment * self.width, self.numbers)
-                segment = self._center(values)[..., 0]
+                before = residual[:, piece * self.segment : (piece + 1) * self.segment]
+                segment = before.reshape(len(before), -1) + self._center(values)[..., 0]  # the forecast, as an input
                 carries = layers.step(params["layers"], carries, self._embed(params, segment[:, None])[:, 0])
         return jnp.stack(outputs, 1)
 
@@ -220,7 +232,7 @@ class RecurrentForecaster(RecurrentLayers):
     def forecast(self, params: Any, batch: Examples) -> Forecast:
         """Distribution of the next H steps in the scale of the data, [B, H, C]."""
         own, shift, scale, residual = self._window(batch)
-        return self._distribution(self.network(params, own), shift, scale, residual)
+        return self._distribution(self.network(params, own, None, residual), shift, scale, residual)
 
     def _distribution(self, outputs: jax.Array, shift: jax.Array, scale: jax.Array, residual: jax.Array) -> Forecast:
         center = shift + scale * (residual + self._center(outputs)[..., 0])
@@ -242,7 +254,7 @@ class RecurrentForecaster(RecurrentLayers):
     def scores(self, params: Any, batch: Examples, key: Any) -> dict[str, Float[Array, " B"]]:
         """Loss and errors of every example, [B]."""
         own, shift, scale, residual = self._window(batch)
-        outputs = self.network(params, own, key)
+        outputs = self.network(params, own, key, residual)
         mask = batch.target_observed
         target = batch.target if mask is None else jnp.where(mask, batch.target, 0.0)
         weight = jnp.ones_like(target) if mask is None else mask.astype(target.dtype)

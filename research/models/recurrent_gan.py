@@ -43,6 +43,11 @@ class RecurrentGAN(RecurrentLayers):
 
     def validate(self) -> None:
         self.validate_layers()
+        if self.summary != "last":
+            remedy = (
+                "a discriminator judges every step and takes the mean, so no summary is made; set model.summary=last"
+            )
+            raise ConfigError("summary", self.summary, remedy)
         if self.noise_dim < 1:
             raise ConfigError("noise_dim", self.noise_dim, "must be at least 1")
         check_name("generator_activation", self.generator_activation, ("sigmoid", "tanh", "linear"))
@@ -143,7 +148,7 @@ class RecurrentGAN(RecurrentLayers):
         """Sum of the players' terms, and each of them."""
         del clock
         fake_key, mix_key = jax.random.split(key)
-        fake = self.generate(params, fake_key, len(batch))
+        fake = _beside(self.generate(params, fake_key, len(batch)), batch)
         critic, generator, real_value, fake_value = self.terms(params, batch, fake)
         metrics = {
             "discriminator_loss": critic.mean(),
@@ -163,8 +168,14 @@ class RecurrentGAN(RecurrentLayers):
 
     def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
         """The players' terms of every example against one fake sample of its own key, without the penalty."""
-        fake = jax.vmap(lambda key: self.generate(params, key, 1)[0])(keys)
+        fake = _beside(jax.vmap(lambda key: self.generate(params, key, 1)[0])(keys), batch)
         critic, generator, real_value, fake_value = self.terms(params, batch, fake)
-        right = 0.5 * ((real_value > 0).astype(jnp.float32) + (fake_value < 0).astype(jnp.float32))
+        border = 0.5 if self.game == "least_squares" else 0.0  # between the values that real and fake rows are to have
+        right = 0.5 * ((real_value > border).astype(jnp.float32) + (fake_value < border).astype(jnp.float32))
         found = {"loss": critic + generator, "discriminator_loss": critic, "generator_loss": generator}
         return found if self.game == "wasserstein" else found | {"discriminator_accuracy": right}
+
+
+def _beside(fake: Float[Array, "B T C"], batch: Examples) -> Float[Array, "B T C"]:
+    """Fake rows with 0 where the real ones of the batch have no value: gaps must not tell them apart."""
+    return fake if batch.mask is None else jnp.where(batch.mask, fake, 0.0)

@@ -47,9 +47,9 @@ class RecurrentPredictor(RecurrentLayers):
                 remedy = "no training row is anomalous, so the class is not to be learned; use model=recurrent_ae"
                 raise ConfigError("", type(self).__name__, f"{remedy}, or data.anomaly=null")
             shape, classes, of_label = (), facts.classes, True
-        if len(shape) == 2 and shape[0] != facts.feature_shape[0]:
+        if facts.target_follows or (len(shape) == 2 and shape[0] != facts.feature_shape[0]):
             remedy = "these targets are the steps that follow; use model=recurrent_forecaster"
-            raise ConfigError("", list(shape), remedy)
+            raise ConfigError("", type(self).__name__, remedy)
         if len(shape) == 1 and classes and shape[0] != facts.feature_shape[0]:
             raise ConfigError("", list(shape), "integer targets are classes of every step, one for each")
         if classes == 1:

@@ -48,7 +48,8 @@ def _width(structure: Any, leaves: int) -> int:
     wanted = model.parameters
     if wanted < count(model.resized(1)):
         least = count(model.resized(1))
-        raise ConfigError("parameters", wanted, f"this model has at least {least}; a smaller latent_dim needs fewer")
+        remedy = "; a smaller latent_dim needs fewer" if hasattr(model, "latent_dim") else ""
+        raise ConfigError("parameters", wanted, f"this model has at least {least}{remedy}")
     low, high = 1, 2
     while count(model.resized(high)) < wanted:
         low, high = high, 2 * high

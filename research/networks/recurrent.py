@@ -74,7 +74,8 @@ class RecurrentLayers(Sized):
         if facts.kind != "sequence":
             remedy = (
                 f"it needs sequences [N, T, C], and these data are {facts.kind}s {list(facts.feature_shape)}; "
-                "images can be read row by row: data=digits_rows, mnist_rows, mnist_pixels"
+                "images can be read row by row (data=digits_rows, mnist_rows, mnist_pixels), files of your own by "
+                "data=series and data=ucr"
             )
             raise ConfigError("", type(self).__name__, remedy)
 

@@ -15,6 +15,8 @@ from research.sweep.job import Bound, Job
 from research.sweep.manifest import keys_of, swept_keys
 from research.tree import config_hash, flatten, plain
 
+WIDTHS = ("hidden_dim", "hidden_dims")  # of a model
+
 
 def identity(bound: Bound, run: RunFolder) -> dict[str, Any]:
     """The part of `result.json` that is known before training."""
@@ -26,6 +28,8 @@ def identity(bound: Bound, run: RunFolder) -> dict[str, Any]:
         "config_hash": job.hash,
         "data_sha256": bound.dataset.sha256,
         "evaluation": plain(job.evaluation),
+        # as chosen by model.parameters, where that is set
+        "widths": {name: getattr(bound.model, name) for name in WIDTHS if hasattr(bound.model, name)},
         "lineage": lineage(job),
     }
 

@@ -116,7 +116,8 @@ class Sweep:
         program = None
         if group is not None:
             program = {"mode": group.mode, "width": group.width, "device_kind": device_kind()}
-        return self.shared | {"program": program} | record.identity(bound, self.folder(bound))
+        size = {"parameters": None if group is None else group.parameters}
+        return self.shared | {"program": program} | size | record.identity(bound, self.folder(bound))
 
 
 def run(

@@ -206,7 +206,7 @@ def series(**fields):
     return dataclasses.replace(examples, **fields), raw
 
 
-FORECAST = {"target_shape": (HORIZON, CHANNELS), "season": SEASON}
+FORECAST = {"target_shape": (HORIZON, CHANNELS), "target_follows": True, "season": SEASON}
 ERRORS = ("mse", "mae", "smape", "mase")
 
 
