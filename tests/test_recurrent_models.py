@@ -296,3 +296,19 @@ def test_the_penalty_of_a_code_at_every_step_is_of_all_valid_steps(build_model):
     expected = (np.abs(code[0]).sum() + np.abs(code[1, :2]).sum()) / 2
     _, metrics = model.loss(params, Examples(x=x, length=length), jax.random.key(2), CLOCK)
     assert float(metrics["activity_l1"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_missing_value_is_not_taught(build_model):
+    """Where the truth is missing, a taught decoder sees its own output, as a free-running one does."""
+    x = jax.random.normal(jax.random.key(1), (3, 4, 2))
+    hidden = Examples(x=jnp.zeros_like(x), observed=jnp.zeros(x.shape, bool))
+    taught, free = (
+        build_model("recurrent_ae", latent_dim=2, hidden_dim=3, decoder=mode, teacher_end=1.0).bind(FACTS)
+        for mode in ("teacher_forced", "free_running")
+    )
+    params, code = taught.fresh(jax.random.key(0)), jnp.ones((3, 2))
+    teaching = taught.teaching(hidden, jax.random.key(2), CLOCK)
+    outputs = taught.decoder_outputs(params, code, None, None, teaching)
+    np.testing.assert_allclose(outputs, free.decoder_outputs(params, code, None), rtol=1e-6)
+    seen = taught.teaching(Examples(x=x), jax.random.key(2), CLOCK)
+    assert np.abs(outputs - taught.decoder_outputs(params, code, None, None, seen)).max() > 1e-3

@@ -96,7 +96,8 @@ def _check(score: np.ndarray, what: str) -> None:
 
 def study(subject: Subject, findings: Findings) -> None:
     """How well the model's loss tells anomalous test rows from normal ones, with a threshold from validation rows."""
-    if not subject.facts.anomaly or not subject.reconstructs:
+    share = subject.recipe.anomaly_share
+    if share is None or not subject.facts.anomaly or not subject.reconstructs:
         return
     anomalous = np.asarray(subject.test.label) > 0
     names = ("test/auroc", "test/precision", "test/recall", "test/false_positive_rate")
@@ -109,7 +110,7 @@ def study(subject: Subject, findings: Findings) -> None:
         return batches.over(function, subject.parts[part], BATCH)
 
     try:
-        level = threshold(losses("validation"), subject.recipe.anomaly_share)
+        level = threshold(losses("validation"), share)
         score = losses("test")
         findings.add({"auroc": auroc(score, anomalous), **rates(score, anomalous, level)}, "test/")
     except ValueError as error:

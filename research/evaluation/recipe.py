@@ -28,7 +28,7 @@ class Evaluation:
       cluster_range: smallest and largest number to choose from.
       cluster_starts: of every k-means, the best is kept.
       anomaly_share: share of the validation rows below the threshold of the anomaly score, where the data have
-        anomalies.
+        anomalies; null: no such scores.
       forecasts: sMAPE and MASE of a forecaster, and naive forecasts.
       generation: scores of generated sequences against real ones; several networks are trained for them.
       generation_rows: most rows of each kind that these scores are of; null: all.
@@ -50,7 +50,7 @@ class Evaluation:
     clustering: Literal["none", "classes", "silhouette", "stability"]
     cluster_range: tuple[int, int]
     cluster_starts: int
-    anomaly_share: float
+    anomaly_share: float | None
     forecasts: bool
     generation: bool
     generation_rows: int | None
@@ -68,7 +68,7 @@ class Evaluation:
         low, high = self.cluster_range
         if not 2 <= low <= high:
             raise ConfigError("cluster_range", list(self.cluster_range), "expected [smallest, largest], from 2 on")
-        if not 0 < self.anomaly_share < 1:
+        if self.anomaly_share is not None and not 0 < self.anomaly_share < 1:
             raise ConfigError("anomaly_share", self.anomaly_share, "must lie between 0 and 1")
         if self.generation_rows is not None and self.generation_rows < 20:
             raise ConfigError("generation_rows", self.generation_rows, "must be at least 20 (null: all)")

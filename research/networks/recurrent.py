@@ -156,12 +156,14 @@ class Teaching(NamedTuple):
 
     Attributes:
       x: the sequence, [B, T, C].
+      mask: False where a value is missing, of the shape of x; the decoder then sees its own. None: all are there.
       share: probability that a step sees the true last value rather than the decoder's own.
       dropout: probability that the true value is set to zero instead; None: never.
       key: of these draws.
     """
 
     x: jax.Array
+    mask: Any
     share: jax.Array
     dropout: Any
     key: jax.Array
@@ -295,7 +297,7 @@ class RecurrentNetworks(Coding, RecurrentLayers):
         length = jnp.asarray(self.teacher_epochs, jnp.float32)
         progress = jnp.where(clock.epoch >= length, 1.0, clock.epoch / jnp.where(length > 0, length, 1.0))
         share = self.teacher_start + (self.teacher_end - self.teacher_start) * progress
-        return Teaching(batch.x, share, self.teacher_dropout, key)
+        return Teaching(batch.x, batch.observed, share, self.teacher_dropout, key)
 
     def apply_decoder(
         self,
@@ -342,14 +344,14 @@ class RecurrentNetworks(Coding, RecurrentLayers):
     ) -> Float[Array, "B T outputs"]:
         """Outputs of a decoder that reads its own last output, or the true last value."""
         rows = carries[0][0].shape[0]
-        truth = None
+        truth, there = None, None
         if teaching is not None:
-            truth = flip(teaching.x, length) if self.reverse else teaching.x
-            truth = jnp.swapaxes(truth, 0, 1)
+            ahead = lambda x: jnp.swapaxes(flip(x, length) if self.reverse else x, 0, 1)
+            truth, there = ahead(teaching.x), None if teaching.mask is None else ahead(teaching.mask)
 
-        def step(state: tuple[list[Carry], jax.Array], at: tuple[jax.Array, Any]) -> Any:
+        def step(state: tuple[list[Carry], jax.Array], at: tuple[jax.Array, Any, Any]) -> Any:
             carries, x = state
-            time, value = at
+            time, value, seen = at
             carries = layers.step(decoder["layers"], carries, x)
             output = linear(decoder["output"], carries[-1][0])
             after = observation.mean(output)
@@ -358,11 +360,12 @@ class RecurrentNetworks(Coding, RecurrentLayers):
                 if teaching.dropout is not None:
                     dropped = jax.random.uniform(drop_key, (rows, 1)) < teaching.dropout
                     value = jnp.where(dropped, 0.0, value)
-                after = jnp.where(jax.random.uniform(seen_key, (rows, 1)) < teaching.share, value, after)
+                taught = jax.random.uniform(seen_key, (rows, 1)) < teaching.share
+                after = jnp.where(taught if seen is None else taught & seen, value, after)
             return (carries, after), output
 
         start = carries, jnp.zeros((rows, self.size))
-        _, outputs = jax.lax.scan(step, start, (jnp.arange(steps), truth))
+        _, outputs = jax.lax.scan(step, start, (jnp.arange(steps), truth, there))
         return jnp.swapaxes(outputs, 0, 1)
 
     def linear_encoder(self, params: Any) -> None:

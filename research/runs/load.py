@@ -139,6 +139,8 @@ class Run:
         rows = next((leaf.shape[0] for leaf in jax.tree.leaves(state) if np.ndim(leaf)), len(x))
         if len(x) != rows:
             raise ConfigError("x", x.shape, f"the state is of {rows} sequences; give one step of each, or start anew")
+        if not np.isfinite(x).all():
+            raise ConfigError("x", x.shape, "a value that is not finite would stay in the state; fill it first")
         state, codes = _step(self.model, self.params, state, (x - self.shift) * self.scale, label)
         return state, np.asarray(codes)
 

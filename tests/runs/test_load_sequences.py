@@ -66,7 +66,7 @@ def test_errors_of_steps_are_parts_of_the_error_of_a_row(trained, sequences):
 
 
 def test_forecasts_are_on_the_raw_scale(trained, sequences):
-    facts = dataclasses.replace(SEQUENCES, target_shape=(HORIZON, CHANNELS))
+    facts = dataclasses.replace(SEQUENCES, target_shape=(HORIZON, CHANNELS), target_follows=True)
     last = np.repeat(sequences[:, -1:], HORIZON, 1)
     found = trained("recurrent_forecaster", facts, zeros=True, normalize="last").forecast(sequences)
     np.testing.assert_allclose(found.mean, last, rtol=1e-5)
@@ -138,7 +138,10 @@ def test_wrong_sizes_and_missing_abilities_are_refused(trained, sequences):
     with pytest.raises(ConfigError, match="a RecurrentPredictor cannot reconstruct"):
         trained("recurrent_predictor").score_steps(sequences)
     with pytest.raises(ConfigError, match="a RecurrentForecaster cannot step"):
-        trained("recurrent_forecaster", dataclasses.replace(SEQUENCES, target_shape=(HORIZON, CHANNELS))).start(2)
+        trained(
+            "recurrent_forecaster",
+            dataclasses.replace(SEQUENCES, target_shape=(HORIZON, CHANNELS), target_follows=True),
+        ).start(2)
     with pytest.raises(ConfigError, match=r"bidirectional=True.*model.bidirectional=false"):
         trained("recurrent_vae", latent_dim=2, bidirectional=True).start(2)
     conditional = trained("recurrent_ae", latent_dim=2, conditional=True)
