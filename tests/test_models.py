@@ -155,7 +155,7 @@ FAMILIES: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
         ["future", "future_with_gaps"],
         [{}, *({"segment": 2, "embedding": 3, "dropout": 0.2} | options for options in OBJECTIVES), *LAYERS],
     ),
-    "recurrent_gan": (["sequences"], [*GAMES, LAYERS[1] | GAMES[0]]),
+    "recurrent_gan": (["sequences"], [*GAMES, {**LAYERS[1], **GAMES[0], "summary": "last"}]),
 }
 CASES = [
     *((name, kinds[0], option) for name, (kinds, options) in FAMILIES.items() for option in options),

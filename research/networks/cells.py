@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 CELLS = ("rnn", "irnn", "gru", "lstm")
 GATES = {"rnn": 1, "irnn": 1, "gru": 3, "lstm": 4}  # blocks of H columns in the kernels
@@ -258,7 +258,7 @@ def valid_steps(length: Int[Array, " B"] | None, steps: int) -> Bool[Array, "B T
     return None if length is None else jnp.arange(steps)[None] < length[:, None]
 
 
-def flip(x: Float[Array, "B T C"], length: Int[Array, " B"] | None) -> Float[Array, "B T C"]:
+def flip(x: Shaped[Array, "B T C"], length: Int[Array, " B"] | None) -> Shaped[Array, "B T C"]:
     """Every row backwards in time within its length; padding stays behind."""
     if length is None:
         return jnp.flip(x, axis=1)
