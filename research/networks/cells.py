@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 CELLS = ("rnn", "irnn", "gru", "lstm")
 GATES = {"rnn": 1, "irnn": 1, "gru": 3, "lstm": 4}  # blocks of H columns in the kernels
 PARTS = {"rnn": 1, "irnn": 1, "gru": 1, "lstm": 2}  # arrays [B, H] of the carry: the state, and the lstm's memory
-# Form and unrolling by backend; for the CPU from `scripts/bench.py cells` (outputs/reference/cells.md). On a GPU nothing
+# Form and unrolling by backend; on the CPU from `scripts/bench.py cells` (outputs/reference/cells.md). On a GPU nothing
 # was measured: there one large product before the scan is the usual form (Appleyard et al. 2016).
 DEFAULTS: dict[str, tuple[Literal["step", "hoisted"], int]] = {"cpu": ("step", 1), "gpu": ("hoisted", 1)}
 
