@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.data.readers import parquet_table
 from research.tree import ConfigError, nearest
 
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none"))  # in any case of letters
@@ -153,18 +154,9 @@ def _check_increasing(times: np.ndarray, shown: Callable[[int], str], name: str,
 
 
 def _read_parquet(path: Path, names: Sequence[str] | None, time: str | None, key: str) -> Columns:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ConfigError("", None, "Parquet files need another package: pip install pyarrow") from None
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ConfigError("", None, f"it is no Parquet file or is damaged ({error})") from None
-    # pandas stores an index as a column of the file: it is the time, or nothing
-    index = [name for name in (table.schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)]
-    table = table.drop_columns([name for name in index if name in table.column_names and name != time])
+    table = parquet_table(path, keep=time)
+    import pyarrow
+
     chosen = _choose(table.column_names, names, time, path, key)
     if table.num_rows == 0:
         raise ConfigError("", None, f"{path.name} has no rows")

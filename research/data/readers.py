@@ -6,7 +6,7 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -187,8 +187,8 @@ def _first_problem(path: Path, first: list[str], features: list[int], header: bo
     return None
 
 
-def read_parquet(path: Path, key: str | None, target: str | None) -> Table:
-    """Rows of a Parquet table."""
+def parquet_table(path: Path, keep: str | None = None) -> Any:
+    """A Parquet file as a pyarrow table, without the index that pandas stores as a column, unless that is `keep`."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -198,9 +198,15 @@ def read_parquet(path: Path, key: str | None, target: str | None) -> Table:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise ConfigError("", None, f"it is no Parquet file or is damaged ({error})") from None
-    # pandas stores an index as a column of the file; it is no feature.
     index = [name for name in (table.schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)]
-    table = table.drop_columns([name for name in index if name in table.column_names])
+    return table.drop_columns([name for name in index if name in table.column_names and name != keep])
+
+
+def read_parquet(path: Path, key: str | None, target: str | None) -> Table:
+    """Rows of a Parquet table."""
+    table = parquet_table(path)
+    import pyarrow
+
     column = _find_column(table.column_names, target, path.name)
     values = []
     for name, content in zip(table.column_names, table.columns, strict=True):
