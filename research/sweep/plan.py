@@ -1,6 +1,8 @@
 """Which jobs become one program, how wide it is, and why it stands apart from the next."""
 
 import dataclasses
+import math
+import os
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -14,8 +16,11 @@ from research.tree import ConfigError, flatten, group, plain, recipe, stack, uns
 
 CANONICAL_WIDTHS = tuple(sorted({2**i for i in range(11)} | {3 * 2**i for i in range(10)}))
 # Rule of `auto`, calibrated with `scripts/bench.py modes`: a CPU gains from vmap while a step of one member is so small
-# that calling overhead dominates. In multiply-adds of one training step: batch size times parameters.
+# that calling overhead dominates. In multiply-adds of one training step: batch size times parameters times how often a
+# step uses them (the time steps of a recurrent network).
 CPU_VMAP_LIMIT = 1_500_000
+# A group in map mode is cut for idle cores where training it takes longer than tracing another program: multiply-adds.
+WORTH_CUTTING = 1e11
 
 
 @recipe
@@ -28,16 +33,28 @@ class Options:
       max_width: most members of one program.
       plan_only: print the plan and stop.
       fail_fast: stop at the first failed run.
+      concurrency: programs that compile and train at the same time; null: as many as a CPU has cores, and one on an
+        accelerator. Results do not depend on it.
     """
 
     mode: Literal["auto", "vmap", "map"]
     max_width: int
     plan_only: bool
     fail_fast: bool
+    concurrency: int | None
 
     def validate(self) -> None:
-        if self.max_width < 1:
-            raise ConfigError("max_width", self.max_width, "must be at least 1")
+        for name in ("max_width", "concurrency"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(name, value, "must be at least 1")
+
+    @property
+    def programs_at_once(self) -> int:
+        """How many programs run at the same time."""
+        if self.concurrency is not None:
+            return self.concurrency
+        return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,21 +116,27 @@ def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
     """Group jobs by structure, choose mode and widths."""
     groups: list[Group] = []
     previous: Bound | None = None
-    for members in group(bounds, lambda bound: bound.program_key):
+    alike = group(bounds, lambda bound: bound.program_key)
+    for members in alike:
         found = measure(members[0])
-        work = members[0].job.trainer.batch_size * found.parameters
+        work = step_work(members[0], found.parameters)
         mode = choose_mode(options.mode, work, len(members), options.max_width)
         if mode == "map":
-            sizes = [
-                min(options.max_width, len(members) - start) for start in range(0, len(members), options.max_width)
-            ]
+            budget = budget_of(members[0])
+            whole = work * budget.steps_per_epoch * budget.trainer.epochs * len(members)
+            # the width of a map program is free: members whose cores would be idle have programs of their own
+            cut = max(1, min(options.programs_at_once // len(alike), len(members), int(whole / WORTH_CUTTING)))
+            needed = math.ceil(len(members) / options.max_width)
+            sizes = even(len(members), max(cut, needed))
+            again = "for another core" if cut > needed else f"at most {options.max_width} jobs wide"
         else:
+            again = f"at most {options.max_width} jobs wide"
             sizes = widths(len(members), options.max_width)
         start = 0
         for index, width in enumerate(sizes):
             part = members[start : start + width]
             start += len(part)
-            reason = difference(previous, members[0]) if index == 0 else f"at most {options.max_width} jobs wide"
+            reason = difference(previous, members[0]) if index == 0 else again
             if index > 0 and mode == "vmap" and sizes[index - 1] < options.max_width:
                 reason = "less padding than one wider program"
             # in map mode one member's gradient is alive at a time
@@ -124,6 +147,18 @@ def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
             groups.append(Group(tuple(part), "map" if width == 1 else mode, width, *about))
         previous = members[0]
     return groups
+
+
+def even(jobs: int, parts: int) -> list[int]:
+    """Sizes of so many parts, as equal as possible."""
+    return [jobs // parts + (index < jobs % parts) for index in range(parts)]
+
+
+def step_work(bound: Bound, parameters: int) -> int:
+    """Multiply-adds of one training step forwards, roughly: a recurrent network uses its parameters at every step."""
+    recurrent = hasattr(bound.model, "cell")
+    uses = bound.dataset.facts.feature_shape[0] // getattr(bound.model, "segment", 1) if recurrent else 1
+    return bound.job.trainer.batch_size * parameters * uses
 
 
 def choose_mode(asked: str, work: int, jobs: int, max_width: int) -> Literal["vmap", "map"]:

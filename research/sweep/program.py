@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from research import engine
@@ -23,31 +24,62 @@ from research.tree import stack
 Mode = Literal["vmap", "map"]
 
 
-def over_jobs(function: Callable[..., Any], mode: Mode, *stacked: Any) -> Any:
-    """`function(*job)` for every index of the stacked trees: one after another (map) or all at once (vmap)."""
+def over_jobs(function: Callable[..., Any], mode: Mode, count: Any, *stacked: Any) -> Any:
+    """`function(*job)` for the first `count` of the stacked trees: one after another (map) or all at once (vmap).
+
+    In map mode nothing of the loop reaches into its body, so that every member has the bits of a run alone: `count` is
+    traced, since XLA unrolls a loop that it knows to run once, and barriers keep a member's arithmetic from being fused
+    with reads and writes of arrays that are as wide as the group (seen with jax 0.12: last bits of fresh parameters).
+    """
     if mode == "vmap":
         return jax.vmap(function)(*stacked)
-    return jax.lax.map(lambda job: function(*job), stacked)
+    barrier = jax.lax.optimization_barrier
+
+    def job(index: Any) -> Any:
+        return barrier(jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stacked))
+
+    shapes = jax.eval_shape(lambda: function(*job(0)))
+    width = jax.tree.leaves(stacked)[0].shape[0]
+    out = jax.tree.map(lambda shape: jnp.zeros((width, *shape.shape), shape.dtype), shapes)
+
+    def put(index: jax.Array, out: Any) -> Any:
+        values = barrier(function(*job(index)))
+        return jax.tree.map(lambda leaf, value: jax.lax.dynamic_update_index_in_dim(leaf, value, index, 0), out, values)
+
+    return jax.lax.fori_loop(0, count, put, out)
 
 
 @functools.partial(jax.jit, static_argnames="budget")
-def initialize(models: Any, optimizers: Any, members: Member, params: Any, data: Data, *, budget: Budget) -> State:
+def initialize(
+    models: Any, optimizers: Any, members: Member, params: Any, data: Data, count: Any, *, budget: Budget
+) -> State:
     """States of all members; always one after another, since a batched QR (orthogonal kernels) can deadlock on CPU."""
     start = lambda model, optimizer, member, params: engine.initialize(model, optimizer, member, data, budget, params)
-    return over_jobs(start, "map", models, optimizers, members, params)
+    return over_jobs(start, "map", count, models, optimizers, members, params)
 
 
 @functools.partial(jax.jit, static_argnames=("mode", "budget"), donate_argnames="state")
 def train(
-    models: Any, optimizers: Any, state: State, members: Member, data: Data, epochs: Any, *, mode: Mode, budget: Budget
+    models: Any,
+    optimizers: Any,
+    state: State,
+    members: Member,
+    data: Data,
+    epochs: Any,
+    count: Any,
+    *,
+    mode: Mode,
+    budget: Budget,
 ) -> tuple[State, dict[str, jax.Array]]:
     """One chunk of all members: `epochs` epochs (traced: a short last chunk does not compile) and an evaluation."""
     chunk = lambda model, optimizer, state, member: engine.chunk(model, optimizer, state, member, data, epochs, budget)
-    return over_jobs(chunk, mode, models, optimizers, state, members)
+    return over_jobs(chunk, mode, count, models, optimizers, state, members)
 
 
 @functools.partial(jax.jit, static_argnames=("mode", "budget"))
-def score(models: Any, params: Any, members: Member, data: Data, *, mode: Mode, budget: Budget) -> dict[str, jax.Array]:
+def score(
+    models: Any, params: Any, members: Member, data: Data, count: Any, *, mode: Mode, budget: Budget
+) -> dict[str, jax.Array]:
     """Validation and test metrics of the kept parameters."""
 
     def one(model: Any, params: Any, member: Member) -> dict[str, jax.Array]:
@@ -56,7 +88,7 @@ def score(models: Any, params: Any, members: Member, data: Data, *, mode: Mode, 
             parts |= engine.evaluate(model, params, member.seed, member.split, data, part, budget)
         return parts
 
-    return over_jobs(one, mode, models, params, members)
+    return over_jobs(one, mode, count, models, params, members)
 
 
 class Program:
@@ -72,8 +104,9 @@ class Program:
         self.models = stack([bound.model for bound in padded])
         self.optimizers = stack([bound.job.optimizer for bound in padded])
         self.members = stack([member(bound) for bound in padded])
+        self.count = np.int32(len(padded))
         start = None if params is None else stack([*params, *[params[0]] * group.padding])
-        self.state = initialize(self.models, self.optimizers, self.members, start, data, budget=self.budget)
+        self.state = initialize(self.models, self.optimizers, self.members, start, data, self.count, budget=self.budget)
 
     def compile(self) -> None:
         """Have both programs compiled, by calling them once for no epoch at all on a copy of the state."""
@@ -94,11 +127,12 @@ class Program:
 
     def _train(self, state: State, epochs: int) -> tuple[State, dict[str, jax.Array]]:
         fixed = {"mode": self.group.mode, "budget": self.budget}
-        return train(self.models, self.optimizers, state, self.members, self.data, np.int32(epochs), **fixed)
+        return train(self.models, self.optimizers, state, self.members, self.data, np.int32(epochs), self.count, **fixed)
 
     def _score(self, state: State) -> dict[str, jax.Array]:
         params = engine.kept_params(state)
-        return score(self.models, params, self.members, self.data, mode=self.group.mode, budget=self.budget)
+        fixed = {"mode": self.group.mode, "budget": self.budget}
+        return score(self.models, params, self.members, self.data, self.count, **fixed)
 
 
 def member(bound: Bound) -> Member:

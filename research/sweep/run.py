@@ -1,11 +1,15 @@
 """A sweep from what was prepared to run folders: groups train one after another, results are written beside it."""
 
 import functools
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from research.runs.folder import RunFolder, writable
 from research.runs.summary import summary
@@ -21,11 +25,20 @@ from research.sweep.program import Program, device_kind, on_device
 from research.tree import ConfigError, plain
 
 
+# one at a time: kernels of LAPACK (orthogonal initialisers) in two programs can wait on each other for ever on CPU
+initializing = threading.Lock()
+
+
+class Stopped(Exception):
+    """Leaves a training when the command is to stop."""
+
+
 class Sweep:
     """The runs of one command under way.
 
-    Training occupies the device. What follows for each trained member (evaluation, pictures, files) is done meanwhile
-    in one background thread.
+    As many programs as `sweep.concurrency` says compile and train at the same time: on a CPU most operations of one
+    program occupy a single core. What follows for each trained member (evaluation, pictures, files) is done meanwhile in
+    one background thread.
 
     Attributes:
       outcomes: hash of a job -> what became of it.
@@ -38,47 +51,72 @@ class Sweep:
         self.shared = {"objective": objective, "versions": record.versions(), "commit": record.commit()}
         self.folders = {bound.job.hash: RunFolder(prepared.folder / bound.job.run_id) for bound in prepared.todo}
         self.futures: list[Future[None]] = []
+        self.stop, self.failed = threading.Event(), threading.Event()
+        # programs that are compiled once though several groups have them wait for each other
+        self.compiling: defaultdict[Any, threading.Lock] = defaultdict(threading.Lock)
 
     def train(self, options: Options) -> None:
         """Train all groups, and finish their members; an interruption or a full disk leaves through here."""
         background = ThreadPoolExecutor(1, "finish")
         background.submit(_import_early)
+        workers = ThreadPoolExecutor(min(options.programs_at_once, len(self.prepared.groups)), "train")
         try:
-            for number, group in enumerate(self.prepared.groups):
-                self.display.begin(number)
-                try:
-                    program, seconds = self.build(group)
-                    folders = [self.folder(bound) for bound in group.bounds]
-                    show = functools.partial(self.display.chunk, number)
-                    trained = train_group(group, program, folders, show, seconds)
-                    del program
-                except ConfigError:
-                    raise  # a full disk, say: nothing more can be written
-                except Exception as error:
-                    self.display.error(error)
-                    for bound in group.bounds:
-                        self.settle(number, bound, record.fail(self.folder(bound), self.frame(bound, group), error))
-                    if options.fail_fast:
-                        break
-                    continue
-                self.display.evaluating(number, len(trained))
-                for bound, member in zip(group.bounds, trained, strict=True):
-                    self.futures.append(background.submit(self.finish, number, group, bound, member))
+            numbers = range(len(self.prepared.groups))
+            under_way = [workers.submit(self.train_one, number, background, options) for number in numbers]
+            for future in as_completed(under_way):
+                future.result()
             for future in self.futures:
                 future.result()
         except BaseException as error:
+            self.stop.set()
+            workers.shutdown(cancel_futures=True)
             background.shutdown(cancel_futures=True)
             if isinstance(error, KeyboardInterrupt):
                 self.interrupt()
             raise
+        workers.shutdown()
         background.shutdown()
+
+    def train_one(self, number: int, background: ThreadPoolExecutor, options: Options) -> None:
+        """Train one group and hand its members to the background."""
+        if self.stop.is_set() or (options.fail_fast and self.failed.is_set()):
+            return
+        group = self.prepared.groups[number]
+        self.display.begin(number)
+        try:
+            with self.compiling[group.bounds[0].program_key, group.width]:
+                program, seconds = self.build(group)
+            folders = [self.folder(bound) for bound in group.bounds]
+            show = functools.partial(self.chunk_done, number)
+            trained = train_group(group, program, folders, show, seconds)
+            del program
+        except (ConfigError, Stopped):
+            raise  # a full disk, say: nothing more can be written
+        except Exception as error:
+            self.display.error(error)
+            for bound in group.bounds:
+                self.settle(number, bound, record.fail(self.folder(bound), self.frame(bound, group), error))
+            self.failed.set()
+            return
+        self.display.evaluating(number, len(trained))
+        for bound, member in zip(group.bounds, trained, strict=True):
+            self.futures.append(background.submit(self.finish, number, group, bound, member))
+
+    def chunk_done(self, number: int, epochs: int, metrics: dict[str, Any]) -> None:
+        """Show a chunk; leave if the command is to stop."""
+        self.display.chunk(number, epochs, metrics)
+        if self.stop.is_set():
+            raise Stopped
 
     def build(self, group: Group) -> tuple[Program, float]:
         """A compiled program with its initial state, and the seconds that took."""
         started = time.monotonic()
         starts = [bound.job.trainer.warm_start for bound in group.bounds]
         params = [load_start(path) for path in starts if path is not None]
-        program = Program(group, on_device(group.bounds[0].dataset), params or None)
+        data = on_device(group.bounds[0].dataset)
+        with initializing:
+            program = Program(group, data, params or None)
+            jax.block_until_ready(program.state)
         program.compile()
         return program, time.monotonic() - started
 

@@ -103,6 +103,7 @@ def make_options() -> Callable[..., Any]:
     from research.sweep.plan import Options
 
     def make(**changes: Any) -> Any:
-        return Options(**{"mode": "map", "max_width": 64, "plan_only": False, "fail_fast": False, **changes})
+        usual = {"mode": "map", "max_width": 64, "plan_only": False, "fail_fast": False, "concurrency": 1}
+        return Options(**{**usual, **changes})
 
     return make

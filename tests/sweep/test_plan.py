@@ -1,6 +1,8 @@
 """Which jobs become one program, and how wide it is."""
 
+import dataclasses
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,6 +159,31 @@ def test_map_programs_have_no_padding(jobs: int, make_bounds: Bounds, make_optio
     assert [group.reason for group in groups[1:]] == ["at most 3 jobs wide"] * (len(groups) - 1)
 
 
+def test_map_members_are_spread_over_idle_cores_where_they_take_long(
+    make_bounds: Bounds, make_options: MakeOptions
+) -> None:
+    short = make_bounds("model.latent_dim=2", "seed=0,1,2")
+    assert [group.width for group in plan(short, make_options(concurrency=2))] == [3]
+    long = make_bounds("model.latent_dim=2", "trainer.epochs=400000000", "seed=0,1,2")
+    groups = plan(long, make_options(concurrency=2))
+    assert [group.width for group in groups] == [2, 1]
+    assert groups[1].reason == "for another core"
+    assert [group.width for group in plan(long, make_options(concurrency=64))] == [1, 1, 1]
+    assert [group.width for group in plan(long, make_options(mode="vmap", concurrency=64))] == [3]
+
+
+def test_recurrent_networks_use_their_parameters_at_every_step(make_bounds: Bounds) -> None:
+    from research.sweep.plan import step_work
+
+    (dense,) = make_bounds("data=digits")
+    assert step_work(dense, 100) == 16 * 100
+    steps = dense.dataset.facts.feature_shape[0]
+    recurrent = dataclasses.replace(dense, model=SimpleNamespace(cell="gru"))  # type: ignore[arg-type]
+    assert step_work(recurrent, 100) == 16 * 100 * steps
+    in_segments = dataclasses.replace(dense, model=SimpleNamespace(cell="gru", segment=steps))  # type: ignore[arg-type]
+    assert step_work(in_segments, 100) == 16 * 100
+
+
 def test_vmap_programs_are_padded_and_say_so(make_bounds: Bounds, make_options: MakeOptions) -> None:
     (group,) = plan(make_bounds("seed=0,1,2,3,4"), make_options(mode="vmap"))
     assert (group.mode, group.width, group.padding) == ("vmap", 6, 1)
@@ -182,12 +209,12 @@ def test_plans_are_described_in_one_line(jobs: int, text: str, make_bounds: Boun
     assert describe(plan(make_bounds("seed=0")[:jobs], make_options())) == text
 
 
-def test_a_width_below_one_is_refused() -> None:
+def test_a_width_below_one_is_refused(make_options: MakeOptions) -> None:
     from research.sweep.plan import Options
     from research.tree import ConfigError, build
 
     with pytest.raises(ConfigError, match=r"sweep\.max_width=0"):
-        build({"mode": "map", "max_width": 0, "plan_only": False, "fail_fast": False}, Options, key="sweep")
+        build(dataclasses.asdict(make_options()) | {"max_width": 0}, Options, key="sweep")
 
 
 # ------------------------------------------------------------------------------------------------------ names of runs

@@ -305,6 +305,18 @@ def test_fail_fast_stops_at_the_first_failed_program(
     assert "ZeroDivisionError" in outcomes[0].result["reason"]
 
 
+def test_programs_at_the_same_time_give_what_they_give_one_after_another(
+    sweep: Sweeps, make_jobs: Jobs, tmp_path: Path
+) -> None:
+    jobs = make_jobs("model.latent_dim=2,3,4", "seed=0,1")
+    one_by_one = Sweeps(tmp_path / "one", sweep.make_options)(jobs)
+    for one, other in zip(one_by_one, sweep(jobs, concurrency=3), strict=True):
+        assert other.status == "completed"
+        assert one.result["metrics"] == other.result["metrics"]
+        for name in ("params.safetensors", "metrics.csv"):
+            assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes()
+
+
 class Interrupting(Display):
     """Interrupts the training of one program."""
 
