@@ -84,6 +84,15 @@ def options_of(config: DictConfig) -> Any:
     return build(OmegaConf.to_container(config.sweep, resolve=True), Options, key="sweep")
 
 
+def executor_of(settings: Any) -> Any:
+    """Where programs are trained: the keys of `hydra.launcher`."""
+    from research.sweep.dispatch import Executor
+    from research.tree import build
+
+    plain = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else dict(settings)
+    return build({key: value for key, value in plain.items() if key != "_target_"}, Executor, key="hydra.launcher")
+
+
 def folder_of(config: DictConfig) -> Path:
     """The sweep folder: output_root/name, absolute."""
     return Path(str(config.output_root)).expanduser().absolute() / str(config.name)
@@ -102,6 +111,7 @@ def train(
     config: DictConfig,
     swept: Collection[str] | None = (),
     register: Callable[[Any, Path], None] | None = None,
+    executor: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """Check, plan, train and evaluate jobs of one command; their outcomes in order (`swept`: see `prepare`)."""
     from research.sweep.display import Display
@@ -123,6 +133,7 @@ def train(
         objective=str(config.objective),
         options=options,
         display=display,
+        executor=None if executor is None else executor_of(executor),
         **extra,
     )
     statuses.extend(outcome.status for outcome in outcomes)
@@ -172,20 +183,36 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     """Everything that can be refused is refused here, before a file is written; True if only the plan was asked for."""
     from research.runs.folder import writable
     from research.sweep.display import Display
+    from research.sweep.manifest import hold
     from research.sweep.prepare import prepare
 
     options = options_of(config)
+    launcher = OmegaConf.select(config, "hydra.launcher") or {}
+    if str(launcher.get("_target_", "")).startswith("hydra_plugins.fused."):
+        executor_of(launcher)
+    if not options.plan_only:
+        writable(folder_of(config))
+        hold(folder_of(config))  # Hydra writes into the folder next
     prepared = prepare(jobs, folder_of(config), options, objective=str(config.objective))
     if options.plan_only:
         Display().plan(prepared.groups, len(prepared.done))
         return True
-    writable(prepared.folder)
     checked[tuple(job.hash for job in jobs)] = prepared
     return False
 
 
 def main() -> None:
     """Entry point of `scripts/train.py`."""
+    try:
+        _main()
+    finally:
+        if "research.sweep.manifest" in sys.modules:
+            from research.sweep.manifest import release
+
+            release()
+
+
+def _main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TQDM_DISABLE", "1")
     from hydra._internal.utils import get_args_parser

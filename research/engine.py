@@ -196,35 +196,56 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
     return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
 
 
+class Epoch(NamedTuple):
+    """What one epoch of a job is made of; a function of (seed, epoch) alone."""
+
+    batches: Int[Array, "steps B"]
+    loss_key: Key[Array, ""]
+    draw_key: Key[Array, ""]
+
+
+def begin_epoch(epoch: Int[Array, ""], member: Member, budget: Budget) -> Epoch:
+    """The rows of every step, in an order that depends on (seed, epoch), and the keys of the draws."""
+    rows, steps, size = member.split.train, budget.steps_per_epoch, budget.trainer.batch_size
+    order = jax.random.permutation(jax.random.fold_in(purpose_key(member.seed, ORDER), epoch), rows.shape[0])
+    return Epoch(
+        batches=rows[order[: steps * size]].reshape(steps, size),
+        loss_key=jax.random.fold_in(purpose_key(member.seed, LOSS), epoch),
+        draw_key=jax.random.fold_in(purpose_key(member.seed, DRAW), epoch),
+    )
+
+
+def step_inputs(
+    epoch: Epoch, index: Int[Array, ""], done: Int[Array, ""], member: Member, data: Data, budget: Budget
+) -> tuple[Examples, Key[Array, ""], Clock]:
+    """Batch, key and clock of step `index` of an epoch, after `done` steps in all."""
+    batch = member.split.prepare(data.train.take(epoch.batches[index]))
+    if budget.draw is not None:
+        batch = budget.draw.draw(batch, jax.random.fold_in(epoch.draw_key, index))
+    steps, number = budget.steps_per_epoch, done.astype(jnp.float32)
+    clock = Clock(
+        step=done,
+        epoch=number / steps,
+        fraction=number / (steps * budget.trainer.epochs),
+        train_size=jnp.asarray(member.split.train.shape[0], jnp.float32),
+    )
+    return batch, jax.random.fold_in(epoch.loss_key, index), clock
+
+
 @functools.partial(jax.jit, static_argnames="budget")  # inside a program: traced once, though it is used twice there
 def train_epoch(
     model: Model, optimizer: Optimizer | Players, state: State, member: Member, data: Data, budget: Budget
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
-    """One pass over the training rows in an order that depends on (seed, epoch); mean training metrics."""
-    trainer, steps = budget.trainer, budget.steps_per_epoch
-    transformation = optimizer.build(trainer.epochs, steps)
-    epoch = state.step // steps
-    rows = member.split.train
-    order = jax.random.permutation(jax.random.fold_in(purpose_key(member.seed, ORDER), epoch), rows.shape[0])
-    batches = rows[order[: steps * trainer.batch_size]].reshape(steps, trainer.batch_size)
-    loss_key = jax.random.fold_in(purpose_key(member.seed, LOSS), epoch)
-    draw_key = jax.random.fold_in(purpose_key(member.seed, DRAW), epoch)
+    """One pass over the training rows; mean training metrics."""
+    steps = budget.steps_per_epoch
+    transformation = optimizer.build(budget.trainer.epochs, steps)
+    epoch = begin_epoch(state.step // steps, member, budget)
 
-    def step(state: State, inputs: tuple[jax.Array, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
-        index, batch_rows = inputs
-        batch = member.split.prepare(data.train.take(batch_rows))
-        if budget.draw is not None:
-            batch = budget.draw.draw(batch, jax.random.fold_in(draw_key, index))
-        done = state.step.astype(jnp.float32)
-        clock = Clock(
-            step=state.step,
-            epoch=done / steps,
-            fraction=done / (steps * trainer.epochs),
-            train_size=jnp.asarray(rows.shape[0], jnp.float32),
-        )
-        return train_step(model, transformation, state, batch, jax.random.fold_in(loss_key, index), clock)
+    def step(state: State, index: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+        batch, key, clock = step_inputs(epoch, index, state.step, member, data, budget)
+        return train_step(model, transformation, state, batch, key, clock)
 
-    state, metrics = jax.lax.scan(step, state, (jnp.arange(steps), batches))
+    state, metrics = jax.lax.scan(step, state, jnp.arange(steps))
     return state, jax.tree.map(lambda values: values.mean(0), metrics)
 
 

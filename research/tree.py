@@ -53,11 +53,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _without_none(hint: Any) -> Any:
-    """`X | None` -> `X`; anything else unchanged."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        members = [member for member in typing.get_args(hint) if member is not type(None)]
-        if len(members) == 1:
-            return members[0]
+    """`X | None` -> `X`, `X | Y | None` -> `X | Y`; anything else unchanged."""
+    members = typing.get_args(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType) and type(None) in members:
+        return typing.Union[tuple(member for member in members if member is not type(None))]  # noqa: UP007
     return hint
 
 

@@ -5,7 +5,7 @@ application of the environment, and reads the annotations.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 @dataclass
 class FusedLauncherConf:
     _target_: str = "hydra_plugins.fused.launcher.FusedLauncher"
+    executor: str = "inline"  # inline | joblib | ray | dask | submitit (`research.sweep.dispatch`)
+    workers: int = 2  # programs at the same time, elsewhere than inline
+    address: str | None = None  # of a running cluster
+    parameters: dict[str, Any] = field(default_factory=dict)  # of submitit
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="fused", node=FusedLauncherConf, provider="latent-loom")
@@ -28,7 +32,8 @@ ConfigStore.instance().store(group="hydra/launcher", name="fused", node=FusedLau
 class FusedLauncher(Launcher):
     """Trains jobs of equal structure together; each still has the run folder and `.hydra/` of a job of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, **executor: Any) -> None:
+        self.executor = executor
         self.config: Any = None
         self.task_function: Any = None
         self.hydra_context: Any = None
@@ -53,7 +58,7 @@ class FusedLauncher(Launcher):
                 index = by_hash[bound.job.hash]
                 composed[index].write(initial_job_idx + index, folder)
 
-            outcomes = app.train(jobs, self.config, swept, register)
+            outcomes = app.train(jobs, self.config, swept, register, self.executor)
         results = []
         found = {outcome.job.hash: outcome for outcome in outcomes}
         for job in jobs:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import json
 import math
@@ -57,6 +58,12 @@ def write_atomically(path: Path, data: bytes) -> None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def writable(folder: Path | str) -> None:
@@ -161,6 +168,11 @@ class RunFolder:
         text = json.dumps(content | {"null_reasons": reasons}, indent=1, allow_nan=False)
         write_atomically(self.result, (text + "\n").encode())
 
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the files that a result stands on."""
+        files = (self.config, self.metrics, self.parameters)
+        return {file.name: digest(file) for file in files if file.exists()}
+
     def read_result(self) -> dict[str, Any] | None:
         """The content of `result.json`, or None before there is one."""
         return self._read(self.result, "") if self.result.exists() else None
@@ -208,6 +220,17 @@ class RunFolder:
             with clear_errors(self.path), open(self.metrics, "ab") as file:
                 file.write(_csv(lines))
         self._columns, self._last_step = columns, steps[-1]
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the rows after a step, which are to be written again."""
+        if not self.metrics.exists():
+            return
+        header, *present = self._rows() or [[]]
+        if "step" not in header:
+            return
+        kept = [row for row in present if float(row[header.index("step")]) <= step]
+        write_atomically(self.metrics, _csv([header, *kept]))
+        self._columns = None
 
     def read_metrics(self) -> list[dict[str, float]]:
         """The rows of `metrics.csv` as numbers (empty cells and text left out), in order of step."""

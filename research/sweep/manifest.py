@@ -1,18 +1,22 @@
 """What a sweep folder holds: its runs, and `sweep.json`, the record of what was planned there."""
 
 import contextlib
-import fcntl
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.runs.folder import RunFolder, write_atomically
-from research.sweep.job import HASH_DIGITS, Job
+from research.runs.folder import RunFolder, clear_errors, write_atomically
+from research.sweep.job import HASH_DIGITS, Bound, Job
+from research.sweep.lease import Lease, acquire
+from research.sweep.plan import Group
 from research.tree import ConfigError, config_hash, flatten
 
 ALWAYS_SWEPT = ("seed", "data.fold")
-HYDRA_FILES = (".lock", "multirun.yaml", "optimization_results.yaml")
+GROUPS = ".groups"
+LEASE = ".lease.json"
+LAUNCHES = ".launch"
+OWN_FILES = (LEASE, LAUNCHES, GROUPS, "multirun.yaml", "optimization_results.yaml")
 
 
 def runs_in(folder: Path) -> dict[str, Path]:
@@ -35,21 +39,53 @@ def configurations(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a sweep folder for this process; the lock goes with the process, however that ends.
+_held: dict[Path, tuple[Lease, list[Path]]] = {}  # by this process: lease, folders made for it
+
+
+def hold(folder: Path) -> None:
+    """Hold a sweep folder for this process until `release`; before anything else is written there.
 
     Raises:
-      ConfigError: another command is training there.
+      ConfigError: another command holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            remedy = "another command is training in this folder; wait for it, or choose another name="
-            raise ConfigError("name", folder.name, remedy) from None
-        yield
+    if folder in _held:
+        return
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with clear_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _held[folder] = acquire(folder / LEASE, "name", folder.name), made
+    except BaseException:
+        _remove_empty(made)
+        raise
+
+
+def release() -> None:
+    """Let go of all folders of this process; what was made and stayed empty is removed."""
+    while _held:
+        _, (lease, made) = _held.popitem()
+        lease.release()
+        _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[Lease]:
+    """Hold a sweep folder for a while, or for longer where this process holds it already."""
+    before = folder in _held
+    hold(folder)
+    try:
+        yield _held[folder][0]
+    finally:
+        if not before:
+            lease, made = _held.pop(folder)
+            lease.release()
+            _remove_empty(made)
 
 
 def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] = ()) -> None:
@@ -60,7 +96,7 @@ def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] =
     manifest = read_manifest(folder)
     if manifest is None:
         entries = folder.iterdir() if folder.is_dir() else ()
-        foreign = [path.name for path in entries if path.name not in HYDRA_FILES and not (path / ".hydra").is_dir()]
+        foreign = [path.name for path in entries if path.name not in OWN_FILES and not (path / ".hydra").is_dir()]
         if foreign and not runs_in(folder):
             raise ConfigError("name", folder.name, f"{folder} holds {foreign[0]} and no sweep; choose another name=")
         return
@@ -85,6 +121,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             isinstance(content["base"], dict)
             and isinstance(content["swept"], list)
             and isinstance(content["runs"], dict)
+            and isinstance(content.setdefault("groups", {}), dict)
         ):
             return content
     except (FileNotFoundError, NotADirectoryError):
@@ -115,13 +152,48 @@ def base(jobs: Sequence[Job]) -> dict[str, Any]:
     return {key: value for key, value in first.items() if all(other.get(key, "absent") == value for other in others)}
 
 
-def write_manifest(folder: Path, jobs: Sequence[Job], name: str) -> None:
-    """Record the planned runs in `sweep.json`, beside those of earlier commands."""
+def write_manifest(folder: Path, bounds: Sequence[Bound], name: str, groups: Sequence[Group]) -> None:
+    """Record the planned runs and programs in `sweep.json`, beside those of earlier commands."""
+    jobs = [bound.job for bound in bounds]
     manifest = read_manifest(folder) or {"name": name, "base": base(jobs), "swept": [], "runs": {}}
     now = base(jobs)
     shared = {key: value for key, value in manifest["base"].items() if now.get(key, "absent") == value}
     changed = {key for key in {*now, *manifest["base"]} if key not in shared}
     swept = sorted({*manifest["swept"], *swept_keys(jobs), *(changed if manifest["runs"] else ())})
-    runs = manifest["runs"] | {job.run_id: {"overrides": list(job.overrides), "config_hash": job.hash} for job in jobs}
+    runs = manifest["runs"] | {
+        bound.job.run_id: {
+            "overrides": list(bound.job.overrides),
+            "config_hash": bound.job.hash,
+            "data_sha256": bound.dataset.sha256,
+        }
+        for bound in bounds
+    }
     content = manifest | {"base": shared, "swept": swept, "runs": runs}
-    write_atomically(folder / "sweep.json", (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(folder / "sweep.json", (json.dumps(record(content, groups), indent=1) + "\n").encode())
+
+
+def record(manifest: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
+    """A manifest with these programs, which a later command goes on with as they were begun."""
+    begun = {
+        group.id: {
+            "mode": group.mode,
+            "width": group.width,
+            "devices": group.devices,
+            "members": [bound.job.hash for bound in group.bounds],
+        }
+        for group in groups
+    }
+    return {**manifest, "groups": manifest.get("groups", {}) | begun}
+
+
+def replace_group(folder: Path, old: Group, new: Sequence[Group]) -> None:
+    """Record that a program was begun anew as others: narrower ones."""
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    manifest["groups"].pop(old.id, None)
+    write_atomically(folder / "sweep.json", (json.dumps(record(manifest, new), indent=1) + "\n").encode())
+
+
+def group_folder(folder: Path, group: str) -> Path:
+    """Where the state of a program lies while it trains."""
+    return folder / GROUPS / group

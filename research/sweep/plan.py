@@ -1,8 +1,10 @@
 """Which jobs become one program, how wide it is, and why it stands apart from the next."""
 
 import dataclasses
+import functools
 import math
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,8 +13,8 @@ import numpy as np
 
 from research.data.draws import Binarize
 from research.engine import Budget, Data, Member, State, chunk, initialize
-from research.sweep.job import Bound
-from research.tree import ConfigError, flatten, group, plain, recipe, stack, unstack
+from research.sweep.job import HASH_DIGITS, Bound
+from research.tree import ConfigError, config_hash, flatten, group, plain, recipe, stack, unstack
 
 CANONICAL_WIDTHS = tuple(sorted({2**i for i in range(11)} | {3 * 2**i for i in range(10)}))
 # Rule of `auto`, calibrated with `scripts/bench.py modes`: a CPU gains from vmap while a step of one member is so small
@@ -35,6 +37,16 @@ class Options:
       fail_fast: stop at the first failed run.
       concurrency: programs that compile and train at the same time; null: as many as a CPU has cores, and one on an
         accelerator. Results do not depend on it.
+      checkpoint_every: evaluations between two checkpoints of a program.
+      retry: which runs without a good end are trained again: "none", "failed", "diverged" or "all" (pruned ones too);
+        interrupted ones always are.
+      prune: give up members that are worse than their peers in the same program: "none", "median" or
+        "successive_halving" (`research.sweep.prune`).
+      prune_after: epochs before the first is given up.
+      narrow: in vmap mode, move the members that still learn to a narrower program once others have ended; their bits
+        then depend on when that was, and the widths are recorded.
+      devices: over which the members of a program are spread; null: all that this process has.
+      memory_limit: most memory of one program, in bytes or as text ("2GB"); null: what the device has free.
     """
 
     mode: Literal["auto", "vmap", "map"]
@@ -42,19 +54,49 @@ class Options:
     plan_only: bool
     fail_fast: bool
     concurrency: int | None
+    checkpoint_every: int
+    retry: Literal["none", "failed", "diverged", "all"]
+    prune: Literal["none", "median", "successive_halving"]
+    prune_after: int
+    narrow: bool
+    memory_limit: int | str | None
+    devices: int | None
 
     def validate(self) -> None:
-        for name in ("max_width", "concurrency"):
+        for name in ("max_width", "concurrency", "checkpoint_every", "prune_after", "devices"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(name, value, "must be at least 1")
+        _ = self.memory
+
+    @property
+    def memory(self) -> float | None:
+        """`memory_limit` in bytes."""
+        if self.memory_limit is None:
+            return None
+        match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kMGT]?)B?", str(self.memory_limit))
+        if match is None or float(match[1]) <= 0:
+            raise ConfigError("memory_limit", self.memory_limit, "expected bytes, or text like 500MB or 2GB")
+        return float(match[1]) * 1000 ** " kMGT".index(match[2] or " ")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Statuses of runs that are not trained again."""
+        again = {"none": (), "failed": ("failed",), "diverged": ("diverged",), "all": ("failed", "diverged", "pruned")}
+        statuses = ("completed", "stopped", "diverged", "failed", "pruned")
+        return tuple(status for status in statuses if status not in again[self.retry])
 
     @property
     def programs_at_once(self) -> int:
         """How many programs run at the same time."""
         if self.concurrency is not None:
             return self.concurrency
-        return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+        return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" and self.devices_used == 1 else 1
+
+    @property
+    def devices_used(self) -> int:
+        """How many devices share the members of a program."""
+        return min(self.devices or jax.local_device_count(), jax.local_device_count())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +106,12 @@ class Group:
     Attributes:
       bounds: its members.
       mode: map or vmap.
-      width: members of the compiled program; those beyond the jobs repeat the first one and are ignored.
+      width: members of the compiled program on each device; those beyond the jobs repeat the first one and are ignored.
       parameters: of one member.
       bytes: predicted memory of the whole group: states, gradients and the rows on the device.
       reason: what sets this program apart from the one before.
       metrics: that an evaluation while training gives; empty where the model cannot be traced.
+      devices: that share the members.
     """
 
     bounds: tuple[Bound, ...]
@@ -78,10 +121,21 @@ class Group:
     bytes: int
     reason: str
     metrics: tuple[str, ...] = ()
+    devices: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Members of the compiled program on all devices."""
+        return self.width * self.devices
 
     @property
     def padding(self) -> int:
-        return self.width - len(self.bounds)
+        return self.rows - len(self.bounds)
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Names the group in its sweep folder: its members in order, mode and width."""
+        return config_hash([[bound.job.hash for bound in self.bounds], self.mode, self.width])[:HASH_DIGITS]
 
     @property
     def budget(self) -> Budget:
@@ -120,8 +174,13 @@ def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
     for members in alike:
         found = measure(members[0])
         work = step_work(members[0], found.parameters)
-        mode = choose_mode(options.mode, work, len(members), options.max_width)
-        if mode == "map":
+        devices = min(options.devices_used, len(members))
+        mode = choose_mode(options.mode, work, -(-len(members) // devices), options.max_width)
+        if devices > 1:  # each runs what one device would run for its share
+            share = -(-len(members) // devices)
+            sizes = widths(share, options.max_width) if mode == "vmap" else even(share, -(-share // options.max_width))
+            again = f"at most {options.max_width} jobs wide"
+        elif mode == "map":
             budget = budget_of(members[0])
             whole = work * budget.steps_per_epoch * budget.trainer.epochs * len(members)
             # the width of a map program is free: members whose cores would be idle have programs of their own
@@ -134,7 +193,7 @@ def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
             sizes = widths(len(members), options.max_width)
         start = 0
         for index, width in enumerate(sizes):
-            part = members[start : start + width]
+            part = members[start : start + width * devices]
             start += len(part)
             reason = difference(previous, members[0]) if index == 0 else again
             if index > 0 and mode == "vmap" and sizes[index - 1] < options.max_width:
@@ -144,7 +203,7 @@ def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
             total = width * found.state_bytes + active * 4 * found.parameters + found.data_bytes
             about = found.parameters, total, found.problem or reason, found.metrics
             # a program of width 1 is always the map program
-            groups.append(Group(tuple(part), "map" if width == 1 else mode, width, *about))
+            groups.append(Group(tuple(part), "map" if width == 1 else mode, width, *about, devices=devices))
         previous = members[0]
     return groups
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,11 @@ import jax
 import numpy as np
 
 from research.runs.folder import RunFolder
-from research.sweep.job import HASH_DIGITS, Bound, Job, bind
-from research.sweep.manifest import check_sweep, runs_in
+from research.sweep.job import HASH_DIGITS, NOT_HASHED, Bound, Job, bind
+from research.sweep.manifest import check_sweep, group_folder, read_manifest, runs_in
+from research.sweep.memory import fitted
 from research.sweep.plan import Group, Options, plan
-from research.tree import ConfigError, canonical, nearest, plain
-
-KEPT = ("completed", "stopped", "diverged")  # statuses that are results; failed and interrupted runs are run again
+from research.tree import ConfigError, canonical, hints, nearest, plain, resolve_target
 
 
 @dataclasses.dataclass
@@ -76,7 +75,7 @@ def prepare(
     if swept is not None:
         check_sweep(folder, unique, swept)
     present = runs_in(folder)
-    todo, done, again = [], {}, []
+    todo, done, again, kept = [], {}, [], []
     for job in unique:
         path = present.get(job.hash[:HASH_DIGITS])
         result = None
@@ -88,7 +87,7 @@ def prepare(
                 )
             result = run.read_result()
         bound = bind(job)
-        if path is None or result is None or result["status"] not in KEPT:
+        if path is None or result is None or result["status"] not in options.kept:
             todo.append(bound)
             continue
         if result["data_sha256"] != bound.dataset.sha256:
@@ -96,17 +95,125 @@ def prepare(
                 "data", bound.dataset.name, f"the data are not those of the finished run {path}; choose another name="
             )
         done[job.hash] = Outcome(job, path, result)
-        if result["evaluation"] != plain(job.evaluation) and result["status"] != "diverged":
+        kept.append((bound, path))
+        if result["evaluation"] != plain(job.evaluation) and result["status"] not in ("diverged", "failed"):
             again.append((bound, path))
+    manifest = read_manifest(folder) or {"runs": {}, "groups": {}}
+    for bound in todo:
+        planned = manifest["runs"].get(bound.job.run_id, {}).get("data_sha256", bound.dataset.sha256)
+        if planned != bound.dataset.sha256:
+            remedy = f"the data are not those that {bound.job.run_id} was begun with; choose another name="
+            raise ConfigError("data", bound.dataset.name, remedy)
     check_data(todo, present.values())
     for bound in todo:
         check_warm_start(bound)
-    groups = plan(todo, options)
+    begun = begun_groups(folder, manifest["groups"], todo, [*todo, *(bound for bound, _ in kept)], present, options)
+    taken = {bound.job.hash for group in begun for bound in group.bounds}
+    fresh = plan([bound for bound in todo if bound.job.hash not in taken], options)
+    groups = begun + [part for group in fresh for part in fitted(group, options)]
     for group in groups:
         if objective.startswith("validation/") and group.metrics and objective not in group.metrics:
             remedy = f"no such metric{nearest(objective, group.metrics)}; known: {', '.join(group.metrics)}"
             raise ConfigError("objective", objective, remedy)
     return Prepared(folder, todo, done, again, groups)
+
+
+def finished(jobs: Sequence[Job], folder: Path, options: Options) -> dict[str, Outcome]:
+    """Hash -> outcome of the jobs that have a result here which is kept."""
+    present = runs_in(folder)
+    found: dict[str, Outcome] = {}
+    for job in jobs:
+        path = present.get(job.hash[:HASH_DIGITS])
+        result = None if path is None else RunFolder(path).read_result()
+        if path is not None and result is not None and result["status"] in options.kept:
+            found[job.hash] = Outcome(job, path, result)
+    return found
+
+
+def begun_groups(
+    folder: Path,
+    records: Mapping[str, Any],
+    todo: Sequence[Bound],
+    known: Sequence[Bound],
+    present: Mapping[str, Path],
+    options: Options,
+) -> list[Group]:
+    """Programs that an earlier command began: they keep members, mode and width.
+
+    With a checkpoint a program is restored whole, with members that are finished or that this command does not name.
+    Without one, in vmap mode, the members that are not finished train again beside copies, which gives them the same
+    bits at the same width; in map mode the width is free, and they are planned anew.
+    """
+
+    def known_there(digest: str, peer: Bound) -> Bound:
+        """A member that this command does not name."""
+        root = getattr(peer.job.data, "root", None)
+        return rebuilt(present[digest[:HASH_DIGITS]], root, peer.job.trusted, plain(peer.job.evaluation))
+
+    unfinished = {bound.job.hash: bound for bound in todo}
+    bounds = {bound.job.hash: bound for bound in known}
+    found: list[Group] = []
+    for name, about in records.items():
+        own = [digest for digest in about["members"] if digest in unfinished]
+        if not own:
+            continue
+        saved = any(entry.name.isdigit() for entry in group_folder(folder, name).glob("*"))
+        if not saved and about["mode"] == "map":
+            continue
+        members = about["members"] if saved else own
+        peer = unfinished[own[0]]
+        try:
+            rows = [bounds.get(digest) or known_there(digest, peer) for digest in members]
+        except (KeyError, ConfigError):  # a member's folder is gone: its program cannot be restored whole
+            rows = [unfinished[digest] for digest in own]
+            if about["mode"] == "map":
+                continue
+        (like,) = plan(rows[:1], options)
+        if about["devices"] > jax.local_device_count():
+            remedy = f"its programs were begun on {about['devices']} devices, and here are {jax.local_device_count()}"
+            raise ConfigError("name", folder.name, f"{remedy}; go on where there are as many, or choose another name=")
+        begun = {name: about[name] for name in ("mode", "width", "devices")}
+        found.append(dataclasses.replace(like, bounds=tuple(rows), reason="begun before", **begun))
+        for digest in own:
+            del unfinished[digest]
+    return found
+
+
+def rebuilt(path: Path, root: str | None, trusted: Sequence[str], evaluation: Any = None) -> Bound:
+    """The job of a run folder with its data, from what is written there.
+
+    Args:
+      root: where the data lie, if not where the run's own command said.
+      trusted: packages whose classes may be named; never taken from the folder.
+      evaluation: in place of the run's own.
+
+    Raises:
+      ConfigError: the configuration was changed, or the data are others.
+    """
+    run = RunFolder(path)
+    config, result = run.read_config(), run.read_result() or {}
+    tree, overrides = dict(config["config"]), result.get("overrides", [])
+    given = [line.partition("=")[2].strip("'\"") for line in overrides if line.startswith("data.root=")]
+    place = root if root is not None else next(reversed(given), "null")
+    fields = hints(resolve_target(tree["data"]["_target_"], trusted))
+    for section, names in NOT_HASHED.items():
+        tree[section] = tree[section] | {name: None if place == "null" else place for name in names if name in fields}
+    evaluation = evaluation or result.get("evaluation") or shipped("evaluation", "none")
+    more = {"evaluation": evaluation, "trusted_packages": list(trusted)}
+    job = Job.from_config({**tree, **more}, config["choices"], overrides)
+    if job.hash != config["config_hash"]:
+        raise ConfigError("folder", path, "its config.json does not give the hash that it states; it was changed")
+    bound = bind(job)
+    if result and result["data_sha256"] != bound.dataset.sha256:
+        raise ConfigError("data", bound.dataset.name, f"the data are not those of the run {path.name}")
+    return bound
+
+
+def shipped(*names: str) -> dict[str, Any]:
+    """Content of a shipped config: `shipped("evaluation", "none")`."""
+    import yaml
+
+    return yaml.safe_load((Path(__file__).parents[2] / "conf" / Path(*names)).with_suffix(".yaml").read_text())
 
 
 def check_data(todo: Sequence[Bound], folders: Iterable[Path]) -> None:

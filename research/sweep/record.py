@@ -13,6 +13,8 @@ from research.runs.events import unify
 from research.runs.folder import RunFolder
 from research.sweep.job import Bound, Job
 from research.sweep.manifest import keys_of, swept_keys
+from research.sweep.plan import Group
+from research.sweep.program import device_kind
 from research.tree import config_hash, flatten, plain
 
 WIDTHS = ("hidden_dim", "hidden_dims")  # of a model
@@ -31,6 +33,18 @@ def identity(bound: Bound, run: RunFolder) -> dict[str, Any]:
         # as chosen by model.parameters, where that is set
         "widths": {name: getattr(bound.model, name) for name in WIDTHS if hasattr(bound.model, name)},
         "lineage": lineage(job),
+    }
+
+
+def group_identity(group: Group) -> dict[str, Any]:
+    """Whose state a checkpoint is."""
+    return {
+        "members": [bound.job.hash for bound in group.bounds],
+        "mode": group.mode,
+        "width": group.width,
+        "devices": group.devices,
+        "device_kind": device_kind(),
+        "data_sha256": group.bounds[0].dataset.sha256,
     }
 
 

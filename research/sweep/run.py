@@ -1,116 +1,231 @@
 """A sweep from what was prepared to run folders: groups train one after another, results are written beside it."""
 
-import functools
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from research import engine
 from research.runs.folder import RunFolder, writable
 from research.runs.summary import summary
 from research.sweep import record
+from research.sweep.checkpoint import Checkpoints
+from research.sweep.dispatch import TRIES, Executor, dispatch
 from research.sweep.display import Display
 from research.sweep.finish import finish
-from research.sweep.job import Bound, Job
-from research.sweep.loop import Trained, train_group
-from research.sweep.manifest import configurations, locked, write_manifest
+from research.sweep.goodput import Goodput, describe
+from research.sweep.job import HASH_DIGITS, Bound, Job
+from research.sweep.lease import Lease, LeaseLost, acquire
+from research.sweep.loop import Control, Stopped, Trained, train_group
+from research.sweep.manifest import (
+    LEASE,
+    configurations,
+    group_folder,
+    locked,
+    replace_group,
+    runs_in,
+    write_manifest,
+)
+from research.sweep.memory import halves, out_of_memory
 from research.sweep.plan import Group, Options
-from research.sweep.prepare import Outcome, Prepared, load_start
+from research.sweep.prepare import Outcome, Prepared, finished, load_start
 from research.sweep.program import Program, device_kind, on_device
 from research.tree import ConfigError, plain
 
-
 # one at a time: kernels of LAPACK (orthogonal initialisers) in two programs can wait on each other for ever on CPU
 initializing = threading.Lock()
-
-
-class Stopped(Exception):
-    """Leaves a training when the command is to stop."""
+LEAVE_AFTER = 9.0  # seconds after which a command that is to stop leaves, whatever is still under way
+INTERRUPTED = 130
 
 
 class Sweep:
     """The runs of one command under way.
 
     As many programs as `sweep.concurrency` says compile and train at the same time: on a CPU most operations of one
-    program occupy a single core. What follows for each trained member (evaluation, pictures, files) is done meanwhile in
-    one background thread.
+    program occupy a single core. What follows for each trained member (evaluation, pictures, files) is done meanwhile
+    in one background thread.
 
     Attributes:
       outcomes: hash of a job -> what became of it.
+      goodputs: where the time went, by group.
+      stop: set when the command is to stop.
     """
 
-    def __init__(self, prepared: Prepared, jobs: Sequence[Job], name: str, objective: str, display: Display):
-        self.prepared, self.display, self.name = prepared, display, name
+    def __init__(
+        self, prepared: Prepared, jobs: Sequence[Job], name: str, objective: str, options: Options, display: Display
+    ):
+        self.prepared, self.display, self.name, self.options = prepared, display, name, options
         self.outcomes = dict(prepared.done)
-        self.hparams = record.hyperparameters(jobs)
+        bounds = [bound for group in prepared.groups for bound in group.bounds]
+        self.hparams = record.hyperparameters([*jobs, *(bound.job for bound in bounds)])
         self.shared = {"objective": objective, "versions": record.versions(), "commit": record.commit()}
-        self.folders = {bound.job.hash: RunFolder(prepared.folder / bound.job.run_id) for bound in prepared.todo}
+        present = runs_in(prepared.folder)
+        self.folders = {
+            bound.job.hash: RunFolder(present.get(bound.job.hash[:HASH_DIGITS], prepared.folder / bound.job.run_id))
+            for bound in bounds
+        }
         self.futures: list[Future[None]] = []
+        self.goodputs: list[Goodput] = []
+        self.lease: Lease | None = None  # on the whole folder; a worker has only that of its program
         self.stop, self.failed = threading.Event(), threading.Event()
         # programs that are compiled once though several groups have them wait for each other
         self.compiling: defaultdict[Any, threading.Lock] = defaultdict(threading.Lock)
+        self.left = {group.id: len(self.todo(group)) for group in prepared.groups}
 
-    def train(self, options: Options) -> None:
+    def todo(self, group: Group) -> list[tuple[int, Bound]]:
+        """Members without a result, with their numbers; a program that is restored whole may have others too."""
+        return [(number, bound) for number, bound in enumerate(group.bounds) if bound.job.hash not in self.outcomes]
+
+    def train(self) -> None:
         """Train all groups, and finish their members; an interruption or a full disk leaves through here."""
         background = ThreadPoolExecutor(1, "finish")
         background.submit(_import_early)
-        workers = ThreadPoolExecutor(min(options.programs_at_once, len(self.prepared.groups)), "train")
-        try:
-            numbers = range(len(self.prepared.groups))
-            under_way = [workers.submit(self.train_one, number, background, options) for number in numbers]
-            for future in as_completed(under_way):
-                future.result()
-            for future in self.futures:
-                future.result()
-        except BaseException as error:
-            self.stop.set()
-            workers.shutdown(cancel_futures=True)
-            background.shutdown(cancel_futures=True)
-            if isinstance(error, KeyboardInterrupt):
-                self.interrupt()
-            raise
+        groups = self.prepared.groups
+        workers = ThreadPoolExecutor(min(self.options.programs_at_once, len(groups)), "train")
+        with self.stopping():
+            try:
+                under_way = [workers.submit(self.train_one, number, background) for number in range(len(groups))]
+                for future in as_completed(under_way):
+                    future.result()
+                for future in self.futures:
+                    future.result()
+            except BaseException as error:
+                self.stop.set()
+                workers.shutdown(cancel_futures=True)
+                background.shutdown(cancel_futures=True)
+                if isinstance(error, KeyboardInterrupt | Stopped):
+                    self.interrupt()
+                    raise KeyboardInterrupt from None
+                raise
         workers.shutdown()
         background.shutdown()
 
-    def train_one(self, number: int, background: ThreadPoolExecutor, options: Options) -> None:
-        """Train one group and hand its members to the background."""
-        if self.stop.is_set() or (options.fail_fast and self.failed.is_set()):
-            return
-        group = self.prepared.groups[number]
-        self.display.begin(number)
-        try:
-            with self.compiling[group.bounds[0].program_key, group.width]:
-                program, seconds = self.build(group)
-            folders = [self.folder(bound) for bound in group.bounds]
-            show = functools.partial(self.chunk_done, number)
-            trained = train_group(group, program, folders, show, seconds)
-            del program
-        except (ConfigError, Stopped):
-            raise  # a full disk, say: nothing more can be written
-        except Exception as error:
-            self.display.error(error)
-            for bound in group.bounds:
-                self.settle(number, bound, record.fail(self.folder(bound), self.frame(bound, group), error))
-            self.failed.set()
-            return
-        self.display.evaluating(number, len(trained))
-        for bound, member in zip(group.bounds, trained, strict=True):
-            self.futures.append(background.submit(self.finish, number, group, bound, member))
+    def send_out(self, executor: Executor) -> None:
+        """Have the programs trained by workers elsewhere; their results are read from the disk."""
+        groups = self.prepared.groups
+        shared = {
+            "name": self.name,
+            "objective": self.shared["objective"],
+            "options": {**dataclasses.asdict(self.options), "concurrency": 1},
+            "hparams": self.hparams,
+            "paths": [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(":") if place],
+        }
 
-    def chunk_done(self, number: int, epochs: int, metrics: dict[str, Any]) -> None:
-        """Show a chunk; leave if the command is to stop."""
-        self.display.chunk(number, epochs, metrics)
+        def settle(number: int) -> int:
+            jobs = [bound.job for _, bound in self.todo(groups[number])]
+            self.outcomes |= finished(jobs, self.prepared.folder, dataclasses.replace(self.options, retry="none"))
+            return len(self.todo(groups[number]))
+
+        for number in dispatch(groups, self.prepared.folder, executor, shared, settle, self.display):
+            for _, bound in self.todo(groups[number]):
+                error = RuntimeError(f"{TRIES} workers ended without a result")
+                result = record.fail(self.folder(bound), self.frame(bound, groups[number]), error)
+                self.settle(number, groups[number], bound, result)
+
+    @contextlib.contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the command after the chunk under way, or after ten seconds; a second one at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def leave() -> None:
+            with contextlib.suppress(Exception):
+                self.interrupt()
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)
+
+        timer = threading.Timer(LEAVE_AFTER, leave)
+        timer.daemon = True
+
+        def handle(number: int, frame: Any) -> None:
+            if self.stop.is_set():
+                os._exit(INTERRUPTED)
+            self.stop.set()
+            timer.start()
+            self.display.note("stopping: the state is saved after the step under way; once more to leave at once")
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            timer.cancel()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def train_one(self, number: int, background: ThreadPoolExecutor) -> None:
+        """Train one group and hand its members to the background."""
         if self.stop.is_set():
             raise Stopped
+        if self.options.fail_fast and self.failed.is_set():
+            return
+        waiting = [self.prepared.groups[number]]
+        while waiting:
+            group = waiting.pop(0)
+            try:
+                self.train_group(number, group, background)
+            except (ConfigError, Stopped):
+                raise  # a full disk, say: nothing more can be written
+            except LeaseLost as error:
+                raise ConfigError("name", self.prepared.folder.name, str(error)) from None
+            except Exception as error:
+                narrower = halves(group) if out_of_memory(error) else []
+                if narrower:
+                    self.display.note(
+                        f"program {number + 1}: out of memory at width {group.width}; again at {narrower[0].width}"
+                    )
+                    replace_group(self.prepared.folder, group, narrower)
+                    self.left |= {part.id: len(self.todo(part)) for part in narrower}
+                    waiting = narrower + waiting
+                    continue
+                self.display.error(error)
+                for _, bound in self.todo(group):
+                    self.settle(number, group, bound, record.fail(self.folder(bound), self.frame(bound, group), error))
+                self.failed.set()
 
-    def build(self, group: Group) -> tuple[Program, float]:
-        """A compiled program with its initial state, and the seconds that took."""
-        started = time.monotonic()
+    def train_group(self, number: int, group: Group, background: ThreadPoolExecutor) -> None:
+        """Train a group from its checkpoint or its beginning, holding its lease."""
+        self.display.begin(number)
+        place = group_folder(self.prepared.folder, group.id)
+        goodput = Goodput()
+        self.goodputs.append(goodput)
+        with acquire(place / LEASE, "name", self.prepared.folder.name) as lease:
+            with self.compiling[group.bounds[0].program_key, group.width]:
+                started = time.monotonic()
+                program = self.build(group)
+                goodput.compile = time.monotonic() - started
+            checkpoints = Checkpoints(place, record.group_identity(group), self.display.note)
+
+            def progress(epochs: int, metrics: Mapping[str, Any]) -> None:
+                for held in (lease, self.lease):
+                    if held is not None:
+                        held.check()
+                self.display.chunk(number, epochs, metrics)
+
+            control = Control(progress, self.stop.is_set, self.display.note, checkpoints, self.shared["commit"])
+            folders = [self.folder(bound) for bound in group.bounds]
+            try:
+                trained = train_group(group, program, folders, self.options, control, goodput)
+            finally:
+                checkpoints.close()
+        self.display.evaluating(number, len(trained))
+        for index, bound in self.todo(group):
+            self.futures.append(background.submit(self.finish, number, group, bound, trained[index]))
+        if not self.todo(group):
+            self.clean(group)
+
+    def build(self, group: Group) -> Program:
+        """A compiled program with its initial state."""
         starts = [bound.job.trainer.warm_start for bound in group.bounds]
         params = [load_start(path) for path in starts if path is not None]
         data = on_device(group.bounds[0].dataset)
@@ -118,10 +233,12 @@ class Sweep:
             program = Program(group, data, params or None)
             jax.block_until_ready(program.state)
         program.compile()
-        return program, time.monotonic() - started
+        return program
 
     def finish(self, number: int, group: Group, bound: Bound, trained: Trained) -> None:
         """Evaluate one member and write its result."""
+        if self.stop.is_set():
+            raise Stopped
         folder, frame = self.folder(bound), self.frame(bound, group)
         try:
             result = finish(bound, folder, frame, trained, self.hparams[bound.job.hash])
@@ -130,20 +247,31 @@ class Sweep:
         except Exception as error:  # its own evaluation; the others' results are good
             self.display.error(error)
             result = record.fail(folder, frame, error)
-        self.settle(number, bound, result)
+        self.settle(number, group, bound, result)
 
     def interrupt(self) -> None:
         """Mark what has no result yet."""
         for group in self.prepared.groups:
-            for bound in group.bounds:
-                if bound.job.hash not in self.outcomes:
-                    content = record.unfinished(self.frame(bound, None), "interrupted", "interrupted by the user")
-                    self.folder(bound).write_result(content)
+            for _, bound in self.todo(group):
+                content = record.unfinished(self.frame(bound, None), "interrupted", "interrupted by the user")
+                self.folder(bound).write_result(content)
 
-    def settle(self, number: int, bound: Bound, result: dict[str, Any]) -> None:
-        """A job has its result."""
+    def settle(self, number: int, group: Group, bound: Bound, result: dict[str, Any]) -> None:
+        """A job has its result; the state of a program is removed with its last one."""
         self.outcomes[bound.job.hash] = Outcome(bound.job, self.folder(bound).path, result)
+        self.left[group.id] -= 1
+        if not self.left[group.id]:
+            self.clean(group)
         self.display.finished(number, result)
+
+    def clean(self, group: Group) -> None:
+        """Remove the state of a finished program, unless a member diverged: `verify.py --replay` starts from it."""
+        results = [self.folder(bound).read_result() or {} for bound in group.bounds]
+        if all(result.get("status") in ("completed", "stopped", "pruned") for result in results):
+            place = group_folder(self.prepared.folder, group.id)
+            Checkpoints(place, {}, self.display.note).remove()
+            with contextlib.suppress(OSError):
+                place.parent.rmdir()  # with the last one
 
     def folder(self, bound: Bound) -> RunFolder:
         """Where a job's run lies."""
@@ -154,6 +282,8 @@ class Sweep:
         program = None
         if group is not None:
             program = {"mode": group.mode, "width": group.width, "device_kind": device_kind()}
+            if group.devices > 1:
+                program["devices"] = group.devices
         size = {"parameters": None if group is None else group.parameters}
         return self.shared | {"program": program} | size | record.identity(bound, self.folder(bound))
 
@@ -166,6 +296,7 @@ def run(
     objective: str,
     options: Options,
     display: Display,
+    executor: Executor | None = None,
     register: Callable[[Bound, Path], None] = lambda bound, path: None,
 ) -> list[Outcome]:
     """Train and evaluate what is to be done; one outcome per job, in the order given.
@@ -173,19 +304,27 @@ def run(
     `register(bound, folder)` is called before a run's first file is written (Hydra writes its own files there).
     """
     writable(prepared.folder)
-    with locked(prepared.folder):
-        sweep = Sweep(prepared, jobs, name, objective, display)
+    with locked(prepared.folder) as lease:
+        sweep = Sweep(prepared, jobs, name, objective, options, display)
+        sweep.lease = lease
+        planned = {bound.job.hash for bound in prepared.todo}
         for bound, path in prepared.again:
             display.note(f"evaluating again: {path.name}")
             sweep.outcomes[bound.job.hash] = evaluate_again(bound, path, sweep.outcomes[bound.job.hash].result)
         if prepared.todo:
-            write_manifest(prepared.folder, list({job.hash: job for job in jobs}.values()), name)
-            for bound in prepared.todo:
+            bounds = {bound.job.hash: bound for group in prepared.groups for bound in group.bounds}
+            write_manifest(prepared.folder, list(bounds.values()), name, prepared.groups)
+            for bound in bounds.values():
                 folder = sweep.folder(bound)
-                register(bound, folder.path)
+                if bound.job.hash in planned:
+                    register(bound, folder.path)
                 folder.write_config(record.config_content(bound, name))
-            with display.training(prepared.groups):
-                sweep.train(options)
+            if executor is not None and executor.executor != "inline":
+                sweep.send_out(executor)
+            else:
+                with display.training(prepared.groups):
+                    sweep.train()
+                display.note(describe(sweep.goodputs))
             summary(prepared.folder, configurations(prepared.folder))
         return [sweep.outcomes[job.hash] for job in jobs if job.hash in sweep.outcomes]
 
@@ -206,7 +345,10 @@ def evaluate_again(bound: Bound, path: Path, result: Mapping[str, Any]) -> Outco
         params=params,
         epochs=result["epochs"],
         metrics={name: value for name, value in result["metrics"].items() if name in result["trained_metrics"]},
-        best_epoch=result["best_epoch"],
+        best_epoch=engine.NEVER if result["best_epoch"] is None else result["best_epoch"],
+        bad_step=engine.NEVER if result.get("first_bad_step") is None else result["first_bad_step"],
+        widths=[tuple(entry) for entry in result.get("widths", ())],
+        resumed=result.get("resumed_at", ()),
         seconds_compile_group=result["seconds_compile_group"],
         seconds_wall_group=result["seconds_wall_group"],
         seconds_device_share=result["seconds_device_share"],

@@ -103,7 +103,7 @@ def make_options() -> Callable[..., Any]:
     from research.sweep.plan import Options
 
     def make(**changes: Any) -> Any:
-        usual = {"mode": "map", "max_width": 64, "plan_only": False, "fail_fast": False, "concurrency": 1}
-        return Options(**{**usual, **changes})
+        shipped = yaml.safe_load((CONF / "train.yaml").read_text())["sweep"]
+        return Options(**{**shipped, "mode": "map", "concurrency": 1, **changes})
 
     return make

@@ -441,11 +441,15 @@ def test_a_warm_start_of_another_shape_is_refused_before_anything_is_written(
 
 
 def test_a_folder_is_one_commands_at_a_time(sweep: Sweeps, make_job: Callable[..., Any]) -> None:
-    from research.sweep.manifest import locked
+    from research.sweep.lease import acquire
+    from research.sweep.manifest import LEASE
 
-    with locked(sweep.folder), pytest.raises(ConfigError, match="another command is training in this folder"):
+    with (
+        acquire(sweep.folder / LEASE, "name", "sweep", interval=0.05),
+        pytest.raises(ConfigError, match=r"name=sweep: held by .*pid \d+"),
+    ):
         sweep([make_job()])
-    assert not list(sweep.folder.glob("*/config.json"))
+    assert [path.name for path in sweep.folder.iterdir()] == []
     assert sweep([make_job()])[0].status == "completed"
 
 

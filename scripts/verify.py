@@ -1,0 +1,6 @@
+"""Proof of a sweep: whole files, runs trained again, divergences replayed: `python scripts/verify.py --help`."""
+
+from research.sweep.verify import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,506 @@
+"""Sweeps that end in the middle go on with the bits of an undisturbed one, and nothing is done twice."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from research.sweep.display import Display
+from research.sweep.loop import Stopped
+from research.sweep.manifest import GROUPS, read_manifest
+from research.sweep.prepare import prepare
+from research.sweep.run import run
+from research.tree import ConfigError
+
+Jobs = Callable[..., list[Any]]
+ROOT = Path(__file__).parents[2]
+LONG = ("trainer.epochs=6", "trainer.evaluate_every=1")
+
+
+class Killed(BaseException):
+    """Stands for a process that ends without a word."""
+
+
+class Breaking(Display):
+    """Ends the training of one program after some epochs, or the evaluation of its runs, and keeps what was said."""
+
+    def __init__(self, number: int = 0, epochs: int = 99, how: type[BaseException] | int = Killed):
+        super().__init__()
+        self.number, self.epochs, self.how = number, epochs, how
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def chunk(self, number: int, epochs: int, metrics: Any) -> None:
+        if number == self.number and epochs == self.epochs:
+            if isinstance(self.how, int):
+                os.kill(os.getpid(), self.how)
+                time.sleep(0.1)  # the main thread takes the signal
+            else:
+                raise self.how
+
+
+class Sweeps:
+    """Runs sweeps in one folder, a checkpoint after every evaluation."""
+
+    def __init__(self, folder: Path, make_options: Callable[..., Any]):
+        self.folder, self.make_options = folder, make_options
+
+    def __call__(self, jobs: list[Any], display: Display | None = None, **options: Any) -> list[Any]:
+        chosen = self.make_options(**{"checkpoint_every": 1, **options})
+        about = {"name": self.folder.name, "objective": "validation/loss", "options": chosen}
+        return run(prepare(jobs, self.folder, chosen), jobs, display=display or Breaking(), **about)
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, make_options: Callable[..., Any]) -> Sweeps:
+    return Sweeps(tmp_path / "sweep", make_options)
+
+
+@pytest.fixture
+def whole(tmp_path: Path, make_options: Callable[..., Any]) -> Sweeps:
+    """Undisturbed sweeps, without checkpoints."""
+    sweeps = Sweeps(tmp_path / "whole", make_options)
+    return lambda jobs, **options: sweeps(jobs, **{"checkpoint_every": 99, **options})  # type: ignore[return-value]
+
+
+def same(one: Path, other: Path) -> None:
+    """The same parameters, rows and metrics, byte for byte."""
+    for name in ("params.safetensors", "metrics.csv", "config.json"):
+        if name == "config.json":
+            a, b = (json.loads((path / name).read_text())["config_hash"] for path in (one, other))
+            assert a == b
+        else:
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    first, second = (json.loads((path / "result.json").read_text()) for path in (one, other))
+    for key in ("status", "reason", "metrics", "best_epoch", "epochs"):
+        assert first[key] == second[key], key
+
+
+def scalars(folder: Path, tag: str) -> list[int]:
+    """Steps of one tag in the event file, in the order written."""
+    from research.runs.events import NAME, Event, _records
+
+    found = []
+    for data in _records((folder / NAME).read_bytes()):
+        event = Event.FromString(data)
+        found += [event.step for value in event.summary.value if value.tag == tag]
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------- resume
+
+
+@pytest.mark.parametrize("mode", ["map", "vmap"])
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_broken_training_goes_on_from_its_checkpoint_with_the_same_bits(
+    mode: str, keep: str, sweep: Sweeps, whole: Any, make_jobs: Jobs
+) -> None:
+    jobs = make_jobs(*LONG, f"trainer.keep={keep}", "model.beta=1,4", "seed=0,1,2")
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 4), mode=mode)
+    assert not list(sweep.folder.glob("*/result.json"))
+    display = Breaking()
+    outcomes = sweep(jobs, display, mode=mode)
+    assert any(note.startswith("going on from epoch 3") for note in display.notes)
+    for one, other in zip(outcomes, whole(jobs, mode=mode), strict=True):
+        assert one.result["resumed_at"] == [3]
+        assert one.result["program"] == other.result["program"]
+        same(one.folder, other.folder)
+        assert scalars(one.folder, "validation/loss") == [4 * epoch for epoch in range(1, 7)]
+    assert not (sweep.folder / GROUPS).exists()
+
+
+def test_a_training_may_break_many_times(sweep: Sweeps, whole: Any, make_jobs: Jobs) -> None:
+    jobs = make_jobs(*LONG, "seed=0,1")
+    for epochs in (2, 3, 5):
+        with pytest.raises(Killed):
+            sweep(jobs, Breaking(0, epochs))
+    outcomes = sweep(jobs)
+    assert outcomes[0].result["resumed_at"] == [1, 2, 4]
+    for one, other in zip(outcomes, whole(jobs), strict=True):
+        same(one.folder, other.folder)
+
+
+def test_a_sweep_keeps_mode_and_width_that_it_began_with(sweep: Sweeps, whole: Any, make_jobs: Jobs) -> None:
+    jobs = make_jobs(*LONG, "seed=0,1,2,3,4")
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 3), mode="vmap")
+    for one, other in zip(sweep(jobs, mode="map", max_width=2), whole(jobs, mode="vmap"), strict=True):
+        assert one.result["program"] == other.result["program"]
+        assert one.result["program"]["width"] == 6
+        same(one.folder, other.folder)
+
+
+def test_points_added_later_form_programs_of_their_own(sweep: Sweeps, whole: Any, make_jobs: Jobs) -> None:
+    jobs = make_jobs(*LONG, "seed=0,1")
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 3), mode="vmap")
+    outcomes = sweep(make_jobs(*LONG, "seed=0,1,2,3"), mode="vmap")
+    assert [outcome.result["program"]["width"] for outcome in outcomes] == [2] * 4
+    assert [outcome.result["resumed_at"] for outcome in outcomes] == [[2], [2], [], []]
+    for one, other in zip(outcomes, whole(jobs, mode="vmap"), strict=False):
+        same(one.folder, other.folder)
+
+
+def test_a_command_that_names_some_members_restores_their_program_whole(
+    sweep: Sweeps, whole: Any, make_jobs: Jobs
+) -> None:
+    jobs = make_jobs(*LONG, "seed=0,1,2")
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 3), mode="vmap")
+    (named,) = sweep([jobs[1]], mode="vmap")
+    assert named.result["resumed_at"] == [2]
+    reference = whole(jobs, mode="vmap")
+    for other in reference:  # the others were trained along, and have their results
+        same(sweep.folder / other.folder.name, other.folder)
+    display = Breaking()
+    assert [outcome.status for outcome in sweep(jobs, display, mode="vmap")] == ["completed"] * 3
+    assert display.notes == []
+
+
+def test_without_a_checkpoint_members_of_a_vmap_program_keep_its_width(
+    sweep: Sweeps, whole: Any, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One evaluation fails: its run trains again beside copies, which gives it the same bits."""
+    jobs = make_jobs(*LONG, "seed=0,1,2")
+
+    def fail(bound: Any, *arguments: Any) -> Any:
+        if bound.job.seed == 1:
+            raise RuntimeError("no result today")
+        return finish(bound, *arguments)
+
+    from research.sweep.finish import finish
+
+    with monkeypatch.context() as patch:
+        patch.setattr("research.sweep.run.finish", fail)
+        assert [o.status for o in sweep(jobs, mode="vmap", checkpoint_every=99)] == ["completed", "failed", "completed"]
+    for one, other in zip(sweep(jobs, mode="vmap", checkpoint_every=99), whole(jobs, mode="vmap"), strict=True):
+        same(one.folder, other.folder)
+        assert one.result["program"]["width"] == 3
+
+
+def test_what_is_trained_is_not_trained_again_when_evaluations_were_lost(
+    sweep: Sweeps, whole: Any, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = make_jobs(*LONG, "seed=0,1")
+
+    def die(*_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("research.sweep.run.finish", die)
+        with pytest.raises(Killed):
+            sweep(jobs)
+    outcomes = sweep(jobs)
+    assert [outcome.result["resumed_at"] for outcome in outcomes] == [[6], [6]]
+    for one, other in zip(outcomes, whole(jobs), strict=True):
+        same(one.folder, other.folder)
+
+
+def test_members_that_had_ended_stay_as_they_were(sweep: Sweeps, whole: Any, make_jobs: Jobs) -> None:
+    """One diverges at once, one stops early, one goes on; the break comes after both have left."""
+    sweeping = ("optimizer.learning_rate=1e30,1e-9,0.01", "trainer.patience=2")
+    for mode in ("map", "vmap"):
+        jobs = make_jobs(*LONG, *sweeping)
+        broken = Sweeps(sweep.folder.with_name(f"broken_{mode}"), sweep.make_options)
+        with pytest.raises(Killed):
+            broken(jobs, Breaking(0, 5), mode=mode)
+        outcomes = broken(jobs, mode=mode)
+        reference = Sweeps(sweep.folder.with_name(f"whole_{mode}"), sweep.make_options)(jobs, mode=mode)
+        assert [outcome.status for outcome in outcomes] == [outcome.status for outcome in reference]
+        assert outcomes[0].status == "diverged"
+        for one, other in list(zip(outcomes, reference, strict=True))[1:]:
+            same(one.folder, other.folder)
+        rows = [(outcome.folder / "metrics.csv").read_text() for outcome in (outcomes[0], reference[0])]
+        assert rows[0] == rows[1]
+
+
+# ------------------------------------------------------------------------------------------- checkpoints that are wrong
+
+
+def generations(folder: Path) -> list[Path]:
+    (group,) = (folder / GROUPS).iterdir()
+    return sorted(path for path in group.iterdir() if path.name.isdigit())
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
+    both: bool, sweep: Sweeps, whole: Any, make_jobs: Jobs
+) -> None:
+    jobs = make_jobs(*LONG, "seed=0,1")
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 5))
+    found = generations(sweep.folder)
+    assert [path.name for path in found] == ["00000003", "00000004"]
+    for path in found if both else found[1:]:
+        large = max((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
+        data = bytearray(large.read_bytes())
+        data[len(data) // 2] ^= 1
+        large.write_bytes(data)
+    display = Breaking()
+    outcomes = sweep(jobs, display)
+    told = [note for note in display.notes if "damaged" in note]
+    assert len(told) == 1 + both
+    assert ("the group starts from the beginning" if both else "the checkpoint of epoch 3 is used") in told[0]
+    assert outcomes[0].result["resumed_at"] == ([] if both else [3])
+    for one, other in zip(outcomes, whole(jobs), strict=True):
+        same(one.folder, other.folder)
+
+
+def test_a_removed_checkpoint_starts_the_program_again(sweep: Sweeps, whole: Any, make_jobs: Jobs) -> None:
+    import shutil
+
+    jobs = make_jobs(*LONG, "seed=0,1")
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 5))
+    shutil.rmtree(sweep.folder / GROUPS)
+    for one, other in zip(sweep(jobs), whole(jobs), strict=True):
+        assert one.result["resumed_at"] == []
+        same(one.folder, other.folder)
+        assert len(set(scalars(one.folder, "train/loss"))) == len(scalars(one.folder, "train/loss")) == 6
+
+
+def test_a_checkpoint_whose_rows_are_lost_is_not_used(sweep: Sweeps, whole: Any, make_jobs: Jobs) -> None:
+    jobs = make_jobs(*LONG, "seed=0,1")
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 5))
+    path = sweep.folder / jobs[1].run_id / "metrics.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))  # as after a power cut
+    display = Breaking()
+    outcomes = sweep(jobs, display)
+    assert any("lacks its row of step 16; the checkpoint of epoch 3 is used" in note for note in display.notes)
+    for one, other in zip(outcomes, whole(jobs), strict=True):
+        same(one.folder, other.folder)
+
+
+def test_a_clock_that_was_set_back_plays_no_part(
+    sweep: Sweeps, whole: Any, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = make_jobs(*LONG, "seed=0,1")
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 4))
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 1e6)
+    for one, other in zip(sweep(jobs), whole(jobs), strict=True):
+        assert one.result["resumed_at"] == [3]
+        same(one.folder, other.folder)
+
+
+def test_changed_data_are_refused_before_a_result_exists(
+    sweep: Sweeps, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = make_jobs(*LONG, "seed=0,1")
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 4))
+    manifest = json.loads((sweep.folder / "sweep.json").read_text())
+    for about in manifest["runs"].values():
+        about["data_sha256"] = "0" * 64
+    (sweep.folder / "sweep.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match=r"the data are not those that .* was begun with; choose another name="):
+        sweep(jobs)
+
+
+# ------------------------------------------------------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_state_and_marks_the_runs(
+    number: signal.Signals, sweep: Sweeps, whole: Any, make_jobs: Jobs
+) -> None:
+    jobs = make_jobs(*LONG, "seed=0,1")
+    before = signal.getsignal(number)
+    display = Breaking(0, 2, int(number))
+    with pytest.raises(KeyboardInterrupt):
+        sweep(jobs, display, checkpoint_every=99)
+    assert signal.getsignal(number) is before
+    assert any(note.startswith("stopping") for note in display.notes)
+    results = [json.loads((sweep.folder / job.run_id / "result.json").read_text()) for job in jobs]
+    assert [result["status"] for result in results] == ["interrupted"] * 2
+    outcomes = sweep(jobs, checkpoint_every=99)
+    assert outcomes[0].result["resumed_at"][0] in (2, 3)
+    for one, other in zip(outcomes, whole(jobs), strict=True):
+        same(one.folder, other.folder)
+
+
+# --------------------------------------------------------------------------------------------------------------- retry
+
+
+@pytest.mark.parametrize(
+    ("retry", "trained"),
+    [("none", set()), ("failed", {"failed"}), ("diverged", {"diverged"}), ("all", {"failed", "diverged"})],
+)
+def test_what_is_tried_again(retry: str, trained: set[str], sweep: Sweeps, make_jobs: Jobs) -> None:
+    jobs = make_jobs("optimizer.learning_rate=1e30,0.01,0.02")
+    first = sweep(jobs)
+    path = first[2].folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "failed", "reason": "a disk"}))
+    before = {job.run_id: (sweep.folder / job.run_id / "result.json").stat().st_mtime_ns for job in jobs}
+    outcomes = sweep(jobs, retry=retry)
+    after = {job.run_id: (sweep.folder / job.run_id / "result.json").stat().st_mtime_ns for job in jobs}
+    changed = {i for i, job in enumerate(jobs) if before[job.run_id] != after[job.run_id]}
+    assert changed == {{"diverged": 0, "failed": 2}[status] for status in trained}
+    assert outcomes[2].status == ("completed" if "failed" in trained else "failed")
+
+
+# ---------------------------------------------------------------------------------------------------- leaving a program
+
+
+def test_leavers_of_a_map_program_cost_nothing_and_change_nothing(sweep: Sweeps, make_jobs: Jobs) -> None:
+    jobs = make_jobs(*LONG, "optimizer.learning_rate=1e30,0.01,0.02")
+    outcomes = sweep(jobs)
+    assert outcomes[1].result["widths"][-1][1] == 2  # the diverged one left
+    for outcome, job in list(zip(outcomes, jobs, strict=True))[1:]:
+        alone = Sweeps(sweep.folder.with_name(f"alone{job.hash}"), sweep.make_options)([job])
+        same(outcome.folder, alone[0].folder)
+
+
+def test_a_vmap_program_narrows_only_when_asked(sweep: Sweeps, tmp_path: Path, make_jobs: Jobs) -> None:
+    jobs = make_jobs(*LONG, "optimizer.learning_rate=1e30,2e30,3e30,0.01")
+    wide = sweep(jobs, mode="vmap")
+    assert wide[3].result["widths"] == [[0, 4]]
+    narrow = Sweeps(tmp_path / "narrow", sweep.make_options)(jobs, mode="vmap", narrow=True)
+    assert [width for _, width in narrow[3].result["widths"]] == [4, 1]
+    assert narrow[3].status == "completed"
+    loss = [outcome.result["metrics"]["test/loss"] for outcome in (wide[3], narrow[3])]
+    np.testing.assert_allclose(*loss, rtol=1e-4)
+    assert [outcome.status for outcome in narrow[:3]] == ["diverged"] * 3
+
+
+@pytest.mark.parametrize("rule", ["median", "successive_halving"])
+def test_pruned_members_are_the_worse_ones_and_are_marked(rule: str, sweep: Sweeps, make_jobs: Jobs) -> None:
+    rates = ("1e-6", "1e-5", "1e-4", "0.01", "0.03", "0.02")
+    jobs = make_jobs(*LONG, "trainer.keep=last", f"optimizer.learning_rate={','.join(rates)}")
+    outcomes = sweep(jobs, prune=rule, prune_after=2)
+    statuses = [outcome.status for outcome in outcomes]
+    assert set(statuses[:3]) == {"pruned"}
+    assert "completed" in statuses[3:]
+    for outcome in outcomes:
+        epochs = [
+            int(row["epoch"]) for row in csv.DictReader((outcome.folder / "metrics.csv").read_text().splitlines())
+        ]
+        assert epochs == list(range(1, outcome.result["epochs"] + 1))
+        if outcome.status == "pruned":
+            assert 2 <= outcome.result["epochs"] < 6
+            assert "worse than its peers" in outcome.result["reason"]
+            assert outcome.result["metrics"]["test/loss"] is not None
+    # survivors are those of a sweep without pruning, and a pruned run is kept unless it is asked for
+    plain = Sweeps(sweep.folder.with_name("plain"), sweep.make_options)(jobs)
+    for one, other in zip(outcomes, plain, strict=True):
+        if one.status == "completed":
+            same(one.folder, other.folder)
+    assert [outcome.status for outcome in sweep(jobs)] == statuses
+    for one, other in zip(sweep(jobs, retry="all"), plain, strict=True):
+        same(one.folder, other.folder)
+
+
+def test_pruning_goes_on_after_a_break(sweep: Sweeps, make_jobs: Jobs) -> None:
+    jobs = make_jobs(*LONG, "optimizer.learning_rate=1e-6,1e-5,0.01,0.03")
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 4), prune="median")
+    outcomes = sweep(jobs, prune="median")
+    whole = Sweeps(sweep.folder.with_name("whole"), sweep.make_options)(jobs, prune="median")
+    for one, other in zip(outcomes, whole, strict=True):
+        same(one.folder, other.folder)
+
+
+# --------------------------------------------------------------------------------------------------------------- memory
+
+
+def test_after_running_out_of_memory_a_program_starts_again_narrower(
+    sweep: Sweeps, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from research.sweep.program import Program
+
+    compile_program = Program.compile
+
+    def limited(self: Any) -> None:
+        if self.group.width > 2:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        compile_program(self)
+
+    monkeypatch.setattr(Program, "compile", limited)
+    jobs = make_jobs("seed=0,1,2,3,4,5")
+    display = Breaking()
+    outcomes = sweep(jobs, display, mode="vmap")
+    assert [outcome.status for outcome in outcomes] == ["completed"] * 6
+    assert {outcome.result["program"]["width"] for outcome in outcomes} == {2}
+    assert sum("out of memory at width" in note for note in display.notes) == 1 + 2 + 2 * 2 or display.notes
+    manifest = read_manifest(sweep.folder)
+    assert manifest is not None
+    assert {about["width"] for about in manifest["groups"].values()} == {2}
+
+
+@pytest.mark.parametrize("mode", ["map", "vmap"])
+def test_a_memory_limit_makes_programs_narrower(mode: str, sweep: Sweeps, make_bounds: Any, make_jobs: Jobs) -> None:
+    from research.sweep.memory import measured
+    from research.sweep.plan import plan
+
+    jobs = make_jobs("seed=0,1,2,3,4,5,6,7")
+    (group,) = plan(make_bounds("seed=0,1,2,3,4,5,6,7"), sweep.make_options(mode=mode))
+    fixed, each = measured(group)
+    limit = int(fixed + 3.5 * each)
+    groups = prepare(jobs, sweep.folder, sweep.make_options(mode=mode, memory_limit=limit)).groups
+    assert max(group.width for group in groups) == (3 if mode == "vmap" else max(group.width for group in groups)) <= 3
+    assert sum(len(group.bounds) for group in groups) == 8
+    with pytest.raises(ConfigError, match=r"sweep\.memory_limit=10: one member of a program alone takes"):
+        prepare(jobs, sweep.folder, sweep.make_options(mode=mode, memory_limit=10))
+
+
+# ---------------------------------------------------------------------------------------------------------------- storm
+
+SWEEP = ["model.latent_dim=2,3", "model.beta=1.0,2.0,4.0", "seed=range(4)", "model.hidden_dims=[4]", "evaluation=none"]
+SWEEP += ["trainer.epochs=300", "trainer.evaluate_every=3", "sweep.checkpoint_every=2", "data.train_size=64"]
+SWEEP += ["trainer.batch_size=16", "sweep.concurrency=2", "sweep.mode=vmap"]
+
+
+def start(root: Path, name: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", *SWEEP, f"output_root={root}", f"name={name}"]
+    return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+@pytest.mark.parametrize(
+    "kills", [4, pytest.param(20, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)]
+)
+def test_a_storm_of_kills_changes_nothing(kills: int, tmp_path: Path) -> None:
+    """24 members in two programs, killed at random moments; every start goes on where the last one was."""
+    quiet = start(tmp_path, "quiet")
+    assert quiet.wait(600) == 0
+    random = np.random.default_rng(kills)
+    done = 0
+    while done < kills:
+        process = start(tmp_path, "storm")
+        folder = tmp_path / "storm"
+        began = time.monotonic()
+        while process.poll() is None and not list(folder.glob("*/metrics.csv")) and time.monotonic() - began < 300:
+            time.sleep(0.02)  # most of a start is imports; the moments are those of the work
+        time.sleep(float(random.uniform(0, 1.5)))
+        if process.poll() is not None:  # it came to its end before the kill: begin another storm
+            assert process.returncode == 0
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        done += 1
+    last = start(tmp_path, "storm")
+    output = last.communicate(timeout=600)[0].decode()
+    assert last.returncode == 0, output
+    runs = sorted(path.parent.name for path in (tmp_path / "quiet").glob("*/result.json"))
+    assert len(runs) == 24
+    for name in runs:
+        same(tmp_path / "storm" / name, tmp_path / "quiet" / name)
+    assert not (tmp_path / "storm" / GROUPS).exists()
+    assert done >= min(kills, 2), "the sweep is too short for a storm"
+
+
+def test_a_stop_of_the_loop_is_no_failure() -> None:
+    assert not issubclass(Stopped, (ConfigError, KeyboardInterrupt))
