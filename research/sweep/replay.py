@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Literal
 
 from research import engine
 from research.runs.folder import RunFolder
@@ -34,7 +35,7 @@ def replay(path: Path, root: str | None, trusted: Sequence[str], options: Option
     budget, last = group.budget, result["first_bad_step"]
     program = Program(group, on_device(bound.dataset), None)
     state = _before(path, bound, root, trusted, options, last // budget.steps_per_epoch, program, display)
-    model, optimizer, member = unstack(program.inputs, 0)
+    model, optimizer, member = jax.tree.map(jnp.asarray, unstack(program.inputs, 0))
     data = program.data
     whole_epochs = last // budget.steps_per_epoch - int(state.step) // budget.steps_per_epoch
     run_epochs = jax.jit(
@@ -51,11 +52,11 @@ def replay(path: Path, root: str | None, trusted: Sequence[str], options: Option
 
     step = jax.jit(lambda state, index: engine.train_step(model, transformation, state, *inputs(state, index))[0])
     for index in range(budget.steps_per_epoch):
-        after = step(state, np.int32(index))
+        after = step(state, jnp.int32(index))
         if int(after.first_bad_step) != engine.NEVER:
             bad = int(after.first_bad_step)
             display.note(f"step {bad} (epoch {bad // budget.steps_per_epoch + 1})")
-            for line in first_bad(model, transformation, state, *inputs(state, np.int32(index))):
+            for line in first_bad(model, transformation, state, *inputs(state, jnp.int32(index))):
                 display.note(line)
             return True
         state = after
@@ -123,38 +124,37 @@ def first_bad(model: Any, transformation: Any, state: Any, batch: Any, key: Any,
             named = f" {bad[0]}" if bad[0] else ""
             lines.append(f"first not finite: {what}{named}" + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""))
             break
-    traced = jax.make_jaxpr(jax.grad(value, has_aux=True))(state.params)
-    place = _first_operation(traced.jaxpr, traced.consts, jax.tree.leaves(state.params))
+    layers = [
+        jax.tree_util.keystr(where[:-1], simple=True, separator="/")
+        for where, leaf in jax.tree_util.tree_leaves_with_path(gradient)
+        if not np.isfinite(np.asarray(leaf)).all()
+    ]
+    everywhere = len(set(layers)) == len({where[:-1] for where, _ in jax.tree_util.tree_leaves_with_path(gradient)})
+    lines.append(
+        f"gradient not finite in: {'every layer' if everywhere else ', '.join(dict.fromkeys(layers)) or 'no layer'}"
+    )
+    place = first_operation(jax.make_jaxpr(value)(state.params), jax.tree.leaves(state.params))
+    place = place or first_operation(
+        jax.make_jaxpr(jax.grad(value, has_aux=True))(state.params), jax.tree.leaves(state.params)
+    )
     if place:
-        lines.append(f"first operation: {place}")
+        lines.append(f"first operation that gives something not finite: {place}")
     return lines
 
 
-def _first_operation(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> str | None:
-    """The first operation of a trace that makes something not finite of finite values: layer, name and source line."""
-    from jax._src import core, source_info_util
-
-    values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
-        zip(jaxpr.invars, arguments, strict=True)
-    )
-    read = lambda atom: atom.val if isinstance(atom, core.Literal) else values[atom]
-    for equation in jaxpr.eqns:
-        given = [read(atom) for atom in equation.invars]
-        subfuns, parameters = equation.primitive.get_bind_params(equation.params)
-        found = equation.primitive.bind(*subfuns, *given, **parameters)
+def first_operation(closed: Any, arguments: Sequence[Any]) -> str | None:
+    """The first operation of a trace that makes something not finite of finite values: its layer and its name."""
+    values = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *arguments], strict=True))
+    for equation in closed.jaxpr.eqns:
+        given = [atom.val if isinstance(atom, Literal) else values[atom] for atom in equation.invars]
+        found = equation.primitive.bind(*given, **equation.primitive.get_bind_params(equation.params))
         results = found if equation.primitive.multiple_results else [found]
-        for variable, result in zip(equation.outvars, results, strict=True):
-            values[variable] = result
+        values |= dict(zip(equation.outvars, results, strict=True))
         if all(map(_finite, given)) and not all(map(_finite, results)):
-            for name in ("jaxpr", "call_jaxpr"):  # look into a call
-                inner = equation.params.get(name)
-                if inner is not None and equation.primitive.name in ("jit", "pjit", "custom_jvp_call", "closed_call"):
-                    closed = inner if hasattr(inner, "consts") else core.ClosedJaxpr(inner, ())
-                    deeper = _first_operation(closed.jaxpr, closed.consts, given)
-                    if deeper:
-                        return deeper
-            layer, line = str(equation.source_info.name_stack), source_info_util.summarize(equation.source_info)
-            return f"{layer}{'/' if layer else ''}{equation.primitive.name} at {line}"
+            inner = equation.params.get("jaxpr") if equation.primitive.name in ("jit", "pjit") else None
+            deeper = first_operation(inner, given) if inner is not None else None
+            layer = str(equation.source_info.name_stack)
+            return deeper or f"{layer}{'/' if layer else ''}{equation.primitive.name} of shape {results[0].shape}"
     return None
 
 

@@ -52,9 +52,7 @@ class Finding:
 
 def whole(folder: Path) -> list[Finding]:
     """Every planned run has its result, its files have the hashes written there, and no row of metrics is missing."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise ConfigError("folder", folder, "no sweep.json is here; name the folder of a sweep")
+    manifest = read_manifest(folder) or {"runs": {}}
     present = runs_in(folder)
     findings = []
     for name, about in manifest["runs"].items():
@@ -112,6 +110,8 @@ def again(path: Path, bound: Bound, options: Options, peers: Sequence[Path]) -> 
     largest = max([*_differences(ours, theirs), *_row_differences(rows, rows_again)], default=0.0)
     if largest == 0.0:
         return Finding(path.name, "bit-equal")
+    if not any(_row_differences(rows, rows_again)):
+        return Finding(path.name, "different", "it has the same rows of metrics, but other parameters or final metrics")
     early = [row for row in rows if row["epoch"] <= EARLY]
     drift = max(_row_differences(early, rows_again[: len(early)]), default=0.0)
     spread = _spread(path, peers)
@@ -206,6 +206,8 @@ def verify(
     folder: Path, members: int, seed: int, root: str | None, trusted: Sequence[str], options: Options, display: Display
 ) -> bool:
     """Check all files, and train some runs again; whether all is good."""
+    if read_manifest(folder) is None:
+        raise ConfigError("folder", folder, "no sweep.json is here; name the folder of a sweep")
     with locked(folder):
         findings = whole(folder)
         bad = [finding for finding in findings if not finding.good]
@@ -263,8 +265,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _options()
         folder = chosen.folder.absolute()
+        if chosen.members < 0:
+            raise ConfigError("--members", chosen.members, "must not be negative")
         if chosen.replay:
-            found = [path for path in runs_in(folder).values() if Path(chosen.replay).name == path.name]
+            found = [path for path in runs_in(folder).values() if chosen.replay == path.name]
             if not found:
                 raise ConfigError("--replay", chosen.replay, f"no such run in {folder}")
             return 0 if replay(found[0], chosen.data_root, chosen.trust, options, display) else 1
