@@ -201,7 +201,8 @@ class Checkpoints:
         try:  # arrays without an element are not stored: Orbax refuses them
             _commit(path, {leaf["name"]: array for leaf, array in named if array.size}, head)
         except BaseException:
-            self._keep(lambda other: other.name.isdigit())
+            with contextlib.suppress(OSError):  # otherwise the next save removes it
+                self._keep(lambda other: other.name.isdigit())
             raise
         before = [self.folder / f"{other:08d}" for other in self.epochs() if other < epoch]
         kept = {path, *[other for other in before if other not in self._refused][-1:]}

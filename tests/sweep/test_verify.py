@@ -135,6 +135,7 @@ def test_a_divergence_has_a_step_a_quantity_and_an_operation(
     jobs = make_jobs(*grows, "seed=0")
     outcome = trained(jobs, checkpoint_every=1)[0]
     assert outcome.status == "diverged"
+    capsys.readouterr()
     step = outcome.result["first_bad_step"]
     assert main([str(tmp_path / "sweep"), "--replay", outcome.folder.name]) == 0
     lines = capsys.readouterr().out.splitlines()

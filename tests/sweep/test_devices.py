@@ -1,0 +1,134 @@
+"""Several devices in one process: members are spread over them, and in map mode keep the bits of a run alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import jax, numpy as np, yaml
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/sweep"]
+import conftest
+from research.sweep.job import Job, bind
+from research.sweep.plan import Group, Options, plan
+from research.sweep.program import Program, on_device, use_compile_cache
+from research.sweep.prepare import prepare
+from research.sweep.run import run
+from research.sweep.display import Display
+from research.tree import ConfigError
+
+use_compile_cache()
+found = {}
+settings = yaml.safe_load(Path(sys.argv[1], "conf", "train.yaml").read_text())["sweep"]
+options = lambda **changes: Options(**{**settings, "mode": "map", "concurrency": 1, **changes})
+
+def job(*overrides):
+    foreign = ("data.rows", "data.features", "data.rank", "model.likelihood")
+    tiny = [line for line in conftest.TINY if not line.startswith(foreign)]
+    config, choices = conftest.composed([*tiny, "data=digits", "trainer.epochs=4", *overrides])
+    return Job.from_config(config, choices, overrides)
+
+jobs = [job(f"seed={seed}") for seed in range(10)] + [job("optimizer.learning_rate=1e30")]
+bounds = [bind(one) for one in jobs]
+
+def trained(group):
+    program = Program(group, on_device(bounds[0].dataset), None)
+    metrics = [jax.device_get(program.train(1)) for _ in range(3)]
+    state = program.collect()
+    return (metrics, state, program.score(state)), program
+
+def member(results, index):
+    return [np.asarray(leaf)[index] for leaf in jax.tree.leaves(results)]
+
+def same(one, other):
+    return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
+
+alone = {index: member(trained(Group((bounds[index],), "map", 1, 0, 0, ""))[0], 0) for index in (0, 2, 7, 10)}
+for count in (3, 8, 11):
+    (group,) = plan(bounds[:count], options())
+    results, program = trained(group)
+    found[f"map {count}"] = {
+        "devices": group.devices, "width": group.width, "padding": group.padding,
+        "spread": len(program.state.step.sharding.device_set),
+        "same": [same(member(results, index), alone[index]) for index in alone if index < count],
+    }
+(group,) = plan(bounds[:10], options(mode="vmap"))
+results, _ = trained(group)
+one, _ = trained(Group((bounds[2], bounds[3]), group.mode, group.width, 0, 0, ""))
+pairs = zip(member(results, 2), member(one, 0), strict=True)
+found["vmap"] = {
+    "width": group.width, "devices": group.devices,
+    "largest": max(float(np.max(np.abs(a - b) / (np.abs(a) + 1e-3))) if a.size else 0.0 for a, b in pairs),
+}
+
+class Killed(BaseException):
+    pass
+
+class Breaking(Display):
+    epochs = 3
+    def chunk(self, number, epochs, metrics):
+        if epochs == self.epochs:
+            raise Killed
+    def note(self, text):
+        found.setdefault("notes", []).append(text)
+
+def sweep(name, display, **changes):
+    chosen = options(checkpoint_every=1, **changes)
+    folder = Path(sys.argv[2], name)
+    about = {"name": name, "objective": "", "options": chosen, "display": display}
+    return run(prepare(jobs, folder, chosen), jobs, **about)
+
+try:
+    sweep("broken", Breaking())
+except Killed:
+    pass
+try:
+    jax.local_device_count, all_devices = (lambda: 2), jax.local_device_count
+    sweep("broken", Display())
+except ConfigError as error:
+    found["fewer"] = str(error)
+finally:
+    jax.local_device_count = all_devices
+whole = Breaking()
+whole.epochs = 99
+again, undisturbed = sweep("broken", whole), sweep("whole", whole)
+found["resumed"] = [outcome.result["resumed_at"] for outcome in again]
+found["program"] = again[0].result["program"]
+found["statuses"] = [outcome.status for outcome in again]
+files = "params.safetensors", "metrics.csv"
+found["equal"] = [
+    all((a.folder / name).read_bytes() == (b.folder / name).read_bytes() for name in files)
+    for a, b in list(zip(again, undisturbed, strict=True))[:10]
+]
+print(json.dumps(found))
+"""
+
+
+def test_members_are_spread_over_eight_devices(tmp_path: Path) -> None:
+    """One process sees it all, since most of its time is compiling."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    command = [sys.executable, "-W", "error::UserWarning", "-c", SCRIPT, str(ROOT), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    # in map mode every member has the bits of a run alone
+    for count, devices, width, padding in ((3, 3, 1, 0), (8, 8, 1, 0), (11, 8, 2, 5)):
+        about = found[f"map {count}"]
+        assert (about["devices"], about["width"], about["padding"]) == (devices, width, padding)
+        assert about["spread"] == devices
+        assert all(about["same"])
+        assert len(about["same"]) >= 2
+    # in vmap mode those of one device at that width, up to rounding: partitioned programs are simplified in other ways
+    assert (found["vmap"]["devices"], found["vmap"]["width"]) == (8, 2)
+    assert found["vmap"]["largest"] < 1e-3
+    # a checkpoint is restored on as many devices, with equal bits, and refused on fewer
+    assert found["resumed"] == [[2]] * 11
+    assert found["statuses"] == ["completed"] * 10 + ["diverged"]
+    assert all(found["equal"])
+    assert found["program"]["devices"] == 8
+    assert "begun on 8 devices, and here are 2; go on where there are as many" in found["fewer"]
