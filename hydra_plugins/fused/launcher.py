@@ -16,6 +16,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+SUBMITIT = ("cluster", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb", "slurm_partition", "slurm_account")
+
 
 @dataclass
 class FusedLauncherConf:
@@ -23,7 +25,8 @@ class FusedLauncherConf:
     executor: str = "inline"  # inline | joblib | ray | dask | submitit (`research.sweep.dispatch`)
     workers: int = 2  # programs at the same time, elsewhere than inline
     address: str | None = None  # of a running cluster
-    parameters: dict[str, Any] = field(default_factory=dict)  # of submitit
+    # of submitit; any other with +hydra.launcher.parameters.NAME=
+    parameters: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(SUBMITIT))
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="fused", node=FusedLauncherConf, provider="latent-loom")

@@ -5,6 +5,7 @@ run folders itself, and returns nothing. What became of a program is read from t
 moment: the program is then given to another, which goes on from its checkpoint.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -86,6 +87,8 @@ def dispatch(
         return waiting
     finally:
         shutil.rmtree(launch, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            launch.parent.rmdir()
 
 
 def described(group: Group) -> dict[str, Any]:
@@ -112,15 +115,21 @@ def submit(executor: Executor, manifest: Path, numbers: Sequence[int], launch: P
     if executor.executor == "submitit":
         import submitit  # pyright: ignore[reportMissingImports]
 
-        parameters = dict(executor.parameters)
+        parameters = {name: value for name, value in executor.parameters.items() if value is not None}
         slurm = submitit.AutoExecutor(folder=launch / "submitit", cluster=parameters.pop("cluster", None))
         slurm.update_parameters(**parameters)
         for start in range(0, len(numbers), executor.workers):
             own = numbers[start : start + executor.workers]
-            for number, job in [(number, slurm.submit(run_group, str(manifest), number)) for number in own]:
-                error = job.exception()
-                if error is not None:
-                    display.note(f"program {number + 1}: {_short(error)}")
+            jobs = [(number, slurm.submit(run_group, str(manifest), number)) for number in own]
+            try:
+                for number, job in jobs:
+                    error = job.exception()
+                    if error is not None:
+                        display.note(f"program {number + 1}: {_short(error)}")
+            except BaseException:  # the command is to end, and its jobs with it
+                for _, job in jobs:
+                    job.cancel()
+                raise
         return
     import joblib
 
@@ -133,7 +142,7 @@ def submit(executor: Executor, manifest: Path, numbers: Sequence[int], launch: P
         started = not ray.is_initialized()
         if started:
             local = {} if executor.address else {"num_cpus": executor.workers, "include_dashboard": False}
-            ray.init(address=executor.address, log_to_driver=True, **local)
+            ray.init(address=executor.address, logging_level="ERROR", **local)
             close = ray.shutdown
         register_ray()
     if executor.executor == "dask":

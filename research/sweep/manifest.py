@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,12 @@ def runs_in(folder: Path) -> dict[str, Path]:
     """First hash digits -> folder of the runs in a sweep folder."""
     if not folder.is_dir():
         return {}
-    runs = (path.parent for path in folder.glob("*/config.json"))
+    runs = [path.parent for path in folder.glob("*/config.json")]
+    for path in runs:
+        if path.is_symlink():
+            raise ConfigError(
+                "name", folder.name, f"{path} is a link; runs are written below their sweep alone, remove it"
+            )
     return {path.name.rpartition("-")[2]: path for path in runs}
 
 
@@ -121,14 +127,24 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             isinstance(content["base"], dict)
             and isinstance(content["swept"], list)
             and isinstance(content["runs"], dict)
-            and isinstance(content.setdefault("groups", {}), dict)
+            and all(_is_group(name, about) for name, about in content.setdefault("groups", {}).items())
         ):
             return content
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise ConfigError("name", folder.name, f"{path} is damaged; restore or remove it")
+
+
+def _is_group(name: str, about: Any) -> bool:
+    """Whether this is what `record` writes of a program; its name becomes a folder's."""
+    return (
+        re.fullmatch(f"[0-9a-f]{{{HASH_DIGITS}}}", name) is not None
+        and about["mode"] in ("map", "vmap")
+        and all(type(about[key]) is int and 0 < about[key] <= 1 << 16 for key in ("width", "devices"))
+        and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in about["members"])
+    )
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:

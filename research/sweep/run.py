@@ -126,7 +126,22 @@ class Sweep:
             self.outcomes |= finished(jobs, self.prepared.folder, dataclasses.replace(self.options, retry="none"))
             return len(self.todo(groups[number]))
 
-        for number in dispatch(groups, self.prepared.folder, executor, shared, settle, self.display):
+        def end(number: int, frame: Any) -> None:
+            raise KeyboardInterrupt
+
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, end) if main else None  # Ctrl-C raises this anyway
+        try:
+            given_up = dispatch(groups, self.prepared.folder, executor, shared, settle, self.display)
+        except KeyboardInterrupt:
+            for number in range(len(groups)):
+                settle(number)
+            self.interrupt()
+            raise
+        finally:
+            if main:
+                signal.signal(signal.SIGTERM, before)
+        for number in given_up:
             for _, bound in self.todo(groups[number]):
                 error = RuntimeError(f"{TRIES} workers ended without a result")
                 result = record.fail(self.folder(bound), self.frame(bound, groups[number]), error)
