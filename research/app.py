@@ -89,7 +89,7 @@ def executor_of(settings: Any) -> Any:
     from research.sweep.dispatch import Executor
     from research.tree import build
 
-    plain = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else dict(settings)
+    plain: Any = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else dict(settings)
     return build({key: value for key, value in plain.items() if key != "_target_"}, Executor, key="hydra.launcher")
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,7 +103,8 @@ def described(group: Group) -> dict[str, Any]:
 def config(job: Job) -> dict[str, Any]:
     """What `Job.from_config` makes the job from; folders are absolute, since a worker may stand elsewhere."""
     sections = ("model", "optimizer", "trainer", "data", "seed", "evaluation")
-    tree = {name: plain(getattr(job, name)) for name in sections} | {"trusted_packages": list(job.trusted)}
+    tree: dict[str, Any] = {name: plain(getattr(job, name)) for name in sections}
+    tree["trusted_packages"] = list(job.trusted)
     for section, key in (("data", "root"), ("trainer", "warm_start")):
         if tree[section].get(key) is not None:
             tree[section][key] = str(Path(tree[section][key]).expanduser().absolute())
@@ -113,57 +114,73 @@ def config(job: Job) -> dict[str, Any]:
 def submit(executor: Executor, manifest: Path, numbers: Sequence[int], launch: Path, display: Display) -> None:
     """Run these programs to their end, or to the first worker that dies."""
     if executor.executor == "submitit":
-        import submitit  # pyright: ignore[reportMissingImports]
-
-        parameters = {name: value for name, value in executor.parameters.items() if value is not None}
-        slurm = submitit.AutoExecutor(folder=launch / "submitit", cluster=parameters.pop("cluster", None))
-        slurm.update_parameters(**parameters)
-        for start in range(0, len(numbers), executor.workers):
-            own = numbers[start : start + executor.workers]
-            jobs = [(number, slurm.submit(run_group, str(manifest), number)) for number in own]
-            try:
-                for number, job in jobs:
-                    error = job.exception()
-                    if error is not None:
-                        display.note(f"program {number + 1}: {_short(error)}")
-            except BaseException:  # the command is to end, and its jobs with it
-                for _, job in jobs:
-                    job.cancel()
-                raise
+        _submit_to_slurm(executor, manifest, numbers, launch, display)
         return
     import joblib
 
+    opened = {"ray": _ray, "dask": _dask}.get(executor.executor, lambda _: contextlib.nullcontext())
     backend = {"joblib": "loky"}.get(executor.executor, executor.executor)
-    close: Callable[[], Any] = lambda: None
-    if executor.executor == "ray":
-        import ray  # pyright: ignore[reportMissingImports]
-        from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
-
-        started = not ray.is_initialized()
-        if started:
-            local = {} if executor.address else {"num_cpus": executor.workers, "include_dashboard": False}
-            ray.init(address=executor.address, logging_level="ERROR", **local)
-            close = ray.shutdown
-        register_ray()
-    if executor.executor == "dask":
-        from distributed import Client, LocalCluster  # pyright: ignore[reportMissingImports]
-
-        cluster = None
-        if executor.address is None:
-            cluster = LocalCluster(n_workers=executor.workers, threads_per_worker=1, dashboard_address=None)
-        client = Client(executor.address or cluster)
-        close = lambda: (client.close(), cluster and cluster.close())
+    settings: Any = {"batch_size": 1, "pre_dispatch": "all"}
     try:
-        with joblib.parallel_config(backend=backend, n_jobs=executor.workers):
-            joblib.Parallel(batch_size=1, pre_dispatch="all")(
-                joblib.delayed(run_group)(str(manifest), number) for number in numbers
-            )
+        with opened(executor), joblib.parallel_config(backend=backend, n_jobs=executor.workers):
+            joblib.Parallel(**settings)(joblib.delayed(run_group)(str(manifest), number) for number in numbers)
     except ConfigError:
         raise
     except Exception as error:  # a worker died, and joblib took the others with it
         display.note(f"a worker ended: {_short(error)}")
+
+
+def _submit_to_slurm(
+    executor: Executor, manifest: Path, numbers: Sequence[int], launch: Path, display: Display
+) -> None:
+    import submitit  # pyright: ignore[reportMissingImports]
+
+    parameters = {name: value for name, value in executor.parameters.items() if value is not None}
+    slurm = submitit.AutoExecutor(folder=launch / "submitit", cluster=parameters.pop("cluster", None))
+    slurm.update_parameters(**parameters)
+    for start in range(0, len(numbers), executor.workers):
+        own = numbers[start : start + executor.workers]
+        jobs = [(number, slurm.submit(run_group, str(manifest), number)) for number in own]
+        try:
+            for number, job in jobs:
+                error = job.exception()
+                if error is not None:
+                    display.note(f"program {number + 1}: {_short(error)}")
+        except BaseException:  # the command is to end, and its jobs with it
+            for _, job in jobs:
+                job.cancel()
+            raise
+
+
+@contextlib.contextmanager
+def _ray(executor: Executor) -> Iterator[None]:
+    """A Ray cluster, with joblib's backend for it."""
+    import ray  # pyright: ignore[reportMissingImports]
+    from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
+
+    ours = not ray.is_initialized()
+    if ours:
+        local = {} if executor.address else {"num_cpus": executor.workers, "include_dashboard": False}
+        settings: Any = {"address": executor.address, "logging_level": "ERROR", **local}
+        ray.init(**settings)
+    register_ray()
+    try:
+        yield
     finally:
-        close()
+        if ours:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _dask(executor: Executor) -> Iterator[None]:
+    """A Dask cluster; importing it registers joblib's backend."""
+    from distributed import Client, LocalCluster  # pyright: ignore[reportMissingImports]
+
+    settings: Any = {"n_workers": executor.workers, "threads_per_worker": 1, "dashboard_address": None}
+    with contextlib.ExitStack() as stack:
+        address = executor.address or stack.enter_context(LocalCluster(**settings))
+        stack.enter_context(Client(address))
+        yield
 
 
 def _short(error: BaseException) -> str:

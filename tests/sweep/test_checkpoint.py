@@ -490,7 +490,7 @@ INTRUSIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "files of another kind": (lambda new: reseal(new, files=None), "missing"),
     "arrays of another shape": (lambda new: rebuild(new, other_shape()), "other shapes"),
     "arrays of another epoch": (lambda new: rebuild(new, state_of(5)), "other bytes"),
-    "arrays of a type": (lambda new: rebuild(new, state_of(2) | {"step": np.zeros(2, np.uint32)}), "other bytes"),
+    "arrays of a type": (lambda new: rebuild(new, state_of(2) | {"step": np.full(2, 2, np.uint32)}), "other bytes"),
 }
 
 

@@ -244,8 +244,9 @@ def test_a_process_number_that_was_given_again_is_not_the_holder(path: Path) -> 
 
 
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("pid", [1, os.getpid()])
-def test_a_living_process_here_is_given_its_time(path: Path, pid: int, known: bool) -> None:
+@pytest.mark.parametrize("own", [True, False])
+def test_a_living_process_here_is_given_its_time(path: Path, own: bool, known: bool) -> None:
+    pid = os.getpid() if own else 1
     content(path, machine=module._machine(), pid=pid, started=module._started(pid) if known else 0)
     assert len(pauses_until_taken(path)) == STILL * POLLS
 

@@ -1,0 +1,113 @@
+"""Whether the files of a sweep are those that were written: hashes, rows, and configurations that belong together."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from research.runs.folder import RunFolder, digest
+from research.sweep.job import HASH_DIGITS
+from research.sweep.manifest import read_manifest, runs_in
+from research.tree import ConfigError, config_hash
+
+TRAINED = ("completed", "stopped", "diverged", "pruned")
+STATUSES = (*TRAINED, "failed", "interrupted")
+
+
+@dataclasses.dataclass
+class Finding:
+    """What is known of one run.
+
+    Attributes:
+      run: name of its folder.
+      outcome: of the files "whole", "damaged" or "not finished"; of a run that was trained again "bit-equal",
+        "within tolerance", "different" or "not checked".
+      detail: what is damaged, how large the difference is, or why nothing could be checked.
+    """
+
+    run: str
+    outcome: str
+    detail: str = ""
+
+    @property
+    def bad(self) -> bool:
+        return self.outcome in ("damaged", "different")
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.run}{f': {self.detail}' if self.detail else ''}"
+
+
+def whole(folder: Path) -> list[Finding]:
+    """One finding on the files of every run, of those in `sweep.json` first, then of others that lie beside them."""
+    planned = (read_manifest(folder) or {"runs": {}})["runs"]
+    others = runs_in(folder)
+    findings = []
+    for name, about in planned.items():
+        digits = about["config_hash"] if isinstance(about, Mapping) else None
+        if not isinstance(digits, str) or Path(name).name != name or name in ("", ".", ".."):
+            findings.append(Finding(name, "damaged", "sweep.json does not describe it as a run; restore sweep.json"))
+            continue
+        path = others.pop(digits[:HASH_DIGITS], folder / name)
+        findings.append(_checked(path, about) if path.is_dir() else Finding(name, "damaged", "its folder is missing"))
+    return findings + [_checked(path, {}) for path in others.values()]
+
+
+def _checked(path: Path, planned: Mapping[str, Any]) -> Finding:
+    """The finding on one run folder, whatever its files hold."""
+    try:
+        problem = _problem(RunFolder(path), planned)
+    except ConfigError as error:
+        return Finding(path.name, "damaged", error.remedy)
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return Finding(path.name, "damaged", f"what its files hold is not what a run writes ({reason})")
+    if problem is None:
+        return Finding(path.name, "not finished")
+    return Finding(path.name, "damaged" if problem else "whole", problem)
+
+
+def _problem(run: RunFolder, planned: Mapping[str, Any]) -> str | None:
+    """What is wrong with a run; empty where nothing is, None where it has not ended."""
+    config, result = run.read_config(), run.read_result()
+    if config_hash(config["config"]) != config["config_hash"]:
+        return "config.json was changed: the hash that it states is another"
+    if planned.get("config_hash", config["config_hash"]) != config["config_hash"]:
+        return "config.json and sweep.json belong to different configurations"
+    if result is None or result["status"] == "interrupted":
+        return None
+    if result["status"] not in STATUSES:
+        return f"result.json has the status {result['status']}, which no run has"
+    if result["config_hash"] != config["config_hash"]:
+        return "config.json and result.json belong to different configurations"
+    if planned.get("data_sha256", result["data_sha256"]) != result["data_sha256"]:
+        return "result.json and sweep.json name different data"
+    if result["status"] not in TRAINED:
+        return ""
+    hashes, kept = result.get("files", {}), result["status"] != "diverged" or run.parameters.exists()
+    files = [run.config, run.metrics, *([run.parameters] if kept else [])]
+    foreign = sorted(set(hashes) - {file.name for file in files})
+    if foreign and foreign != [run.parameters.name]:
+        return f"result.json has a hash of {foreign[0]}, which is no file of a run"
+    for file in [*files, *([run.parameters] if foreign else [])]:
+        if not file.exists():
+            return f"{file.name} is missing"
+        if file.name not in hashes:
+            return f"result.json has no hash of {file.name}"
+        if digest(file) != hashes[file.name]:
+            return f"{file.name} is not the file that was written"
+    return _rows_problem(run, config["config"]["trainer"], result["epochs"])
+
+
+def _rows_problem(run: RunFolder, trainer: Mapping[str, Any], last: int) -> str:
+    """The first evaluation that is missing in `metrics.csv`, or stands there without having been made."""
+    every, most = trainer["evaluate_every"], trainer["epochs"]
+    if not 0 < last <= most:
+        return f"result.json has {last} epochs of {most}"
+    wanted = [*range(every, last, every), last]
+    if last % every and last != most:
+        return f"result.json ends after {last} epochs, and every {every} there is an evaluation"
+    found = [int(row["epoch"]) for row in run.read_metrics()]
+    missing = [epoch for epoch in wanted if epoch not in found]
+    if missing:
+        return f"metrics.csv lacks its row of epoch {missing[0]}"
+    return "" if found == wanted else "metrics.csv has rows that are no evaluation of this run, or has them twice"
