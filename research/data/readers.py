@@ -12,7 +12,7 @@ import numpy as np
 
 from research.tree import ConfigError, nearest
 
-LARGEST = 8 * 2**30  # bytes that an .npz file may declare, if it is compressed more than RATIO times
+LARGEST = 2**30  # bytes that an .npz file may declare, if it is compressed more than RATIO times
 RATIO = 100
 
 
@@ -66,7 +66,8 @@ def read_npz(path: Path, key: str | None, target: str | None) -> Table:
         with zipfile.ZipFile(path) as archive:
             declared = sum(member.file_size for member in archive.infolist())
         if declared > LARGEST and declared > RATIO * os.path.getsize(path):
-            raise ConfigError("", None, f"{os.path.getsize(path)} bytes declare {declared} bytes of content; refused")
+            remedy = "not unpacked; if they are your own arrays, save them with numpy.savez"
+            raise ConfigError("", None, f"{os.path.getsize(path)} bytes declare {declared} bytes of content; {remedy}")
         with np.load(path, allow_pickle=False) as archive:
             names = list(archive.files)
             for setting, name in (("key", key), ("target", target)):

@@ -52,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from research.tree import ConfigError
 
     try:
+        if options.output is None and (options.folder / "report").is_symlink():
+            raise ConfigError("folder", options.folder / "report", "it is a link; remove it, or name a place: --output")
         made = table(collect(options.folder), options.rows or None, options.columns, options.metrics or None)
         texts = {
             "markdown": render.markdown(made, options.digits),

@@ -105,6 +105,8 @@ def _refuse(token: str) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     where = path.name
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise _UnreadableError(f"{where}: a link or no plain file, and not followed")
     try:
         content = json.loads(path.read_bytes(), parse_constant=_refuse)
     except (ValueError, OSError, RecursionError) as error:
@@ -153,6 +155,8 @@ def _run(folder: Path) -> Run:
     known = False
     config: dict[str, Any] = {}
     try:
+        if folder.is_symlink():
+            return Run(run_id, "unreadable", f"{run_id} is a link, and not followed", known=False)
         if not folder.is_dir():
             return Run(run_id, "missing", "not started", known=False)
         has_result = (folder / "result.json").exists()

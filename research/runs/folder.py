@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -60,8 +61,25 @@ def write_atomically(path: Path, data: bytes) -> None:
             raise
 
 
+def refuse_links(path: Path) -> None:
+    """Refuse a file of a run that is a link, a pipe or a device: reading or appending would reach outside, or hang.
+
+    Raises:
+      ConfigError: it is one. A file that is not there is no concern.
+    """
+    try:
+        irregular = not stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return
+    if irregular:
+        raise ConfigError(
+            "folder", path.parent, f"{path.name} is a link or no plain file, and is not followed; remove it"
+        )
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
+    refuse_links(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -115,9 +133,13 @@ def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         *sections, name = path.split("/")
-        section = tree
+        section: Any = tree
         for step in sections:
             section = section.setdefault(step, {})
+            if not isinstance(section, dict):
+                raise ValueError(f"{path} lies below an array")
+        if name in section:
+            raise ValueError(f"{path} is both an array and a section")
         section[name] = value
     return tree
 
@@ -178,11 +200,15 @@ class RunFolder:
         return self._read(self.result, "") if self.result.exists() else None
 
     def _read(self, path: Path, missing: str) -> dict[str, Any]:
+        refuse_links(path)
         try:
-            return json.loads(path.read_bytes())
-        except FileNotFoundError:
+            content = json.loads(path.read_bytes())
+            if not isinstance(content, dict):
+                raise ValueError("it holds no JSON object")
+            return content
+        except (FileNotFoundError, NotADirectoryError):
             raise ConfigError("folder", self.path, missing) from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError("folder", self.path, f"{path.name} is damaged ({error}); restore or remove it") from None
 
     # ------------------------------------------------------------------------------------------------- metrics.csv
@@ -236,7 +262,7 @@ class RunFolder:
         """The rows of `metrics.csv` as numbers (empty cells and text left out), in order of step."""
         if not self.metrics.exists():
             return []
-        header, *rows = self._rows()
+        header, *rows = self._rows() or [[]]
         numbers = []
         for row in rows:
             pairs = ((name, _number(cell)) for name, cell in zip(header, row, strict=True))
@@ -244,6 +270,7 @@ class RunFolder:
         return numbers
 
     def _rows(self) -> list[list[str]]:
+        refuse_links(self.metrics)
         text = self.metrics.read_text()
         rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))  # without a line that was cut short
         return [row for row in rows if len(row) == len(rows[0])]
@@ -282,9 +309,10 @@ class RunFolder:
                 f"this run is {status}{f' ({reason})' if reason else ''} and kept no parameters; choose another run"
             )
             raise ConfigError("folder", self.path, remedy)
+        refuse_links(self.parameters)
         try:
             tree = _nested(safetensors.numpy.load_file(self.parameters))
-        except safetensors.SafetensorError as error:
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise ConfigError("folder", self.path, f"{self.parameters.name} is damaged ({error})") from None
         return tree.get("params", {}), tree.get("scaling", {})
 

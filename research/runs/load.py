@@ -208,9 +208,14 @@ def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
         remedy = "its config.json was changed after training (the hash differs); restore it, or train this config anew"
         raise ConfigError("folder", folder, remedy)
     model = tree.build(config["model"], trusted=trusted_packages, key="model")
-    facts = None if record.get("facts") is None else _facts(record["facts"])
-    if facts is not None and hasattr(model, "bind"):
-        model = model.bind(facts)
+    try:
+        facts = None if record.get("facts") is None else _facts(record["facts"])
+        if facts is not None and hasattr(model, "bind"):
+            model = model.bind(facts)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError) as error:  # not hashed, since they follow from the data
+        raise ConfigError("folder", folder, f"the facts in its config.json are damaged ({error}); restore it") from None
     params, scaling = files.load_parameters()
     return Run(
         folder=files.path,

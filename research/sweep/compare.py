@@ -43,7 +43,7 @@ class Run:
     params: Any
     scaling: Mapping[str, np.ndarray]
     metrics: dict[str, float]
-    rows: dict[int, Mapping[str, float]]
+    rows: Mapping[int, Mapping[str, float]]
 
 
 def again(path: Path, bound: Bound, options: Options, peers: Sequence[Path]) -> Finding:
@@ -67,11 +67,16 @@ def again(path: Path, bound: Bound, options: Options, peers: Sequence[Path]) -> 
     differing = list(_differing(before, now))
     if not differing:
         return Finding(path.name, "bit-equal")
-    judged = _judge(before, now, differing, _spread(path, peers))
-    if not judged.bad and _relative_of(before.metrics, _scores(program, state, before.params)) > ROUNDING:
-        judged = dataclasses.replace(judged, outcome="different", detail="its metrics are not those of its parameters")
-    why = "; ".join(_doubts(result, group))
-    return dataclasses.replace(judged, run=path.name, detail=f"{judged.detail}{f' ({why})' if why else ''}")
+    why = list(_doubts(result, group))
+    judged = _judge(before, now, differing, _spread(path, peers), exact=not why)
+    if not judged.bad:
+        scores = _losses(_scores(program, state, before.params))
+        if (
+            max((_relative(before.metrics.get(name, value), value) for name, value in scores.items()), default=0)
+            > ROUNDING
+        ):
+            judged = Finding("", "different", "its metrics are not those of its parameters")
+    return dataclasses.replace(judged, run=path.name, detail="; ".join([judged.detail, *why]))
 
 
 def group_of(bound: Bound, program: Mapping[str, Any], options: Options) -> Group:
@@ -153,15 +158,19 @@ def _differing(before: Run, now: Run) -> Iterator[str]:
     rows = ((before.rows[epoch], now.rows[epoch], name) for epoch in common for name in now.rows[epoch])
     yield from (name for old, new, name in rows if not _same(old.get(name, math.nan), new[name]))
     yield from (name for name, value in now.metrics.items() if not _same(before.metrics.get(name, math.nan), value))
-    old, new = (_leaves((run.params, dict(run.scaling))) for run in (before, now))
+    old, new = _leaves(before), _leaves(now)
     yield from sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
 
 
-def _leaves(tree: Any) -> dict[str, tuple[Any, ...]]:
+def _leaves(run: Run) -> dict[str, tuple[Any, ...]]:
     """Name -> type, shape and bytes of every array."""
-    named = jax.tree_util.tree_leaves_with_path(tree)
-    arrays = [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in named]
+    named = jax.tree_util.tree_leaves_with_path({"params": run.params, "scaling": dict(run.scaling)})
+    arrays = [(jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)) for path, leaf in named]
     return {name: (array.dtype.name, array.shape, array.tobytes()) for name, array in arrays}
+
+
+def _losses(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if name.endswith("/loss")}
 
 
 def _same(one: float, other: float) -> bool:
@@ -180,17 +189,26 @@ def _relative_of(before: Mapping[str, float], now: Mapping[str, float]) -> float
     return max((_relative(before.get(name, math.nan), value) for name, value in now.items()), default=0.0)
 
 
-def _judge(before: Run, now: Run, differing: Sequence[str], spread: Mapping[str, float]) -> Finding:
-    """Whether what is not equal lies within the tolerance, and the largest difference."""
+def _judge(before: Run, now: Run, differing: Sequence[str], spread: Mapping[str, float], *, exact: bool) -> Finding:
+    """Whether what is not equal lies within the tolerance, and the largest difference.
+
+    `exact`: nothing is known that could change the bits, so that equal rows come from equal parameters.
+    """
     ends = [f"{name} was {before.ended[name]} and is {now.ended[name]}" for name in now.ended if name in differing]
     if before.ended["status"] != now.ended["status"]:
         return Finding("", "different", ends[0])
+    shapes = [{name: about[:2] for name, about in _leaves(run).items()} for run in (before, now)]
+    if shapes[0] != shapes[1]:
+        return Finding("", "different", "its parameters have other names, types or shapes")
     rows = [(epoch, before.rows[epoch], now.rows[epoch]) for epoch in sorted(before.rows.keys() & now.rows.keys())]
-    if not ends and len(rows) == len(before.rows) and not any(_relative_of(old, new) for _, old, new in rows):
-        remedy = "its rows of metrics come out the same, but not"
-        return Finding("", "different", f"{remedy} {', '.join(dict.fromkeys(differing))[:200]}")
-    losses = lambda row: {name: value for name, value in row.items() if name.endswith("/loss")}
-    early = max((_relative_of(losses(old), losses(new)) for epoch, old, new in rows if epoch <= EARLY), default=None)
+    rows_equal = len(rows) == len(before.rows) == len(now.rows) and not any(
+        _relative_of(old, new) for _, old, new in rows
+    )
+    if exact and rows_equal and not ends:
+        names = ", ".join(list(dict.fromkeys(differing))[:3])
+        return Finding("", "different", f"its rows of metrics come out the same, but not {names}")
+    losses = [(epoch, _losses(old), _losses(new)) for epoch, old, new in rows]
+    early = max((_relative_of(old, new) for epoch, old, new in losses if epoch <= EARLY), default=None)
     differences = {name: _relative(before.metrics.get(name, math.nan), value) for name, value in now.metrics.items()}
     for _, old, new in rows:
         for name, value in new.items():

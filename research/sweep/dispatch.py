@@ -118,7 +118,7 @@ def submit(executor: Executor, manifest: Path, numbers: Sequence[int], launch: P
         return
     import joblib
 
-    opened = {"ray": _ray, "dask": _dask}.get(executor.executor, lambda _: contextlib.nullcontext())
+    opened = {"joblib": _loky, "ray": _ray, "dask": _dask}[executor.executor]
     backend = {"joblib": "loky"}.get(executor.executor, executor.executor)
     settings: Any = {"batch_size": 1, "pre_dispatch": "all"}
     try:
@@ -153,6 +153,17 @@ def _submit_to_slurm(
 
 
 @contextlib.contextmanager
+def _loky(executor: Executor) -> Iterator[None]:
+    """Local processes, new ones for every try: joblib keeps its own for later, also those of a pool that has broken."""
+    from joblib.externals.loky import get_reusable_executor
+
+    try:
+        yield
+    finally:
+        get_reusable_executor(max_workers=executor.workers).shutdown(wait=True, kill_workers=True)
+
+
+@contextlib.contextmanager
 def _ray(executor: Executor) -> Iterator[None]:
     """A Ray cluster, with joblib's backend for it."""
     import ray  # pyright: ignore[reportMissingImports]
@@ -184,4 +195,6 @@ def _dask(executor: Executor) -> Iterator[None]:
 
 
 def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
+    first = [(str(one).strip().splitlines() or [""]) for one in (error, error.__cause__) if one is not None]
+    reason = f" ({first[1][-1][:200]})" if len(first) > 1 else ""
+    return f"{type(error).__name__}: {first[0][0][:200]}{reason}"

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from research.sweep.plan import Group, describe
 
@@ -23,6 +24,11 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+def printable(text: str) -> str:
+    """Text without control characters: what was read from a folder cannot steer the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 class Display:
@@ -37,7 +43,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """One line."""
-        self.console.print(escape(text))
+        self.console.print(Text(printable(text)), soft_wrap=True)
 
     def plan(self, groups: Sequence[Group], done: int) -> None:
         """The programs, and why each stands apart from the one before."""

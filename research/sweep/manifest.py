@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,25 @@ def configurations(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuse links anywhere in a sweep folder: what is written there would land elsewhere.
+
+    Not looked into: states of programs, whose reader has rules of its own, and what executors left of a launch.
+
+    Raises:
+      ConfigError: naming the link.
+    """
+    places = [folder] if folder.is_dir() else []
+    while places:
+        with os.scandir(places.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    remedy = f"{entry.path} is a link; runs are written below their sweep alone, remove it"
+                    raise ConfigError("name", folder.name, remedy)
+                if entry.is_dir(follow_symlinks=False) and entry.name not in (GROUPS, LAUNCHES):
+                    places.append(Path(entry.path))
+
+
 _held: dict[Path, tuple[Lease, list[Path]]] = {}  # by this process: lease, folders made for it
 
 
@@ -52,10 +72,11 @@ def hold(folder: Path) -> None:
     """Hold a sweep folder for this process until `release`; before anything else is written there.
 
     Raises:
-      ConfigError: another command holds it.
+      ConfigError: another command holds it, or there is a link in it.
     """
     if folder in _held:
         return
+    refuse_links(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     with clear_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from research.sweep.job import HASH_DIGITS, NOT_HASHED, Bound, Job, bind
 from research.sweep.manifest import check_sweep, group_folder, read_manifest, runs_in
 from research.sweep.memory import fitted
 from research.sweep.plan import Group, Options, plan
-from research.tree import ConfigError, canonical, hints, nearest, plain, resolve_target
+from research.tree import ConfigError, canonical, config_hash, hints, nearest, plain, resolve_target
 
 
 @dataclasses.dataclass
@@ -87,16 +87,16 @@ def prepare(
                 )
             result = run.read_result()
         bound = bind(job)
-        if path is None or result is None or result["status"] not in options.kept:
+        if path is None or result is None or result.get("status") not in options.kept:
             todo.append(bound)
             continue
-        if result["data_sha256"] != bound.dataset.sha256:
+        if result.get("data_sha256") != bound.dataset.sha256:
             raise ConfigError(
                 "data", bound.dataset.name, f"the data are not those of the finished run {path}; choose another name="
             )
         done[job.hash] = Outcome(job, path, result)
         kept.append((bound, path))
-        if result["evaluation"] != plain(job.evaluation) and result["status"] not in ("diverged", "failed"):
+        if result.get("evaluation") != plain(job.evaluation) and result["status"] not in ("diverged", "failed"):
             again.append((bound, path))
     manifest = read_manifest(folder) or {"runs": {}, "groups": {}}
     for bound in todo:
@@ -125,7 +125,7 @@ def finished(jobs: Sequence[Job], folder: Path, options: Options) -> dict[str, O
     for job in jobs:
         path = present.get(job.hash[:HASH_DIGITS])
         result = None if path is None else RunFolder(path).read_result()
-        if path is not None and result is not None and result["status"] in options.kept:
+        if path is not None and result is not None and result.get("status") in options.kept:
             found[job.hash] = Outcome(job, path, result)
     return found
 
@@ -192,28 +192,41 @@ def rebuilt(path: Path, root: str | None, trusted: Sequence[str], evaluation: An
     """
     run = RunFolder(path)
     config, result = run.read_config(), run.read_result() or {}
-    tree, overrides = dict(config["config"]), result.get("overrides", [])
+    tree: Any = config.get("config")
+    overrides = result.get("overrides", [])
+    sections = ("model", "optimizer", "trainer", "data")
+    described = isinstance(tree, dict) and all(isinstance(tree.get(name), dict) for name in sections)
+    if not described or not isinstance(tree.get("seed"), int) or config_hash(tree) != config.get("config_hash"):
+        raise ConfigError("folder", path, "its config.json does not give the hash that it states; it was changed")
+    overrides = [line for line in overrides if isinstance(line, str)] if isinstance(overrides, list) else []
     given = [line.partition("=")[2].strip("'\"") for line in overrides if line.startswith("data.root=")]
     place = root if root is not None else next(reversed(given), "null")
-    fields = hints(resolve_target(tree["data"]["_target_"], trusted))
+    fields = hints(resolve_target(tree["data"].get("_target_"), trusted))
     for section, names in NOT_HASHED.items():
-        tree[section] = tree[section] | {name: None if place == "null" else place for name in names if name in fields}
+        places = {name: None if place == "null" else place for name in names if name in fields}
+        tree = tree | {section: tree[section] | places}
     evaluation = evaluation or result.get("evaluation") or shipped("evaluation", "none")
     more = {"evaluation": evaluation, "trusted_packages": list(trusted)}
-    job = Job.from_config({**tree, **more}, config["choices"], overrides)
+    job = Job.from_config({**tree, **more}, config.get("choices", {}), overrides)
     if job.hash != config["config_hash"]:
-        raise ConfigError("folder", path, "its config.json does not give the hash that it states; it was changed")
+        remedy = "its config.json is not as this version writes it; use the version that wrote it"
+        raise ConfigError("folder", path, remedy)
     bound = bind(job)
-    if result and result["data_sha256"] != bound.dataset.sha256:
+    if result and result.get("data_sha256") != bound.dataset.sha256:
         raise ConfigError("data", bound.dataset.name, f"the data are not those of the run {path.name}")
     return bound
 
 
 def shipped(*names: str) -> dict[str, Any]:
-    """Content of a shipped config: `shipped("evaluation", "none")`."""
+    """Content of a shipped config upon those beside it that it builds on: `shipped("evaluation", "none")`."""
     import yaml
 
-    return yaml.safe_load((Path(__file__).parents[2] / "conf" / Path(*names)).with_suffix(".yaml").read_text())
+    path = Path(__file__).parents[2] / "conf" / Path(*names)
+    content = yaml.safe_load(path.with_suffix(".yaml").read_text())
+    for beside in content.pop("defaults", []):
+        if isinstance(beside, str) and beside != "_self_":
+            content = shipped(*names[:-1], beside) | content
+    return content
 
 
 def check_data(todo: Sequence[Bound], folders: Iterable[Path]) -> None:

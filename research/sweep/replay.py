@@ -1,149 +1,186 @@
 """A diverged run trained again from its last checkpoint, step by step, to name what was the first to be not finite."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from research import engine
 from research.runs.folder import RunFolder
 from research.sweep.checkpoint import Checkpoints
+from research.sweep.compare import start
 from research.sweep.display import Display
 from research.sweep.job import HASH_DIGITS, Bound
 from research.sweep.manifest import group_folder, read_manifest, runs_in
-from research.sweep.plan import Options, plan
-from research.sweep.prepare import rebuilt
-from research.sweep.program import Program, on_device
+from research.sweep.plan import Group, Options, plan
+from research.sweep.prepare import rebuilt, shipped
+from research.sweep.program import Program
 from research.sweep.record import group_identity
 from research.tree import ConfigError, unstack
 
+ROOT = Path(__file__).parents[2]
+LATER = "it was written after the divergence"
+
 
 def replay(path: Path, root: str | None, trusted: Sequence[str], options: Options, display: Display) -> bool:
-    """Train a diverged run alone from its last checkpoint, and say what was first not finite; False if nothing."""
-    run = RunFolder(path)
-    result = run.read_result() or {}
+    """Train a diverged run alone from its last checkpoint, and say what was first not finite; False if nothing.
+
+    Alone means in map mode. Bits of a run of vmap mode differ from that, so that it may diverge at another step.
+
+    Raises:
+      ConfigError: the run did not diverge, or cannot be trained again here.
+    """
+    result = RunFolder(path).read_result() or {}
     if result.get("status") != "diverged":
         status = result.get("status", "unfinished")
         raise ConfigError("--replay", path.name, f"this run is {status}; only a diverged one can be replayed")
-    bound = rebuilt(path, root, trusted)
-    (group,) = plan([bound], options)
-    budget, last = group.budget, result["first_bad_step"]
-    program = Program(group, on_device(bound.dataset), None)
-    state = _before(path, bound, root, trusted, options, last // budget.steps_per_epoch, program, display)
-    model, optimizer, member = jax.tree.map(jnp.asarray, unstack(program.inputs, 0))
-    data = program.data
-    whole_epochs = last // budget.steps_per_epoch - int(state.step) // budget.steps_per_epoch
-    run_epochs = jax.jit(
-        lambda state, count: jax.lax.fori_loop(
-            0, count, lambda _, state: engine.train_epoch(model, optimizer, state, member, data, budget)[0], state
+    recorded = result.get("first_bad_step")
+    if not isinstance(recorded, int) or recorded < 0:
+        raise ConfigError("first_bad_step", recorded, f"{path.name}/result.json names no step; restore it")
+    rebuild = lambda place: rebuilt(place, root, trusted, shipped("evaluation", "none"))
+    bound = rebuild(path)
+    (like,) = plan([bound], options)
+    program = start(dataclasses.replace(like, mode="map", width=1, devices=1))
+    steps, trainer = program.budget.steps_per_epoch, program.budget.trainer
+    display.note(f"it diverged at step {recorded} (epoch {recorded // steps + 1}) of {steps * trainer.epochs}")
+    state = jax.tree.map(lambda leaf: leaf[0], jax.device_get(program.state))
+    found = _checkpoint(path, bound, recorded // steps, rebuild, options, state, display)
+    if found is None:
+        display.note("from the beginning: no checkpoint lies before that step")
+    else:
+        display.note(f"from the checkpoint of epoch {found[0]}")
+        state = found[1]
+    lines = _first_bad_step(program, state)
+    for line in lines:
+        display.note(line)
+    if not lines:
+        mode, width = (result.get("program") or {}).get("mode"), (result.get("program") or {}).get("width")
+        display.note(
+            f"alone, in map mode, all {steps * trainer.epochs} steps are finite; it was trained in {mode} mode"
         )
-    )
-    state = run_epochs(state, np.int32(max(whole_epochs, 0)))
-    epoch = engine.begin_epoch(state.step // budget.steps_per_epoch, member, budget)
-    transformation = optimizer.build(budget.trainer.epochs, budget.steps_per_epoch)
-
-    def inputs(state: Any, index: Any) -> Any:
-        return engine.step_inputs(epoch, index, state.step, member, data, budget)
-
-    step = jax.jit(lambda state, index: engine.train_step(model, transformation, state, *inputs(state, index))[0])
-    for index in range(budget.steps_per_epoch):
-        after = step(state, jnp.int32(index))
-        if int(after.first_bad_step) != engine.NEVER:
-            bad = int(after.first_bad_step)
-            display.note(f"step {bad} (epoch {bad // budget.steps_per_epoch + 1})")
-            for line in first_bad(model, transformation, state, *inputs(state, jnp.int32(index))):
-                display.note(line)
-            return True
-        state = after
-    display.note(f"alone, in map mode, every step of epoch {int(state.step) // budget.steps_per_epoch} is finite")
-    return False
+        display.note(f"at width {width}: the divergence hangs on the last bits")
+    return bool(lines)
 
 
-def _before(
-    path: Path,
-    bound: Bound,
-    root: str | None,
-    trusted: Sequence[str],
-    options: Options,
-    epoch: int,
-    program: Program,
-    display: Display,
-) -> Any:
-    """The state of a run at its newest checkpoint that is not after `epoch`, or at the beginning."""
-    manifest, present = read_manifest(path.parent), runs_in(path.parent)
-    start = jax.tree.map(lambda leaf: leaf[0], jax.device_get(program.state))
-    for name, about in (manifest or {"groups": {}})["groups"].items():
+def _checkpoint(
+    path: Path, bound: Bound, epoch: int, rebuild: Any, options: Options, one: engine.State, display: Display
+) -> tuple[int, engine.State] | None:
+    """Epoch and state of a run at its newest usable checkpoint that is not after `epoch`; `one`: a state like it."""
+    manifest, present = read_manifest(path.parent) or {"groups": {}}, runs_in(path.parent)
+    for name, about in manifest["groups"].items():
         place = group_folder(path.parent, name)
         if bound.job.hash not in about["members"] or not place.is_dir():
             continue
         try:
-            bounds = [rebuilt(present[digits[:HASH_DIGITS]], root, trusted) for digits in about["members"]]
-        except (KeyError, ConfigError):
+            bounds = [rebuild(present[digest[:HASH_DIGITS]]) for digest in about["members"]]
+        except (KeyError, ConfigError) as error:
+            display.note(f"the checkpoint cannot be read without all members of the program: {error}")
             continue
         (like,) = plan(bounds[:1], options)
-        own = {key: about[key] for key in ("mode", "width", "devices")}
-        group = dataclasses.replace(like, bounds=tuple(bounds), **own)
-        rows = group.rows
-        template = jax.tree.map(lambda leaf, rows=rows: jax.ShapeDtypeStruct((rows, *leaf.shape), leaf.dtype), start)
-        checkpoints = Checkpoints(place, group_identity(group), lambda line: None)
-        early = lambda done, _: None if done <= epoch else "it is of a later epoch"
-        found = checkpoints.restore(template, early)
-        checkpoints.close()
+        begun = {key: about[key] for key in ("mode", "width", "devices")}
+        found = _restored(place, dataclasses.replace(like, bounds=tuple(bounds), **begun), epoch, one, display)
         if found is not None:
-            display.note(f"from the checkpoint of epoch {found[0]}")
-            return unstack(found[1], about["members"].index(bound.job.hash))
-    display.note("from the beginning: no checkpoint lies before the step")
-    return start
+            return found[0], unstack(found[1], about["members"].index(bound.job.hash))
+    return None
 
 
-def first_bad(model: Any, transformation: Any, state: Any, batch: Any, key: Any, clock: Any) -> list[str]:
-    """Lines on what is not finite in one step: the first quantity, its layer, and the operation it came from."""
+def _restored(
+    place: Path, group: Group, epoch: int, one: engine.State, display: Display
+) -> tuple[int, engine.State] | None:
+    """Epoch and state of a whole group."""
+
+    def warn(line: str) -> None:
+        if LATER not in line:
+            display.note(line)
+
+    whole = lambda leaf: jax.ShapeDtypeStruct((group.rows, *leaf.shape), leaf.dtype)
+    checkpoints = Checkpoints(place, group_identity(group), warn)
+    try:
+        found = checkpoints.restore(jax.tree.map(whole, one), lambda done, _: LATER if done > epoch else None)
+    finally:
+        checkpoints.close()
+    return found and found[:2]
+
+
+def _first_bad_step(program: Program, state: engine.State) -> list[str]:
+    """Train on until a step is not finite, and say of that step what is not; nothing if all are."""
+    model, optimizer, member = jax.tree.map(jnp.asarray, unstack(program.inputs, 0))
+    data, budget = program.data, program.budget
+    steps = budget.steps_per_epoch
+    state = jax.tree.map(jnp.asarray, state)
+    transformation = optimizer.build(budget.trainer.epochs, steps)
+
+    @jax.jit
+    def train(state: engine.State) -> engine.State:
+        return engine.train_epoch(model, optimizer, state, member, data, budget)[0]
+
+    @jax.jit
+    def inputs(state: engine.State, index: jax.Array) -> Any:
+        epoch = engine.begin_epoch(state.step // steps, member, budget)
+        return engine.step_inputs(epoch, index, state.step, member, data, budget)
+
+    step = jax.jit(lambda state, *given: engine.train_step(model, transformation, state, *given)[0])
+    by_step = False
+    while int(state.step) < steps * budget.trainer.epochs:
+        if not by_step and int((after := train(state)).first_bad_step) == engine.NEVER:
+            state = after
+            continue
+        # once an epoch was not finite all go step by step: their bits differ, and so may the step
+        by_step = True
+        for index in range(steps):
+            given = inputs(state, jnp.int32(index))
+            after = step(state, *given)
+            if int(after.first_bad_step) != engine.NEVER:
+                bad = int(after.first_bad_step)
+                lines = first_bad(model, transformation, state, *given)
+                return [f"step {bad} (epoch {bad // steps + 1}) is the first that is not finite", *lines]
+            state = after
+    return []
+
+
+def first_bad(model: Any, transformation: Any, state: engine.State, batch: Any, key: Any, clock: Any) -> list[str]:
+    """Lines on what is not finite in one step: the first quantity, the layers, and the operation it came from."""
     value = lambda params: model.loss(params, batch, key, clock)
     (loss, metrics), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(state.params)
-    updates, _ = transformation.update(gradient, state.optimizer_state, state.params)
+    updates, _ = jax.jit(transformation.update)(gradient, state.optimizer_state, state.params)
+    quantities = {"parameter": state.params, "input": batch, "metric": metrics, "loss": loss, "gradient": gradient}
+    found = {what: _not_finite(tree) for what, tree in (quantities | {"update": updates}).items()}
     lines = []
-    for what, tree in (
-        ("parameter", state.params),
-        ("input", batch),
-        ("metric", metrics),
-        ("loss", loss),
-        ("gradient", gradient),
-        ("update", updates),
-    ):
-        bad = [
-            jax.tree_util.keystr(where, simple=True, separator="/")
-            for where, leaf in jax.tree_util.tree_leaves_with_path(tree)
-            if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(np.asarray(leaf)).all()
-        ]
-        if bad:
-            named = f" {bad[0]}" if bad[0] else ""
-            lines.append(f"first not finite: {what}{named}" + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""))
+    for what, names in found.items():
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            lines.append(f"first not finite: {what}{f' {names[0]}' if names[0] else ''}{more}")
             break
-    layers = [
-        jax.tree_util.keystr(where[:-1], simple=True, separator="/")
-        for where, leaf in jax.tree_util.tree_leaves_with_path(gradient)
-        if not np.isfinite(np.asarray(leaf)).all()
-    ]
-    everywhere = len(set(layers)) == len({where[:-1] for where, _ in jax.tree_util.tree_leaves_with_path(gradient)})
-    lines.append(
-        f"gradient not finite in: {'every layer' if everywhere else ', '.join(dict.fromkeys(layers)) or 'no layer'}"
-    )
-    place = first_operation(jax.make_jaxpr(value)(state.params), jax.tree.leaves(state.params))
-    place = place or first_operation(
-        jax.make_jaxpr(jax.grad(value, has_aux=True))(state.params), jax.tree.leaves(state.params)
-    )
+    layers = lambda names: list(dict.fromkeys(name.rpartition("/")[0] or name for name in names))
+    bad, every = layers(found["gradient"] or found["update"]), layers(_names(gradient))
+    if bad:
+        where = "every layer" if len(bad) == len(every) else ", ".join(bad)
+        lines.append(f"{'gradient' if found['gradient'] else 'update'} not finite in: {where}")
+    leaves = jax.tree.leaves(state.params)
+    place = first_operation(jax.make_jaxpr(value)(state.params), leaves)
+    place = place or first_operation(jax.make_jaxpr(jax.grad(value, has_aux=True))(state.params), leaves)
     if place:
         lines.append(f"first operation that gives something not finite: {place}")
     return lines
 
 
-def first_operation(closed: Any, arguments: Sequence[Any]) -> str | None:
-    """The first operation of a trace that makes something not finite of finite values: its layer and its name."""
+def _names(tree: Any) -> list[str]:
+    named = jax.tree_util.tree_leaves_with_path(tree)
+    return [jax.tree_util.keystr(where, simple=True, separator="/") for where, _ in named]
+
+
+def _not_finite(tree: Any) -> list[str]:
+    """Names of the arrays that are not finite."""
+    return [name for name, leaf in zip(_names(tree), jax.tree.leaves(tree), strict=True) if not _finite(leaf)]
+
+
+def first_operation(closed: ClosedJaxpr, arguments: Sequence[Any]) -> str | None:
+    """The first operation of a trace that makes something not finite of finite values: its layer, name and shape."""
     values = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *arguments], strict=True))
     for equation in closed.jaxpr.eqns:
         given = [atom.val if isinstance(atom, Literal) else values[atom] for atom in equation.invars]
@@ -151,10 +188,41 @@ def first_operation(closed: Any, arguments: Sequence[Any]) -> str | None:
         results = found if equation.primitive.multiple_results else [found]
         values |= dict(zip(equation.outvars, results, strict=True))
         if all(map(_finite, given)) and not all(map(_finite, results)):
-            inner = equation.params.get("jaxpr") if equation.primitive.name in ("jit", "pjit") else None
-            deeper = first_operation(inner, given) if inner is not None else None
+            deeper = _inside(equation.primitive.name, equation.params, given)
             layer = str(equation.source_info.name_stack)
-            return deeper or f"{layer}{'/' if layer else ''}{equation.primitive.name} of shape {results[0].shape}"
+            name = deeper or f"{equation.primitive.name} of shape {results[0].shape}{_line(equation)}"
+            return f"{layer}{'/' if layer else ''}{name}"
+    return None
+
+
+def _line(equation: Any) -> str:
+    """Where this project asks for an operation, as ` in file:line`."""
+    frames = getattr(equation.source_info.traceback, "frames", ())
+    own = [frame for frame in frames if Path(frame.file_name).is_relative_to(ROOT / "research")]
+    return f" in {Path(own[0].file_name).relative_to(ROOT)}:{own[0].line_num}" if own else ""
+
+
+def _inside(name: str, parameters: Mapping[str, Any], given: Sequence[Any]) -> str | None:
+    """The operation within a function that is called, or within the first step of a loop over time that shows it."""
+    if name in ("jit", "pjit"):
+        return first_operation(parameters["jaxpr"], given)
+    if name in ("custom_jvp_call", "custom_vjp_call"):
+        inner = parameters.get("call_jaxpr")
+        return first_operation(inner, given) if isinstance(inner, ClosedJaxpr) else None
+    if name != "scan":
+        return None
+    consts, carried = parameters["num_consts"], parameters["num_consts"] + parameters["num_carry"]
+    order = range(parameters["length"])
+    carry = list(given[consts:carried])
+    body = parameters["jaxpr"]
+    run = jax.jit(jaxpr_as_fun(body))
+    for index in reversed(order) if parameters["reverse"] else order:
+        inputs = [*given[:consts], *carry, *(leaf[index] for leaf in given[carried:])]
+        results = run(*inputs)
+        if not all(map(_finite, results)):
+            place = first_operation(body, inputs)
+            return place and f"time step {index}/{place}"
+        carry = results[: parameters["num_carry"]]
     return None
 
 

@@ -83,18 +83,23 @@ def _problem(run: RunFolder, planned: Mapping[str, Any]) -> str | None:
         return "result.json and sweep.json name different data"
     if result["status"] not in TRAINED:
         return ""
-    hashes, kept = result.get("files", {}), result["status"] != "diverged" or run.parameters.exists()
-    files = [run.config, run.metrics, *([run.parameters] if kept else [])]
-    foreign = sorted(set(hashes) - {file.name for file in files})
-    if foreign and foreign != [run.parameters.name]:
-        return f"result.json has a hash of {foreign[0]}, which is no file of a run"
-    for file in [*files, *([run.parameters] if foreign else [])]:
-        if not file.exists():
-            return f"{file.name} is missing"
-        if file.name not in hashes:
-            return f"result.json has no hash of {file.name}"
-        if digest(file) != hashes[file.name]:
-            return f"{file.name} is not the file that was written"
+    files, hashes = {file.name: file for file in (run.config, run.metrics, run.parameters)}, result.get("files", {})
+    for name in dict.fromkeys((*files, *hashes)):
+        if name not in files:
+            return f"result.json has a hash of {name}, which is no file of a run"
+        if (
+            name == run.parameters.name
+            and result["status"] == "diverged"
+            and name not in hashes
+            and not files[name].exists()
+        ):
+            continue  # it diverged before its first evaluation
+        if not files[name].exists():
+            return f"{name} is missing"
+        if name not in hashes:
+            return f"result.json has no hash of {name}"
+        if digest(files[name]) != hashes[name]:
+            return f"{name} is not the file that was written"
     return _rows_problem(run, config["config"]["trainer"], result["epochs"])
 
 

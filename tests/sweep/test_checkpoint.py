@@ -135,6 +135,8 @@ def test_every_bit_comes_back(open_checkpoints: Callable[..., Checkpoints], warn
         "scalar": np.array(-7, np.int32),
         "turned": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
         "slice": np.arange(12, dtype=np.float32).reshape(3, 4)[:, ::2],
+        "one/name": np.ones(3, np.float32),
+        "one name": np.full(3, 2, np.float32),
         "odd/name.ö'[]": {"none": None, "list": [np.ones(1, np.float16), ()]},
     }
     about = {"widths": [4, 2], "loss": float("inf"), "when": {"epoch": 3}}
@@ -476,6 +478,7 @@ INTRUSIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "terabyte": (lambda new: (plant(new / "huge"), os.truncate(new / "huge", 1 << 40)), "far more"),
     "many files": (lambda new: [plant(new / "many" / str(index)) for index in range(50)], "far more"),
     "huge seal": (lambda new: (new / SEAL).write_bytes(b"[" * (9 << 20)), "far more"),
+    "long seal": (lambda new: plant(new / SEAL, b" " * (8 << 20) + (new / SEAL).read_bytes()), "Expecting value"),
     "deep seal": (lambda new: (new / SEAL).write_bytes(b'{"content":' + b"[" * 200_000), ""),
     "huge number": (lambda new: (new / SEAL).write_bytes(b"9" * 100_000), ""),
     "not text": (lambda new: (new / SEAL).write_bytes(bytes(range(256))), ""),

@@ -41,7 +41,8 @@ def trained(
     group = Group(tuple(bounds), mode, width or len(bounds), 0, 0, "")  # type: ignore[arg-type]
     running = Program(group, on_device(bounds[0].dataset), params)
     metrics = [jax.device_get(running.train(epochs)) for epochs in chunks]
-    return Results(metrics, jax.device_get(running.score()), jax.device_get(running.state))
+    state = running.collect()
+    return Results(metrics, running.score(state), state)
 
 
 def same_bits(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
