@@ -68,7 +68,7 @@ def again(path: Path, bound: Bound, options: Options, peers: Sequence[Path]) -> 
     if not differing:
         return Finding(path.name, "bit-equal")
     why = list(_doubts(result, group))
-    judged = _judge(before, now, differing, _spread(path, peers), exact=not why)
+    judged = _judge(before, now, differing, _spread(path, peers, now.metrics), exact=not why)
     if not judged.bad:
         scores = _losses(_scores(program, state, before.params))
         if (
@@ -204,7 +204,7 @@ def _judge(before: Run, now: Run, differing: Sequence[str], spread: Mapping[str,
     rows_equal = len(rows) == len(before.rows) == len(now.rows) and not any(
         _relative_of(old, new) for _, old, new in rows
     )
-    if exact and rows_equal and not ends:
+    if exact and rows_equal:
         names = ", ".join(list(dict.fromkeys(differing))[:3])
         return Finding("", "different", f"its rows of metrics come out the same, but not {names}")
     losses = [(epoch, _losses(old), _losses(new)) for epoch, old, new in rows]
@@ -227,15 +227,15 @@ def _judge(before: Run, now: Run, differing: Sequence[str], spread: Mapping[str,
     return Finding("", "different" if (early or 0.0) > EARLY_TOLERANCE else "within tolerance", ", ".join(words))
 
 
-def _spread(path: Path, peers: Sequence[Path]) -> dict[str, float]:
-    """Range of every final metric over runs that differ in the seed alone; of none where there is a single one."""
+def _spread(path: Path, peers: Sequence[Path], now: Mapping[str, float]) -> dict[str, float]:
+    """Range of the final metrics as they come out now and over other seeds; nothing where no other was trained."""
     without_seed = lambda place: RunFolder(place).read_config()["config"] | {"seed": None}
-    own, values = without_seed(path), {}
+    own, values = without_seed(path), {name: [value] for name, value in now.items()}
     for peer in peers:
         result = RunFolder(peer).read_result() or {}
-        if result.get("status") in ("completed", "stopped") and without_seed(peer) == own:
-            for name, value in result["metrics"].items():
-                values.setdefault(name, []).extend([] if value is None else [value])
+        if peer != path and result.get("status") in ("completed", "stopped") and without_seed(peer) == own:
+            for name in values:
+                values[name] += [value] if (value := result["metrics"].get(name)) is not None else []
     return {name: max(found) - min(found) for name, found in values.items() if len(found) > 1}
 
 

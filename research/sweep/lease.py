@@ -99,7 +99,7 @@ class Lease:
 
     def release(self) -> None:
         """Stop the counter and remove the file if it is ours; a second call, or one in a forked child, does nothing."""
-        if os.getpid() == self._pid:
+        if os.getpid() == self._pid:  # the event's lock may have been held at the fork
             self._stop.set()
             with contextlib.suppress(OSError):
                 _remove(self.path, self._owns)

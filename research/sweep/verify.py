@@ -1,6 +1,7 @@
 """Proof of a sweep folder: every file is whole, and runs that are trained again have the same outcome."""
 
 import argparse
+import os
 import secrets
 import sys
 import time
@@ -107,13 +108,14 @@ def hinted(error: ConfigError, root: str | None) -> str:
 
 
 def stamp(path: Path, finding: Finding) -> None:
-    """Write into `result.json` what came out."""
+    """Write into `result.json` what came out; its time stays that of the training."""
     run = RunFolder(path)
-    result = run.read_result()
+    result, times = run.read_result(), run.result.stat()
     assert result is not None
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     about = {"outcome": finding.outcome, "detail": finding.detail, "at": now}
     run.write_result({**result, "verified": about | {"commit": commit(), "device_kind": device_kind()}})
+    os.utime(run.result, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 # -------------------------------------------------------------------------------------------------------------- command

@@ -126,6 +126,13 @@ def pauses_until_taken(path: Path) -> list[float]:
     return pauses
 
 
+def fail(code: int) -> Callable[..., Any]:
+    def raising(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return raising
+
+
 @contextlib.contextmanager
 def process(script: str, path: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", script, str(path)]
@@ -263,6 +270,11 @@ def test_a_process_of_another_user_lives(path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("part", [0, 1, 2], ids=["host", "boot", "container"])
 def test_a_process_is_looked_for_on_its_own_machine_only(path: Path, part: int) -> None:
     machine = module._machine().split()
+    assert machine[0] == os.uname().nodename
+    assert machine[1:] == [
+        Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        os.readlink("/proc/self/ns/pid"),
+    ]
     machine[part] += "0"
     content(path, machine=" ".join(machine), pid=2**31 - 1)
     assert len(pauses_until_taken(path)) == STILL * POLLS
@@ -387,6 +399,17 @@ def test_a_watcher_that_is_too_late_gives_back_what_it_took(path: Path, monkeypa
             take(path, sleep=at_once)
         assert token(path) != "theirs"
         assert names(path) == [path.name]
+
+
+def test_a_file_that_changed_before_the_last_look_is_not_taken_aside(
+    path: Path, monkeypatch: pytest.MonkeyPatch, taken: Callable[..., Lease]
+) -> None:
+    first = taken(path)
+    monkeypatch.setattr(module, "_ended", lambda found: True)
+    monkeypatch.setattr(module.os, "rename", fail(errno.EIO))
+    stale = path.read_bytes()
+    first.beat()
+    assert module._watch(path, stale, never) == path.read_bytes()
 
 
 def test_a_file_that_vanishes_under_a_watcher_is_no_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -553,13 +576,6 @@ def test_what_a_file_says_cannot_steer_a_terminal(path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- disks that fail
-
-
-def fail(code: int) -> Callable[..., Any]:
-    def raising(*_: Any, **__: Any) -> None:
-        raise OSError(code, os.strerror(code))
-
-    return raising
 
 
 @pytest.mark.parametrize(
