@@ -260,7 +260,7 @@ def collect(folder: Path | str) -> Runs:
         if entry.is_dir() and ((entry / "config.json").exists() or (entry / "result.json").exists())
     }
     names = [*entries, *sorted(present - entries.keys())]
-    if strange := [name for name in names if Path(name).name != name]:
+    if strange := [name for name in names if Path(name).name != name or name in ("", "..")]:
         problems.append(f"sweep.json: not the name of a run folder: {', '.join(strange)}")
         names = [name for name in names if name not in strange]
     if not names:

@@ -43,7 +43,7 @@ def whole(folder: Path) -> list[Finding]:
     others = runs_in(folder)
     findings = []
     for name, about in planned.items():
-        digits = about["config_hash"] if isinstance(about, Mapping) else None
+        digits = about.get("config_hash") if isinstance(about, Mapping) else None
         if not isinstance(digits, str) or Path(name).name != name or name in ("", ".", ".."):
             findings.append(Finding(name, "damaged", "sweep.json does not describe it as a run; restore sweep.json"))
             continue

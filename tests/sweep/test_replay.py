@@ -1,6 +1,7 @@
 """A divergence has a step, a quantity, a layer and an operation."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -66,7 +67,7 @@ def test_a_divergence_has_a_step_a_quantity_and_an_operation(train: Any, make_jo
 
 
 def test_a_member_is_taken_out_of_the_state_of_its_group(train: Any, make_jobs: Jobs, replayed: Any) -> None:
-    jobs = make_jobs(*GROWS, "optimizer.learning_rate=0.001,4,0.01")
+    jobs = make_jobs(*GROWS, "optimizer.learning_rate=0.001,3.5,0.01")  # the last epoch: two states are kept
     (_, wild, _) = train(jobs, mode="vmap", checkpoint_every=1)
     step = wild.result["first_bad_step"]
     code, lines = replayed(wild.folder)
@@ -79,6 +80,7 @@ def test_a_member_is_taken_out_of_the_state_of_its_group(train: Any, make_jobs: 
     code, again = replayed(wild.folder)
     assert code == 0
     assert any("seal.json" in line or "starts from the beginning" in line for line in again)
+    assert "from the beginning: no checkpoint lies before that step" in again
     assert again[-4:] == lines[-4:]
 
 
@@ -118,7 +120,7 @@ def test_a_result_without_a_step_is_refused(
     assert "first_bad_step=5: " in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------------------------ quantities
+# ----------------------------------------------------------------------------------------------------------- quantities
 
 
 class Line:
@@ -192,5 +194,8 @@ def _backwards() -> tuple[Any, Any]:
 
 
 def test_a_line_of_this_project_is_named() -> None:
-    from research.distributions import kl_divergence  # noqa: F401  # any module of the project will do
-    from research.optimizer import Optimizer  # noqa: F401
+    from research.distributions import kl_to_standard_normal
+
+    arguments = (jnp.zeros((2, 3)), jnp.full((2, 3), 1e9))
+    found = first_operation(jax.make_jaxpr(kl_to_standard_normal)(*arguments), arguments)
+    assert re.fullmatch(r"exp of shape \(2, 3\) in research/distributions\.py:\d+", str(found))

@@ -1,17 +1,17 @@
-"""Nothing that is read from a run or sweep folder can execute, or reach outside of it."""
+"""Sweep folders of somebody who means harm: nothing in them executes, and nothing is written outside of them."""
 
-import ast
+import dataclasses
 import json
 import os
 import pickle
-import zipfile
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from research.runs.folder import RunFolder
 from research.runs.load import load
 from research.sweep.display import Display
 from research.sweep.manifest import GROUPS
@@ -20,70 +20,7 @@ from research.sweep.run import run
 from research.sweep.verify import main as verify
 from research.tree import ConfigError, config_hash
 
-ROOT = Path(__file__).parents[2]
-Jobs = Callable[..., list[Any]]
-
-# module -> what of it would execute what it reads; "*": the whole module
-FORBIDDEN = {
-    **{name: {"*"} for name in ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal")},
-    "joblib": {"load", "dump"},
-    "torch": {"load"},
-    "pandas": {"read_pickle"},
-    "yaml": {"load", "load_all", "unsafe_load", "full_load", "Loader", "UnsafeLoader", "FullLoader"},
-    "os": {"system", "popen"},
-    "builtins": {"eval", "exec"},
-}
-
-
-def sources() -> list[Path]:
-    folders = ("research", "hydra_plugins", "scripts")
-    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-
-
-def dangers(text: str) -> Iterator[str]:
-    """What a module uses of `FORBIDDEN`, and arrays or shells that are opened without a guard."""
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if "*" in FORBIDDEN.get(alias.name.split(".")[0], ()))
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found = FORBIDDEN.get(node.module.split(".")[0], set())
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name in found or "*" in found)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            if node.attr in FORBIDDEN.get(node.value.id, ()):
-                yield f"{node.value.id}.{node.attr}"
-            if node.value.id == "np" and node.attr == "load" and "allow_pickle=False" not in text:
-                yield "np.load"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FORBIDDEN["builtins"]:
-            yield node.func.id
-        if isinstance(node, ast.keyword) and node.arg in ("shell", "allow_pickle"):
-            off = isinstance(node.value, ast.Constant) and node.value.value is False
-            yield from () if off else (f"{node.arg}=",)
-
-
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_module_can_unpickle_or_evaluate(path: Path) -> None:
-    assert list(dangers(path.read_text())) == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "import pickle",
-        "from dill import loads",
-        "import joblib\njoblib.load(p)",
-        "import numpy as np\nnp.load(p)",
-        "import numpy as np\nnp.load(p, allow_pickle=True)",
-        "import yaml\nyaml.load(t, yaml.Loader)",
-        "eval(t)",
-        "import subprocess\nsubprocess.run(t, shell=True)",
-        "import os\nos.system(t)",
-    ],
-)
-def test_the_search_finds_what_it_looks_for(text: str) -> None:
-    assert list(dangers(text))
-
-
-# ---------------------------------------------------------------------------------------------------- malicious folders
+Jobs = Callable[..., Any]
 
 
 class Bomb:
@@ -95,17 +32,26 @@ class Bomb:
         return setattr, (Bomb, "fired", True)
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory, make_job: Jobs, make_options: Callable[..., Any]) -> Any:
+    """Two finished runs, and a function that runs their command in a folder."""
+    jobs, options = [make_job(f"seed={seed}", "trainer.epochs=3") for seed in (0, 1)], make_options(checkpoint_every=1)
+
+    def call(folder: Path) -> list[Any]:
+        about = {"name": folder.name, "objective": "", "options": options, "display": Display()}
+        return run(prepare(jobs, folder, options), jobs, **about)
+
+    folder = tmp_path_factory.mktemp("security") / "sweep"
+    return call(folder), folder, call
+
+
 @pytest.fixture
-def trained(tmp_path: Path, make_job: Callable[..., Any], make_options: Callable[..., Any]) -> Any:
-    """One finished run, and a function that runs its command again."""
-    jobs = [make_job("seed=0", "trainer.epochs=3"), make_job("seed=1", "trainer.epochs=3")]
-
-    def again(display: Display | None = None) -> list[Any]:
-        options = make_options(checkpoint_every=1)
-        about = {"name": "sweep", "objective": "", "options": options, "display": display or Display()}
-        return run(prepare(jobs, tmp_path / "sweep", options), jobs, **about)
-
-    return again(), again
+def trained(original: Any, tmp_path: Path) -> Any:
+    """A copy of these runs in the folder `sweep`, and a function that runs their command again."""
+    outcomes, folder, call = original
+    shutil.copytree(folder, tmp_path / "sweep")
+    copies = [dataclasses.replace(outcome, folder=tmp_path / "sweep" / outcome.folder.name) for outcome in outcomes]
+    return copies, lambda: call(tmp_path / "sweep")
 
 
 def test_pickles_in_the_place_of_files_do_not_fire(trained: Any, tmp_path: Path) -> None:
@@ -122,13 +68,6 @@ def test_pickles_in_the_place_of_files_do_not_fire(trained: Any, tmp_path: Path)
             again()
         assert verify([str(tmp_path / "sweep"), "--members", "0"]) in (1, 2)
     assert not Bomb.fired
-
-
-def test_a_header_that_promises_too_much_is_refused(trained: Any) -> None:
-    (outcome, _), _ = trained
-    (outcome.folder / "params.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
-    with pytest.raises(ConfigError, match="is damaged"):
-        load(outcome.folder)
 
 
 class Killed(BaseException):
@@ -207,29 +146,6 @@ def test_a_manifest_cannot_name_folders_elsewhere(name: str, trained: Any, tmp_p
         again()
 
 
-@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", "reference", "a\\b"])
-def test_names_cannot_leave_the_output_folder(name: str) -> None:
-    from research.app import Settings
-    from research.tree import build
-
-    settings = {"output_root": "outputs", "seed": 0, "objective": "x", "trusted_packages": []}
-    with pytest.raises(ConfigError, match="must be a plain folder name"):
-        build({**settings, "name": name}, Settings)
-
-
-def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from research.data import readers
-
-    path = tmp_path / "bomb.npz"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("x.npy", b"\0" * 50_000_000)
-    monkeypatch.setattr(readers, "LARGEST", 1_000_000)
-    monkeypatch.setattr(np, "load", None)
-    with pytest.raises(ConfigError, match=r"declare .* bytes of content; not unpacked"):
-        readers.read_npz(path, None, None)
-    assert os.path.getsize(path) < 100_000
-
-
 def test_the_page_of_a_sweep_escapes_what_it_shows(trained: Any, tmp_path: Path) -> None:
     """Tables in Markdown and LaTeX hold names of runs and reasons, which anyone may have written into a folder."""
     from research.report import render
@@ -241,3 +157,159 @@ def test_the_page_of_a_sweep_escapes_what_it_shows(trained: Any, tmp_path: Path)
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": "failed", "reason": "<script>|\\input{x}"}))
     text = render.markdown(table(collect(tmp_path / "sweep")), None)
     assert "<script>" not in text
+
+
+# ---------------------------------------------------------------------------------------------------------------- links
+
+
+def tree(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def reported(folder: Path) -> list[str]:
+    from research.report.collect import collect
+
+    return [run.status for run in collect(folder)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("RUN/config.json", "RUN/result.json", "RUN/metrics.csv", "RUN/params.safetensors", "RUN/figures"),
+        *("RUN/.hydra", "RUN/events.out.tfevents.0000000000.run", "multirun.yaml", "report", ".groups", "sweep.json"),
+    ],
+)
+def test_a_link_in_a_sweep_is_refused_before_anything_is_written(name: str, trained: Any, tmp_path: Path) -> None:
+    """Whatever would be read is the true file, so that only the link speaks against it."""
+    (outcome, _), again = trained
+    path = tmp_path / "sweep" / name.replace("RUN", outcome.folder.name)
+    elsewhere = tmp_path / "elsewhere"
+    if path.exists():
+        path.rename(elsewhere)
+    else:
+        elsewhere.mkdir()
+    path.symlink_to(elsewhere)
+    before = tree(tmp_path)
+    with pytest.raises(ConfigError, match=rf"{path.name} is a link"):
+        again()
+    assert verify([str(tmp_path / "sweep")]) == 2
+    assert tree(tmp_path) == before
+    assert reported(tmp_path / "sweep")[0] == (
+        "unreadable" if path.name in ("config.json", "result.json") else "completed"
+    )
+
+
+def test_a_report_is_not_written_through_a_link(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from research.report.cli import main as report
+
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "sweep" / "report").symlink_to(tmp_path / "elsewhere")
+    assert report([str(tmp_path / "sweep")]) == 2
+    assert "it is a link; remove it, or name a place: --output" in capsys.readouterr().err
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert report([str(tmp_path / "sweep"), "--output", str(tmp_path / "elsewhere")]) == 0
+
+
+def test_a_pipe_in_the_place_of_a_result_does_not_hang(trained: Any, tmp_path: Path) -> None:
+    (outcome, _), again = trained
+    (outcome.folder / "result.json").unlink()
+    os.mkfifo(outcome.folder / "result.json")
+    assert verify([str(tmp_path / "sweep"), "--members", "0"]) == 1
+    assert reported(tmp_path / "sweep") == ["unreadable", "completed"]
+    for read in (again, lambda: load(outcome.folder)):
+        with pytest.raises(ConfigError, match=r"result\.json is a link or no plain file"):
+            read()
+
+
+# ------------------------------------------------------------------------------------------------------------- manifest
+
+
+@pytest.mark.parametrize("name", ["../secret", "/tmp/secret", "..", "a/../../secret"])
+def test_a_manifest_cannot_name_runs_elsewhere(
+    name: str, trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (outcome, other), again = trained
+    secret = tmp_path / "secret"
+    shutil.copytree(other.folder, secret)
+    path = tmp_path / "sweep" / "sweep.json"
+    manifest = json.loads(path.read_text())
+    manifest["runs"] |= {name: manifest["runs"][outcome.folder.name] | {"config_hash": "0" * 64}}
+    path.write_text(json.dumps(manifest))
+    before = tree(secret)
+    capsys.readouterr()
+    assert verify([str(tmp_path / "sweep"), "--members", "0"]) == 1
+    assert "sweep.json does not describe it as a run; restore sweep.json" in capsys.readouterr().out
+    assert reported(tmp_path / "sweep") == ["completed"] * 2
+    assert [outcome.status for outcome in again()] == ["completed"] * 2
+    assert tree(secret) == before
+
+
+@pytest.mark.parametrize(
+    "entry", [None, [], "x", {}, {"config_hash": 3}, {"config_hash": None}, {"config_hash": "../../x", "overrides": 1}]
+)
+def test_a_manifest_of_other_things_is_told(entry: Any, trained: Any, tmp_path: Path) -> None:
+    path = tmp_path / "sweep" / "sweep.json"
+    manifest = json.loads(path.read_text())
+    manifest["runs"]["x"] = entry
+    path.write_text(json.dumps(manifest))
+    assert verify([str(tmp_path / "sweep"), "--members", "0"]) == 1
+    assert set(reported(tmp_path / "sweep")) <= {"completed", "missing"}
+
+
+# ------------------------------------------------------------------------------------------------ trained or used again
+
+
+@pytest.mark.parametrize("section", ["model", "data", "optimizer", "trainer"])
+def test_a_run_is_not_trained_again_with_foreign_classes(
+    section: str, trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All hashes are right, and the folder trusts everybody."""
+    from research.sweep.prepare import rebuilt
+
+    (outcome, _), _ = trained
+    folder = RunFolder(outcome.folder)
+    record = folder.read_config()
+    record["config"][section]["_target_"] = "os.system"
+    digest = config_hash(record["config"])
+    folder.config.write_text(json.dumps(record | {"config_hash": digest, "trusted_packages": ["os"]}))
+    ended = {"status": "diverged", "first_bad_step": 1, "config_hash": digest, "files": folder.hashes()}
+    folder.write_result({**outcome.result, **ended})
+    with pytest.raises(ConfigError, match=r"_target_=os\.system"):
+        rebuilt(outcome.folder, None, [])
+    assert verify([str(tmp_path / "sweep"), "--replay", outcome.folder.name]) == 2
+    assert "_target_=os.system" in capsys.readouterr().err
+    (tmp_path / "sweep" / "sweep.json").write_text(json.dumps({"base": {}, "swept": [], "runs": {}, "groups": {}}))
+    assert verify([str(tmp_path / "sweep")]) == 2
+    assert f"not checked: {outcome.folder.name}: " in capsys.readouterr().out
+
+
+def test_a_program_of_impossible_size_is_not_built(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (outcome, _), _ = trained
+    path = outcome.folder / "result.json"
+    for mode, width in (("vmap", 10**9), ("vmap", "9"), ("vmap", -1), ("loop", 2)):
+        program = {**outcome.result["program"], "mode": mode, "width": width}
+        path.write_text(json.dumps({**outcome.result, "program": program}))
+        assert verify([str(tmp_path / "sweep")]) == 2
+        out = capsys.readouterr().out
+        assert f"not checked: {outcome.folder.name}: program={mode} of width {width}: no program is like this" in out
+
+
+def test_encoding_with_pickled_parameters_is_refused(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from research import app
+
+    (outcome, _), _ = trained
+    (outcome.folder / "params.safetensors").write_bytes(pickle.dumps(Bomb()))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["encode.py", str(outcome.folder), "data=digits"])
+    with pytest.raises(SystemExit) as ended:
+        app.encode()
+    assert ended.value.code == 2
+    assert "params.safetensors is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "codes.csv").exists()
+    assert not Bomb.fired

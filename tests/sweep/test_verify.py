@@ -392,7 +392,7 @@ def test_a_run_that_was_put_there_is_checked_too(folder: Path, ended: Any):
     assert ended(folder, "--members", "0")[0] == 1
 
 
-# --------------------------------------------------------------------------------------------------- the stamp, refusals
+# -------------------------------------------------------------------------------------------------- the stamp, refusals
 
 
 def test_a_stamp_spoils_nothing(folder: Path, ended: Any, make_jobs: Jobs, make_options: Any, monkeypatch: Any):
