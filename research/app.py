@@ -86,7 +86,7 @@ def options_of(config: DictConfig) -> Any:
 
 def executor_of(settings: Any) -> Any:
     """Where programs are trained: the keys of `hydra.launcher`."""
-    from research.sweep.dispatch import Executor
+    from research.sweep.executors import Executor
     from research.tree import build
 
     plain: Any = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else dict(settings)

@@ -1,57 +1,37 @@
-"""Programs sent to other processes and machines, by joblib (local processes, Ray, Dask) or submitit (SLURM).
+"""Programs sent to workers in other processes and on other machines.
 
-A worker gets the path of a manifest and the number of a program, nothing else: it reads what to train there, writes the
-run folders itself, and returns nothing. What became of a program is read from the disk, so that a worker may die at any
-moment: the program is then given to another, which goes on from its checkpoint.
+A worker gets the path of a manifest and the number of a program, nothing else: it reads what to train there and writes
+the run folders itself. What became of a program is read from the disk, so that a worker may die at any moment: the
+program is then given to another, which goes on from its checkpoint. A worker works for as long as the manifest lies
+there; so a command that is to stop removes it, and every worker saves its state and ends, wherever it runs.
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import secrets
 import shutil
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from research.runs.folder import clear_errors, write_atomically
 from research.sweep.display import Display
+from research.sweep.executors import Executor, send
 from research.sweep.job import Job
-from research.sweep.manifest import LAUNCHES
+from research.sweep.lease import holder
+from research.sweep.manifest import LAUNCHES, LEASE, group_folder
 from research.sweep.plan import Group
-from research.sweep.worker import run_group
-from research.tree import ConfigError, plain, recipe
+from research.sweep.worker import FAILED
+from research.tree import ConfigError, plain
 
-NEEDS = {"ray": ("ray", "ray"), "dask": ("distributed", "dask"), "submitit": ("submitit", "slurm")}  # module, extra
-TRIES = 3  # of a program without any progress
-
-
-@recipe
-class Executor:
-    """Where programs are trained.
-
-    Attributes:
-      executor: "inline" in this process; "joblib" in local processes (loky); "ray" and "dask" on their clusters,
-        through joblib; "submitit" as jobs of SLURM.
-      workers: programs at the same time.
-      address: of a running cluster ("auto" for Ray, tcp://... for Dask); null starts one on this machine.
-      parameters: of submitit's executor, for example timeout_min, slurm_partition, and cluster=local for a trial.
-    """
-
-    executor: Literal["inline", "joblib", "ray", "dask", "submitit"]
-    workers: int
-    address: str | None
-    parameters: dict[str, Any]
-
-    def validate(self) -> None:
-        if self.workers < 1:
-            raise ConfigError("workers", self.workers, "must be at least 1")
-        if self.executor in NEEDS:
-            module, extra = NEEDS[self.executor]
-            if importlib.util.find_spec(module) is None:
-                remedy = f"it needs the package {module}: pip install -e '.[{extra}]'"
-                raise ConfigError("executor", self.executor, remedy)
+TRIES = 3  # of a program, without any progress
+LOOK_EVERY = 1.0  # seconds between two looks at the results on the disk
+KILL_AFTER = 6.0  # seconds that workers have to save their state when the command is to stop
+LEAVE_AFTER = 9.0  # seconds after which a command that is to stop leaves, whatever is still under way
 
 
 def dispatch(
@@ -60,35 +40,154 @@ def dispatch(
     executor: Executor,
     shared: dict[str, Any],
     settle: Callable[[int], int],
+    leave: Callable[[], None],
     display: Display,
-) -> list[int]:
-    """Have programs trained elsewhere; numbers of those that were given up.
+) -> dict[int, str]:
+    """Have programs trained elsewhere; numbers of those that were given up, and why.
 
-    `shared` is what all workers need beside the programs. `settle(number)` reads the results of a program from the disk
-    and says how many of its runs have none.
+    Args:
+      groups: the programs.
+      folder: of the sweep, whose lease is held.
+      executor: where they are trained.
+      shared: what all workers need beside the programs.
+      settle: reads the results of a program from the disk and says how many of its runs have none.
+      leave: ends this process at once.
+      display: takes a line for every program that has ended.
+
+    Raises:
+      ConfigError: a worker cannot go on, as with a full disk.
+      KeyboardInterrupt: the command is to stop; all workers have ended.
     """
     launch = folder / LAUNCHES / secrets.token_hex(8)
     with clear_errors(folder):
+        shutil.rmtree(launch.parent, ignore_errors=True)  # of a command that was killed; its workers end
         launch.mkdir(parents=True, mode=0o700)
+    manifest = launch / "manifest.json"
     try:
-        manifest = launch / "manifest.json"
-        content = shared | {"folder": str(folder), "groups": [described(group) for group in groups]}
+        content = shared | {"folder": str(folder), "holder": holder(folder / LEASE)}
+        content["groups"] = [described(group) for group in groups]
         write_atomically(manifest, json.dumps(content).encode())
         os.chmod(manifest, 0o600)
-        waiting, left, tries = list(range(len(groups))), sum(len(group.bounds) for group in groups), 0
-        while waiting and tries < TRIES:
-            submit(executor, manifest, waiting, launch, display)
-            now = {number: settle(number) for number in waiting}
-            waiting = [number for number, missing in now.items() if missing]
-            tries = 0 if sum(now.values()) < left else tries + 1
-            left = sum(now.values())
-            if waiting:
-                display.note(f"{len(waiting)} programs have runs without a result; they are given to other workers")
-        return waiting
+        with stopping(manifest, leave, display) as stop:
+            return _until_done(groups, folder, executor, manifest, settle, stop, display)
     finally:
+        manifest.unlink(missing_ok=True)  # first: a worker that is left somewhere ends
         shutil.rmtree(launch, ignore_errors=True)
         with contextlib.suppress(OSError):
             launch.parent.rmdir()
+
+
+def _until_done(
+    groups: Sequence[Group],
+    folder: Path,
+    executor: Executor,
+    manifest: Path,
+    settle: Callable[[int], int],
+    stop: threading.Event,
+    display: Display,
+) -> dict[int, str]:
+    def state(number: int) -> tuple[int, str]:
+        """Runs without a result, and the newest checkpoint."""
+        saved = group_folder(folder, groups[number].id).glob("*")
+        return settle(number), max((path.name for path in saved if path.name.isdigit()), default="")
+
+    waiting, given_up = dict.fromkeys(range(len(groups)), 0), dict[int, str]()  # number -> tries without progress
+    ended: set[int] = set()
+
+    def look() -> None:
+        for number in waiting.keys() - ended:
+            if not settle(number):
+                ended.add(number)
+                display.note(f"program {number + 1} of {len(groups)} ended: {len(groups[number].bounds)} runs")
+
+    while waiting:
+        before = {number: state(number) for number in waiting}
+        with repeating(look):
+            answers = send(executor, manifest, list(waiting), display.note)
+        look()
+        for answer in answers.values():
+            for text in answer["errors"]:
+                sys.stderr.write(text)
+        if stop.is_set():
+            raise KeyboardInterrupt
+        for answer in answers.values():
+            if answer["refusal"] is not None:
+                raise ConfigError(*answer["refusal"])
+        for number, tries in list(waiting.items()):
+            now = state(number)
+            waiting[number] = 0 if now != before[number] else tries + 1
+            if now[0] == 0:
+                del waiting[number]
+            elif waiting[number] == TRIES:
+                del waiting[number]
+                reason = answers[number]["reason"] if number in answers else None
+                given_up[number] = f"{TRIES} workers ended without a result" + (f" ({reason})" if reason else "")
+        if (manifest.parent / FAILED).exists():  # with sweep.fail_fast
+            return given_up
+        if waiting:
+            shown = ", ".join(str(number + 1) for number in waiting)
+            display.note(f"runs of program {shown} have no result; other workers go on with them")
+    return given_up
+
+
+@contextlib.contextmanager
+def repeating(look: Callable[[], None]) -> Iterator[None]:
+    """Call `look` now and then, in a thread of its own."""
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(LOOK_EVERY):
+            with contextlib.suppress(OSError, ConfigError):  # told when the main thread looks
+                look()
+
+    thread = threading.Thread(target=repeat, name="look", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def stopping(manifest: Path, leave: Callable[[], None], display: Display) -> Iterator[threading.Event]:
+    """Ctrl-C and SIGTERM: the workers save their state and end, are killed six seconds later, or by a second signal.
+
+    After nine seconds, or a third signal, the command leaves, whatever is still under way.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    main, killing = threading.main_thread().ident, threading.Event()
+    assert main is not None
+    kill = threading.Timer(KILL_AFTER, signal.pthread_kill, (main, signal.SIGINT))
+    last = threading.Timer(LEAVE_AFTER, leave)
+    kill.daemon = last.daemon = True
+
+    def handle(number: int, frame: Any) -> None:
+        if not stop.is_set():
+            stop.set()
+            with contextlib.suppress(OSError):
+                manifest.unlink(missing_ok=True)
+            kill.start()
+            last.start()
+            display.note("stopping: workers save their state after the step under way; once more to kill them")
+        elif not killing.is_set():
+            killing.set()
+            kill.cancel()
+            raise KeyboardInterrupt
+        else:
+            leave()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        kill.cancel()
+        last.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def described(group: Group) -> dict[str, Any]:
@@ -109,92 +208,3 @@ def config(job: Job) -> dict[str, Any]:
         if tree[section].get(key) is not None:
             tree[section][key] = str(Path(tree[section][key]).expanduser().absolute())
     return tree
-
-
-def submit(executor: Executor, manifest: Path, numbers: Sequence[int], launch: Path, display: Display) -> None:
-    """Run these programs to their end, or to the first worker that dies."""
-    if executor.executor == "submitit":
-        _submit_to_slurm(executor, manifest, numbers, launch, display)
-        return
-    import joblib
-
-    opened = {"joblib": _loky, "ray": _ray, "dask": _dask}[executor.executor]
-    backend = {"joblib": "loky"}.get(executor.executor, executor.executor)
-    settings: Any = {"batch_size": 1, "pre_dispatch": "all"}
-    try:
-        with opened(executor), joblib.parallel_config(backend=backend, n_jobs=executor.workers):
-            joblib.Parallel(**settings)(joblib.delayed(run_group)(str(manifest), number) for number in numbers)
-    except ConfigError:
-        raise
-    except Exception as error:  # a worker died, and joblib took the others with it
-        display.note(f"a worker ended: {_short(error)}")
-
-
-def _submit_to_slurm(
-    executor: Executor, manifest: Path, numbers: Sequence[int], launch: Path, display: Display
-) -> None:
-    import submitit  # pyright: ignore[reportMissingImports]
-
-    parameters = {name: value for name, value in executor.parameters.items() if value is not None}
-    slurm = submitit.AutoExecutor(folder=launch / "submitit", cluster=parameters.pop("cluster", None))
-    slurm.update_parameters(**parameters)
-    for start in range(0, len(numbers), executor.workers):
-        own = numbers[start : start + executor.workers]
-        jobs = [(number, slurm.submit(run_group, str(manifest), number)) for number in own]
-        try:
-            for number, job in jobs:
-                error = job.exception()
-                if error is not None:
-                    display.note(f"program {number + 1}: {_short(error)}")
-        except BaseException:  # the command is to end, and its jobs with it
-            for _, job in jobs:
-                job.cancel()
-            raise
-
-
-@contextlib.contextmanager
-def _loky(executor: Executor) -> Iterator[None]:
-    """Local processes, new ones for every try: joblib keeps its own for later, also those of a pool that has broken."""
-    from joblib.externals.loky import get_reusable_executor
-
-    try:
-        yield
-    finally:
-        get_reusable_executor(max_workers=executor.workers).shutdown(wait=True, kill_workers=True)
-
-
-@contextlib.contextmanager
-def _ray(executor: Executor) -> Iterator[None]:
-    """A Ray cluster, with joblib's backend for it."""
-    import ray  # pyright: ignore[reportMissingImports]
-    from ray.util.joblib import register_ray  # pyright: ignore[reportMissingImports]
-
-    ours = not ray.is_initialized()
-    if ours:
-        local = {} if executor.address else {"num_cpus": executor.workers, "include_dashboard": False}
-        settings: Any = {"address": executor.address, "logging_level": "ERROR", **local}
-        ray.init(**settings)
-    register_ray()
-    try:
-        yield
-    finally:
-        if ours:
-            ray.shutdown()
-
-
-@contextlib.contextmanager
-def _dask(executor: Executor) -> Iterator[None]:
-    """A Dask cluster; importing it registers joblib's backend."""
-    from distributed import Client, LocalCluster  # pyright: ignore[reportMissingImports]
-
-    settings: Any = {"n_workers": executor.workers, "threads_per_worker": 1, "dashboard_address": None}
-    with contextlib.ExitStack() as stack:
-        address = executor.address or stack.enter_context(LocalCluster(**settings))
-        stack.enter_context(Client(address))
-        yield
-
-
-def _short(error: BaseException) -> str:
-    first = [(str(one).strip().splitlines() or [""]) for one in (error, error.__cause__) if one is not None]
-    reason = f" ({first[1][-1][:200]})" if len(first) > 1 else ""
-    return f"{type(error).__name__}: {first[0][0][:200]}{reason}"

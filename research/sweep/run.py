@@ -20,8 +20,9 @@ from research.runs.folder import RunFolder, writable
 from research.runs.summary import summary
 from research.sweep import record
 from research.sweep.checkpoint import Checkpoints
-from research.sweep.dispatch import TRIES, Executor, dispatch
+from research.sweep.dispatch import LEAVE_AFTER, dispatch
 from research.sweep.display import Display
+from research.sweep.executors import Executor
 from research.sweep.finish import finish
 from research.sweep.goodput import Goodput, describe
 from research.sweep.job import HASH_DIGITS, Bound, Job
@@ -38,13 +39,12 @@ from research.sweep.manifest import (
 )
 from research.sweep.memory import halves, out_of_memory
 from research.sweep.plan import Group, Options
-from research.sweep.prepare import Outcome, Prepared, finished, load_start
+from research.sweep.prepare import Outcome, Prepared, load_start
 from research.sweep.program import Program, device_kind, on_device
 from research.tree import ConfigError, plain
 
 # one at a time: kernels of LAPACK (orthogonal initialisers) in two programs can wait on each other for ever on CPU
 initializing = threading.Lock()
-LEAVE_AFTER = 9.0  # seconds after which a command that is to stop leaves, whatever is still under way
 INTERRUPTED = 130
 
 
@@ -121,31 +121,55 @@ class Sweep:
             "paths": [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(":") if place],
         }
 
+        known = {bound.job.hash: self.stamp(bound) for group in groups for bound in group.bounds}
+
         def settle(number: int) -> int:
-            jobs = [bound.job for _, bound in self.todo(groups[number])]
-            self.outcomes |= finished(jobs, self.prepared.folder, dataclasses.replace(self.options, retry="none"))
+            for _, bound in self.todo(groups[number]):
+                if self.stamp(bound) == known[bound.job.hash]:  # of an earlier command, and to be tried again
+                    continue
+                known[bound.job.hash] = self.stamp(bound)
+                result = self.folder(bound).read_result()
+                if result is not None and result["status"] in dataclasses.replace(self.options, retry="none").kept:
+                    self.outcomes[bound.job.hash] = Outcome(bound.job, self.folder(bound).path, result)
+                    self.display.finished(number, result)
             return len(self.todo(groups[number]))
 
-        def end(number: int, frame: Any) -> None:
-            raise KeyboardInterrupt
-
-        main = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, end) if main else None  # Ctrl-C raises this anyway
-        try:
-            given_up = dispatch(groups, self.prepared.folder, executor, shared, settle, self.display)
-        except KeyboardInterrupt:
+        def interrupt() -> None:
             for number in range(len(groups)):
                 settle(number)
             self.interrupt()
+
+        def leave() -> None:
+            with contextlib.suppress(Exception):
+                interrupt()
+            self.leave()
+
+        try:
+            given_up = dispatch(groups, self.prepared.folder, executor, shared, settle, leave, self.display)
+        except KeyboardInterrupt:
+            interrupt()
             raise
-        finally:
-            if main:
-                signal.signal(signal.SIGTERM, before)
-        for number in given_up:
+        for number, reason in given_up.items():
             for _, bound in self.todo(groups[number]):
-                error = RuntimeError(f"{TRIES} workers ended without a result")
-                result = record.fail(self.folder(bound), self.frame(bound, groups[number]), error)
+                result = record.fail(self.folder(bound), self.frame(bound, groups[number]), RuntimeError(reason))
                 self.settle(number, groups[number], bound, result)
+        for group in groups:
+            if not self.todo(group):  # a worker may have died before it did so
+                self.clean(group)
+
+    def stamp(self, bound: Bound) -> tuple[int, int] | None:
+        """What tells one `result.json` of a run from the next; None where there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            about = self.folder(bound).result.stat()
+            return about.st_ino, about.st_mtime_ns
+        return None
+
+    def leave(self) -> None:
+        """End this process at once."""
+        with contextlib.suppress(Exception):
+            self.interrupt()
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
 
     @contextlib.contextmanager
     def stopping(self) -> Iterator[None]:
@@ -154,13 +178,7 @@ class Sweep:
             yield
             return
 
-        def leave() -> None:
-            with contextlib.suppress(Exception):
-                self.interrupt()
-            sys.stdout.flush()
-            os._exit(INTERRUPTED)
-
-        timer = threading.Timer(LEAVE_AFTER, leave)
+        timer = threading.Timer(LEAVE_AFTER, self.leave)
         timer.daemon = True
 
         def handle(number: int, frame: Any) -> None:

@@ -7,14 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from research.sweep.dispatch import Executor
 from research.sweep.manifest import GROUPS, LAUNCHES, LEASE
-from research.sweep.worker import run_group
-from research.tree import ConfigError, build
 
 ROOT = Path(__file__).parents[2]
 SWEEP = ["model.latent_dim=2,3", "seed=0,1", "model.hidden_dims=[4]", "evaluation=none", "sweep.mode=map"]
@@ -85,24 +81,3 @@ def test_a_killed_workers_program_goes_to_another_and_results_are_equal(
     assert not (tmp_path / "sweep" / LAUNCHES).exists()
     assert not (tmp_path / "sweep" / GROUPS).exists()
     assert "4 runs: 4 completed" in log
-
-
-def settings(**changes: Any) -> dict[str, Any]:
-    return {"executor": "joblib", "workers": 2, "address": None, "parameters": {}} | changes
-
-
-def test_a_missing_package_is_refused_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"executor=ray: it needs the package ray: pip install -e '\.\[ray\]'"):
-        build(settings(executor="ray"), Executor)
-    with pytest.raises(ConfigError, match="workers=0"):
-        build(settings(workers=0), Executor)
-
-
-def test_a_manifest_in_an_open_folder_is_not_read(tmp_path: Path) -> None:
-    launch = tmp_path / "launch"
-    launch.mkdir()
-    launch.chmod(0o755)
-    (launch / "manifest.json").write_text("{}")
-    with pytest.raises(ConfigError, match="must belong to this user alone"):
-        run_group(str(launch / "manifest.json"), 0)
