@@ -10,12 +10,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from research.compose import CONF, compose, first_choices, refusals, refuse
+from research.compose import CONF, compose, first_choices, parse, refusals, refuse
 from research.tree import ConfigError, recipe
 
 STATUS_CODES = {"failed": 1, "diverged": 3}
 
-NOT_SWEPT = ("name", "output_root", "objective", "trusted_packages", "sweep.mode", "sweep.max_width", "sweep.plan_only")
+NOT_SWEPT = ("name", "output_root", "objective", "trusted_packages", "sweep", "report")  # and what lies below them
+
+LONGEST_NAME = 255  # bytes of a folder's name
 
 statuses: list[str] = []  # of every run of this command
 checked: dict[tuple[str, ...], Any] = {}  # hashes of jobs -> what was prepared for them before Hydra started
@@ -38,6 +40,8 @@ class Settings:
             raise ConfigError(
                 "name", self.name, "must be a plain folder name, and not 'reference' (the committed tables)"
             )
+        if len(self.name.encode()) > LONGEST_NAME:
+            raise ConfigError("name", f"{self.name[:20]}...", f"is too long; at most {LONGEST_NAME} bytes")
 
 
 class Diverged(RuntimeError):
@@ -62,7 +66,7 @@ def job_of(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: Seque
     from research.tree import build
 
     named = {key: tree[key] for key in ("name", "output_root", "seed", "objective", "trusted_packages")}
-    build({**named, "name": tree["name"] or "unnamed"}, Settings)
+    build({**named, "name": "unnamed" if tree["name"] is None else tree["name"]}, Settings)
     chosen = {key: str(value) for key, value in choices.items() if "hydra" not in key and value}
     return Job.from_config(tree, chosen, overrides)
 
@@ -93,14 +97,39 @@ def executor_of(settings: Any) -> Any:
     return build({key: value for key, value in plain.items() if key != "_target_"}, Executor, key="hydra.launcher")
 
 
+def report_of(config: DictConfig) -> dict[str, Any]:
+    """The `report:` section, checked, in plain values."""
+    from research.report.spec import Report
+    from research.tree import build, plain
+
+    section: Any = OmegaConf.to_container(config.report, resolve=True) if config.report is not None else None
+    build(section, Report, key="report")
+    return plain(section)
+
+
 def folder_of(config: DictConfig) -> Path:
     """The sweep folder: output_root/name, absolute."""
     return Path(str(config.output_root)).expanduser().absolute() / str(config.name)
 
 
+def is_swept(key: str) -> bool:
+    """Whether a key may have several values in one command."""
+    return not any(key == name or key.startswith(f"{name}.") for name in NOT_SWEPT)
+
+
+def run_id_of(config: DictConfig) -> str:
+    """The folder name of a run: that of the run itself where its sweep has it, under whichever overrides."""
+    from research.sweep.job import HASH_DIGITS
+    from research.sweep.manifest import runs_in
+
+    job = job_of_config(config)
+    present = runs_in(folder_of(config), job.hash[:HASH_DIGITS])
+    return next((path.name for path in present.values()), job.run_id)
+
+
 def register_resolvers() -> None:
     """`${run_id:}`: the folder name of a run, from its config."""
-    OmegaConf.register_new_resolver("run_id", lambda *, _root_: job_of_config(_root_).run_id, replace=True)
+    OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id_of(_root_), replace=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- running
@@ -124,7 +153,7 @@ def train(
     prepared = checked.pop(tuple(job.hash for job in jobs), None)
     if prepared is None:
         prepared = prepare(jobs, folder_of(config), options, objective=str(config.objective), swept=swept)
-    display.plan(prepared.groups, len(prepared.done))
+    display.plan(prepared.groups, prepared.beside)
     extra = {} if register is None else {"register": register}
     outcomes = run(
         prepared,
@@ -134,6 +163,7 @@ def train(
         options=options,
         display=display,
         executor=None if executor is None else executor_of(executor),
+        report=report_of(config),
         **extra,
     )
     statuses.extend(outcome.status for outcome in outcomes)
@@ -164,13 +194,14 @@ def show_table(folder: Path) -> None:
     """Print the table of a sweep folder, and where it is."""
     from rich.console import Console
 
-    from research.report import render
     from research.report.collect import collect
-    from research.report.table import table
+    from research.report.markdown import markdown
+    from research.report.spec import recorded
+    from research.report.table import table_of
 
     console = Console(highlight=False)
     with contextlib.suppress(ConfigError):  # a folder without a finished run has no table
-        console.print(render.markdown(table(collect(folder)), None), markup=False, soft_wrap=True)
+        console.print(markdown(table_of(collect(folder), recorded(folder))), markup=False, soft_wrap=True)
     shown = os.path.relpath(folder)
     console.print(
         f"\nruns in {shown}; tensorboard --logdir {shown}; python scripts/report.py {shown}",
@@ -187,6 +218,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     from research.sweep.prepare import prepare
 
     options = options_of(config)
+    report_of(config)
     launcher = OmegaConf.select(config, "hydra.launcher") or {}
     if str(launcher.get("_target_", "")).startswith("hydra_plugins.fused."):
         executor_of(launcher)
@@ -195,10 +227,39 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
         hold(folder_of(config))  # Hydra writes into the folder next
     prepared = prepare(jobs, folder_of(config), options, objective=str(config.objective))
     if options.plan_only:
-        Display().plan(prepared.groups, len(prepared.done))
+        Display().plan(prepared.groups, prepared.beside)
         return True
     checked[tuple(job.hash for job in jobs)] = prepared
     return False
+
+
+def check_before_sweeper(job: Any, config: DictConfig, given: Sequence[str]) -> None:
+    """Refuse what another sweeper than ours would find out too late: it writes into the folder before any job is made.
+
+    Args:
+      job: one point of the sweep.
+      config: of that point.
+      given: overrides of the command, with all their values.
+    """
+    from research.runs.folder import writable
+    from research.sweep.manifest import check_sweep, hold
+
+    sweeper = OmegaConf.select(config, "hydra.sweeper") or {}
+    if str(sweeper.get("_target_", "")).startswith("hydra_plugins.fused."):
+        return
+    if options_of(config).plan_only:
+        remedy = "this sweeper chooses its points while it runs, so there is no plan; leave out hydra/sweeper"
+        raise ConfigError("sweep.plan_only", True, remedy)
+    report_of(config)
+    keys = {override.key_or_group for override in parse(given) if override.is_sweep_override()}
+    for section in ("params", "search_space"):
+        keys |= set(sweeper.get(section) or {})
+    for key in sorted(keys):
+        if not is_swept(key):
+            refuse(f"{key}: one command has one {key}; give one value")
+    writable(folder_of(config))
+    hold(folder_of(config))
+    check_sweep(folder_of(config), [job], keys)
 
 
 def main() -> None:
@@ -230,7 +291,9 @@ def _main() -> None:
                 overrides.append(sys.argv[-1])
                 config.name = sys.argv[-1].partition("=")[2]
             job = job_of_config(config)
-            if not arguments.multirun:
+            if arguments.multirun:
+                check_before_sweeper(job, config, arguments.overrides)
+            else:
                 from research.sweep.program import use_compile_cache
 
                 use_compile_cache()

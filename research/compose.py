@@ -57,7 +57,10 @@ def first_choices(overrides: Sequence[str]) -> list[str]:
         if isinstance(override.value(), Glob):
             continue  # some choice of the group: its default will do
         if override.is_discrete_sweep():
-            chosen.append(f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}")
+            first = next(iter(override.sweep_string_iterator()), None)
+            if first is None:
+                refuse(f"{override.input_line}: there is no value in it, so there would be no run")
+            chosen.append(f"{override.get_key_element()}={first}")
         elif not override.is_sweep_override():
             chosen.append(override.input_line or "")
     return chosen

@@ -59,7 +59,7 @@ class FusedSweeper(Sweeper):
         with refusals(arguments):
             overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
             for override in overrides:
-                if override.is_sweep_override() and override.key_or_group in app.NOT_SWEPT:
+                if override.is_sweep_override() and not app.is_swept(override.key_or_group):
                     refuse(f"{override.key_or_group}: one command has one {override.key_or_group}; give one value")
             (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
             compose = composer(loader, self.config).compose

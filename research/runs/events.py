@@ -134,6 +134,11 @@ class EventFile:
         data = HParamsPluginData(session_end_info=end)
         self._plugin("_hparams_/session_end_info", "hparams", data.SerializeToString(), ended)
 
+    def text(self, tag: str, markdown: str) -> None:
+        """Words for TensorBoard's Text page, in Markdown."""
+        tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()], tensor_shape=TensorShapeProto())
+        self._plugin(tag, "text", b"", None, tensor)
+
     def layout(self, tags: Iterable[str], margins: Sequence[str] = ()) -> None:
         """Lay out the Custom Scalars page.
 

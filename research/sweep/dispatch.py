@@ -200,11 +200,10 @@ def described(group: Group) -> dict[str, Any]:
 
 
 def config(job: Job) -> dict[str, Any]:
-    """What `Job.from_config` makes the job from; folders are absolute, since a worker may stand elsewhere."""
+    """What `Job.from_config` makes the same job from: what is hashed stays as the command has it."""
     sections = ("model", "optimizer", "trainer", "data", "seed", "evaluation")
     tree: dict[str, Any] = {name: plain(getattr(job, name)) for name in sections}
     tree["trusted_packages"] = list(job.trusted)
-    for section, key in (("data", "root"), ("trainer", "warm_start")):
-        if tree[section].get(key) is not None:
-            tree[section][key] = str(Path(tree[section][key]).expanduser().absolute())
+    if tree["data"].get("root") is not None:
+        tree["data"]["root"] = str(Path(tree["data"]["root"]).expanduser().absolute())
     return tree

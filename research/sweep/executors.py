@@ -82,10 +82,12 @@ def _loky(executor: Executor, launch: Path) -> Iterator[dict[str, Any]]:
     """Local processes, new ones for every try: joblib keeps its own for later, also those of a pool that has broken."""
     from joblib.externals.loky import get_reusable_executor
 
-    with sharing_an_accelerator():
+    # joblib takes names in ASCII only, so it cannot be the folder of the launch
+    place = tempfile.TemporaryDirectory(prefix="joblib-", ignore_cleanup_errors=True)
+    with place as temporary, sharing_an_accelerator():
         try:
             # idle processes end by themselves, should this one be killed
-            yield {"backend": "loky", "temp_folder": str(launch / "joblib"), "idle_worker_timeout": 10}
+            yield {"backend": "loky", "temp_folder": temporary, "idle_worker_timeout": 10}
         finally:
             own: dict[str, Any] = {"reuse": True, "kill_workers": True}
             get_reusable_executor(**own).shutdown(wait=True, kill_workers=True)

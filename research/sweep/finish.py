@@ -81,6 +81,10 @@ def finish(
     if hparams is not None:
         file.hparams(hparams, started=now - (trained.seconds_wall_group or 0.0))
         file.finish(trained.status != "diverged")
+        lines = [f"run `{run.path.name}` of the sweep `{run.path.parent.name}`: {trained.status}"]
+        lines += [f"command: `{content['command']}`"] if content.get("command") else []
+        lines += ["tables, figures and all runs on one page: `report/page.html` (`python scripts/report.py FOLDER`)"]
+        file.text("about", "\n\n".join(lines))
     result = content | {
         "status": trained.status,
         "reason": trained.reason,

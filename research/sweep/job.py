@@ -86,7 +86,7 @@ def _optimizer(config: Any) -> Optimizer | Players:
     return build(config, Players if players else Optimizer, key="optimizer")
 
 
-NOT_IN_NAMES = ("name", "output_root", "objective", "trusted_packages", "sweep", "hydra", "evaluation")
+NOT_IN_NAMES = ("name", "output_root", "objective", "trusted_packages", "sweep", "report", "hydra", "evaluation")
 
 
 def readable(overrides: Sequence[str], limit: int = 80) -> str:
@@ -98,8 +98,11 @@ def readable(overrides: Sequence[str], limit: int = 80) -> str:
             continue
         text = Path(value.strip("'\"")).name if "/" in value else value
         words.append(f"{key.rpartition('.')[2]}={text}")
-    name = re.sub(r"[^A-Za-z0-9._=-]+", "_", "-".join(words)).strip("_-.")
-    return name[:limit].rstrip("_-.") or "run"
+    words = [re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in words]
+    # whole words, as half a value would be another value
+    while len(words) > 1 and len("-".join(words)) > limit:
+        words.pop()
+    return "-".join(words).strip("_-.")[:limit].rstrip("_-.") or "run"
 
 
 @dataclasses.dataclass(frozen=True)

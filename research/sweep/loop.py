@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -69,6 +69,7 @@ class Control:
       warn: shows one line.
       checkpoints: of this group; None: none are made.
       commit: of the code that trains.
+      settled: members that have their results, and train along for the sake of others; their files stay as they are.
     """
 
     progress: Callable[[int, Mapping[str, Any]], None]
@@ -76,6 +77,7 @@ class Control:
     warn: Callable[[str], None] = lambda text: None
     checkpoints: Checkpoints | None = None
     commit: str | None = None
+    settled: Collection[int] = ()
 
 
 def train_group(
@@ -93,7 +95,7 @@ def train_group(
     """
     started = time.time()
     trainer = group.budget.trainer
-    writer = Writer(folders, group.budget.steps_per_epoch, trainer)
+    writer = Writer(folders, group.budget.steps_per_epoch, trainer, control.settled)
     done = resume(program, writer, control)
     pending: tuple[int, dict[str, jax.Array], list[int]] | None = None
     chunks = 0
@@ -112,7 +114,7 @@ def train_group(
             control.progress(epoch, writer.latest)
 
     def about() -> dict[str, Any]:
-        return writer.about() | {"commits": commits(writer, control)}
+        return writer.about() | {"commits": commits(writer, control), "widths": program.widths}
 
     if control.stop():
         raise Stopped
@@ -125,7 +127,7 @@ def train_group(
         pending = done, metrics, list(program.slots)
         stop = control.stop()
         due = stop or chunks % options.checkpoint_every == 0
-        save = due and control.checkpoints is not None and done < trainer.epochs
+        save = due and control.checkpoints is not None and (stop or done < trainer.epochs)
         if options.prune != "none" or save or stop:
             settle()
             for number in losers(writer, options, trainer):
@@ -175,7 +177,7 @@ def resume(program: Program, writer: "Writer", control: Control) -> int:
     if found is None:
         return 0
     epoch, state, about = found
-    program.resume(state)
+    program.resume(state, epoch, about.get("widths", ()))
     writer.resume(epoch, about)
     program.leave(writer.gone(), epoch, narrow=False)
     control.warn(f"going on from epoch {epoch}")
@@ -191,8 +193,10 @@ class Writer:
       pruned: epoch at which a member was pruned, or NEVER.
     """
 
-    def __init__(self, folders: Sequence[RunFolder], steps_per_epoch: int, trainer: Trainer):
-        self.folders, self.trainer = folders, trainer
+    def __init__(
+        self, folders: Sequence[RunFolder], steps_per_epoch: int, trainer: Trainer, settled: Collection[int] = ()
+    ):
+        self.folders, self.trainer, self.settled = folders, trainer, settled
         self.events = [EventFile(folder.path) for folder in folders]
         self.steps_per_epoch = steps_per_epoch
         self.latest: dict[str, Any] = {}
@@ -217,8 +221,10 @@ class Writer:
         for index in sorted(set(slots) - self.gone()):  # frozen, or gone: its last row is written
             slot = slots.index(index)
             row = {name: float(metrics[name][slot]) for name in names}
-            self.folders[index].append_metrics([{"step": step, "epoch": epoch, **row}])
-            self.events[index].append([(step, now, {name: value for name, value in row.items() if np.isfinite(value)})])
+            if index not in self.settled:
+                finite = {name: value for name, value in row.items() if np.isfinite(value)}
+                self.folders[index].append_metrics([{"step": step, "epoch": epoch, **row}])
+                self.events[index].append([(step, now, finite)])
             self.last_epoch[index] = epoch
             self.stopped[index] = int(metrics["state/stopped_epoch"][slot])
             self.bad_step[index] = int(metrics["state/first_bad_step"][slot])
@@ -263,13 +269,16 @@ class Writer:
         self.best = [math.nan if value is None else value for value in self.best]
         self.resumed.append(epoch)
         self.commits = list(about["commits"])
-        for folder, last in zip(self.folders, self.last_epoch, strict=True):
-            folder.cut_metrics(last * self.steps_per_epoch)
+        for index, last in enumerate(self.last_epoch):
+            if index not in self.settled:
+                self.folders[index].cut_metrics(last * self.steps_per_epoch)
 
     def fits(self, epoch: int, about: Mapping[str, Any]) -> str | None:
         """Why a checkpoint cannot be used with the rows that are on disk; None if it can."""
         every = self.trainer.evaluate_every
-        for folder, last in zip(self.folders, about["last_epoch"], strict=True):
+        for index, (folder, last) in enumerate(zip(self.folders, about["last_epoch"], strict=True)):
+            if index in self.settled:
+                continue
             wanted = {min(end, self.trainer.epochs) * self.steps_per_epoch for end in range(every, last + every, every)}
             missing = wanted - {int(row["step"]) for row in folder.read_metrics()}
             if missing:

@@ -21,11 +21,11 @@ LAUNCHES = ".launch"
 OWN_FILES = (LEASE, LAUNCHES, GROUPS, "multirun.yaml", "optimization_results.yaml")
 
 
-def runs_in(folder: Path) -> dict[str, Path]:
-    """First hash digits -> folder of the runs in a sweep folder."""
+def runs_in(folder: Path, digits: str = "") -> dict[str, Path]:
+    """First hash digits -> folder of the runs in a sweep folder; only of the run with these digits, if given."""
     if not folder.is_dir():
         return {}
-    runs = [path.parent for path in folder.glob("*/config.json")]
+    runs = [path.parent for path in folder.glob(f"*{digits}/config.json")]
     for path in runs:
         if path.is_symlink():
             raise ConfigError(
@@ -132,11 +132,16 @@ def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] =
     changed = [
         f"{key}: {then.get(key)} there, {now.get(key)} now"
         for key in sorted({*then, *now})
-        if then.get(key) != now.get(key) and not any(key == name or key.startswith(f"{name}.") for name in swept)
+        if then.get(key) != now.get(key) and not _covers(swept, key)
     ]
     if changed:
         shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
         raise ConfigError("name", folder.name, f"{folder} holds another sweep ({shown}); choose another name=")
+
+
+def _covers(swept: Collection[str], key: str) -> bool:
+    """Whether a key, or a section above it, is among the swept ones."""
+    return any(key == name or key.startswith(f"{name}.") for name in swept)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -172,15 +177,19 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
     """Override keys whose values differ between the jobs."""
     values: dict[str, set[str]] = {}
     for job in jobs:
-        for override in job.overrides:
-            key, _, value = override.lstrip("+").partition("=")
+        # of a key that is given twice the last value counts
+        for key, value in {key: value for key, _, value in map(_parts, job.overrides)}.items():
             values.setdefault(key, set()).add(value)
     partial = {key for key in values if any(key not in keys_of(job) for job in jobs)}
     return [key for key, found in values.items() if len(found) > 1 or key in partial]
 
 
 def keys_of(job: Job) -> set[str]:
-    return {override.lstrip("+").partition("=")[0] for override in job.overrides}
+    return {_parts(override)[0] for override in job.overrides}
+
+
+def _parts(override: str) -> tuple[str, str, str]:
+    return override.lstrip("+").partition("=")
 
 
 def base(jobs: Sequence[Job]) -> dict[str, Any]:
@@ -195,10 +204,15 @@ def write_manifest(folder: Path, bounds: Sequence[Bound], name: str, groups: Seq
     manifest = read_manifest(folder) or {"name": name, "base": base(jobs), "swept": [], "runs": {}}
     now = base(jobs)
     shared = {key: value for key, value in manifest["base"].items() if now.get(key, "absent") == value}
-    changed = {key for key in {*now, *manifest["base"]} if key not in shared}
-    swept = sorted({*manifest["swept"], *swept_keys(jobs), *(changed if manifest["runs"] else ())})
+    varied = {*swept_keys(jobs), *ALWAYS_SWEPT}
+    if manifest["runs"]:
+        changed = {key for key in {*now, *manifest["base"]} if key not in shared}
+    else:  # a choice may set keys in other places than its own: experiment=a,b
+        changed = {key for job in jobs for key in flatten(job.tree()) if key not in now and not _covers(varied, key)}
+    swept = sorted({*manifest["swept"], *swept_keys(jobs), *changed})
+    known = {about.get("config_hash"): name for name, about in manifest["runs"].items()}  # under whichever overrides
     runs = manifest["runs"] | {
-        bound.job.run_id: {
+        known.get(bound.job.hash, bound.job.run_id): {
             "overrides": list(bound.job.overrides),
             "config_hash": bound.job.hash,
             "data_sha256": bound.dataset.sha256,
@@ -229,6 +243,13 @@ def replace_group(folder: Path, old: Group, new: Sequence[Group]) -> None:
     assert manifest is not None
     manifest["groups"].pop(old.id, None)
     write_atomically(folder / "sweep.json", (json.dumps(record(manifest, new), indent=1) + "\n").encode())
+
+
+def record_report(folder: Path, report: Mapping[str, Any] | None) -> None:
+    """Record the table that a sweep is made for; the last command's counts."""
+    manifest = read_manifest(folder)
+    if report is not None and manifest is not None and manifest.get("report") != report:
+        write_atomically(folder / "sweep.json", (json.dumps(manifest | {"report": report}, indent=1) + "\n").encode())
 
 
 def group_folder(folder: Path, group: str) -> Path:

@@ -66,16 +66,15 @@ def halves(group: Group) -> list[Group]:
     width = next((width for width in reversed(CANONICAL_WIDTHS) if width < group.width), 0)
     if not width:
         return []
-    if group.mode == "map":
-        sizes = even(len(group.bounds), -(-len(group.bounds) // width))
-    else:
-        sizes = [min(width, len(group.bounds) - start) for start in range(0, len(group.bounds), width)]
+    jobs, rows = len(group.bounds), width * group.devices
+    full = [min(rows, jobs - at) for at in range(0, jobs, rows)]
+    sizes = even(jobs, len(full)) if group.mode == "map" else full
     parts: list[Group] = []
     start = 0
     for size in sizes:
         members = group.bounds[start : start + size]
         start += size
-        own = size if group.mode == "map" else width
+        own = -(-size // group.devices) if group.mode == "map" else width
         parts.append(dataclasses.replace(group, bounds=members, width=own, reason="less memory"))
     return parts
 

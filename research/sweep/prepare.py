@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from research.sweep.job import HASH_DIGITS, NOT_HASHED, Bound, Job, bind
 from research.sweep.manifest import check_sweep, group_folder, read_manifest, runs_in
 from research.sweep.memory import fitted
 from research.sweep.plan import Group, Options, plan
-from research.tree import ConfigError, canonical, config_hash, hints, nearest, plain, resolve_target
+from research.tree import ConfigError, canonical, config_hash, flatten, hints, nearest, plain, resolve_target
 
 
 @dataclasses.dataclass
@@ -48,7 +49,7 @@ class Prepared:
     Attributes:
       folder: of the sweep.
       todo: jobs to train.
-      done: hash -> outcome of runs that are finished here already.
+      done: hash -> outcome of runs that are finished here already, with those of `groups` that no job names.
       again: finished runs whose evaluation is to be done anew.
       groups: the plan of `todo`.
     """
@@ -58,6 +59,12 @@ class Prepared:
     done: dict[str, Outcome]
     again: list[tuple[Bound, Path]]
     groups: list[Group]
+
+    @property
+    def beside(self) -> int:
+        """How many finished runs are in none of the programs."""
+        planned = {bound.job.hash for group in self.groups for bound in group.bounds}
+        return len(self.done.keys() - planned)
 
 
 def prepare(
@@ -72,6 +79,7 @@ def prepare(
       ConfigError: a job cannot run, or the folder belongs to another sweep.
     """
     unique = list({job.hash: job for job in jobs}.values())
+    check_twins(jobs)
     if swept is not None:
         check_sweep(folder, unique, swept)
     present = runs_in(folder)
@@ -99,8 +107,9 @@ def prepare(
         if result.get("evaluation") != plain(job.evaluation) and result["status"] not in ("diverged", "failed"):
             again.append((bound, path))
     manifest = read_manifest(folder) or {"runs": {}, "groups": {}}
+    begun_with = {about.get("config_hash"): about.get("data_sha256") for about in manifest["runs"].values()}
     for bound in todo:
-        planned = manifest["runs"].get(bound.job.run_id, {}).get("data_sha256", bound.dataset.sha256)
+        planned = begun_with.get(bound.job.hash) or bound.dataset.sha256
         if planned != bound.dataset.sha256:
             remedy = f"the data are not those that {bound.job.run_id} was begun with; choose another name="
             raise ConfigError("data", bound.dataset.name, remedy)
@@ -109,6 +118,10 @@ def prepare(
         check_warm_start(bound)
     begun = begun_groups(folder, manifest["groups"], todo, [*todo, *(bound for bound, _ in kept)], present, options)
     taken = {bound.job.hash for group in begun for bound in group.bounds}
+    named = {job.hash for job in unique}
+    unnamed = [bound.job for group in begun for bound in group.bounds if bound.job.hash not in named]
+    # a program is restored whole, and what its other members have is not this command's to change
+    done |= finished(unnamed, folder, dataclasses.replace(options, retry="none"))
     fresh = plan([bound for bound in todo if bound.job.hash not in taken], options)
     groups = begun + [part for group in fresh for part in fitted(group, options)]
     for group in groups:
@@ -116,6 +129,23 @@ def prepare(
             remedy = f"no such metric{nearest(objective, group.metrics)}; known: {', '.join(group.metrics)}"
             raise ConfigError("objective", objective, remedy)
     return Prepared(folder, todo, done, again, groups)
+
+
+def check_twins(jobs: Sequence[Job]) -> None:
+    """Refuse jobs that are one run and differ in what is no part of it: one of them would be lost.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    seen: dict[str, Job] = {}
+    for job in jobs:
+        other = seen.setdefault(job.hash, job)
+        for section in () if other is job else ("evaluation", "data"):
+            before, now = (flatten({section: plain(getattr(one, section))}) for one in (other, job))
+            for key in now:
+                if now[key] != before.get(key):
+                    remedy = f"the same run is asked for with {before.get(key)}; {key} cannot be swept, give one value"
+                    raise ConfigError(key, now[key], remedy)
 
 
 def finished(jobs: Sequence[Job], folder: Path, options: Options) -> dict[str, Outcome]:
@@ -142,7 +172,8 @@ def begun_groups(
 
     With a checkpoint a program is restored whole, with members that are finished or that this command does not name.
     Without one, in vmap mode, the members that are not finished train again beside copies, which gives them the same
-    bits at the same width; in map mode the width is free, and they are planned anew.
+    bits at the same width; in map mode the width is free, and they are planned anew. So do members that are tried again
+    after they diverged or were pruned: in a checkpoint they have ended already.
     """
 
     def known_there(digest: str, peer: Bound) -> Bound:
@@ -151,13 +182,15 @@ def begun_groups(
         return rebuilt(present[digest[:HASH_DIGITS]], root, peer.job.trusted, plain(peer.job.evaluation))
 
     unfinished = {bound.job.hash: bound for bound in todo}
+    anew = {digest for digest in unfinished if ended(present.get(digest[:HASH_DIGITS]))}
     bounds = {bound.job.hash: bound for bound in known}
     found: list[Group] = []
-    for name, about in records.items():
-        own = [digest for digest in about["members"] if digest in unfinished]
+    # the newest first: a member that was tried again stands in several
+    for (name, about), again in itertools.product(reversed(list(records.items())), (False, True)):
+        own = [digest for digest in about["members"] if digest in unfinished and (digest in anew) == again]
         if not own:
             continue
-        saved = any(entry.name.isdigit() for entry in group_folder(folder, name).glob("*"))
+        saved = not again and any(entry.name.isdigit() for entry in group_folder(folder, name).glob("*"))
         if not saved and about["mode"] == "map":
             continue
         members = about["members"] if saved else own
@@ -176,7 +209,12 @@ def begun_groups(
         found.append(dataclasses.replace(like, bounds=tuple(rows), reason="begun before", **begun))
         for digest in own:
             del unfinished[digest]
-    return found
+    return found[::-1]
+
+
+def ended(path: Path | None) -> bool:
+    """Whether a run has an end from which its training cannot go on."""
+    return path is not None and (RunFolder(path).read_result() or {}).get("status") in ("diverged", "pruned")
 
 
 def rebuilt(path: Path, root: str | None, trusted: Sequence[str], evaluation: Any = None) -> Bound:

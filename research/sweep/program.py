@@ -182,9 +182,13 @@ class Program:
         """Shapes and types of the state of a whole group."""
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self.state)
 
-    def resume(self, state: State) -> None:
-        """Go on from the state of a whole group."""
+    def resume(self, state: State, done: int, widths: Sequence[Sequence[int]]) -> None:
+        """Go on from the state of a whole group after `done` epochs, in the full width; `widths` are those before."""
         self.state = self.place(state)
+        now = self.widths[-1][1]
+        self.widths = [(epoch, width) for epoch, width in widths] or self.widths
+        if self.widths[-1][1] != now:
+            self.widths.append((done, now))
 
     def leave(self, gone: Collection[int], done: int, narrow: bool) -> None:
         """Let members go that learn no more; their state is kept as it stands after `done` epochs.

@@ -33,13 +33,14 @@ from research.sweep.manifest import (
     configurations,
     group_folder,
     locked,
+    record_report,
     replace_group,
     runs_in,
     write_manifest,
 )
 from research.sweep.memory import halves, out_of_memory
 from research.sweep.plan import Group, Options
-from research.sweep.prepare import Outcome, Prepared, load_start
+from research.sweep.prepare import Outcome, Prepared, ended, load_start
 from research.sweep.program import Program, device_kind, on_device
 from research.tree import ConfigError, plain
 
@@ -118,6 +119,7 @@ class Sweep:
             "objective": self.shared["objective"],
             "options": {**dataclasses.asdict(self.options), "concurrency": 1},
             "hparams": self.hparams,
+            "working_directory": os.getcwd(),
             "paths": [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(":") if place],
         }
 
@@ -245,7 +247,9 @@ class Sweep:
                         held.check()
                 self.display.chunk(number, epochs, metrics)
 
-            control = Control(progress, self.stop.is_set, self.display.note, checkpoints, self.shared["commit"])
+            settled = set(range(len(group.bounds))) - {member for member, _ in self.todo(group)}
+            commit = self.shared["commit"]
+            control = Control(progress, self.stop.is_set, self.display.note, checkpoints, commit, settled)
             folders = [self.folder(bound) for bound in group.bounds]
             try:
                 trained = train_group(group, program, folders, self.options, control, goodput)
@@ -301,10 +305,14 @@ class Sweep:
         """Remove the state of a finished program, unless a member diverged: `verify.py --replay` starts from it."""
         results = [self.folder(bound).read_result() or {} for bound in group.bounds]
         if all(result.get("status") in ("completed", "stopped", "pruned") for result in results):
-            place = group_folder(self.prepared.folder, group.id)
-            Checkpoints(place, {}, self.display.note).remove()
-            with contextlib.suppress(OSError):
-                place.parent.rmdir()  # with the last one
+            self.forget(group)
+
+    def forget(self, group: Group) -> None:
+        """Remove the state of a program."""
+        place = group_folder(self.prepared.folder, group.id)
+        Checkpoints(place, {}, self.display.note).remove()
+        with contextlib.suppress(OSError):
+            place.parent.rmdir()  # with the last one
 
     def folder(self, bound: Bound) -> RunFolder:
         """Where a job's run lies."""
@@ -331,10 +339,12 @@ def run(
     display: Display,
     executor: Executor | None = None,
     register: Callable[[Bound, Path], None] = lambda bound, path: None,
+    report: Mapping[str, Any] | None = None,
 ) -> list[Outcome]:
     """Train and evaluate what is to be done; one outcome per job, in the order given.
 
     `register(bound, folder)` is called before a run's first file is written (Hydra writes its own files there).
+    `report` is recorded in `sweep.json`: the table that the sweep is made for.
     """
     writable(prepared.folder)
     with locked(prepared.folder) as lease:
@@ -344,9 +354,15 @@ def run(
         for bound, path in prepared.again:
             display.note(f"evaluating again: {path.name}")
             sweep.outcomes[bound.job.hash] = evaluate_again(bound, path, sweep.outcomes[bound.job.hash].result)
-        if prepared.todo:
+        if not prepared.todo:
+            record_report(prepared.folder, report)
+        else:
             bounds = {bound.job.hash: bound for group in prepared.groups for bound in group.bounds}
             write_manifest(prepared.folder, list(bounds.values()), name, prepared.groups)
+            record_report(prepared.folder, report)
+            for group in prepared.groups:
+                if any(bound.job.hash in planned and ended(sweep.folder(bound).path) for bound in group.bounds):
+                    sweep.forget(group)  # of an earlier try
             for bound in bounds.values():
                 folder = sweep.folder(bound)
                 if bound.job.hash in planned:

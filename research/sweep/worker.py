@@ -74,7 +74,8 @@ def run_group(manifest: str, number: int) -> Answer:
     display = Remote(number)
     answer: Answer = {"errors": display.errors, "reason": None, "refusal": None}
     try:
-        _train(Path(manifest), number, display)
+        with contextlib.ExitStack() as stack:
+            _train(Path(manifest), number, display, stack)
     except KeyboardInterrupt:  # the state is saved
         pass
     except ConfigError as error:
@@ -85,8 +86,8 @@ def run_group(manifest: str, number: int) -> Answer:
     return answer
 
 
-def _train(manifest: Path, number: int, display: Remote) -> None:
-    """Train and evaluate one program.
+def _train(manifest: Path, number: int, display: Remote, stack: contextlib.ExitStack) -> None:
+    """Train and evaluate one program; `stack` undoes what that changes in the process.
 
     Raises:
       ConfigError: the manifest could have been written by somebody else, or no worker can go on.
@@ -105,6 +106,8 @@ def _train(manifest: Path, number: int, display: Remote) -> None:
         return
     sys.path.extend(place for place in content["paths"] if place not in sys.path)  # of packages that the command trusts
     use_compile_cache()
+    if Path(content["working_directory"]).is_dir():
+        stack.enter_context(contextlib.chdir(content["working_directory"]))  # relative paths are the command's
     described, options = content["groups"][number], build(content["options"], Options)
     if described["devices"] > jax.local_device_count():
         remedy = f"the program is for so many devices, and this worker has {jax.local_device_count()}"

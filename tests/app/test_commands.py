@@ -95,6 +95,14 @@ def test_a_run_alone_is_that_run_of_a_sweep(tiny: Command, outputs: Path) -> Non
     same_run(alone, runs(outputs / "sweep")[key])
 
 
+def test_a_run_keeps_its_folder_under_other_overrides(tiny: Command, outputs: Path) -> None:
+    assert tiny("-m", "seed=0,1", "name=sweep", "trainer.epochs=1").code == 0
+    before = {path.name for path in (outputs / "sweep").iterdir()}
+    for flag in ([], ["-m"]):
+        assert tiny(*flag, "model.beta=1.0", "seed=1", "name=sweep", "trainer.epochs=1").code == 0
+        assert {path.name for path in (outputs / "sweep").iterdir()} == before
+
+
 def test_the_command_of_a_result_reproduces_it(tiny: Command, command: Command, outputs: Path) -> None:
     assert tiny("-m", "model.beta=1,4", "data.root='a b'", "name=sweep", "sweep.mode=map").code == 0
     for key, folder in runs(outputs / "sweep").items():
@@ -225,6 +233,15 @@ def test_other_sweepers_refuse_the_folder_of_another_sweep_too(tiny: Command, ou
     assert ended.code == 2
     assert "trainer.keep: best there, last now" in ended.err
     assert {path for path in outputs.rglob("*") if path.is_file()} == before
+
+
+def test_hydras_own_sweeper_writes_nothing_into_the_folder_of_another_sweep(tiny: Command, outputs: Path) -> None:
+    assert tiny("-m", "model.beta=1,2", "name=there", "trainer.epochs=1").code == 0
+    before = {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()}
+    ended = tiny("-m", "hydra/sweeper=basic", "model.beta=1,2", "name=there", "trainer.epochs=3")
+    assert ended.code == 2
+    assert "trainer.epochs: 1 there, 3 now" in ended.error
+    assert {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()} == before
 
 
 # --------------------------------------------------------------------------------------------------- the real command

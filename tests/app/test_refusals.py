@@ -80,6 +80,8 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["name=a/b"], ["name=a/b", "plain folder name"]),
     (["name=.."], ["name=..", "plain folder name"]),
     (["name=2024"], ["name=2024", "quotes"]),
+    (["name="], ["name=", "plain folder name"]),
+    (["name=" + "x" * 256], ["name=xxx", "at most 255 bytes"]),
     # grammar
     (["model.hidden_dims=[4"], ["model.hidden_dims=[4"]),
     (["latent_dim"], ["latent_dim"]),
@@ -113,6 +115,10 @@ SWEPT: list[tuple[list[str], list[str]]] = [
     (["name=a,b"], ["name", "one value"]),
     (["output_root=a,b"], ["output_root", "one value"]),
     (["sweep.mode=map,vmap"], ["sweep.mode", "one value"]),
+    (["sweep.narrow=true,false"], ["sweep.narrow", "one value"]),
+    (["evaluation.probes=true,false"], ["evaluation.probes", "one value"]),
+    (["seed=range(0)"], ["seed=range(0)", "no value"]),
+    (["model.beta=interval(0.5,2)", "hydra/sweeper=optuna", "sweep.plan_only=true"], ["sweep.plan_only", "no plan"]),
     (["model.beta=interval(0.5,2)"], ["model.beta=interval(0.5,2)", "optuna"]),
     (["seed=range(2"], ["seed=range(2"]),
 ]

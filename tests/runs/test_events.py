@@ -162,3 +162,17 @@ def test_the_import_stays_small():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.filterwarnings("ignore:html5lib's sanitizer is deprecated")
+def test_text_is_what_tensorboards_text_page_shows(tmp_path):
+    from tensorboard.plugins.text import text_plugin
+
+    EventFile(tmp_path / "run").text("about", "run `a` of **b**")
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
+    plugin = text_plugin.TextPlugin(base_plugin.TBContext(data_provider=provider, logdir=str(tmp_path)))
+    request = context.RequestContext()
+    assert plugin.index_impl(request, "") == {"run": ["about"]}
+    (shown,) = plugin.text_impl(request, "run", "about", "", True)
+    assert shown["text"] == "<p>run <code>a</code> of <strong>b</strong></p>"
