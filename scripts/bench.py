@@ -9,6 +9,7 @@
   recurrent  LSTM, GRU and RNN autoencoders: training sequences per second against PyTorch (needs torch)
   cells      forms of the recurrent scan: calibrates the defaults of model.form and model.unroll
   first      seconds from the command to the first finished training epoch
+  report     a table of 10,000 runs: reading them, reading them again, reading them after some changed
 
 Numbers of one machine compare with each other, never with those of another. Quote the ratios.
 """
@@ -305,7 +306,7 @@ def widths() -> None:
         print(f"width {width:4}: {found:12,.0f} samples/s of all members, {share:.1%} of that rate")
 
 
-BENCHMARKS = ("digits", "overhead", "torch", "modes", "widths", "rows", "recurrent", "cells", "first")
+BENCHMARKS = ("digits", "overhead", "torch", "modes", "widths", "rows", "recurrent", "cells", "first", "report")
 
 
 def main() -> None:
@@ -315,11 +316,13 @@ def main() -> None:
         "--processes", type=int, default=36, help="digits, rows: how many of the 36 processes to measure"
     )
     parser.add_argument("--jobs", type=int, default=1000, help="overhead: number of jobs")
+    parser.add_argument("--runs", type=int, default=10_000, help="report: number of runs")
     parser.add_argument("--torch-batch", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--torch-rows", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--torch-cell", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     import bench_recurrent
+    import bench_report
 
     if arguments.torch_cell:
         print(bench_recurrent.torch_autoencoder(arguments.torch_cell))
@@ -350,6 +353,8 @@ def main() -> None:
                 bench_recurrent.against_torch()
             case "cells":
                 bench_recurrent.cells()
+            case "report":
+                bench_report.report(arguments.runs)
             case _:
                 first()
 

@@ -1,21 +1,22 @@
 """The words around a table: what is averaged over, what marks mean, which runs are left out, where it comes from."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from research.metrics import direction
 from research.report.cell import count_statuses
-from research.report.collect import Run, Runs
+from research.report.collect import FINISHED, Run, Runs
 from research.report.keys import FOLD, SEED, comparison_keys, distinct
 from research.report.methods import FITTED, REAL, SIZED, label
+from research.report.statistics import LEVEL, SMALLEST
 from research.report.table import COLLAPSE, WORSE, Table
+from research.report.texts import plural, shown
 
 SHOWN_REASONS = 5
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+HASH_DIGITS = 12
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -55,9 +56,32 @@ def caption(table: Table) -> str:
         if table.n is not None:
             text += f"; n={table.n} in every cell" + (": no standard deviation" if table.n == 1 else "")
     text += "."
-    if any(cell.best for cell in table.cells.values()):
-        text += " Bold: best mean of a column among cells all of whose runs finished."
+    return text + _marks(table)
+
+
+def _marks(table: Table) -> str:
+    """What bold and underlined means say, and which tests that rests on."""
+    if not any(cell.best for cell in table.cells.values()):
+        return ""
+    tests = extremes(table)
+    names = [f"{name}, n={low if low == high else f'{low} to {high}'}" for name, (low, high) in tests.items()]
+    rows = max(judged.rows for judged in table.judged.values())
+    text = " Bold: the best mean of a column among cells all of whose runs finished, and all that are not significantly"
+    text += f" worse ({'; '.join(names)}; two-sided"
+    text += f", Holm's correction for up to {rows} rows, 5 %)." if rows > 1 else ", 5 %)."
+    if any(cell.second for cell in table.cells.values()):
+        text += " Underlined: the second best mean."
     return text
+
+
+def extremes(table: Table) -> dict[str, tuple[int, int]]:
+    """Name of every test that was made -> smallest and largest number of pairs."""
+    found: dict[str, tuple[int, int]] = {}
+    for judged in table.judged.values():
+        for name, (low, high) in judged.tests.items():
+            known = found.get(name, (low, high))
+            found[name] = (min(low, known[0]), max(high, known[1]))
+    return found
 
 
 def notes(table: Table) -> list[tuple[str, str]]:
@@ -74,14 +98,58 @@ def notes(table: Table) -> list[tuple[str, str]]:
     for keys, metrics in separated.items():
         verb = "is" if len(metrics) == 1 else "are"
         found.append(("", f"{_listed(metrics)} {verb} compared only between runs of equal {_listed(keys)}."))
+    found += [("", text) for text in [*_untested(table), *_selected(table)]]
     for (metric, reason), mark in table.null_marks.items():
         found.append((mark, f"{metric} is null: {reason}."))
     found += [(WORSE, text) for text in _worse(table)]
     found += [(COLLAPSE, text) for text in _collapsed(table)]
     found += [("", text) for text in _origins(table)]
-    found += [("", text) for text in _left_out(table.runs)]
+    found += [("", text) for text in [*_included(table.runs), *_left_out(table.runs)]]
     found += [("", f"{problem}.") for problem in table.runs.problems]
     return found
+
+
+def _untested(table: Table) -> list[str]:
+    """Where no row could be called worse than the best: too few seeds."""
+    texts = []
+    small = [judged.too_small for judged in table.judged.values() if judged.too_small is not None]
+    if small:
+        marked = any(cell.best for cell in table.cells.values())
+        rows = "rows of fewer seeds are not marked" if marked else "nothing is bold"
+        folds = "; folds of one seed are not independent" if table.averaging.over_folds else ""
+        texts.append(
+            f"n too small for a test ({SMALLEST} seeds are needed, some rows have {min(small)}): {rows}{folds}."
+        )
+    low = extremes(table).get("Wilcoxon", (0, 0))[0]
+    rows = max((judged.rows for judged in table.judged.values()), default=0)
+    if low and rows * 2.0 ** (1 - low) >= LEVEL:
+        texts.append(
+            f"Wilcoxon's test on {low} pairs never falls below {2.0 ** (1 - low):.2g}, so that among {rows} rows"
+            " it calls none worse: more seeds are needed to tell them apart."
+        )
+    return texts
+
+
+def _selected(table: Table) -> list[str]:
+    """What was chosen on the validation rows."""
+    selection = table.selection
+    if selection is None:
+        return []
+
+    def named(place: tuple[Any, Any]) -> str:
+        keys = (*table.row_keys, *table.column_keys)
+        where = ", ".join(map(shown, (*place[0], *place[1]))) if keys else "all runs"
+        values = zip(selection.keys, selection.chosen[place], strict=True)
+        return f"{where}: {', '.join(f'{key}={shown(value)}' for key, value in values)}"
+
+    texts = [
+        f"Chosen by the mean of {selection.by} among up to {selection.offered} settings"
+        f" ({plural(selection.left_out, 'run')} of others not shown): {'; '.join(map(named, selection.chosen))}."
+    ]
+    if selection.incomplete:
+        cells = "; ".join(named(place) for place in selection.incomplete)
+        texts.append(f"Chosen among settings none of which had finished in all its runs: {cells}.")
+    return texts
 
 
 def _worse(table: Table) -> list[str]:
@@ -124,6 +192,12 @@ def _separating(table: Table, metric: str) -> list[str]:
     return [key for key in keys if len(distinct((run for run in table.runs if run.known), key)) > 1]
 
 
+def _included(runs: Iterable[Run]) -> list[str]:
+    """Runs that are averaged though they did not finish."""
+    found = count_statuses([run for run in runs if run.finished and run.status not in FINISHED])
+    return [f"Averaged as asked: {plural(count, 'run')} {status}." for status, count in found.items()]
+
+
 def _left_out(runs: Iterable[Run]) -> list[str]:
     """For each status that is never averaged: how many runs, and why."""
     left = [run for run in runs if not run.finished]
@@ -138,22 +212,30 @@ def _left_out(runs: Iterable[Run]) -> list[str]:
     return texts
 
 
-def provenance(runs: Runs) -> str:
-    """Runs by status, data, code, modes and the time of the newest result."""
+def provenance(table: Table) -> str:
+    """Runs by status, hash of the sweep, data, code, modes, n, and the time of the newest result."""
+    runs = table.runs
     statuses = ", ".join(f"{count} {status}" for status, count in count_statuses(list(runs)).items())
     results = [run for run in runs if run.written is not None]
-    parts = [f"{plural(len(runs), 'run')}: {statuses}"]
+    parts = [f"{plural(len(runs), 'run')}: {statuses}", f"sweep {sweep_hash(runs)}"]
 
     def distinctly(noun: str, values: Iterable[str | None]) -> str:
         found = sorted({value or "unknown" for value in values})
         return f"{noun} {', '.join(found)}"
 
     if results:
+        counts = sorted({cell.n for cell in table.cells.values()})
         parts += [
-            distinctly("data sha256", (run.data_sha256 and run.data_sha256[:12] for run in results)),
-            distinctly("commit", (run.commit and run.commit[:12] for run in results)),
+            distinctly("data sha256", (run.data_sha256 and run.data_sha256[:HASH_DIGITS] for run in results)),
+            distinctly("commit", (run.commit and run.commit[:HASH_DIGITS] for run in results)),
             distinctly("mode", (run.program for run in results)),
+            f"n={counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else ""),
         ]
         newest = datetime.fromtimestamp(max(run.written or 0 for run in results), UTC)
         parts.append(f"newest result {newest:%Y-%m-%d %H:%M} UTC")
     return "; ".join(parts) + "."
+
+
+def sweep_hash(runs: Runs) -> str:
+    """First digits of the SHA-256 of the run ids (which hold the hashes of their configs), sorted, one a line."""
+    return hashlib.sha256("\n".join(sorted(run.run_id for run in runs)).encode()).hexdigest()[:HASH_DIGITS]

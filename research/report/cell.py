@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ class Cell:
 
     Attributes:
       mean, sd: over `n` units (seeds, or folds where there is one seed); sd with n - 1, None for n = 1.
+      values: the `n` numbers.
+      seeds: seed -> mean of its numbers, what tests compare: folds and settings of one seed are not independent.
       counts: number of runs by status, of all runs of the cell.
       reasons: distinct reasons by status, of the runs that did not finish.
       nulls: number of finished runs whose metric is null, by reason.
@@ -29,13 +31,17 @@ class Cell:
       runs: ids of all runs of the cell.
       averaged: number of runs in the mean.
       collapsed: number of these whose decoder ignores its code.
-      best: no other mean of this column that may be compared is better.
+      best: no other mean of this column that may be compared is better, or the best one not significantly so.
+      second: the second best mean of those.
+      p: of the test against the best mean, corrected for the number of tests; None where there was none.
       worse: the best naive method (`pca`) over the same runs, if it has a better value than this mean.
     """
 
     mean: float | None
     sd: float | None
     n: int
+    values: tuple[float, ...]
+    seeds: Mapping[Hashable, float]
     counts: Mapping[str, int]
     reasons: Mapping[str, tuple[str, ...]]
     nulls: Mapping[str, int]
@@ -45,6 +51,8 @@ class Cell:
     averaged: int = 0
     collapsed: int = 0
     best: bool = False
+    second: bool = False
+    p: float | None = None
     worse: str | None = None
 
     @property
@@ -83,37 +91,60 @@ def count_statuses(runs: Sequence[Run]) -> dict[str, int]:
     return {status: count for status, count in found.items() if count}
 
 
-def summarize(runs: Sequence[Run], metric: str, averaging: Averaging) -> Cell:
-    """The summary of a metric over the runs of one cell."""
-    units = _units(runs, averaging)
-    numbers, used, partial = _numbers(units, metric, averaging)
-    finished = [run for run in runs if run.finished]
-    averaged = [run for unit in used for run in unit.values()]
-    nulls: dict[str, int] = {}
-    for run in finished:
-        if metric in run.metrics and run.metrics[metric] is None:
-            reason = run.null_reasons.get(metric, "no reason recorded")
-            nulls[reason] = nulls.get(reason, 0) + 1
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean = float(np.mean(numbers)) if numbers else None
-        sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
-    return Cell(
-        mean=mean,
-        sd=sd,
-        n=len(numbers),
-        counts=count_statuses(runs),
-        reasons={
+class Members:
+    """The runs of one cell, and what does not depend on the metric."""
+
+    def __init__(self, runs: Sequence[Run], averaging: Averaging):
+        self.averaging = averaging
+        self.units = _units(runs, averaging)
+        self.finished = [run for run in runs if run.finished]
+        self.counts = count_statuses(runs)
+        self.reasons = {
             status: tuple(dict.fromkeys(run.reason for run in runs if run.status == status and run.reason))
             for status in dict.fromkeys(run.status for run in runs if not run.finished)
-        },
-        nulls=nulls,
-        absent=sum(metric not in run.metrics for run in finished),
-        partial=partial,
-        runs=tuple(run.run_id for run in runs),
-        averaged=len(averaged),
-        collapsed=sum(run.metrics.get(COLLAPSED) == 1 for run in averaged),
-        worse=None if mean is None else _worse(mean, used, metric, averaging),
-    )
+        }
+        self.runs = tuple(run.run_id for run in runs)
+
+    def summarize(self, metric: str) -> Cell:
+        """The summary of a metric over these runs."""
+        numbers, used, partial = _numbers(self.units, metric, self.averaging)
+        averaged = [run for unit in used for run in unit.values()]
+        nulls: dict[str, int] = {}
+        for run in self.finished:
+            if metric in run.metrics and run.metrics[metric] is None:
+                reason = run.null_reasons.get(metric, "no reason recorded")
+                nulls[reason] = nulls.get(reason, 0) + 1
+        seeds: dict[Hashable, list[float]] = {}
+        for number, unit in zip(numbers, used, strict=True):
+            seeds.setdefault(next(iter(unit.values())).value(SEED), []).append(number)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = _mean(numbers) if numbers else None
+            sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+        return Cell(
+            mean=mean,
+            sd=sd,
+            n=len(numbers),
+            values=tuple(numbers),
+            seeds={seed: _mean(own) for seed, own in seeds.items()},
+            counts=self.counts,
+            reasons=self.reasons,
+            nulls=nulls,
+            absent=sum(metric not in run.metrics for run in self.finished),
+            partial=partial,
+            runs=self.runs,
+            averaged=len(averaged),
+            collapsed=sum(run.metrics.get(COLLAPSED) == 1 for run in averaged),
+            worse=None if mean is None else _worse(mean, used, metric, self.averaging),
+        )
+
+
+def summarize(runs: Sequence[Run], metric: str, averaging: Averaging) -> Cell:
+    """The summary of a metric over the runs of one cell."""
+    return Members(runs, averaging).summarize(metric)
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return float(numbers[0]) if len(numbers) == 1 else float(np.mean(numbers))
 
 
 Unit = Mapping[Any, Run]  # fold -> run
@@ -139,7 +170,7 @@ def _numbers(units: Sequence[Unit], metric: str, averaging: Averaging) -> tuple[
     for unit in units:
         values = [value for run in unit.values() if run.finished and (value := run.metrics.get(metric)) is not None]
         if len(values) == expected:
-            numbers.append(float(np.mean(values)))
+            numbers.append(_mean(values))
             used.append(unit)
         elif values:
             partial += 1
@@ -154,7 +185,7 @@ def _worse(mean: float, used: Sequence[Unit], metric: str, averaging: Averaging)
     for method in sorted(methods, key=position):
         name = name_of(method, metric)
         if all(run.metrics.get(name) is not None for run in runs):
-            value = float(np.mean(_numbers(used, name, averaging)[0]))
+            value = _mean(_numbers(used, name, averaging)[0])
             if best is None or better(value, best[0], metric):
                 best = value, method
     if best is None or not better(best[0], mean, metric) or math.isclose(best[0], mean, rel_tol=EQUAL):

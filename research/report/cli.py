@@ -2,10 +2,39 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-SUFFIXES = {"markdown": "md", "latex": "tex", "csv": "csv"}
+if TYPE_CHECKING:
+    from research.report.collect import Runs
+    from research.report.render import Layout
+    from research.report.spec import Report
+    from research.report.table import Table
+
+TABLES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
+FORMATS = (*TABLES, "html")
+PARTS = ("sd", "interval", "median", "iqm", "n")
+
+DESCRIPTION = """\
+Tables, figures and one page of a sweep.
+
+A cell is the mean over seeds and folds of the runs that finished; all others stay visible with their reason. The best
+mean of a column is bold together with all that are not significantly worse; naive baselines stand below.
+"""
+EXAMPLES = """\
+examples:
+  report.py outputs/sweep                                      everything, into outputs/sweep/report
+  report.py outputs/sweep --format markdown                    a table on the screen and in table.md
+  report.py outputs/sweep --rows model.latent_dim --columns model.beta --metrics test/nll_nats
+  report.py outputs/sweep --rows model --select model.latent_dim,optimizer.learning_rate
+                                                               each model at its best setting on validation rows
+  report.py outputs/sweep --show sd,interval,n --interval bootstrap
+  report.py outputs/sweep --figures metric_over_key,learning_curves
+
+The rows, columns, metrics and published values of an experiment stand in its `report:` section (conf/experiment/*.yaml)
+and are recorded in sweep.json; options on this line replace them.
+"""
 
 
 def _names(text: str) -> list[str]:
@@ -18,56 +47,144 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _parts(text: str) -> list[str]:
+    names = _names(text)
+    for name in names:
+        if name not in PARTS:
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(PARTS)}, got {name!r}")
+    return names
+
+
 def _parser() -> argparse.ArgumentParser:
+    from research.report.figures import KINDS
+
     parser = argparse.ArgumentParser(
         prog="report.py",
-        description="Tables of a sweep: means over seeds and folds; runs that did not finish stay visible.",
+        description=DESCRIPTION,
+        epilog=EXAMPLES + "\nfigures:\n" + "".join(f"  {name:<22}{text}\n" for name, text in KINDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="SWEEP_FOLDER", help="outputs/NAME")
-    parser.add_argument(
-        "--rows", type=_names, metavar="KEY,KEY", help="config keys; default: all that vary but seed and fold"
+    what = parser.add_argument_group("what the table shows")
+
+    def keys(option: str, metavar: str, text: str) -> None:
+        what.add_argument(option, type=_names, metavar=metavar, help=text)
+
+    keys("--rows", "KEY,KEY", "config keys; default: all that vary but seed and fold")
+    keys("--columns", "KEY,KEY", "config keys beside the metrics; default: none")
+    keys("--metrics", "NAME,NAME", "default: the usual metrics of the test rows")
+    keys("--select", "KEY,KEY", "config keys whose best value is chosen on validation rows, cell by cell")
+    what.add_argument("--by", metavar="NAME", help="metric that chooses; default: the validation twin of the first")
+    what.add_argument(
+        "--include",
+        type=_names,
+        metavar="STATUS,STATUS",
+        help="also average runs that are pruned or interrupted, for a look; default: completed and stopped ones",
     )
-    parser.add_argument(
-        "--columns", type=_names, metavar="KEY,KEY", help="config keys beside the metrics; default: none"
+    what.add_argument(
+        "--show",
+        type=_parts,
+        metavar="PART,PART",
+        help=f"parts of a cell beside the mean: {', '.join(PARTS)} (default: sd)",
     )
-    parser.add_argument(
-        "--metrics", type=_names, metavar="NAME,NAME", help="default: the usual test metrics that exist"
-    )
-    parser.add_argument("--format", choices=[*SUFFIXES, "all"], default="all", help="what is written (default: all)")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: SWEEP_FOLDER/report")
-    parser.add_argument(
+    what.add_argument("--interval", choices=["t", "bootstrap"], default="t", help="95 %% interval (default: t)")
+    what.add_argument(
         "--digits", type=_count, metavar="N", help="decimals; default: two digits of the standard deviation"
     )
+    made = parser.add_argument_group("what is written")
+    made.add_argument(
+        "--format", choices=[*FORMATS, "all"], default="all", help="table.md, .tex, .csv, page.html (default: all)"
+    )
+    made.add_argument(
+        "--figures",
+        type=_names,
+        metavar="KIND,KIND",
+        help="kinds of figures, or none; default: all that apply, with html and all",
+    )
+    made.add_argument("--output", type=Path, metavar="FOLDER", help="default: SWEEP_FOLDER/report")
     return parser
+
+
+def described(folder: Path, options: Any) -> "Report":
+    """The `report:` section that the sweep recorded, with the options of the command in its place."""
+    import dataclasses
+
+    from research.report.spec import recorded
+
+    given = {
+        "rows": tuple(options.rows) if options.rows else None,
+        "columns": None if options.columns is None else tuple(options.columns),
+        "metrics": tuple(options.metrics) if options.metrics else None,
+        "select": None if options.select is None else tuple(options.select),
+        "by": options.by,
+    }
+    return dataclasses.replace(recorded(folder), **{name: value for name, value in given.items() if value is not None})
+
+
+def texts(table: "Table", layout: "Layout", formats: Sequence[str]) -> dict[str, str]:
+    """File name -> content of the tables."""
+    from research.report.latex import latex
+    from research.report.markdown import markdown
+    from research.report.spreadsheet import published, spreadsheet
+
+    writers: dict[str, Callable[..., str]] = {"markdown": markdown, "latex": latex, "csv": spreadsheet}
+    found = {name: writers[kind](table, layout) for kind, name in TABLES.items() if kind in formats}
+    if table.published and "csv" in formats:
+        found["published.csv"] = published(table)
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the tables of a sweep and print one; 0, or 2 with one line on stderr."""
     options = _parser().parse_args(arguments)
-
-    from research.report import render  # after the options: importing takes a second, --help must not
-    from research.report.collect import collect
-    from research.report.table import table
-    from research.runs.folder import write_atomically
+    # after the options: importing takes a second, --help must not
     from research.tree import ConfigError
 
     try:
-        if options.output is None and (options.folder / "report").is_symlink():
-            raise ConfigError("folder", options.folder / "report", "it is a link; remove it, or name a place: --output")
-        made = table(collect(options.folder), options.rows or None, options.columns, options.metrics or None)
-        texts = {
-            "markdown": render.markdown(made, options.digits),
-            "latex": render.latex(made, options.digits),
-            "csv": render.csv(made),
-        }
-        chosen = list(texts) if options.format == "all" else [options.format]
-        output = options.output or options.folder / "report"
-        written = [output / f"table.{SUFFIXES[name]}" for name in chosen]
-        for name, path in zip(chosen, written, strict=True):
-            write_atomically(path, texts[name].encode())
+        shown, written = _make(options)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(texts[chosen[0]], end="")
+    print(shown, end="\n" if shown and not shown.endswith("\n") else "")
     print(f"\nwrote {', '.join(map(str, written))}", file=sys.stderr)
     return 0
+
+
+def _make(options: argparse.Namespace) -> tuple[str, list[Path]]:
+    """Everything that is asked for; what is shown, and the files."""
+    from research.report.collect import collect
+    from research.report.render import Layout
+    from research.report.select import including
+    from research.report.table import table_of
+    from research.runs.folder import write_atomically
+    from research.tree import ConfigError
+
+    output = options.output or options.folder / "report"
+    if options.output is None and output.is_symlink():
+        raise ConfigError("folder", output, "it is a link; remove it, or name a place: --output")
+    runs: Runs = collect(options.folder)
+    table = table_of(including(runs, options.include or ()), described(options.folder, options))
+    layout = Layout(options.digits, tuple(options.show or ("sd",)), options.interval)
+    formats = FORMATS if options.format == "all" else (options.format,)
+    found: dict[str, bytes] = {name: text.encode() for name, text in texts(table, layout, formats).items()}
+    figures: list[Any] = []
+    kinds = None if options.figures is None else [kind for kind in options.figures if kind != "none"]
+    if kinds or (kinds is None and "html" in formats):
+        from research.report.figures import draw
+
+        figures = draw(table, options.folder, kinds, lambda text: print(text, file=sys.stderr))
+        found |= {
+            f"figures/{figure.name}.{kind}": getattr(figure, kind)
+            for figure in figures
+            for kind in ("pdf", "svg", "png")
+        }
+    if "html" in formats:
+        from research.report.page import page
+
+        found["page.html"] = page(table, options.folder, figures, layout).encode()
+    for name, content in found.items():
+        write_atomically(output / name, content)
+    first = next(iter(found))
+    shown = found[first].decode() if first in TABLES.values() else ""
+    tables = [output / name for name in found if not name.startswith("figures/")]
+    return shown, tables + ([output / "figures"] if figures else [])

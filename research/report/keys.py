@@ -5,6 +5,7 @@ from typing import Any
 
 from research.metrics import base, direction
 from research.report.collect import Hole, Run, Runs
+from research.report.run import union
 from research.tree import ConfigError, nearest
 
 SEED, FOLD = "seed", "data.fold"
@@ -60,9 +61,10 @@ def varying(runs: Iterable[Run]) -> list[str]:
     A key that follows from those already taken (`model._target_` from `model`) is left out, unless it was overridden.
     """
     runs = [run for run in runs if run.known] or list(runs)
-    keys = list(dict.fromkeys(key for run in runs for key in run.values))
+    keys = union(run.values for run in runs)
     candidates = [key for key in keys if key not in (SEED, FOLD) and key not in UNSHOWN and _varies(runs, key)]
-    overridden = {str(text).lstrip("+").partition("=")[0] for run in runs for text in run.overrides}
+    texts = {text for run in runs for text in run.overrides}
+    overridden = {str(text).lstrip("+").partition("=")[0] for text in texts}
     taken = [key for key in candidates if key in overridden]
     for key in candidates:
         if key not in taken and not _follows(runs, key, taken):
@@ -71,14 +73,14 @@ def varying(runs: Iterable[Run]) -> list[str]:
 
 
 def _varies(runs: Sequence[Run], key: str) -> bool:
-    return len({value for run in runs if not isinstance(value := run.value(key), Hole)}) > 1
+    return len({run.values[key] for run in runs if key in run.values}) > 1
 
 
 def _follows(runs: Sequence[Run], key: str, others: Sequence[str]) -> bool:
     seen: dict[tuple[Any, ...], Any] = {}
     for run in runs:
         value = run.value(key)
-        if seen.setdefault(tuple(run.value(other) for other in others), value) != value:
+        if seen.setdefault(tuple(map(run.value, others)), value) != value:
             return False
     return True
 
@@ -104,20 +106,25 @@ def comparison_keys(metric: str, runs: Iterable[Run]) -> list[str]:
     weighs two terms, a latent size does not).
     """
     runs = list(runs)
-    of_data = (key for run in runs for key in run.values if key.startswith("data.") and key not in LEARNING)
-    keys = ["data", *dict.fromkeys(of_data)]
+    known = union(run.values for run in runs)
+    keys = ["data", *(key for key in known if key.startswith("data.") and key not in LEARNING)]
     if metric.endswith("_nats") or base(metric) == "loss":
         keys += ["model.likelihood"]
     if base(metric) == "loss":
-        numbers = {
-            key: None
-            for run in runs
-            for key, value in run.values.items()
-            if isinstance(value, float) and key.startswith("model.") and "dropout" not in key
-        }
         settings = ("bound", "samples", "objective", "quantiles", "normalize", "game")
-        keys += ["model", *(f"model.{key}" for key in settings), *numbers]
+        keys += ["model", *(f"model.{key}" for key in settings), *_real(runs, known)]
     return keys
+
+
+def _real(runs: Sequence[Run], known: Sequence[str]) -> list[str]:
+    """The settings of models that are real numbers in any run, but dropout rates; in order of first appearance."""
+    rest = {key for key in known if key.startswith("model.") and "dropout" not in key}
+    found = []
+    for run in runs:
+        if new := [key for key in rest if isinstance(run.values.get(key), float)]:
+            found += [key for key in run.values if key in new]
+            rest -= set(new)
+    return found
 
 
 def better(one: float, other: float, metric: str) -> bool:
@@ -128,7 +135,7 @@ def better(one: float, other: float, metric: str) -> bool:
 def ranking(runs: Iterable[Run], keys: Sequence[str]) -> Callable[[Sequence[Any]], list[int]]:
     """Sort key for tuples of values of `keys`, in the order of `distinct`; keys that do not matter come first."""
     runs = list(runs)
-    order = [distinct(runs, key) for key in keys]
+    order = [{value: place for place, value in enumerate(distinct(runs, key))} for key in keys]
     return lambda values: [
-        -1 if value is Hole.ANY else known.index(value) for known, value in zip(order, values, strict=True)
+        -1 if value is Hole.ANY else known[value] for known, value in zip(order, values, strict=True)
     ]

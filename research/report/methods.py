@@ -1,5 +1,7 @@
 """What stands beside the models: naive methods, bounds, exact values; where runs keep them, what tables call them."""
 
+import functools
+
 from research.report.collect import Run
 
 REFERENCE = "reference"
@@ -47,10 +49,16 @@ def name_of(method: str, metric: str) -> str:
 
 def methods_of(run: Run, metric: str) -> list[str]:
     """The methods that a run has a value of, for a metric of the test split."""
+    return [method for method, name in _named(metric, tuple(run.metrics)) if run.metrics[name] is not None]
+
+
+@functools.lru_cache(maxsize=1024)
+def _named(metric: str, names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """(method, name) of the values that runs with metrics of these names have; most runs of a sweep have the same."""
     found = []
-    for name in run.metrics if metric.startswith("test/") else ():
+    for name in names if metric.startswith("test/") else ():
         if name.startswith(("baseline/", f"{REFERENCE}/")):
             method = REFERENCE if name.startswith(f"{REFERENCE}/") else name.split("/")[1]
-            if name == name_of(method, metric) and run.metrics[name] is not None:
-                found.append(method)
-    return found
+            if name == name_of(method, metric):
+                found.append((method, name))
+    return tuple(found)

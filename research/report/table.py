@@ -4,12 +4,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research.metrics import direction
 from research.report.baseline import Baseline, baselines
-from research.report.cell import Averaging, Cell, averaging, summarize
+from research.report.cell import Averaging, Cell, Members, averaging
 from research.report.collect import Run, Runs
-from research.report.keys import better, check, comparison_keys, default_metrics, ranking, varying
+from research.report.compare import Judged, judge
+from research.report.keys import check, default_metrics, ranking, varying
 from research.report.methods import position
+from research.report.published import Beside, beside
+from research.report.select import Selection, judge_of, select
+from research.report.spec import Published, Report
 from research.tree import ConfigError, group
 
 Values = tuple[Any, ...]
@@ -33,6 +36,9 @@ class Table:
     baselines: tuple[Baseline, ...]
     averaging: Averaging
     n: int | None
+    judged: Mapping[tuple[Values, str], Judged]  # by column and metric
+    selection: Selection | None = None
+    published: tuple[Beside, ...] = ()
 
     @property
     def null_marks(self) -> dict[tuple[str, str], str]:
@@ -60,28 +66,36 @@ def table(
     rows: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     metrics: Sequence[str] | None = None,
+    choose: Sequence[str] = (),
+    by: str | None = None,
+    published: Sequence[Published] = (),
 ) -> Table:
     """Summarize `metrics` for every combination of values of the keys `rows` and `columns`.
+
+    The values of the keys `choose` are chosen in every cell by the metric `by` of the validation rows (`select`).
 
     Only runs that completed or stopped early are averaged: folds of one seed first, over seeds next. A seed some of
     whose folds have no number is left out (its mean would be over other data) and counted. By default the rows are all
     keys that vary, other than seed and fold, and there are no columns but the metrics.
 
-    The best mean is sought within a column and among complete cells only: a mean over the survivors of a setting that
-    diverges for some seeds is not a result. Metrics are compared where `keys.comparison_keys` agree, and only if there
-    are two or more to compare.
+    The best mean, and those that are not significantly worse, are sought within a column (`compare.judge`). Metrics are
+    compared where `keys.comparison_keys` agree, and only if there are two or more to compare.
 
     Raises:
       ConfigError: a key or metric that no run has, or a key that is both a row and a column.
     """
     column_keys = check("columns", columns or (), runs.config_keys())
-    default_rows = [key for key in varying(runs) if key not in column_keys]
+    default_rows = [key for key in varying(runs) if key not in column_keys and key not in choose]
     if not default_rows and not column_keys and "model" in runs.config_keys():
         default_rows = ["model"]
     row_keys = check("rows", default_rows if rows is None else rows, runs.config_keys())
     if both := set(row_keys) & set(column_keys):
         raise ConfigError("columns", both.pop(), "this key is also a row; name it once")
     names = default_metrics(runs) if metrics is None else check("metrics", metrics, runs.metric_names())
+
+    selection = None
+    if choose:
+        runs, selection = select(runs, row_keys, column_keys, choose, by or judge_of(runs, names))
 
     def place(run: Run, keys: Sequence[str]) -> Values:
         return tuple(run.value(key) for key in keys)
@@ -94,13 +108,16 @@ def table(
     row_values = sorted({row for row, _ in members}, key=ranking(runs, row_keys))
     column_values = sorted({column for _, column in members}, key=ranking(runs, column_keys))
     cells: dict[tuple[Values, Values, str], Cell] = {}
+    judged: dict[tuple[Values, str], Judged] = {}
+    summaries = {place: Members(same, over) for place, same in members.items()}
     for column in column_values:
         here = {row: members[row, column] for row in row_values if (row, column) in members}
         for metric in names:
-            of_metric = {row: summarize(same, metric, over) for row, same in here.items()}
-            best = _best(of_metric, here, metric)
-            for row, cell in of_metric.items():
-                cells[row, column, metric] = dataclasses.replace(cell, best=row in best)
+            of_metric = {row: summaries[row, column].summarize(metric) for row in here}
+            judged[column, metric] = judge(of_metric, here, metric)
+            cells |= {(row, column, metric): cell for row, cell in judged[column, metric].cells.items()}
+    beyond = [one.metric for one in published if one.metric not in names and one.metric in runs.metric_names()]
+    held = cells | {(*place, metric): own.summarize(metric) for place, own in summaries.items() for metric in beyond}
     counts = {cell.n for cell in cells.values() if cell.n}
     return Table(
         runs=runs,
@@ -113,20 +130,12 @@ def table(
         baselines=tuple(baselines(runs, row_keys, column_keys, names, over)),
         averaging=over,
         n=counts.pop() if len(counts) == 1 else None,
+        judged=judged,
+        selection=selection,
+        published=tuple(beside(held, row_keys, column_keys, runs, published)),
     )
 
 
-def _best(cells: Mapping[Values, Cell], members: Mapping[Values, Sequence[Run]], metric: str) -> set[Values]:
-    """The rows of a column that hold the best mean among those they may be compared with."""
-    if not direction(metric):
-        return set()
-    keys = comparison_keys(metric, (run for same in members.values() for run in same))
-    candidates = [row for row, cell in cells.items() if cell.complete]
-    best: set[Values] = set()
-    for alike in group(
-        candidates, lambda row: frozenset(tuple(run.value(key) for key in keys) for run in members[row])
-    ):
-        means = [mean for row in alike if (mean := cells[row].mean) is not None]
-        if len(alike) > 1:
-            best |= {row for row in alike if cells[row].mean == (min if better(0, 1, metric) else max)(means)}
-    return best
+def table_of(runs: Runs, report: Report) -> Table:
+    """The table that a `report:` section describes."""
+    return table(runs, report.rows, report.columns, report.metrics, report.select, report.by, report.published)

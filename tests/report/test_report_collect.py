@@ -92,6 +92,35 @@ def test_numbers_beyond_the_range_of_floats_are_null(sweep):
     assert run.null_reasons == {"test/loss": "infinite"}
 
 
+def test_integers_beyond_the_range_of_floats_are_null(sweep):
+    path = sweep.add({"seed": 0}, {"test/loss": 12345})
+    (path / "result.json").write_text((path / "result.json").read_text().replace("12345", "9" * 400))
+    (run,) = collect(sweep.folder)
+    assert (run.metrics, run.null_reasons) == ({"test/loss": None}, {"test/loss": "infinite"})
+
+
+def test_a_config_nested_beyond_what_can_be_read_is_unreadable(sweep):
+    path = sweep.add({"seed": 0}, {"test/loss": 1})
+    deep = '{"a":' * 700 + "[" * 200 + "]" * 200 + "}" * 700
+    (path / "config.json").write_text(f'{{"config": {deep}}}')
+    (run,) = collect(sweep.folder)
+    assert run.status == "unreadable"
+
+
+def test_a_link_to_itself_and_names_that_no_file_can_have_are_runs_that_are_not_there(grid):
+    folder = grid().folder
+    (folder / "loop").symlink_to("loop")
+    sweep = json.loads((folder / "sweep.json").read_text())
+    for name in ("nul\0", "long" * 100, "loop"):
+        sweep["runs"][name] = {"overrides": []}
+    (folder / "sweep.json").write_text(json.dumps(sweep))
+    assert {run.run_id: run.status for run in collect(folder) if not run.finished} == {
+        "nul\0": "missing",
+        "long" * 100: "unreadable",
+        "loop": "unreadable",
+    }
+
+
 def test_errors_say_what_to_do(sweep, tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'demo'"):
         collect(tmp_path / "dem")

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -5,15 +6,46 @@ from pathlib import Path
 from research.report.cli import main
 
 
-def test_tables_are_printed_and_written(grid, capsys):
+def test_everything_is_written_and_the_table_printed(grid, capsys):
     folder = grid().folder
     assert main([str(folder)]) == 0
     captured = capsys.readouterr()
-    written = {path.name: path.read_text() for path in (folder / "report").iterdir()}
-    assert captured.out == written["table.md"]
+    written = {path.name for path in (folder / "report").iterdir() if path.is_file()}
+    assert captured.out == (folder / "report" / "table.md").read_text()
     assert "| 2 " in captured.out
-    assert set(written) == {"table.md", "table.tex", "table.csv"}
+    assert written == {"table.md", "table.tex", "table.csv", "page.html"}
     assert all(str(folder / "report" / name) in captured.err for name in written)
+    figures = {path.name for path in (folder / "report" / "figures").iterdir()}
+    kinds = {name.partition("-")[0] for name in figures}
+    assert "metric_over_key" in kinds
+    assert not kinds & {"learning_curves", "latent_map"}  # fake runs have no curves and no parameters
+    assert {name.rpartition(".")[2] for name in figures} == {"pdf", "svg", "png"}
+
+
+def test_options_replace_what_the_sweep_recorded(grid, capsys):
+    folder = grid(**{"validation/loss": 1.0, "test/mse": 4.0}).folder
+    path = folder / "sweep.json"
+    section = {"rows": ["seed"], "columns": [], "metrics": ["test/mse"], "select": [], "by": None, "published": []}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"report": section}))
+    assert main([str(folder), "--format", "markdown"]) == 0
+    assert "| seed | test/mse ↓" in capsys.readouterr().out
+    assert main([str(folder), "--format", "markdown", "--rows", "model.latent_dim", "--show", "interval,n"]) == 0
+    assert "| model.latent_dim | test/mse ↓" in (shown := capsys.readouterr().out)
+    assert "**4.000 [4.000, 4.000]** (n=3)" in shown
+    assert "In brackets: 95 % t interval of the mean." in shown
+    assert main([str(folder), "--format", "csv", "--rows", "model", "--select", "model.latent_dim"]) == 0
+    assert capsys.readouterr().out.startswith("model,chosen model.latent_dim,kind,metric")
+
+
+def test_a_kind_of_figure_alone(grid, capsys):
+    folder = grid().folder
+    assert main([str(folder), "--format", "csv", "--figures", "metric_over_key"]) == 0
+    names = {path.name.partition("-")[0] for path in (folder / "report" / "figures").iterdir()}
+    assert names == {"metric_over_key"}
+    assert main([str(folder), "--figures", "metric_over_keys"]) == 2
+    assert "did you mean 'metric_over_key'?" in capsys.readouterr().err
+    assert main([str(folder), "--format", "html", "--figures", "none", "--output", str(folder / "other")]) == 0
+    assert [path.name for path in (folder / "other").iterdir()] == ["page.html"]
 
 
 def test_one_format_into_another_folder(grid, tmp_path, capsys):

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -70,7 +72,7 @@ def test_runs_that_did_not_finish_are_counted_and_not_averaged(sweep, status):
 
 def test_best_in_both_directions_among_complete_cells_only(sweep):
     for latent_dim, loss, accuracy in ((2, 3.0, 0.9), (4, 2.0, 0.6), (8, 1.0, 0.7), (16, 0.1, 0.99)):
-        for seed in range(2):
+        for seed in range(3):
             status = "diverged" if (latent_dim, seed) == (16, 1) else "completed"
             metrics = {"test/loss": loss, "test/knn_accuracy": accuracy, "test/kl_nats": loss}
             sweep.add({"model.latent_dim": latent_dim, "seed": seed}, metrics, status=status)
@@ -81,9 +83,9 @@ def test_best_in_both_directions_among_complete_cells_only(sweep):
 
 def test_losses_of_another_beta_are_not_compared_but_errors_are(sweep):
     for beta in (1.0, 4.0):
-        for latent_dim in (2, 8):
+        for latent_dim, seed in itertools.product((2, 8), range(3)):
             metrics = {"test/loss": beta * latent_dim, "test/reconstruction_mse": beta * latent_dim}
-            sweep.add({"model.latent_dim": latent_dim, "model.beta": beta}, metrics)
+            sweep.add({"model.latent_dim": latent_dim, "model.beta": beta, "seed": seed}, metrics)
     made = table(collect(sweep.folder))
     assert [row for row, cell in cells(made, "test/loss").items() if cell.best] == [(2, 1.0), (2, 4.0)]
     assert [row for row, cell in cells(made, "test/reconstruction_mse").items() if cell.best] == [(2, 1.0)]
@@ -92,7 +94,9 @@ def test_losses_of_another_beta_are_not_compared_but_errors_are(sweep):
 
 def test_columns_have_their_own_best_and_unplanned_cells_are_empty(sweep):
     for latent_dim, rate, loss in ((2, 0.1, 1.0), (2, 0.2, 5.0), (4, 0.1, 2.0), (4, 0.2, 4.0), (8, 0.1, 3.0)):
-        sweep.add({"model.latent_dim": latent_dim, "optimizer.learning_rate": rate}, {"test/loss": loss})
+        for seed in range(3):
+            overrides = {"model.latent_dim": latent_dim, "optimizer.learning_rate": rate, "seed": seed}
+            sweep.add(overrides, {"test/loss": loss})
     made = table(collect(sweep.folder), columns=["optimizer.learning_rate"])
     assert made.row_keys == ("model.latent_dim",)
     assert {place[:2] for place, cell in made.cells.items() if cell.best} == {((2,), (0.1,)), ((4,), (0.2,))}
@@ -256,9 +260,9 @@ def test_the_loss_stays_where_some_run_has_nothing_else(sweep):
 
 def test_metrics_of_other_data_are_not_compared_and_said_so_once(sweep):
     for horizon in (96, 192):
-        for latent_dim in (2, 8):
+        for latent_dim, seed in itertools.product((2, 8), range(3)):
             metrics = {"test/mse": horizon / latent_dim, "test/mae": horizon / latent_dim, "test/diversity": 1.0}
-            sweep.add({"data.horizon": horizon, "model.latent_dim": latent_dim}, metrics)
+            sweep.add({"data.horizon": horizon, "model.latent_dim": latent_dim, "seed": seed}, metrics)
     made = table(collect(sweep.folder), rows=["data.horizon", "model.latent_dim"])
     assert [row for row, cell in cells(made, "test/mse").items() if cell.best] == [(96, 8), (192, 8)]
     assert [text for _, text in notes(made)] == [
@@ -267,15 +271,15 @@ def test_metrics_of_other_data_are_not_compared_and_said_so_once(sweep):
 
 
 def test_the_number_of_training_rows_does_not_keep_runs_from_being_compared(sweep):
-    for size in (100, 1000):
-        sweep.add({"data.train_size": size}, {"test/mse": 1 / size})
+    for size, seed in itertools.product((100, 1000), range(3)):
+        sweep.add({"data.train_size": size, "seed": seed}, {"test/mse": 1 / size})
     assert [row for row, cell in cells(table(collect(sweep.folder)), "test/mse").items() if cell.best] == [(1000,)]
 
 
 @pytest.mark.parametrize("key", ["objective", "game"])
 def test_losses_of_another_objective_are_not_compared(sweep, key):
-    for value in ("one", "other"):
-        sweep.add({f"model.{key}": value}, {"test/loss": len(value)})
+    for value, seed in itertools.product(("one", "other"), range(3)):
+        sweep.add({f"model.{key}": value, "seed": seed}, {"test/loss": len(value)})
     assert not any(cell.best for cell in table(collect(sweep.folder)).cells.values())
 
 
@@ -292,7 +296,7 @@ def test_unknown_names_are_refused_with_the_nearest(grid):
 def test_provenance_counts_runs_and_names_data_code_and_mode(grid):
     sweep = grid()
     sweep.add({"model.latent_dim": 8, "seed": 3}, written=False)
-    text = provenance(collect(sweep.folder))
+    text = provenance(table(collect(sweep.folder)))
     assert "7 runs: 6 completed, 1 missing" in text
     assert "data sha256 0123456789ab;" in text
     assert "commit c0ffee" in text

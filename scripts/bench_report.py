@@ -1,0 +1,112 @@
+"""The benchmark `report`: a table of a sweep of 10,000 runs, whose files are copies of one real run's."""
+
+import contextlib
+import copy
+import hashlib
+import io
+import itertools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+POINTS = {
+    "model.latent_dim": range(1, 11),
+    "model.beta": [round(0.1 * step, 1) for step in range(1, 11)],
+    "optimizer.learning_rate": [round(0.001 * step, 3) for step in range(1, 11)],
+}
+
+
+def report(runs: int) -> None:
+    """Seconds to collect and to table runs: three keys by ten values by seeds; the system still holds their files."""
+    from research.report import cache
+    from research.report.collect import collect
+    from research.report.markdown import markdown
+    from research.report.render import Layout
+    from research.report.table import table
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "many"
+        names = fill(folder, one_run(Path(place)), runs)
+        time.sleep(cache.RECENT)  # files younger than that are not cached
+        with timed("first collect"):
+            collect(folder)
+        with timed("second collect"):
+            found = collect(folder)
+        with timed("table"):
+            made = table(found)
+        with timed("text of the table"):
+            markdown(made, Layout())
+        for name in names[:: max(1, len(names) // 10)][:10]:
+            path = folder / name / "result.json"
+            path.write_bytes(path.read_bytes() + b"\n")
+        with timed("collect after 10 runs changed"):
+            collect(folder)
+        (folder / cache.NAME).unlink(missing_ok=True)
+        with timed("the command, first time"):
+            command(folder)
+        with timed("the command, second time"):
+            command(folder)
+
+
+@contextlib.contextmanager
+def timed(name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    print(f"{name:30} {time.perf_counter() - started:8.2f} s", flush=True)
+
+
+def command(folder: Path) -> None:
+    """`report.py FOLDER --format markdown`, in this process."""
+    from research.report.cli import main
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert main([str(folder), "--format", "markdown"]) == 0
+
+
+def one_run(place: Path) -> Path:
+    """The folder of a run of two epochs."""
+    import bench
+
+    bench.command("trainer.epochs=2", f"output_root={place}", "name=one")
+    return next((place / "one").glob("*/result.json")).parent
+
+
+def fill(folder: Path, run: Path, runs: int) -> list[str]:
+    """Write `runs` run folders and their `sweep.json` like those of `run`; their names."""
+    config = json.loads((run / "config.json").read_text())
+    result = json.loads((run / "result.json").read_text())
+    base = json.loads((run.parent / "sweep.json").read_text())
+    generator = np.random.default_rng(0)
+    entries: dict[str, Any] = {}
+    seeds = range(-(-runs // 1000))
+    for number, (*values, seed) in enumerate(itertools.islice(itertools.product(*POINTS.values(), seeds), runs)):
+        point = {**dict(zip(POINTS, values, strict=True)), "seed": seed}
+        own = copy.deepcopy(config)
+        for key, value in point.items():
+            *sections, last = key.split(".")
+            section = own["config"]
+            for name in sections:
+                section = section[name]
+            section[last] = value
+        digest = hashlib.sha256(str(number).encode()).hexdigest()
+        overrides = [f"{key}={value}" for key, value in point.items()]
+        name = f"{'-'.join(text.rpartition('.')[2] for text in overrides)}-{digest[:12]}"
+        noise = np.exp(0.1 * generator.standard_normal(len(result["metrics"]))).tolist()
+        metrics = {
+            metric: value * factor if isinstance(value, float) and not metric.startswith("baseline/") else value
+            for (metric, value), factor in zip(result["metrics"].items(), noise, strict=True)
+        }
+        changed = {"run_id": name, "overrides": overrides, "config_hash": digest, "metrics": metrics}
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text(json.dumps(own | {"config_hash": digest}, indent=1))
+        (folder / name / "result.json").write_text(json.dumps(result | changed, indent=1))
+        entries[name] = {"overrides": overrides, "config_hash": digest, "data_sha256": result["data_sha256"]}
+    (folder / "sweep.json").write_text(json.dumps(base | {"runs": entries}, indent=1))
+    os.sync()
+    return list(entries)

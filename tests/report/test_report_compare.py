@@ -1,0 +1,110 @@
+"""Which rows are bold: planted effects are found, and chance alone seldom makes a winner."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from research.report.caption import caption, notes
+from research.report.collect import Run, Runs, collect
+from research.report.table import table
+
+
+def runs_of(numbers, name="planted"):
+    """A sweep with a row for each model.latent_dim and a run for each seed: numbers [rows, seeds]."""
+    records = [
+        Run(
+            f"{row}-{seed}",
+            "completed",
+            values={"model": "vae", "model.latent_dim": row, "data": "digits", "seed": seed},
+            metrics={"test/mse": float(value)},
+        )
+        for row, values in enumerate(numbers)
+        for seed, value in enumerate(values)
+    ]
+    return Runs(name, tuple(records))
+
+
+def bold(numbers):
+    made = table(runs_of(numbers))
+    return [row[0] for row in made.rows if made.cells[row, (), "test/mse"].best]
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5])
+def test_chance_alone_makes_a_single_winner_no_more_often_than_stated(rows):
+    random = np.random.default_rng(rows)
+    single = sum(len(bold(random.normal(size=(rows, 5)))) == 1 for _ in range(200))
+    assert single <= stats.binom.ppf(0.99, 200, 0.05)  # of two rows exactly 5 % of cases, of more rows fewer
+
+
+@pytest.mark.parametrize("rows", [2, 4])
+def test_an_effect_of_two_standard_deviations_is_found(rows):
+    random = np.random.default_rng(0)
+    found = 0
+    for _ in range(100):
+        numbers = random.normal(size=(rows, 10))
+        numbers[1] -= 2  # lower is better
+        found += bold(numbers) == [1]
+    assert found >= 80
+
+
+def test_seeds_that_all_rows_share_do_not_hide_an_effect():
+    random = np.random.default_rng(0)
+    seeds = 5 * random.normal(size=10)  # every row is worse for the same seeds
+    numbers = np.stack([seeds, seeds + 0.5, seeds - 0.5]) + 0.1 * random.normal(size=(3, 10))
+    assert bold(numbers) == [2]
+
+
+def test_a_mean_that_is_not_significantly_worse_is_bold_too():
+    shared = [[1.0, 2.0, 3.0, 4.0], [1.4, 1.7, 3.4, 3.9], [9.0, 10.1, 11.0, 12.2], [5.0, 6.3, 7.0, 8.2]]
+    made = table(runs_of(shared))
+    cells = [made.cells[row, (), "test/mse"] for row in made.rows]
+    assert [cell.best for cell in cells] == [True, True, False, False]
+    assert [cell.second for cell in cells] == [False, True, False, False]
+    assert cells[0].p is None  # nothing to test it against
+    assert cells[1].p > 0.05 > cells[2].p
+    assert "paired t, n=4; two-sided, Holm's correction for up to 3 rows, 5 %" in caption(made)
+    assert "Underlined: the second best mean." in caption(made)
+
+
+def test_below_three_seeds_nothing_is_bold():
+    made = table(runs_of([[1.0, 1.1], [7.0, 7.1]]))
+    assert not any(cell.best or cell.second for cell in made.cells.values())
+    texts = [text for _, text in notes(made)]
+    assert "n too small for a test (3 seeds are needed, some rows have 2): nothing is bold." in texts
+
+
+def test_a_row_of_too_few_seeds_is_neither_best_nor_compared():
+    made = table(runs_of([[1.0, 1.1], [7.0, 7.1, 7.2], [8.0, 8.1, 8.2]]))
+    # the best mean rests on two seeds: it cannot be told from the others, and is not called best
+    assert not any(cell.best for cell in made.cells.values())
+    made = table(runs_of([[7.0, 7.1, 7.2], [8.0, 8.1], [8.5, 8.2, 9.9]]))
+    assert [made.cells[row, (), "test/mse"].best for row in made.rows] == [True, False, True]
+    assert any("rows of fewer seeds are not marked" in text for _, text in notes(made))
+
+
+def test_folds_of_one_seed_are_no_independent_numbers(sweep):
+    for latent_dim in (2, 8):
+        for fold in range(5):
+            sweep.add({"model.latent_dim": latent_dim, "data.fold": fold}, {"test/mse": latent_dim + fold / 10})
+    made = table(collect(sweep.folder))
+    assert made.n == 5
+    assert not any(cell.best for cell in made.cells.values())
+    assert any("folds of one seed are not independent" in text for _, text in notes(made))
+
+
+def test_tests_see_the_mean_over_the_folds_of_every_seed(sweep):
+    random = np.random.default_rng(0)
+    for latent_dim in (2, 8):
+        for seed in range(4):
+            for fold in range(3):
+                overrides = {"model.latent_dim": latent_dim, "seed": seed, "data.fold": fold}
+                sweep.add(overrides, {"test/mse": latent_dim + random.normal()})
+    made = table(collect(sweep.folder))
+    assert list(made.judged[(), "test/mse"].tests) == ["paired t"]
+    assert made.judged[(), "test/mse"].tests["paired t"] == (4, 4)
+
+
+def test_a_test_that_can_call_no_row_worse_says_so():
+    made = table(runs_of(np.arange(6) + 10.0 * np.arange(4)[:, None]))  # any two rows differ in every seed
+    assert all(cell.best for cell in made.cells.values())
+    assert any("never falls below 0.031, so that among 3 rows it calls none worse" in text for _, text in notes(made))

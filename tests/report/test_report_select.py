@@ -1,0 +1,158 @@
+"""Settings chosen on validation rows, and values that others published."""
+
+import csv
+
+import pytest
+
+from research.report.caption import notes
+from research.report.collect import collect
+from research.report.latex import latex
+from research.report.markdown import markdown
+from research.report.select import including
+from research.report.spec import Report, recorded
+from research.report.spreadsheet import published as published_lines
+from research.report.spreadsheet import spreadsheet
+from research.report.table import table, table_of
+from research.tree import ConfigError, build
+
+
+@pytest.fixture
+def tuned(sweep):
+    """For beta 1 the rate 0.1 is best on validation rows; on test rows 0.2 would look better. For beta 4 it is 0.2."""
+    validation = {(1.0, 0.1): 1.0, (1.0, 0.2): 2.0, (4.0, 0.1): 6.0, (4.0, 0.2): 5.0}
+    for (beta, rate), loss in validation.items():
+        for seed in range(3):
+            metrics = {"validation/mse": loss + seed / 100, "test/mse": 10 - loss + seed / 100}
+            sweep.add({"model.beta": beta, "optimizer.learning_rate": rate, "seed": seed}, metrics)
+    return sweep
+
+
+def test_a_setting_is_chosen_on_validation_rows_and_shown_on_test_rows(tuned):
+    made = table(collect(tuned.folder), choose=["optimizer.learning_rate"])
+    assert made.row_keys == ("model.beta",)
+    assert {row[0]: cell.mean for (row, _, _), cell in made.cells.items()} == pytest.approx({1.0: 9.01, 4.0: 5.01})
+    assert made.selection.chosen == {((1.0,), ()): (0.1,), ((4.0,), ()): (0.2,)}
+    assert (made.selection.by, made.n) == ("validation/mse", 3)
+    text = "Chosen by the mean of validation/mse among up to 2 settings (6 runs of others not shown): "
+    assert ("", text + "1: optimizer.learning_rate=0.1; 4: optimizer.learning_rate=0.2.") in notes(made)
+    lines = list(csv.DictReader(spreadsheet(made).splitlines()))
+    assert [line["chosen optimizer.learning_rate"] for line in lines] == ["0.1", "0.2"]
+
+
+def test_test_rows_never_choose(tuned):
+    runs = collect(tuned.folder)
+    with pytest.raises(ConfigError, match="by=test/mse: settings are chosen on the validation rows"):
+        table(runs, choose=["optimizer.learning_rate"], by="test/mse")
+    with pytest.raises(ConfigError, match="select=seed"):
+        table(runs, choose=["seed"])
+    with pytest.raises(ConfigError, match=r"select=optimizer.rate: .*learning_rate"):
+        table(runs, choose=["optimizer.rate"])
+
+
+def test_a_setting_that_diverged_for_a_seed_stands_back(tuned):
+    tuned.add({"model.beta": 1.0, "optimizer.learning_rate": 0.1, "seed": 3}, status="diverged")
+    made = table(collect(tuned.folder), choose=["optimizer.learning_rate"])
+    assert made.selection.chosen[(1.0,), ()] == (0.2,)
+    tuned.add({"model.beta": 1.0, "optimizer.learning_rate": 0.2, "seed": 3}, status="diverged")
+    made = table(collect(tuned.folder), choose=["optimizer.learning_rate"])
+    assert made.selection.chosen[(1.0,), ()] == (0.1,)
+    assert any("none of which had finished in all its runs: 1: optimizer" in text for _, text in notes(made))
+
+
+def test_pruned_runs_are_averaged_only_when_asked_for(sweep):
+    for seed, status in enumerate(["completed", "completed", "completed", "pruned"]):
+        sweep.add({"seed": seed}, {"test/mse": float(seed)}, status=status)
+    runs = collect(sweep.folder)
+    (cell,) = table(runs).cells.values()
+    assert (cell.mean, cell.n) == (1.0, 3)
+    asked = table(including(runs, ["pruned"]))
+    (cell,) = asked.cells.values()
+    assert (cell.mean, cell.n, cell.complete) == (1.5, 4, False)
+    assert ("", "Averaged as asked: 1 run pruned.") in notes(asked)
+    with pytest.raises(ConfigError, match="include=prunned"):
+        including(runs, ["prunned"])
+
+
+# ----------------------------------------------------------------------------------------------------------- published
+
+
+def entry(**changes):
+    one = {"label": "theirs", "metric": "test/mse", "where": {}, "value": 3.0, "error": None}
+    return one | {"tolerance": 0.5, "source": "a paper, table 1", "comparable": "yes"} | changes
+
+
+def report(*entries, **changes):
+    section = {"rows": None, "columns": [], "metrics": None, "select": [], "by": None, "published": list(entries)}
+    return build(section | changes, Report, key="report")
+
+
+@pytest.mark.parametrize(
+    ("entries", "verdict", "reason"),
+    [
+        (entry(), "reproduced", ""),
+        (entry(value=4.6), "not reproduced", ""),
+        (entry(value=4.6, comparable="other test rows"), "not comparable", "other test rows"),
+        (entry(tolerance=None, error=0.1, value=5.0), "reproduced", ""),  # 2 sqrt(.01 + 1/3) = 1.17
+        (entry(tolerance=None, error=0.1, value=5.3), "not reproduced", ""),
+        (entry(where={"data": "mnist"}), "not comparable", "our runs have another data"),
+        (entry(metric="test/mae"), "not comparable", "this sweep has no such cell"),
+    ],
+)
+def test_published_values_have_a_verdict(sweep, entries, verdict, reason):
+    for seed, value in enumerate((3.0, 4.0, 5.0)):
+        sweep.add({"seed": seed}, {"test/mse": value - 0.0 if verdict != "reproduced" or entries["error"] else 3.2})
+    (one,) = table_of(collect(sweep.folder), report(entries)).published
+    assert (one.verdict, one.reason) == (verdict, reason)
+
+
+def test_ours_theirs_and_the_difference_stand_in_every_format(sweep):
+    for latent_dim in (2, 8):
+        for seed in range(3):
+            sweep.add({"model.latent_dim": latent_dim, "seed": seed}, {"test/mse": latent_dim + seed})
+    entries = [entry(where={"model.latent_dim": 2}, value=3.25), entry(where={"model.latent_dim": 8}, label="A & B")]
+    made = table_of(collect(sweep.folder), report(*entries))
+    text = markdown(made)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "allowed" in line]
+    first, second = "model.latent_dim=2", "model.latent_dim=8"
+    assert lines == [
+        ["theirs¹", "test/mse", first, "3.0 ± 1.0 (n=3)", "3.25", "-0.25 (allowed 0.5)", "reproduced"],
+        ["A & B¹", "test/mse", second, "9.0 ± 1.0 (n=3)", "3.0", "+6.0 (allowed 0.5)", "not reproduced"],
+    ]
+    assert "- ¹ a paper, table 1." in text
+    assert r"A \& B\textsuperscript{1} & test/mse & model.latent\_dim=8 & 9.0 $\pm$ 1.0 (n=3) & 3.0 & +6.0" in latex(
+        made
+    )
+    lines = list(csv.DictReader(published_lines(made).splitlines()))
+    assert [(line["ours"], line["theirs"], line["verdict"]) for line in lines] == [
+        ("3.0", "3.25", "reproduced"),
+        ("9.0", "3.0", "not reproduced"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        (entry(tolerance=None), r"published\[0\].tolerance"),
+        (entry(source=" "), "say where the value was read"),
+        (entry(metrics="x"), "unknown key"),
+        (entry(value="85.4"), "expected a number"),
+    ],
+)
+def test_a_published_value_needs_what_makes_a_verdict_honest(entries, words):
+    with pytest.raises(ConfigError, match=words):
+        report(entries)
+
+
+def test_a_key_that_no_run_has_is_refused(sweep):
+    sweep.add({"seed": 0}, {"test/mse": 1.0})
+    with pytest.raises(ConfigError, match=r"report.published.where=model.latentdim: .*'model.latent_dim'"):
+        table_of(collect(sweep.folder), report(entry(where={"model.latentdim": 2})))
+
+
+def test_a_damaged_section_is_refused(sweep):
+    sweep.add({"seed": 0}, {"test/mse": 1.0})
+    assert recorded(sweep.folder) == report()
+    path = sweep.folder / "sweep.json"
+    path.write_text(path.read_text().replace('"name"', '"report": {"rows": 3}, "name"'))
+    with pytest.raises(ConfigError, match="is damaged"):
+        recorded(sweep.folder)
