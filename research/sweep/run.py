@@ -8,8 +8,8 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from research.tree import ConfigError, plain
 # one at a time: kernels of LAPACK (orthogonal initialisers) in two programs can wait on each other for ever on CPU
 initializing = threading.Lock()
 INTERRUPTED = 130
+WAKE_EVERY = 0.2  # seconds
 
 
 class Sweep:
@@ -96,10 +97,8 @@ class Sweep:
         with self.stopping():
             try:
                 under_way = [workers.submit(self.train_one, number, background) for number in range(len(groups))]
-                for future in as_completed(under_way):
-                    future.result()
-                for future in self.futures:
-                    future.result()
+                results(under_way)
+                results(self.futures)
             except BaseException as error:
                 self.stop.set()
                 workers.shutdown(cancel_futures=True)
@@ -376,6 +375,19 @@ def run(
                 display.note(describe(sweep.goodputs))
             summary(prepared.folder, configurations(prepared.folder))
         return [sweep.outcomes[job.hash] for job in jobs if job.hash in sweep.outcomes]
+
+
+def results(futures: Iterable[Future[Any]]) -> None:
+    """Wait for all, and raise what the first one that fails raises.
+
+    It wakes now and then: a signal that comes while a thread is about to sleep in a lock wakes nobody, and Ctrl-C would
+    have to wait for the next program to end.
+    """
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, WAKE_EVERY, FIRST_COMPLETED)
+        for future in done:
+            future.result()
 
 
 def _import_early() -> None:

@@ -1,6 +1,7 @@
 """Figures of the numbers of a sweep: what is drawn, what is not, and bytes that are the same each time."""
 
 import itertools
+import json
 import math
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def test_an_unknown_kind_is_refused_with_the_nearest_and_one_that_does_not_apply
 
 def test_everything_that_applies_is_drawn_in_order_and_twice_the_same(two_by_two):
     notes: list[str] = []
-    view = scene_of(two_by_two)
+    view = scene_of(two_by_two, [MSE])
     found = draw(view.table, two_by_two.folder, None, notes.append)
     kinds = [figure.name.partition("-")[0] for figure in found]
     assert list(dict.fromkeys(kinds)) == ["metric_over_key", "heat_map", "rate_distortion", "paired_differences"]
@@ -164,7 +165,7 @@ def test_lines_are_means_with_t_intervals(two_by_two):
     assert y == pytest.approx([0.0211, 0.0811])
     low, high = interval([0.021, 0.0211, 0.0212]) or (0, 0)
     bars = [one.get_ydata() for one in axes[0].lines if list(one.get_xdata()) == [2, 2]]
-    assert [list(bar) for bar in bars][0] == pytest.approx([low, high])
+    assert list(bars[0]) == pytest.approx([low, high])
     assert axes[0].get_ylabel() == "test reconstruction MSE ↓"
 
 
@@ -383,3 +384,55 @@ def test_one_seed_has_nothing_to_pair(sweep):
         sweep.add({"model.latent_dim": size, "seed": 0}, {MSE: 1.0})
     with pytest.raises(scene.UnfitError, match="one seed"):
         differences.paired_differences(scene_of(sweep))
+
+
+# ------------------------------------------------------------------------------------------------------ odd sweeps
+
+
+def test_a_sweep_of_which_nothing_finished_has_no_figures_and_no_error(sweep):
+    sweep.add({"model.latent_dim": 2, "model.beta": 1.0, "seed": 0}, {}, status="failed", reason="out of memory")
+    sweep.add({"model.latent_dim": 8, "model.beta": 4.0, "seed": 1}, written=False)
+    sweep.add({"model.latent_dim": 8, "model.beta": 1.0, "seed": 1}, {MSE: None}, null_reasons={MSE: "not a number"})
+    notes: list[str] = []
+    assert draw(scene_of(sweep).table, sweep.folder, None, notes.append) == []
+    assert notes == []
+
+
+def test_one_run_alone_has_no_figures_of_comparisons(sweep):
+    sweep.add({"seed": 0}, {MSE: 1.0})
+    assert draw(scene_of(sweep).table, sweep.folder, list(KINDS)[:0], lambda text: None) == []
+    for kind in ("metric_over_key", "heat_map", "paired_differences", "critical_difference"):
+        with pytest.raises(ConfigError, match="does not apply"):
+            draw(scene_of(sweep).table, sweep.folder, [kind])
+
+
+def test_values_that_are_no_numbers_tell_lines_apart(sweep):
+    for dims in ([], [8, 4]):
+        for size in (2, 8):
+            for conditional in (True, False):
+                values = {"model.hidden_dims": dims, "model.latent_dim": size, "model.conditional": conditional}
+                sweep.add({**values, "seed": 0}, {MSE: size + len(dims)})
+    sketch = sketches(curves.metric_over_key, sweep)[f"metric_over_key-{MSE}-model.latent_dim"]
+    legend = {text.get_text() for text in sketch.figure.legends[0].get_texts()}
+    panels = {axes.get_title() for axes in sketch.figure.axes}
+    assert {"hidden dims []", "hidden dims [8, 4]"} in (legend, panels)
+    assert {"conditional true", "conditional false"} in (legend, panels)
+
+
+def test_values_are_drawn_as_they_stand_whatever_they_hold(sweep):
+    names = ("$x_{$", r"a\nb$$", "数据", "x" * 500)
+    for name in names:
+        for size in (2, 8):
+            sweep.runs.clear()
+            path = sweep.add({"model.latent_dim": size, "optimizer.learning_rate": 0.1}, {MSE: size})
+            config = json.loads((path / "config.json").read_text())
+            config["config"]["optimizer"]["learning_rate"] = name
+            (path / "config.json").write_text(json.dumps(config))
+            path.rename(path.parent / f"{size}-{names.index(name)}")
+    (sweep.folder / "sweep.json").unlink()
+    notes: list[str] = []
+    found = draw(scene_of(sweep).table, sweep.folder, ["metric_over_key", "heat_map"], notes.append)
+    assert [figure.name.partition("-")[0] for figure in found] == ["metric_over_key", "heat_map"]
+    assert notes == []
+    assert points.word("$x_{$") == r"\$x_{\$"
+    assert len(points.word("x" * 500)) == style.LONGEST

@@ -147,16 +147,20 @@ def test_a_manifest_cannot_name_folders_elsewhere(name: str, trained: Any, tmp_p
 
 
 def test_the_page_of_a_sweep_escapes_what_it_shows(trained: Any, tmp_path: Path) -> None:
-    """Tables in Markdown and LaTeX hold names of runs and reasons, which anyone may have written into a folder."""
-    from research.report import render
+    """Tables and the page hold names of runs and reasons, which anyone may have written into a folder."""
     from research.report.collect import collect
+    from research.report.latex import latex
+    from research.report.markdown import markdown
+    from research.report.page import page
     from research.report.table import table
 
     (outcome, _), _ = trained
     path = outcome.folder / "result.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "status": "failed", "reason": "<script>|\\input{x}"}))
-    text = render.markdown(table(collect(tmp_path / "sweep")), None)
-    assert "<script>" not in text
+    made = table(collect(tmp_path / "sweep"))
+    assert r"\<script\>\|" in markdown(made)
+    assert r"\input" not in latex(made)
+    assert page(made, tmp_path / "sweep", []).count("<script>") == 1  # its own
 
 
 # ---------------------------------------------------------------------------------------------------------------- links

@@ -178,7 +178,7 @@ def judge_for(scene: Scene) -> str:
 
 def ranked(scene: Scene, runs: Sequence[Run]) -> list[Run]:
     """Finished runs, the best by the validation rows first."""
-    judge = judge_for(scene)
+    judge = scene.judge
     scored = [(run, value) for run in runs if run.finished and (value := run.metrics.get(judge)) is not None]
     sign = -1 if better(1.0, 0.0, judge) else 1
     return [run for run, _ in sorted(scored, key=lambda pair: sign * pair[1])]
@@ -201,7 +201,7 @@ def best_runs(scene: Scene) -> list[Best]:
     failures: list[str] = []
     groups = [own for own in group(list(scene.table.runs), lambda run: values(run, keys)) if ranked(scene, own)]
     if not groups:
-        raise UnfitError(f"no finished run has {judge_for(scene)}")
+        raise UnfitError(f"no finished run has {scene.judge}")
     for own in groups[:SETS]:
         run = ranked(scene, own)[0]
         place = "-".join(
@@ -210,7 +210,7 @@ def best_runs(scene: Scene) -> list[Best]:
         settings = [key for key in swept(scene.table) if key not in keys]
         told = [label_of(scene.table, settings, values(run, settings))] if settings else []
         told += [f"seed {run.value(SEED)}"] if isinstance(run.value(SEED), int) else []
-        words = f"the best of {len(own)} run{'s' * (len(own) > 1)} by {judge_for(scene)}"
+        words = f"the best of {len(own)} run{'s' * (len(own) > 1)} by {scene.judge}"
         words += f" ({', '.join(told)})" if told else ""
         words += f" on {label_of(scene.table, keys, values(run, keys))}" if keys else ""
         try:

@@ -6,9 +6,10 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from research.metrics import direction
+from research.report.cell import Averaging
 from research.report.collect import Run
 from research.report.figures import style
-from research.report.figures.best import data_keys, judge_for
+from research.report.figures.best import data_keys
 from research.report.figures.points import (
     apart,
     averaging_of,
@@ -17,12 +18,11 @@ from research.report.figures.points import (
     mean_of,
     swept,
     values,
+    word,
 )
 from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
 from research.report.keys import better, distinct
 from research.report.statistics import SMALLEST, compare, holm, interval
-from research.report.table import Table
-from research.report.texts import shown
 
 METRICS, KEYS, ROWS, PANELS = 2, 2, 14, 4
 Values = tuple[Any, ...]
@@ -47,9 +47,8 @@ class Difference:
         return sum(self.seeds.values()) / len(self.seeds)
 
 
-def difference(table: Table, one: Sequence[Run], other: Sequence[Run], metric: str, keys: Sequence[str]) -> Difference:
+def difference(one: Sequence[Run], other: Sequence[Run], metric: str, over: Averaging) -> Difference:
     """Paired differences of a metric between the runs of two configurations; folds of a seed are averaged first."""
-    over = averaging_of(table, keys)
     first, second = (mean_of(runs, metric, over).seeds for runs in (one, other))
     common = [seed for seed in first if seed in second]
     tested = None
@@ -95,14 +94,15 @@ def _of_two(scene: Scene, metric: str, key: str) -> Sketch:
     of_data = data_keys(scene)
     rest = [own for own in swept(table) if own not in (key, *of_data)]
     low, high = distinct(table.runs, key)
+    over = averaging_of(table, (key, *rest, *of_data))
     cells: Cells = {}
     for run in table.runs:
         place = values(run, rest), values(run, of_data)
         if place not in cells:
             same = [own for own in table.runs if (values(own, rest), values(own, of_data)) == place]
             one, other = ([own for own in same if own.value(key) == value] for value in (high, low))
-            cells[place] = difference(table, one, other, metric, (key, *rest, *of_data))
-    words = f"{style.key_label(key)} {shown(high)} minus {shown(low)}"
+            cells[place] = difference(one, other, metric, over)
+    words = f"{style.key_label(key)} {word(high)} minus {word(low)}"
     return _sketch(scene, metric, cells, rest, of_data, f"{metric}-{key}", words)
 
 
@@ -110,7 +110,7 @@ def _against_best(scene: Scene, metric: str) -> Sketch:
     table = scene.table
     of_data = data_keys(scene)
     keys = [key for key in swept(table) if key not in of_data]
-    judge = judge_for(scene)
+    judge = scene.judge
     over = averaging_of(table, (*keys, *of_data))
     cells: Cells = {}
     bests = {}
@@ -126,11 +126,7 @@ def _against_best(scene: Scene, metric: str) -> Sketch:
         for row, score in scores.items():
             best = row if better(score, scores[best], judge) else best
         bests[place] = label_of(table, keys, best)
-        cells |= {
-            (row, place): difference(table, own, rows[best], metric, (*keys, *of_data))
-            for row, own in rows.items()
-            if row != best
-        }
+        cells |= {(row, place): difference(own, rows[best], metric, over) for row, own in rows.items() if row != best}
     several = len(set(bests.values())) > 1
     words = "minus the best" if several else f"minus {next(iter(bests.values()), 'the best')}"
     extra = f" The best by {judge}"

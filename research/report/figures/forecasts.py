@@ -58,7 +58,7 @@ def _sketch(best: Best) -> Sketch:
         joined = np.concatenate([x[at, -1:], truth[at]])
         (handles["truth"],) = axes.plot(np.arange(-1, horizon), joined, color="black", linewidth=1.0)
         if naive is not None:
-            look = {"color": style.COLORS[1], "linewidth": 0.9, "linestyle": style.DASHES[2]}
+            look = {"color": style.COLORS[1], "linewidth": 0.9, "linestyle": style.DASHES[2], "zorder": 4}
             (handles["seasonal naive"],) = axes.plot(ahead, naive[at], **look)
         (handles["forecast"],) = axes.plot(ahead, median[at], color=style.COLORS[0], linewidth=1.2, zorder=3)
         if band is not None:

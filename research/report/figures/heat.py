@@ -24,11 +24,11 @@ from research.report.figures.points import (
     shown_runs,
     swept,
     values,
+    word,
 )
 from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
 from research.report.keys import better, distinct
 from research.report.table import Table
-from research.report.texts import shown
 
 LARGEST, PAIRS, PANELS = 12, 2, 4  # most values of a key, pairs of keys, and panels
 
@@ -166,8 +166,8 @@ def _grid(
         axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=style.COLORS[1], linewidth=1.6))
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xticks(range(len(columns)), [shown(value) for value in columns])
-    axes.set_yticks(range(len(rows)), [shown(value) for value in rows])
+    axes.set_xticks(range(len(columns)), [word(value) for value in columns])
+    axes.set_yticks(range(len(rows)), [word(value) for value in rows])
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)

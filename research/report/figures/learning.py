@@ -10,7 +10,6 @@ import numpy as np
 
 from research.report.collect import Run
 from research.report.figures import style
-from research.report.figures.best import judge_for
 from research.report.figures.points import apart, averaging_of, label_of, mean_of, swept, values
 from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
 from research.report.keys import SEED, better
@@ -94,7 +93,7 @@ def _sketch(scene: Scene, histories: Mapping[str, list[dict[str, float]]]) -> Sk
     runs = [run for run in table.runs if len(histories[run.run_id]) > (run.status != "diverged")]
     panels = group(runs, lambda run: values(run, panel_keys))
     lines = [values(own[0], keys) for own in group(runs, lambda run: values(run, keys))]
-    judge = judge_for(scene)
+    judge = scene.judge
     chosen = _chosen(scene, lines, panels, keys, judge)
     panels = panels[:PANELS]
     metric, twin = monitored(runs, histories)

@@ -8,12 +8,12 @@ import numpy as np
 
 from research.report.collect import Hole, Run
 from research.report.figures import style
-from research.report.figures.best import data_keys, dataset_of, judge_for, load, ranked
-from research.report.figures.points import label_of, swept, values
+from research.report.figures.best import data_keys, dataset_of, load, ranked
+from research.report.figures.points import label_of, swept, values, word
 from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
 from research.report.keys import SEED, distinct
 from research.report.statistics import interval
-from research.report.texts import plural, shown
+from research.report.texts import plural
 
 REACH, CELL = "test/gradient_reach", "model.cell"
 SEEDS, CELLS, PANELS = 3, 6, 4
@@ -83,7 +83,7 @@ def _sketch(scene: Scene) -> Sketch:
                     failures.append(str(error))
             if not found:
                 continue
-            name = shown(cell) if cell is not None else "model"
+            name = word(cell) if cell is not None else "model"
             if [key for key in settings if key != CELL]:
                 name = label_of(table, settings, values(same[0], settings)) if len(panels) == 1 else name
             look = {"color": style.COLORS[number % len(style.COLORS)]}
@@ -119,7 +119,7 @@ def _sketch(scene: Scene) -> Sketch:
         many = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
         caption += f" Geometric means over {many} seeds; bands are 95 % t intervals."
     if any(key != CELL for key in settings):
-        caption += f" Of each cell the best configuration by {judge_for(scene)}."
+        caption += f" Of each cell the best configuration by {scene.judge}."
     if failures:
         caption += f" {plural(len(failures), 'run')} could not be loaded."
     return Sketch(

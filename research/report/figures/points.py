@@ -13,6 +13,7 @@ from research.report.table import Table
 from research.report.texts import plural, shown
 from research.tree import group
 
+SPEAKING = frozenset({"model.cell", "model.likelihood", "data.problem", "optimizer.name"})  # their values need no key
 METRICS = 4  # most main metrics that are drawn
 
 
@@ -60,9 +61,14 @@ def numeric(runs: Runs, key: str) -> list[float]:
     return found if all(isinstance(value, int | float) and not isinstance(value, bool) for value in found) else []
 
 
+_varying: list[tuple[Runs, list[str]]] = []  # of the last sweep: a second's work with ten thousand runs
+
+
 def swept(table: Table) -> list[str]:
     """The keys that tell runs apart; those of the table's rows and columns first."""
-    found = varying(table.runs)
+    if not _varying or _varying[0][0] is not table.runs:
+        _varying[:] = [(table.runs, varying(table.runs))]
+    found = _varying[0][1]
     first = [key for key in (*table.row_keys, *table.column_keys) if key in found]
     return [*first, *(key for key in found if key not in first)]
 
@@ -89,14 +95,21 @@ def baseline_of(runs: Sequence[Run], metric: str) -> dict[str, float]:
     return found
 
 
+def word(value: Any) -> str:
+    """A value of a config key as figures write it."""
+    from research.report.figures.style import literal
+
+    return literal(shown(value))
+
+
 def label_of(table: Table, keys: Sequence[str], row: Sequence[Any]) -> str:
-    """Values of keys in words: of one key the bare value where it is text, else `latent dim 8`."""
+    """Values of keys in words: `latent dim 8`, `warmup none`; the bare value where it speaks for itself (`gru`)."""
     from research.report.figures.style import key_label
 
     parts = []
     for key, value in zip(keys, row, strict=True):
-        plain = isinstance(value, str | Hole)
-        parts.append(shown(value) if plain else f"{key_label(key)} {shown(value)}")
+        plain = isinstance(value, Hole) or (isinstance(value, str) and ("." not in key or key in SPEAKING))
+        parts.append(word(value) if plain else f"{key_label(key)} {word(value)}")
     return ", ".join(parts)
 
 

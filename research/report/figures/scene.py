@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import re
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,13 @@ class Scene:
     materials: dict[Any, Any] = dataclasses.field(default_factory=dict)  # data that were read
 
     @functools.cached_property
+    def judge(self) -> str:
+        """The metric of the validation rows by which runs are chosen."""
+        from research.report.figures.best import judge_for
+
+        return judge_for(self)
+
+    @functools.cached_property
     def best(self) -> "list[Best]":
         """The best run of every data set, loaded; raises UnfitError or UnavailableError."""
         from research.report.figures.best import best_runs
@@ -71,7 +79,8 @@ class Scene:
         from research.report.figures.style import rendered, styled
 
         found: list[Drawn] = []
-        with styled():
+        with styled(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of values in other scripts
             try:
                 plans = planner(self)
             except UnfitError:

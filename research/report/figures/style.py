@@ -21,6 +21,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # and with no color at all
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 3)))
 BASELINE_DASHES = ((0, (4, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, (2, 3)))
 GREY, LIGHT = "#595959", "#D0D0D0"
+LONGEST = 60  # letters of a value or a name in a figure
 SPREAD = 30  # ratio of largest to smallest value from which an axis is logarithmic
 
 SETTINGS: dict[str, Any] = {
@@ -130,7 +131,13 @@ def metric_label(metric: str, arrow: bool = True) -> str:
     unit = "nats" if bare.endswith("_nats") else UNITS.get(bare, "")
     words = NAMES.get(bare, bare.removesuffix("_nats").replace("_", " "))
     text = " ".join([*part.split("/"), words]).strip() + (f" ({unit})" if unit else "")
-    return text + {"lower": " ↓", "higher": " ↑", "": ""}[direction(metric) if arrow else ""]
+    return literal(text) + {"lower": " ↓", "higher": " ↑", "": ""}[direction(metric) if arrow else ""]
+
+
+def literal(text: str) -> str:
+    """Text that is drawn as it stands (dollar signs would begin a formula), on one line and not too long."""
+    text = " ".join(text.split())
+    return (text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…").replace("$", r"\$")
 
 
 def sentence(text: str) -> str:
@@ -140,7 +147,7 @@ def sentence(text: str) -> str:
 
 def key_label(key: str) -> str:
     """`model.latent_dim` -> `latent dim`."""
-    return key.rpartition(".")[2].replace("_", " ")
+    return literal(key.rpartition(".")[2].replace("_", " "))
 
 
 def listed(parts: Sequence[str]) -> str:

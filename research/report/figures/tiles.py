@@ -68,7 +68,7 @@ def images(
 
 def panels(count: int, columns: int = 4, height: float = 1.05, legend: bool = True) -> tuple[Any, list[Any]]:
     """A figure of small panels over two columns of a paper, and its axes."""
-    columns = min(columns, count)
+    columns = 3 if columns == 4 and count in (5, 6, 9) else min(columns, count)
     rows = -(-count // columns)
     width = style.PAGE if columns > 2 else style.COLUMN
     drawn = style.figure(width, height * rows + 0.3 + 0.2 * legend)
