@@ -128,10 +128,11 @@ def test_everything_that_applies_is_drawn_in_order_and_twice_the_same(two_by_two
 def test_nothing_is_left_open_or_changed(grid):
     import matplotlib
 
-    before = dict(matplotlib.rcParams)
     sweep = grid()
-    assert draw(scene_of(sweep).table, sweep.folder, ["metric_over_key"])
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"font.size": 3.0, "svg.hashsalt": "own"}):
+        before = dict(matplotlib.rcParams)
+        assert draw(scene_of(sweep).table, sweep.folder, ["metric_over_key"])
+        assert dict(matplotlib.rcParams) == before
     from matplotlib._pylab_helpers import Gcf
 
     assert not Gcf.figs
@@ -181,6 +182,17 @@ def test_bands_are_drawn_where_there_are_three_points(sweep):
     assert "2 seeds" in sketch.caption
 
 
+def test_intervals_are_over_seeds_whatever_else_is_averaged(sweep):
+    for size in (2, 8):
+        for seed in range(3):
+            sweep.add({"model.latent_dim": size, "seed": seed}, {MSE: seed + size})
+    view = scene_of(sweep)
+    mean = points.mean_of(list(view.table.runs), MSE, points.averaging_of(view.table, ()))
+    assert mean.n == 3
+    assert mean.value == pytest.approx(6)
+    assert (mean.low, mean.high) == pytest.approx(interval([5, 6, 7]))
+
+
 def test_one_interval_that_is_much_wider_than_the_others_is_cut():
     def mean(value, half):
         return points.Mean(value, value - half, value + half, 3, {}, cell=None)  # type: ignore[arg-type]
@@ -223,6 +235,27 @@ def test_axes_are_logarithmic_where_values_reach_far(sweep):
     assert not style.wide([1.0, 30.0])
     assert style.wide([1.0, 31.0])
     assert not style.wide([-1.0, 1000.0])
+
+
+def test_ticks_stand_at_the_values_and_those_without_room_have_no_label():
+    with style.styled():
+        axes = style.figure(style.COLUMN, 2).subplots()
+        style.numbers_axis(axes, [10.0, 1.0, 1.1, 2.0, 4.0, 10.0])
+        style.numbers_axis(axes, [1.0, 2.0, 3.0], which="y")
+    assert list(axes.xaxis.get_majorticklocs()) == [1, 2, 4, 10]
+    assert list(axes.xaxis.get_minorticklocs()) == [1.1]
+    assert list(axes.yaxis.get_majorticklocs()) == [1, 2, 3]
+    assert axes.get_yscale() == "linear"
+
+
+def test_a_long_legend_has_room_of_its_own():
+    with style.styled():
+        drawn = style.figure(style.COLUMN, 2)
+        (handle,) = drawn.subplots().plot([0, 1])
+        style.legend_above(drawn, [handle] * 6, [f"a configuration with a long name {at}" for at in range(6)])
+        check_texts(drawn)
+        assert drawn.get_figheight() == pytest.approx(2 + 4 * 0.155)
+        assert drawn.axes[0].get_position().height * drawn.get_figheight() > 1.2
 
 
 def test_a_second_key_makes_panels_and_a_third_is_averaged_over_and_said(sweep):

@@ -127,19 +127,23 @@ def test_losses_that_cannot_be_compared_choose_no_run(images, tmp_path):
     assert best.judge_for(view) == "validation/reconstruction_mse"
 
 
-def test_kinds_that_apply_are_drawn_and_lost_parameters_are_noted_once(images, tmp_path):
+def test_kinds_that_apply_are_drawn_and_lost_parameters_are_noted_once(images, tmp_path, monkeypatch):
     folder = tmp_path / "copy"
     shutil.copytree(images, folder)
     notes: list[str] = []
-    kinds = ["latent_map", "traversals", "reconstructions", "samples"]
+    kinds = ["latent_map", "samples"]
     found = draw(table(collect(folder)), folder, kinds, notes.append)
     assert [figure.name for figure in found] == kinds
     assert all(figure.runs == ("seed=1",) and "The run: the best of 2 runs" in figure.caption for figure in found)
     assert notes == []
     (folder / "seed=1" / "params.safetensors").unlink()
+    tries = []
+    real = best.load
+    monkeypatch.setattr(best, "load", lambda *arguments: tries.append(1) or real(*arguments))
     assert draw(table(collect(folder)), folder, kinds, notes.append) == []
     assert len(notes) == 1
     assert "kept no parameters" in notes[0]
+    assert tries == [1]
 
 
 def test_other_data_than_those_of_the_training_are_not_drawn(images, tmp_path):
@@ -230,6 +234,11 @@ def test_interpolations_begin_and_end_with_the_rows(images):
     for row, start in ((first, 0), (last, whole.shape[1] - tiles.mosaic([x[[last]]], low, high).shape[1])):
         tile = tiles.mosaic([x[[row]]], low, high)
         np.testing.assert_array_equal(whole[: tile.shape[0], start : start + tile.shape[1]], tile)
+    output = np.asarray(found.decode(found.codes[[first, last]]))  # the codes at both ends of the way
+    tile = tiles.mosaic([np.stack([x[first], output[0]])], low, high)
+    np.testing.assert_array_equal(whole[: tile.shape[0], : tile.shape[1]], tile)
+    tile = tiles.mosaic([np.stack([output[1], x[last]])], low, high)
+    np.testing.assert_array_equal(whole[: tile.shape[0], -tile.shape[1] :], tile)
 
 
 # ------------------------------------------------------------------------------------------------------------ rows
@@ -273,6 +282,8 @@ def test_mosaics_have_their_tiles_where_their_labels_are():
         for center in tiles.centers(count, size):
             line = np.take(whole[..., 0], round(center), axis)
             assert set(np.unique(line)) <= {0, 255}
+    gap = round(tiles.GAP * 48)
+    np.testing.assert_allclose(tiles.centers(3, whole.shape[1]), 23.5 + np.arange(3) * (48 + gap), atol=0.5)
     column = whole[:, round(tiles.centers(3, whole.shape[1])[0]), 0]
     assert column[0] == 0
     assert column[-1] == 255

@@ -17,7 +17,7 @@ KINDS: dict[str, str] = {  # in the order in which they are drawn and shown
     "paired_differences": "differences between two configurations at equal seeds",
     "critical_difference": "average ranks of methods over three or more data sets (Demšar 2006)",
     "latent_map": "codes of held-out rows of the best run, by class",
-    "traversals": "what its latents change, one at a time",
+    "traversals": "what the latents of the best run change, one at a time",
     "interpolations": "between the codes of pairs of held-out rows",
     "reconstructions": "held-out rows above their reconstructions",
     "samples": "draws from the best run",

@@ -192,7 +192,7 @@ def _sketch(table: Table, metric: str, key: str) -> Sketch:
     if beyond:
         caption += f" Beyond the axis: {', '.join(beyond)}."
     if layout.left_out:
-        caption += f" {layout.left_out} more lines or panels are not drawn."
+        caption += f" Not drawn for want of room: {layout.left_out} more."
     return Sketch(
         name=f"metric_over_key-{metric}-{key}",
         title=f"{style.metric_label(metric, arrow=False)} over {style.key_label(key)}",

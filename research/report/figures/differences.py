@@ -149,9 +149,9 @@ def _sketch(
     if not cells:
         raise UnfitError("no two configurations have a seed in common")
     rows = list(dict.fromkeys(row for row, _ in cells))
-    panels = list(dict.fromkeys(place for _, place in cells))[:PANELS]
-    left = len(rows) - ROWS
-    rows = rows[:ROWS]
+    panels = list(dict.fromkeys(place for _, place in cells))
+    left = max(0, len(rows) - ROWS) + max(0, len(panels) - PANELS)
+    rows, panels = rows[:ROWS], panels[:PANELS]
     wide = len(panels) > 1
     width = style.PAGE if wide else style.COLUMN
     drawn = style.figure(width, 0.75 + 0.24 * len(rows) + 0.2 * bool(of_data))
@@ -193,8 +193,8 @@ def _sketch(
         several = f", Holm's correction for {len(tested)} tests" if len(tested) > 1 else ""
         caption += f" p: {style.listed(sorted(tests))} test, two-sided{several}."
     caption += extra
-    if left > 0:
-        caption += f" {left} more configurations are not drawn."
+    if left:
+        caption += f" Not drawn for want of room: {left} more."
     sentences = [
         f"{label_of(table, (*row_keys, *of_data), (*row, *place)) or 'all'}: {found.mean:.3g}"
         for (row, place), found in list(cells.items())[:20]

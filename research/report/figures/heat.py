@@ -66,7 +66,8 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
         down, across = across, down
     rows, columns = _values(table, down), _values(table, across)
     separating = [key for key in apart(metric, table) if key not in (down, across)]
-    panels = _panels(table, separating)[:PANELS]
+    panels = _panels(table, separating)
+    left, panels = panels[PANELS:], panels[:PANELS]
     over = averaging_of(table, (down, across, *separating))
     means: dict[tuple[Any, ...], Mean] = {}
     for panel, row, column in itertools.product(panels, rows, columns):
@@ -104,6 +105,8 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
         caption += " Hatched: no run finished there."
     if any(0 < mean.n < usual for mean in means.values()):
         caption += f" n is written where it is not {usual}."
+    if left:
+        caption += f" Not drawn for want of room: {len(left)} more."
     found = [
         f"{label_of(table, (*separating, down, across), (*place[0], *place[1:]))}: {mean.value:.4g}"
         for place, mean in means.items()

@@ -15,6 +15,7 @@ from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
 from research.report.table import Table
 
 BETA, RATE, DISTORTION = "model.beta", "test/kl_nats", "test/reconstruction_nats"
+PIXELS = "independent pixels"
 EXACT = "reference/nll_nats"
 
 
@@ -95,6 +96,10 @@ def _sketch(scene: Scene) -> Sketch:
     caption += " " + averaged_words(table, layout.over, everything)
     if collapsed:
         caption += f" Crosses: points with collapsed runs ({collapsed} in all), whose decoder ignores its code."
+    if PIXELS in handles or any(PIXELS in text for text in beyond):
+        caption += " Independent pixels: their cross-entropy, what a decoder without a code needs."
+    if layout.left_out:
+        caption += f" Not drawn for want of room: {layout.left_out} more."
     if beyond:
         caption += f" Beyond the axis: {', '.join(dict.fromkeys(beyond))}."
     return Sketch(
@@ -141,7 +146,7 @@ def _bounds(scene: Scene, runs: Sequence[Run]) -> dict[str, tuple[str, float]]:
             scene.tell(f"rate_distortion without the entropy of pixels: {error}")
             return found
         if parts["test"].mask is None:
-            found["entropy of independent pixels"] = ("level", pixel_entropy(parts["train"].x, parts["test"].x))
+            found[PIXELS] = ("level", pixel_entropy(parts["train"].x, parts["test"].x))
     return found
 
 

@@ -61,12 +61,22 @@ class Scene:
 
         return judge_for(self)
 
-    @functools.cached_property
+    @property
     def best(self) -> "list[Best]":
-        """The best run of every data set, loaded; raises UnfitError or UnavailableError."""
+        """The best run of every data set, loaded; raises UnfitError or UnavailableError, without trying again."""
+        found = self._best
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    @functools.cached_property
+    def _best(self) -> "list[Best] | Exception":
         from research.report.figures.best import best_runs
 
-        return best_runs(self)
+        try:
+            return best_runs(self)
+        except (UnfitError, UnavailableError) as error:
+            return error
 
     def tell(self, text: str) -> None:
         """Note a line, once."""
