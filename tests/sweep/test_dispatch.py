@@ -52,9 +52,8 @@ def kill_a_worker(folder: Path, process: subprocess.Popen[bytes]) -> int:
     raise AssertionError("no worker was there to be killed")
 
 
-@pytest.mark.parametrize(
-    "executor", ["joblib", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ray", "dask", "submitit"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["joblib", "ray", "dask", "submitit"])
 def test_a_killed_workers_program_goes_to_another_and_results_are_equal(
     executor: str, inline: Path, tmp_path: Path
 ) -> None:
