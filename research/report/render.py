@@ -78,7 +78,7 @@ def number(value: float, places: int, style: Style) -> str:
     if abs(value) >= 1e7 or places > 9:
         digits, _, exponent = f"{value:.2e}".partition("e")
         return style.power(digits, int(exponent))
-    return f"{value:.{places}f}"
+    return f"{round(value, places) + 0.0:.{places}f}"  # no -0.00
 
 
 # --------------------------------------------------------------------------------------------------------------- cells
@@ -191,7 +191,9 @@ def published_rows(table: Table, style: Style, layout: Layout) -> list[list[str]
         places = max(_places(one), written_decimals(theirs.value)) if layout.digits is None else layout.digits
         ours = style.dash
         if one.place is not None and one.cell is not None and one.cell.mean is not None:
-            ours = f"{_summary(one.cell, style, layout)} (n={one.cell.n})"
+            exact = not one.cell.sd or one.cell.sd < 0.5 * 10.0**-places
+            digits = places if exact and layout.digits is None else layout.digits
+            ours = f"{_summary(one.cell, style, dataclasses.replace(layout, digits=digits))} (n={one.cell.n})"
         text = number(theirs.value, places, style)
         if theirs.error is not None:
             text += f" {style.plus_minus} {shown(theirs.error)}"
