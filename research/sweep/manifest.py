@@ -123,7 +123,7 @@ def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] =
     manifest = read_manifest(folder)
     if manifest is None:
         entries = folder.iterdir() if folder.is_dir() else ()
-        foreign = [path.name for path in entries if path.name not in OWN_FILES and not (path / ".hydra").is_dir()]
+        foreign = [path.name for path in entries if not _is_own(path.name) and not (path / ".hydra").is_dir()]
         if foreign and not runs_in(folder):
             raise ConfigError("name", folder.name, f"{folder} holds {foreign[0]} and no sweep; choose another name=")
         return
@@ -142,6 +142,11 @@ def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] =
 def _covers(swept: Collection[str], key: str) -> bool:
     """Whether a key, or a section above it, is among the swept ones."""
     return any(key == name or key.startswith(f"{name}.") for name in swept)
+
+
+def _is_own(name: str) -> bool:
+    """Whether a command leaves a file of this name beside its runs, temporary ones of a killed command included."""
+    return name in OWN_FILES or name.startswith(tuple(f".{own}." for own in (*OWN_FILES, "sweep.json")))
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

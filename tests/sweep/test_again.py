@@ -15,7 +15,7 @@ import pytest
 from research.runs.events import NAME
 from research.sweep.display import Display
 from research.sweep.job import readable
-from research.sweep.manifest import GROUPS, read_manifest, swept_keys
+from research.sweep.manifest import GROUPS, check_sweep, read_manifest, swept_keys
 from research.sweep.memory import halves
 from research.sweep.plan import plan
 from research.sweep.prepare import prepare
@@ -244,3 +244,16 @@ def test_joblibs_folder_has_a_plain_name(tmp_path: Path) -> None:
         assert str(place).isascii()
         assert place.stat().st_mode & 0o777 == 0o700
     assert not place.exists()
+
+
+def test_what_a_command_left_that_was_killed_at_once_is_in_nobodys_way(
+    train: Train, folder: Path, make_job: Any
+) -> None:
+    folder.mkdir()
+    for name in ("..lease.json.k3x9", ".sweep.json.0_ab"):
+        (folder / name).write_text("{")
+    assert statuses(train([make_job()])) == ["completed"]
+    (folder.parent / "other").mkdir()
+    (folder.parent / "other" / "sweep.json.bak").write_text("{")
+    with pytest.raises(ConfigError, match=r"holds sweep\.json\.bak and no sweep"):
+        check_sweep(folder.parent / "other", [make_job()])
