@@ -34,8 +34,8 @@ def judge(cells: Mapping[Values, Cell], members: Mapping[Values, Sequence[Run]],
     """Mark the best mean, all that are not significantly worse at 5 %, and the second best, among comparable rows.
 
     Only cells all of whose runs finished take part: a mean over the survivors of a setting that diverges for some seeds
-    is no result. All other rows are tested against the best (`statistics.compare_all`), with Holm's correction for their
-    number. Where the best has fewer than three seeds nothing is marked; a row that cannot be tested is not marked.
+    is no result. All other rows are tested against the best (`statistics.compare_all`), with Holm's correction for
+    their number. Where the best has fewer than three seeds nothing is marked; neither is a row that cannot be tested.
     """
     if not direction(metric):
         return Judged(cells, {}, 0, None)
