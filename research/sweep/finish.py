@@ -4,6 +4,7 @@ import dataclasses
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from research.runs import events
 from research.runs.folder import RunFolder
 from research.sweep.job import Bound
 from research.sweep.loop import Trained
-from research.tree import ConfigError
+from research.tree import ConfigError, plain
 
 PARTS: tuple[Literal["train"], Literal["validation"], Literal["test"]] = ("train", "validation", "test")
 SCALING = ("shift", "scale", "target_shift", "target_scale")
@@ -103,6 +104,27 @@ def finish(
     }
     run.write_result(result)
     return result
+
+
+def evaluate_again(bound: Bound, path: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """New metrics of a finished run, without training."""
+    run = RunFolder(path)
+    params, _ = run.load_parameters()
+    trainer = Trained(
+        status=result["status"],
+        reason=result["reason"],
+        params=params,
+        epochs=result["epochs"],
+        metrics={name: value for name, value in result["metrics"].items() if name in result["trained_metrics"]},
+        best_epoch=engine.NEVER if result["best_epoch"] is None else result["best_epoch"],
+        bad_step=engine.NEVER if result.get("first_bad_step") is None else result["first_bad_step"],
+        widths=[tuple(entry) for entry in result.get("widths", ())],
+        resumed=result.get("resumed_at", ()),
+        seconds_compile_group=result["seconds_compile_group"],
+        seconds_wall_group=result["seconds_wall_group"],
+        seconds_device_share=result["seconds_device_share"],
+    )
+    return finish(bound, run, {**result, "evaluation": plain(bound.job.evaluation)}, trainer, None)
 
 
 def parts(dataset: Dataset, fold: int | None) -> dict[str, Examples]:

@@ -1,7 +1,6 @@
 """A sweep from what was prepared to run folders: groups train one after another, results are written beside it."""
 
 import contextlib
-import dataclasses
 import os
 import signal
 import sys
@@ -15,15 +14,15 @@ from typing import Any
 
 import jax
 
-from research import engine
 from research.runs.folder import RunFolder, writable
 from research.runs.summary import summary
 from research.sweep import record
 from research.sweep.checkpoint import Checkpoints
-from research.sweep.dispatch import LEAVE_AFTER, dispatch
+from research.sweep.dispatch import LEAVE_AFTER
 from research.sweep.display import Display
+from research.sweep.elsewhere import send_out
 from research.sweep.executors import Executor
-from research.sweep.finish import finish
+from research.sweep.finish import evaluate_again, finish
 from research.sweep.goodput import Goodput, describe
 from research.sweep.job import HASH_DIGITS, Bound, Job
 from research.sweep.lease import Lease, LeaseLost, acquire
@@ -42,7 +41,7 @@ from research.sweep.memory import halves, out_of_memory
 from research.sweep.plan import Group, Options
 from research.sweep.prepare import Outcome, Prepared, ended, load_start
 from research.sweep.program import Program, device_kind, on_device
-from research.tree import ConfigError, plain
+from research.tree import ConfigError
 
 # one at a time: kernels of LAPACK (orthogonal initialisers) in two programs can wait on each other for ever on CPU
 initializing = threading.Lock()
@@ -109,61 +108,6 @@ class Sweep:
                 raise
         workers.shutdown()
         background.shutdown()
-
-    def send_out(self, executor: Executor) -> None:
-        """Have the programs trained by workers elsewhere; their results are read from the disk."""
-        groups = self.prepared.groups
-        shared = {
-            "name": self.name,
-            "objective": self.shared["objective"],
-            "options": {**dataclasses.asdict(self.options), "concurrency": 1},
-            "hparams": self.hparams,
-            "working_directory": os.getcwd(),
-            "paths": [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(":") if place],
-        }
-
-        known = {bound.job.hash: self.stamp(bound) for group in groups for bound in group.bounds}
-
-        def settle(number: int) -> int:
-            for _, bound in self.todo(groups[number]):
-                if self.stamp(bound) == known[bound.job.hash]:  # of an earlier command, and to be tried again
-                    continue
-                known[bound.job.hash] = self.stamp(bound)
-                result = self.folder(bound).read_result()
-                if result is not None and result["status"] in dataclasses.replace(self.options, retry="none").kept:
-                    self.outcomes[bound.job.hash] = Outcome(bound.job, self.folder(bound).path, result)
-                    self.display.finished(number, result)
-            return len(self.todo(groups[number]))
-
-        def interrupt() -> None:
-            for number in range(len(groups)):
-                settle(number)
-            self.interrupt()
-
-        def leave() -> None:
-            with contextlib.suppress(Exception):
-                interrupt()
-            self.leave()
-
-        try:
-            given_up = dispatch(groups, self.prepared.folder, executor, shared, settle, leave, self.display)
-        except KeyboardInterrupt:
-            interrupt()
-            raise
-        for number, reason in given_up.items():
-            for _, bound in self.todo(groups[number]):
-                result = record.fail(self.folder(bound), self.frame(bound, groups[number]), RuntimeError(reason))
-                self.settle(number, groups[number], bound, result)
-        for group in groups:
-            if not self.todo(group):  # a worker may have died before it did so
-                self.clean(group)
-
-    def stamp(self, bound: Bound) -> tuple[int, int] | None:
-        """What tells one `result.json` of a run from the next; None where there is none."""
-        with contextlib.suppress(FileNotFoundError):
-            about = self.folder(bound).result.stat()
-            return about.st_ino, about.st_mtime_ns
-        return None
 
     def leave(self) -> None:
         """End this process at once."""
@@ -352,7 +296,8 @@ def run(
         planned = {bound.job.hash for bound in prepared.todo}
         for bound, path in prepared.again:
             display.note(f"evaluating again: {path.name}")
-            sweep.outcomes[bound.job.hash] = evaluate_again(bound, path, sweep.outcomes[bound.job.hash].result)
+            result = evaluate_again(bound, path, sweep.outcomes[bound.job.hash].result)
+            sweep.outcomes[bound.job.hash] = Outcome(bound.job, path, result)
         if not prepared.todo:
             record_report(prepared.folder, report)
         else:
@@ -368,7 +313,7 @@ def run(
                     register(bound, folder.path)
                 folder.write_config(record.config_content(bound, name))
             if executor is not None and executor.executor != "inline":
-                sweep.send_out(executor)
+                send_out(sweep, executor)
             else:
                 with display.training(prepared.groups):
                     sweep.train()
@@ -394,26 +339,3 @@ def _import_early() -> None:
     """Import what evaluation needs (1.5 s) while the first program compiles."""
     import sklearn.linear_model
     import sklearn.neighbors  # noqa: F401
-
-
-def evaluate_again(bound: Bound, path: Path, result: Mapping[str, Any]) -> Outcome:
-    """New metrics of a finished run, without training."""
-    run = RunFolder(path)
-    params, _ = run.load_parameters()
-    trainer = Trained(
-        status=result["status"],
-        reason=result["reason"],
-        params=params,
-        epochs=result["epochs"],
-        metrics={name: value for name, value in result["metrics"].items() if name in result["trained_metrics"]},
-        best_epoch=engine.NEVER if result["best_epoch"] is None else result["best_epoch"],
-        bad_step=engine.NEVER if result.get("first_bad_step") is None else result["first_bad_step"],
-        widths=[tuple(entry) for entry in result.get("widths", ())],
-        resumed=result.get("resumed_at", ()),
-        seconds_compile_group=result["seconds_compile_group"],
-        seconds_wall_group=result["seconds_wall_group"],
-        seconds_device_share=result["seconds_device_share"],
-    )
-    return Outcome(
-        bound.job, path, finish(bound, run, {**result, "evaluation": plain(bound.job.evaluation)}, trainer, None)
-    )

@@ -1,0 +1,73 @@
+"""The programs of a sweep under way, trained by workers elsewhere."""
+
+import contextlib
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from research.runs.folder import RunFolder
+from research.sweep import record
+from research.sweep.dispatch import dispatch
+from research.sweep.executors import Executor
+from research.sweep.prepare import Outcome
+
+if TYPE_CHECKING:
+    from research.sweep.run import Sweep
+
+
+def send_out(sweep: "Sweep", executor: Executor) -> None:
+    """Have the programs trained by workers elsewhere; their results are read from the disk."""
+    groups = sweep.prepared.groups
+    shared = {
+        "name": sweep.name,
+        "objective": sweep.shared["objective"],
+        "options": {**dataclasses.asdict(sweep.options), "concurrency": 1},
+        "hparams": sweep.hparams,
+        "working_directory": os.getcwd(),
+        "paths": [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(":") if place],
+    }
+
+    known = {bound.job.hash: _stamp(sweep.folder(bound)) for group in groups for bound in group.bounds}
+
+    def settle(number: int) -> int:
+        for _, bound in sweep.todo(groups[number]):
+            if _stamp(sweep.folder(bound)) == known[bound.job.hash]:  # of an earlier command, and to be tried again
+                continue
+            known[bound.job.hash] = _stamp(sweep.folder(bound))
+            result = sweep.folder(bound).read_result()
+            if result is not None and result["status"] in dataclasses.replace(sweep.options, retry="none").kept:
+                sweep.outcomes[bound.job.hash] = Outcome(bound.job, sweep.folder(bound).path, result)
+                sweep.display.finished(number, result)
+        return len(sweep.todo(groups[number]))
+
+    def interrupt() -> None:
+        for number in range(len(groups)):
+            settle(number)
+        sweep.interrupt()
+
+    def leave() -> None:
+        with contextlib.suppress(Exception):
+            interrupt()
+        sweep.leave()
+
+    try:
+        given_up = dispatch(groups, sweep.prepared.folder, executor, shared, settle, leave, sweep.display)
+    except KeyboardInterrupt:
+        interrupt()
+        raise
+    for number, reason in given_up.items():
+        for _, bound in sweep.todo(groups[number]):
+            result = record.fail(sweep.folder(bound), sweep.frame(bound, groups[number]), RuntimeError(reason))
+            sweep.settle(number, groups[number], bound, result)
+    for group in groups:
+        if not sweep.todo(group):  # a worker may have died before it did so
+            sweep.clean(group)
+
+
+def _stamp(run: RunFolder) -> tuple[int, int] | None:
+    """What tells one `result.json` of a run from the next; None where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        about = run.result.stat()
+        return about.st_ino, about.st_mtime_ns
+    return None
