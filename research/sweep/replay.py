@@ -211,7 +211,8 @@ def _inside(name: str, parameters: Mapping[str, Any], given: Sequence[Any]) -> s
         return first_operation(inner, given) if isinstance(inner, ClosedJaxpr) else None
     if name != "scan":
         return None
-    consts, carried = parameters["num_consts"], parameters["num_consts"] + parameters["num_carry"]
+    consts, carry_size = _scan_sizes(parameters)
+    carried = consts + carry_size
     order = range(parameters["length"])
     carry = list(given[consts:carried])
     body = parameters["jaxpr"]
@@ -222,8 +223,16 @@ def _inside(name: str, parameters: Mapping[str, Any], given: Sequence[Any]) -> s
         if not all(map(_finite, results)):
             place = first_operation(body, inputs)
             return place and f"time step {index}/{place}"
-        carry = results[: parameters["num_carry"]]
+        carry = results[:carry_size]
     return None
+
+
+def _scan_sizes(parameters: Mapping[str, Any]) -> tuple[int, int]:
+    """Numbers of constants and carried values of a scan; jax 0.12 keeps trees in the place of numbers."""
+    if "num_consts" in parameters:
+        return parameters["num_consts"], parameters["num_carry"]
+    consts, carry, _ = parameters["ft_in"].unpack()
+    return len(list(consts.vals)), len(list(carry.vals))
 
 
 def _finite(value: Any) -> bool:
