@@ -1,6 +1,5 @@
 """The command: checks before Hydra starts, the Hydra task, exit codes. The only place that sees a config."""
 
-import contextlib
 import os
 import sys
 import time
@@ -200,8 +199,10 @@ def show_table(folder: Path) -> None:
     from research.report.table import table_of
 
     console = Console(highlight=False)
-    with contextlib.suppress(ConfigError):  # a folder without a finished run has no table
+    try:
         console.print(markdown(table_of(collect(folder), recorded(folder))), markup=False, soft_wrap=True)
+    except ConfigError as error:  # the runs are good all the same
+        console.print(f"no table: {error}", markup=False, soft_wrap=True)
     shown = os.path.relpath(folder)
     console.print(
         f"\nruns in {shown}; tensorboard --logdir {shown}; python scripts/report.py {shown}",

@@ -14,8 +14,10 @@ from research.report.methods import FITTED, REAL, SIZED, label
 from research.report.statistics import LEVEL, SMALLEST
 from research.report.table import COLLAPSE, WORSE, Table
 from research.report.texts import plural, shown
+from research.tree import group
 
 SHOWN_REASONS = 5
+SHOWN_COPIES = 3
 HASH_DIGITS = 12
 
 
@@ -36,8 +38,8 @@ def merged(reasons: Iterable[str]) -> list[str]:
     return texts
 
 
-def caption(table: Table) -> str:
-    """What a cell is."""
+def caption(table: Table, parts: Sequence[str] = ("sd",)) -> str:
+    """What a cell is, `parts` being what it shows beside the mean."""
     over = table.averaging
     dimensions = [f"{SEED} ({over.seeds} values)"] if over.seeds > 1 else []
     dimensions += [f"{key} ({plural(len(distinct(table.runs, key)), 'value')})" for key in over.keys]
@@ -49,12 +51,13 @@ def caption(table: Table) -> str:
     if not dimensions:
         text += "one run in every cell"
     else:
-        deviation = "mean" if table.n == 1 else "mean ± standard deviation (n-1)"
+        deviation = "mean" if table.n == 1 or "sd" not in parts else "mean ± standard deviation (n-1)"
         text += f"{deviation} over {_listed(dimensions)}"
         if over.folds > 1 and not over.over_folds:
             text += f", each the mean over {folds}"
         if table.n is not None:
-            text += f"; n={table.n} in every cell" + (": no standard deviation" if table.n == 1 else "")
+            holes = " that has a number" if any(not cell.n for cell in table.cells.values()) else ""
+            text += f"; n={table.n} in every cell{holes}" + (": no standard deviation" if table.n == 1 else "")
     text += "."
     return text + _marks(table)
 
@@ -91,6 +94,7 @@ def notes(table: Table) -> list[tuple[str, str]]:
         found.append(
             ("", f"Warning: the means are also over {_listed(table.averaging.keys)}; make it a row or a column.")
         )
+    found += [("", text) for text in _copies(table)]
     separated: dict[tuple[str, ...], list[str]] = {}
     for metric in table.metrics:
         if keys := _separating(table, metric):
@@ -107,6 +111,17 @@ def notes(table: Table) -> list[tuple[str, str]]:
     found += [("", text) for text in [*_included(table.runs), *_left_out(table.runs)]]
     found += [("", f"{problem}.") for problem in table.runs.problems]
     return found
+
+
+def _copies(table: Table) -> list[str]:
+    """Runs that count twice: copies of a folder, or runs that differ in what no config tells."""
+    keys = (*table.row_keys, *table.column_keys, *table.averaging.keys, SEED, FOLD)
+    same = group([run for run in table.runs if run.finished and run.known], lambda run: tuple(map(run.value, keys)))
+    copies = [run.run_id for own in same for run in own[1:]]
+    if not copies:
+        return []
+    named = _listed(copies) if len(copies) <= SHOWN_COPIES else f"{', '.join(copies[:SHOWN_COPIES])}, ..."
+    return [f"Warning: n counts {plural(len(copies), 'run')} of the same setting and seed as another: {named}."]
 
 
 def _untested(table: Table) -> list[str]:
@@ -146,6 +161,10 @@ def _selected(table: Table) -> list[str]:
         f"Chosen by the mean of {selection.by} among up to {selection.offered} settings"
         f" ({plural(selection.left_out, 'run')} of others not shown): {'; '.join(map(named, selection.chosen))}."
     ]
+    if selection.stood_back:
+        texts.append(
+            f"{plural(selection.stood_back, 'setting')} could not be chosen: some of their runs have no {selection.by}."
+        )
     if selection.incomplete:
         cells = "; ".join(named(place) for place in selection.incomplete)
         texts.append(f"Chosen among settings none of which had finished in all its runs: {cells}.")
@@ -214,7 +233,7 @@ def _left_out(runs: Iterable[Run]) -> list[str]:
 
 def provenance(table: Table) -> str:
     """Runs by status, hash of the sweep, data, code, modes, n, and the time of the newest result."""
-    runs = table.runs
+    runs = table.everything
     statuses = ", ".join(f"{count} {status}" for status, count in count_statuses(list(runs)).items())
     results = [run for run in runs if run.written is not None]
     parts = [f"{plural(len(runs), 'run')}: {statuses}", f"sweep {sweep_hash(runs)}"]

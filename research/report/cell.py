@@ -75,7 +75,7 @@ def averaging(runs: Runs, cells: Sequence[Sequence[Run]], shown: Sequence[str]) 
     """What differs between the runs of one cell, `shown` being the keys that are rows or columns."""
 
     def within(key: str) -> bool:
-        return key not in shown and any(len(set(distinct(of_cell, key)) - set(Hole)) > 1 for of_cell in cells)
+        return key not in shown and any(len(set(distinct(of_cell, key)) - {Hole.UNKNOWN}) > 1 for of_cell in cells)
 
     keys = tuple(key for key in varying(runs) if within(key))
     seeds = len(set(distinct(runs, SEED)) - set(Hole)) if within(SEED) else 1

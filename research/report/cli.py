@@ -153,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _make(options: argparse.Namespace) -> tuple[str, list[Path]]:
     """Everything that is asked for; what is shown, and the files."""
     from research.report.collect import collect
+    from research.report.keys import check
     from research.report.render import Layout
     from research.report.select import including
     from research.report.table import table_of
@@ -163,7 +164,11 @@ def _make(options: argparse.Namespace) -> tuple[str, list[Path]]:
     if options.output is None and output.is_symlink():
         raise ConfigError("folder", output, "it is a link; remove it, or name a place: --output")
     runs: Runs = collect(options.folder)
-    table = table_of(including(runs, options.include or ()), described(options.folder, options))
+    report = described(options.folder, options)
+    if options.by is not None and not report.select:
+        raise ConfigError("by", options.by, "nothing is chosen by it: name the keys with --select")
+    check("metrics", options.metrics or (), runs.metric_names())
+    table = table_of(including(runs, options.include or ()), report)
     layout = Layout(options.digits, tuple(options.show or ("sd",)), options.interval)
     formats = FORMATS if options.format == "all" else (options.format,)
     found: dict[str, bytes] = {name: text.encode() for name, text in texts(table, layout, formats).items()}
@@ -181,7 +186,7 @@ def _make(options: argparse.Namespace) -> tuple[str, list[Path]]:
     if "html" in formats:
         from research.report.page import page
 
-        found["page.html"] = page(table, options.folder, figures, layout).encode()
+        found["page.html"] = page(table, options.folder, figures, layout, output).encode()
     for name, content in found.items():
         write_atomically(output / name, content)
     first = next(iter(found))

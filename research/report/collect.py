@@ -74,7 +74,7 @@ def _parsed(text: str) -> Any:
     """The value of an override as the config would hold it; text where it is no number, list or constant."""
     for convert in (json.loads, float):
         try:
-            return frozen(convert(text))
+            return frozen(convert(text.lower() if text.lower() in ("true", "false", "null") else text))
         except ValueError:
             continue
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
@@ -185,11 +185,14 @@ def collect(folder: Path | str, cached: bool = True) -> Runs:
     base = sweep.get("base")
     base = base if isinstance(base, dict) else {}
     for index, run in enumerate(runs):
-        if not run.known:
-            entry = entries.get(run.run_id)
-            overrides = entry.get("overrides") if isinstance(entry, dict) else None
-            if isinstance(overrides, list):
-                run = dataclasses.replace(run, values=_plan(base, overrides), overrides=tuple(map(str, overrides)))
-                runs[index] = agreement.complete(run)
+        if run.known and run.overrides:
+            continue
+        entry = entries.get(run.run_id)
+        overrides = entry.get("overrides") if isinstance(entry, dict) else None
+        if isinstance(overrides, list):
+            run = dataclasses.replace(run, overrides=tuple(map(str, overrides)))
+            if not run.known:
+                run = agreement.complete(dataclasses.replace(run, values=_plan(base, overrides)))
+            runs[index] = run
     name = sweep.get("name")
     return Runs(name if isinstance(name, str) and name else folder.absolute().name, tuple(runs), tuple(problems))

@@ -54,10 +54,11 @@ def judge(cells: Mapping[Values, Cell], members: Mapping[Values, Sequence[Run]],
         too_small += [len(cells[row].seeds) for row in ranked if len(cells[row].seeds) < SMALLEST]
         if not tested:
             continue
+        opposite = 1 if better(0, 1, metric) else -1  # at equal seeds, or by ranks, the row is not the worse one
         corrected = dict(zip(tested, holm([result.p for result in tested.values()]), strict=True))
         for row in ranked:
             p = corrected.get(row)
-            best = row == first or (p is not None and p >= LEVEL)
+            best = row == first or (p is not None and (p >= LEVEL or tested[row].sign == opposite))
             second = row == others[0] and len(ranked) > 2
             found[row] = dataclasses.replace(cells[row], best=best, second=second, p=p)
         seen += tested.values()

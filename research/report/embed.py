@@ -14,16 +14,16 @@ from research.report.table import Table, Values
 from research.report.texts import shown
 
 
-def link(run: Run) -> str:
-    """The run's folder as seen from the report's."""
-    return f"../{quote(run.run_id, safe='=,')}/"
+def link(run: Run, way: str = "..") -> str:
+    """The run's folder as seen from the page's, from which `way` leads to the sweep."""
+    return f"{quote(way)}/{quote(run.run_id, safe='=,')}/"
 
 
 def configs(table: Table, first: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """The keys that differ between runs, those that were swept first, and the value of every other."""
     differing, common = list(first), {}
-    for key in table.runs.config_keys():
-        values = [value for value in distinct(table.runs, key) if value is not Hole.UNKNOWN]
+    for key in table.everything.config_keys():
+        values = [value for value in distinct(table.everything, key) if value is not Hole.UNKNOWN]
         if len(values) == 1:
             common[key] = values[0]
         elif key not in differing:
@@ -39,10 +39,12 @@ def counted(runs: Runs, key: str) -> str:
     return ", ".join(texts if len(texts) <= cut else [*texts[: cut - 2], "…", texts[-1]])
 
 
-def blob(table: Table, records: Sequence[Record], keys: Sequence[str], differing: Sequence[str]) -> str:
+def blob(
+    table: Table, records: Sequence[Record], keys: Sequence[str], differing: Sequence[str], way: str = ".."
+) -> str:
     """What the script shows of the runs, as JSON that no HTML parser takes for an end of the element."""
-    names = list(dict.fromkeys([*table.metrics, *sorted(table.runs.metric_names())]))
-    index = {run.run_id: number for number, run in enumerate(table.runs)}
+    names = list(dict.fromkeys([*table.metrics, *sorted(table.everything.metric_names())]))
+    index = {run.run_id: number for number, run in enumerate(table.everything)}
     columns = [differing.index(key) for key in keys if key in differing]
     content = {
         "keys": differing,
@@ -56,7 +58,7 @@ def blob(table: Table, records: Sequence[Record], keys: Sequence[str], differing
         "runs": [
             {
                 "name": run.run_id,
-                "link": link(run),
+                "link": link(run, way),
                 "status": run.status,
                 "reason": run.reason or "",
                 "values": [shown(run.value(key)) for key in differing],
@@ -66,7 +68,7 @@ def blob(table: Table, records: Sequence[Record], keys: Sequence[str], differing
                 "command": one.command or "",
                 "nulls": dict(run.null_reasons),
             }
-            for run, one in zip(table.runs, records, strict=True)
+            for run, one in zip(table.everything, records, strict=True)
         ],
     }
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))

@@ -59,14 +59,21 @@ def varying(runs: Iterable[Run]) -> list[str]:
     """The keys other than seed and fold that tell the runs apart: first choices, then keys in the order of the config.
 
     A key that follows from those already taken (`model._target_` from `model`) is left out, unless it was overridden.
+    Of runs that have no config yet, what was overridden in several ways counts: a sweep that has only begun varies in
+    the same keys as a finished one.
     """
-    runs = [run for run in runs if run.known] or list(runs)
-    keys = union(run.values for run in runs)
-    candidates = [key for key in keys if key not in (SEED, FOLD) and key not in UNSHOWN and _varies(runs, key)]
-    texts = {text for run in runs for text in run.overrides}
-    overridden = {str(text).lstrip("+").partition("=")[0] for text in texts}
+    planned = list(runs)
+    runs = [run for run in planned if run.known] or planned
+    keys = [key for key in union(run.values for run in [*runs, *planned]) if key not in {SEED, FOLD, *UNSHOWN}]
+    overridden: dict[str, set[str]] = {}
+    for text in {text for run in planned for text in run.overrides}:
+        key, _, value = text.lstrip("+").partition("=")
+        overridden.setdefault(key, set()).add(value)
+    several = {key for key, texts in overridden.items() if len(texts) > 1}
+    candidates = [key for key in keys if _varies(planned if key in several else runs, key)]
     taken = [key for key in candidates if key in overridden]
-    for key in candidates:
+    partly = [key for key in keys if key not in candidates and any(key not in run.values for run in runs)]
+    for key in [*candidates, *partly]:
         if key not in taken and not _follows(runs, key, taken):
             taken.append(key)
     return sorted(taken, key=keys.index)

@@ -28,6 +28,8 @@ _LATEX = {
     "×": r"$\times$",
 } | {character: f"\\{character}" for character in "_%&#${}"}
 
+_UNSET = frozenset("ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ")  # not in the font encoding of a plain document
+
 
 def _escape_latex(text: str) -> str:
     """Text that LaTeX sets as it is; a character that plain pdflatex has no glyph for becomes its code point."""
@@ -35,7 +37,8 @@ def _escape_latex(text: str) -> str:
     def one(character: str) -> str:
         if character in _LATEX:
             return _LATEX[character]
-        return character if " " <= character <= "~" or "À" <= character <= "ſ" else f"{{[}}U+{ord(character):04X}{{]}}"
+        known = " " <= character <= "~" or ("À" <= character <= "ſ" and character not in _UNSET)
+        return character if known else f"{{[}}U+{ord(character):04X}{{]}}"
 
     return re.sub("-(?=-)", "-{}", "".join(map(one, " ".join(text.split()))))  # two hyphens would join to a dash
 
@@ -79,7 +82,7 @@ def latex(table: Table, layout: Layout = PLAIN) -> str:
             r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape_latex(caption(table) + layout.words)}}}",
+            rf"\caption{{{_escape_latex(caption(table, layout.parts) + layout.words)}}}",
             rf"\label{{tab:{name}}}",
             *_tabular("l" * keys + "r" * (len(head) - keys), lines),
             *_published(table, layout),

@@ -39,7 +39,7 @@ def markdown(table: Table, layout: Layout = PLAIN) -> str:
         ]
     rule = [["*baselines*", *[""] * (len(head) - 1)]] if exact else []
     blocks = [
-        _escape_markdown(caption(table) + layout.words),
+        _escape_markdown(caption(table, layout.parts) + layout.words),
         _grid([head, *models, *rule, *exact]),
         _listed(notes(table)),
     ]

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import hashlib
 import html
+import os
 import re
 import struct
 from collections.abc import Sequence
@@ -51,14 +52,17 @@ STYLE = Style(
 )
 
 
-def page(table: Table, folder: Path, figures: "Sequence[Drawn]", layout: Layout = PLAIN) -> str:
-    """The page, to be written as `report/page.html` in the sweep's folder: its links to runs are relative to that.
+def page(
+    table: Table, folder: Path, figures: "Sequence[Drawn]", layout: Layout = PLAIN, output: Path | None = None
+) -> str:
+    """The page, to be written into the folder `output` (`report` in the sweep's): its links to runs are relative to it.
 
     Everything that comes from the sweep is escaped; the content security policy lets only the page's own script and
     style run, and nothing be loaded.
     """
     folder = Path(folder)
-    runs = table.runs
+    way = ".." if output is None else Path(os.path.relpath(folder.resolve(), output.resolve())).as_posix()
+    runs = table.everything
     records = [record.record_of(folder, run) for run in runs]
     script, style = ((HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     keys = record.swept_keys(folder, runs)
@@ -84,16 +88,16 @@ def page(table: Table, folder: Path, figures: "Sequence[Drawn]", layout: Layout 
         plan=record.plan(folder, runs, records),
         swept=record.swept(runs, keys),
         table=_table(table, layout),
-        caption=caption(table) + layout.words,
+        caption=caption(table, layout.parts) + layout.words,
         notes=[(Markup(STYLE.mark(mark)), text) for mark, text in notes(table)],
         published=[[Markup(text) for text in row] for row in published_rows(table, STYLE, layout)],
         published_head=PUBLISHED,
         sources=[(Markup(STYLE.mark(mark)), text) for mark, text in sources(table)],
         figures=[_figure(figure) for figure in figures],
-        extremes=_extremes(table, folder, records),
+        extremes=_extremes(table, folder, records, way),
         tensorboard=record.tensorboard(folder),
         runs=[
-            (run, link(run), "" if one.seconds is None else f"{one.seconds:.3g}")
+            (run, link(run, way), "" if one.seconds is None else f"{one.seconds:.3g}")
             for run, one in list(zip(runs, records, strict=True))[:MOST_ROWS]
         ],
         keys=keys,
@@ -101,9 +105,9 @@ def page(table: Table, folder: Path, figures: "Sequence[Drawn]", layout: Layout 
         metrics=table.metrics,
         differing=[(key, key in keys, counted(runs, key)) for key in differing],
         common=[(key, shown(value)) for key, value in common.items()],
-        ended=[(run, link(run)) for run in runs if not run.finished],
+        ended=[(run, link(run, way)) for run in runs if not run.finished],
         most=MOST_ROWS,
-        data=Markup(blob(table, records, keys, differing)),
+        data=Markup(blob(table, records, keys, differing, way)),
     )
     # a lone surrogate of a JSON file is no text; what turns the direction of writing would reach beyond its value
     return UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text.encode(errors="replace").decode())
@@ -223,9 +227,9 @@ def _pictures(folder: Path, run: Run, room: int) -> tuple[list[dict[str, Any]], 
     return found, left_out, room
 
 
-def _extremes(table: Table, folder: Path, records: Sequence[record.Record]) -> dict[str, Any] | None:
+def _extremes(table: Table, folder: Path, records: Sequence[record.Record], way: str) -> dict[str, Any] | None:
     """The best and the worst run, with everything that is shown of them."""
-    found = record.extremes(table.runs, table.metrics)
+    found = record.extremes(table.everything, table.metrics)
     if found is None:
         return None
     room, both = LARGEST_PICTURES // 2, []
@@ -233,7 +237,7 @@ def _extremes(table: Table, folder: Path, records: Sequence[record.Record]) -> d
     if found.best == found.worst:
         chosen = {("Only", found.best): None}
     for title, index in chosen:
-        run = table.runs.records[index]
+        run = table.everything.records[index]
         pictures, left_out, unused = _pictures(folder, run, room)
         room = LARGEST_PICTURES // 2 + unused
         names = dict.fromkeys([found.metric, *table.metrics, *sorted(run.metrics)])
@@ -243,7 +247,7 @@ def _extremes(table: Table, folder: Path, records: Sequence[record.Record]) -> d
             {
                 "title": title,
                 "run": run,
-                "link": link(run),
+                "link": link(run, way),
                 "command": records[index].command,
                 "pictures": pictures,
                 "left_out": left_out,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from research.report.cell import Cell
 from research.report.collect import Hole, Runs
-from research.report.keys import check, distinct
+from research.report.keys import check
 from research.report.spec import Published
 
 Verdict = Literal["reproduced", "not reproduced", "not comparable"]
@@ -43,7 +43,7 @@ def beside(
 ) -> list[Beside]:
     """Hold published values against the cells that they name: one entry a matching cell, or one without any.
 
-    A value is not comparable with runs that have another value of a key that it names. A difference counts as
+    A value is not comparable with cells whose runs have another value of a key that it names. A difference counts as
     reproduced up to `tolerance`, or else up to 2 sqrt(error^2 + sd^2 / n).
 
     Raises:
@@ -51,6 +51,13 @@ def beside(
     """
     found = []
     shown = (*row_keys, *column_keys)
+    members = {(row, column): cell.runs for (row, column, _), cell in cells.items()}
+    by_id = {run.run_id: run for run in runs}
+
+    def known(place: tuple[Values, Values], key: str) -> set[Any]:
+        """The values in a cell; a run of unknown config has no number either."""
+        return {by_id[run_id].value(key) for run_id in members[place]} - {Hole.UNKNOWN}
+
     for one in published:
         check("report.published.where", list(one.where), runs.config_keys())
         places = [
@@ -64,12 +71,17 @@ def beside(
                 if key in wanted
             )
         ]
-        elsewhere = {key: distinct(runs, key) for key in one.where if key not in shown}
-        other = [key for key, values in elsewhere.items() if not all(_same(value, one.where[key]) for value in values)]
-        if not places or other:
+        hidden = [key for key in one.where if key not in shown]
+        others = {
+            place: [key for key in hidden if not all(_same(value, one.where[key]) for value in known(place, key))]
+            for place in places
+        }
+        alike = [place for place in places if not others[place]]
+        if not alike:
+            other = dict.fromkeys(key for keys in others.values() for key in keys)
             reason = f"our runs have another {' and '.join(other)}" if other else "this sweep has no such cell"
             found.append(Beside(one, None, None, None, None, "not comparable", reason))
-        found += [_held(one, place, cells[(*place, one.metric)]) for place in places if not other]
+        found += [_held(one, place, cells[(*place, one.metric)]) for place in alike]
     return found
 
 

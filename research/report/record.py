@@ -204,10 +204,10 @@ def extremes(runs: Runs, metrics: Sequence[str]) -> Extremes | None:
         best = index if better(value, runs.records[best].metrics[metric] or 0.0, metric) else best
         worst = index if better(runs.records[worst].metrics[metric] or 0.0, value, metric) else worst
     why = f"{direction(metric)} is better; among {plural(len(having), 'finished run')}"
-    if metric not in twins:
+    if not metric.startswith("validation/"):
         why += "; no metric of the validation rows is at hand, so this is one of the test rows"
-    elif metric != twins[0]:
-        why += f"; {twins[0]} is not comparable between all of them"
+    elif candidates[0][0].startswith("validation/") and metric != candidates[0][0]:
+        why += f"; {candidates[0][0]} is not comparable between all of them"
     if apart:
         why += f"; beware: runs that differ in {', '.join(apart)} are not comparable by it"
     return Extremes(metric, why, best, worst)

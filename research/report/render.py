@@ -8,7 +8,7 @@ import numpy as np
 
 from research.metrics import direction
 from research.report.caption import merged
-from research.report.cell import Cell
+from research.report.cell import EQUAL, Cell
 from research.report.collect import FINISHED, Hole
 from research.report.published import Beside
 from research.report.statistics import IntervalKind, interquartile_mean, interval
@@ -16,6 +16,8 @@ from research.report.table import COLLAPSE, WORSE, Table, Values
 from research.report.texts import plural, shown
 
 REASON_LENGTH = 60
+MOST_DECIMALS = 9  # of a number that is not itself smaller than
+SMALL = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Layout:
         kind = {"t": "t interval", "bootstrap": "bootstrap interval, too narrow below ten numbers"}[self.interval]
         texts = [f"in brackets: 95 % {kind} of the mean"] if "interval" in self.parts else []
         texts += ["IQM: mean without the lowest and highest quarter"] if "iqm" in self.parts else []
-        return f" {'; '.join(texts).capitalize()}." if texts else ""
+        text = "; ".join(texts)
+        return f" {text[0].upper()}{text[1:]}." if text else ""
 
 
 PLAIN = Layout()
@@ -65,17 +68,18 @@ PLAIN = Layout()
 
 def decimals(mean: float, sd: float | None) -> int:
     """Decimals that show two significant digits of `sd`, or four of `mean` where there is no sd."""
-    size, digits = (sd, 2) if sd else (mean, 4)
+    size, digits = (sd, 2) if sd and sd > EQUAL * abs(mean) else (mean, 4)  # equal numbers may differ by rounding
     if not size or not math.isfinite(size):
         return 3
     exponent = int(f"{abs(size):.{digits - 1}e}".partition("e")[2])  # of the rounded number: .0996 has that of .10
-    return max(0, digits - 1 - exponent)
+    places = max(0, digits - 1 - exponent)
+    return min(places, MOST_DECIMALS) if abs(mean) >= SMALL else places
 
 
 def number(value: float, places: int, style: Style) -> str:
     if not math.isfinite(value):
         return str(value)
-    if abs(value) >= 1e7 or places > 9:
+    if abs(value) >= 1e7 or (places > MOST_DECIMALS and abs(value) < SMALL):
         digits, _, exponent = f"{value:.2e}".partition("e")
         return style.power(digits, int(exponent))
     return f"{round(value, places) + 0.0:.{places}f}"  # no -0.00
@@ -105,7 +109,8 @@ def _summary(cell: Cell, style: Style, layout: Layout) -> str:
     places = decimals(cell.mean, cell.sd) if layout.digits is None else layout.digits
     text = number(cell.mean, places, style)
     if "sd" in layout.parts and cell.sd is not None:
-        text += f" {style.plus_minus} {number(cell.sd, places, style)}"
+        lost = layout.digits is None and 0 < cell.sd < 0.5 * 10.0**-places  # a zero would be wrong
+        text += f" {style.plus_minus} {number(cell.sd, MOST_DECIMALS + 1 if lost else places, style)}"
     if "interval" in layout.parts and (found := interval(cell.values, layout.interval)) is not None:
         text += f" [{number(found[0], places, style)}, {number(found[1], places, style)}]"
     if "median" in layout.parts:
@@ -188,7 +193,7 @@ def published_rows(table: Table, style: Style, layout: Layout) -> list[list[str]
         values = [f"{key}={shown(value)}" for key, value in theirs.where.items()]
         if one.place is not None:
             values = [f"{key}={shown(value)}" for key, value in zip(keys, (*one.place[0], *one.place[1]), strict=True)]
-        places = max(_places(one), written_decimals(theirs.value)) if layout.digits is None else layout.digits
+        places = _places(one) if layout.digits is None else layout.digits
         ours = style.dash
         if one.place is not None and one.cell is not None and one.cell.mean is not None:
             exact = not one.cell.sd or one.cell.sd < 0.5 * 10.0**-places
@@ -208,7 +213,13 @@ def published_rows(table: Table, style: Style, layout: Layout) -> list[list[str]
 
 
 def _places(one: Beside) -> int:
-    return 0 if one.cell is None or one.cell.mean is None else decimals(one.cell.mean, one.cell.sd)
+    """Decimals that show our error, theirs as it was written, and a tenth of the difference that is allowed."""
+    found = [written_decimals(one.published.value)]
+    if one.cell is not None and one.cell.mean is not None:
+        found.append(decimals(one.cell.mean, one.cell.sd))
+    if one.allowed:
+        found.append(1 - math.floor(math.log10(one.allowed)))
+    return max(found)
 
 
 def written_decimals(value: float) -> int:

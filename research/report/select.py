@@ -24,7 +24,9 @@ class Selection:
       chosen: (row, column) -> values of the keys.
       offered: number of settings to choose among, at most.
       incomplete: cells in which no setting had finished in all its runs.
+      stood_back: number of settings that could not be chosen because some of their runs have no number.
       left_out: number of runs of settings that were not chosen.
+      everything: the runs that were there before.
     """
 
     keys: tuple[str, ...]
@@ -32,7 +34,9 @@ class Selection:
     chosen: Mapping[tuple[Values, Values], Values]
     offered: int
     incomplete: tuple[tuple[Values, Values], ...]
+    stood_back: int
     left_out: int
+    everything: Runs
 
 
 def judge_of(runs: Runs, metrics: Sequence[str]) -> str:
@@ -69,7 +73,7 @@ def select(
     chosen: dict[tuple[Values, Values], Values] = {}
     kept: set[int] = set()
     incomplete: list[tuple[Values, Values]] = []
-    offered = 0
+    offered = stood_back = 0
     for cell in group(list(runs), lambda run: at(run, (*row_keys, *column_keys))):
         place = at(cell[0], row_keys), at(cell[0], column_keys)
         settings = group(cell, lambda run: at(run, keys))
@@ -77,6 +81,8 @@ def select(
         whole = [own for own in settings if all(run.finished and run.metrics.get(by) is not None for run in own)]
         if not whole:
             incomplete.append(place)
+        else:
+            stood_back += len(settings) - len(whole)
         scores = [(score, own) for own in whole or settings if (score := _mean(own, by)) is not None]
         best = settings[0] if not scores else scores[0][1]
         if scores:
@@ -87,7 +93,7 @@ def select(
         chosen[place] = at(best[0], keys)
         kept |= {id(run) for run in best}
     left = tuple(run for run in runs if id(run) in kept)
-    selection = Selection(keys, by, chosen, offered, tuple(incomplete), len(runs) - len(left))
+    selection = Selection(keys, by, chosen, offered, tuple(incomplete), stood_back, len(runs) - len(left), runs)
     return dataclasses.replace(runs, records=left), selection
 
 

@@ -55,11 +55,16 @@ def _quantile(freedom: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A two-sided test of whether two rows differ: `p`, its name, and how many pairs (or numbers) it saw."""
+    """A two-sided test of whether two rows differ: `p`, its name, and how many pairs (or numbers) it saw.
+
+    `sign` is 1 where by this test the first row is the larger one, -1 where it is the smaller: means over other seeds,
+    or means where the test looks at ranks, may say the opposite.
+    """
 
     p: float
     test: str
     n: int
+    sign: int
 
 
 def compare(one: Mapping[Hashable, float], other: Mapping[Hashable, float]) -> Comparison | None:
@@ -87,13 +92,23 @@ def compare_all(one: Mapping[Hashable, float], others: Sequence[Mapping[Hashable
         if found[-1] is None and np.isfinite(difference).all():
             plain.setdefault(len(common), []).append((place, difference))
     for count, rows in plain.items():
-        for (place, _), p in zip(rows, _paired(np.stack([row for _, row in rows])), strict=True):
-            found[place] = Comparison(float(p), _paired_test(count), count)
+        for (place, differences), p in zip(rows, _paired(np.stack([row for _, row in rows])), strict=True):
+            found[place] = Comparison(float(p), _paired_test(count), count, _sign(differences))
     return found
 
 
 def _paired_test(pairs: int) -> str:
     return "paired t" if pairs < RANKS_FROM else "Wilcoxon"
+
+
+def _sign(difference: np.ndarray) -> int:
+    """Whether differences are positive or negative on the whole, as their paired test sees it."""
+    from scipy.stats import rankdata
+
+    if len(difference) < RANKS_FROM:
+        return int(np.sign(difference.mean()))
+    left = difference[difference != 0]
+    return int(np.sign(np.sum(np.sign(left) * rankdata(np.abs(left)))))
 
 
 def _special(difference: np.ndarray) -> Comparison | None:
@@ -104,12 +119,13 @@ def _special(difference: np.ndarray) -> Comparison | None:
     if not np.isfinite(difference).all():
         return None
     if not difference.any():
-        return Comparison(1.0, _paired_test(count), count)
+        return Comparison(1.0, _paired_test(count), count, 0)
     if count < RANKS_FROM:
         if np.ptp(difference) <= 1e-12 * np.abs(difference).max():  # t is infinite: all differ by the same
-            return Comparison(0.0, _paired_test(count), count)
+            return Comparison(0.0, _paired_test(count), count, _sign(difference))
     elif len(set(sizes := np.abs(difference).tolist())) < count or 0.0 in sizes:  # one such row sways a whole batch
-        return Comparison(float(stats.wilcoxon(difference).pvalue), _paired_test(count), count)  # pyright: ignore
+        p = float(stats.wilcoxon(difference).pvalue)  # pyright: ignore
+        return Comparison(p, _paired_test(count), count, _sign(difference))
     return None
 
 
@@ -129,10 +145,14 @@ def _unpaired(first: Numbers, second: Numbers) -> Comparison | None:
     if count < SMALLEST or not np.isfinite([*first, *second]).all():
         return None
     if count >= RANKS_FROM:
-        return Comparison(float(stats.mannwhitneyu(first, second).pvalue), "Mann-Whitney", count)
+        ranks = stats.mannwhitneyu(first, second)
+        sign = int(np.sign(ranks.statistic - len(first) * len(second) / 2))
+        return Comparison(float(ranks.pvalue), "Mann-Whitney", count, sign)
+    sign = int(np.sign(np.mean(first) - np.mean(second)))
     if np.ptp(first) == np.ptp(second) == 0:
-        return Comparison(float(first[0] == second[0]), "Welch t", count)
-    return Comparison(float(stats.ttest_ind(first, second, equal_var=False).pvalue), "Welch t", count)  # pyright: ignore
+        return Comparison(float(first[0] == second[0]), "Welch t", count, sign)
+    p = float(stats.ttest_ind(first, second, equal_var=False).pvalue)  # pyright: ignore
+    return Comparison(p, "Welch t", count, sign)
 
 
 def holm(p_values: Numbers) -> list[float]:

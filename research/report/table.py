@@ -41,6 +41,11 @@ class Table:
     published: tuple[Beside, ...] = ()
 
     @property
+    def everything(self) -> Runs:
+        """All runs of the sweep; `runs` are those of the settings that were chosen."""
+        return self.runs if self.selection is None else self.selection.everything
+
+    @property
     def null_marks(self) -> dict[tuple[str, str], str]:
         """(metric, reason) of every null -> footnote number."""
         found = dict.fromkeys((place[2], reason) for place, cell in self.cells.items() for reason in cell.nulls)
@@ -137,5 +142,12 @@ def table(
 
 
 def table_of(runs: Runs, report: Report) -> Table:
-    """The table that a `report:` section describes."""
-    return table(runs, report.rows, report.columns, report.metrics, report.select, report.by, report.published)
+    """The table that a `report:` section describes; metrics of it that no run has are told and left out."""
+    metrics = report.metrics
+    if metrics is not None:
+        known = runs.metric_names()
+        metrics = tuple(name for name in report.metrics or () if name in known)
+        absent = [name for name in report.metrics or () if name not in known]
+        told = tuple(f"the report section names {name}, which no run has" for name in absent)
+        runs = dataclasses.replace(runs, problems=(*runs.problems, *told))
+    return table(runs, report.rows, report.columns, metrics or None, report.select, report.by, report.published)

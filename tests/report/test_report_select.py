@@ -116,10 +116,10 @@ def test_ours_theirs_and_the_difference_stand_in_every_format(sweep):
     first, second = "model.latent_dim=2", "model.latent_dim=8"
     assert lines == [
         ["theirs¹", "test/mse", first, "3.0 ± 1.0 (n=3)", "3.25", "-0.25 (allowed 0.5)", "reproduced"],
-        ["A & B¹", "test/mse", second, "9.0 ± 1.0 (n=3)", "3.0", "+6.0 (allowed 0.5)", "not reproduced"],
+        ["A & B¹", "test/mse", second, "9.0 ± 1.0 (n=3)", "3.00", "+6.00 (allowed 0.5)", "not reproduced"],
     ]
     assert "- ¹ a paper, table 1." in text
-    assert r"A \& B\textsuperscript{1} & test/mse & model.latent\_dim=8 & 9.0 $\pm$ 1.0 (n=3) & 3.0 & +6.0" in latex(
+    assert r"A \& B\textsuperscript{1} & test/mse & model.latent\_dim=8 & 9.0 $\pm$ 1.0 (n=3) & 3.00 & +6.00" in latex(
         made
     )
     lines = list(csv.DictReader(published_lines(made).splitlines()))
@@ -156,3 +156,11 @@ def test_a_damaged_section_is_refused(sweep):
     path.write_text(path.read_text().replace('"name"', '"report": {"rows": 3}, "name"'))
     with pytest.raises(ConfigError, match="is damaged"):
         recorded(sweep.folder)
+
+
+def test_metrics_of_a_section_that_no_run_has_are_told(sweep):
+    sweep.add({"seed": 0}, {"test/mse": 1.0})
+    made = table_of(collect(sweep.folder), report(metrics=["test/active_units", "test/mse"]))
+    assert made.metrics == ("test/mse",)
+    assert ("", "the report section names test/active_units, which no run has.") in notes(made)
+    assert table_of(collect(sweep.folder), report(metrics=["test/active_units"])).metrics == ("test/mse",)
