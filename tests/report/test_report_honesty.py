@@ -1,0 +1,114 @@
+"""What a reader would be misled by: rows called worse that are not, means over what differs, values of other cells."""
+
+import json
+import shutil
+
+import pytest
+
+from research.report.caption import caption, notes
+from research.report.collect import collect
+from research.report.embed import link
+from research.report.keys import varying
+from research.report.latex import latex
+from research.report.markdown import markdown
+from research.report.page import page
+from research.report.render import Layout
+from research.report.spec import Report
+from research.report.statistics import compare
+from research.report.table import table, table_of
+from research.tree import build
+
+
+def told(made):
+    return [text for _, text in notes(made)]
+
+
+def test_a_row_that_a_test_finds_better_is_not_left_out(sweep):
+    """One outlier gives it the worse mean, yet by ranks it is significantly better."""
+    for seed in range(12):
+        sweep.add({"model.latent_dim": 2, "seed": seed}, {"test/mse": 2.0 + seed / 100})
+        sweep.add({"model.latent_dim": 8, "seed": seed}, {"test/mse": 1.0 + seed / 1000 if seed else 90.0})
+    made = table(collect(sweep.folder))
+    first, second = (made.cells[(size,), (), "test/mse"] for size in (2, 8))
+    assert first.mean < second.mean
+    assert second.p < 0.05
+    assert first.best
+    assert second.best
+
+
+@pytest.mark.parametrize("count", [4, 8])
+def test_a_comparison_knows_which_row_is_larger(count):
+    low, high = ({seed: float(seed * seed + add) for seed in range(count)} for add in (0, 5))
+    high[0] += 0.1
+    assert (compare(low, high).sign, compare(high, low).sign) == (-1, 1)
+    other = {seed + 100: value for seed, value in high.items()}
+    assert (compare(low, other).sign, compare(other, low).sign) == (-1, 1)
+    assert compare(low, low).sign == 0
+
+
+def test_a_mean_over_runs_with_and_without_a_key_is_warned_of(sweep):
+    sweep.add({"seed": 0}, {"test/mse": 1.0})
+    path = sweep.add({"seed": 1}, {"test/mse": 2.0}) / "config.json"
+    content = json.loads(path.read_text())
+    del content["config"]["model"]["beta"]
+    path.write_text(json.dumps(content))
+    made = table(collect(sweep.folder), rows=["data"])
+    assert any(text.startswith("Warning: the means are also over model.beta") for text in told(made))
+
+
+def test_a_published_value_is_held_against_cells_of_its_own_settings(sweep):
+    for model, beta in (("vae", 1.0), ("other", 4.0)):
+        for seed in range(3):
+            sweep.add({"model": model, "model.beta": beta, "seed": seed}, {"test/mse": beta}, model=model)
+    entry = {"label": "theirs", "metric": "test/mse", "where": {"model.beta": 4.0}, "value": 4.0, "tolerance": 0.1}
+    section = {"rows": ["model"], "columns": [], "metrics": ["test/mse"], "select": [], "by": None}
+    made = table_of(collect(sweep.folder), build(section | {"published": [entry | {"source": "a paper"}]}, Report))
+    assert [(one.place, one.verdict) for one in made.published] == [((("other",), ()), "reproduced")]
+
+
+def test_settings_that_stood_back_and_runs_not_shown_are_told(sweep):
+    for rate, losses in ((0.1, (2.0, 2.0)), (0.2, (1.0, None))):
+        for seed, loss in enumerate(losses):
+            status = "completed" if loss else "diverged"
+            metrics = {"validation/mse": loss, "test/mse": loss} if loss else {}
+            sweep.add({"optimizer.learning_rate": rate, "seed": seed}, metrics, status=status, reason="step 3")
+    made = table(collect(sweep.folder), rows=["model"], choose=["optimizer.learning_rate"])
+    assert "1 setting could not be chosen: some of their runs have no validation/mse." in told(made)
+    assert len(made.runs) == 2
+    assert "4 runs: 3 completed, 1 diverged" in markdown(made)  # the provenance is of the whole sweep
+    assert page(made, sweep.folder, []).count("diverged") > 0
+
+
+def test_a_copy_of_a_run_is_warned_of(sweep):
+    path = sweep.add({"seed": 0}, {"test/mse": 1.0})
+    shutil.copytree(path, path.with_name("copy"))
+    made = table(collect(sweep.folder))
+    assert "Warning: n counts 1 run of the same setting and seed as another: copy." in told(made)
+
+
+def test_the_caption_speaks_of_what_is_shown(grid):
+    sweep = grid()
+    made = table(collect(sweep.folder))
+    assert "± standard deviation" not in markdown(made, Layout(parts=("interval",)))
+    sweep.add({"model.latent_dim": 32, "seed": 0}, status="failed", reason="disk")
+    assert "n=3 in every cell that has a number" in caption(table(collect(sweep.folder)))
+
+
+def test_a_sweep_that_has_only_begun_varies_in_what_was_planned(sweep):
+    sweep.add({"model.latent_dim": 2}, {"test/mse": 1.0})
+    sweep.add({"model.latent_dim": 8}, written=False)
+    assert varying(collect(sweep.folder)) == ["model.latent_dim"]
+
+
+def test_letters_that_a_plain_document_lacks_become_code_points(sweep):
+    sweep.add({"seed": 0}, status="failed", reason="đß")
+    text = latex(table(collect(sweep.folder)))
+    assert "ß" in text
+    assert "{[}U+0111{]}" in text
+
+
+def test_links_lead_from_where_the_page_lies(sweep):
+    sweep.add({"seed": 0}, {"test/mse": 1.0})
+    (run,) = collect(sweep.folder)
+    assert link(run) == "../seed=0/"
+    assert link(run, "../../a b") == "../../a%20b/seed=0/"
