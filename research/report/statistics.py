@@ -11,6 +11,7 @@ import numpy as np
 LEVEL = 0.05  # error rate of intervals and tests
 SMALLEST = 3  # numbers in a test; fewer say nothing
 RANKS_FROM = 6  # numbers from which a test uses ranks: with five, no two-sided signed-rank test falls below .0625
+EXACT_TO = 50  # pairs for which signs are counted one by one; scipy takes the normal distribution from there
 RESAMPLES = 9999
 
 Numbers = Sequence[float]
@@ -77,7 +78,7 @@ def compare_all(one: Mapping[Hashable, float], others: Sequence[Mapping[Hashable
     """Test a row against each of the others, all given as unit (seed) -> number; None where a test would say nothing.
 
     Units that both rows have are paired: a t test of the differences below six pairs, Wilcoxon's signed-rank test
-    (exact up to 50 pairs without ties) from six. Rows with fewer than three units in common are tested unpaired:
+    (exact up to 50 pairs) from six. Rows with fewer than three units in common are tested unpaired:
     Welch's t test below six numbers in the smaller row, Mann and Whitney's test from six.
     """
     found: list[Comparison | None] = []
@@ -124,9 +125,25 @@ def _special(difference: np.ndarray) -> Comparison | None:
         if np.ptp(difference) <= 1e-12 * np.abs(difference).max():  # t is infinite: all differ by the same
             return Comparison(0.0, _paired_test(count), count, _sign(difference))
     elif len(set(sizes := np.abs(difference).tolist())) < count or 0.0 in sizes:  # one such row sways a whole batch
-        p = float(stats.wilcoxon(difference).pvalue)  # pyright: ignore
+        p = _signed_rank(difference) if count <= EXACT_TO else float(stats.wilcoxon(difference).pvalue)  # pyright: ignore
         return Comparison(p, _paired_test(count), count, _sign(difference))
     return None
+
+
+def _signed_rank(difference: np.ndarray) -> float:
+    """Exact P value of Wilcoxon's signed-rank test with ties; zeros are left out (scipy tries all 2^n signs for it).
+
+    How many choices of signs give each sum of positive ranks, counted in halves, is the product of (1 + x^rank).
+    """
+    from scipy.stats import rankdata
+
+    left = difference[difference != 0]
+    ranks = np.rint(2 * rankdata(np.abs(left))).astype(int)
+    counts = np.ones(1)
+    for rank in ranks:
+        counts = np.concatenate([counts, np.zeros(rank)]) + np.concatenate([np.zeros(rank), counts])
+    seen = int(ranks[left > 0].sum())
+    return float(min(1.0, 2 * min(counts[: seen + 1].sum(), counts[seen:].sum()) / counts.sum()))
 
 
 def _paired(differences: np.ndarray) -> np.ndarray:

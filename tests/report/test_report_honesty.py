@@ -112,3 +112,19 @@ def test_links_lead_from_where_the_page_lies(sweep):
     (run,) = collect(sweep.folder)
     assert link(run) == "../seed=0/"
     assert link(run, "../../a b") == "../../a%20b/seed=0/"
+
+
+def test_digits_are_kept_where_the_deviation_is_tiny(sweep):
+    for seed in range(3):
+        sweep.add({"seed": seed}, {"test/mse": 0.0556912 + seed * 1e-6})
+    made = table(collect(sweep.folder))
+    assert "0.0556922 ± 0.0000010" in markdown(made)
+    assert "0.05569220 ± 0.00000100" in markdown(made, Layout(8))
+    assert "IQM: mean without" in markdown(made, Layout(parts=("iqm",)))
+
+
+def test_a_metric_that_chooses_needs_something_to_choose(grid, capsys):
+    from research.report.cli import main
+
+    assert main([str(grid().folder), "--by", "validation/loss"]) == 2
+    assert "by=" in capsys.readouterr().err

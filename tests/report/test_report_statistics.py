@@ -107,3 +107,15 @@ def test_many_rows_are_tested_as_each_alone(count):
     others[11] = dict(list(others[11].items())[:2])
     assert compare_all(one, others) == [compare(one, other) for other in others]
     assert compare_all(one, others)[11] is None or count > 2
+
+
+@pytest.mark.parametrize("count", [6, 8, 10])
+def test_ties_and_zeros_have_an_exact_p_value(count):
+    random = np.random.default_rng(count)
+    for _ in range(5):
+        difference = random.integers(-3, 4, count).astype(float)
+        if difference.any():
+            found = compare(seeds(difference), seeds(np.zeros(count)))
+            assert found.p == pytest.approx(float(stats.wilcoxon(difference).pvalue), rel=1e-9)
+    # by hand: five pairs of ranks 3 3 3 3 3 and a zero, all of one sign
+    assert compare(seeds([0, 1, 1, 1, 1, 1]), seeds([0] * 6)).p == 2 / 2**5
