@@ -34,18 +34,9 @@ class Style:
     better: dict[str, str]  # arrows
 
 
-PARTS = {  # of a cell, beside the mean
-    "sd": "± standard deviation (n-1)",
-    "interval": "95 % interval of the mean",
-    "median": "median",
-    "iqm": "inter-quartile mean",
-    "n": "number of seeds",
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What a cell shows: decimals (None: two digits of the error), `PARTS`, and how an interval is made."""
+    """What a cell shows: decimals (None: two digits of the error), `cli.PARTS`, and how an interval is made."""
 
     digits: int | None = None
     parts: tuple[str, ...] = ("sd",)
