@@ -15,6 +15,8 @@ from research.data.examples import Dataset, Examples, Facts, Split, Windows
 from research.data.splits import Source, Splitting, divide, pack
 from research.tree import ConfigError
 
+PARTS: tuple[Literal["train"], Literal["validation"], Literal["test"]] = ("train", "validation", "test")
+
 
 def load(recipe: Splitting) -> Dataset:
     """The data set of a recipe, with the splits of all folds; kept in memory for the next call.
@@ -152,3 +154,19 @@ def binarized(dataset: Dataset, repetition: int = 0) -> Examples:
     """
     x = draw(dataset.examples.x, dataset.splits[0], dataset.split_seed + 1_000_003 * repetition)
     return dataclasses.replace(dataset.examples, x=x)
+
+
+def scored(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
+    """All rows of a fold, part by part, as models see them: scaled, and binarised as scores see them."""
+    split = dataset.split(fold)
+    # in the order of the data set: windows of a series in the order of time
+    rows = {name: np.sort(split.rows(name)) for name in PARTS}
+    if isinstance(dataset.draw, Binarize):
+        drawn = binarized(dataset)
+        return {name: floats(drawn.take(own)) for name, own in rows.items()}
+    return {name: split.prepare(dataset.examples.take(own)) for name, own in rows.items()}
+
+
+def floats(rows: Examples) -> Examples:
+    """Binarised rows as numbers."""
+    return dataclasses.replace(rows, x=rows.x.astype(np.float32))

@@ -1,18 +1,15 @@
 """What is done for each run after its training: evaluation, pictures, parameters, result."""
 
-import dataclasses
 import time
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from research import engine
 from research.data.draws import Binarize
 from research.data.examples import Dataset, Examples
-from research.data.loading import binarized
+from research.data.loading import binarized, floats, scored
 from research.evaluation import Findings, Shared, Subject, evaluate_run
 from research.runs import events
 from research.runs.folder import RunFolder
@@ -20,7 +17,6 @@ from research.sweep.job import Bound
 from research.sweep.loop import Trained
 from research.tree import ConfigError, plain
 
-PARTS: tuple[Literal["train"], Literal["validation"], Literal["test"]] = ("train", "validation", "test")
 SCALING = ("shift", "scale", "target_shift", "target_scale")
 
 shared = Shared()  # by all runs of this process on one data set and fold
@@ -128,17 +124,9 @@ def evaluate_again(bound: Bound, path: Path, result: Mapping[str, Any]) -> dict[
 
 
 def parts(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
-    """All rows of a fold, part by part, as models see them: scaled, and binarised as scores see them."""
+    """The rows that `scored` gives, kept for the next run on them."""
     if not _parts or _parts[0][0] is not dataset or _parts[0][1] != fold:
-        split = dataset.split(fold)
-        # in the order of the data set: windows of a series in the order of time
-        rows = {name: np.sort(split.rows(name)) for name in PARTS}
-        if isinstance(dataset.draw, Binarize):
-            drawn = binarized(dataset)
-            made = {name: _floats(drawn.take(own)) for name, own in rows.items()}
-        else:
-            made = {name: split.prepare(dataset.examples.take(own)) for name, own in rows.items()}
-        _parts[:] = [(dataset, fold, made)]  # one at a time: these are whole copies
+        _parts[:] = [(dataset, fold, scored(dataset, fold))]  # one at a time: these are whole copies
     return _parts[0][2]
 
 
@@ -146,8 +134,4 @@ def redraws(dataset: Dataset, fold: int | None, number: int | None) -> Iterator[
     """Further binarisations of the test rows."""
     if isinstance(dataset.draw, Binarize):
         for repetition in range(number or 0):
-            yield _floats(binarized(dataset, repetition + 1).take(dataset.split(fold).rows("test")))
-
-
-def _floats(rows: Examples) -> Examples:
-    return dataclasses.replace(rows, x=rows.x.astype(np.float32))
+            yield floats(binarized(dataset, repetition + 1).take(dataset.split(fold).rows("test")))

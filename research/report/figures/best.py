@@ -16,7 +16,6 @@ from research.report.keys import SEED, better, comparison_keys
 from research.report.select import judge_of
 from research.tree import ConfigError, group
 
-PARTS = ("train", "validation", "test")
 SETS = 3  # most data sets whose best run is shown
 
 
@@ -244,9 +243,8 @@ def dataset_of(scene: Scene, run: Run) -> Material:
     Raises:
       UnavailableError: they are not there, or are not those of the training.
     """
-    from research.data.draws import Binarize
-    from research.data.loading import binarized
     from research.data.loading import load as load_data
+    from research.data.loading import scored
     from research.runs.folder import RunFolder
     from research.tree import build
 
@@ -259,23 +257,12 @@ def dataset_of(scene: Scene, run: Run) -> Material:
             dataset = load_data(recipe)
             if run.data_sha256 and dataset.sha256 != run.data_sha256:
                 raise UnavailableError("the data are no longer those of the training (another sha256)")
-            split = dataset.split(recipe.fold)
-            rows = {part: np.sort(split.rows(part)) for part in PARTS}
-            if isinstance(dataset.draw, Binarize):
-                drawn = binarized(dataset)
-                made = {part: _floats(drawn.take(own)) for part, own in rows.items()}
-            else:
-                made = {part: split.prepare(dataset.examples.take(own)) for part, own in rows.items()}
-            scene.materials[key] = Material(made, dataset.facts)
+            scene.materials[key] = Material(scored(dataset, recipe.fold), dataset.facts)
         return scene.materials[key]
     except UnavailableError:
         raise
     except (ConfigError, OSError, KeyError, TypeError, ValueError) as error:
         raise UnavailableError(f"the data of {run.run_id} cannot be read: {error}") from None
-
-
-def _floats(examples: Any) -> Any:
-    return dataclasses.replace(examples, x=examples.x.astype(np.float32))
 
 
 def root_of(folder: Path, run: Run) -> str | None:
