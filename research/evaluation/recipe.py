@@ -32,6 +32,10 @@ class Evaluation:
       forecasts: sMAPE and MASE of a forecaster, and naive forecasts.
       generation: scores of generated sequences against real ones; several networks are trained for them.
       generation_rows: most rows of each kind that these scores are of; null: all.
+      disentanglement: how well single latent dimensions hold single factors, where the data have known discrete factors.
+      sampling: precision, recall, density, coverage and a Frechet distance of samples on features of a classifier that
+        is trained for them (of images and vectors with labels).
+      sampling_rows: most rows of each kind that these are of; null: all.
       gradients: how far back in time the gradient of the loss reaches (of models that predict from a whole sequence).
       pictures: reconstructions, samples, latent traversals, forecasts and a map of the codes.
       projector: codes of the test rows for TensorBoard's projector.
@@ -54,6 +58,9 @@ class Evaluation:
     forecasts: bool
     generation: bool
     generation_rows: int | None
+    disentanglement: bool
+    sampling: bool
+    sampling_rows: int | None
     gradients: bool
     pictures: bool
     projector: bool
@@ -72,6 +79,8 @@ class Evaluation:
             raise ConfigError("anomaly_share", self.anomaly_share, "must lie between 0 and 1")
         if self.generation_rows is not None and self.generation_rows < 20:
             raise ConfigError("generation_rows", self.generation_rows, "must be at least 20 (null: all)")
+        if self.sampling_rows is not None and self.sampling_rows < 20:
+            raise ConfigError("sampling_rows", self.sampling_rows, "must be at least 20 (null: all)")
 
     def check(self, facts: Facts) -> None:
         """Refuse what these data cannot give, before any training.
