@@ -19,6 +19,7 @@ NEEDS_MORE = {
     "rprop": "it takes no schedule of the rate",
     "sm3": "it takes no schedule of the rate",
 }
+REST = "rest"  # the player of all parameters that no other player has
 OWN_KEYS = ("name", "schedule", "final_factor", "warmup_epochs", "stages", "clip_norm", "clip_value")
 
 
@@ -179,7 +180,8 @@ class Optimizer:
 
 @spec
 class Players:
-    """An optimizer for each player: for each top-level key of the parameters (a GAN's `generator`, `discriminator`).
+    """An optimizer for each player: for each top-level key of the parameters (a GAN's `generator`, `discriminator`),
+    and one called `rest` for all keys that no other player has.
 
     In a config every player is a section with the keys of `Optimizer` and one more:
       period: the player moves once in so many steps (on average, for no whole number); 1 is every step. It sweeps.
@@ -232,9 +234,13 @@ class Players:
         }
         return optax.partition(transformations, self._labels)
 
+    def unmatched(self, names: Any) -> list[str]:
+        """Players that are no top-level key of the parameters and, without a `rest`, keys that no player has."""
+        named = {*self.players} - {REST}
+        return sorted(named - {*names}) or ([] if REST in self.players else sorted({*names} - named))
+
     def _labels(self, params: Mapping[str, Any]) -> dict[str, str]:
-        unknown = sorted({*params} ^ {*self.players})
-        if unknown:
+        if self.unmatched(params):
             remedy = f"the model's players are {', '.join(sorted(params))}"
             raise ConfigError("optimizer", ", ".join(sorted(self.players)), remedy)
-        return {name: name for name in params}
+        return {name: name if name in self.players else REST for name in params}

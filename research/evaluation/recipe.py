@@ -32,7 +32,7 @@ class Evaluation:
       forecasts: sMAPE and MASE of a forecaster, and naive forecasts.
       generation: scores of generated sequences against real ones; several networks are trained for them.
       generation_rows: most rows of each kind that these scores are of; null: all.
-      disentanglement: how well single latent dimensions hold single factors, where the data have known discrete factors.
+      disentanglement: how well single dimensions hold single factors, where data have known discrete factors.
       sampling: precision, recall, density, coverage and a Frechet distance of samples on features of a classifier that
         is trained for them (of images and vectors with labels).
       sampling_rows: most rows of each kind that these are of; null: all.

@@ -57,5 +57,5 @@ def study(subject: Subject, findings: Findings) -> None:
     )
     cost = exchanged - own
     findings.add({"test/shuffled_nats": cost, "test/collapsed": float(cost < NOTHING) if np.isfinite(cost) else cost})
-    kl = kl_per_dimension(mean, log_variance)
-    findings.curves["kl_per_dimension"] = kl
+    if model.prior == "normal":  # of other priors it is no sum over dimensions
+        findings.curves["kl_per_dimension"] = kl_per_dimension(mean, log_variance)

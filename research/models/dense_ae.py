@@ -1,25 +1,34 @@
-"""Autoencoder: plain, denoising, sparse, contractive, conditional."""
+"""Autoencoder: plain, denoising, sparse, contractive, regularized, with a prior to sample from, conditional."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
 from research.data.examples import Examples
 from research.distributions import Observation
 from research.models.decoding import TEACHING, Decoding
+from research.models.penalty import TOWARDS_PRIOR, Penalized
 from research.networks.cells import valid_steps
 from research.networks.dense import ACTIVATIONS, DenseNetworks, activation, check_name
 from research.tree import ConfigError, spec
 
+# numbers of the draws of a loss among those of its key, beside TEACHING
+PENALTY, PRIOR, GRADIENT = 4, 5, 6
+PENALTY_INIT = 7  # number of the draw of fresh parameters, beside those of the networks
+
 
 @spec
-class Autoencoding(Decoding):
+class Autoencoding(Penalized, Decoding):
     """Autoencoder z = f(x), x' = g(z), trained on -log p(x | z) (or the mean squared error) plus optional penalties,
     for any networks.
+
+    A penalty of codes against the prior N(0, 1) (`Penalized`) makes it a model to sample from: mmd is a Wasserstein
+    autoencoder, adversarial an adversarial one. `code_l2` with one of the two terms of the decoder is a regularized
+    autoencoder (Ghosh et al. 2020), whose samples come from a density that is fitted to its codes after training.
 
     Attributes:
       code_activation: activation of the code itself, or "linear".
@@ -29,6 +38,9 @@ class Autoencoding(Decoding):
       contractive: weight of the squared Frobenius norm of dz/dx (Rifai et al. 2011), summed over its elements. In
         closed form for an encoder that is one linear layer; otherwise Hutchinson's estimate |J v|^2, v ~ N(0, 1).
       contractive_probes: number of v's in that estimate.
+      code_l2: weight of |z|^2 / 2 (RAE), over the steps of a code at every step.
+      decoder_l2: weight of |decoder's parameters|^2 / 2 (RAE-L2).
+      decoder_gradient: weight of |dE[x | z]/dz|^2, squared Frobenius norm by Hutchinson's estimate (RAE-GP).
     """
 
     code_activation: str
@@ -37,11 +49,18 @@ class Autoencoding(Decoding):
     activity_l1: float | None
     contractive: float | None
     contractive_probes: int
+    code_l2: float | None
+    decoder_l2: float | None
+    decoder_gradient: float | None
+
+    penalties: ClassVar[tuple[str, ...]] = ("none", *TOWARDS_PRIOR)
 
     def validate(self: Any) -> None:
         super().validate()
+        self.validate_penalty()
         check_name("code_activation", self.code_activation, (*ACTIVATIONS, "linear"))
-        for name in ("gaussian_noise", "masking_noise", "activity_l1", "contractive"):
+        weights = ("activity_l1", "contractive", "code_l2", "decoder_l2", "decoder_gradient")
+        for name in ("gaussian_noise", "masking_noise", *weights):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(name, value, "must not be negative (null leaves it out)")
@@ -56,9 +75,42 @@ class Autoencoding(Decoding):
     def encoder_outputs(self: Any) -> int:
         return self.latent_dim
 
+    @property
+    def sample(self) -> Any:
+        """`sample(params, key, number, label=None)` -> E[x | z], z ~ N(0, 1); only where codes were held to that prior.
+
+        Raises:
+          AttributeError: they were not, so that the model has no such ability.
+        """
+        if self.penalty not in TOWARDS_PRIOR:
+            raise AttributeError(f"codes of penalty={self.penalty} have no known distribution to draw from")
+        return self._sample
+
+    def _sample(
+        self: Any, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
+    ) -> Float[Array, "{number} ..."]:
+        return self.decode(params, jax.random.normal(key, (number, self.latent_dim)), label)
+
+    def fresh(self: Any, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh parameters that know nothing of the data."""
+        return super().fresh(key) | self.fresh_penalty(jax.random.fold_in(key, PENALTY_INIT))
+
+    def code_outputs(self: Any, params: Any, batch: Examples) -> Float[Array, "B ..."]:
+        """Outputs of the encoder that the whole code is made from, [B, L], or at every step [B, T, L]."""
+        return self.apply_encoder(params, batch, self.latent_dim)
+
+    def to_code(self, params: Any, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
+        """Codes from outputs of the encoder."""
+        del params
+        return activation(self.code_activation)(outputs)
+
     def encode(self: Any, params: Any, batch: Examples) -> Float[Array, "B L"]:
         """Codes [B, L]."""
-        return activation(self.code_activation)(self.apply_encoder(params, batch, self.latent_dim))
+        return self.to_code(params, self.apply_encoder(params, batch, self.latent_dim))
+
+    def full_code(self, params: Any, batch: Examples) -> Float[Array, "B ..."]:
+        """What the decoder gets: the codes [B, L], or those at every step [B, T, L]."""
+        return self.to_code(params, self.code_outputs(params, batch))
 
     def loss(
         self: Any, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
@@ -74,18 +126,59 @@ class Autoencoding(Decoding):
         if batch.mask is not None:  # what is missing stays missing
             inputs = jnp.where(batch.mask, inputs, 0.0)
         corrupted = dataclasses.replace(batch, x=inputs)
-        code = self.full_code(params, corrupted)
+        before = self.code_outputs(params, corrupted)
+        code = self.to_code(params, before)
         outputs = self.decoder_outputs(params, code, batch.label, batch.length, teaching)
         loss, metrics = -self.log_likelihood(params, outputs, batch).mean(), {}
+        more, found = self.code_terms(params, before, code, batch, key, clock)
+        loss, metrics = loss + more, metrics | found
         if self.activity_l1 is not None:
-            metrics["activity_l1"] = _size(code, batch).mean()
+            metrics["activity_l1"] = over_steps(jnp.abs(code).sum(-1), batch).mean()
             loss += self.activity_l1 * metrics["activity_l1"]
+        if self.code_l2 is not None:
+            metrics["code_l2"] = 0.5 * over_steps(jnp.square(code).sum(-1), batch).mean()
+            loss += self.code_l2 * metrics["code_l2"]
+        if self.decoder_l2 is not None:
+            metrics["decoder_l2"] = 0.5 * sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(params["decoder"]))
+            loss += self.decoder_l2 * metrics["decoder_l2"]
+        if self.decoder_gradient is not None:
+            own = jax.random.fold_in(key, GRADIENT)
+            metrics["decoder_gradient"] = self.decoder_norm(params, code, batch, own).mean()
+            loss += self.decoder_gradient * metrics["decoder_gradient"]
         if self.contractive is not None:
             name = "hutchinson" if self.linear_encoder(params) is None else "exact"
             penalty = self.jacobian_norm(params, corrupted, probe_key).mean()
             metrics[f"contractive_{name}"] = penalty
             loss += self.contractive * penalty
         return loss, metrics
+
+    def code_terms(
+        self: Any,
+        params: Any,
+        before: Float[Array, "B ..."],
+        code: Float[Array, "B ..."],
+        batch: Examples,
+        key: Key[Array, ""],
+        clock: Clock,
+    ) -> tuple[Any, dict[str, Float[Array, ""]]]:
+        """What the codes add to the loss (the penalty), and scalars to log; `before` is what codes were made from."""
+        del before, batch
+        if self.penalty == "none":
+            return 0.0, {}
+        prior = jax.random.normal(jax.random.fold_in(key, PRIOR), code.shape)
+        return self.penalize(params, code, None, prior, jax.random.fold_in(key, PENALTY), clock.train_size)
+
+    def decoder_norm(
+        self: Any, params: Any, code: Float[Array, "B ..."], batch: Examples, key: Key[Array, ""]
+    ) -> Float[Array, " B"]:
+        """Estimate |J^T v|^2, v ~ N(0, 1), of the squared Frobenius norm of dE[x | z]/dz of every example, [B]."""
+
+        def mean(z: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+            return self.decode(params, z, batch.label, batch.length)
+
+        shape = jax.eval_shape(mean, code).shape
+        back = jax.vjp(mean, code)[1](draw(jax.random.normal, key, shape))[0]
+        return jnp.square(back).reshape(len(back), -1).sum(-1)
 
     def jacobian_norm(self: Any, params: Any, batch: Examples, key: Key[Array, ""]) -> Float[Array, " B"]:
         """Squared Frobenius norm of the encoder's Jacobian of every example, [B] (exact or Hutchinson's estimate)."""
@@ -116,13 +209,12 @@ class DenseAE(Autoencoding, DenseNetworks, Observation):
     """Autoencoder with dense networks."""
 
 
-def _size(code: Float[Array, "B ..."], batch: Examples) -> Float[Array, " B"]:
-    """sum |z| of codes [B, L], or of codes [B, T, L] over valid steps."""
-    size = jnp.abs(code).sum(-1)
-    if size.ndim == 1:
-        return size
-    valid = valid_steps(batch.length, size.shape[1])
-    return (size if valid is None else jnp.where(valid, size, 0.0)).sum(-1)
+def over_steps(values: Float[Array, "B ..."], batch: Examples) -> Float[Array, " B"]:
+    """Values [B] of codes as they are, or the sum of values [B, T] at every step over valid steps."""
+    if values.ndim == 1:
+        return values
+    valid = valid_steps(batch.length, values.shape[1])
+    return (values if valid is None else jnp.where(valid, values, 0.0)).sum(-1)
 
 
 def draw(sampler: Any, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:

@@ -1,6 +1,6 @@
 """Variational autoencoder: beta, warm-up, free bits, capacity, several samples, importance-weighted bound."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,24 @@ from research.clock import Clock
 from research.data.examples import Examples
 from research.distributions import Observation, kl_to_standard_normal, normal_log_prob
 from research.models.decoding import TEACHING, Decoding
+from research.models.penalty import TOWARDS_PRIOR, Penalized
+from research.models.prior import Prior
 from research.networks.dense import DenseNetworks
 from research.tree import ConfigError, spec
 
+# numbers of the draws of a loss among those of its key, beside TEACHING
+PENALTY, PRIOR = 4, 5
+# numbers of the draws of fresh parameters, beside those of the networks
+PRIOR_INIT, PENALTY_INIT = 6, 7
+
 
 @spec
-class Variational(Decoding):
-    """The variational part of a VAE (Kingma & Welling 2014), for any networks.
+class Variational(Penalized, Prior, Decoding):
+    """The variational part of a VAE (Kingma & Welling 2014), for any networks, priors (`Prior`) and penalties
+    (`Penalized`).
 
-    loss = -E_q[log p(x | z)] + beta w(t) KL(q(z | x) || N(0, 1)), in nats, mean over the batch.
+    loss = -E_q[log p(x | z)] + beta w(t) KL(q(z | x) || p(z)), in nats, mean over the batch, plus a penalty. The KL is
+    in closed form where p(z) = N(0, 1), else the mean of log q(z | x) - log p(z) over the samples.
 
     Attributes:
       beta: weight of the KL (Higgins et al. 2017).
@@ -33,6 +42,8 @@ class Variational(Decoding):
       bound: "elbo" averages over the samples; "iwae" is the importance-weighted bound (Burda et al. 2016).
       samples: k, number of codes drawn for every example.
       log_variance_range: clips the posterior's log-variance to [low, high]; null leaves it free.
+      dip_diagonal: of the penalties dip_i and dip_ii, weight of the variances in units of that of the covariances; 10
+        in the first one's paper, 1 in the second's.
     """
 
     beta: float
@@ -46,15 +57,22 @@ class Variational(Decoding):
     bound: Literal["elbo", "iwae"]
     samples: int
     log_variance_range: tuple[float, float] | None
+    dip_diagonal: float
+
+    penalties: ClassVar[tuple[str, ...]] = (
+        *("none", "total_correlation", "factor", "dip_i", "dip_ii", "mmd", "adversarial"),
+    )
 
     def validate(self: Any) -> None:
         super().validate()
+        self.validate_prior()
+        self.validate_penalty()
         if self.likelihood == "mse":
             remedy = (
                 "a VAE needs a likelihood, or beta would depend on the size of the data; use gaussian with model.scale"
             )
             raise ConfigError("likelihood", "mse", remedy)
-        for name in ("beta", "warmup_epochs", "free_bits", "capacity", "gamma", "capacity_epochs"):
+        for name in ("beta", "warmup_epochs", "free_bits", "capacity", "gamma", "capacity_epochs", "dip_diagonal"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ConfigError(name, value, "must not be negative")
@@ -80,6 +98,15 @@ class Variational(Decoding):
     def encoder_outputs(self: Any) -> int:
         return 2 * self.latent_dim
 
+    def fresh(self: Any, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh parameters that know nothing of the data."""
+        prior = self.fresh_prior(jax.random.fold_in(key, PRIOR_INIT))
+        return super().fresh(key) | prior | self.fresh_penalty(jax.random.fold_in(key, PENALTY_INIT))
+
+    def init(self: Any, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
+        """Fresh parameters; what the training rows can say of the decoder's output and of the prior is in them."""
+        return super().init(key, train) | self.informed_prior(jax.random.fold_in(key, PRIOR_INIT), train)
+
     def posterior(self: Any, params: Any, batch: Examples) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
         """Mean and log-variance of q(z | x), both [B, L]."""
         mean, log_variance = jnp.split(self.apply_encoder(params, batch, self.encoder_outputs), 2, axis=-1)
@@ -95,7 +122,7 @@ class Variational(Decoding):
         self: Any, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
     ) -> Float[Array, "{number} ..."]:
         """E[x | z] for z from the prior, [number, *feature_shape]."""
-        return self.decode(params, jax.random.normal(key, (number, self.latent_dim)), label)
+        return self.decode(params, self.prior_sample(params, key, number), label)
 
     def _kl_weight(self, clock: Clock) -> Float[Array, ""]:
         if self.warmup == "none":
@@ -107,76 +134,81 @@ class Variational(Decoding):
             return progress
         return jnp.where(progress >= 1, 1.0, jax.nn.sigmoid(10 * (progress - 0.5)))
 
-    def _regularizer(self, kl: Float[Array, "B L"], clock: Clock) -> Float[Array, ""]:
-        """The term of the loss made from the KL per example and dimension, [B, L] -> scalar."""
+    def _regularizer(self, drawn: "Drawn", clock: Clock) -> Float[Array, ""]:
+        """The term of the loss made from the KL -> scalar."""
+        kl = drawn.kl
         if self.capacity is not None:
             target = self.capacity * ramp(clock.epoch, self.capacity_epochs)
-            return self.gamma * jnp.abs(kl.sum(-1).mean() - target)
+            return self.gamma * jnp.abs(kl.mean() - target)
         if self.free_bits is not None:
-            return self.beta * self._kl_weight(clock) * jnp.maximum(kl.mean(0), self.free_bits).sum()
-        return self.beta * self._kl_weight(clock) * kl.sum(-1).mean()
+            return self.beta * self._kl_weight(clock) * jnp.maximum(drawn.by_dimension.mean(0), self.free_bits).sum()
+        return self.beta * self._kl_weight(clock) * kl.mean()
 
     def loss(
         self: Any, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The loss above, mean over the batch, and its parts in nats."""
-        mean, log_variance = self.posterior(params, batch)
-        noise = jax.random.normal(key, (self.samples, *mean.shape))
+        posterior = self.posterior(params, batch)
+        noise = jax.random.normal(key, (self.samples, len(batch), self.noise_size))
         teaching = self.teaching(batch, jax.random.fold_in(key, TEACHING), clock)
-        log_likelihood, z = self._log_likelihood(params, batch, mean, log_variance, noise, teaching)
-        kl = kl_to_standard_normal(mean, log_variance)
-        parts = {"reconstruction_nats": -log_likelihood.mean(), "kl_nats": kl.sum(-1).mean()}
+        drawn = self._draw(params, batch, posterior, noise, teaching)
+        parts = {"reconstruction_nats": -drawn.log_likelihood.mean(), "kl_nats": drawn.kl.mean()}
         if self.bound == "iwae":
             # beta scales log p(z) - log q(z | x) in every weight; at beta = 1 this is the bound of the paper
-            gap = _prior_minus_posterior(z, mean, log_variance)
-            log_weights = log_likelihood + self.beta * self._kl_weight(clock) * gap
-            return -_log_mean_exp(log_weights).mean(), parts
-        return parts["reconstruction_nats"] + self._regularizer(kl, clock), parts
+            log_weights = drawn.log_likelihood + self.beta * self._kl_weight(clock) * drawn.gap
+            loss = -_log_mean_exp(log_weights).mean()
+        else:
+            loss = parts["reconstruction_nats"] + self._regularizer(drawn, clock)
+        prior = None
+        if self.penalty in TOWARDS_PRIOR:
+            prior = self.prior_sample(jax.lax.stop_gradient(params), jax.random.fold_in(key, PRIOR), len(batch))
+        own = jax.random.fold_in(key, PENALTY)
+        more, found = self.penalize(params, drawn.z[0], posterior, prior, own, clock.train_size)
+        return loss + more, parts | found
 
     def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
         """Per example, at the end of every ramp, in nats: loss, ELBO, its parts; reconstruction_mse at the mean."""
-        mean, log_variance = self.posterior(params, batch)
-        noise = _noise(keys, self.samples, mean.shape[-1])
-        log_likelihood, z = self._log_likelihood(params, batch, mean, log_variance, noise)
-        kl = kl_to_standard_normal(mean, log_variance)
-        reconstruction = -log_likelihood.mean(0)
+        posterior = self.posterior(params, batch)
+        drawn = self._draw(params, batch, posterior, _noise(keys, self.samples, self.noise_size))
+        reconstruction, kl = -drawn.log_likelihood.mean(0), drawn.kl
         metrics = {
             "reconstruction_nats": reconstruction,
-            "kl_nats": kl.sum(-1),
-            "elbo_nats": -reconstruction - kl.sum(-1),
+            "kl_nats": kl,
+            "elbo_nats": -reconstruction - kl,
             "reconstruction_mse": self.reconstruction_mse(
-                params, self.decoder_outputs(params, mean, batch.label, batch.length), batch
+                params, self.decoder_outputs(params, posterior[0], batch.label, batch.length), batch
             ),
         }
         if self.bound == "iwae":
-            bound = _log_mean_exp(log_likelihood + self.beta * _prior_minus_posterior(z, mean, log_variance))
+            bound = _log_mean_exp(drawn.log_likelihood + self.beta * drawn.gap)
             return metrics | {"loss": -bound, "iwae_nats": bound}
         if self.capacity is not None:
             # |KL - C| of the example; training takes it of the batch mean, which no per-example number can equal
-            return metrics | {"loss": reconstruction + self.gamma * jnp.abs(kl.sum(-1) - self.capacity)}
+            return metrics | {"loss": reconstruction + self.gamma * jnp.abs(kl - self.capacity)}
         if self.free_bits is not None:
-            return metrics | {"loss": reconstruction + self.beta * jnp.maximum(kl, self.free_bits).sum(-1)}
-        return metrics | {"loss": reconstruction + self.beta * kl.sum(-1)}
+            free = jnp.maximum(drawn.by_dimension, self.free_bits).sum(-1)
+            return metrics | {"loss": reconstruction + self.beta * free}
+        return metrics | {"loss": reconstruction + self.beta * kl}
 
     def log_weights(
         self, params: Any, batch: Examples, keys: Key[Array, " B"], samples: int
     ) -> Float[Array, "B {samples}"]:
         """log p(x, z) - log q(z | x) of `samples` codes of every example, [B, samples], in nats."""
-        mean, log_variance = self.posterior(params, batch)
-        noise = _noise(keys, samples, mean.shape[-1])
-        log_likelihood, z = self._log_likelihood(params, batch, mean, log_variance, noise)
-        return (log_likelihood + _prior_minus_posterior(z, mean, log_variance)).T
+        noise = _noise(keys, samples, self.noise_size)
+        drawn = self._draw(params, batch, self.posterior(params, batch), noise)
+        return (drawn.log_likelihood + drawn.gap).T
 
-    def _log_likelihood(
+    def _draw(
         self: Any,
         params: Any,
         batch: Examples,
-        mean: Float[Array, "B L"],
-        log_variance: Float[Array, "B L"],
-        noise: Float[Array, "k B L"],
+        posterior: tuple[Float[Array, "B L"], Float[Array, "B L"]],
+        noise: Float[Array, "k B noise"],
         teaching: Any = None,
-    ) -> tuple[Float[Array, "k B"], Float[Array, "k B L"]]:
-        """log p(x | z) [k, B] and z [k, B, L] for noise [k, B, L]."""
+    ) -> "Drawn":
+        """Codes of a batch made from noise [k, B, noise_size], and what they are worth."""
+        mean, log_variance = posterior
+        noise, prior_noise = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
         z = mean[None] + jnp.exp(0.5 * log_variance)[None] * noise
 
         def one(code: Float[Array, "B L"]) -> Float[Array, " B"]:
@@ -184,7 +216,31 @@ class Variational(Decoding):
             return self.log_likelihood(params, outputs, batch)
 
         # one sample without a mapped axis: the same numbers, and a plain matrix product
-        return (one(z[0])[None] if z.shape[0] == 1 else jax.vmap(one)(z)), z
+        log_likelihood = one(z[0])[None] if z.shape[0] == 1 else jax.vmap(one)(z)
+        prior, posterior_log_prob = normal_log_prob(z), normal_log_prob(z, mean[None], log_variance[None])
+        if self.prior == "normal":
+            by_dimension = kl_to_standard_normal(mean, log_variance)
+            return Drawn(z, log_likelihood, (prior - posterior_log_prob).sum(-1), by_dimension.sum(-1), by_dimension)
+        gap = self.prior_log_prob(params, z, prior_noise) - posterior_log_prob.sum(-1)
+        return Drawn(z, log_likelihood, gap, -gap.mean(0), None)
+
+
+class Drawn(NamedTuple):
+    """Codes and what they are worth, in nats.
+
+    Attributes:
+      z: [k, B, L].
+      log_likelihood: log p(x | z), [k, B].
+      gap: log p(z) - log q(z | x), [k, B].
+      kl: of posterior and prior, [B].
+      by_dimension: the same in its dimensions, [B, L], where the prior is N(0, 1).
+    """
+
+    z: Any
+    log_likelihood: Any
+    gap: Any
+    kl: Any
+    by_dimension: Any
 
 
 @spec
@@ -198,16 +254,9 @@ def ramp(time: Float[Array, ""], length: Any) -> Float[Array, ""]:
     return jnp.where(time >= length, 1.0, time / jnp.where(length > 0, length, 1.0))
 
 
-def _noise(keys: Key[Array, " B"], samples: int, latent_dim: int) -> Float[Array, "{samples} B {latent_dim}"]:
-    """Standard normal [k, B, L] that depends on each example's own key only."""
-    return jax.vmap(lambda key: jax.random.normal(key, (samples, latent_dim)), out_axes=1)(keys)
-
-
-def _prior_minus_posterior(
-    z: Float[Array, "k B L"], mean: Float[Array, "B L"], log_variance: Float[Array, "B L"]
-) -> Float[Array, "k B"]:
-    """log p(z) - log q(z | x), [k, B]."""
-    return (normal_log_prob(z) - normal_log_prob(z, mean[None], log_variance[None])).sum(-1)
+def _noise(keys: Key[Array, " B"], samples: int, size: int) -> Float[Array, "{samples} B {size}"]:
+    """Standard normal [k, B, size] that depends on each example's own key only."""
+    return jax.vmap(lambda key: jax.random.normal(key, (samples, size)), out_axes=1)(keys)
 
 
 def _log_mean_exp(log_weights: Float[Array, "k B"]) -> Float[Array, " B"]:

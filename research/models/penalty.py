@@ -1,0 +1,167 @@
+"""Penalties on the codes of a whole batch: total correlation, DIP, maximum mean discrepancy, a discriminator."""
+
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from research.distributions import normal_log_prob
+from research.networks.dense import DenseStack
+from research.tree import ConfigError, spec
+
+DISCRIMINATED = ("factor", "adversarial")
+TOWARDS_PRIOR = ("mmd", "adversarial")
+MMD_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+@spec
+class Penalized:
+    """The settings of a penalty, mixed into a model with codes: its loss gets `penalty_weight` R more.
+
+    R of codes z [B, L] with q(z | x) = N(m, v):
+      total_correlation: E log q(z) - sum_l log q(z_l), by `aggregate_log_probs`. With beta = 1 and a weight of b - 1
+        the loss is that of beta-TCVAE at beta = b (Chen et al. 2018), with the KL in closed form.
+      factor: the same by a discriminator between codes and codes whose dimensions are shuffled apart (FactorVAE: Kim &
+        Mnih 2018), here of the same batch.
+      dip_i, dip_ii: sum_(i != j) C_ij^2 + dip_diagonal sum_i (C_ii - 1)^2, C = Cov[m], and for dip_ii + E diag(v)
+        (Kumar et al. 2018).
+      mmd: maximum mean discrepancy between codes and prior (InfoVAE: Zhao et al. 2019, beta = 1 - alpha and a weight of
+        alpha + lambda - 1; without noise in the code WAE: Tolstikhin et al. 2018).
+      adversarial: a discriminator between codes and prior (Makhzani et al. 2015). The encoder has one optimizer, on the
+        weighted sum of reconstruction and deception; the paper takes turns.
+
+    A discriminator sees codes as constants and is a constant to the codes, so that one gradient of the sum holds both
+    players' own; an optimizer of its own is `optimizer=discriminator`. A penalty is of a batch, not of an example:
+    the loss of validation and test rows leaves it out.
+
+    Attributes:
+      penalty: which of them.
+      penalty_weight: its weight.
+      discriminator_dims: widths of the hidden layers (leaky ReLU) of the discriminator.
+    """
+
+    penalty: Literal["none", "total_correlation", "factor", "dip_i", "dip_ii", "mmd", "adversarial"]
+    penalty_weight: float
+    discriminator_dims: tuple[int, ...]
+
+    penalties: ClassVar[tuple[str, ...]]  # those that make sense of the model
+
+    def validate_penalty(self: Any) -> None:
+        if self.penalty not in self.penalties:
+            remedy = f"this model has codes without a posterior; it takes {', '.join(self.penalties)}"
+            raise ConfigError("penalty", self.penalty, remedy)
+        if self.penalty_weight < 0:
+            raise ConfigError("penalty_weight", self.penalty_weight, "must not be negative")
+        if any(width < 1 for width in self.discriminator_dims):
+            raise ConfigError("discriminator_dims", list(self.discriminator_dims), "every width must be at least 1")
+
+    def _discriminator(self) -> DenseStack:
+        return DenseStack(self.discriminator_dims, 1, "leaky_relu", False, False, "lecun_normal")
+
+    def fresh_penalty(self: Any, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh parameters {"discriminator"}, where there is one."""
+        if self.penalty not in DISCRIMINATED:
+            return {}
+        return {"discriminator": self._discriminator().init(key, jnp.zeros((1, self.latent_dim)))["params"]}
+
+    def discriminate(self, params: Any, z: Float[Array, "B L"]) -> Float[Array, " B"]:
+        """Logit of every code, [B]; large means a code of the data (factor) or of the prior (adversarial)."""
+        logits: Any = self._discriminator().apply({"params": params["discriminator"]}, z)
+        return logits[:, 0]
+
+    def penalize(
+        self: Any,
+        params: Any,
+        z: Float[Array, "B L"],
+        posterior: tuple[Float[Array, "B L"], Float[Array, "B L"]] | None,
+        prior: Float[Array, "B L"] | None,
+        key: Key[Array, ""],
+        train_size: Any,
+    ) -> tuple[Any, dict[str, Float[Array, ""]]]:
+        """What the loss gets more, and scalars to log.
+
+        Args:
+          z: one code of every example.
+          posterior: mean and log-variance of q(z | x).
+          prior: as many codes from the prior, for `TOWARDS_PRIOR`.
+          train_size: N.
+        """
+        if self.penalty in DISCRIMINATED:
+            return self._play(params, z, prior, key)
+        match self.penalty:
+            case "none":
+                return 0.0, {}
+            case "mmd":
+                assert prior is not None
+                value = mean_discrepancy(z, prior)
+            case "total_correlation":
+                assert posterior is not None
+                joint, product = aggregate_log_probs(z, *posterior, train_size)
+                value = (joint - product).mean()
+            case _:
+                assert posterior is not None
+                mean, log_variance = posterior
+                centered = mean - mean.mean(0)
+                covariance = centered.T @ centered / len(mean)
+                if self.penalty == "dip_ii":
+                    covariance = covariance + jnp.diag(jnp.exp(log_variance).mean(0))
+                own = jnp.diag(covariance)
+                apart = jnp.square(covariance).sum() - jnp.square(own).sum()
+                value = apart + self.dip_diagonal * jnp.square(own - 1).sum()
+        return self.penalty_weight * value, {"penalty": value}
+
+    def _play(
+        self: Any, params: Any, z: Float[Array, "B L"], prior: Float[Array, "B L"] | None, key: Key[Array, ""]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Both players' terms of a discriminator's game."""
+        judged = self.discriminate(jax.lax.stop_gradient(params), z)
+        code = self.discriminate(params, jax.lax.stop_gradient(z))
+        if self.penalty == "factor":
+            keys = jax.random.split(key, z.shape[1])
+            apart = jax.vmap(jax.random.permutation, (0, 1), 1)(keys, jax.lax.stop_gradient(z))
+            value, low, high = judged.mean(), self.discriminate(params, apart), code
+        else:
+            assert prior is not None
+            value = jax.nn.softplus(-judged).mean()
+            low, high = code, self.discriminate(params, jax.lax.stop_gradient(prior))
+        loss = 0.5 * (jax.nn.softplus(-high).mean() + jax.nn.softplus(low).mean())
+        return self.penalty_weight * value + loss, {"penalty": value, "discriminator_loss": loss}
+
+
+def aggregate_log_probs(
+    z: Float[Array, "B L"], mean: Float[Array, "B L"], log_variance: Float[Array, "B L"], train_size: Any
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """log q(z) and sum_l log q(z_l) of the aggregate posterior q(z) = 1/N sum_n q(z | x_n), both [B] nats.
+
+    Estimated from the batch: the row that made z counts 1/N, each other one (N - 1) / (N (B - 1)), so that q is
+    unbiased (the log is not), and exact at B = N. Chen et al. (2018) weigh all rows alike, which is another constant,
+    or give one other row the rest (their stratified sampling).
+
+    E[log q(z | x) - log q(z)] + E[log q(z) - sum_l log q(z_l)] + E[sum_l log q(z_l) - log p(z)], mutual information,
+    total correlation and dimension-wise KL, are the KL of the ELBO.
+    """
+    rows = len(z)
+    others = (train_size - 1) / (train_size * max(rows - 1, 1))
+    log_weight = jnp.log(jnp.where(jnp.eye(rows, dtype=bool), 1 / train_size, others))
+    pairs = normal_log_prob(z[:, None], mean[None], log_variance[None])
+    joint = jax.nn.logsumexp(pairs.sum(-1) + log_weight, axis=1)
+    return joint, jax.nn.logsumexp(pairs + log_weight[..., None], axis=1).sum(-1)
+
+
+def mean_discrepancy(x: Float[Array, "B L"], y: Float[Array, "B L"]) -> Float[Array, ""]:
+    """Squared maximum mean discrepancy of two samples, without bias: about 0 for equal distributions (also below).
+
+    sum_(i != j) [k(x_i, x_j) + k(y_i, y_j)] / (B (B - 1)) - 2 / B^2 sum_ij k(x_i, y_j), with the mean over s in
+    `MMD_SCALES` of the inverse multiquadratics k(a, b) = 2 L s / (2 L s + |a - b|^2) (Tolstikhin et al. 2018).
+    """
+    rows, size = x.shape
+    scale = 2.0 * size * jnp.asarray(MMD_SCALES)[:, None, None]
+
+    def kernel(a: Float[Array, "B L"], b: Float[Array, "B L"]) -> Float[Array, "B B"]:
+        distance = jnp.square(a[:, None] - b[None]).sum(-1)
+        return (scale / (scale + distance[None])).mean(0)
+
+    apart = 1 - jnp.eye(rows)
+    within = (apart * (kernel(x, x) + kernel(y, y))).sum() / max(rows * (rows - 1), 1)
+    return within - 2 * kernel(x, y).mean()

@@ -1,0 +1,168 @@
+"""Vector-quantized autoencoder: discrete codes from a learned codebook."""
+
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from research.clock import Clock
+from research.data.examples import Examples
+from research.distributions import Observation
+from research.models.dense_ae import Autoencoding, over_steps
+from research.models.recurrent_ae import RecurrentAE
+from research.networks.cells import valid_steps
+from research.networks.dense import DenseNetworks
+from research.tree import ConfigError, spec
+
+CODEBOOK_INIT = 8  # number of the draw of fresh parameters, beside those of the networks
+ROWS = 4  # training rows for every entry of a codebook that starts at their codes
+
+
+@spec
+class Quantized(Autoencoding):
+    """Autoencoder whose code consists of `groups` entries of one codebook (VQ-VAE: van den Oord et al. 2017), for any
+    networks.
+
+    The encoder's outputs [L] are cut into groups of L / groups numbers; each becomes its nearest entry e, with the
+    straight-through gradient dL/de on the output u. loss = -log p(x | e) + |sg(u) - e|^2 + commitment |u - sg(e)|^2,
+    sums over the code. Under the uniform prior over entries the KL is groups ln(entries) nats, at every valid step of a
+    code at every step: a constant that the loss leaves out. Entries start at codes of training rows.
+
+    Attributes:
+      entries: K, size of the codebook.
+      groups: entries in one code.
+      commitment: weight of the last term.
+      codebook: "gradient" trains entries by the second term. "average" replaces it by 1/2 sum_k |e_k - sg(mean of the
+        batch's outputs that chose k)|^2, which under plain gradient descent at rate 1 - decay is a moving average
+        (`optimizer=codebook`); the paper averages sums and counts apart.
+    """
+
+    entries: int
+    groups: int
+    commitment: float
+    codebook: Literal["gradient", "average"]
+
+    def validate(self: Any) -> None:
+        super().validate()
+        if self.entries < 2:
+            raise ConfigError("entries", self.entries, "must be at least 2")
+        if self.groups < 1 or self.latent_dim % self.groups:
+            remedy = f"must divide model.latent_dim={self.latent_dim}: every group gets as many numbers"
+            raise ConfigError("groups", self.groups, remedy)
+        if self.commitment < 0:
+            raise ConfigError("commitment", self.commitment, "must not be negative")
+        if self.penalty != "none":
+            raise ConfigError("penalty", self.penalty, "discrete codes cannot follow N(0, 1); set model.penalty=none")
+        if self.code_l2 is not None:
+            raise ConfigError("code_l2", self.code_l2, "the codebook is trained to follow its codes; set it to null")
+
+    @property
+    def sample(self) -> Any:
+        """`sample(params, key, number, label=None)` -> E[x | e] at entries drawn from the uniform prior."""
+        return self._sample
+
+    def _sample(
+        self: Any, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
+    ) -> Float[Array, "{number} ..."]:
+        steps = self.feature_shape[:1] if getattr(self, "code", "sequence") == "step" else ()
+        chosen = jax.random.randint(key, (number, *steps, self.groups), 0, self.entries)
+        return self.decode(params, self._look_up(params, jax.nn.one_hot(chosen, self.entries)), label)
+
+    def fresh(self: Any, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh parameters, with {"codebook": {"entries": [K, L / groups]}}."""
+        shape = (self.entries, self.latent_dim // self.groups)
+        entries = jax.random.normal(jax.random.fold_in(key, CODEBOOK_INIT), shape)
+        return super().fresh(key) | {"codebook": {"entries": entries}}
+
+    def init(self: Any, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
+        """Fresh parameters; entries are parts of codes of training rows, so that none starts out of reach."""
+        params = super().init(key, train)
+        row_key, part_key, noise_key = jax.random.split(jax.random.fold_in(key, CODEBOOK_INIT), 3)
+        rows = jax.random.choice(row_key, len(train), (min(ROWS * self.entries, len(train)),), replace=False)
+        parts = super().to_code(params, self.code_outputs(params, train.take(rows))).reshape(-1, self.latent_dim // self.groups)
+        chosen = jax.random.choice(part_key, len(parts), (self.entries,), replace=len(parts) < self.entries)
+        entries = parts[chosen]
+        spread = 0.01 * parts.std() + 1e-6  # equal rows would make equal entries, of which one is never chosen
+        entries = entries + spread * jax.random.normal(noise_key, entries.shape)
+        return params | {"codebook": {"entries": entries}}
+
+    def choices(self: Any, params: Any, outputs: Float[Array, "*B L"]) -> Int[Array, "*B groups"]:
+        """Number of the nearest entry of every group, [..., groups]."""
+        entries = params["codebook"]["entries"]
+        parts = outputs.reshape(*outputs.shape[:-1], self.groups, -1)
+        # |u|^2 is the same for all entries
+        distance = jnp.square(entries).sum(-1) - 2 * parts @ entries.T
+        return jnp.argmin(distance, axis=-1)
+
+    def assign(self, params: Any, batch: Examples) -> Int[Array, "B ..."]:
+        """Entries that the codes of a batch are made of, [B, groups], or [B, T, groups] with a code at every step."""
+        return self.choices(params, super().to_code(params, self.code_outputs(params, batch)))
+
+    def _look_up(self: Any, params: Any, hot: Float[Array, "*B groups K"]) -> Float[Array, "*B L"]:
+        # a product rather than a gather, which is slow under vmap
+        found = hot @ params["codebook"]["entries"]
+        return found.reshape(*found.shape[:-2], self.latent_dim)
+
+    def to_code(self, params: Any, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
+        """Codes made of entries, with the straight-through gradient."""
+        before = super().to_code(params, outputs)
+        hot = jax.nn.one_hot(self.choices(params, before), self.entries)
+        return before + jax.lax.stop_gradient(self._look_up(params, hot) - before)
+
+    def code_terms(
+        self: Any,
+        params: Any,
+        before: Float[Array, "B ..."],
+        code: Float[Array, "B ..."],
+        batch: Examples,
+        key: Key[Array, ""],
+        clock: Clock,
+    ) -> tuple[Any, dict[str, Float[Array, ""]]]:
+        """The last two terms of the loss, and how many entries the batch uses: exp of the entropy of its choices."""
+        del code, key, clock
+        constant = jax.lax.stop_gradient
+        before = super().to_code(params, before)
+        hot = jax.nn.one_hot(self.choices(params, before), self.entries)
+        found = self._look_up(params, hot)
+        away = over_steps(jnp.square(before - constant(found)).sum(-1), batch).mean()
+        valid = valid_steps(batch.length, before.shape[1]) if before.ndim == 3 else None
+        if valid is not None:  # padding chooses nothing
+            hot = jnp.where(valid[..., None, None], hot, 0.0)
+        hot = hot.reshape(-1, self.entries)
+        count = hot.sum(0)
+        if self.codebook == "gradient":
+            toward = over_steps(jnp.square(constant(before) - found).sum(-1), batch).mean()
+        else:
+            parts = constant(before).reshape(-1, self.latent_dim // self.groups)
+            mean = (hot.T @ parts) / jnp.maximum(count, 1)[:, None]
+            apart = jnp.square(params["codebook"]["entries"] - mean).sum(-1)
+            toward = 0.5 * jnp.where(count > 0, apart, 0.0).sum()
+        share = count / jnp.maximum(count.sum(), 1)
+        perplexity = jnp.exp(-(share * jnp.log(jnp.where(share > 0, share, 1.0))).sum())
+        metrics = {"commitment": away, "codebook_perplexity": perplexity}
+        return toward + self.commitment * away, metrics
+
+    def evaluate(self: Any, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
+        """Per example: reconstruction, the distance of outputs to entries, and ELBO under the uniform prior."""
+        metrics = super().evaluate(params, batch, keys)
+        before = super().to_code(params, self.code_outputs(params, batch))
+        found = self._look_up(params, jax.nn.one_hot(self.choices(params, before), self.entries))
+        away = over_steps(jnp.square(before - found).sum(-1), batch)
+        metrics |= {"loss": metrics["loss"] + (1 + self.commitment) * away, "commitment": away}
+        if "reconstruction_nats" in metrics:
+            one = jnp.full(before.shape[:-1], self.groups * math.log(self.entries))
+            kl = over_steps(one, batch)
+            metrics |= {"kl_nats": kl, "elbo_nats": -metrics["reconstruction_nats"] - kl}
+        return metrics
+
+
+@spec
+class VQAE(Quantized, DenseNetworks, Observation):
+    """Vector-quantized autoencoder with dense networks."""
+
+
+@spec
+class RecurrentVQAE(Quantized, RecurrentAE):
+    """Vector-quantized autoencoder of sequences, with one code or with a code at every step."""
