@@ -33,6 +33,7 @@ SHIPPED = {path.stem: load(path.stem) for path in sorted(CONF.glob("*.yaml"))}
 # most of the time goes into compiling, and here the speed of the program is of no consequence
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SMALL = {"latent_dim": 2, "hidden_dims": [4], "hidden_dim": 4, "activation": "tanh", "levels": 3, "noise_dim": 2}
+SMALL |= {"discriminator_dims": [4], "pseudo_inputs": 3, "top_dim": 2, "top_hidden_dims": [3], "entries": 3, "groups": 2}
 CLOCK = Clock(*(jnp.float32(value) for value in (12, 3, 0.3, 6)))
 
 
@@ -115,6 +116,20 @@ VARIATIONAL: list[dict[str, Any]] = [
     {"bound": "iwae", "samples": 3, "warmup": "linear", "warmup_epochs": 5, "conditional": True},
     {"log_variance_range": [-6, 2]},
 ]
+# whatever the penalty or prior is, dense and recurrent networks take it
+OF_CODES: list[dict[str, Any]] = [{"penalty": penalty} for penalty in ("mmd", "adversarial")]
+OF_POSTERIORS: list[dict[str, Any]] = [
+    *OF_CODES,
+    *({"penalty": penalty} for penalty in ("total_correlation", "factor", "dip_i", "dip_ii")),
+    {"prior": "vamp"},
+    {"prior": "hierarchical", "samples": 3, "bound": "iwae", "warmup": "linear", "warmup_epochs": 5},
+    {"prior": "hierarchical", "penalty": "mmd", "conditional": True},
+]
+REGULARIZED: list[dict[str, Any]] = [
+    {"code_l2": 0.1, "decoder_l2": 0.1},
+    {"code_l2": 0.1, "decoder_gradient": 0.1, "conditional": True},
+]
+QUANTIZED: list[dict[str, Any]] = [{}, {"codebook": "average", "groups": 1, "conditional": True}]
 OBJECTIVES: list[dict[str, Any]] = [
     {"decoding": decoding, "normalize": normalize, "residual": residual, "objective": objective, "channels": channels}
     for decoding, normalize, residual, objective, channels in (
@@ -131,22 +146,31 @@ GAMES: list[dict[str, Any]] = [
     {"game": "least_squares", "bidirectional": True, "cell": "rnn", "generator_activation": "tanh"},
     {"game": "wasserstein", "gradient_penalty": 10.0, "cell": "irnn", "generator_activation": "linear"},
 ]
+VAES = ["iwae", "beta_tc_vae", "dip_vae", "factor_vae", "info_vae", "vamp_vae", "two_layer_vae"]
+AUTOENCODERS = ["wae", "adversarial_ae", "rae"]
 # model -> kinds of data, and the options that are tried on the first of them (on the others: none)
 FAMILIES: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
     "dense_ae": (
         ["vectors", "sequences"],
         [
-            *(LIKELIHOOD + DENSE + PENALTIES),
+            *(LIKELIHOOD + DENSE + PENALTIES + OF_CODES + REGULARIZED),
             {"contractive": 0.1, "hidden_dims": [], "code_activation": "sigmoid", "conditional": True},
         ],
     ),
-    "vae": (["vectors", "sequences"], LIKELIHOOD[:5] + LIKELIHOOD[6:] + DENSE + VARIATIONAL),
+    "vae": (["vectors", "sequences"], LIKELIHOOD[:5] + LIKELIHOOD[6:] + DENSE + VARIATIONAL + OF_POSTERIORS),
+    **{name: (["vectors"], [{}]) for name in VAES + AUTOENCODERS},
+    "vq_ae": (["vectors", "sequences"], QUANTIZED),
     "recurrent_ae": (
         ["sequences"],
-        [*LAYERS, *CODING, *PENALTIES, *map(operator.or_, NETWORKS, [*LIKELIHOOD, {}, {}])],
+        [
+            *(LAYERS + CODING + PENALTIES + OF_CODES + REGULARIZED),
+            *map(operator.or_, NETWORKS, [*LIKELIHOOD, {}, {}]),
+            {"code": "step", "code_l2": 0.1},
+        ],
     ),
     **{name: (["sequences"], [{}]) for name in ("rnn_ae", "gru_ae", "lstm_ae")},
-    "recurrent_vae": (["sequences"], [{}, LAYERS[1], *map(operator.or_, CODING, VARIATIONAL[2:6])]),
+    "recurrent_vae": (["sequences"], [{}, LAYERS[1], *map(operator.or_, CODING, VARIATIONAL[2:6]), *OF_POSTERIORS]),
+    "recurrent_vq_ae": (["sequences"], [*QUANTIZED, {"code": "step", "codebook": "average"}]),
     "recurrent_predictor": (
         ["sequences", "values", "step_classes", "step_values"],
         [*({"cell": cell} for cell in CELLS), *LAYERS],
@@ -258,7 +282,7 @@ def test_abilities_keep_the_shape_of_the_data(name: str, build_model):
     keys = {key: value for key, value in SMALL.items() if key in SHIPPED[name]}
     model = build_model(name, **keys).bind(facts)
     params = model.init(jax.random.key(0), batch)
-    abilities = {"decode", "sample", "forecast", "predict"} & {*dir(model)}
+    abilities = {name for name in ("decode", "sample", "forecast", "predict") if hasattr(model, name)}
     assert abilities
     if "decode" in abilities:
         code = model.encode(params, batch)
@@ -286,13 +310,15 @@ def test_training_starts_at_the_mean_of_the_data(name: str, build_model):
     assert np.abs(plain.decode(start(plain, 0, batch), code)[0] - np.broadcast_to(mean, decoded.shape)).max() > 0.01
 
 
-@pytest.mark.parametrize("name", having("conditional"))
+@pytest.mark.parametrize("name", sorted({*having("conditional")} - {"vamp_vae"}))
 def test_labels_reach_encoder_and_decoder(name: str, build_model):
     batch = batch_of(name)
     model = small(build_model, name, conditional=True)
     params = start(model, 0, batch)
     other = dataclasses.replace(batch, label=(batch.label + 1) % 3)
-    assert np.abs(model.encode(params, batch) - model.encode(params, other)).min() > 0
+    # of discrete codes what they are chosen by: the choice may well be the same
+    encode = getattr(model, "code_outputs", model.encode)
+    assert np.abs(encode(params, batch) - encode(params, other)).min() > 0
     code = jnp.zeros((6, 2))
     changed = model.decode(params, code, batch.label) - model.decode(params, code, other.label)
     assert np.abs(changed).min() > 0

@@ -102,7 +102,7 @@ class Penalized:
             case _:
                 assert posterior is not None
                 mean, log_variance = posterior
-                centered = mean - mean.mean(0)
+                centered = mean - mean.mean(0, keepdims=True)
                 covariance = centered.T @ centered / len(mean)
                 if self.penalty == "dip_ii":
                     covariance = covariance + jnp.diag(jnp.exp(log_variance).mean(0))
@@ -144,7 +144,8 @@ def aggregate_log_probs(
     rows = len(z)
     others = (train_size - 1) / (train_size * max(rows - 1, 1))
     log_weight = jnp.log(jnp.where(jnp.eye(rows, dtype=bool), 1 / train_size, others))
-    pairs = normal_log_prob(z[:, None], mean[None], log_variance[None])
+    of_row = lambda mean, log_variance: normal_log_prob(z, mean[None], log_variance[None])
+    pairs = jax.vmap(of_row, out_axes=1)(mean, log_variance)  # [B, B, L]: every code under every posterior
     joint = jax.nn.logsumexp(pairs.sum(-1) + log_weight, axis=1)
     return joint, jax.nn.logsumexp(pairs + log_weight[..., None], axis=1).sum(-1)
 

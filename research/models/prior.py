@@ -126,9 +126,9 @@ def mixture_log_prob(
 
     The squares are multiplied out into matrix products: an array [k, B, K, L] would not fit in memory.
     """
-    center = mean.mean(0)  # a common shift, so that little cancels in the products
-    z, mean = z - center, mean - center
+    center = mean.mean(0, keepdims=True)  # a common shift, so that little cancels in the products
+    z, mean = z - center[None], mean - center
     precision = jnp.exp(-log_variance)
     constant = (jnp.square(mean) * precision + log_variance + jnp.log(2 * jnp.pi)).sum(-1)
-    squares = jnp.square(z) @ precision.T - 2 * z @ (mean * precision).T + constant
+    squares = jnp.square(z) @ precision.T - 2 * z @ (mean * precision).T + constant[None, None]
     return jax.nn.logsumexp(-0.5 * squares, axis=-1)

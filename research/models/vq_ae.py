@@ -91,10 +91,10 @@ class Quantized(Autoencoding):
     def choices(self: Any, params: Any, outputs: Float[Array, "*B L"]) -> Int[Array, "*B groups"]:
         """Number of the nearest entry of every group, [..., groups]."""
         entries = params["codebook"]["entries"]
-        parts = outputs.reshape(*outputs.shape[:-1], self.groups, -1)
+        parts = outputs.reshape(-1, entries.shape[1])
         # |u|^2 is the same for all entries
-        distance = jnp.square(entries).sum(-1) - 2 * parts @ entries.T
-        return jnp.argmin(distance, axis=-1)
+        distance = jnp.square(entries).sum(-1)[None] - 2 * parts @ entries.T
+        return jnp.argmin(distance, axis=-1).reshape(*outputs.shape[:-1], self.groups)
 
     def assign(self, params: Any, batch: Examples) -> Int[Array, "B ..."]:
         """Entries that the codes of a batch are made of, [B, groups], or [B, T, groups] with a code at every step."""
@@ -109,7 +109,8 @@ class Quantized(Autoencoding):
         """Codes made of entries, with the straight-through gradient."""
         before = super().to_code(params, outputs)
         hot = jax.nn.one_hot(self.choices(params, before), self.entries)
-        return before + jax.lax.stop_gradient(self._look_up(params, hot) - before)
+        constant = jax.lax.stop_gradient
+        return constant(self._look_up(params, hot)) + (before - constant(before))  # exactly the entries
 
     def code_terms(
         self: Any,
