@@ -77,13 +77,13 @@ class Quantized(Autoencoding):
         return super().fresh(key) | {"codebook": {"entries": entries}}
 
     def init(self: Any, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
-        """Fresh parameters; entries are parts of codes of training rows, so that none starts out of reach."""
+        """Fresh parameters; entries are parts of codes of training rows, far apart, so that none is out of reach."""
         params = super().init(key, train)
         row_key, part_key, noise_key = jax.random.split(jax.random.fold_in(key, CODEBOOK_INIT), 3)
         rows = jax.random.choice(row_key, len(train), (min(ROWS * self.entries, len(train)),), replace=False)
-        parts = super().to_code(params, self.code_outputs(params, train.take(rows))).reshape(-1, self.latent_dim // self.groups)
-        chosen = jax.random.choice(part_key, len(parts), (self.entries,), replace=len(parts) < self.entries)
-        entries = parts[chosen]
+        parts = super().to_code(params, self.code_outputs(params, train.take(rows)))
+        parts = parts.reshape(-1, self.latent_dim // self.groups)
+        entries = spread_out(part_key, parts, self.entries)
         spread = 0.01 * parts.std() + 1e-6  # equal rows would make equal entries, of which one is never chosen
         entries = entries + spread * jax.random.normal(noise_key, entries.shape)
         return params | {"codebook": {"entries": entries}}
@@ -167,3 +167,15 @@ class VQAE(Quantized, DenseNetworks, Observation):
 @spec
 class RecurrentVQAE(Quantized, RecurrentAE):
     """Vector-quantized autoencoder of sequences, with one code or with a code at every step."""
+
+
+def spread_out(key: Key[Array, ""], points: Float[Array, "N D"], number: int) -> Float[Array, "{number} D"]:
+    """Points [number, D] of these, each drawn in proportion to its squared distance from those before (k-means++;
+    Arthur & Vassilvitskii 2007); where none is left that differs, any of them."""
+
+    def step(distance: Float[Array, " N"], key: Key[Array, ""]) -> tuple[Float[Array, " N"], Float[Array, " D"]]:
+        far = jnp.where((distance.max() > 0) & jnp.isfinite(distance), distance, 1.0)  # the first: from all alike
+        chosen = points[jax.random.categorical(key, jnp.log(far))]
+        return jnp.minimum(distance, jnp.square(points - chosen[None]).sum(-1)), chosen
+
+    return jax.lax.scan(step, jnp.full(len(points), jnp.inf), jax.random.split(key, number))[1]
