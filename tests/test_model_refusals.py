@@ -10,6 +10,7 @@ from research.tree import ConfigError
 
 DENSE = ("dense_ae", "vae")
 CODING = (*DENSE, "recurrent_ae", "recurrent_vae")
+QUANTIZED = ("vq_ae", "recurrent_vq_ae")
 RECURRENT = ("recurrent_ae", "recurrent_vae", "recurrent_predictor", "recurrent_forecaster", "recurrent_gan")
 FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
 SEQUENCE = dataclasses.replace(FACTS, kind="sequence", feature_shape=(4, 2))
@@ -35,6 +36,24 @@ SEQUENCE = dataclasses.replace(FACTS, kind="sequence", feature_shape=(4, 2))
         ("vae", {"free_bits": 0.1, "capacity": 1.0}, "capacity"),
         ("vae", {"bound": "iwae", "free_bits": 0.1}, "bound"),
         ("vae", {"log_variance_range": [2, -6]}, "log_variance_range"),
+        ("vae", {"prior": "vamp", "pseudo_inputs": 0}, "pseudo_inputs"),
+        ("vae", {"prior": "vamp", "conditional": True}, "prior"),
+        ("vae", {"prior": "vamp", "free_bits": 0.1}, "free_bits"),
+        ("vae", {"prior": "hierarchical", "capacity": 1.0}, "capacity"),
+        ("vae", {"top_dim": 0}, "top_dim"),
+        ("vae", {"top_hidden_dims": [3, 0]}, "top_hidden_dims"),
+        ("vae", {"penalty_weight": -1.0}, "penalty_weight"),
+        ("vae", {"discriminator_dims": [0]}, "discriminator_dims"),
+        ("vae", {"dip_diagonal": -1.0}, "dip_diagonal"),
+        ("vae", {"penalty": "mmmd"}, "penalty"),
+        ("dense_ae", {"penalty": "total_correlation"}, "penalty"),
+        *(("dense_ae", {name: -1.0}, name) for name in ("code_l2", "decoder_l2", "decoder_gradient")),
+        ("recurrent_ae", {"penalty": "mmd", "code": "step"}, "penalty"),
+        *((name, {"entries": 1}, "entries") for name in QUANTIZED),
+        *((name, {"latent_dim": 6, "groups": 4}, "groups") for name in QUANTIZED),
+        *((name, {"commitment": -0.1}, "commitment") for name in QUANTIZED),
+        *((name, {"penalty": "mmd"}, "penalty") for name in QUANTIZED),
+        *((name, {"code_l2": 0.1}, "code_l2") for name in QUANTIZED),
         *((name, {"parameters": 0}, "parameters") for name in DENSE + RECURRENT),
         ("dense_ae", {"hidden_dims": [], "parameters": 100}, "parameters"),
         ("recurrent_predictor", {"cell": "grru"}, "cell"),

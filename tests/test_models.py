@@ -33,7 +33,14 @@ SHIPPED = {path.stem: load(path.stem) for path in sorted(CONF.glob("*.yaml"))}
 # most of the time goes into compiling, and here the speed of the program is of no consequence
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SMALL = {"latent_dim": 2, "hidden_dims": [4], "hidden_dim": 4, "activation": "tanh", "levels": 3, "noise_dim": 2}
-SMALL |= {"discriminator_dims": [4], "pseudo_inputs": 3, "top_dim": 2, "top_hidden_dims": [3], "entries": 3, "groups": 2}
+SMALL |= {
+    "discriminator_dims": [4],
+    "pseudo_inputs": 3,
+    "top_dim": 2,
+    "top_hidden_dims": [3],
+    "entries": 3,
+    "groups": 2,
+}
 CLOCK = Clock(*(jnp.float32(value) for value in (12, 3, 0.3, 6)))
 
 

@@ -17,9 +17,10 @@ from research.optimizer import NEEDS_MORE, OWN_KEYS, Optimizer, Players, _known
 from research.tree import ConfigError, build, plain, stack, structure
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
-SHIPPED = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "gan")
-GAN: Any = OmegaConf.to_container(OmegaConf.load(CONF / "gan.yaml"))
-SGD: Any = OmegaConf.to_container(OmegaConf.load(CONF / "sgd.yaml"))
+CONFIGS: Any = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted(CONF.glob("*.yaml"))}
+SHIPPED = [name for name, config in CONFIGS.items() if "name" in config]
+PLAYERS = [name for name in CONFIGS if name not in SHIPPED]
+GAN, SGD = CONFIGS["gan"], CONFIGS["sgd"]
 COMMON = {key: SGD[key] for key in OWN_KEYS if key != "name"}
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling
 PARAMS = {"encoder": {"kernel": jnp.full((3, 2), 0.5), "bias": jnp.ones(2)}, "scale": jnp.ones(())}
@@ -277,3 +278,28 @@ def test_a_player_without_a_period_or_a_part_is_refused():
         make_players().build(1, 1).init({"encoder": jnp.ones(2), "decoder": jnp.ones(2)})
     with pytest.raises(ConfigError, match="players are generator"):
         make_players().build(1, 1).init({"generator": jnp.ones(2)})
+
+
+def test_shipped_players(build_optimizer):
+    assert set(PLAYERS) == {"codebook", "discriminator", "gan"}
+    for name in PLAYERS:
+        assert set(build_optimizer(name).players) == set(CONFIGS[name]) - {"_target_"}
+
+
+def test_the_rest_is_a_player(build_optimizer):
+    """Every part that no player is named after moves by the rate of `rest`."""
+    sgd = COMMON | {"name": "sgd", "period": 1.0}
+    sections = {"discriminator": sgd | {"learning_rate": 0.5}, "rest": sgd | {"learning_rate": 0.25}}
+    players = build({"_target_": CONFIGS["discriminator"]["_target_"]} | sections)
+    params = {name: jnp.ones(2) for name in ("encoder", "decoder", "discriminator")}
+    transformation = players.build(1, 1)
+    updates, _ = transformation.update(params, transformation.init(params), params)
+    assert {name: float(update[0]) for name, update in updates.items()} == {
+        **{"encoder": -0.25, "decoder": -0.25},
+        "discriminator": -0.5,
+    }
+    assert players.unmatched(params) == []
+    assert players.unmatched(("encoder", "decoder")) == ["discriminator"]  # a player of nothing is refused all the same
+    with pytest.raises(ConfigError, match="players are decoder, encoder"):
+        players.build(1, 1).init({"encoder": jnp.ones(2), "decoder": jnp.ones(2)})
+    assert make_players().unmatched(params) == ["generator"]

@@ -22,7 +22,7 @@ class Evaluation:
       active_threshold: variance of the posterior mean above which a dimension is in use.
       baselines: principal components at the same latent size, and the mean, on the same rows.
       usage: whether the decoder uses its code (of models with a posterior): what the reconstruction loses at the codes
-        of other rows, KL of every dimension.
+        of other rows, KL of every dimension; of models with a codebook how much of it the codes use.
       clustering: k-means on the codes of the test rows: "none"; "classes" has as many clusters as classes; "silhouette"
         and "stability" choose the number on the training codes without labels.
       cluster_range: smallest and largest number to choose from.

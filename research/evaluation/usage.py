@@ -1,4 +1,4 @@
-"""Whether a decoder uses its code."""
+"""Whether a decoder uses its code, and how much of a codebook is used."""
 
 from typing import Any
 
@@ -31,15 +31,45 @@ def kl_per_dimension(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
     return -np.sort(-np.asarray(kl, np.float64).mean(0))
 
 
+@jax.jit
+def _assign(model: Any, params: Any, batch: Examples) -> jax.Array:
+    return model.assign(params, batch)
+
+
+def codebook_use(chosen: np.ndarray, entries: int) -> dict[str, float]:
+    """exp of the entropy of choices (at most `entries`), and the share of entries that are chosen at all."""
+    count = np.bincount(chosen.reshape(-1), minlength=entries)
+    share = count[count > 0] / count.sum()
+    perplexity = float(np.exp(-(share * np.log(share)).sum()))
+    return {"codebook_perplexity": perplexity, "codebook_used": float((count > 0).mean())}
+
+
 def study(subject: Subject, findings: Findings) -> None:
+    """What `posterior_study` and `codebook_study` say, of the models that they are about."""
+    if not subject.recipe.usage:
+        return
+    if hasattr(subject.model, "posterior") and hasattr(subject.model, "decoder_outputs"):
+        posterior_study(subject, findings)
+    if hasattr(subject.model, "assign"):
+        codebook_study(subject, findings)
+
+
+def codebook_study(subject: Subject, findings: Findings) -> None:
+    """`test/codebook_perplexity` and `test/codebook_used`, of all choices in the codes of the test rows."""
+    model, params, test = subject.model, subject.params, subject.test
+    chosen = batches.over(lambda batch, _: _assign(model, params, batch), test, BATCH)
+    if chosen.ndim == 3 and test.length is not None:  # padding chooses nothing
+        chosen = chosen[np.arange(chosen.shape[1])[None] < np.asarray(test.length)[:, None]]
+    findings.add(codebook_use(chosen, model.entries), "test/")
+
+
+def posterior_study(subject: Subject, findings: Findings) -> None:
     """`test/shuffled_nats`: what the reconstruction loses at the codes of other rows; `test/collapsed`: 1 if nothing.
 
     A decoder that ignores its code (posterior collapse; Bowman et al. 2016) loses nothing when codes are exchanged
     between rows. Collapsed means less than .1 nats per example, both at posterior means.
     """
     model, params, test = subject.model, subject.params, subject.test
-    if not subject.recipe.usage or not hasattr(model, "posterior") or not hasattr(model, "decoder_outputs"):
-        return
     mean, log_variance = batches.over(lambda batch, _: _posterior(model, params, batch), test, BATCH)
     if not np.isfinite(mean).all() or not np.isfinite(log_variance).all():
         findings.refuse("some codes are not finite", "test/shuffled_nats", "test/collapsed")

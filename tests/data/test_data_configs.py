@@ -38,7 +38,7 @@ def test_the_config_builds_and_sets_every_key(path):
 def test_configs_were_found():
     own = {"arrays", "ucr"}
     images = {"digits", "mnist", "fashion_mnist", "digits_rows", "mnist_rows", "mnist_pixels"}
-    drawn = {"low_rank", "sines", "ar", "adding", "copy"}
+    drawn = {"low_rank", "sines", "ar", "adding", "copy", "sprites"}
     assert own | images | drawn | {"mnist1d", "polyphonic"} <= {path.stem for path in FILES}
 
 

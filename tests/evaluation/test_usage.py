@@ -10,7 +10,7 @@ import yaml
 from research import tree
 from research.data.examples import Examples, Facts
 from research.evaluation import Findings, Subject
-from research.evaluation.usage import kl_per_dimension, study
+from research.evaluation.usage import codebook_use, kl_per_dimension, study
 from research.tree import spec
 
 STANDARD = Path(__file__).parents[2] / "conf" / "evaluation" / "standard.yaml"
@@ -22,6 +22,7 @@ class Gaussian:
     """q(z | x) = N(x, 1/4), p(x | z) = N(gain z, 1): exchanged codes cost gain^2 |x - x'|^2 / 2 more, at gain 1."""
 
     latent_dim: int = 2
+    prior: str = "normal"
 
     def posterior(self, params, batch):
         return batch.x, jnp.full(batch.x.shape, 2 * np.log(DEVIATION))
@@ -81,3 +82,32 @@ def test_what_cannot_be_said_has_a_reason(x):
     x[3, 0] = np.nan
     assert used(1, x).null_reasons["test/shuffled_nats"] == "some codes are not finite"
     assert not used(1, x, usage=False).null_reasons
+
+
+@spec
+class Chooser:
+    """The first number of every step chooses an entry."""
+
+    entries: int = 4
+
+    def assign(self, params, batch):
+        return batch.x[..., :1].astype(jnp.int32)
+
+
+def test_how_much_of_a_codebook_is_used():
+    assert codebook_use(np.array([[0, 1], [2, 3]]), 4) == {"codebook_perplexity": pytest.approx(4), "codebook_used": 1}
+    assert codebook_use(np.array([[2, 2], [2, 2]]), 4) == {"codebook_perplexity": 1, "codebook_used": 0.25}
+    half = codebook_use(np.array([0, 0, 0, 1]), 8)
+    entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    assert half == {"codebook_perplexity": pytest.approx(np.exp(entropy)), "codebook_used": 0.25}
+
+
+def test_padding_chooses_no_entry():
+    x = np.array([[0, 1, 3, 3], [1, 0, 3, 3]], np.float32)[..., None]
+    part = Examples(x=x, length=np.array([2, 2], np.int32))
+    facts = Facts("sequence", (4, 1), 0.0, 3.0, 0, 2, 2, 2)
+    recipe = tree.build(yaml.safe_load(STANDARD.read_text()))
+    findings = Findings()
+    parts = dict.fromkeys(("train", "validation", "test"), part)
+    study(Subject(Chooser(), {}, parts, recipe, facts, jax.random.key(0)), findings)
+    assert findings.metrics == {"test/codebook_perplexity": pytest.approx(2), "test/codebook_used": 0.5}
