@@ -153,7 +153,7 @@ GAMES: list[dict[str, Any]] = [
     {"game": "least_squares", "bidirectional": True, "cell": "rnn", "generator_activation": "tanh"},
     {"game": "wasserstein", "gradient_penalty": 10.0, "cell": "irnn", "generator_activation": "linear"},
 ]
-VAES = ["iwae", "beta_tc_vae", "dip_vae", "factor_vae", "info_vae", "vamp_vae", "two_layer_vae"]
+VAES = ["iwae", "beta_vae", "beta_tc_vae", "dip_vae", "factor_vae", "info_vae", "vamp_vae", "two_layer_vae"]
 AUTOENCODERS = ["wae", "adversarial_ae", "rae"]
 # model -> kinds of data, and the options that are tried on the first of them (on the others: none)
 FAMILIES: dict[str, tuple[list[str], list[dict[str, Any]]]] = {

@@ -1,6 +1,7 @@
 """Rate against distortion: what beta buys."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def _sketch(scene: Scene) -> Sketch:
     drawn = style.figure(style.PAGE if wide else style.COLUMN, (2.0 if wide else 2.5) * rows + 0.4)
     grid = drawn.subplots(rows, columns, squeeze=False)
     handles: dict[str, Any] = {}
-    everything, sentences, beyond, collapsed = [], [], [], 0
+    everything, sentences, beyond, broken, collapsed = [], [], [], [], 0
     labels: list[tuple[Any, float, float, str]] = []
     for at, panel in enumerate(panels):
         axes = grid[at // columns][at % columns]
@@ -61,6 +62,7 @@ def _sketch(scene: Scene) -> Sketch:
             name = label_of(table, layout.line_keys, line) if layout.line_keys else "models"
             handles.setdefault(name, _line(axes, points, number))
             labels += [(axes, rate.value, distortion.value, f"{beta:g}") for beta, rate, distortion, _ in points]
+            broken += [f"{name}, {words}" for words in breaks(points)]
             lost = [(rate.value, distortion.value) for _, rate, distortion, count in points if count]
             collapsed += sum(count for *_, count in points)
             if lost:
@@ -94,6 +96,10 @@ def _sketch(scene: Scene) -> Sketch:
         text += f", panels of one {style.listed(layout.panel_keys)}"
     caption = f"{text}. Along a grey diagonal the sum of both, the negative ELBO, is constant."
     caption += " " + averaged_words(table, layout.over, everything)
+    if broken:
+        caption += f" Rate should fall and distortion rise with beta; they do not at {'; '.join(broken)}."
+    else:
+        caption += " With beta the rate falls and the distortion rises throughout (up to 0.1 nats and the intervals)."
     if collapsed:
         caption += f" Crosses: points with collapsed runs ({collapsed} in all), whose decoder ignores its code."
     if PIXELS in handles or any(PIXELS in text for text in beyond):
@@ -110,6 +116,20 @@ def _sketch(scene: Scene) -> Sketch:
         runs=shown_runs(everything),
         figure=drawn,
     )
+
+
+def breaks(points: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Steps to a larger beta at which the rate rises, or the distortion falls, by more than noise explains.
+
+    Noise is the larger of 0.1 nats and the half-widths of both intervals together.
+    """
+    found = []
+    for (low, *before, _), (high, *after, _) in itertools.pairwise(sorted(points, key=lambda point: point[0])):
+        for word, sign, one, other in zip(("rate", "distortion"), (1, -1), before, after, strict=True):
+            halves = [0.0 if cell.low is None else (cell.high - cell.low) / 2 for cell in (one, other)]
+            if sign * (other.value - one.value) > max(0.1, sum(halves)):
+                found.append(f"beta {low:g} to {high:g} ({word} {one.value:.4g} to {other.value:.4g})")
+    return found
 
 
 def _of(table: Table, layout: Layout, panel: Values) -> list[Run]:
