@@ -327,6 +327,29 @@ def test_rate_and_distortion_are_means_and_collapse_is_marked(two_by_two):
         assert np.ptp(one.get_xdata() + one.get_ydata()) == pytest.approx(0)
 
 
+def test_a_front_that_turns_back_is_told(two_by_two):
+    """Larger beta, smaller rate and larger distortion, but for noise: a tenth of a nat, or the intervals."""
+
+    def front(*points: tuple[float, float, float], half: float | None = None) -> list[str]:
+        means = [
+            [beta, *(points_mean(value, half) for value in (rate_nats, distortion)), 0]
+            for beta, rate_nats, distortion in points
+        ]
+        return rate.breaks(means)
+
+    def points_mean(value: float, half: float | None) -> Any:
+        low, high = (None, None) if half is None else (value - half, value + half)
+        return points.Mean(value, low, high, 1, {}, None)  # type: ignore[arg-type]
+
+    assert front((1, 9, 3), (4, 2, 8), (2, 5, 5)) == []
+    assert front((1, 9, 3), (2, 9.05, 2.95)) == []
+    assert front((1, 9, 3), (2, 9.5, 3)) == ["beta 1 to 2 (rate 9 to 9.5)"]
+    assert front((1, 9, 3), (2, 9.5, 3), half=0.3) == []
+    assert front((1, 9, 3), (2, 8, 2)) == ["beta 1 to 2 (distortion 3 to 2)"]
+    (sketch,) = sketches(rate.rate_distortion, two_by_two).values()
+    assert "the rate falls and the distortion rises throughout" in sketch.caption
+
+
 def test_entropy_of_pixels_is_what_a_decoder_without_a_code_needs():
     train = np.array([[0.0], [1.0]] * 1000)
     assert rate.pixel_entropy(train, train) == pytest.approx(math.log(2), rel=1e-6)

@@ -139,3 +139,13 @@ def test_encoder_and_decoder_may_have_optimizers_of_their_own(make):
 def test_one_optimizer_may_train_both_players(make):
     """The loss is one scalar, and its gradient is each player's own."""
     assert bind(make("recurrent_gan", optimizer="adam", trainer=LAST))
+
+
+def test_a_discriminator_may_have_an_optimizer_of_its_own(make):
+    """Where the model has one; a codebook likewise."""
+    assert bind(make("factor_vae", optimizer="discriminator"))
+    assert bind(make("vq_ae", optimizer="codebook"))
+    for name, own in (("vae", "discriminator"), ("vae", "codebook")):
+        key, message = refused(make(name, optimizer=own))
+        assert key == "optimizer"
+        assert own in message
