@@ -11,7 +11,20 @@ import numpy as np
 import pytest
 
 from research.report.collect import collect
-from research.report.figures import KINDS, Drawn, curves, differences, draw, heat, learning, points, rate, scene, style
+from research.report.figures import (
+    KINDS,
+    Drawn,
+    curves,
+    differences,
+    draw,
+    heat,
+    learning,
+    points,
+    rate,
+    scene,
+    scores,
+    style,
+)
 from research.report.statistics import interval
 from research.report.table import table
 from research.tree import ConfigError
@@ -309,6 +322,33 @@ def test_shades_follow_the_direction():
 def test_one_key_makes_no_heat_map(grid):
     with pytest.raises(scene.UnfitError, match="no two keys"):
         heat.heat_map(scene_of(grid()))
+
+
+# ------------------------------------------------------------------------------------------------- scores of settings
+
+
+def test_scores_of_settings_that_are_no_numbers(sweep):
+    for at, likelihood in enumerate(("gaussian", "laplace")):
+        for seed in range(3):
+            metrics = {MSE: at + seed, "test/active_units": at + 1, "baseline/pca/reconstruction_mse": 2.5}
+            sweep.add({"model.likelihood": likelihood, "model.beta": 1.0, "seed": seed}, metrics)
+    (sketch,) = sketches(scores.scores, sweep, [MSE, "test/active_units"]).values()
+    first, second = (axes for axes in sketch.figure.axes if axes.axison)
+    assert [text.get_text() for text in first.get_yticklabels()] == ["gaussian", "laplace"]
+    means = [one for one in first.lines if one.get_marker() == "o"]
+    assert [(one.get_xdata()[0], one.get_ydata()[0]) for one in means] == [(1, 0), (2, 1)]
+    seeds = [one for one in first.lines if one.get_marker() == "|"]
+    assert [list(one.get_xdata()) for one in seeds] == [[0, 1, 2], [1, 2, 3]]
+    (naive,) = [one for one in first.lines if list(one.get_xdata()) == [2.5, 2.5]]
+    assert naive.get_linestyle() == "--"
+    assert len([one for one in second.lines if one.get_marker() == "o"]) == 2
+    assert "reconstruction MSE: gaussian 1, laplace 2" in sketch.alternative
+    assert [text.get_text() for text in sketch.figure.legends[0].get_texts()] == ["PCA"]
+
+
+def test_numbers_alone_have_no_figure_of_scores(grid):
+    with pytest.raises(scene.UnfitError, match="a number"):
+        scores.scores(scene_of(grid()))
 
 
 # ------------------------------------------------------------------------------------------------- rate, distortion

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[str, str] = {  # in the order in which they are drawn and shown
     "metric_over_key": "each main metric over each swept number, mean and 95 % interval over seeds",
+    "scores": "all metrics of the table, where a setting is no number (models, cells), with their seeds",
     "heat_map": "each main metric over two swept keys, the best cell outlined",
     "rate_distortion": "KL against reconstruction in nats, of sweeps over model.beta",
     "learning_curves": "training and validation loss over epochs, up to eight configurations",
@@ -28,6 +29,7 @@ KINDS: dict[str, str] = {  # in the order in which they are drawn and shown
 }
 _PLACES = {  # kind -> module of this package that has its `plans_...`
     "metric_over_key": "curves",
+    "scores": "scores",
     "heat_map": "heat",
     "rate_distortion": "rate",
     "learning_curves": "learning",
