@@ -7,6 +7,9 @@ HIGHER_IS_BETTER = frozenset(
         *("elbo_nats", "iwae_nats", "active_units", "probe_accuracy", "knn_accuracy"),
         *("accuracy", "auroc", "precision", "recall"),
         *("ari", "nmi", "rand_index", "cluster_accuracy", "silhouette"),
+        *("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness", "sap", "modularity"),
+        *("factor_vae_score", "beta_vae_score"),
+        *("sample_precision", "sample_recall", "coverage"),
     }
 )
 UNDIRECTED = frozenset(
@@ -14,8 +17,11 @@ UNDIRECTED = frozenset(
         *("kl_nats", "shuffled_nats", "collapsed"),  # kl_nats of a collapsed model is 0
         *("gradient_reach", "gradient_reach_at_start", "gradient_penalty"),
         *("nll_standard_error", "nll_effective_samples", "classifier_null", "classifier_p_value"),  # of another metric
+        "mutual_information_nats",
         *("discriminator_loss", "generator_loss", "real_value", "fake_value", "discriminator_accuracy"),  # of a game
-        *("diversity", "memorization", "clusters"),  # right at 1, at .5 and at the true number
+        *("penalty", "commitment", "codebook_perplexity", "codebook_used"),  # parts of a loss, and of a codebook
+        *("diversity", "memorization", "clusters", "density"),  # right at 1, at .5, at the true number and at 1
+        "sampling_classifier_accuracy",  # of the judge
     }
 )
 

@@ -109,6 +109,7 @@ def test_one_dimension_that_holds_all_is_complete_and_not_disentangled():
     beside = np.concatenate([perfect(), np.full((len(GRID), 1), 0.1)], 1)
     assert modularity(beside, GRID) == pytest.approx(3 / 4)
     assert mig(beside, GRID) == pytest.approx(1)
+    assert dci(beside, GRID) == pytest.approx(dict.fromkeys(DCI, 1))
 
 
 def test_a_code_that_says_nothing():
@@ -171,7 +172,7 @@ def test_factors_that_do_not_vary_are_left_out():
 
 
 def test_the_split_of_a_node_is_the_best_of_all():
-    """Against every cut of every column, with equal values among them."""
+    """Against every cut of every column that leaves ten rows on both sides, with equal values among them."""
     for seed in range(20):
         generator = np.random.default_rng(seed)
         x, label = generator.integers(8, size=(30, 4)) / 8, generator.integers(3, size=30)
@@ -180,9 +181,9 @@ def test_the_split_of_a_node_is_the_best_of_all():
             (column, cut): gini(label) - gini(label[x[:, column] <= cut]) - gini(label[x[:, column] > cut])
             for column in range(4)
             for cut in np.unique(x[:, column])[:-1]
-            if 2 <= (x[:, column] <= cut).sum() <= 28
+            if 10 <= (x[:, column] <= cut).sum() <= 20
         }
-        grown = forest.grow(x, label, 3, depth=1, leaf=2)
+        grown = forest.grow(x, label, 3, depth=1, leaf=10)
         column, cut = max(gains, key=gains.get)
         assert grown.importance.sum() == pytest.approx(gains[column, cut])
         assert gains[grown.feature[0], x[x[:, grown.feature[0]] <= grown.threshold[0], grown.feature[0]].max()] == (
@@ -205,7 +206,7 @@ def test_a_deep_tree_tells_apart_all_that_it_has_seen():
 def test_total_correlation_of_two_correlated_dimensions(correlation):
     q, _ = np.linalg.qr(np.column_stack([np.ones(50), normal(50, 2)]))
     one, other = q[:, 1], q[:, 2]  # exactly uncorrelated, of mean 0
-    codes = np.stack([one, 30 * (correlation * one + np.sqrt(1 - correlation**2) * other) + 5, np.full(50, 0.1)], 1)
+    codes = np.stack([one, 30 * (correlation * one + np.sqrt(1 - correlation**2) * other) + 5, np.full(50, 2.0)], 1)
     assert total_correlation(codes) == pytest.approx(-np.log(1 - correlation**2) / 2, abs=1e-12)
     assert total_correlation(np.concatenate([codes, 2 * codes[:, :1]], 1)) == np.inf
     assert total_correlation(codes[:, :1]) == 0
@@ -219,6 +220,12 @@ def test_information_of_gaussian_posteriors():
     assert mutual_information_nats(mean * deviation, log_variance) == pytest.approx(expected, abs=0.05)
     assert mutual_information_nats(mean * 0, log_variance) == pytest.approx(0, abs=1e-12)
     assert mutual_information_nats(mean, log_variance) == mutual_information_nats(mean, log_variance)
+    # one half of the rows N(0, 1), the other N(0, 9): entropy of the mixture less the mean of theirs
+    halves, z = np.repeat([[0.0], [np.log(9)]], 1000, axis=0), np.linspace(-40, 40, 80_001)
+    mixture = sum(np.exp(-(z**2) / 2 / v) / np.sqrt(2 * np.pi * v) for v in (1, 9)) / 2
+    expected = -(mixture * np.log(mixture)).sum() * 1e-3 - (np.log(2 * np.pi * np.e) + np.log(9) / 2) / 2
+    assert expected > 0.1
+    assert mutual_information_nats(np.zeros((2000, 1)), halves) == pytest.approx(expected, abs=0.02)
     for small in (-30, -60):  # rows that nobody can take for another
         assert mutual_information_nats(mean[:600], np.full((600, 3), small)) == pytest.approx(np.log(600))
 
@@ -279,6 +286,7 @@ def test_a_code_of_factors_beside_noise_and_principal_components():
     assert found.metrics["test/mig"] > 0.9
     assert found.metrics["test/dci_disentanglement"] > 0.99
     assert found.metrics["baseline/random_code/mig"] < 0.1
+    assert found.metrics["baseline/random_code/dci_informativeness"] < 0.4
     assert found.metrics["baseline/random_code/mig"] < found.metrics["baseline/pca/mig"] < 1
     # the rows alone decide the baselines
     kept = dict(shared._found)
