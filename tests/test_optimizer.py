@@ -303,3 +303,4 @@ def test_the_rest_is_a_player(build_optimizer):
     with pytest.raises(ConfigError, match="players are decoder, encoder"):
         players.build(1, 1).init({"encoder": jnp.ones(2), "decoder": jnp.ones(2)})
     assert make_players().unmatched(params) == ["generator"]
+    assert make_players().unmatched(("generator", "discriminator", "encoder")) == ["encoder"]  # without a rest
