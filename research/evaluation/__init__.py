@@ -12,6 +12,7 @@ from research.evaluation import (
     memory,
     pictures,
     prediction,
+    sampling,
     usage,
 )
 from research.evaluation.recipe import Evaluation
@@ -31,6 +32,7 @@ STUDIES = (
     prediction.study,
     forecasting.study,
     generation.study,
+    sampling.study,
     memory.study,
     pictures.study,
 )

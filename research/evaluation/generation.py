@@ -1,34 +1,21 @@
 """How good generated sequences are: told apart from real ones, used in their place, too few, or copied."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from research import engine
-from research.data.examples import Examples, Facts, Split
+from research.data.examples import Examples, Facts
+from research.evaluation.judge import BATCH, Judge, fit, samples, some
 from research.evaluation.subject import Findings, Subject
 from research.models.recurrent_predictor import RecurrentPredictor
-from research.optimizer import Optimizer
 from research.runs import batches
 from research.tree import build
 
-BATCH = 256
 PARTS = ("train", "test")
 FEWEST = 4  # rows of a part: two for each half of them
 CLASSIFIER_UNITS, CLASSIFIER_EPOCHS = 32, 40  # the honest classifier: the same capacity for every data set
 CLASSIFIER_STEPS = 1000, 2000  # fewest and most: after 40 of them (64 rows) it tells not even constants from noise
-ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
-
-
-class Judge(NamedTuple):
-    """How a network after training is made: GRU units, steps of Adam, rate, batch."""
-
-    units: int
-    steps: int
-    rate: float
-    batch: int
 
 
 def timegan_judge(channels: int, steps: int) -> Judge:
@@ -114,7 +101,7 @@ def classifier_score(
 def diversity(real: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
     """Mean distance between two generated rows over that between two real rows; 1 is right, 0 is one sample only."""
     spread = lambda rows: _distances(rows, rows).sum() / (len(rows) * (len(rows) - 1))
-    return float(spread(_some(fake, most, seed)) / spread(_some(real, most, seed)))
+    return float(spread(some(fake, most, seed)) / spread(some(real, most, seed)))
 
 
 def memorization(train: np.ndarray, held_out: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
@@ -124,8 +111,8 @@ def memorization(train: np.ndarray, held_out: np.ndarray, fake: np.ndarray, seed
     may differ from training rows for their own reasons: the same share for real rows says how much.
     """
     size = min(len(train), len(held_out), most)
-    fake = _some(fake, size, seed)
-    near = [_distances(fake, _some(rows, size, seed)).min(1) for rows in (train, held_out)]
+    fake = some(fake, size, seed)
+    near = [_distances(fake, some(rows, size, seed)).min(1) for rows in (train, held_out)]
     return float(((near[0] < near[1]) + 0.5 * (near[0] == near[1])).mean())
 
 
@@ -140,12 +127,6 @@ def halves(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two disjoint halves of rows in their order: windows of a series stay with those that they overlap."""
     middle = len(rows) // 2
     return rows[:middle], rows[middle : 2 * middle]
-
-
-def _some(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
-    if len(rows) <= most:
-        return rows
-    return rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:most])]
 
 
 def _distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -177,7 +158,6 @@ def _scores(model: Any, params: Any, batch: Examples) -> dict[str, jax.Array]:
 
 def _fit(examples: Examples, judge: Judge, objective: Any, seed: int) -> tuple[Any, Any]:
     """A GRU trained on all of these rows for so many steps; the last parameters are kept."""
-    size = min(judge.batch, len(examples))
     settings = {
         "parameters": None,
         "cell": "gru",
@@ -191,7 +171,6 @@ def _fit(examples: Examples, judge: Judge, objective: Any, seed: int) -> tuple[A
         "unroll": 0,
         "objective": objective,
     }
-    model = build(settings, RecurrentPredictor)
     target = examples.target
     facts = Facts(
         kind="sequence",
@@ -204,49 +183,8 @@ def _fit(examples: Examples, judge: Judge, objective: Any, seed: int) -> tuple[A
         test_size=1,
         target_shape=None if target is None else tuple(target.shape[1:]),
     )
-    optimizer = Optimizer(
-        name="adam",
-        numbers={"learning_rate": judge.rate, **ADAM},
-        options=(),
-        schedule="constant",
-        final_factor=0.0,
-        warmup_epochs=0.0,
-        stages=8,
-        clip_norm=None,
-        clip_value=None,
-    )
-    per_epoch = len(examples) // size
-    trainer = engine.Trainer(
-        epochs=-(-judge.steps // per_epoch),
-        batch_size=size,
-        evaluate_every=1,
-        patience=None,
-        target_loss=None,
-        monitor="validation/loss",
-        keep="last",
-        warm_start=None,
-        evaluation_batch=1,
-    )
-    budget = engine.Budget(trainer, per_epoch, None)
-    rows, one = np.arange(len(examples), dtype=np.int32), np.zeros(1, np.int32)
-    split = Split(
-        rows,
-        one,
-        np.ones(1, np.float32),
-        one,
-        np.ones(1, np.float32),
-        np.zeros((), np.float32),
-        np.ones((), np.float32),
-    )
-    state = _train(model.bind(facts), optimizer, split, examples, np.uint32(seed), budget)
-    return model.bind(facts), state.params
-
-
-@functools.partial(jax.jit, static_argnames="budget")
-def _train(model: Any, optimizer: Any, split: Split, examples: Examples, seed: Any, budget: engine.Budget) -> Any:
-    data, member = engine.Data(examples, examples), engine.Member(seed, split)
-    state = engine.initialize(model, optimizer, member, data, budget)
-    return engine.chunk(model, optimizer, state, member, data, jax.numpy.int32(budget.trainer.epochs), budget)[0]
+    model = build(settings, RecurrentPredictor).bind(facts)
+    return model, fit(model, examples, judge, seed)
 
 
 def study(subject: Subject, findings: Findings) -> None:
@@ -255,7 +193,7 @@ def study(subject: Subject, findings: Findings) -> None:
     if not recipe.generation or subject.facts.kind != "sequence" or not hasattr(model, "sample"):
         return
     most, seed = recipe.generation_rows, subject.seed
-    train, test = (_some(np.asarray(subject.parts[part].x), most or len(subject.parts[part]), 0) for part in PARTS)
+    train, test = (some(np.asarray(subject.parts[part].x), most or len(subject.parts[part]), 0) for part in PARTS)
     names = ("discriminative_score", "predictive_score", "classifier_score", "diversity", "memorization")
     if subject.train.mask is not None:
         findings.refuse("rows are padded or have missing values", *(f"test/{name}" for name in names))
@@ -263,7 +201,7 @@ def study(subject: Subject, findings: Findings) -> None:
     if min(len(train), len(test)) < FEWEST:
         findings.refuse(f"fewer than {FEWEST} rows", *(f"test/{name}" for name in names))
         return
-    fake = _samples(subject, len(train) + len(test))
+    fake = samples(subject, len(train) + len(test))
     if not np.isfinite(fake).all():
         findings.refuse("some samples are not finite", *(f"test/{name}" for name in names))
         return
@@ -282,18 +220,6 @@ def study(subject: Subject, findings: Findings) -> None:
             arguments = train, test, made, shuffled(test, seed)
         found = subject.once((name, *settings), lambda arguments=arguments: scores(*arguments, seed))
         findings.add(found, f"baseline/{name}/")
-
-
-def _samples(subject: Subject, number: int) -> np.ndarray:
-    """Draws from the model, [number, T, C]; a conditional one gets labels as they occur in the training rows."""
-    key, found = jax.random.fold_in(subject.key, 5), []
-    random = np.random.default_rng(subject.seed)
-    for own in jax.random.split(key, -(-number // BATCH)):
-        label = None
-        if getattr(subject.model, "conditional", False):
-            label = random.choice(np.asarray(subject.train.label), BATCH)
-        found.append(np.asarray(batches.sample(subject.model, subject.params, own, BATCH, label)))
-    return np.concatenate(found)[:number]
 
 
 def scores(
