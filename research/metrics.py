@@ -17,7 +17,7 @@ UNDIRECTED = frozenset(
         *("kl_nats", "shuffled_nats", "collapsed"),  # kl_nats of a collapsed model is 0
         *("gradient_reach", "gradient_reach_at_start", "gradient_penalty"),
         *("nll_standard_error", "nll_effective_samples", "classifier_null", "classifier_p_value"),  # of another metric
-        "mutual_information_nats",
+        *("mutual_information_nats", "total_correlation"),  # both are 0 of a code that says nothing
         *("discriminator_loss", "generator_loss", "real_value", "fake_value", "discriminator_accuracy"),  # of a game
         *("penalty", "commitment", "codebook_perplexity", "codebook_used"),  # parts of a loss, and of a codebook
         *("diversity", "memorization", "clusters", "density"),  # right at 1, at .5, at the true number and at 1

@@ -39,7 +39,6 @@ SEQUENCE = dataclasses.replace(FACTS, kind="sequence", feature_shape=(4, 2))
         ("vae", {"prior": "vamp", "pseudo_inputs": 0}, "pseudo_inputs"),
         ("vae", {"prior": "vamp", "conditional": True}, "prior"),
         ("vae", {"prior": "vamp", "free_bits": 0.1}, "free_bits"),
-        ("vae", {"prior": "hierarchical", "capacity": 1.0}, "capacity"),
         ("vae", {"top_dim": 0}, "top_dim"),
         ("vae", {"top_hidden_dims": [3, 0]}, "top_hidden_dims"),
         ("vae", {"penalty_weight": -1.0}, "penalty_weight"),

@@ -130,7 +130,7 @@ OF_POSTERIORS: list[dict[str, Any]] = [
     *({"penalty": penalty} for penalty in ("total_correlation", "factor", "dip_i", "dip_ii")),
     {"prior": "vamp"},
     {"prior": "hierarchical", "samples": 3, "bound": "iwae", "warmup": "linear", "warmup_epochs": 5},
-    {"prior": "hierarchical", "penalty": "mmd", "conditional": True},
+    {"prior": "hierarchical", "penalty": "mmd", "conditional": True, "capacity": 2.0, "capacity_epochs": 5.0},
 ]
 REGULARIZED: list[dict[str, Any]] = [
     {"code_l2": 0.1, "decoder_l2": 0.1},

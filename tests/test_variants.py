@@ -16,7 +16,9 @@ from research.clock import Clock
 from research.data import Examples, Facts
 from research.engine import NEVER, State
 from research.models.penalty import MMD_SCALES, aggregate_log_probs, mean_discrepancy
+from research.models.prior import mixture_log_prob
 from research.models.vq_ae import spread_out
+from research.tree import ConfigError
 
 FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
 BATCH = Examples(x=jax.random.uniform(jax.random.key(5), (6, 5)), label=jnp.arange(6) % 3)
@@ -216,6 +218,29 @@ def test_many_pseudo_inputs_are_a_mixture_that_starts_at_training_rows(build_mod
     np.testing.assert_allclose(model.prior_log_prob(params, z, jnp.zeros((3, 6, 0))), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_mixture_of_narrow_posteriors_keeps_its_digits():
+    """Products of matrices in place of differences lose whole nats here."""
+    random = np.random.default_rng(0)
+    mean, log_variance = random.normal(size=(30, 8)), np.full((30, 8), 2 * np.log(0.002))
+    z = (mean + 0.002 * random.normal(size=(30, 8)))[None]
+    single = [jnp.asarray(array, jnp.float32) for array in (z, mean, log_variance)]
+    double = [np.asarray(array, np.float64) for array in single]
+    expected = mixture(double[0][0], *double[1:])[0] + np.log(30)
+    np.testing.assert_allclose(mixture_log_prob(*single)[0], expected, atol=2e-3)
+
+
+def test_pseudo_inputs_need_whole_rows(build_model):
+    for name, prior in (("recurrent_vae", "vamp"), ("recurrent_vae", "normal")):
+        model = build_model(name, prior=prior).bind(SEQUENCE)
+        model.check_rows(dataclasses.replace(SEQUENCES, length=None))
+        if prior == "vamp":
+            with pytest.raises(ConfigError, match="padding") as error:
+                model.check_rows(SEQUENCES)
+            assert error.value.key == "prior"
+        else:
+            model.check_rows(SEQUENCES)
+
+
 def test_with_the_exact_posterior_of_the_second_layer_its_bound_is_the_marginal(build_model):
     """p(z) of linear layers is Gaussian; every single draw of t says so."""
     options = {"latent_dim": 3, "top_dim": 2, "top_hidden_dims": []}
@@ -247,6 +272,12 @@ def test_a_second_layer_that_says_nothing_is_the_standard_normal(build_model):
     keys = jax.random.split(KEY, 6)
     two, one = (quick(model.evaluate)(params, BATCH, keys)["kl_nats"] for model in (deep, plain))
     np.testing.assert_allclose(two, one, rtol=0.1, atol=0.05)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("factor_vae", "vae"), ("adversarial_ae", "dense_ae")])
+def test_a_discriminator_does_not_count_as_the_models_size(name: str, plain: str, build_model):
+    widths = {one: build_model(one, latent_dim=2, parameters=3000).bind(FACTS).hidden_dims for one in (name, plain)}
+    assert widths[name] == widths[plain]
 
 
 # ---------------------------------------------------------------------------------------------------- vector quantizing
@@ -333,17 +364,27 @@ def test_the_codebook_is_used(codebook: str, build_model, build_optimizer):
 
 def test_padding_chooses_no_entry(build_model):
     options = {"code": "step", "latent_dim": 2, "hidden_dim": 4, "groups": 1, "entries": 3, "codebook": "average"}
-    model = build_model("recurrent_vq_ae", **options).bind(SEQUENCE)
-    params = model.init(jax.random.key(0), SEQUENCES)
     inside = jnp.arange(7)[None, :, None] < SEQUENCES.length[:, None, None]
     longer = jnp.where(inside, jnp.pad(SEQUENCES.x, ((0, 0), (0, 3), (0, 0))), 0.0)
-    found = []
+    found, params = [], None
     for steps in (4, 7):
         batch = dataclasses.replace(SEQUENCES, x=longer[:, :steps])
         bound = build_model("recurrent_vq_ae", **options).bind(dataclasses.replace(SEQUENCE, feature_shape=(steps, 2)))
+        params = params or bound.init(jax.random.key(0), batch)
         found.append(bound.loss(params, batch, KEY, CLOCK)[1])
     for name in ("codebook_perplexity", "commitment"):
         assert float(found[0][name]) == pytest.approx(float(found[1][name]), rel=1e-5)
+
+
+def test_padding_is_no_entry_at_the_start(build_model):
+    """Steps that are padding would all have the code of nothing; entries lie near codes of valid steps."""
+    options = {"code": "step", "latent_dim": 2, "hidden_dim": 4, "groups": 1, "entries": 8}
+    model = build_model("recurrent_vq_ae", **options).bind(SEQUENCE)
+    first = dataclasses.replace(SEQUENCES, length=jnp.ones(6, jnp.int32))  # six valid steps, eighteen of padding
+    params = model.init(jax.random.key(0), first)
+    codes = np.asarray(model.code_outputs(params, first))[:, 0]
+    away = np.linalg.norm(np.asarray(params["codebook"]["entries"])[:, None] - codes, axis=-1).min(1)
+    assert away.max() < 0.1 * codes.std()
 
 
 def test_the_kl_to_the_uniform_prior_counts_valid_steps(build_model):
@@ -359,9 +400,10 @@ def test_a_codebook_starts_at_points_far_apart():
     """Of three places, three entries: one each, also where one place has nearly all points."""
     points = jnp.concatenate([jnp.zeros((50, 2)), jnp.array([[9.0, 0.0], [0.0, 9.0]])])
     for seed in range(5):
-        found = spread_out(jax.random.key(seed), points, 3)
+        found = spread_out(jax.random.key(seed), points, 3, jnp.ones(52, bool))
         assert len({tuple(np.asarray(row)) for row in found}) == 3
-    assert np.isfinite(spread_out(KEY, points[:3], 2)).all()  # equal points only
+    assert np.isfinite(spread_out(KEY, points[:3], 2, jnp.ones(3, bool))).all()  # equal points only
+    assert (np.asarray(spread_out(KEY, points, 9, jnp.arange(52) < 50)) == 0).all()  # the others are not there
 
 
 # -------------------------------------------------------------------------------------------- regularized autoencoders
@@ -385,3 +427,16 @@ def test_the_terms_of_a_regularized_autoencoder(build_model):
     exact = float(jnp.square(decoder["kernel"]).sum())
     np.testing.assert_allclose(estimate.mean(0), exact, rtol=0.1)
     assert not hasattr(model, "sample")  # its codes have no known distribution
+
+
+def test_padding_is_no_part_of_the_decoders_slope(build_model):
+    found = []
+    for steps in (4, 7):
+        inside = jnp.arange(steps)[None, :, None] < SEQUENCES.length[:, None, None]
+        x = jnp.where(inside, jnp.pad(SEQUENCES.x, ((0, 0), (0, 3), (0, 0)))[:, :steps], 0.0)
+        facts = dataclasses.replace(SEQUENCE, feature_shape=(steps, 2))
+        model = build_model("recurrent_ae", latent_dim=2, hidden_dim=4, decoder_gradient=1.0).bind(facts)
+        batch = dataclasses.replace(SEQUENCES, x=x)
+        params = model.init(jax.random.key(0), SEQUENCES)
+        found.append(model.loss(params, batch, KEY, CLOCK)[1]["decoder_gradient"])
+    assert float(found[0]) == pytest.approx(float(found[1]), rel=1e-5)

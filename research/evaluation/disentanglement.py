@@ -12,14 +12,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from research.evaluation import forest
+from research.evaluation import classifiers
 from research.evaluation.baselines import fitted_components
 from research.evaluation.subject import BATCH, Findings, Subject
 from research.runs import batches
 
 BINS = 20  # of a code dimension; Locatello et al. (2019) have as many
 VOTES, PAIRS = 800, 64  # votes to learn from, and as many to score; rows (or pairs of rows) of each
-ROWS, POSTERIORS, LEAST = 5000, 2000, 100  # most rows with factors, most posteriors, fewest rows of either
+ROWS, POSTERIORS, LEAST = 5000, 1000, 100  # most rows with factors, most posteriors, fewest rows of either
 SEED = 20_180_217  # not 0, which data may have been drawn with: noise that equals the data is none
 SUPERVISED = (
     *("mig", "dci_disentanglement", "dci_completeness", "dci_informativeness"),
@@ -81,7 +81,7 @@ def mig(codes: np.ndarray, factors: np.ndarray) -> float:
 
     z_1 and z_2 are the dimensions with most and second most information about the factor v; of a single dimension the
     second has none. Dimensions are cut into 20 bins of equal width: an outlier, or a map that squeezes values of a
-    factor into one bin, costs information.
+    factor into one bin, costs information, and a factor of K > 20 values has at most log 20 / log K.
     """
     values = _varied(factors)
     entropy = np.array([mutual_information(column, column) for column in values.T])
@@ -111,14 +111,14 @@ def dci(codes: np.ndarray, factors: np.ndarray, seed: int = SEED) -> dict[str, f
 
     Departures: the paper has lasso and a forest of depth chosen by validation, with a regression error in place of the
     accuracy; `disentanglement_lib` has scikit-learn's gradient boosting and weights factors alike. Here it is
-    `forest.fit` (bagged trees that look at all dimensions at every node), so that a dimension that holds a factor
+    `classifiers.fit` (bagged trees that look at all dimensions at every node), so that a dimension that holds a factor
     alone gets all importance, and copies of a dimension get the same.
     """
     codes, values = codes.astype(np.float64), _varied(factors)
     fitted, held = _halves(len(codes), seed)
     importance, accuracy = [], []
     for column in values.T:
-        grown = forest.fit(codes[fitted], column[fitted], seed=seed)
+        grown = classifiers.fit(codes[fitted], column[fitted], seed=seed)
         importance.append(grown.importance)
         accuracy.append((grown.predict(codes[held]) == column[held]).mean())
     table = np.stack(importance, 1)
@@ -149,21 +149,25 @@ def sap(codes: np.ndarray, factors: np.ndarray, seed: int = SEED) -> float:
     """Separated attribute predictability: mean over factors of the gap of the two best accuracies (Kumar et al. 2018).
 
     The accuracy of a dimension about a factor of K values is the balanced one (mean over values of the share told
-    right) on a half of the rows, of the value with the largest p(bin | value) on the other half, 20 bins of equal
-    width. Chance is 1 / K: an accuracy below it counts as that, and it is the second of a single dimension. So the
-    score lies between 0 and the mean of 1 - 1 / K.
+    right) on a half of the rows, of the value with the largest p(bin | value) on the other half, 20 bins of equal width
+    or K where that is more. Chance is 1 / K: an accuracy below it counts as that, and it is the second of a single
+    dimension. So the score lies between 0 and the mean of 1 - 1 / K.
 
     Departure: the paper has a linear support vector machine, which cannot tell a middle value from those on its sides.
     """
-    values, bins = _varied(factors), discretize(codes)
-    halves = _halves(len(codes), seed)
-    accuracy = np.array([[_balanced_accuracy(z, v, *halves) for v in values.T] for z in bins.T])
+    values, halves = _varied(factors), _halves(len(codes), seed)
+    sizes = [max(BINS, int(column.max()) + 1) for column in values.T]
+    binned = {size: discretize(codes, size).T for size in {*sizes}}
+    columns = [
+        [_balanced_accuracy(z, v, size, *halves) for z in binned[size]] for v, size in zip(values.T, sizes, strict=True)
+    ]
+    accuracy = np.array(columns).T
     chance = 1 / (values.max(0) + 1)
     return float(_gap(np.maximum(accuracy, chance), chance).mean())
 
 
-def _balanced_accuracy(bins: np.ndarray, value: np.ndarray, fitted: np.ndarray, held: np.ndarray) -> float:
-    shape = BINS, int(value.max()) + 1
+def _balanced_accuracy(bins: np.ndarray, value: np.ndarray, size: int, fitted: np.ndarray, held: np.ndarray) -> float:
+    shape = size, int(value.max()) + 1
     counts = np.bincount(bins[fitted] * shape[1] + value[fitted], minlength=shape[0] * shape[1]).reshape(shape)
     told = (counts / np.maximum(counts.sum(0), 1)).argmax(1)[bins[held]]
     right, there = (np.bincount(value[held], weights, shape[1]) for weights in (told == value[held], None))
@@ -216,7 +220,7 @@ def beta_vae_score(codes: np.ndarray, factors: np.ndarray, seed: int = SEED) -> 
     (fitted, factor), (held, other_factor) = _draws(codes, values, lambda a, b: np.abs(a - b).mean(1), seed)
     mean, deviation = fitted.mean(0), fitted.std(0)
     deviation = np.where(deviation > 0, deviation, 1)
-    weights = forest.softmax_regression((fitted - mean) / deviation, factor, values.shape[1])
+    weights = classifiers.softmax_regression((fitted - mean) / deviation, factor, values.shape[1])
     held = np.column_stack([(held - mean) / deviation, np.ones(len(held))])
     return float(((held @ weights).argmax(1) == other_factor).mean())
 
@@ -254,15 +258,16 @@ def _draws(
     return found
 
 
-def total_correlation(mean: np.ndarray) -> float:
+def total_correlation(mean: np.ndarray, threshold: float = 0.0) -> float:
     """KL(N(m, S) || prod_l N(m_l, S_ll)) = -1/2 log det R of rows [N, L] with covariance S, correlations R; nats.
 
     Locatello et al. (2019) take it of posterior means. 0 if and only if no two dimensions correlate; other dependence
-    is not seen. Constant dimensions are left out. Chance adds about L (L - 1) / 4N; infinite where some dimension is
-    a linear function of others, as always with N <= L.
+    is not seen. Dimensions whose variance is not above the threshold are left out: correlation knows no scale, and
+    noise that is left of a collapsed dimension would count as much as any other. Chance adds about L (L - 1) / 4N;
+    infinite where some dimension is a linear function of others, as always with N <= L.
     """
     mean = mean.astype(np.float64)
-    mean = mean[:, np.ptp(mean, 0) > 0]
+    mean = mean[:, (mean.var(0) > threshold) & (np.ptp(mean, 0) > 0)]
     if mean.shape[1] < 2:
         return 0.0
     values = np.linalg.eigvalsh(np.corrcoef(mean.T))
@@ -314,8 +319,9 @@ def study(subject: Subject, findings: Findings) -> None:
 
     The former are of at most 5,000 test rows, drawn at random, and have beside them those of Gaussian noise
     (`baseline/random_code/...`) and of principal components (`baseline/pca/...`) of the same size on the same rows:
-    what noise scores is the floor. Dimensions of a posterior count in `factor_vae_score` where their mean varies by
-    more than `active_threshold`, others wherever they vary. The latter are of the first 2,000 test rows.
+    what noise scores is the floor. `baseline/perfect_code/...` is the ceiling: the factors themselves as a code.
+    Dimensions of a posterior count in `factor_vae_score` where their mean varies by more than `active_threshold`,
+    others wherever they vary. The latter are of the first 1,000 test rows.
     """
     model, recipe, factors = subject.model, subject.recipe, subject.test.factors
     if not recipe.disentanglement:
@@ -341,8 +347,9 @@ def study(subject: Subject, findings: Findings) -> None:
     if recipe.baselines:
         noise = lambda: supervised(_generator(SEED).standard_normal((len(rows), size)), factors[rows])
         components = lambda: supervised(_components(subject, size)[rows], factors[rows])
-        for name, scores in (("random_code", noise), ("pca", components)):
-            key = ("disentanglement", name, size, ROWS, SEED)
+        perfect = lambda: supervised(_varied(factors[rows]).astype(np.float64), factors[rows])
+        for name, scores in (("random_code", noise), ("pca", components), ("perfect_code", perfect)):
+            key = ("disentanglement", name, None if name == "perfect_code" else size, ROWS, SEED)
             report(f"baseline/{name}/", lambda key=key, scores=scores: subject.once(key, scores))
 
 
@@ -370,5 +377,5 @@ def _study_posteriors(subject: Subject, findings: Findings) -> None:
     if not np.isfinite(mean).all() or not np.isfinite(log_variance).all():
         findings.refuse("some codes are not finite", *UNSUPERVISED)
         return
-    values = total_correlation(mean), mutual_information_nats(mean, log_variance)
+    values = total_correlation(mean, subject.recipe.active_threshold), mutual_information_nats(mean, log_variance)
     findings.add(dict(zip(UNSUPERVISED, values, strict=True)))

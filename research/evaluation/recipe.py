@@ -88,6 +88,18 @@ class Evaluation:
         Raises:
           ConfigError: naming the key, the value and the remedy.
         """
+        if self.sampling:
+            remedy = ""
+            if facts.kind == "sequence":
+                remedy = "samples of sequences are scored by evaluation.generation=true; set this to false"
+            elif facts.classes < 2:
+                remedy = f"the data have {facts.classes or 'no'} classes to train a classifier on; set it to false"
+            elif min(facts.train_size, facts.test_size) < 20:
+                remedy = (
+                    f"of {facts.train_size} training and {facts.test_size} test rows; 20 are needed: set it to false"
+                )
+            if remedy:
+                raise ConfigError("sampling", True, remedy)
         if self.clustering == "none":
             return
         if self.clustering == "classes" and facts.classes < 2:

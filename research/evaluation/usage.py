@@ -15,11 +15,6 @@ NOTHING = 0.1  # nats per example: a code that is worth less is not used
 
 
 @jax.jit
-def _posterior(model: Any, params: Any, batch: Examples) -> tuple[jax.Array, jax.Array]:
-    return model.posterior(params, batch)
-
-
-@jax.jit
 def _nats(model: Any, params: Any, batch: Examples, z: jax.Array) -> jax.Array:
     outputs = model.decoder_outputs(params, z, batch.label, batch.length)
     return -model.log_likelihood(params, outputs, batch)
@@ -29,11 +24,6 @@ def kl_per_dimension(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
     """KL(q(z_l | x) || N(0, 1)) of every latent dimension, mean over rows, [L] nats; the largest first."""
     kl = kl_to_standard_normal(jnp.asarray(mean), jnp.asarray(log_variance))
     return -np.sort(-np.asarray(kl, np.float64).mean(0))
-
-
-@jax.jit
-def _assign(model: Any, params: Any, batch: Examples) -> jax.Array:
-    return model.assign(params, batch)
 
 
 def codebook_use(chosen: np.ndarray, entries: int) -> dict[str, float]:
@@ -57,7 +47,7 @@ def study(subject: Subject, findings: Findings) -> None:
 def codebook_study(subject: Subject, findings: Findings) -> None:
     """`test/codebook_perplexity` and `test/codebook_used`, of all choices in the codes of the test rows."""
     model, params, test = subject.model, subject.params, subject.test
-    chosen = batches.over(lambda batch, _: _assign(model, params, batch), test, BATCH)
+    chosen = batches.over(lambda batch, _: batches.call(model, params, batch, "assign"), test, BATCH)
     if chosen.ndim == 3 and test.length is not None:  # padding chooses nothing
         chosen = chosen[np.arange(chosen.shape[1])[None] < np.asarray(test.length)[:, None]]
     findings.add(codebook_use(chosen, model.entries), "test/")
@@ -70,7 +60,7 @@ def posterior_study(subject: Subject, findings: Findings) -> None:
     between rows. Collapsed means less than .1 nats per example, both at posterior means.
     """
     model, params, test = subject.model, subject.params, subject.test
-    mean, log_variance = batches.over(lambda batch, _: _posterior(model, params, batch), test, BATCH)
+    mean, log_variance = batches.over(lambda batch, _: batches.call(model, params, batch, "posterior"), test, BATCH)
     if not np.isfinite(mean).all() or not np.isfinite(log_variance).all():
         findings.refuse("some codes are not finite", "test/shuffled_nats", "test/collapsed")
         return

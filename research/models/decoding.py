@@ -8,7 +8,10 @@ from jaxtyping import Array, Float, Int, Key, Shaped
 from research.data.examples import Examples, Facts
 from research.distributions import mean_squared_error, total
 
-TEACHING = 3  # number of the draws that a decoder makes in training, among those of a loss
+# Numbers of draws, by `fold_in` of the key of a loss or of fresh parameters. They are distinct from each other and from
+# 0 to 2, since `split(key, n)[i]` is `fold_in(key, i)` and losses and networks split their keys in up to three.
+TEACHING, PENALTY, PRIOR, GRADIENT = 3, 4, 5, 6
+PRIOR_INIT, PENALTY_INIT, CODEBOOK_INIT = 7, 8, 9
 
 
 class Decoding:

@@ -10,15 +10,11 @@ from jaxtyping import Array, Float, Int, Key
 from research.clock import Clock
 from research.data.examples import Examples
 from research.distributions import Observation
-from research.models.decoding import TEACHING, Decoding
+from research.models.decoding import GRADIENT, PENALTY, PENALTY_INIT, PRIOR, TEACHING, Decoding
 from research.models.penalty import TOWARDS_PRIOR, Penalized
 from research.networks.cells import valid_steps
 from research.networks.dense import ACTIVATIONS, DenseNetworks, activation, check_name
 from research.tree import ConfigError, spec
-
-# numbers of the draws of a loss among those of its key, beside TEACHING
-PENALTY, PRIOR, GRADIENT = 4, 5, 6
-PENALTY_INIT = 7  # number of the draw of fresh parameters, beside those of the networks
 
 
 @spec
@@ -28,7 +24,8 @@ class Autoencoding(Penalized, Decoding):
 
     A penalty of codes against the prior N(0, 1) (`Penalized`) makes it a model to sample from: mmd is a Wasserstein
     autoencoder, adversarial an adversarial one. `code_l2` with one of the two terms of the decoder is a regularized
-    autoencoder (Ghosh et al. 2020), whose samples come from a density that is fitted to its codes after training.
+    autoencoder (Ghosh et al. 2020), whose samples come from a density that is fitted to its codes after training, in
+    `research.evaluation.sampling`; the model itself has none.
 
     Attributes:
       code_activation: activation of the code itself, or "linear".
@@ -176,8 +173,10 @@ class Autoencoding(Penalized, Decoding):
         def mean(z: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
             return self.decode(params, z, batch.label, batch.length)
 
-        shape = jax.eval_shape(mean, code).shape
-        back = jax.vjp(mean, code)[1](draw(jax.random.normal, key, shape))[0]
+        direction = draw(jax.random.normal, key, jax.eval_shape(mean, code).shape)
+        if batch.mask is not None:  # what is padding or missing has no part in it
+            direction = jnp.where(batch.mask, direction, 0.0)
+        back = jax.vjp(mean, code)[1](direction)[0]
         return jnp.square(back).reshape(len(back), -1).sum(-1)
 
     def jacobian_norm(self: Any, params: Any, batch: Examples, key: Key[Array, ""]) -> Float[Array, " B"]:

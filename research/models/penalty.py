@@ -20,7 +20,8 @@ class Penalized:
     """The settings of a penalty, mixed into a model with codes: its loss gets `penalty_weight` R more.
 
     R of codes z [B, L] with q(z | x) = N(m, v):
-      total_correlation: E log q(z) - sum_l log q(z_l), by `aggregate_log_probs`. With beta = 1 and a weight of b - 1
+      total_correlation: E log q(z) - sum_l log q(z_l), by `aggregate_log_probs` with N training rows (also where a data
+        set draws other rows at every use). With beta = 1 and a weight of b - 1
         the loss is that of beta-TCVAE at beta = b (Chen et al. 2018), with the KL in closed form.
       factor: the same by a discriminator between codes and codes whose dimensions are shuffled apart (FactorVAE: Kim &
         Mnih 2018), here of the same batch.
@@ -46,6 +47,7 @@ class Penalized:
     discriminator_dims: tuple[int, ...]
 
     penalties: ClassVar[tuple[str, ...]]  # those that make sense of the model
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator",)  # parts that do not count as the model's size
 
     def validate_penalty(self: Any) -> None:
         if self.penalty not in self.penalties:

@@ -42,10 +42,19 @@ class Prior:
         if self.prior == "vamp" and self.conditional:
             remedy = "pseudo-inputs have no labels, which a conditional encoder needs; set model.conditional=false"
             raise ConfigError("prior", self.prior, remedy)
-        if self.prior != "normal" and (self.free_bits is not None or self.capacity is not None):
-            name = "capacity" if self.free_bits is None else "free_bits"
+        if self.prior != "normal" and self.free_bits is not None:
             remedy = "the KL to this prior is no sum over dimensions; set model.prior=normal, or this to null"
-            raise ConfigError(name, getattr(self, name), remedy)
+            raise ConfigError("free_bits", self.free_bits, remedy)
+
+    def check_rows(self: Any, rows: Examples) -> None:
+        """Refuse training rows that pseudo-inputs cannot start at.
+
+        Raises:
+          ConfigError: rows are padded or have missing values.
+        """
+        if self.prior == "vamp" and (rows.length is not None or rows.observed is not None):
+            remedy = "pseudo-inputs have neither padding nor gaps, which these data have; use another prior"
+            raise ConfigError("prior", self.prior, remedy)
 
     @property
     def noise_size(self: Any) -> int:
@@ -124,11 +133,16 @@ def mixture_log_prob(
 ) -> Float[Array, "k B"]:
     """log sum_k N(z; mean_k, exp(log_variance_k)), [k, B] nats.
 
-    The squares are multiplied out into matrix products: an array [k, B, K, L] would not fit in memory.
+    One dimension after another, since an array [k, B, K, L] would not fit in memory, also not for the gradient; and by
+    differences before squares: matrix products of the parts lose whole nats where variances are small.
     """
-    center = mean.mean(0, keepdims=True)  # a common shift, so that little cancels in the products
-    z, mean = z - center[None], mean - center
-    precision = jnp.exp(-log_variance)
-    constant = (jnp.square(mean) * precision + log_variance + jnp.log(2 * jnp.pi)).sum(-1)
-    squares = jnp.square(z) @ precision.T - 2 * z @ (mean * precision).T + constant[None, None]
+
+    @jax.checkpoint
+    def step(squares: Float[Array, "k B K"], dimension: Any) -> tuple[Float[Array, "k B K"], None]:
+        own, center, spread = dimension
+        away = jnp.square(own[..., None] - center[None, None]) * jnp.exp(-spread)[None, None]
+        return squares + away + spread[None, None], None
+
+    start = jnp.full((*z.shape[:2], len(mean)), mean.shape[1] * jnp.log(2 * jnp.pi))
+    squares, _ = jax.lax.scan(step, start, (jnp.moveaxis(z, -1, 0), mean.T, log_variance.T))
     return jax.nn.logsumexp(-0.5 * squares, axis=-1)

@@ -9,16 +9,11 @@ from jaxtyping import Array, Float, Int, Key
 from research.clock import Clock
 from research.data.examples import Examples
 from research.distributions import Observation, kl_to_standard_normal, normal_log_prob
-from research.models.decoding import TEACHING, Decoding
+from research.models.decoding import PENALTY, PENALTY_INIT, PRIOR, PRIOR_INIT, TEACHING, Decoding
 from research.models.penalty import TOWARDS_PRIOR, Penalized
 from research.models.prior import Prior
 from research.networks.dense import DenseNetworks
 from research.tree import ConfigError, spec
-
-# numbers of the draws of a loss among those of its key, beside TEACHING
-PENALTY, PRIOR = 4, 5
-# numbers of the draws of fresh parameters, beside those of the networks
-PRIOR_INIT, PENALTY_INIT = 6, 7
 
 
 @spec

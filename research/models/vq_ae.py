@@ -5,18 +5,19 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from research.clock import Clock
 from research.data.examples import Examples
 from research.distributions import Observation
+from research.models.decoding import CODEBOOK_INIT
 from research.models.dense_ae import Autoencoding, over_steps
 from research.models.recurrent_ae import RecurrentAE
 from research.networks.cells import valid_steps
 from research.networks.dense import DenseNetworks
+from research.optimizer import Optimizer, Players
 from research.tree import ConfigError, spec
 
-CODEBOOK_INIT = 8  # number of the draw of fresh parameters, beside those of the networks
 ROWS = 4  # training rows for every entry of a codebook that starts at their codes
 
 
@@ -58,6 +59,21 @@ class Quantized(Autoencoding):
         if self.code_l2 is not None:
             raise ConfigError("code_l2", self.code_l2, "the codebook is trained to follow its codes; set it to null")
 
+    def check_optimizer(self: Any, optimizer: Optimizer | Players) -> None:
+        """Refuse an optimizer that makes no sense of the codebook's term.
+
+        Raises:
+          ConfigError: an average that is none, or a codebook that follows its gradient at the rate of an average.
+        """
+        player = optimizer.players.get("codebook") if isinstance(optimizer, Players) else None
+        plain = player is not None and player.name == "sgd"
+        if self.codebook == "average" and not (plain and player.numbers["learning_rate"] <= 1):
+            remedy = "a moving average needs plain descent at a rate of at most 1 (1 - decay); set optimizer=codebook"
+            raise ConfigError("codebook", self.codebook, remedy)
+        if self.codebook == "gradient" and plain:
+            remedy = "optimizer=codebook is for moving averages; set model.codebook=average, or optimizer=adam"
+            raise ConfigError("codebook", self.codebook, remedy)
+
     @property
     def sample(self) -> Any:
         """`sample(params, key, number, label=None)` -> E[x | e] at entries drawn from the uniform prior."""
@@ -81,10 +97,16 @@ class Quantized(Autoencoding):
         params = super().init(key, train)
         row_key, part_key, noise_key = jax.random.split(jax.random.fold_in(key, CODEBOOK_INIT), 3)
         rows = jax.random.choice(row_key, len(train), (min(ROWS * self.entries, len(train)),), replace=False)
-        parts = super().to_code(params, self.code_outputs(params, train.take(rows)))
+        train = train.take(rows)
+        parts = super().to_code(params, self.code_outputs(params, train))
+        valid = valid_steps(train.length, parts.shape[1]) if parts.ndim == 3 else None
+        there = jnp.ones(parts.shape[:-1], bool) if valid is None else valid
+        there = jnp.broadcast_to(there[..., None], (*there.shape, self.groups)).reshape(-1)
         parts = parts.reshape(-1, self.latent_dim // self.groups)
-        entries = spread_out(part_key, parts, self.entries)
-        spread = 0.01 * parts.std() + 1e-6  # equal rows would make equal entries, of which one is never chosen
+        entries = spread_out(part_key, parts, self.entries, there)
+        spread = (
+            0.01 * jnp.std(parts, where=there[:, None]) + 1e-6
+        )  # equal rows would make equal entries, of which one is never chosen
         entries = entries + spread * jax.random.normal(noise_key, entries.shape)
         return params | {"codebook": {"entries": entries}}
 
@@ -146,7 +168,10 @@ class Quantized(Autoencoding):
         return toward + self.commitment * away, metrics
 
     def evaluate(self: Any, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
-        """Per example: reconstruction, the distance of outputs to entries, and ELBO under the uniform prior."""
+        """Per example: reconstruction, the distance of outputs to entries, and ELBO under the uniform prior.
+
+        The loss is that of `codebook=gradient`; a moving average is of a batch and not of an example.
+        """
         metrics = super().evaluate(params, batch, keys)
         before = super().to_code(params, self.code_outputs(params, batch))
         found = self._look_up(params, jax.nn.one_hot(self.choices(params, before), self.entries))
@@ -169,13 +194,16 @@ class RecurrentVQAE(Quantized, RecurrentAE):
     """Vector-quantized autoencoder of sequences, with one code or with a code at every step."""
 
 
-def spread_out(key: Key[Array, ""], points: Float[Array, "N D"], number: int) -> Float[Array, "{number} D"]:
-    """Points [number, D] of these, each drawn in proportion to its squared distance from those before (k-means++;
-    Arthur & Vassilvitskii 2007); where none is left that differs, any of them."""
+def spread_out(
+    key: Key[Array, ""], points: Float[Array, "N D"], number: int, there: Bool[Array, " N"]
+) -> Float[Array, "{number} D"]:
+    """Points [number, D] of those that are there, each drawn in proportion to its squared distance from those before
+    (k-means++; Arthur & Vassilvitskii 2007); where none is left that differs, any of them."""
 
     def step(distance: Float[Array, " N"], key: Key[Array, ""]) -> tuple[Float[Array, " N"], Float[Array, " D"]]:
-        far = jnp.where((distance.max() > 0) & jnp.isfinite(distance), distance, 1.0)  # the first: from all alike
-        chosen = points[jax.random.categorical(key, jnp.log(far))]
+        # the first one, and those after all that differ: from all alike
+        far = jnp.where((jnp.max(distance, where=there, initial=0.0) > 0) & jnp.isfinite(distance), distance, 1.0)
+        chosen = points[jax.random.categorical(key, jnp.log(jnp.where(there, far, 0.0)))]
         return jnp.minimum(distance, jnp.square(points - chosen[None]).sum(-1)), chosen
 
     return jax.lax.scan(step, jnp.full(len(points), jnp.inf), jax.random.split(key, number))[1]

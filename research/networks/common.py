@@ -62,9 +62,10 @@ def _width(structure: Any, leaves: int) -> int:
 
 
 def count(model: Any) -> int:
-    """Number of parameters of a model that is bound to its data."""
+    """Number of parameters of a model that is bound to its data; parts that only training needs do not count."""
     shapes = jax.eval_shape(model.fresh, jax.random.key(0))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    counted = [part for name, part in shapes.items() if name not in getattr(model, "training_only", ())]
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(counted))
 
 
 @spec

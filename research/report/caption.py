@@ -10,7 +10,7 @@ from research.metrics import direction
 from research.report.cell import count_statuses
 from research.report.collect import FINISHED, Run, Runs
 from research.report.keys import FOLD, SEED, comparison_keys, distinct
-from research.report.methods import FITTED, REAL, SIZED, label
+from research.report.methods import FITTED, PERFECT, REAL, SIZED, label
 from research.report.statistics import LEVEL, SMALLEST
 from research.report.table import COLLAPSE, WORSE, Table
 from research.report.texts import plural, shown
@@ -196,6 +196,8 @@ def _origins(table: Table) -> list[str]:
         origin = "computed from the data without training"
         if method in FITTED:
             origin = "fitted to the training rows"
+        elif method == PERFECT:
+            origin = "known, a bound and not a floor"
         elif method in REAL:
             origin = "the score of real data, a bound and not a floor"
         origins.setdefault(origin, []).append(label(method))

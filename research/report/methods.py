@@ -5,9 +5,11 @@ import functools
 from research.report.collect import Run
 
 REFERENCE = "reference"
+PERFECT = "perfect_code"
 LABELS = {  # in the order of their rows; methods that are not known stand before the bounds
     "pca": "PCA",
     "mean": "mean",
+    "random_code": "random code",
     "raw_kmeans": "k-means on raw series",
     "pca_kmeans": "k-means on PCA",
     "repeat_last": "repeat last",
@@ -22,12 +24,13 @@ LABELS = {  # in the order of their rows; methods that are not known stand befor
     "shuffled": "shuffled in time",
     "real": "real data",
     "real_vs_real": "real against real",
+    PERFECT: "the factors themselves",
     REFERENCE: "exact",
 }
-SIZED = frozenset({"pca", "pca_kmeans", "pca_residual"})  # have as many numbers as the model has latents
+SIZED = frozenset({"pca", "pca_kmeans", "pca_residual", "random_code"})  # have as many numbers as the model has latents
 FITTED = frozenset({"linear", "logistic"})
 REAL = frozenset({"real", "real_vs_real"})
-BOUNDS = REAL | {REFERENCE}  # what a model may reach, not what it must beat
+BOUNDS = REAL | {REFERENCE, PERFECT}  # what a model may reach, not what it must beat
 
 
 def label(method: str) -> str:

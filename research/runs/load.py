@@ -147,10 +147,12 @@ class Run:
     # --------------------------------------------------------------------------------------------------- inside
 
     def _need(self, ability: str) -> None:
-        if not hasattr(self.model, ability):
-            raise ConfigError(
-                "folder", self.folder, f"a {type(self.model).__name__} cannot {ability}; choose another model"
-            )
+        try:
+            getattr(self.model, ability)
+        except AttributeError as error:
+            why = str(error) if hasattr(type(self.model), ability) else "choose another model"  # abilities by settings
+            text = f"a {type(self.model).__name__} cannot {ability}; {why}"
+            raise ConfigError("folder", self.folder, text) from None
 
     def _over(self, ability: str, x: Any) -> Any:
         self._need(ability)

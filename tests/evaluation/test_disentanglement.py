@@ -10,7 +10,7 @@ import yaml
 
 from research import metrics, tree
 from research.data.examples import Examples, Facts
-from research.evaluation import Findings, Shared, Subject, disentanglement, forest
+from research.evaluation import Findings, Shared, Subject, classifiers, disentanglement
 from research.evaluation.disentanglement import (
     SUPERVISED,
     beta_vae_score,
@@ -183,7 +183,7 @@ def test_the_split_of_a_node_is_the_best_of_all():
             for cut in np.unique(x[:, column])[:-1]
             if 10 <= (x[:, column] <= cut).sum() <= 20
         }
-        grown = forest.grow(x, label, 3, depth=1, leaf=10)
+        grown = classifiers.grow(x, label, 3, depth=1, leaf=10)
         column, cut = max(gains, key=gains.get)
         assert grown.importance.sum() == pytest.approx(gains[column, cut])
         assert gains[grown.feature[0], x[x[:, grown.feature[0]] <= grown.threshold[0], grown.feature[0]].max()] == (
@@ -196,7 +196,7 @@ def test_the_split_of_a_node_is_the_best_of_all():
 
 def test_a_deep_tree_tells_apart_all_that_it_has_seen():
     x, label = normal(300, 3), np.random.default_rng(2).integers(40, size=300)
-    grown = forest.grow(x, label, 40, depth=300, leaf=1)
+    grown = classifiers.grow(x, label, 40, depth=300, leaf=1)
     np.testing.assert_array_equal(grown(x).argmax(1), label)
     # impurity of the root: every split takes a part of it, until nothing is left
     assert grown.importance.sum() == pytest.approx(300 * (1 - np.square(np.bincount(label) / 300).sum()))
@@ -228,6 +228,19 @@ def test_information_of_gaussian_posteriors():
     assert mutual_information_nats(np.zeros((2000, 1)), halves) == pytest.approx(expected, abs=0.02)
     for small in (-30, -60):  # rows that nobody can take for another
         assert mutual_information_nats(mean[:600], np.full((600, 3), small)) == pytest.approx(np.log(600))
+
+
+def test_a_factor_of_many_values_has_bins_enough_and_mig_its_ceiling():
+    factors = np.stack([np.repeat(np.arange(40), 250), np.tile(np.arange(5), 2000)], 1)
+    assert sap(factors.astype(float), factors) == pytest.approx((1 - 1 / 40 + 1 - 1 / 5) / 2)
+    assert mig(factors.astype(float), factors) == pytest.approx((np.log(20) / np.log(40) + 1) / 2, abs=1e-6)
+
+
+def test_collapsed_dimensions_have_no_total_correlation():
+    z = normal(500, 2) * 1e-3
+    z[:, 1] = z[:, 0] + 1e-4 * z[:, 1]
+    assert total_correlation(z) > 1
+    assert total_correlation(z, 0.01) == 0
 
 
 @spec
@@ -281,11 +294,14 @@ UNSUPERVISED = {"test/total_correlation", "test/mutual_information_nats"}
 def test_a_code_of_factors_beside_noise_and_principal_components():
     shared = Shared()
     found = studied(known, shared=shared)
-    assert set(found.metrics) == named("test", "baseline/random_code", "baseline/pca")
+    assert set(found.metrics) == named("test", "baseline/random_code", "baseline/pca", "baseline/perfect_code")
     assert not found.null_reasons
     assert found.metrics["test/mig"] > 0.9
     assert found.metrics["test/dci_disentanglement"] > 0.99
     assert found.metrics["baseline/random_code/mig"] < 0.1
+    ceiling = supervised(GRID[:, :3], GRID[:, :3].astype(int))
+    assert found.metrics["baseline/perfect_code/mig"] == pytest.approx(1, abs=0.02)
+    assert found.metrics["baseline/perfect_code/sap"] == pytest.approx(ceiling["sap"], abs=0.02)
     assert found.metrics["baseline/random_code/dci_informativeness"] < 0.4
     assert found.metrics["baseline/random_code/mig"] < found.metrics["baseline/pca/mig"] < 1
     # the rows alone decide the baselines
@@ -336,10 +352,10 @@ def test_principal_components_that_do_not_exist_have_a_reason():
         (studied(known, Plain(latent_dim=6)), "the data has only 5 principal components, fewer than latents"),
     ):
         assert found.null_reasons == dict.fromkeys(named("baseline/pca"), reason)
-        assert set(found.metrics) == named("test", "baseline/random_code", "baseline/pca")
+        assert set(found.metrics) == named("test", "baseline/random_code", "baseline/pca", "baseline/perfect_code")
 
 
 def test_directions():
     assert all(metrics.higher_is_better(f"test/{name}") for name in SUPERVISED)
-    assert metrics.direction("test/total_correlation") == "lower"
+    assert metrics.direction("test/total_correlation") == ""
     assert metrics.direction("test/mutual_information_nats") == ""

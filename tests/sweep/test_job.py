@@ -144,8 +144,31 @@ def test_one_optimizer_may_train_both_players(make):
 def test_a_discriminator_may_have_an_optimizer_of_its_own(make):
     """Where the model has one; a codebook likewise."""
     assert bind(make("factor_vae", optimizer="discriminator"))
-    assert bind(make("vq_ae", optimizer="codebook"))
+    assert bind(make("vq_ae", optimizer="codebook", codebook="average"))
     for name, own in (("vae", "discriminator"), ("vae", "codebook")):
         key, message = refused(make(name, optimizer=own))
         assert key == "optimizer"
         assert own in message
+
+
+def test_a_codebook_needs_the_optimizer_that_it_is_made_for(make):
+    for settings in ({"codebook": "average"}, {"optimizer": "codebook"}):
+        key, message = refused(make("vq_ae", **settings))
+        assert key == "model.codebook"
+        assert "optimizer=codebook" in message
+    fast = tree.plain(make("vq_ae", optimizer="codebook").optimizer)
+    fast["codebook"]["learning_rate"] = 3.0
+    job = dataclasses.replace(make("vq_ae", codebook="average"), optimizer=tree.build(fast, Players))
+    assert refused(job)[0] == "model.codebook"
+    assert bind(make("vq_ae"))
+
+
+def test_samples_of_sequences_are_not_scored_by_a_classifier(make, digits):
+    key, message = refused(make("recurrent_vae", data=digits, evaluation={"sampling": True}))
+    assert key == "evaluation.sampling"
+    assert "evaluation.generation" in message
+    image = dataclasses.replace(digits, layout="image")
+    assert bind(make("vae", data=image, evaluation={"sampling": True}))
+    key, message = refused(make("vae", data=dataclasses.replace(image, test_size=10), evaluation={"sampling": True}))
+    assert key == "evaluation.sampling"
+    assert "10 test rows" in message

@@ -45,6 +45,8 @@ def _sketch(scene: Scene, metrics: Sequence[str], keys: Sequence[str], of_data: 
     rows, places = (
         sorted({values(run, own) for run in table.runs}, key=ranking(table.runs, own)) for own in (keys, of_data)
     )
+    finished = {values(run, keys) for run in table.runs if run.finished}
+    rows = [row for row in rows if row in finished]
     panels = [(metric, place) for metric in metrics for place in places]
     left = max(0, len(rows) - ROWS) + max(0, len(panels) - PANELS)
     rows, panels = rows[:ROWS], panels[:PANELS]
