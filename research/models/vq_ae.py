@@ -66,11 +66,11 @@ class Quantized(Autoencoding):
           ConfigError: an average that is none, or a codebook that follows its gradient at the rate of an average.
         """
         player = optimizer.players.get("codebook") if isinstance(optimizer, Players) else None
-        plain = player is not None and player.name == "sgd"
-        if self.codebook == "average" and not (plain and player.numbers["learning_rate"] <= 1):
+        rate = player.numbers["learning_rate"] if player is not None and player.name == "sgd" else None
+        if self.codebook == "average" and (rate is None or rate > 1):
             remedy = "a moving average needs plain descent at a rate of at most 1 (1 - decay); set optimizer=codebook"
             raise ConfigError("codebook", self.codebook, remedy)
-        if self.codebook == "gradient" and plain:
+        if self.codebook == "gradient" and rate is not None:
             remedy = "optimizer=codebook is for moving averages; set model.codebook=average, or optimizer=adam"
             raise ConfigError("codebook", self.codebook, remedy)
 
