@@ -346,6 +346,22 @@ def test_scores_of_settings_that_are_no_numbers(sweep):
     assert [text.get_text() for text in sketch.figure.legends[0].get_texts()] == ["PCA"]
 
 
+def test_naive_methods_that_depend_on_the_setting_stand_beside_each(sweep):
+    for size, likelihood in itertools.product((2, 8), ("gaussian", "laplace")):
+        for seed in range(2):
+            metrics = {
+                MSE: size + seed,
+                "baseline/pca/reconstruction_mse": 1 / size,
+                "baseline/mean/reconstruction_mse": 3.0,
+            }
+            sweep.add({"model.likelihood": likelihood, "model.latent_dim": size, "seed": seed}, metrics)
+    (sketch,) = sketches(scores.scores, sweep, [MSE]).values()
+    axes = sketch.figure.axes[0]
+    (pca,) = [one for one in axes.lines if one.get_marker() == "x"]
+    assert sorted(zip(pca.get_xdata(), pca.get_ydata(), strict=True)) == [(0.125, 2), (0.125, 3), (0.5, 0), (0.5, 1)]
+    assert any(list(one.get_xdata()) == [3, 3] for one in axes.lines)
+
+
 def test_numbers_alone_have_no_figure_of_scores(grid):
     with pytest.raises(scene.UnfitError, match="a number"):
         scores.scores(scene_of(grid()))

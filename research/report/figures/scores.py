@@ -1,6 +1,7 @@
 """Scores of settings that are no numbers: models, objectives, cells."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from research.report.keys import ranking
 from research.report.methods import label
 
 METRICS, PANELS, ROWS, COLUMNS = 12, 12, 14, 4  # most of them
+NAIVE_MARKS = ("x", "+", "1", "2", "3")
 
 
 def scores(scene: Scene) -> list[Plan]:
@@ -63,10 +65,9 @@ def _sketch(scene: Scene, metrics: Sequence[str], keys: Sequence[str], of_data: 
         means = [mean_of([run for run in here if values(run, keys) == row], metric, over) for row in rows]
         for height, mean in enumerate(means):
             _row(axes, height, mean)
-        for number, (method, value) in enumerate(baseline_of(here, metric).items()):
-            dashes = style.BASELINE_DASHES[number % len(style.BASELINE_DASHES)]
-            line = axes.axvline(value, color=style.GREY, linestyle=dashes, linewidth=0.9, zorder=1)
-            handles.setdefault(label(method), line)
+        naive = [baseline_of([run for run in here if values(run, keys) == row], metric) for row in rows]
+        for number, method in enumerate(dict.fromkeys(name for own in naive for name in own)):
+            handles.setdefault(label(method), _naive(axes, [own.get(method) for own in naive], number))
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.08)
         axes.locator_params(axis="x", nbins=3)
@@ -92,6 +93,17 @@ def _sketch(scene: Scene, metrics: Sequence[str], keys: Sequence[str], of_data: 
         runs=shown_runs(everything),
         figure=drawn,
     )
+
+
+def _naive(axes: Any, found: Sequence[float | None], number: int) -> Any:
+    """A line where a method has one value beside all settings, else a mark beside each."""
+    known = [value for value in found if value is not None]
+    if math.isclose(min(known), max(known), rel_tol=1e-3):
+        dashes = style.BASELINE_DASHES[number % len(style.BASELINE_DASHES)]
+        return axes.axvline(known[0], color=style.GREY, linestyle=dashes, linewidth=0.9, zorder=1)
+    places = [(value, height) for height, value in enumerate(found) if value is not None]
+    (marks,) = axes.plot(*zip(*places, strict=True), NAIVE_MARKS[number % len(NAIVE_MARKS)], color=style.GREY, zorder=2)
+    return marks
 
 
 def _row(axes: Any, height: int, mean: Any) -> None:
