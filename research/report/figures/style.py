@@ -120,6 +120,14 @@ NAMES = {
     "nmi": "NMI",
     "auroc": "AUROC",
     "knn_accuracy": "k-NN accuracy",
+    "mig": "MIG",
+    "sap": "SAP",
+    "dci_disentanglement": "DCI disentanglement",
+    "dci_completeness": "DCI completeness",
+    "dci_informativeness": "DCI informativeness",
+    "factor_vae_score": "FactorVAE score",
+    "beta_vae_score": "beta-VAE score",
+    "frechet_distance": "Fréchet distance",
 }
 UNITS = {"smape": "%", "cross_entropy": "nats"}
 
