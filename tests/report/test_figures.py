@@ -346,6 +346,16 @@ def test_scores_of_settings_that_are_no_numbers(sweep):
     assert [text.get_text() for text in sketch.figure.legends[0].get_texts()] == ["PCA"]
 
 
+def test_naive_methods_of_different_panels_look_different(sweep):
+    for likelihood in ("gaussian", "laplace"):
+        metrics = {MSE: 1.0, "baseline/pca/reconstruction_mse": 2.0}
+        metrics |= {"test/active_units": 1.0, "baseline/random_code/active_units": 3.0}
+        sweep.add({"model.likelihood": likelihood, "seed": 0}, metrics)
+    (sketch,) = sketches(scores.scores, sweep, [MSE, "test/active_units"]).values()
+    lines = {one.get_xdata()[0]: one for axes in sketch.figure.axes for one in axes.lines if one.get_marker() == "None"}
+    assert lines[2.0]._unscaled_dash_pattern != lines[3.0]._unscaled_dash_pattern
+
+
 def test_naive_methods_that_depend_on_the_setting_stand_beside_each(sweep):
     for size, likelihood in itertools.product((2, 8), ("gaussian", "laplace")):
         for seed in range(2):

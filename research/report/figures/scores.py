@@ -66,8 +66,10 @@ def _sketch(scene: Scene, metrics: Sequence[str], keys: Sequence[str], of_data: 
         for height, mean in enumerate(means):
             _row(axes, height, mean)
         naive = [baseline_of([run for run in here if values(run, keys) == row], metric) for row in rows]
-        for number, method in enumerate(dict.fromkeys(name for own in naive for name in own)):
-            handles.setdefault(label(method), _naive(axes, [own.get(method) for own in naive], number))
+        for method in dict.fromkeys(name for own in naive for name in own):
+            names = [*handles, label(method)]  # a method looks the same in all panels
+            drawn_as = _naive(axes, [own.get(method) for own in naive], names.index(label(method)))
+            handles.setdefault(label(method), drawn_as)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.08)
         axes.locator_params(axis="x", nbins=3)
