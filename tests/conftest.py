@@ -80,6 +80,15 @@ def builder(group: str, default: str | None = None) -> Callable[..., Any]:
     return make
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_programs() -> Iterator[None]:
+    """Unload compiled programs before their memory maps run out (Linux: 65,530 a process), which crashes XLA."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 15_000:
+        jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def strict_ranks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Arrays of different ranks never combine silently."""
