@@ -21,8 +21,8 @@ class Penalized:
 
     R of codes z [B, L] with q(z | x) = N(m, v):
       total_correlation: E log q(z) - sum_l log q(z_l), by `aggregate_log_probs` with N training rows (also where a data
-        set draws other rows at every use). With beta = 1 and a weight of b - 1
-        the loss is that of beta-TCVAE at beta = b (Chen et al. 2018), with the KL in closed form.
+        set draws other rows at every use). With beta = 1 and a weight of b - 1 the loss is that of beta-TCVAE at
+        beta = b (Chen et al. 2018), with the KL in closed form.
       factor: the same by a discriminator between codes and codes whose dimensions are shuffled apart (FactorVAE: Kim &
         Mnih 2018), here of the same batch.
       dip_i, dip_ii: sum_(i != j) C_ij^2 + dip_diagonal sum_i (C_ii - 1)^2, C = Cov[m], and for dip_ii + E diag(v)

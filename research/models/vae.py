@@ -54,9 +54,7 @@ class Variational(Penalized, Prior, Decoding):
     log_variance_range: tuple[float, float] | None
     dip_diagonal: float
 
-    penalties: ClassVar[tuple[str, ...]] = (
-        *("none", "total_correlation", "factor", "dip_i", "dip_ii", "mmd", "adversarial"),
-    )
+    penalties: ClassVar[tuple[str, ...]] = ("none", "total_correlation", "factor", "dip_i", "dip_ii", *TOWARDS_PRIOR)
 
     def validate(self: Any) -> None:
         super().validate()
