@@ -30,9 +30,9 @@ NEVER = -1  # of a step or an epoch
 class Model(Protocol):
     """What the engine asks of a model; satisfied by structure, there is no base class.
 
-    A model may have besides: `check_rows(examples)` and `check_optimizer(optimizer)`, which raise ConfigError before any
-    training; `unmonitored`, names of metrics of which lower is not better; `training_only`, parts of its parameters
-    that do not count as its size.
+    A model may have besides: `check_rows(examples)` and `check_optimizer(optimizer)`, which raise ConfigError before
+    any training; `unmonitored`, names of metrics of which lower is not better; `training_only`, parts of its
+    parameters that do not count as its size.
     """
 
     def bind(self, facts: Facts) -> "Model":
