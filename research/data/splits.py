@@ -29,6 +29,9 @@ class Source:
       scale_target: the target has the channels of `x` and is scaled as they are.
       anomaly: label 1 marks anomalous rows; the fixed parts keep them out of the training rows.
       draw: replaces a training batch by a fresh one at every use; None for fixed rows.
+      columns: names of the features or channels, in their order, where the file has names.
+      classes: names of the classes 0 to K - 1, where the file has names.
+      notes: what a reader left out or noticed, one sentence each; the command prints them.
     """
 
     name: str
@@ -43,6 +46,9 @@ class Source:
     scale_target: bool = False
     anomaly: bool = False
     draw: Draw | None = None
+    columns: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Rows(NamedTuple):
