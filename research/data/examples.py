@@ -1,6 +1,7 @@
 """What every data set hands to every model."""
 
 import dataclasses
+import functools
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -118,11 +119,14 @@ def prepare(examples: Examples, shift: Any, scale: Any, target_shift: Any = 0.0,
 
     def scaled(array: Any, shift: Any, scale: Any, mask: Any) -> Any:
         rows = (None,) * (array.ndim - library.ndim(shift))  # ranks are promoted by hand, never by broadcasting
-        shift, scale = (library.asarray(value, np.float32)[rows] for value in (shift, scale))
-        values = library.asarray(array).astype(np.float32)
+        # numbers that float32 cannot tell apart before they are scaled: compiled programs get them without an offset
+        exact = library is np and (array.dtype == np.float64 or np.any(np.abs(shift * scale) > 256))
+        precision = np.float64 if exact else np.float32
+        shift, scale = (library.asarray(value, precision)[rows] for value in (shift, scale))
+        values = library.asarray(array).astype(precision)
         # before scaling, where the shift becomes 0: a masked NaN in the product would still make gradients NaN
         values = values if mask is None else library.where(library.asarray(mask, bool), values, shift)
-        return (values - shift) * scale
+        return ((values - shift) * scale).astype(np.float32)
 
     target = examples.target
     if target is not None and target.dtype.kind != "i":
@@ -186,7 +190,7 @@ class Split:
       train: training rows, [N_train] int32.
       validation, test: row numbers, [N] int32.
       validation_weight, test_weight: 1 for a row that counts, 0 for padding, [N] float32.
-      shift, scale: models see `(x - shift) * scale`; float32, shape (), the feature shape, or [C] for sequences.
+      shift, scale: models see `(x - shift) * scale`; float64, shape (), the feature shape, or [C] for sequences.
       target_shift, target_scale: likewise for a target of values; 0 and 1 where it is not scaled.
     """
 
@@ -197,8 +201,8 @@ class Split:
     test_weight: np.ndarray
     shift: np.ndarray
     scale: np.ndarray
-    target_shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), np.float32))
-    target_scale: np.ndarray = dataclasses.field(default_factory=lambda: np.ones((), np.float32))
+    target_shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
+    target_scale: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(()))
 
     def prepare(self, batch: Examples) -> Examples:
         """Raw dense rows as models see them; see `prepare` of this module."""
@@ -218,15 +222,18 @@ class Dataset:
 
     Attributes:
       name: for tables.
-      examples: all rows, numpy, raw as stored (images may be uint8; `Split.scale` makes them floats).
+      examples: all rows, numpy, arranged, on the raw scale (images may be uint8; `Split.scale` makes them floats).
       splits: one per fold, or one.
       facts: of the data as models see it.
       sha256: of the content.
+      preparation: how the rows were made, without the scaling of a split.
       draw: replaces a training batch by a fresh one at every use; None where the rows stay as they are. Where it is
         `Binarize`, validation and test rows are drawn once, by `split_seed` and row number, so that all runs are scored
         on the same images.
       split_seed: the seed of splits and of once-only draws.
       reference: known exact values, for example {"nll_nats": 12.3}, printed beside the scores of models.
+      offset, target_offset: taken off floats before they become float32 for a compiled program, see `scaling.offset`.
+      notes: what the reader left out or noticed, one sentence each.
     """
 
     name: str
@@ -234,10 +241,48 @@ class Dataset:
     splits: tuple[Split, ...]
     facts: Facts
     sha256: str
+    preparation: Any = None
     draw: Draw | None = None
     split_seed: int = 0
     reference: dict[str, float] = dataclasses.field(default_factory=dict)
+    offset: Any = 0.0
+    target_offset: Any = 0.0
+    notes: tuple[str, ...] = ()
 
     def split(self, fold: int | None) -> Split:
         """The split of one fold; without folds there is one."""
         return self.splits[fold or 0]
+
+    @functools.cached_property
+    def compact(self) -> Examples:
+        """All rows as a compiled program gets them: floats are float32, without the offset."""
+        return compact(self.examples, self.offset, self.target_offset)
+
+    def compact_split(self, fold: int | None) -> Split:
+        """The split of one fold for `compact` rows."""
+        split = self.split(fold)
+        shift, target_shift = split.shift - self.offset, split.target_shift - self.target_offset
+        floats = {"shift": shift, "scale": split.scale, "target_shift": target_shift}
+        floats["target_scale"] = split.target_scale
+        return dataclasses.replace(split, **{name: np.asarray(value, np.float32) for name, value in floats.items()})
+
+
+def compact(examples: Examples, offset: Any, target_offset: Any) -> Examples:
+    """Rows for a compiled program: floats and wide integers become `float32(x - offset)`, everything else stays."""
+    made: dict[int, np.ndarray] = {}  # the target of windows is cut from the series of x
+
+    def smaller(array: Any, offset: Any) -> Any:
+        if isinstance(array, Windows):
+            return dataclasses.replace(array, series=smaller(array.series, offset))
+        if id(array) not in made:
+            if array.dtype.kind == "f" or array.dtype.itemsize > 4:
+                plain = array.dtype == np.float32 and not np.any(offset)
+                made[id(array)] = array if plain else (array - np.asarray(offset, np.float64)).astype(np.float32)
+            else:
+                made[id(array)] = array
+        return made[id(array)]
+
+    target = examples.target
+    if target is not None and target.dtype.kind != "i":
+        target = smaller(target, target_offset)
+    return dataclasses.replace(examples, x=smaller(examples.x, offset), target=target)

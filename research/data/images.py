@@ -10,7 +10,8 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.data.fetch import Unusable, fetch
-from research.data.splits import Source, Splitting, shuffle
+from research.data.preparation import Preparation
+from research.data.splits import Source, Splitting
 from research.tree import ConfigError, recipe
 
 
@@ -45,16 +46,11 @@ class Images(Splitting):
                 "permutation_seed", seed, f"data.layout={self.layout} has no order; use data.layout=pixels"
             )
 
-    def lay_out(self, source: Source) -> Source:
-        """The same rows in the layout that was asked for."""
-        if self.layout == "image":
-            return source
-        x = source.examples.x
-        if self.layout == "pixels":
-            x = x.reshape(len(x), -1, 1)
-            if self.permutation_seed is not None:
-                x = x[:, shuffle(x.shape[1], self.permutation_seed)]
-        return dataclasses.replace(source, kind="sequence", examples=dataclasses.replace(source.examples, x=x))
+    def laid_out(self, source: Source) -> Source:
+        """The source, to be read in the layout that was asked for."""
+        preparation = Preparation(layout=self.layout, permutation_seed=self.permutation_seed)
+        kind = source.kind if self.layout == "image" else "sequence"
+        return dataclasses.replace(source, kind=kind, preparation=preparation)
 
 
 @recipe
@@ -69,7 +65,7 @@ class Digits(Images):
 
     test_fraction: float
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """All rows."""
         found = importlib.util.find_spec("sklearn")
         if found is None or not found.submodule_search_locations:
@@ -84,7 +80,7 @@ class Digits(Images):
             pixels, label = load_digits(return_X_y=True)
         x = np.asarray(pixels).reshape(-1, 8, 8).astype(np.uint8)
         examples = Examples(x=x, label=np.asarray(label).astype(np.int32))
-        return self.lay_out(Source("digits", "image", examples, unit=16))
+        return self.laid_out(Source("digits", "image", examples, unit=16))
 
 
 @recipe
@@ -98,7 +94,7 @@ class IdxImages(Images):
     mirrors: ClassVar[tuple[str, ...]]
     sha256: ClassVar[dict[str, str]]  # part of the file name -> of the decompressed content
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """All rows, training before test."""
         images, labels = [], []
         for part in ("train", "t10k"):
@@ -108,7 +104,7 @@ class IdxImages(Images):
                 raise ConfigError("root", self.root, f"{part}: {len(images[-1])} images but {len(labels[-1])} labels")
         if images[0].shape[1:] != images[1].shape[1:]:
             raise ConfigError("root", self.root, f"images of {images[0].shape[1:]} and {images[1].shape[1:]} pixels")
-        return self.lay_out(
+        return self.laid_out(
             Source(
                 self.name,
                 "image",

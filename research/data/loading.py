@@ -11,7 +11,8 @@ import numpy as np
 
 from research.data import scaling
 from research.data.draws import Binarize
-from research.data.examples import Dataset, Examples, Facts, Split, Windows
+from research.data.examples import Dataset, Examples, Facts, Split, Windows, compact
+from research.data.preparation import SCALING, Preparation, bernoulli
 from research.data.splits import Source, Splitting, divide, pack
 from research.tree import ConfigError
 
@@ -41,6 +42,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
     """Divide, scale and, where asked, binarize what was read."""
     binarize: Literal["none", "once", "dynamic"] = getattr(recipe, "binarize", "none")
     examples, method, unit = source.examples, recipe.scaling, source.unit
+    drawn: scaling.Scaling | None = None
     if binarize != "none":
         if method not in ("none", "unit"):
             raise ConfigError(
@@ -56,6 +58,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
             )
         if binarize == "once":
             examples, method = dataclasses.replace(examples, x=draw(examples.x, plain, recipe.split_seed)), "none"
+            drawn = plain
 
     parts = divide(recipe, len(examples), source.test, source.validation, source.unused)
     if source.anomaly and any(examples.label[rows.train].any() for rows in parts):
@@ -71,11 +74,18 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
     low, high = _range("x", examples, fits)
     target = examples.target
     with_values = target is not None and target.dtype.kind != "i"
+    named = (source.columns, source.kind == "sequence")
+    scaling.check_precision("x", examples, fits[0], parts[0].train, *named)
+    if with_values:
+        values = Examples(target, observed=examples.target_observed)
+        scaling.check_precision("the target", values, targets[0], parts[0].train, None, True)
     target_range = (
         _range("target", Examples(target, observed=examples.target_observed), targets) if with_values else (0.0, 0.0)
     )
+    offsets = [scaling.offset(several[0]) for several in (fits, targets)]
     for array in jax.tree.leaves(examples):
         array.flags.writeable = False
+    classes = _class_count(source)
     return Dataset(
         name=source.name,
         examples=examples,
@@ -85,7 +95,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
             feature_shape=tuple(examples.x.shape[1:]),
             low=0.0 if binarize != "none" else low,
             high=1.0 if binarize != "none" else high,
-            classes=0 if examples.label is None else int(examples.label.max()) + 1,
+            classes=classes,
             train_size=min(len(rows.train) for rows in parts),
             validation_size=min(len(rows.validation) for rows in parts),
             test_size=min(len(rows.test) for rows in parts),
@@ -97,7 +107,23 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
             season=source.season,
             anomaly=source.anomaly,
         ),
-        sha256=digest(examples),
+        sha256=digest(compact(examples, *offsets), *offsets),
+        preparation=dataclasses.replace(
+            source.preparation,
+            kind=source.kind,
+            stored_shape=source.preparation.stored_shape or tuple(examples.x.shape[1:]),
+            whole=None if source.unit is None or examples.x.dtype.kind == "f" else int(source.unit),
+            columns=source.columns,
+            classes=source.classes,
+            class_count=classes,
+            masked=examples.length is not None or examples.observed is not None,
+            binarize=binarize != "none",
+            split_seed=recipe.split_seed,
+            **({} if drawn is None else drawn._asdict()),
+        ),
+        offset=offsets[0],
+        target_offset=offsets[1],
+        notes=source.notes,
         draw=Binarize() if binarize == "dynamic" else source.draw,
         split_seed=recipe.split_seed,
         # Densities change with the scaling, so a known value holds for unscaled data only.
@@ -116,26 +142,31 @@ def _range(field: str, examples: Examples, fits: Sequence[scaling.Scaling]) -> t
     return low, high
 
 
+def _class_count(source: Source) -> int:
+    if source.examples.label is None:
+        return 0
+    return int(source.examples.label.max()) + 1 if source.classes is None else len(source.classes)
+
+
 def _highest(target: np.ndarray | Windows) -> int:
     return int((target.series if isinstance(target, Windows) else target).max())
 
 
 def draw(x: np.ndarray, fitted: scaling.Scaling | Split, seed: int) -> np.ndarray:
     """x ~ Bernoulli((x - shift) * scale) for every value, uint8 of the same shape."""
-    random = np.random.Generator(np.random.PCG64(seed))
-    drawn = np.empty(x.shape, np.uint8)
-    for start in range(0, len(x), scaling.CHUNK):
-        probability = (x[start : start + scaling.CHUNK].astype(np.float32) - fitted.shift) * fitted.scale
-        drawn[start : start + scaling.CHUNK] = random.random(probability.shape, np.float32) < probability
-    return drawn
+    shift, scale = (np.asarray(value, np.float32) for value in (fitted.shift, fitted.scale))
+    return bernoulli(lambda rows: (x[rows].astype(np.float32) - shift) * scale, x.shape, seed)
 
 
-def digest(examples: Examples) -> str:
-    """SHA-256 (64 hex digits) over name, type, shape and bytes of every field that is present.
+def digest(examples: Examples, *offsets: np.ndarray) -> str:
+    """SHA-256 (64 hex digits) over name, type, shape and bytes of every field that is present, and over the offsets.
 
     Of windows it is over the series, the first steps and the size.
     """
     total = hashlib.sha256()
+    for offset in offsets:
+        if offset.any():
+            total.update(f"offset {offset.shape}\n".encode() + np.ascontiguousarray(offset, np.float64).tobytes())
     for field in dataclasses.fields(Examples):
         content = getattr(examples, field.name)
         if isinstance(content, Windows):
@@ -170,3 +201,11 @@ def scored(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
 def floats(rows: Examples) -> Examples:
     """Binarised rows as numbers."""
     return dataclasses.replace(rows, x=rows.x.astype(np.float32))
+
+
+def preparation_of(dataset: Dataset, fold: int | None) -> Preparation:
+    """How the rows of a data set become what models see in one fold: what a run folder keeps."""
+    if dataset.draw is None and dataset.preparation.binarize:  # drawn once: the rows here are zeros and ones already
+        return dataset.preparation
+    split = dataset.split(fold)
+    return dataclasses.replace(dataset.preparation, **{name: getattr(split, name) for name in SCALING})

@@ -36,7 +36,7 @@ class PublishedSeries(Windowed):
         """Place, size and time of the file."""
         return _stamp(self.root, self.folder, self.file)
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """All windows."""
         path = locate(self.root, self.folder, self.file, self.origin)
         try:
@@ -180,7 +180,7 @@ class M4(Splitting):
         """Place, size and time of the files."""
         return _stamp(self.root, self.folder, *self.files)
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """All windows, series after series: those of training, one of validation, one of test."""
         training, later = (self._read(name) for name in self.files)
         if list(training) != list(later):

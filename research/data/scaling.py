@@ -1,18 +1,20 @@
 """Shift and scale of the features, fitted on training rows, and the range of the data that models see."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from research.data.examples import Examples, Windows
+from research.data.preparation import CHUNK
 from research.tree import ConfigError
 
-CHUNK = 4096  # rows that are converted to floats at a time: a whole uint8 data set as float64 is eight times its size
+FAR = 256  # shift over spread
+SAMPLE = 2000  # rows that show how many values are different
 
 
 class Scaling(NamedTuple):
-    """Models see `(x - shift) * scale`; float32, shape (), the feature shape, or [C] for sequences."""
+    """Models see `(x - shift) * scale`; float64, shape (), the feature shape, or [C] for sequences."""
 
     shift: np.ndarray
     scale: np.ndarray
@@ -27,7 +29,7 @@ class Moments(NamedTuple):
     deviation: np.ndarray
 
 
-IDENTITY = Scaling(np.zeros((), np.float32), np.ones((), np.float32))
+IDENTITY = Scaling(np.zeros(()), np.ones(()))
 
 
 def fit(
@@ -59,13 +61,12 @@ def fit(
             raise ConfigError(
                 "scaling", "unit", "these values have no fixed range; use data.scaling=minmax or standard"
             )
-        return Scaling(np.zeros((), np.float32), np.asarray(1 / unit, np.float32))
+        return Scaling(np.zeros(()), np.asarray(1 / unit))
     low, high, mean, deviation = moments(examples, rows, by_channel=by_channel, with_target=with_target)
     shift, spread = (mean, deviation) if method == "standard" else (low, high - low)
     # A feature that is constant, or as good as constant for float32, is only shifted.
     usable = (high > low) & (spread > np.finfo(np.float32).tiny)
-    scale = np.where(usable, 1 / np.where(usable, spread, 1), 1)
-    return Scaling(shift.astype(np.float32), scale.astype(np.float32))
+    return Scaling(shift, np.where(usable, 1 / np.where(usable, spread, 1), 1))
 
 
 def moments(examples: Examples, rows: np.ndarray, *, by_channel: bool = False, with_target: bool = False) -> Moments:
@@ -109,7 +110,7 @@ def extremes(examples: Examples, scaling: Scaling, rows: np.ndarray | None = Non
         )
     for lowest, highest in edges:
         # features without any value stay at +-inf and count for nothing
-        seen = [(np.asarray(edge, np.float32) - scaling.shift) * scaling.scale for edge in (lowest, highest)]
+        seen = [((np.asarray(edge) - scaling.shift) * scaling.scale).astype(np.float32) for edge in (lowest, highest)]
         low, high = np.minimum(low, seen[0].min()), np.maximum(high, seen[1].max())
     return (float(low), float(high)) if low <= high or np.isnan(low + high) else (0.0, 0.0)
 
@@ -156,3 +157,55 @@ def _steps(examples: Examples, rows: np.ndarray, with_target: bool) -> Iterator[
             valid = np.asarray(observed.series[chosen], bool)
             values = np.where(valid, values, 0)
         yield values, valid
+
+
+def offset(fitted: Scaling) -> np.ndarray:
+    """What is taken off the raw values before they become float32 for a compiled program, of the shape of the shift.
+
+    float32 tells numbers apart that differ by 6e-8 of their size. Where the shift is more than 256 times as large as
+    the spread of the values, that would be more than 1.5e-5 of the spread, and the shift itself is taken off.
+    """
+    far = np.abs(fitted.shift * fitted.scale) > FAR
+    return np.where(far, fitted.shift, 0.0) if far.any() else np.zeros(())
+
+
+def check_precision(
+    field: str, examples: Examples, fitted: Scaling, rows: np.ndarray, names: Sequence[str] | None, by_channel: bool
+) -> None:
+    """Refuse features whose values are different numbers as stored and mostly the same ones for a model.
+
+    Args:
+      field: what is checked, for the error.
+      examples: all rows; only floats of 64 bits and integers of more than 24 can lose anything.
+      fitted: the scaling of the training rows.
+      rows: the training rows, of which about 2,000 are looked at.
+      names: of the features or channels.
+      by_channel: the last axis holds the features.
+
+    Raises:
+      ConfigError: naming the feature and the remedy.
+    """
+    if not (examples.x.dtype.kind in "fiu" and examples.x.dtype.itemsize > 4):
+        return
+    shape = examples.x.shape[-1:] if by_channel else examples.x.shape[1:]
+    some = rows[:: max(1, len(rows) // SAMPLE)]
+    for values, valid in _chunks(examples, some):
+        valid = np.broadcast_to(valid, values.shape).reshape(-1, *shape)
+        values = values.reshape(-1, *shape)
+        values = np.where(valid, values, np.broadcast_to(fitted.shift, shape))
+        with np.errstate(over="ignore"):
+            seen = ((values - fitted.shift) * fitted.scale).astype(np.float32)
+        before, after = _different(values), _different(seen)
+        lost = np.argwhere((before > 2) & (2 * after <= before))
+        if len(lost):
+            at = tuple(int(index) for index in lost[0])
+            name = names[at[0]] if names is not None and len(at) == 1 else ", ".join(map(str, at))
+            remedy = f"{before[at]} different values of {field} in column {name} become {after[at]} in float32"
+            advice = "use data.scaling=standard" if fitted.shift.ndim == 0 else "remove outliers, or store a logarithm"
+            raise ConfigError("scaling", "too large a range", f"{remedy}; {advice}, or leave the column out")
+
+
+def _different(values: np.ndarray) -> np.ndarray:
+    """Number of different values of every feature over the first axis."""
+    ordered = np.sort(values, axis=0)
+    return 1 + (ordered[1:] != ordered[:-1]).sum(0)

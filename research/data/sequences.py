@@ -79,7 +79,7 @@ class Sines(Generated):
             if not -np.inf < low <= high < np.inf:
                 raise ConfigError(name, list(getattr(self, name)), "expected [lowest, highest], both finite")
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """Draw all rows."""
         random = np.random.Generator(np.random.PCG64(self.data_seed))
         frequency = random.uniform(*self.frequency, (self.rows, self.channels))
@@ -137,7 +137,7 @@ class Autoregression(Generated):
         if self.horizon is not None and self.length < len(shown):
             raise ConfigError("length", self.length, f"a prediction needs the last {len(shown)} steps (coefficients)")
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """Draw all rows."""
         order, total = len(self.coefficients), self.length + (self.horizon or 0)
         random = np.random.Generator(np.random.PCG64(self.data_seed))
@@ -258,7 +258,7 @@ class Adding(Drawn):
         markers = ((steps == first) | (steps == second)).astype(jnp.float32)
         return jnp.stack([numbers, markers], axis=-1), (numbers * markers).sum(axis=1, keepdims=True)
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """The fixed rows."""
         return self.fixed("adding", {"constant_mse": 1 / 6})
 
@@ -295,6 +295,6 @@ class Copy(Drawn):
         silence = jnp.full((size, self.length + SYMBOLS), BLANK, symbols.dtype)
         return jax.nn.one_hot(shown, CLASSES), jnp.concatenate([silence, symbols], axis=1).astype(jnp.int32)
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """The fixed rows."""
         return self.fixed("copy", {"memoryless_nats_per_step": SYMBOLS * float(np.log(KINDS)) / (self.length + 20)})

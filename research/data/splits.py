@@ -8,6 +8,7 @@ import numpy as np
 
 from research.data import scaling
 from research.data.examples import Draw, Examples, Split
+from research.data.preparation import Preparation, shuffle
 from research.tree import ConfigError, recipe
 
 
@@ -18,7 +19,7 @@ class Source:
     Attributes:
       name: for tables.
       kind: picks the pictures that make sense.
-      examples: all rows, numpy, raw as stored.
+      examples: all rows, numpy, as stored; `Splitting.read` gives them arranged (see `Preparation`).
       test: True for the rows of a fixed test part, [N] bool; None where the recipe has a `test_fraction`.
       validation: True for the rows of a fixed validation part, [N] bool; None where the recipe has a
         `validation_fraction`. With folds these rows join the training rows.
@@ -31,6 +32,7 @@ class Source:
       draw: replaces a training batch by a fresh one at every use; None for fixed rows.
       columns: names of the features or channels, in their order, where the file has names.
       classes: names of the classes 0 to K - 1, where the file has names.
+      preparation: how the rows are arranged; its columns, classes and sizes are filled in by `assemble`.
       notes: what a reader left out or noticed, one sentence each; the command prints them.
     """
 
@@ -49,6 +51,7 @@ class Source:
     columns: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    preparation: Preparation = dataclasses.field(default_factory=Preparation)
 
 
 class Rows(NamedTuple):
@@ -61,7 +64,7 @@ class Rows(NamedTuple):
 
 @recipe
 class Splitting:
-    """The keys that every data recipe has; a recipe adds `read() -> Source` and its own keys.
+    """The keys that every data recipe has; a recipe adds `stored() -> Source` and its own keys.
 
     Two more keys belong to some recipes only: `test_fraction`, where the source has no fixed test part, and `binarize`,
     where values can be probabilities.
@@ -121,15 +124,15 @@ class Splitting:
         """What the rows depend on beside the recipe; a data set in memory is used again while this is equal."""
         return None
 
-    def read(self) -> Source:
-        """All rows, raw as stored."""
+    def stored(self) -> Source:
+        """All rows as stored."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is read")
 
-
-def shuffle(size: int, seed: int) -> np.ndarray:
-    """The numbers 0 to `size - 1` in an order that depends on `seed` alone, [size] int32."""
-    # The raw stream of a bit generator never changes between numpy versions; the stream of `permutation` may.
-    return np.argsort(np.random.PCG64(seed).random_raw(size), kind="stable").astype(np.int32)
+    def read(self) -> Source:
+        """All rows as training holds them: arranged, on the raw scale."""
+        source = self.stored()
+        preparation = dataclasses.replace(source.preparation, stored_shape=tuple(source.examples.x.shape[1:]))
+        return dataclasses.replace(source, examples=preparation.arrange(source.examples), preparation=preparation)
 
 
 def divide(

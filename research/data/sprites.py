@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.data.examples import Examples
+from research.data.preparation import Preparation, shuffle
 from research.data.sequences import Generated
-from research.data.splits import Source, shuffle
+from research.data.splits import Source
 from research.tree import ConfigError, recipe
 
 SIZE = 64  # pixels a side
@@ -111,7 +112,7 @@ class Sprites(Generated):
         factors = jnp.stack(drawn, axis=1)
         return dataclasses.replace(batch, x=images(factors).astype(jnp.float32), label=factors[:, 0], factors=factors)
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """Draw all rows."""
         chosen = shuffle(TOTAL, self.data_seed)[: self.rows]
         factors = np.stack(np.unravel_index(chosen, tuple(FACTORS.values())), axis=1).astype(np.int32)
@@ -119,4 +120,5 @@ class Sprites(Generated):
         x = jax.jit(lambda rows: jax.lax.map(one, rows, batch_size=256))(factors)
         examples = Examples(x=np.array(x), label=factors[:, 0].copy(), factors=factors)
         kind = "image" if self.layout == "image" else "sequence"
-        return Source("sprites", kind, examples, draw=self if self.streamed else None)
+        draw = self if self.streamed else None
+        return Source("sprites", kind, examples, draw=draw, preparation=Preparation(layout=self.layout))

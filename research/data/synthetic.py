@@ -51,7 +51,7 @@ class LowRank(Splitting):
         if self.data_seed < 0:
             raise ConfigError("data_seed", self.data_seed, "expected 0 or more")
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """Draw all rows."""
         random = np.random.Generator(np.random.PCG64(self.data_seed))
         weights = random.standard_normal((self.features, self.rank)) / np.sqrt(self.rank)

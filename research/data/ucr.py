@@ -10,6 +10,7 @@ import numpy as np
 from research.data.archive import Series, read_arrays, read_ts, read_tsv
 from research.data.examples import Examples
 from research.data.local import listing, state
+from research.data.preparation import Preparation, pad
 from research.data.splits import Source, Splitting
 from research.tree import ConfigError, nearest, recipe
 
@@ -84,7 +85,7 @@ class UCR(Splitting):
                     return files
         return None
 
-    def read(self) -> Source:
+    def stored(self) -> Source:
         """All rows, those of the training file first."""
         files = self._find()
         if files is None:
@@ -99,9 +100,9 @@ class UCR(Splitting):
             raise ConfigError(
                 "problem", self.problem, f"{channels[0]} channels for training but {channels[1]} for testing"
             )
-        x, length, observed = pad([*parts[0].values, *parts[1].values], zscore=self.zscore)
+        x, length, observed = pad([*parts[0].values, *parts[1].values])
         test = np.repeat([False, True], [len(part.values) for part in parts])
-        label = self._label(parts)
+        label, classes = self._label(parts)
         if self.anomaly is not None:
             assert label is not None
             test = test | (label == 1)
@@ -113,6 +114,8 @@ class UCR(Splitting):
             Examples(x=x, length=length, observed=observed, label=label),
             test=test,
             anomaly=self.anomaly is not None,
+            classes=classes,
+            preparation=Preparation(zscore=self.zscore),
         )
 
     def _missing(self, folder: Path) -> ConfigError:
@@ -130,24 +133,24 @@ class UCR(Splitting):
         remedy = f"{where}{nearest(self.problem, known)}; there is: {listing(folder)}"
         return ConfigError("problem", self.problem, f"{remedy}. Expected {expected}")
 
-    def _label(self, parts: list[Series]) -> np.ndarray | None:
-        """Classes as 0 to K - 1, or 1 for the anomalous class; None for series without classes, [N] int32."""
+    def _label(self, parts: list[Series]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+        """Classes as 0 to K - 1, or 1 for the anomalous class, [N] int32, and their names; None without classes."""
         unlabelled = [part.classes is None for part in parts]
         if any(unlabelled):
             if not all(unlabelled):
                 raise ConfigError("problem", self.problem, "only one of its two files has classes")
             if self.anomaly is not None:
                 raise ConfigError("anomaly", self.anomaly, f"the series of {self.problem} have no classes")
-            return None
+            return None, None
         names = [name for part in parts for name in part.classes or ()]
         classes = sorted(set(names), key=_order(set(names)))
         if self.anomaly is None:
             numbers = {name: number for number, name in enumerate(classes)}
-            return np.asarray([numbers[name] for name in names], np.int32)
+            return np.asarray([numbers[name] for name in names], np.int32), tuple(classes)
         if self.anomaly not in classes:
             remedy = f"no such class{nearest(self.anomaly, classes)}; there are: {', '.join(classes)}"
             raise ConfigError("anomaly", self.anomaly, remedy)
-        return np.asarray([name == self.anomaly for name in names], np.int32)
+        return np.asarray([name == self.anomaly for name in names], np.int32), None
 
 
 def _order(names: set[str]) -> Callable[[str], Any]:
@@ -157,37 +160,3 @@ def _order(names: set[str]) -> Callable[[str], Any]:
     except ValueError:
         return str
     return values.__getitem__ if np.isfinite([value for value, _ in values.values()]).all() else str
-
-
-def pad(values: list[np.ndarray], *, zscore: bool) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Series of unequal length as one array, 0 beyond their ends and where a value is missing.
-
-    Args:
-      values: one [T, C] float64 per series, NaN where a value is missing.
-      zscore: scale every channel of every series to mean 0 and deviation 1 over its observed steps.
-
-    Returns:
-      x [N, T, C] float32; length [N] int32, or None if all are equal; observed [N, T, C] bool, or None if all are.
-    """
-    length = np.asarray([len(series) for series in values], np.int32)
-    x = np.full((len(values), length.max(), values[0].shape[1]), np.nan)
-    for row, series in enumerate(values):
-        x[row, : len(series)] = series
-    observed = ~np.isnan(x)
-    inside = np.arange(x.shape[1]) < length[:, None]
-    x = np.where(observed, x, 0)
-    if zscore:
-        count = np.maximum(observed.sum(1, keepdims=True), 1)
-        mean = x.sum(1, keepdims=True) / count
-        deviation = np.sqrt((np.square(x - mean) * observed).sum(1, keepdims=True) / count)
-        high = np.max(x, axis=1, keepdims=True, where=observed, initial=-np.inf)
-        low = np.min(x, axis=1, keepdims=True, where=observed, initial=np.inf)
-        # The mean of equal numbers may be off by a rounding, so that a constant has a deviation above 0.
-        varies = (high > low) & (deviation > np.finfo(np.float32).tiny)
-        x = np.where(observed & varies, (x - mean) / np.where(varies, deviation, 1), 0)
-    missing = not observed[inside].all()
-    return (
-        x.astype(np.float32),
-        None if (length == length.max()).all() else length,
-        observed if missing else None,
-    )

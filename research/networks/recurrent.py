@@ -1,7 +1,7 @@
 """Recurrent encoder and decoder over time."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,8 @@ class RecurrentLayers(Sized):
       form, unroll: how the scan is compiled (`research.networks.cells.Layers`); the numbers that come out agree up to
         rounding.
     """
+
+    takes_masks: ClassVar[bool] = True
 
     cell: str
     hidden_dim: int

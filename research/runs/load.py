@@ -1,4 +1,4 @@
-"""A finished run as an object: encode, decode, reconstruct, sample and score new rows on their own scale."""
+"""A finished run as an object: encode, decode, reconstruct, sample, score, forecast and predict rows as stored."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import tree
+from research import engine, tree
 from research.data.examples import Examples, Facts, prepare
+from research.data.new_rows import class_numbers, stored_rows
+from research.data.preparation import Preparation
 from research.distributions import Forecast
 from research.runs import batches
 from research.runs.folder import RunFolder
@@ -20,104 +22,121 @@ BATCH = 256
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A trained model with its scaling; every method takes and returns raw rows, on the scale of the data as stored.
+    """A trained model with the preparation of its rows; every method takes and returns rows as stored.
 
-    Rows are given as an array [N, *feature_shape], or as `Examples` where lengths, masks or labels belong to them. They
-    pass through one compiled program in batches of 256.
+    Rows are an array [N, *stored_shape], a pandas table with the columns of training in any order, or a list of
+    sequences of unequal length. NaN is a missing value where the model takes masks, and is refused elsewhere. Beside
+    the rows may stand `lengths` [N], `observed` (of the shape of x) and `label` [N], classes as stored. Rows pass
+    through one compiled program in batches of 256, prepared as in training (`research.data.preparation`).
 
     Attributes:
       folder: where the run lies.
       model: its spec.
       params: nested dict of arrays.
-      shift, scale: models see `(x - shift) * scale`.
-      target_shift, target_scale: likewise for a target of values.
+      preparation: how stored rows become what the model sees.
       config: the typed tree (`model`, `data`, `optimizer`, `trainer`, `seed`) as plain values.
       result: what `result.json` holds (status, metrics, ...), or an empty dict.
-      feature_shape: of one example, where the run recorded it.
+      feature_shape: of one example as the model sees it, where the run recorded it.
     """
 
     folder: Path
     model: Any
     params: dict[str, Any]
-    shift: np.ndarray
-    scale: np.ndarray
-    target_shift: np.ndarray
-    target_scale: np.ndarray
+    preparation: Preparation
     config: dict[str, Any]
     result: dict[str, Any]
     feature_shape: tuple[int, ...] | None
 
-    def encode(self, x: Any) -> np.ndarray:
-        """Codes (posterior means) of raw rows, [N, L]."""
-        return self._over("encode", x)
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes, in the order of `predict`; None where they are numbers from 0."""
+        return self.preparation.classes
+
+    def encode(self, x: Any, **beside: Any) -> np.ndarray:
+        """Codes (posterior means) of rows, [N, L]."""
+        return self._over("encode", self.rows(x, **beside))
 
     def decode(self, z: Any, label: Any = None) -> np.ndarray:
-        """E[x | z] of codes [N, L] on the raw scale, [N, *feature_shape]."""
+        """E[x | z] of codes [N, L] as stored, [N, *stored_shape]; z-scored series stay z-scored."""
         self._need("decode")
         z = np.asarray(z, np.float32)
         latent_dim = getattr(self.model, "latent_dim", None)
         if z.ndim != 2 or (latent_dim is not None and z.shape[1] != latent_dim):
             raise ConfigError("z", z.shape, f"expected codes of shape [N, {latent_dim or 'L'}]")
-        rows = (z, None if label is None else np.asarray(label))
-        return self._raw(batches.over(lambda batch, _: batches.decode(self.model, self.params, *batch), rows, BATCH))
+        if not np.isfinite(z).all():
+            raise ConfigError("z", "not finite", "expected finite codes")
+        rows = (z, self._label(label, len(z)))
+        decoded = batches.over(lambda batch, _: batches.decode(self.model, self.params, *batch), rows, BATCH)
+        return self.preparation.restore(self.preparation.raw(decoded))
 
-    def reconstruct(self, x: Any) -> np.ndarray:
-        """E[x | code of x] of raw rows, on the raw scale, [N, *feature_shape]."""
-        return self._raw(self._over("reconstruct", x))
+    def reconstruct(self, x: Any, **beside: Any) -> np.ndarray:
+        """E[x | code of x] as stored, [N, *stored_shape]."""
+        rows = self.rows(x, **beside)
+        return self.preparation.restore(self.preparation.raw(self._over("reconstruct", rows)), rows)
 
     def sample(self, number: int, seed: int = 0, label: Any = None) -> np.ndarray:
-        """Draws from the model on the raw scale, [number, *feature_shape]; label [number] for a conditional model."""
+        """Draws from the model as stored, [number, *stored_shape]; label [number] for a conditional model."""
         self._need("sample")
-        label = None if label is None else np.asarray(label)
-        return self._raw(np.asarray(batches.sample(self.model, self.params, jax.random.key(seed), number, label)))
+        label = self._label(label, number)
+        drawn = np.asarray(batches.sample(self.model, self.params, jax.random.key(seed), number, label))
+        return self.preparation.restore(self.preparation.raw(drawn))
 
-    def score(self, x: Any, seed: int = 0) -> np.ndarray:
-        """The loss of every raw row as at evaluation, [N], in the units of the loss (nats for a likelihood).
+    def score(self, x: Any, *, seed: int | None = None, numbers: Any = None, **beside: Any) -> np.ndarray:
+        """The loss of every row as at evaluation, [N], in the units of the loss (nats for a likelihood).
 
-        Random draws inside it depend on the seed and the row number only.
+        Args:
+          x: rows.
+          seed: of random draws inside the loss; None has the draws of the training's own evaluation.
+          numbers: row numbers in the data set, on which the draws depend, [N]; None counts from 0.
+          beside: `lengths`, `observed`, `label`, `target`.
         """
         self._need("evaluate")
-        key = jax.random.key(seed)
+        rows = self._prepared(self.rows(x, **beside))
+        numbers = np.arange(len(rows)) if numbers is None else np.asarray(numbers)
+        if numbers.shape != (len(rows),):
+            raise ConfigError("numbers", numbers.shape, f"expected one for each of {len(rows)} rows")
+        own = engine.purpose_key(self.config.get("seed", 0), engine.EVALUATE)
+        key = own if seed is None else jax.random.key(seed)
 
-        def function(batch: Examples, rows: np.ndarray) -> Any:
-            return batches.evaluate(self.model, self.params, batch, batches.row_keys(key, rows))["loss"]
+        def function(batch: tuple[Examples, np.ndarray], _: np.ndarray) -> Any:
+            return batches.evaluate(self.model, self.params, batch[0], batches.row_keys(key, batch[1]))["loss"]
 
-        return batches.over(function, self._prepare(x), BATCH)
+        return batches.over(function, (rows, numbers.astype(np.int32)), BATCH)
 
-    def score_steps(self, x: Any) -> np.ndarray:
+    def score_steps(self, x: Any, **beside: Any) -> np.ndarray:
         """Squared error of the reconstruction of every row and time step, mean over channels, [N, T]; scaled units.
 
         Steps that are padding or not observed at all are NaN.
         """
-        examples = self._prepare(x)
+        stored = self.rows(x, **beside)
+        examples = self._prepared(stored)
         if np.ndim(examples.x) != 3:
             raise ConfigError("x", np.shape(examples.x), "expected sequences [N, T, C]")
-        error = np.square(np.asarray(examples.x) - self._over("reconstruct", x))
+        error = np.square(np.asarray(examples.x) - self._over("reconstruct", stored))
         mask = np.ones(error.shape, bool) if examples.mask is None else np.asarray(examples.mask)
         count = mask.sum(-1)
         total = np.where(mask, error, 0).sum(-1)
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
-    def forecast(self, x: Any) -> Forecast:
-        """Distribution of the next steps of raw windows [N, T, C], on the raw scale, [N, H, C]."""
-        found = self._over("forecast", x)
-        raw = lambda values, scale=self.target_scale, shift=self.target_shift: values / scale + shift
+    def forecast(self, x: Any, **beside: Any) -> Forecast:
+        """Distribution of the next steps of windows [N, T, C] as stored, [N, H, C]."""
+        found = self._over("forecast", self.rows(x, **beside))
+        scale, raw = self.preparation.target_scale, self.preparation.raw_target
         quantiles = None
         if found.quantiles is not None:
-            scale, shift = (np.asarray(part)[..., None] for part in (self.target_scale, self.target_shift))
-            quantiles = raw(found.quantiles, scale, shift)
-        deviation = None if found.deviation is None else found.deviation / self.target_scale
+            quantiles = np.moveaxis(raw(np.moveaxis(np.asarray(found.quantiles), -1, 0)), 0, -1)
+        deviation = None if found.deviation is None else found.deviation / scale
         return Forecast(raw(found.mean), raw(found.median), deviation, quantiles)
 
-    def predict(self, x: Any) -> np.ndarray:
-        """What a predictor says of raw rows: probabilities of classes, probabilities of values in {0, 1}, or values."""
-        outputs = np.asarray(self._over("predict", x), np.float64)
+    def predict(self, x: Any, **beside: Any) -> np.ndarray:
+        """What a predictor says of rows: probabilities of `classes`, probabilities of values in {0, 1}, or values."""
+        outputs = np.asarray(self._over("predict", self.rows(x, **beside)), np.float64)
         if self.model.target_classes:
             odds = np.exp(outputs - outputs.max(-1, keepdims=True))
             return odds / odds.sum(-1, keepdims=True)
         if self.model.objective == "cross_entropy":
             return 1 / (1 + np.exp(-outputs))
-        return outputs / self.target_scale + self.target_shift
+        return self.preparation.raw_target(outputs)
 
     def start(self, rows: int) -> Any:
         """The state of a recurrent encoder before the first step of `rows` sequences; for `step`.
@@ -133,7 +152,12 @@ class Run:
         Equal to `encode` of the sequence so far; a predictor gives its linear outputs.
         """
         self._need("step")
-        x = np.asarray(x, np.float32)
+        preparation = self.preparation
+        if preparation.zscore or preparation.permutation_seed is not None:
+            remedy = "steps of such rows cannot be prepared one by one; give whole rows to encode"
+            key = "data.zscore" if preparation.zscore else "data.permutation_seed"
+            raise ConfigError(key, preparation.zscore or preparation.permutation_seed, remedy)
+        x = np.asarray(x)
         if self.feature_shape is not None and x.shape[1:] != self.feature_shape[1:]:
             raise ConfigError("x", x.shape, f"expected one step [N, {self.feature_shape[-1]}]")
         rows = next((leaf.shape[0] for leaf in jax.tree.leaves(state) if np.ndim(leaf)), len(x))
@@ -141,8 +165,16 @@ class Run:
             raise ConfigError("x", x.shape, f"the state is of {rows} sequences; give one step of each, or start anew")
         if not np.isfinite(x).all():
             raise ConfigError("x", x.shape, "a value that is not finite would stay in the state; fill it first")
-        state, codes = _step(self.model, self.params, state, (x - self.shift) * self.scale, label)
+        seen = prepare(Examples(x=x), preparation.shift, preparation.scale).x
+        state, codes = _step(self.model, self.params, state, seen, self._label(label, len(x)))
         return state, np.asarray(codes)
+
+    def rows(self, x: Any, **beside: Any) -> Examples:
+        """Rows as stored, checked against those of training; see `research.data.new_rows.stored_rows`."""
+        rows = stored_rows(self.preparation, x, takes_masks=getattr(self.model, "takes_masks", False), **beside)
+        if rows.label is None:
+            self._label(None, len(rows))
+        return rows
 
     # --------------------------------------------------------------------------------------------------- inside
 
@@ -154,23 +186,30 @@ class Run:
             text = f"a {type(self.model).__name__} cannot {ability}; {why}"
             raise ConfigError("folder", self.folder, text) from None
 
-    def _over(self, ability: str, x: Any) -> Any:
-        self._need(ability)
-        function = lambda batch, _: batches.call(self.model, self.params, batch, ability)
-        return batches.over(function, self._prepare(x), BATCH)
+    def _label(self, label: Any, rows: int) -> np.ndarray | None:
+        """Classes as numbers, [N] int32; a conditional model needs them."""
+        if label is None:
+            if getattr(self.model, "conditional", False):
+                raise ConfigError("label", None, "this model is conditional; give label=[...], the class of each row")
+            return None
+        numbers = class_numbers(self.preparation, label)
+        if numbers.shape != (rows,):
+            raise ConfigError("label", numbers.shape, f"expected one class for each of {rows} rows")
+        return numbers
 
-    def _prepare(self, x: Any) -> Examples:
-        examples = x if isinstance(x, Examples) else Examples(x=np.asarray(x))
-        shape = tuple(np.shape(examples.x))
-        if len(shape) < 1 or shape[0] == 0:
-            raise ConfigError("x", shape, "expected at least one row")
+    def _prepared(self, stored: Examples) -> Examples:
+        """Rows as the model sees them."""
+        rows = self.preparation.scale_rows(self.preparation.arrange(stored))
+        shape = tuple(np.shape(rows.x))
         if self.feature_shape is not None and shape[1:] != self.feature_shape:
             expected = ", ".join(map(str, ("N", *self.feature_shape)))
             raise ConfigError("x", shape, f"expected rows of shape [{expected}], as in training")
-        return prepare(jax.tree.map(np.asarray, examples), self.shift, self.scale, self.target_shift, self.target_scale)
+        return rows
 
-    def _raw(self, x: np.ndarray) -> np.ndarray:
-        return x / self.scale + self.shift
+    def _over(self, ability: str, stored: Examples) -> Any:
+        self._need(ability)
+        function = lambda batch, _: batches.call(self.model, self.params, batch, ability)
+        return batches.over(function, self._prepared(stored), BATCH)
 
 
 @jax.jit
@@ -219,18 +258,72 @@ def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
     except (TypeError, ValueError, KeyError, AttributeError) as error:  # not hashed, since they follow from the data
         raise ConfigError("folder", folder, f"the facts in its config.json are damaged ({error}); restore it") from None
     params, scaling = files.load_parameters()
+    preparation = _preparation(record, facts, config.get("data") or {}, scaling)
+    _check(files.path, model, params, preparation, facts)
     return Run(
         folder=files.path,
         model=model,
         params=params,
-        shift=scaling.get("shift", np.zeros((), np.float32)),
-        scale=scaling.get("scale", np.ones((), np.float32)),
-        target_shift=scaling.get("target_shift", np.zeros((), np.float32)),
-        target_scale=scaling.get("target_scale", np.ones((), np.float32)),
+        preparation=preparation,
         config=config,
         result=files.read_result() or {},
         feature_shape=None if facts is None else facts.feature_shape,
     )
+
+
+def _preparation(record: dict[str, Any], facts: Facts | None, data: dict[str, Any], scaling: Any) -> Preparation:
+    """What `config.json` and the scaling say of the rows; of an older run, what its data keys say."""
+    known = record.get("preparation")
+    if known is None:
+        known = {name: data[name] for name in ("layout", "permutation_seed", "zscore") if data.get(name) is not None}
+        known["split_seed"] = data.get("split_seed", 0)
+        if facts is not None:
+            plain = known.get("layout", "image") == "image"
+            known |= {"kind": facts.kind, "class_count": facts.classes, "masked": True}
+            known |= {"stored_shape": facts.feature_shape} if plain else {}
+    return Preparation.from_record(known, scaling)
+
+
+def _check(folder: Path, model: Any, params: Any, preparation: Preparation, facts: Facts | None) -> None:
+    """Refuse parameters and scalings that no training of this model can have left.
+
+    Raises:
+      ConfigError: naming the parameter.
+    """
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    for name, leaf in leaves.items():
+        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+            raise ConfigError("folder", folder, f"its parameter {name} is not finite; train this config anew")
+    for name, value in preparation.scaling().items():
+        if not np.isfinite(value).all() or (name.endswith("scale") and (value <= 0).any()):
+            raise ConfigError("folder", folder, f"its scaling/{name} is damaged; restore params.safetensors")
+        values = facts is not None and not (name.startswith("target") and facts.target_classes)
+        shape = (facts.target_shape if name.startswith("target") else facts.feature_shape) if facts and values else None
+        if shape is not None and value.ndim and value.shape != tuple(shape)[len(shape) - value.ndim :]:
+            remedy = f"its scaling/{name} has shape {value.shape}, and the rows have {tuple(shape)}"
+            raise ConfigError("folder", folder, f"{remedy}; restore params.safetensors")
+    wanted = _wanted(model, facts)
+    for name in sorted({*leaves, *wanted}) if wanted else ():
+        have = None if name not in leaves else (leaves[name].shape, str(leaves[name].dtype))
+        want = None if name not in wanted else (wanted[name].shape, str(wanted[name].dtype))
+        if have != want:
+            remedy = f"its parameter {name} is {have}, and this model has {want}; restore params.safetensors"
+            raise ConfigError("folder", folder, remedy)
+
+
+def _wanted(model: Any, facts: Facts | None) -> dict[str, Any]:
+    """Parameters of a bound model by name, as shapes and types; none where the facts do not say what rows look like."""
+    if facts is None or not hasattr(model, "init"):
+        return {}
+    rows = 2
+    x = np.zeros((rows, *facts.feature_shape), np.float32)
+    target = None
+    if facts.target_shape is not None:
+        target = np.zeros((rows, *facts.target_shape), np.int32 if facts.target_classes else np.float32)
+    label = np.zeros(rows, np.int32) if facts.classes else None
+    examples = Examples(x=x, target=target, label=label)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), examples))
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
 
 
 def _facts(record: dict[str, Any]) -> Facts:

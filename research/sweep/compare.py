@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from research import engine
+from research.data.loading import preparation_of
 from research.runs.folder import RunFolder
-from research.sweep.finish import SCALING
 from research.sweep.job import Bound
 from research.sweep.loop import Writer
 from research.sweep.plan import CANONICAL_WIDTHS, Group, Options, plan
@@ -127,8 +127,7 @@ def _trained(program: Program, bound: Bound, result: Mapping[str, Any]) -> tuple
     trained = writer.outcome(0, int(state.best_epoch[0]))
     params = None if trained.params is None else unstack(engine.kept_params(state), 0)
     scores = {} if trained.status == "diverged" else {k: float(v[0]) for k, v in program.score(state).items()}
-    split = bound.dataset.split(bound.job.data.fold)
-    scaling = {} if params is None else {name: np.asarray(getattr(split, name)) for name in SCALING}
+    scaling = {} if params is None else preparation_of(bound.dataset, bound.job.data.fold).scaling()
     never = lambda number: None if number == engine.NEVER else number
     ended = {"status": trained.status, "epochs": trained.epochs}
     ended |= {"best_epoch": never(trained.best_epoch), "first_bad_step": never(writer.bad_step[0])}
@@ -164,7 +163,8 @@ def _differing(before: Run, now: Run) -> Iterator[str]:
 
 def _leaves(run: Run) -> dict[str, tuple[Any, ...]]:
     """Name -> type, shape and bytes of every array."""
-    named = jax.tree_util.tree_leaves_with_path({"params": run.params, "scaling": dict(run.scaling)})
+    scaling = {name: np.asarray(value, np.float32) for name, value in run.scaling.items()}  # older runs kept float32
+    named = jax.tree_util.tree_leaves_with_path({"params": run.params, "scaling": scaling})
     arrays = [(jax.tree_util.keystr(path, simple=True, separator="/"), np.asarray(leaf)) for path, leaf in named]
     return {name: (array.dtype.name, array.shape, array.tobytes()) for name, array in arrays}
 

@@ -9,15 +9,13 @@ from typing import Any
 from research import engine
 from research.data.draws import Binarize
 from research.data.examples import Dataset, Examples
-from research.data.loading import binarized, floats, scored
+from research.data.loading import binarized, floats, preparation_of, scored
 from research.evaluation import Findings, Shared, Subject, evaluate_run
 from research.runs import events
 from research.runs.folder import RunFolder
 from research.sweep.job import Bound
 from research.sweep.loop import Trained
 from research.tree import ConfigError, plain
-
-SCALING = ("shift", "scale", "target_shift", "target_scale")
 
 shared = Shared()  # by all runs of this process on one data set and fold
 _parts: list[tuple[Dataset, int | None, dict[str, Examples]]] = []
@@ -35,7 +33,7 @@ def finish(
     findings = Findings()
     split = dataset.split(job.data.fold)
     if trained.params is not None and hparams is not None:
-        run.save_parameters(trained.params, {name: getattr(split, name) for name in SCALING})
+        run.save_parameters(trained.params, preparation_of(dataset, job.data.fold).scaling())
     if trained.status != "diverged":
         try:
             subject = Subject(

@@ -245,8 +245,8 @@ def measure(bound: Bound) -> Measure:
     Raises:
       ConfigError: the model gives no such metric as `trainer.monitor`.
     """
-    examples, job = bound.dataset.examples, bound.job
-    member = Member(np.uint32(0), bound.dataset.splits[0])
+    examples, job = bound.dataset.compact, bound.job
+    member = Member(np.uint32(0), bound.dataset.compact_split(None))
     budget = budget_of(bound)
 
     data = Data(examples, examples)

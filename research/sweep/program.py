@@ -239,12 +239,12 @@ class Program:
 
 def member(bound: Bound) -> Member:
     """The seed and the rows of one job."""
-    return Member(np.uint32(bound.job.seed), bound.dataset.split(bound.job.data.fold))
+    return Member(np.uint32(bound.job.seed), bound.dataset.compact_split(bound.job.data.fold))
 
 
 @functools.lru_cache(maxsize=2)
 def _on_device(dataset: "_ById") -> Data:
-    examples = jax.device_put(dataset.value.examples)
+    examples = jax.device_put(dataset.value.compact)
     if not isinstance(dataset.value.draw, Binarize):
         return Data(examples, examples)
     return Data(examples, jax.device_put(binarized(dataset.value)))

@@ -66,6 +66,7 @@ def config_content(bound: Bound, name: str) -> dict[str, Any]:
         "choices": dict(job.choices),
         "trusted_packages": list(job.trusted),
         "facts": {**dataclasses.asdict(bound.dataset.facts), "name": bound.dataset.name},
+        "preparation": bound.dataset.preparation.record(),
     }
 
 

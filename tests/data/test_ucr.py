@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from research.data import load
-from research.data.ucr import pad
+from research.data.examples import Examples
+from research.data.preparation import Preparation, pad
 from research.tree import ConfigError, build
 
 CONF = Path(__file__).parents[2] / "conf" / "data" / "ucr.yaml"
@@ -44,7 +45,7 @@ def write(folder: Path, train: str, test: str, problem="Waves", suffix=".ts") ->
 def test_the_test_file_is_the_test_part_and_classes_are_sorted(tmp_path):
     dataset = load(recipe(write(tmp_path, TRAIN, TEST), zscore=False, validation_fraction=0.34))
     examples, split = dataset.examples, dataset.splits[0]
-    assert (examples.x.shape, examples.x.dtype) == ((9, 4, 1), np.float32)
+    assert (examples.x.shape, examples.x.dtype) == ((9, 4, 1), np.float64)
     np.testing.assert_array_equal(examples.x[:3, :, 0], [[1, 2, 3, 4], [4, 3, 2, 1], [2, 4, 6, 8]])
     np.testing.assert_array_equal(examples.label, [1, 0, 1, 0, 1, 0, 1, 0, 0])  # down is 0, up is 1
     assert list(split.rows("test")) == [6, 7, 8]
@@ -68,8 +69,8 @@ def test_each_series_gets_mean_0_and_deviation_1_and_a_constant_one_0(tmp_path):
 
 
 def test_a_constant_whose_mean_is_rounded_becomes_0():
-    x, _, _ = pad([np.full((7, 1), 0.1), np.full((7, 1), 1e-30)], zscore=True)
-    np.testing.assert_array_equal(x, 0)
+    x, _, _ = pad([np.full((7, 1), 0.1), np.full((7, 1), 1e-30)])
+    np.testing.assert_array_equal(Preparation(zscore=True).arrange(Examples(x=x)).x, 0)
 
 
 def test_channels_lengths_and_missing_values(tmp_path):

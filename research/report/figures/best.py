@@ -84,11 +84,11 @@ class Best:
 
     def raw(self, x: Any) -> np.ndarray:
         """Rows on the scale of the data as stored."""
-        return np.asarray(x, np.float64) / self.loaded.scale + self.loaded.shift
+        return self.loaded.preparation.raw(x)
 
     def raw_target(self, y: Any) -> np.ndarray:
         """Values of targets on the scale of the data as stored."""
-        return np.asarray(y, np.float64) / self.loaded.target_scale + self.loaded.target_shift
+        return self.loaded.preparation.raw_target(y)
 
     def channels(self, number: int = 1) -> list[int]:
         """The channels of series that vary most over the test rows, as models see them, in their order."""

@@ -1,0 +1,225 @@
+"""New rows from Python or from a file, brought into the form of the rows that a run was trained on."""
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from research.data.examples import Examples
+from research.data.preparation import Preparation
+from research.tree import ConfigError, nearest
+
+TAIL = 2  # time steps of zeros at the end of a sequence that look like padding
+
+
+def stored_rows(
+    preparation: Preparation,
+    x: Any,
+    *,
+    takes_masks: bool,
+    lengths: Any = None,
+    observed: Any = None,
+    label: Any = None,
+    target: Any = None,
+) -> Examples:
+    """New rows as stored, checked to be of the kind that training had.
+
+    Args:
+      x: an array [N, *stored_shape]; a table with named columns (pandas) or sequences as a list of [T, C] arrays of
+        unequal length; or `Examples` with `label` as numbers 0 to K - 1. NaN is a missing value.
+      takes_masks: whether the model can leave out padding and missing values.
+      lengths: number of time steps of every sequence that is padded, [N].
+      observed: False where a value is missing, of the shape of x.
+      label: classes as stored: names, or numbers from 0 where the classes have no names.
+      target: what is predicted, as in training.
+
+    Raises:
+      ConfigError: naming what does not fit, and the remedy.
+    """
+    if isinstance(x, Examples):
+        rows = x
+    else:
+        rows = _from_values(preparation, x, lengths, observed)
+        rows = dataclasses.replace(rows, label=label, target=None if target is None else np.asarray(target))
+    values = np.asarray(rows.x)
+    if values.ndim < 1 or len(values) == 0:
+        raise ConfigError("x", values.shape, "expected at least one row")
+    if preparation.stored_shape is not None and values.shape[1:] != preparation.stored_shape:
+        expected = ", ".join(map(str, ("N", *preparation.stored_shape)))
+        raise ConfigError("x", values.shape, f"expected rows of shape [{expected}], as in training")
+    rows = dataclasses.replace(rows, x=values)
+    rows = _masked(preparation, rows, takes_masks)
+    _check_whole(preparation, rows.x)
+    named = not isinstance(x, Examples)
+    label = None if rows.label is None else class_numbers(preparation, rows.label, named=named)
+    if label is not None and len(label) != len(values):
+        raise ConfigError("label", label.shape, f"expected one class for each of {len(values)} rows")
+    return dataclasses.replace(rows, label=label)
+
+
+def _from_values(preparation: Preparation, x: Any, lengths: Any, observed: Any) -> Examples:
+    if hasattr(x, "columns") and hasattr(x, "to_numpy"):  # a table of pandas or polars
+        x = ordered(preparation, x)
+    if isinstance(x, list | tuple) and len({np.shape(row)[:1] for row in x}) > 1:
+        x, lengths = _padded(preparation, x, lengths)
+    try:
+        x = np.asarray(x)
+        if x.dtype.kind not in "biuf":
+            x = x.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError("x", type(x).__name__, "expected numbers in rows of one shape") from None
+    if lengths is not None:
+        lengths = np.asarray(lengths)
+        steps = x.shape[1] if x.ndim > 1 else 0
+        if lengths.shape != x.shape[:1] or lengths.dtype.kind not in "iu":
+            raise ConfigError("lengths", lengths.shape, f"expected one whole number for each of {len(x)} rows")
+        if lengths.min(initial=1) < 1 or lengths.max(initial=0) > steps:
+            wrong = int(np.argmax((lengths < 1) | (lengths > steps)))
+            raise ConfigError("lengths", int(lengths[wrong]), f"row {wrong} must have 1 to {steps} steps")
+        lengths = None if (lengths == steps).all() else lengths.astype(np.int32)
+    elif x.ndim == 3 and preparation.kind == "sequence" and preparation.layout == "image":
+        count = int((zero_tails(x) >= TAIL).sum())
+        if count:
+            text = f"{count} of {len(x)} rows end in {TAIL} or more steps of zeros in every channel"
+            warnings.warn(f"{text}; if they are padding, give lengths=[...] of the rows", stacklevel=5)
+    if observed is not None:
+        observed = np.asarray(observed, bool)
+        if observed.shape != x.shape:
+            raise ConfigError("observed", observed.shape, f"expected the shape of x, {x.shape}")
+    return Examples(x=x, length=lengths, observed=observed)
+
+
+def ordered(preparation: Preparation, table: Any) -> np.ndarray:
+    """The values of a table with named columns in the order of training, [N, D].
+
+    Raises:
+      ConfigError: a column is missing, foreign or there twice.
+    """
+    names = [str(name) for name in table.columns]
+    if preparation.columns is not None:
+        check_columns(names, preparation.columns)
+        table = table[[table.columns[names.index(name)] for name in preparation.columns]]
+    values = table.to_numpy()
+    return values if values.dtype.kind in "biuf" else values.astype(np.float64)
+
+
+def _padded(preparation: Preparation, rows: Sequence[Any], lengths: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences of unequal length as one array of the steps of training, and their lengths."""
+    if lengths is not None:
+        raise ConfigError("lengths", "given", "sequences in a list have their own lengths; leave it out")
+    if preparation.kind != "sequence" or preparation.layout != "image":
+        raise ConfigError(
+            "x", "rows of unequal length", f"expected rows of shape {list(preparation.stored_shape or ())}"
+        )
+    arrays = [np.asarray(row, np.float64) for row in rows]
+    arrays = [array[:, None] if array.ndim == 1 else array for array in arrays]
+    steps = preparation.stored_shape[0] if preparation.stored_shape else max(map(len, arrays))
+    for index, array in enumerate(arrays):
+        if array.ndim != 2 or not 1 <= len(array) <= steps or array.shape[1] != arrays[0].shape[1]:
+            expected = f"1 to {steps} steps of {arrays[0].shape[-1]} channels, as in training"
+            raise ConfigError("x", array.shape, f"row {index} must have {expected}")
+    x = np.zeros((len(arrays), steps, arrays[0].shape[1]))
+    for row, array in zip(x, arrays, strict=True):
+        row[: len(array)] = array
+    return x, np.asarray([len(array) for array in arrays], np.int32)
+
+
+def _masked(preparation: Preparation, rows: Examples, takes_masks: bool) -> Examples:
+    """Mark NaN as missing, and refuse gaps that the model cannot leave out."""
+    x, observed = rows.x, rows.observed
+    if x.dtype.kind == "f":
+        mask = rows.mask
+        seen = np.isfinite(x) if mask is None else np.isfinite(x) | ~mask
+        if not seen.all():
+            index = tuple(int(at[0]) for at in np.nonzero(~seen))
+            if np.isinf(x[index]):
+                raise ConfigError("x", float(x[index]), f"at index {list(index)}; expected finite numbers, or NaN")
+            observed = seen if observed is None else observed & seen
+    missing = observed is not None or rows.length is not None
+    if missing and not (takes_masks or preparation.masked):
+        what = "missing values" if observed is not None else "rows of unequal length"
+        remedy = "this model saw none in training and takes no masks; fill them first, or leave out those rows"
+        raise ConfigError("x", what, remedy)
+    return dataclasses.replace(rows, observed=observed)
+
+
+def _check_whole(preparation: Preparation, x: np.ndarray) -> None:
+    """Refuse other numbers than training's where these were whole ones of a fixed range, such as pixels."""
+    if preparation.whole is None:
+        return
+    finite = x[np.isfinite(x)] if x.dtype.kind == "f" else x
+    if x.dtype.kind == "f" and (finite != np.round(finite)).any():
+        wrong = finite[finite != np.round(finite)][0]
+    elif finite.size and (finite.min() < 0 or finite.max() > preparation.whole):
+        wrong = finite.min() if finite.min() < 0 else finite.max()
+    else:
+        return
+    remedy = f"rows of this run are whole numbers from 0 to {preparation.whole} as stored; do not scale them before"
+    raise ConfigError("x", float(wrong), remedy)
+
+
+def class_numbers(preparation: Preparation, label: Any, named: bool = True) -> np.ndarray:
+    """Classes as stored as numbers 0 to K - 1, [N] int32.
+
+    Args:
+      label: names as they were in training, or numbers from 0 where the classes have no names; [N].
+      named: False for numbers 0 to K - 1 whatever the names.
+
+    Raises:
+      ConfigError: an unknown class, a fraction or a number out of range.
+    """
+    label = np.asarray(label)
+    if not preparation.class_count:
+        raise ConfigError("label", _first(label), "this run was trained on rows without classes; leave it out")
+    if named and preparation.classes is not None:
+        numbers = {name: number for number, name in enumerate(preparation.classes)}
+        names = [class_name(value) for value in label.ravel().tolist()]
+        for name in names:
+            if name not in numbers:
+                known = ", ".join(preparation.classes[:12]) + (", ..." if len(preparation.classes) > 12 else "")
+                raise ConfigError(
+                    "label", name, f"no such class{nearest(name, preparation.classes)}; there are: {known}"
+                )
+        return np.asarray([numbers[name] for name in names], np.int32)
+    if label.dtype.kind not in "biuf" or (label != np.round(label)).any():
+        raise ConfigError("label", _first(label), f"expected whole numbers from 0 to {preparation.class_count - 1}")
+    if label.size and (label.min() < 0 or label.max() >= preparation.class_count):
+        wrong = label.min() if label.min() < 0 else label.max()
+        raise ConfigError("label", wrong, f"expected whole numbers from 0 to {preparation.class_count - 1}")
+    return label.astype(np.int32)
+
+
+def check_columns(names: Sequence[str], wanted: Sequence[str], where: str = "the table") -> None:
+    """Refuse a table that has not just the wanted columns, in any order.
+
+    Raises:
+      ConfigError: naming the first column that is missing, foreign or there twice.
+    """
+    for name in wanted:
+        if list(names).count(name) != 1:
+            found = "more than one column of this name" if name in names else f"no such column{nearest(name, names)}"
+            raise ConfigError("columns", name, f"{where} has {found}; training had: {', '.join(wanted)}")
+    for name in names:
+        if name not in wanted:
+            raise ConfigError("columns", name, f"{where} has this column, and training had not; leave it out")
+
+
+def class_name(value: Any) -> str:
+    """The name of a class as stored: `2`, `2.0` and `"2"` are one."""
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def zero_tails(x: np.ndarray) -> np.ndarray:
+    """How many steps at the end of every sequence [N, T, C] are 0 in all channels, [N]."""
+    zero = (x == 0).all(-1)[:, ::-1]
+    return np.where(zero.all(1), zero.shape[1], np.argmin(zero, axis=1))
+
+
+def _first(values: np.ndarray) -> Any:
+    return values.ravel()[0] if values.size else values.shape
