@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from research.compose import CONF, compose, first_choices, parse, refusals, refuse
-from research.tree import ConfigError, recipe
+from research.tree import ConfigError, nearest, recipe
 
 STATUS_CODES = {"failed": 1, "diverged": 3}
 
@@ -318,44 +318,113 @@ def encode() -> None:
     parser = argparse.ArgumentParser(
         prog="encode.py",
         description="Write codes, scores and cluster assignments of the rows of a data set as CSV or Parquet.",
-        epilog="example: python scripts/encode.py outputs/sweep/RUN data=arrays data.path=new.csv --clusters 10",
+        epilog="example: python scripts/encode.py outputs/sweep/RUN data.path=new.csv --clusters 10",
     )
     parser.add_argument("run", metavar="RUN_FOLDER", help="folder of a finished run")
     parser.add_argument(
-        "overrides", nargs="*", metavar="data=...", help="the data, as in train.py; default: the run's own"
+        "overrides", nargs="*", metavar="data...", help="what changes of the run's own data keys, as in train.py"
     )
     parser.add_argument("--output", default="codes.csv", metavar="FILE", help=".csv or .parquet (default: codes.csv)")
     parser.add_argument(
         "--part", default="all", choices=("all", "train", "validation", "test"), help="rows (default: all)"
     )
-    parser.add_argument("--clusters", type=int, metavar="K", help="also assign each row to one of K k-means clusters")
+    parser.add_argument(
+        "--clusters", type=int, metavar="K", help="also assign each row to one of the K clusters of the run"
+    )
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE", help="package of the run's own model"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     foreign = [override for override in arguments.overrides if not override.lstrip("+").startswith(("data=", "data."))]
     if foreign:
         refuse(f"{foreign[0]}: only data=... and data.key=... say which rows to encode")
     with refusals():
         from research.data.loading import load as load_data
-        from research.runs.export import encode_rows, write_table
+        from research.runs.export import cluster_centres, encode_rows, rows_for, write_table
         from research.runs.load import load
         from research.tree import build
 
         run = load(arguments.run, arguments.trust)
-        own = dict(run.config["data"])
-        named = any(override.startswith("data=") for override in arguments.overrides)
-        if named or not arguments.overrides:
-            chosen = list(arguments.overrides)
-            tree: Any = OmegaConf.to_container(compose(chosen).data, resolve=True) if chosen else {**own, "root": None}
-        else:  # the run's own data with other keys
-            import yaml
-
-            tree = {**own, "root": None}
-            for override in arguments.overrides:
-                key, _, value = override.partition("=")
-                tree[key.removeprefix("data.")] = yaml.safe_load(value)
+        own = {**run.config["data"], "root": None}
+        tree = data_keys(own, arguments.overrides)
         recipe = build(tree, key="data", trusted=arguments.trust)
-        columns = encode_rows(run, load_data(recipe), arguments.part, arguments.clusters, recipe.fold)
+
+        def part_of(name: str) -> tuple[Any, Any, Any]:
+            """Stored rows of one part, their numbers and their classes as stored."""
+            examples, names = rows_for(run, recipe.rows(run.preparation) if changed else recipe.stored())
+            if name == "all":
+                numbers = np.arange(len(examples))
+            else:
+                numbers = load_data(recipe).split(recipe.fold).rows(name)
+            return examples.take(numbers), numbers, None if names is None else names[numbers]
+
+        import numpy as np
+
+        changed = {**tree, "root": None} != own
+        stored, numbers, names = part_of(arguments.part)
+        centres = None
+        if arguments.clusters is not None:
+            centres = cluster_centres(run, arguments.clusters, lambda: training_rows(run, own, tree["root"]))
+        columns = encode_rows(run, stored, numbers, centres, names)
         write_table(arguments.output, columns)
     sys.stderr.write(f"wrote {len(columns['row'])} rows of {', '.join(columns)} to {arguments.output}\n")
+
+
+def data_keys(own: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The data keys of a run with those changed that are named.
+
+    `data=NAME` of the run's own kind of data changes the keys that its file sets beside those that it starts from; of
+    another kind it sets all keys.
+
+    Args:
+      own: data keys of the run.
+      overrides: `data=NAME` and `data.key=value`, as for training.
+
+    Raises:
+      ConfigError: an unknown key.
+    """
+    tree = dict(own)
+    parsed = parse(overrides)
+    for override in parsed:
+        if override.key_or_group == "data":
+            composed: Any = OmegaConf.to_container(compose([override.input_line or ""]).data, resolve=False)
+            if composed["_target_"] == tree["_target_"]:
+                content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / f"{override.value()}.yaml"))
+                named = {key: value for key, value in content.items() if key != "_target_"}
+                tree |= {key: value for key, value in named.items() if "defaults" in content and key != "defaults"}
+            else:
+                tree = composed
+    for override in parsed:
+        if override.key_or_group != "data":
+            key = override.key_or_group.removeprefix("data.")
+            if override.is_sweep_override() or "." in key:
+                raise ConfigError(override.key_or_group, override.value(), "expected one value for a key of the data")
+            if key not in tree:
+                raise ConfigError(override.key_or_group, override.value(), f"no such key{nearest(key, list(tree))}")
+            tree[key] = override.value()
+    missing = [key for key, value in tree.items() if isinstance(value, str) and value == "???"]
+    if missing:
+        raise ConfigError(f"data.{missing[0]}", "???", f"name it: data.{missing[0]}=...")
+    return tree
+
+
+def training_rows(run: Any, own: Mapping[str, Any], root: str | None) -> tuple[Any, Any]:
+    """Stored training rows of a run and their numbers, read again.
+
+    Raises:
+      ConfigError: they cannot be read, or are not those of the training.
+    """
+    from research.data.loading import load as load_data
+    from research.runs.export import rows_for
+    from research.tree import build
+
+    recipe = build({**own, "root": root}, key="data")
+    try:
+        dataset = load_data(recipe)
+        if run.result.get("data_sha256", dataset.sha256) != dataset.sha256:
+            raise ConfigError("data", dataset.name, "the data are no longer those of the training")
+        numbers = dataset.split(recipe.fold).rows("train")
+        return rows_for(run, recipe.stored())[0].take(numbers), numbers
+    except ConfigError as error:
+        remedy = "clusters are found on the training rows of the run, and these cannot be read"
+        raise ConfigError("--clusters", error.value, f"{remedy} ({error.key}: {error.remedy})") from None

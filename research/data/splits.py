@@ -128,6 +128,11 @@ class Splitting:
         """All rows as stored."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is read")
 
+    def rows(self, trained: Preparation) -> Source:
+        """All rows as stored for a run that was trained, without any division; files are matched to its rows."""
+        del trained
+        return self.stored()
+
     def read(self) -> Source:
         """All rows as training holds them: arranged, on the raw scale."""
         source = self.stored()

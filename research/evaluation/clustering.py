@@ -9,7 +9,7 @@ import numpy as np
 
 from research.evaluation.baselines import fitted_components
 from research.evaluation.subject import Findings, Subject
-from research.runs.clusters import kmeans, threads
+from research.runs.clusters import centres_of, kmeans, threads
 from research.tree import ConfigError
 
 ROWS = 5000  # most rows that a silhouette is of: it takes the square of their number
@@ -161,16 +161,17 @@ def study(subject: Subject, findings: Findings) -> None:
         return
     label = None if subject.test.label is None else np.asarray(subject.test.label)
 
-    def score(train: np.ndarray, test: np.ndarray) -> tuple[int, dict[str, float], dict[str, str]]:
+    def score(train: np.ndarray, test: np.ndarray) -> tuple[int, dict[str, float], dict[str, str], np.ndarray]:
         clusters = facts.classes
         if recipe.clustering != "classes":
             low, high = recipe.cluster_range
             some = train if len(train) <= ROWS else np.random.default_rng(0).permutation(train)[:ROWS]
             assert recipe.clustering != "none"
             clusters, _ = choose_clusters(some, range(low, high + 1), recipe.clustering, recipe.cluster_starts, 0)
-        return clusters, *cluster_scores(kmeans(test, clusters, recipe.cluster_starts, subject.seed), label, test)
+        centres, assigned = centres_of(test, clusters, recipe.cluster_starts, subject.seed)
+        return clusters, *cluster_scores(assigned, label, test), centres
 
-    clusters, scores, reasons = score(codes["train"], codes["test"])
+    clusters, scores, reasons, findings.centres = score(codes["train"], codes["test"])
     findings.add({"clusters": clusters, **scores}, "test/")
     for name, reason in reasons.items():
         findings.refuse(reason, f"test/{name}")
@@ -185,7 +186,7 @@ def study(subject: Subject, findings: Findings) -> None:
     def rows() -> list[np.ndarray]:  # whole copies: made only where another run on these data has not made them
         return [np.asarray(subject.parts[part].x, np.float64).reshape(len(subject.parts[part]), -1) for part in PARTS]
 
-    _, found, _ = subject.once(("raw_kmeans", *settings), lambda: score(*rows()))
+    _, found, *_ = subject.once(("raw_kmeans", *settings), lambda: score(*rows()))
     findings.add(found, "baseline/raw_kmeans/")
     size = codes["test"].shape[1]
     try:
@@ -195,5 +196,5 @@ def study(subject: Subject, findings: Findings) -> None:
         return
     if size <= fitted.directions.shape[1]:
         reduced = lambda: score(*(fitted.encode(array, size) for array in rows()))
-        _, found, _ = subject.once(("pca_kmeans", size, *settings), reduced)
+        _, found, *_ = subject.once(("pca_kmeans", size, *settings), reduced)
         findings.add(found, "baseline/pca_kmeans/")

@@ -26,6 +26,7 @@ class Findings:
       curves: name -> values [n] that TensorBoard shows over their index.
       codes: of the test rows for the projector, [N, L], or None.
       labels: of these rows, [N], or None.
+      centres: of the clusters of these codes, [K, L], or None.
       sprite: pictures of these rows in one square grid, with height and width of one; or None.
     """
 
@@ -35,6 +36,7 @@ class Findings:
     curves: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     codes: np.ndarray | None = None
     labels: np.ndarray | None = None
+    centres: np.ndarray | None = None
     sprite: tuple[np.ndarray, int, int] | None = None
 
     def add(self, metrics: Mapping[str, float], prefix: str = "") -> None:

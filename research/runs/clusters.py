@@ -31,6 +31,11 @@ def kmeans(codes: np.ndarray, clusters: int, starts: int, seed: int) -> np.ndarr
     Raises:
       ConfigError: fewer rows than clusters, or codes that are not finite.
     """
+    return centres_of(codes, clusters, starts, seed)[1]
+
+
+def centres_of(codes: np.ndarray, clusters: int, starts: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres [K, L] of the k-means of `kmeans`, and its assignments [N]."""
     if not 1 <= clusters <= len(codes):
         raise ConfigError("clusters", clusters, f"expected 1 to {len(codes)} (the number of rows)")
     if not np.isfinite(codes).all():
@@ -41,4 +46,11 @@ def kmeans(codes: np.ndarray, clusters: int, starts: int, seed: int) -> np.ndarr
     means: Any = KMeans
     with threads(len(codes)), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # too few distinct codes: the assignments show it
-        return means(clusters, n_init=starts, random_state=seed).fit_predict(codes)
+        fitted = means(clusters, n_init=starts, random_state=seed).fit(codes)
+    return fitted.cluster_centers_, fitted.labels_
+
+
+def nearest_centre(codes: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """The cluster of every code: the number of the nearest centre, [N], of codes [N, L] and centres [K, L]."""
+    squares = np.square(centres.astype(np.float64)).sum(-1)
+    return np.argmin(squares - 2 * codes.astype(np.float64) @ centres.astype(np.float64).T, axis=1)

@@ -1,54 +1,80 @@
 """Codes, scores and cluster assignments of a data set as a table."""
 
 import csv
+import dataclasses
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from research.data.examples import Dataset
-from research.runs.clusters import kmeans
-from research.runs.folder import write_atomically
+from research.data.examples import Examples
+from research.data.new_rows import class_numbers
+from research.data.splits import Source
+from research.runs.clusters import centres_of, nearest_centre
+from research.runs.folder import RunFolder, write_atomically
 from research.runs.load import Run
 from research.tree import ConfigError
 
-Part = Literal["all", "train", "validation", "test"]
-STARTS = 20  # of the k-means
+STARTS = 20  # of a k-means
 
 
 def encode_rows(
-    run: Run, dataset: Dataset, part: Part = "all", clusters: int | None = None, fold: int | None = None
+    run: Run, stored: Examples, numbers: np.ndarray, centres: np.ndarray | None = None, names: Any = None
 ) -> dict[str, np.ndarray]:
-    """Encode the rows of a data set with a finished run.
-
-    The raw rows are scaled as in the run's training, never by the new data's own scaling.
+    """Codes, scores and clusters of rows as stored.
 
     Args:
       run: from `load`.
-      dataset: any data of the run's feature shape; its split says which rows are a part.
-      part: which rows.
-      fold: whose parts they are, of data with folds.
-      clusters: K of a k-means (20 starts, seed 0) on the codes of these rows; None leaves it out.
+      stored: the rows, labels as numbers in the run's order of classes.
+      numbers: row numbers in the data set, [N]; random draws in the score depend on them.
+      centres: of the clusters that the rows are assigned to, [K, L]; None leaves the clusters out.
+      names: classes as stored, [N], for the table.
 
     Returns:
-      Columns of equal length: `row` (number in the data set), `z0` ... `z<L-1>`, `score` (loss as at evaluation),
-      `cluster` (0 to K - 1), `label`; those that do not apply are absent.
+      Columns of equal length: `row`, `z0` ... `z<L-1>`, `score` (loss as at evaluation), `cluster` (0 to K - 1),
+      `label`; those that do not apply are absent.
     """
-    if part not in ("all", "train", "validation", "test"):
-        raise ConfigError("part", part, "expected one of all, train, validation, test")
-    rows = np.arange(len(dataset.examples)) if part == "all" else dataset.split(fold).rows(part)
-    examples = dataset.examples.take(rows)
-    columns: dict[str, np.ndarray] = {"row": rows}
-    codes = run.encode(examples)
+    columns: dict[str, np.ndarray] = {"row": numbers}
+    codes = run.encode(stored)
     columns |= {f"z{index}": codes[:, index] for index in range(codes.shape[1])}
     if hasattr(run.model, "evaluate"):
-        columns["score"] = run.score(examples)
-    if clusters is not None:
-        columns["cluster"] = kmeans(codes, clusters, STARTS, seed=0)
-    if examples.label is not None:
-        columns["label"] = np.asarray(examples.label)
+        columns["score"] = run.score(stored, numbers=numbers)
+    if centres is not None:
+        columns["cluster"] = nearest_centre(codes, centres)
+    if names is not None:
+        columns["label"] = np.asarray(names)
     return columns
+
+
+def rows_for(run: Run, source: Source) -> tuple[Examples, np.ndarray | None]:
+    """Rows of any data set for a run, with its numbers of the classes, and the classes as stored, [N].
+
+    Raises:
+      ConfigError: a class that the run does not know.
+    """
+    examples = source.examples
+    if examples.label is None:
+        return examples, None
+    label = np.asarray(examples.label)
+    names = label if source.classes is None else np.asarray(source.classes)[label]
+    known = class_numbers(run.preparation, names) if run.preparation.class_count else None
+    return dataclasses.replace(examples, label=known), names
+
+
+def cluster_centres(run: Run, clusters: int, own: Callable[[], tuple[Examples, np.ndarray]]) -> np.ndarray:
+    """Centres of K clusters that the run found: those of its evaluation, else a k-means on codes of its training rows.
+
+    Args:
+      clusters: K.
+      own: gives the stored training rows of the run and their numbers.
+    """
+    found = RunFolder(run.folder).load_clusters()
+    if found is not None and len(found) == clusters:
+        return found
+    rows, _ = own()
+    return centres_of(run.encode(rows), clusters, STARTS, seed=0)[0]
 
 
 def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:

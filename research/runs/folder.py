@@ -159,6 +159,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.csv"
         self.result = self.path / "result.json"
         self.parameters = self.path / "params.safetensors"
+        self.clusters = self.path / "clusters.safetensors"
         self.figures = self.path / "figures"
         self._columns: list[str] | None = None
         self._last_step = -math.inf
@@ -192,7 +193,7 @@ class RunFolder:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the files that a result stands on."""
-        files = (self.config, self.metrics, self.parameters)
+        files = (self.config, self.metrics, self.parameters, self.clusters)
         return {file.name: digest(file) for file in files if file.exists()}
 
     def read_result(self) -> dict[str, Any] | None:
@@ -315,6 +316,30 @@ class RunFolder:
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise ConfigError("folder", self.path, f"{self.parameters.name} is damaged ({error})") from None
         return tree.get("params", {}), tree.get("scaling", {})
+
+    def save_clusters(self, centres: np.ndarray) -> None:
+        """Write `clusters.safetensors`: the centres of the clusters that the evaluation found, [K, L]."""
+        import safetensors.numpy
+
+        write_atomically(self.clusters, safetensors.numpy.save({"centres": np.ascontiguousarray(centres)}))
+
+    def load_clusters(self) -> np.ndarray | None:
+        """The centres of the clusters that the evaluation found, [K, L], or None.
+
+        Raises:
+          ConfigError: the file is damaged, or not the one that was written.
+        """
+        if not self.clusters.exists():
+            return None
+        import safetensors.numpy
+
+        sealed = ((self.read_result() or {}).get("files") or {}).get(self.clusters.name)
+        try:
+            if sealed not in (None, digest(self.clusters)):
+                raise ValueError("it is not the file that was written")
+            return safetensors.numpy.load_file(self.clusters)["centres"]
+        except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+            raise ConfigError("folder", self.path, f"{self.clusters.name} is damaged ({error}); remove it") from None
 
     def write_figures(self, figures: Mapping[str, bytes]) -> None:
         """Write PNG bytes as `figures/<name>.png`; a figure can be made again, so these are not forced to the disk."""

@@ -72,6 +72,8 @@ def finish(
         file.append([(at, now, {f"curve/{name}": float(value)}) for at, value in enumerate(values)])
     if findings.codes is not None:
         events.projector(run.path, findings.codes, findings.labels, findings.sprite)
+    if findings.centres is not None:
+        run.save_clusters(findings.centres)
     file.layout([name for name in run.read_metrics()[-1] if "/" in name] if run.metrics.exists() else [])
     if hparams is not None:
         file.hparams(hparams, started=now - (trained.seconds_wall_group or 0.0))

@@ -83,17 +83,15 @@ def _problem(run: RunFolder, planned: Mapping[str, Any]) -> str | None:
         return "result.json and sweep.json name different data"
     if result["status"] not in TRAINED:
         return ""
-    files, hashes = {file.name: file for file in (run.config, run.metrics, run.parameters)}, result.get("files", {})
+    files = {file.name: file for file in (run.config, run.metrics, run.parameters, run.clusters)}
+    hashes = result.get("files", {})
     for name in dict.fromkeys((*files, *hashes)):
         if name not in files:
             return f"result.json has a hash of {name}, which is no file of a run"
-        if (
-            name == run.parameters.name
-            and result["status"] == "diverged"
-            and name not in hashes
-            and not files[name].exists()
-        ):
-            continue  # it diverged before its first evaluation
+        # a run has clusters where its evaluation found some, and no parameters where it diverged at once
+        optional = name == run.clusters.name or (name == run.parameters.name and result["status"] == "diverged")
+        if optional and name not in hashes and not files[name].exists():
+            continue
         if not files[name].exists():
             return f"{name} is missing"
         if name not in hashes:
