@@ -97,6 +97,12 @@ def strict_ranks(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def shipped_config() -> Callable[..., dict[str, Any]]:
+    """`shipped_config("data", "digits_rows")`: the plain config with what it builds on."""
+    return shipped
+
+
+@pytest.fixture(scope="session")
 def build_model() -> Callable[..., Any]:
     """`build_model("vae", latent_dim=2)`: a shipped model, not yet bound to data."""
     return builder("model")

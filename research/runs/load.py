@@ -284,16 +284,35 @@ def _preparation(record: dict[str, Any], facts: Facts | None, data: dict[str, An
     return Preparation.from_record(known, scaling)
 
 
+def check_parameters(params: Any, wanted: Any) -> str | None:
+    """What is wrong with parameters that should have the names, shapes and types of `wanted`, or None.
+
+    Args:
+      params: a tree of arrays.
+      wanted: a tree of arrays or of their shapes and types; None checks that all numbers are finite only.
+    """
+    named = lambda tree: {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    have, want = named(params), None if wanted is None else named(wanted)
+    for name in sorted({*have, *want}) if want is not None else ():
+        given, needed = (
+            f"shape {leaf.shape} of {leaf.dtype}" if leaf is not None else "nothing"
+            for leaf in (have.get(name), want.get(name))
+        )
+        if given != needed:
+            return f"its parameter {name} has {given}, this model needs {needed}"
+    broken = [name for name, leaf in have.items() if leaf.dtype.kind == "f" and not np.isfinite(leaf).all()]
+    return f"its parameter {broken[0]} is not finite" if broken else None
+
+
 def _check(folder: Path, model: Any, params: Any, preparation: Preparation, facts: Facts | None) -> None:
     """Refuse parameters and scalings that no training of this model can have left.
 
     Raises:
       ConfigError: naming the parameter.
     """
-    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    for name, leaf in leaves.items():
-        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-            raise ConfigError("folder", folder, f"its parameter {name} is not finite; train this config anew")
+    problem = check_parameters(params, _wanted(model, facts))
+    if problem is not None:
+        raise ConfigError("folder", folder, f"{problem}; restore params.safetensors, or train this config anew")
     for name, value in preparation.scaling().items():
         if not np.isfinite(value).all() or (name.endswith("scale") and (value <= 0).any()):
             raise ConfigError("folder", folder, f"its scaling/{name} is damaged; restore params.safetensors")
@@ -302,28 +321,19 @@ def _check(folder: Path, model: Any, params: Any, preparation: Preparation, fact
         if shape is not None and value.ndim and value.shape != tuple(shape)[len(shape) - value.ndim :]:
             remedy = f"its scaling/{name} has shape {value.shape}, and the rows have {tuple(shape)}"
             raise ConfigError("folder", folder, f"{remedy}; restore params.safetensors")
-    wanted = _wanted(model, facts)
-    for name in sorted({*leaves, *wanted}) if wanted else ():
-        have = None if name not in leaves else (leaves[name].shape, str(leaves[name].dtype))
-        want = None if name not in wanted else (wanted[name].shape, str(wanted[name].dtype))
-        if have != want:
-            remedy = f"its parameter {name} is {have}, and this model has {want}; restore params.safetensors"
-            raise ConfigError("folder", folder, remedy)
 
 
-def _wanted(model: Any, facts: Facts | None) -> dict[str, Any]:
-    """Parameters of a bound model by name, as shapes and types; none where the facts do not say what rows look like."""
+def _wanted(model: Any, facts: Facts | None) -> Any:
+    """Parameters of a bound model as shapes and types; None where the facts do not say what rows look like."""
     if facts is None or not hasattr(model, "init"):
-        return {}
+        return None
     rows = 2
     x = np.zeros((rows, *facts.feature_shape), np.float32)
     target = None
     if facts.target_shape is not None:
         target = np.zeros((rows, *facts.target_shape), np.int32 if facts.target_classes else np.float32)
     label = np.zeros(rows, np.int32) if facts.classes else None
-    examples = Examples(x=x, target=target, label=label)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), examples))
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), Examples(x=x, target=target, label=label)))
 
 
 def _facts(record: dict[str, Any]) -> Facts:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from research.runs.folder import RunFolder
+from research.runs.load import check_parameters
 from research.sweep.job import HASH_DIGITS, NOT_HASHED, Bound, Job, bind
 from research.sweep.manifest import check_sweep, group_folder, read_manifest, runs_in
 from research.sweep.memory import fitted
@@ -286,14 +287,9 @@ def check_warm_start(bound: Bound) -> None:
     given = load_start(bound.job.trainer.warm_start)
     key = jax.random.key(0)
     wanted = jax.eval_shape(lambda: bound.model.init(key, bound.dataset.examples.take(np.arange(2))))
-    shapes = lambda tree: {
-        jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    have, want = shapes(given), shapes(wanted)
-    for name in sorted({*have, *want}):
-        if have.get(name) != want.get(name):
-            remedy = f"its parameter {name} has shape {have.get(name)}, this model needs {want.get(name)}"
-            raise ConfigError("trainer.warm_start", bound.job.trainer.warm_start, remedy)
+    problem = check_parameters(given, wanted)
+    if problem is not None:
+        raise ConfigError("trainer.warm_start", bound.job.trainer.warm_start, f"{problem}; name another run")
 
 
 @functools.lru_cache(maxsize=64)
