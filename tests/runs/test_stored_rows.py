@@ -14,7 +14,7 @@ import scipy.io
 
 from research import engine
 from research.data.examples import Windows
-from research.data.images import FashionMNIST, MNIST
+from research.data.images import MNIST, FashionMNIST
 from research.data.loading import load as load_data
 from research.data.loading import preparation_of, scored
 from research.runs import batches
@@ -161,9 +161,7 @@ def model_for(facts: Any) -> tuple[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_as_stored_give_what_the_evaluation_of_the_training_had(
-    name, tmp_path, monkeypatch, shipped_config
-):
+def test_rows_as_stored_give_what_the_evaluation_of_the_training_had(name, tmp_path, monkeypatch, shipped_config):
     shipped = shipped_config
     (tmp_path / "files").mkdir()
     keys, stored = files(name, tmp_path / "files", monkeypatch)
