@@ -12,6 +12,7 @@ import numpy as np
 from research.data import scaling
 from research.data.draws import Binarize
 from research.data.examples import Dataset, Examples, Facts, Split, Windows, compact
+from research.data.new_rows import TAIL, zero_tails
 from research.data.preparation import SCALING, Preparation, bernoulli
 from research.data.splits import Source, Splitting, divide, pack
 from research.tree import ConfigError
@@ -123,7 +124,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
         ),
         offset=offsets[0],
         target_offset=offsets[1],
-        notes=source.notes,
+        notes=(*source.notes, *_tail_note(source)),
         draw=Binarize() if binarize == "dynamic" else source.draw,
         split_seed=recipe.split_seed,
         # Densities change with the scaling, so a known value holds for unscaled data only.
@@ -140,6 +141,17 @@ def _range(field: str, examples: Examples, fits: Sequence[scaling.Scaling]) -> t
     if not np.isfinite(low + high):
         raise ConfigError("", None, f"{field} holds values that are not finite and that no mask marks as missing")
     return low, high
+
+
+def _tail_note(source: Source) -> tuple[str, ...]:
+    """Says how many sequences without lengths end in steps of zeros, which may be padding."""
+    x = source.examples.x
+    unknown = source.kind == "sequence" and source.examples.length is None and source.preparation.layout == "image"
+    if not unknown or isinstance(x, Windows) or x.ndim != 3:
+        return ()
+    count = int((zero_tails(x) >= TAIL).sum())
+    text = f"{count} of {len(x)} sequences end in {TAIL} or more steps of zeros in every channel"
+    return (f"{text}; if that is padding, the data need their lengths",) if count else ()
 
 
 def _class_count(source: Source) -> int:

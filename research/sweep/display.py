@@ -68,6 +68,9 @@ class Display:
             ]
             table.add_row(*map(str, cells), escape(group.reason))
         self.console.print(table)
+        notes = [note for group in groups for bound in group.bounds for note in bound.dataset.notes]
+        for note in dict.fromkeys(notes):
+            self.note(f"note: {note}")
 
     @contextlib.contextmanager
     def training(self, groups: Sequence[Group]) -> Iterator[None]:
