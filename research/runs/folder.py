@@ -18,7 +18,10 @@ import numpy as np
 
 from research.tree import ConfigError
 
+TRAINED = ("completed", "stopped", "diverged", "pruned")  # statuses of a run whose files its result has sealed
 FULL = {errno.ENOSPC, errno.EDQUOT}
+ANEW = "or train the run anew under another name="
+CHANGED = "{} is not the file that result.json was written with (its hash differs); restore it, " + ANEW
 REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
 
 
@@ -200,6 +203,34 @@ class RunFolder:
         """The content of `result.json`, or None before there is one."""
         return self._read(self.result, "") if self.result.exists() else None
 
+    def check_seal(self) -> None:
+        """Refuse a trained run one of whose files is not the one that `result.json` has a hash of.
+
+        A run without a result, or with one that says it did not train to an end, has no seal, and nothing is refused.
+
+        Raises:
+          ConfigError: a file is missing, changed or of another run, or `result.json` has no hash of it.
+        """
+        for file in (self.config, self.metrics, self.parameters):
+            wanted = self._seal(file)
+            if wanted is not None and not file.exists():
+                raise ConfigError("folder", self.path, f"{file.name} is missing; restore it, {ANEW}")
+            if wanted is not None and digest(file) != wanted:
+                raise ConfigError("folder", self.path, CHANGED.format(file.name))
+
+    def _seal(self, file: Path) -> str | None:
+        """The SHA-256 that `result.json` has of a file; None where the run is not trained, or has no such file."""
+        result = self.read_result() or {}
+        if result.get("status") not in TRAINED:
+            return None
+        seals = result.get("files")
+        wanted = seals.get(file.name) if isinstance(seals, dict) else None
+        if isinstance(wanted, str):
+            return wanted
+        if result["status"] == "diverged" and file == self.parameters and not file.exists():
+            return None  # it diverged before its first evaluation
+        raise ConfigError("folder", self.path, f"result.json has no hash of {file.name}; restore it, {ANEW}")
+
     def _read(self, path: Path, missing: str) -> dict[str, Any]:
         refuse_links(path)
         try:
@@ -299,7 +330,7 @@ class RunFolder:
         """The parameters as a nested dict of arrays, and the scaling that belongs to them.
 
         Raises:
-          ConfigError: the run kept none (it says why), or the file is damaged.
+          ConfigError: the run kept none (it says why), or the file is damaged or not the one that its result sealed.
         """
         import safetensors.numpy
 
@@ -311,9 +342,12 @@ class RunFolder:
             )
             raise ConfigError("folder", self.path, remedy)
         refuse_links(self.parameters)
+        wanted, content = self._seal(self.parameters), self.parameters.read_bytes()
+        if wanted is not None and hashlib.sha256(content).hexdigest() != wanted:
+            raise ConfigError("folder", self.path, CHANGED.format(self.parameters.name))
         try:
-            tree = _nested(safetensors.numpy.load_file(self.parameters))
-        except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+            tree = _nested(safetensors.numpy.load(content))
+        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ConfigError("folder", self.path, f"{self.parameters.name} is damaged ({error})") from None
         return tree.get("params", {}), tree.get("scaling", {})
 

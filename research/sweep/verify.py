@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from research.runs.folder import RunFolder
+from research.runs.folder import TRAINED, RunFolder
 from research.sweep.compare import again
 from research.sweep.display import Display, printable
 from research.sweep.manifest import locked, read_manifest, runs_in
@@ -19,7 +19,7 @@ from research.sweep.prepare import rebuilt, shipped
 from research.sweep.program import device_kind, use_compile_cache
 from research.sweep.record import commit
 from research.sweep.replay import replay
-from research.sweep.whole import TRAINED, Finding, whole
+from research.sweep.whole import Finding, whole
 from research.tree import ConfigError, build, nearest
 
 PROVEN, WRONG, REFUSED = 0, 1, 2

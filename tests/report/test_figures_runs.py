@@ -63,7 +63,7 @@ def sweep(build, tmp_path_factory):
             run.save_parameters(params, {name: getattr(split, name) for name in SCALING})
             run.write_result(
                 {"status": "completed", "config_hash": digest, "metrics": metrics, "data_sha256": dataset.sha256}
-                | {"overrides": [f"seed={seed}"], "evaluation": {"cluster_starts": 3}}
+                | {"overrides": [f"seed={seed}"], "evaluation": {"cluster_starts": 3}, "files": run.hashes()}
             )
         return folder
 

@@ -129,5 +129,52 @@ def test_absent_and_damaged_parameters_say_why(tmp_path):
     with pytest.raises(ConfigError, match=r"diverged \(loss not finite at step 3\) and kept no parameters"):
         run.load_parameters()
     run.parameters.write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    run.write_result({"status": "diverged", "files": run.hashes()})
     with pytest.raises(ConfigError, match="damaged"):
         run.load_parameters()
+
+
+@pytest.fixture
+def sealed(tmp_path):
+    """A trained run with the hashes of its files in its result."""
+
+    def write(name, weight):
+        run = RunFolder(tmp_path / name)
+        run.write_config({"config": {"seed": 0}, "config_hash": name})
+        run.append_metrics([{"step": 1, "train/loss": 1.0}])
+        run.save_parameters({"weight": np.float32(weight)}, {})
+        run.write_result({"status": "completed", "files": run.hashes()})
+        return run
+
+    return write
+
+
+def test_parameters_of_another_run_are_refused_by_their_hash(sealed):
+    one, other = sealed("one", 1), sealed("other", 2)
+    assert one.load_parameters()[0]["weight"] == 1
+    one.parameters.write_bytes(other.parameters.read_bytes())
+    with pytest.raises(ConfigError, match=r"one: params\.safetensors is not the file .* \(its hash differs\); restore"):
+        one.load_parameters()
+
+
+@pytest.mark.parametrize("files", [None, [], {}, {"params.safetensors": 3}])
+def test_parameters_of_a_trained_run_without_a_hash_are_refused(sealed, files):
+    run = sealed("run", 1)
+    run.write_result({"status": "completed", "files": files})
+    with pytest.raises(ConfigError, match=r"result\.json has no hash of params\.safetensors; restore it"):
+        run.load_parameters()
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.csv", "params.safetensors"])
+def test_a_seal_covers_every_file_of_a_run(sealed, name):
+    run = sealed("run", 1)
+    run.check_seal()
+    content = (run.path / name).read_bytes()
+    (run.path / name).write_bytes(content + b" ")
+    with pytest.raises(ConfigError, match=rf"{name} is not the file"):
+        run.check_seal()
+    (run.path / name).unlink()
+    with pytest.raises(ConfigError, match=rf"{name} is missing"):
+        run.check_seal()
+    run.write_result({"status": "interrupted"})
+    run.check_seal()  # it has no seal yet

@@ -65,10 +65,14 @@ def write(folder, target="Halves", **model):
     run = RunFolder(folder)
     record = {"config": config, "config_hash": tree.config_hash(config), "name": "example", "facts": FACTS}
     run.write_config(record | {"trusted_packages": [__name__, "os", "subprocess"]})
-    run.write_result({"status": "completed", "metrics": {"test/loss": 1.0}})
     scaling = {"shift": np.float32(SHIFT), "scale": np.float32(SCALE)}
     run.save_parameters({"encoder": {"weight": np.array([1, -1], np.float32)}}, scaling)
+    seal(run)
     return run
+
+
+def seal(run):
+    run.write_result({"status": "completed", "metrics": {"test/loss": 1.0}, "files": run.hashes()})
 
 
 @pytest.fixture
@@ -108,6 +112,7 @@ def test_gaps_and_targets_are_prepared_as_in_training(tmp_path, x):
     files = write(tmp_path / "gaps", "Differences", gain=2.0, latent_dim=2)
     params, scaling = files.load_parameters()
     files.save_parameters(params, scaling | {"target_shift": np.float32(3), "target_scale": np.float32(7)})
+    seal(files)
     run, observed = load(files.path, trusted_packages=(__name__,)), np.ones(x.shape, bool)
     observed[0, 1] = False
     expected = (np.where(observed, x, SHIFT) - SHIFT) * SCALE

@@ -89,8 +89,10 @@ def test_a_warm_start_is_replayed_from_its_parameters(train: Any, make_jobs: Job
     (begun,) = train(make_jobs("seed=3"), name="begun")
     from research.runs.folder import RunFolder
 
-    params, scaling = RunFolder(begun.folder).load_parameters()
-    RunFolder(begun.folder).save_parameters(jax.tree.map(lambda leaf: leaf * np.float32(1e12), params), scaling)
+    run = RunFolder(begun.folder)
+    params, scaling = run.load_parameters()
+    run.save_parameters(jax.tree.map(lambda leaf: leaf * np.float32(1e12), params), scaling)
+    run.write_result({**begun.result, "files": run.hashes()})
     (outcome,) = train(make_jobs(f"trainer.warm_start={begun.folder}", "seed=0"))
     assert outcome.result["first_bad_step"] == 0
     code, lines = replayed(outcome.folder)

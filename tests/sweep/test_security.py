@@ -60,7 +60,7 @@ def test_pickles_in_the_place_of_files_do_not_fire(trained: Any, tmp_path: Path)
     assert Bomb.fired
     Bomb.fired = False
     (outcome.folder / "params.safetensors").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ConfigError, match=r"params\.safetensors is damaged"):
+    with pytest.raises(ConfigError, match=r"params\.safetensors is not the file"):
         load(outcome.folder)
     for name in ("result.json", "config.json"):
         (outcome.folder / name).write_bytes(pickle.dumps(Bomb()))
@@ -314,6 +314,6 @@ def test_encoding_with_pickled_parameters_is_refused(
     with pytest.raises(SystemExit) as ended:
         app.encode()
     assert ended.value.code == 2
-    assert "params.safetensors is damaged" in capsys.readouterr().err
+    assert "params.safetensors is not the file" in capsys.readouterr().err
     assert not (tmp_path / "codes.csv").exists()
     assert not Bomb.fired
