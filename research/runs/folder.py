@@ -203,15 +203,15 @@ class RunFolder:
         """The content of `result.json`, or None before there is one."""
         return self._read(self.result, "") if self.result.exists() else None
 
-    def check_seal(self) -> None:
-        """Refuse a trained run one of whose files is not the one that `result.json` has a hash of.
+    def check_seal(self, *files: Path) -> None:
+        """Refuse a trained run one of whose files, or of those given, is not what `result.json` has the hash of.
 
         A run without a result, or with one that says it did not train to an end, has no seal, and nothing is refused.
 
         Raises:
           ConfigError: a file is missing, changed or of another run, or `result.json` has no hash of it.
         """
-        for file in (self.config, self.metrics, self.parameters):
+        for file in files or (self.config, self.metrics, self.parameters):
             wanted = self._seal(file)
             if wanted is not None and not file.exists():
                 raise ConfigError("folder", self.path, f"{file.name} is missing; restore it, {ANEW}")

@@ -248,6 +248,10 @@ def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
     if tree.config_hash(config) != record.get("config_hash"):
         remedy = "its config.json was changed after training (the hash differs); restore it, or train this config anew"
         raise ConfigError("folder", folder, remedy)
+    result = files.read_result() or {}
+    if result.get("config_hash", record["config_hash"]) != record["config_hash"]:
+        raise ConfigError("folder", folder, "its result.json belongs to another run; restore it")
+    files.check_seal(files.config)  # the facts and the preparation in config.json are not hashed otherwise
     model = tree.build(config["model"], trusted=trusted_packages, key="model")
     try:
         facts = None if record.get("facts") is None else _facts(record["facts"])
@@ -266,7 +270,7 @@ def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
         params=params,
         preparation=preparation,
         config=config,
-        result=files.read_result() or {},
+        result=result,
         feature_shape=None if facts is None else facts.feature_shape,
     )
 

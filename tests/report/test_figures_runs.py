@@ -250,7 +250,7 @@ def test_reconstructions_stand_below_their_rows(images):
     assert [text.get_text() for text in axes.get_yticklabels()] == ["data", "model", "PCA"]
     (found,) = scene_of(images)[0].best
     x = np.asarray(found.test.x)
-    output = found.loaded.reconstruct(found.raw(x[[0]])) * found.loaded.scale
+    output = found.loaded.reconstruct(found.raw(x[[0]])) * found.loaded.preparation.scale
     tile = tiles.mosaic([x[[0]], output], float(x.min()), float(x.max()))
     whole = np.asarray(axes.images[0].get_array())
     assert np.abs(whole[: tile.shape[0], : tile.shape[1]].astype(int) - tile).max() <= 1

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from research import engine, tree
-from research.data.examples import Dataset, Examples, Facts, Split
+from research.data.examples import Examples
 from research.runs import batches
 from research.runs.export import encode_rows, write_table
 from research.runs.folder import RunFolder
-from research.runs.load import load
+from research.runs.load import check_parameters, load
 from research.tree import ConfigError, from_data, spec
 
 SHIFT, SCALE = 2.0, 0.5
@@ -67,6 +67,7 @@ def write(folder, target="Halves", **model):
     run.write_config(record | {"trusted_packages": [__name__, "os", "subprocess"]})
     scaling = {"shift": np.float32(SHIFT), "scale": np.float32(SCALE)}
     run.save_parameters({"encoder": {"weight": np.array([1, -1], np.float32)}}, scaling)
+    run.append_metrics([{"step": 1, "epoch": 1}])
     seal(run)
     return run
 
@@ -166,7 +167,7 @@ def test_a_run_without_parameters_or_ability_says_so(folder, tmp_path):
     with pytest.raises(ConfigError, match="a Silent cannot encode"):
         run.encode(np.zeros((1, 4)))
     (folder / "params.safetensors").unlink()
-    RunFolder(folder).write_result({"status": "diverged"})
+    RunFolder(folder).write_result({"status": "diverged", "files": RunFolder(folder).hashes()})
     with pytest.raises(ConfigError, match="diverged and kept no parameters"):
         load(folder, trusted_packages=(__name__,))
     with pytest.raises(ConfigError, match=r"no config\.json"):
@@ -181,24 +182,48 @@ def test_the_example_in_the_documentation_runs(tmp_path, monkeypatch, x):
     assert doctest.DocTestRunner().run(example) == doctest.TestResults(0, 5)
 
 
-@pytest.fixture
-def dataset(x):
-    rows = {"train": np.array([0, 1, 2, 0]), "validation": np.array([3]), "test": np.array([4, 0])}
-    weights = {"validation_weight": np.ones(1), "test_weight": np.array([1.0, 0.0])}
-    split = Split(**rows, **weights, shift=np.float32(9), scale=np.float32(9))
-    facts = Facts("vector", (4,), 0.0, 1.0, 2, 3, 1, 1)
-    return Dataset("rows", Examples(x=x, label=np.array([0, 1, 0, 1, 1])), (split,), facts, "")
-
-
-def test_exported_rows_use_the_scaling_of_the_run(run, dataset, x):
-    columns = encode_rows(run, dataset, clusters=2)
+def test_exported_rows_use_the_scaling_of_the_run(run, x):
+    numbers, names = np.array([4, 0]), np.array(["oak", "ash"])
+    columns = encode_rows(run, Examples(x=x[numbers]), numbers, np.zeros((2, 2)), names)
     assert list(columns) == ["row", "z0", "z1", "score", "cluster", "label"]
-    np.testing.assert_array_equal(np.stack([columns["z0"], columns["z1"]], -1), run.encode(x))
-    assert set(columns["cluster"]) == {0, 1}
-    assert encode_rows(run, dataset, "test")["row"].tolist() == [4]
-    assert encode_rows(run, dataset, "train")["row"].tolist() == [0, 1, 2]
-    with pytest.raises(ConfigError, match="1 to 1"):
-        encode_rows(run, dataset, "test", clusters=2)
+    np.testing.assert_array_equal(np.stack([columns["z0"], columns["z1"]], -1), run.encode(x)[numbers])
+    np.testing.assert_allclose(columns["score"], run.score(x)[numbers], rtol=1e-5)
+    assert columns["row"].tolist() == [4, 0]
+
+
+def test_what_a_run_recorded_of_its_rows_cannot_be_changed(folder):
+    record = json.loads((folder / "config.json").read_text())
+    record["facts"]["feature_shape"] = [2, 2]
+    (folder / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=r"config\.json is not the file"):
+        load(folder, trusted_packages=(__name__,))
+
+
+def test_parameters_and_scalings_that_no_training_left_are_refused(folder):
+    files = RunFolder(folder)
+    params, scaling = files.load_parameters()
+    for changed, scaled, remedy in (
+        ({"encoder": {"weight": np.array([np.nan, 1], np.float32)}}, scaling, "is not finite"),
+        (params, scaling | {"scale": np.array(0.0)}, "its scaling/scale is damaged"),
+        (params, scaling | {"shift": np.array(np.nan)}, "its scaling/shift is damaged"),
+        (params, scaling | {"shift": np.zeros(3)}, r"its scaling/shift has shape \(3,\)"),
+    ):
+        files.save_parameters(changed, scaled)
+        seal(files)
+        with pytest.raises(ConfigError, match=remedy):
+            load(folder, trusted_packages=(__name__,))
+
+
+def test_names_shapes_and_types_of_parameters_are_those_of_the_model():
+    wanted = {"a": np.zeros((2, 3), np.float32)}
+    assert check_parameters({"a": np.ones((2, 3), np.float32)}, wanted) is None
+    for changed, problem in (
+        ({"a": np.ones((3, 2), np.float32)}, r"['a'] has shape (3, 2) of float32, this model needs shape (2, 3)"),
+        ({"a": np.ones((2, 3), np.float64)}, "of float64, this model needs"),
+        ({"b": np.ones((2, 3), np.float32)}, "['a'] has nothing"),
+        ({**wanted, "b": np.ones(1)}, "['b'] has shape (1,) of float64, this model needs nothing"),
+    ):
+        assert problem in check_parameters(changed, wanted)
 
 
 def test_tables_give_back_the_same_numbers(tmp_path):
