@@ -183,6 +183,11 @@ def class_numbers(preparation: Preparation, label: Any, named: bool = True) -> n
                     "label", name, f"no such class{nearest(name, preparation.classes)}; there are: {known}"
                 )
         return np.asarray([numbers[name] for name in names], np.int32)
+    if label.dtype.kind in "US":  # names of another file, which may be numbers
+        try:
+            label = label.astype(np.float64)
+        except ValueError:
+            raise ConfigError("label", _first(label), "the classes of this run have no names, only numbers") from None
     if label.dtype.kind not in "biuf" or (label != np.round(label)).any():
         raise ConfigError("label", _first(label), f"expected whole numbers from 0 to {preparation.class_count - 1}")
     if label.size and (label.min() < 0 or label.max() >= preparation.class_count):

@@ -46,6 +46,7 @@ class Preparation:
       columns: names of the features or channels, in their order; None where the file has none.
       classes: names of the classes 0 to K - 1; None where they are numbers from 0.
       class_count: K; 0 without labels.
+      keeps_names: False for a run of an older version, which kept neither columns nor classes.
       layout, permutation_seed: how images are read as sequences, see `research.data.images.Images`.
       zscore: every channel of every series is scaled to mean 0 and deviation 1 over its own steps.
       masked: rows of the training had padding or missing values.
@@ -61,6 +62,7 @@ class Preparation:
     columns: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
     class_count: int = 0
+    keeps_names: bool = True
     layout: Layout = "image"
     permutation_seed: int | None = None
     zscore: bool = False

@@ -59,8 +59,15 @@ def rows_for(run: Run, source: Source) -> tuple[Examples, np.ndarray | None]:
         return examples, None
     label = np.asarray(examples.label)
     names = label if source.classes is None else np.asarray(source.classes)[label]
-    known = class_numbers(run.preparation, names) if run.preparation.class_count else None
-    return dataclasses.replace(examples, label=known), names
+    preparation = run.preparation
+    if not preparation.class_count:
+        return dataclasses.replace(examples, label=None), names
+    if source.classes is None or preparation.keeps_names:
+        return dataclasses.replace(examples, label=class_numbers(preparation, names)), names
+    if len(source.classes) != preparation.class_count:
+        remedy = f"this run of an older version kept no names of its {preparation.class_count} classes"
+        raise ConfigError("label", ", ".join(source.classes[:12]), f"{remedy}; give a file with all of them")
+    return examples, names
 
 
 def cluster_centres(run: Run, clusters: int, own: Callable[[], tuple[Examples, np.ndarray]]) -> np.ndarray:

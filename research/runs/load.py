@@ -280,7 +280,7 @@ def _preparation(record: dict[str, Any], facts: Facts | None, data: dict[str, An
     known = record.get("preparation")
     if known is None:
         known = {name: data[name] for name in ("layout", "permutation_seed", "zscore") if data.get(name) is not None}
-        known["split_seed"] = data.get("split_seed", 0)
+        known |= {"split_seed": data.get("split_seed", 0), "keeps_names": False}
         if facts is not None:
             plain = known.get("layout", "image") == "image"
             known |= {"kind": facts.kind, "class_count": facts.classes, "masked": True}

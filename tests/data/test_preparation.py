@@ -150,12 +150,16 @@ def test_classes_are_matched_by_name():
         class_numbers(years, [2.5])
 
 
-@pytest.mark.parametrize(
-    ("label", "shown"), [([0, 3], "3"), ([-1, 0], "-1"), ([0.5, 1], "0.5"), ([np.nan, 1], "nan"), (["a", "b"], "a")]
-)
+@pytest.mark.parametrize(("label", "shown"), [([0, 3], "3"), ([-1, 0], "-1"), ([0.5, 1], "0.5"), ([np.nan, 1], "nan")])
 def test_numbers_that_are_no_class_are_refused(label, shown):
     with pytest.raises(ConfigError, match=f"label={shown}: expected whole numbers from 0 to 2"):
         class_numbers(SEQUENCES, label)
+
+
+def test_classes_without_names_are_numbers():
+    np.testing.assert_array_equal(class_numbers(SEQUENCES, ["0", "2"]), [0, 2])
+    with pytest.raises(ConfigError, match="label=a: the classes of this run have no names"):
+        class_numbers(SEQUENCES, ["a", "b"])
 
 
 def test_rows_without_classes_take_no_label():
