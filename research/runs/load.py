@@ -337,7 +337,7 @@ def _wanted(model: Any, facts: Facts | None) -> Any:
     if facts.target_shape is not None:
         target = np.zeros((rows, *facts.target_shape), np.int32 if facts.target_classes else np.float32)
     label = np.zeros(rows, np.int32) if facts.classes else None
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), Examples(x=x, target=target, label=label)))
+    return jax.eval_shape(model.init, jax.random.key(0), Examples(x=x, target=target, label=label))
 
 
 def _facts(record: dict[str, Any]) -> Facts:

@@ -169,8 +169,8 @@ def _check_players(optimizer: Optimizer | Players, model: Model, dataset: Datase
     """
     if not isinstance(optimizer, Players):
         return
-    rows = dataset.examples.take(np.arange(2))
-    known = sorted(jax.eval_shape(lambda rows: model.init(jax.random.key(0), rows), rows))
+    rows = dataset.split(None).prepare(dataset.examples.take(np.arange(2)))
+    known = sorted(jax.eval_shape(model.init, jax.random.key(0), rows))
     if optimizer.unmatched(known):
         remedy = f"the players of a {type(model).__name__} are {', '.join(known)}, the top-level keys of its parameters"
         raise ConfigError("optimizer", ", ".join(optimizer.players), f"{remedy}; optimizer=adam moves all of them")

@@ -286,7 +286,8 @@ def check_warm_start(bound: Bound) -> None:
         return
     given = load_start(bound.job.trainer.warm_start)
     key = jax.random.key(0)
-    wanted = jax.eval_shape(lambda: bound.model.init(key, bound.dataset.examples.take(np.arange(2))))
+    rows = bound.dataset.split(None).prepare(bound.dataset.examples.take(np.arange(2)))
+    wanted = jax.eval_shape(bound.model.init, key, rows)
     problem = check_parameters(given, wanted)
     if problem is not None:
         raise ConfigError("trainer.warm_start", bound.job.trainer.warm_start, f"{problem}; name another run")

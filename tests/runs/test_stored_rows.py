@@ -1,5 +1,6 @@
 """A contract over all shipped data sets: a run gives for rows as stored what the training's own evaluation had."""
 
+import dataclasses
 import gzip
 import hashlib
 import json
@@ -13,7 +14,6 @@ import pytest
 import scipy.io
 
 from research import engine
-from research.data.examples import Windows
 from research.data.images import MNIST, FashionMNIST
 from research.data.loading import load as load_data
 from research.data.loading import preparation_of, scored
@@ -22,6 +22,7 @@ from research.runs.folder import RunFolder
 from research.runs.load import load
 from research.sweep.job import Job, bind
 from research.sweep.plan import budget_of
+from research.sweep.prepare import check_warm_start
 from research.sweep.program import member, on_device
 from research.sweep.record import config_content
 from research.tree import build
@@ -222,4 +223,29 @@ def _rows(rows: list[Any]) -> Any:
 
 def test_the_contract_has_every_kind_of_rows():
     assert {"arrays", "series", "ucr", "mnist_pixels", "polyphonic", "m4"} <= set(NAMES)
-    assert Windows is not None
+
+
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_shipped_model_is_loaded_with_the_parameters_that_it_needs(name, tmp_path, shipped_config):
+    model = shipped_config("model", name)
+    sequences = "cell" in model
+    data = shipped_config("data", "ar" if sequences else "digits") | ({"horizon": 4, "rows": 60} if sequences else {})
+    if name != "recurrent_forecaster" and sequences:
+        data = shipped_config("data", "digits_rows")
+    sections = {"optimizer": "adam", "trainer": "default", "evaluation": "none"}
+    config = {section: shipped_config(section, choice) for section, choice in sections.items()}
+    config["trainer"] |= {"keep": "last"}
+    config |= {"model": model, "data": data, "seed": 0, "trusted_packages": []}
+    bound = bind(Job.from_config(config, {}, ()))
+    rows = bound.dataset.split(None).prepare(bound.dataset.examples.take(np.arange(40)))
+    shapes = jax.eval_shape(bound.model.init, jax.random.key(0), rows)
+    folder = RunFolder(tmp_path / "run")
+    folder.write_config(json.loads(json.dumps(config_content(bound, "contract"))))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    folder.save_parameters(params, preparation_of(bound.dataset, None).scaling())
+    assert load(folder.path).model == bound.model
+    start = dataclasses.replace(bound.job.trainer, warm_start=str(folder.path))
+    check_warm_start(dataclasses.replace(bound, job=dataclasses.replace(bound.job, trainer=start)))
