@@ -8,6 +8,7 @@ import numpy as np
 
 from research.runs.events import NAME, EventFile
 from research.runs.folder import RunFolder
+from research.runs.held import Held
 
 
 def spread(members: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
@@ -45,7 +46,7 @@ def spread(members: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, f
     return result
 
 
-def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]]) -> list[Path]:
+def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]], lease: Held) -> list[Path]:
     """Write `<folder>/summary/<configuration>/` for each configuration of at least two runs, replacing what is there.
 
     The mean has the tag of the metric itself, so TensorBoard draws it over the runs; the band is on the Custom Scalars
@@ -54,6 +55,7 @@ def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]]) -> l
     Args:
       folder: of the sweep.
       groups: configuration -> folders of its runs (its seeds).
+      lease: under which the folder is written.
 
     Returns:
       The folders written.
@@ -64,10 +66,11 @@ def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]]) -> l
         if len(members) < 2 or not rows:
             continue
         place = Path(folder) / "summary" / re.sub(r"[^A-Za-z0-9._=-]+", "_", configuration).lstrip(".")
+        lease.check()
         place.mkdir(parents=True, exist_ok=True)
         (place / NAME).unlink(missing_ok=True)
         when = max((Path(member) / "metrics.csv").stat().st_mtime for member in members)
-        events = EventFile(place)
+        events = EventFile(place, lease)
         steps = [(int(row["step"]), when, {tag: value for tag, value in row.items() if tag != "step"}) for row in rows]
         events.append(steps)
         tags = {tag for _, _, values in steps for tag in values if not tag.startswith("within_one_sd/")}

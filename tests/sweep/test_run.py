@@ -442,7 +442,7 @@ def test_a_warm_start_of_another_shape_is_refused_before_anything_is_written(
 
 
 def test_a_folder_is_one_commands_at_a_time(sweep: Sweeps, make_job: Callable[..., Any]) -> None:
-    from research.sweep.lease import acquire
+    from research.runs.lease import acquire
     from research.sweep.manifest import LEASE
 
     with (

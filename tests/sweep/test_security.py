@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from research.runs.folder import RunFolder
+from research.runs.held import ALONE
 from research.runs.load import load
 from research.sweep.display import Display
 from research.sweep.manifest import GROUPS
@@ -273,7 +274,7 @@ def test_a_run_is_not_trained_again_with_foreign_classes(
     from research.sweep.prepare import rebuilt
 
     (outcome, _), _ = trained
-    folder = RunFolder(outcome.folder)
+    folder = RunFolder(outcome.folder, ALONE)
     record = folder.read_config()
     record["config"][section]["_target_"] = "os.system"
     digest = config_hash(record["config"])
