@@ -145,12 +145,13 @@ def _acquire(
     key, name, other = place
     try:
         made += [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
         while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
             found = _read(path)
             if found is None:
-                if _create(path, _compose(token, interval)):
-                    return Lease(path, token, interval, sleep, made)
+                with contextlib.suppress(FileNotFoundError):  # the last holder has just removed the folder it had made
+                    if _create(path, _compose(token, interval)):
+                        return Lease(path, token, interval, sleep, made)
             elif (held := _watch(path, found, sleep)) is not None:
                 remedy = f"held by {_describe(held)}; wait for it, end it, or choose another {other} (lease {path})"
                 _refuse(key, name, remedy)

@@ -349,7 +349,7 @@ def run(
                 with display.training(prepared.groups):
                     sweep.train()
                 display.note(describe(sweep.goodputs))
-            summary(prepared.folder, configurations(prepared.folder), lease)
+        summary(prepared.folder, configurations(prepared.folder), lease)
         return [sweep.outcomes[job.hash] for job in jobs if job.hash in sweep.outcomes]
 
 

@@ -1,6 +1,8 @@
 import io
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -144,7 +146,9 @@ def test_mean_and_spread_over_seeds(tmp_path):
         rows = [{"step": step, "seconds": 1.0, "train/loss": loss} for step, loss in zip((1, 2), losses, strict=True)]
         RunFolder(tmp_path / f"seed={seed}", ALONE).append_metrics(rows)
     members = [tmp_path / f"seed={seed}" for seed in range(3)]
-    for _ in range(2):  # written anew, not appended
+    for round in range(2):  # written anew, not appended
+        later = time.time() + 10 * round
+        os.utime(members[0] / "metrics.csv", (later, later))
         (place,) = summary(tmp_path, {"model.beta=1/2": members, "alone": members[:1]}, ALONE)
     assert place == tmp_path / "summary" / "model.beta=1_2"
     assert scalars(place, "train/loss") == [(1, 6.0), (2, 3.0)]

@@ -107,7 +107,7 @@ def token(path: Path) -> str:
 
 
 def names(path: Path) -> list[str]:
-    return sorted(entry.name for entry in path.parent.iterdir())
+    return sorted(entry.name for entry in path.parent.iterdir()) if path.parent.exists() else []
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
