@@ -119,8 +119,10 @@ def is_swept(key: str) -> bool:
 def run_id_of(config: DictConfig) -> str:
     """The folder name of a run: that of the run itself where its sweep has it, under whichever overrides."""
     from research.sweep.job import HASH_DIGITS
-    from research.sweep.manifest import runs_in
+    from research.sweep.manifest import check_held, runs_in
 
+    with refusals():
+        check_held(folder_of(config))  # Hydra writes into the folder of this name next
     job = job_of_config(config)
     present = runs_in(folder_of(config), job.hash[:HASH_DIGITS])
     return next((path.name for path in present.values()), job.run_id)

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from research.runs.held import LOST, LeaseLost
 from research.tree import ConfigError, flatten, nearest
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -24,19 +25,24 @@ USAGE_ERROR = 2
 
 @contextlib.contextmanager
 def refusals(overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Turn a refused setting, or an override that Hydra refuses, into one line on stderr and exit code 2."""
+    """Turn a refusal into one line on stderr and an exit code.
+
+    2 for a setting, or an override that Hydra refuses; 4 where another command took the folder over.
+    """
     try:
         yield
+    except LeaseLost as error:
+        refuse(str(error), LOST)
     except ConfigError as error:
         refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         refuse(explain(error, overrides))
 
 
-def refuse(message: str) -> NoReturn:
+def refuse(message: str, code: int = USAGE_ERROR) -> NoReturn:
     """Say why nothing was done, in one line, and leave."""
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
-    raise SystemExit(USAGE_ERROR)
+    raise SystemExit(code)
 
 
 def parse(overrides: Sequence[str]) -> list[Any]:

@@ -16,6 +16,7 @@ import pytest
 
 from research.data import readers
 from research.runs.folder import RunFolder
+from research.runs.held import ALONE
 from research.tree import ConfigError, build, config_hash, resolve_target
 
 ROOT = Path(__file__).parents[1]
@@ -277,7 +278,7 @@ def test_a_header_that_promises_more_than_the_file_is_refused(tmp_path: Path) ->
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     """A folder with all files of a run, though none that trained."""
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", ALONE)
     config = {"model": {"_target_": "os.system", "command": "true"}, "seed": 0}
     folder.write_config({"config": config, "config_hash": config_hash(config), "trusted_packages": ["os"]})
     folder.append_metrics([{"step": 4, "epoch": 1, "train/loss": 1.0}])
@@ -327,7 +328,7 @@ def test_rows_are_not_appended_to_what_a_link_points_to(run: RunFolder, tmp_path
     link(run.metrics, tmp_path / "elsewhere")
     before = (tmp_path / "elsewhere").read_bytes()
     with pytest.raises(ConfigError, match=r"metrics\.csv is a link"):
-        RunFolder(run.path).append_metrics([{"step": 8, "epoch": 2, "train/loss": 1.0}])
+        RunFolder(run.path, ALONE).append_metrics([{"step": 8, "epoch": 2, "train/loss": 1.0}])
     run.write_result({"status": "failed"})  # a whole file takes the place of whatever stood there
     assert (tmp_path / "elsewhere").read_bytes() == before
 

@@ -50,6 +50,7 @@ class FusedSweeper(Sweeper):
         from hydra_plugins.fused.compose import composer
         from research import app
         from research.compose import refusals, refuse
+        from research.sweep.manifest import check_held
         from research.sweep.program import use_compile_cache
 
         arguments = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
@@ -66,7 +67,8 @@ class FusedSweeper(Sweeper):
             composed = [compose(overrides) for overrides in jobs]
             if app.check([app.job_of(one.tree(), one.base.choices, one.overrides) for one in composed], self.config):
                 return []
-        folder = app.folder_of(self.config)
+            folder = app.folder_of(self.config)
+            check_held(folder)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, Path(folder) / "multirun.yaml")
         returns = self.launcher.launch(jobs, initial_job_idx=0)

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from research.report.render import Layout
     from research.report.spec import Report
     from research.report.table import Table
+    from research.runs.held import Held
 
 TABLES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
+LEASE = ".report-lease.json"  # in the folder of the report
 FORMATS = (*TABLES, "html")
 PARTS = ("sd", "interval", "median", "iqm", "n")
 
@@ -135,23 +137,41 @@ def texts(table: "Table", layout: "Layout", formats: Sequence[str]) -> dict[str,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the tables of a sweep and print one; 0, or 2 with one line on stderr."""
+    """Write the tables of a sweep and print one; 0, or with one line on stderr 2, or 4 if another command took over."""
     options = _parser().parse_args(arguments)
     # after the options: importing takes a second, --help must not
+    from research.runs.held import LOST, LeaseLost
     from research.tree import ConfigError
 
     try:
         shown, written = _make(options)
-    except ConfigError as error:
+    except (ConfigError, LeaseLost) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return LOST if isinstance(error, LeaseLost) else 2
     print(shown, end="\n" if shown and not shown.endswith("\n") else "")
     print(f"\nwrote {', '.join(map(str, written))}", file=sys.stderr)
     return 0
 
 
 def _make(options: argparse.Namespace) -> tuple[str, list[Path]]:
-    """Everything that is asked for; what is shown, and the files."""
+    """Everything that is asked for; what is shown, and the files.
+
+    The lease is on the folder of the report alone: a sweep that is under way may be looked at, and of two reports at
+    the same place the later one stays, also where the earlier one stood still meanwhile.
+    """
+    from research.report.collect import check_folder
+    from research.runs.lease import acquire
+    from research.tree import ConfigError
+
+    output = options.output or options.folder / "report"
+    if options.output is None and output.is_symlink():
+        raise ConfigError("folder", output, "it is a link; remove it, or name a place: --output")
+    check_folder(options.folder)
+    with acquire(output / LEASE, "--output", str(output), other="--output=") as lease:
+        return _write(options, output, lease)
+
+
+def _write(options: argparse.Namespace, output: Path, lease: "Held") -> tuple[str, list[Path]]:
     from research.report.collect import collect
     from research.report.keys import check
     from research.report.render import Layout
@@ -160,9 +180,6 @@ def _make(options: argparse.Namespace) -> tuple[str, list[Path]]:
     from research.runs.folder import write_atomically
     from research.tree import ConfigError
 
-    output = options.output or options.folder / "report"
-    if options.output is None and output.is_symlink():
-        raise ConfigError("folder", output, "it is a link; remove it, or name a place: --output")
     runs: Runs = collect(options.folder)
     report = described(options.folder, options)
     if options.by is not None and not report.select:
@@ -188,7 +205,7 @@ def _make(options: argparse.Namespace) -> tuple[str, list[Path]]:
 
         found["page.html"] = page(table, options.folder, figures, layout, output).encode()
     for name, content in found.items():
-        write_atomically(output / name, content)
+        write_atomically(output / name, content, lease)
     first = next(iter(found))
     shown = found[first].decode() if first in TABLES.values() else ""
     tables = [output / name for name in found if not name.startswith("figures/")]

@@ -146,6 +146,13 @@ def _records(folder: str, places: Mapping[str, Place], cached: bool) -> list[Run
     return runs
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse what is no folder, with the nearest name beside it."""
+    if not folder.is_dir():
+        siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+        raise ConfigError("folder", folder, f"no such folder{nearest(folder.name, siblings)}")
+
+
 def collect(folder: Path | str, cached: bool = True) -> Runs:
     """The runs of a sweep folder: those in `sweep.json`, in its order, then those that only have a run folder.
 
@@ -155,9 +162,7 @@ def collect(folder: Path | str, cached: bool = True) -> Runs:
       ConfigError: there is no such folder, or no run in it.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        raise ConfigError("folder", folder, f"no such folder{nearest(folder.name, siblings)}")
+    check_folder(folder)
     sweep: dict[str, Any] = {}
     problems: list[str] = []
     entries: dict[str, Any] = {}

@@ -33,6 +33,7 @@ from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
 from research.runs.folder import clear_errors, write_atomically
+from research.runs.held import Held
 
 NAME = "events.out.tfevents.0000000000.run"  # fixed, so that whatever is written later goes to the same file
 Row = tuple[int, float, Mapping[str, float | None]]  # step, wall time in seconds since 1970, values
@@ -86,10 +87,14 @@ class EventFile:
     """The event file of one run; every method opens, appends and closes, so no file handle is kept.
 
     Values of a tag from the first new step on replace those in the file: a resumed or re-evaluated run repeats nothing.
+
+    Args:
+      folder: of the run.
+      lease: under which it is written.
     """
 
-    def __init__(self, folder: Path | str):
-        self.path = Path(folder) / NAME
+    def __init__(self, folder: Path | str, lease: Held):
+        self.path, self.lease = Path(folder) / NAME, lease
         self._last: dict[str, int] | None = None  # tag -> largest step in the file
 
     def append(self, scalars: Iterable[Row]) -> None:
@@ -199,6 +204,7 @@ class EventFile:
                 last[value.tag] = max(event.step, last.get(value.tag, -1))
         if any(step <= self._last.get(tag, -1) for tag, step in first.items()):
             self._cut(first)
+        self.lease.check()
         with clear_errors(self.path.parent), open(self.path, "ab") as file:
             file.write(b"".join(map(_record, events)))
         self._last |= last
@@ -206,7 +212,7 @@ class EventFile:
     def _open(self) -> dict[str, int]:
         """Make the file, or cut off a torn last record of the one that is there; returns the last step of each tag."""
         if not self.path.exists():
-            write_atomically(self.path, _record(Event(wall_time=time.time(), file_version="brain.Event:2")))
+            write_atomically(self.path, _record(Event(wall_time=time.time(), file_version="brain.Event:2")), self.lease)
             return {}
         content = self.path.read_bytes()
         last: dict[str, int] = {}
@@ -217,7 +223,7 @@ class EventFile:
             for value in event.summary.value:
                 last[value.tag] = max(event.step, last.get(value.tag, -1))
         if whole < len(content):
-            write_atomically(self.path, content[:whole])
+            write_atomically(self.path, content[:whole], self.lease)
         return last
 
     def _cut(self, first: Mapping[str, float]) -> None:
@@ -230,7 +236,7 @@ class EventFile:
             if len(values) < len(event.summary.value):
                 event.summary.CopyFrom(Summary(value=values))
             kept.append(_record(event))
-        write_atomically(self.path, b"".join(kept))
+        write_atomically(self.path, b"".join(kept), self.lease)
 
 
 def unify(members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -271,12 +277,17 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def projector(
-    folder: Path | str, codes: np.ndarray, labels: np.ndarray | None, sprite: tuple[np.ndarray, int, int] | None = None
+    folder: Path | str,
+    lease: Held,
+    codes: np.ndarray,
+    labels: np.ndarray | None,
+    sprite: tuple[np.ndarray, int, int] | None = None,
 ) -> None:
     """Write codes for TensorBoard's projector: `projector/codes.tsv`, `labels.tsv`, and `projector_config.pbtxt`.
 
     Args:
       folder: of the run.
+      lease: under which it is written.
       codes: [N, L].
       labels: [N], or None.
       sprite: all pictures in one square grid [H, W] or [H, W, 3] uint8, row by row, with height and width of one.
@@ -284,16 +295,15 @@ def projector(
     folder = Path(folder)
     line = "\t".join(["%.6g"] * codes.shape[1]) + "\n"
     lines = ["embeddings {", '  tensor_name: "codes"', '  tensor_path: "projector/codes.tsv"']
-    write_atomically(
-        folder / "projector" / "codes.tsv", "".join([line % tuple(row) for row in codes.tolist()]).encode()
-    )
+    text = "".join([line % tuple(row) for row in codes.tolist()])
+    write_atomically(folder / "projector" / "codes.tsv", text.encode(), lease)
     if labels is not None:
         text = "".join(f"{label}\n" for label in labels.tolist())
-        write_atomically(folder / "projector" / "labels.tsv", text.encode())
+        write_atomically(folder / "projector" / "labels.tsv", text.encode(), lease)
         lines.append('  metadata_path: "projector/labels.tsv"')
     if sprite is not None:
         grid, height, width = sprite
-        write_atomically(folder / "projector" / "sprite.png", png(grid))
+        write_atomically(folder / "projector" / "sprite.png", png(grid), lease)
         lines.append('  sprite { image_path: "projector/sprite.png"')
         lines.append(f"    single_image_dim: {width} single_image_dim: {height} }}")
-    write_atomically(folder / "projector_config.pbtxt", "\n".join([*lines, "}", ""]).encode())
+    write_atomically(folder / "projector_config.pbtxt", "\n".join([*lines, "}", ""]).encode(), lease)

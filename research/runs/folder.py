@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from research.runs.held import ALONE, Held
 from research.tree import ConfigError
 
 TRAINED = ("completed", "stopped", "diverged", "pruned")  # statuses of a run whose files its result has sealed
@@ -42,12 +43,14 @@ def clear_errors(path: Path) -> Iterator[None]:
         raise ConfigError("folder", path, remedy) from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, lease: Held = ALONE) -> None:
     """Write a file under its final name all at once: temporary file in the same folder, flush, fsync, rename.
 
     Raises:
       ConfigError: the disk is full or cannot be written; the file keeps its old content.
+      LeaseLost: another process has the folder now; the file keeps the content which that one gave it.
     """
+    lease.check()
     with clear_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -57,6 +60,7 @@ def write_atomically(path: Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
+            lease.check()  # once more: to force a file to a busy disk takes long
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
@@ -154,10 +158,15 @@ def _cell(value: Any) -> str:
 
 
 class RunFolder:
-    """One run on disk: `config.json`, `metrics.csv`, `result.json`, `params.safetensors`, events and `figures/`."""
+    """One run on disk: `config.json`, `metrics.csv`, `result.json`, `params.safetensors`, events and `figures/`.
 
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
+    Args:
+      path: of the folder.
+      lease: under which it is written; None: it can only be read.
+    """
+
+    def __init__(self, path: Path | str, lease: Held | None = None):
+        self.path, self._lease = Path(path), lease
         self.config = self.path / "config.json"
         self.metrics = self.path / "metrics.csv"
         self.result = self.path / "result.json"
@@ -166,6 +175,13 @@ class RunFolder:
         self.figures = self.path / "figures"
         self._columns: list[str] | None = None
         self._last_step = -math.inf
+
+    @property
+    def lease(self) -> Held:
+        """Under which the run is written."""
+        if self._lease is None:
+            raise TypeError(f"{self.path} was opened without a lease, and can only be read")
+        return self._lease
 
     # ------------------------------------------------------------------------------------------ config and result
 
@@ -181,7 +197,7 @@ class RunFolder:
                 remedy = f"this folder holds the run of another configuration ({present}); choose another name="
                 raise ConfigError("folder", self.path, remedy)
             return
-        write_atomically(self.config, (json.dumps(config, indent=1) + "\n").encode())
+        write_atomically(self.config, (json.dumps(config, indent=1) + "\n").encode(), self.lease)
 
     def read_config(self) -> dict[str, Any]:
         """The content of `config.json`; ConfigError where there is none."""
@@ -192,7 +208,7 @@ class RunFolder:
         reasons = dict(result.get("null_reasons") or {})
         content = strict({name: value for name, value in result.items() if name != "null_reasons"}, "", reasons)
         text = json.dumps(content | {"null_reasons": reasons}, indent=1, allow_nan=False)
-        write_atomically(self.result, (text + "\n").encode())
+        write_atomically(self.result, (text + "\n").encode(), self.lease)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the files that a result stands on."""
@@ -267,14 +283,14 @@ class RunFolder:
         steps = sorted(latest)
         lines = [[_cell(latest[step].get(name)) for name in columns] for step in steps]
         if self._columns is None:
-            write_atomically(self.metrics, _csv([columns, *lines]))
+            write_atomically(self.metrics, _csv([columns, *lines]), self.lease)
         elif steps[0] <= self._last_step:
             header, *present = self._rows()
             at = header.index("step")
-            write_atomically(
-                self.metrics, _csv([header, *(row for row in present if float(row[at]) < steps[0]), *lines])
-            )
+            kept = [row for row in present if float(row[at]) < steps[0]]
+            write_atomically(self.metrics, _csv([header, *kept, *lines]), self.lease)
         else:
+            self.lease.check()
             with clear_errors(self.path), open(self.metrics, "ab") as file:
                 file.write(_csv(lines))
         self._columns, self._last_step = columns, steps[-1]
@@ -287,7 +303,7 @@ class RunFolder:
         if "step" not in header:
             return
         kept = [row for row in present if float(row[header.index("step")]) <= step]
-        write_atomically(self.metrics, _csv([header, *kept]))
+        write_atomically(self.metrics, _csv([header, *kept]), self.lease)
         self._columns = None
 
     def read_metrics(self) -> list[dict[str, float]]:
@@ -312,7 +328,7 @@ class RunFolder:
         if self._columns is None and self.metrics.exists():
             rows = self._rows()
             if rows:
-                write_atomically(self.metrics, _csv(rows))
+                write_atomically(self.metrics, _csv(rows), self.lease)
                 self._columns = rows[0]
                 self._last_step = float(rows[-1][rows[0].index("step")]) if len(rows) > 1 else -math.inf
         return self._columns
@@ -324,7 +340,7 @@ class RunFolder:
         import safetensors.numpy
 
         flat = dict(_flat(params, "params")) | dict(_flat(scaling, "scaling"))
-        write_atomically(self.parameters, safetensors.numpy.save(flat))
+        write_atomically(self.parameters, safetensors.numpy.save(flat), self.lease)
 
     def load_parameters(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The parameters as a nested dict of arrays, and the scaling that belongs to them.
@@ -355,7 +371,7 @@ class RunFolder:
         """Write `clusters.safetensors`: the centres of the clusters that the evaluation found, [K, L]."""
         import safetensors.numpy
 
-        write_atomically(self.clusters, safetensors.numpy.save({"centres": np.ascontiguousarray(centres)}))
+        write_atomically(self.clusters, safetensors.numpy.save({"centres": np.ascontiguousarray(centres)}), self.lease)
 
     def load_clusters(self) -> np.ndarray | None:
         """The centres of the clusters that the evaluation found, [K, L], or None.
@@ -379,9 +395,11 @@ class RunFolder:
         """Write PNG bytes as `figures/<name>.png`; a figure can be made again, so these are not forced to the disk."""
         if not figures:
             return
+        self.lease.check()
         with clear_errors(self.path):
             self.figures.mkdir(parents=True, exist_ok=True)
             for name, data in figures.items():
+                self.lease.check()
                 temporary = self.figures / f".{name}.png"
                 temporary.write_bytes(data)
                 temporary.replace(self.figures / f"{name}.png")

@@ -8,6 +8,7 @@ import numpy as np
 
 from research.runs.events import NAME, EventFile
 from research.runs.folder import RunFolder
+from research.runs.held import Held
 
 
 def spread(members: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
@@ -45,32 +46,40 @@ def spread(members: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, f
     return result
 
 
-def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]]) -> list[Path]:
-    """Write `<folder>/summary/<configuration>/` for each configuration of at least two runs, replacing what is there.
+def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]], lease: Held) -> list[Path]:
+    """Write `<folder>/summary/<configuration>/` for each configuration of at least two runs.
 
+    What is there is replaced where a run has newer metrics, so that a command that was killed here can be repeated.
     The mean has the tag of the metric itself, so TensorBoard draws it over the runs; the band is on the Custom Scalars
     page.
 
     Args:
       folder: of the sweep.
       groups: configuration -> folders of its runs (its seeds).
+      lease: under which the folder is written.
 
     Returns:
-      The folders written.
+      The folders of all summaries.
     """
-    written = []
+    places = []
     for configuration, members in groups.items():
-        rows = spread([RunFolder(member).read_metrics() for member in members])
-        if len(members) < 2 or not rows:
+        if len(members) < 2:
             continue
         place = Path(folder) / "summary" / re.sub(r"[^A-Za-z0-9._=-]+", "_", configuration).lstrip(".")
+        when = max((Path(member) / "metrics.csv").stat().st_mtime for member in members)
+        if (place / NAME).exists() and (place / NAME).stat().st_mtime >= when:
+            places.append(place)
+            continue
+        rows = spread([RunFolder(member).read_metrics() for member in members])
+        if not rows:
+            continue
+        lease.check()
         place.mkdir(parents=True, exist_ok=True)
         (place / NAME).unlink(missing_ok=True)
-        when = max((Path(member) / "metrics.csv").stat().st_mtime for member in members)
-        events = EventFile(place)
+        events = EventFile(place, lease)
         steps = [(int(row["step"]), when, {tag: value for tag, value in row.items() if tag != "step"}) for row in rows]
         events.append(steps)
         tags = {tag for _, _, values in steps for tag in values if not tag.startswith("within_one_sd/")}
         events.layout((), margins=sorted(tags))
-        written.append(place)
-    return written
+        places.append(place)
+    return places

@@ -24,6 +24,7 @@ import jax
 import numpy as np
 
 from research.runs.folder import clear_errors, write_atomically
+from research.runs.held import Held, LeaseLost
 from research.tree import ConfigError
 
 FORMAT, SEAL, ARRAYS = 1, "seal.json", "arrays"
@@ -99,13 +100,13 @@ def _file_digests(folder: Path, most_bytes: float = float("inf"), sync: bool = F
     return digests
 
 
-def _commit(path: Path, arrays: Mapping[str, np.ndarray], content: Mapping[str, Any]) -> None:
+def _commit(path: Path, arrays: Mapping[str, np.ndarray], content: Mapping[str, Any], lease: Held) -> None:
     """Write arrays and seal; the seal comes when nothing changes the arrays any more, just before the commit."""
 
     def seal(folder: Path) -> None:
         sealed = {**content, "files": _file_digests(folder, sync=True)}
         data = {"sha256": _digest(_canonical(sealed)), "content": sealed}
-        write_atomically(folder / SEAL, json.dumps(data, indent=1).encode())
+        write_atomically(folder / SEAL, json.dumps(data, indent=1).encode(), lease)
 
     with _orbax() as ocp:
         handler = ocp.CompositeCheckpointHandler(**{ARRAYS: ocp.PyTreeCheckpointHandler()})
@@ -158,10 +159,11 @@ class Checkpoints:
       folder: of this group alone.
       identity: plain JSON that says whose state this is; a checkpoint with another identity is not used.
       warn: takes a line on what is wrong with a generation and what is used instead.
+      lease: under which the folder is written.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], warn: Callable[[str], None]):
-        self.folder, self.warn = Path(folder).absolute(), warn
+    def __init__(self, folder: Path, identity: Mapping[str, Any], warn: Callable[[str], None], lease: Held):
+        self.folder, self.warn, self.lease = Path(folder).absolute(), warn, lease
         self.identity = json.loads(_canonical(identity))
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
@@ -187,6 +189,7 @@ class Checkpoints:
 
     def _write(self, epoch: int, arrays: Sequence[np.ndarray], head: dict[str, Any]) -> None:
         path = self.folder / f"{epoch:08d}"
+        self.lease.check()
         if self.folder.is_symlink():
             raise FileExistsError(errno.EEXIST, "a link stands where a folder is needed")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -199,11 +202,13 @@ class Checkpoints:
             leaf["sha256"] = _digest(array)
         _discard(path)  # of the same epoch: not usable, or the same bits once more
         try:  # arrays without an element are not stored: Orbax refuses them
-            _commit(path, {leaf["name"]: array for leaf, array in named if array.size}, head)
+            _commit(path, {leaf["name"]: array for leaf, array in named if array.size}, head, self.lease)
         except BaseException:
+            self.lease.check()  # of another process are then the files there
             with contextlib.suppress(OSError):  # otherwise the next save removes it
                 self._keep(lambda other: other.name.isdigit())
             raise
+        self.lease.check()
         before = [self.folder / f"{other:08d}" for other in self.epochs() if other < epoch]
         kept = {path, *[other for other in before if other not in self._refused][-1:]}
         self._keep(kept.__contains__)  # later ones are of a training that was given up
@@ -287,10 +292,13 @@ class Checkpoints:
 
         Raises:
           ConfigError: it could not be written.
+          LeaseLost: another process has the folder now.
         """
         if self._pending is not None:
             error = self._pending.exception()
             self._pending = None
+            if isinstance(error, LeaseLost):
+                raise error
             if error is not None:
                 _raise_clearly(error, self.folder)
 
@@ -305,5 +313,6 @@ class Checkpoints:
         """Delete the folder; a save that failed does not matter any more."""
         with contextlib.suppress(Exception):
             self.wait()
+        self.lease.check()
         with clear_errors(self.folder):
             _discard(self.folder)

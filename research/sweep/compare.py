@@ -13,6 +13,7 @@ import numpy as np
 from research import engine
 from research.data.loading import preparation_of
 from research.runs.folder import RunFolder
+from research.runs.held import ALONE
 from research.sweep.job import Bound
 from research.sweep.loop import Writer
 from research.sweep.plan import CANONICAL_WIDTHS, Group, Options, plan
@@ -113,7 +114,7 @@ def _trained(program: Program, bound: Bound, result: Mapping[str, Any]) -> tuple
     trainer, pruned = program.budget.trainer, result["status"] == "pruned"
     last, done = min(result["epochs"], trainer.epochs) if pruned else trainer.epochs, 0
     with tempfile.TemporaryDirectory() as place:
-        folder = RunFolder(place)
+        folder = RunFolder(place, ALONE)
         writer = Writer([folder], program.budget.steps_per_epoch, trainer)
         while done < last and writer.learning():
             epochs = min(trainer.evaluate_every, trainer.epochs - done)

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from research.runs.folder import clear_errors, write_atomically
+from research.runs.lease import Lease
 from research.sweep.display import Display
 from research.sweep.executors import Executor, send
 from research.sweep.job import Job
-from research.sweep.lease import holder
-from research.sweep.manifest import LAUNCHES, LEASE, group_folder
+from research.sweep.manifest import LAUNCHES, group_folder
 from research.sweep.plan import Group
 from research.sweep.worker import FAILED
 from research.tree import ConfigError, plain
@@ -37,6 +37,7 @@ LEAVE_AFTER = 9.0  # seconds after which a command that is to stop leaves, whate
 def dispatch(
     groups: Sequence[Group],
     folder: Path,
+    lease: Lease,
     executor: Executor,
     shared: dict[str, Any],
     settle: Callable[[int], int],
@@ -47,7 +48,8 @@ def dispatch(
 
     Args:
       groups: the programs.
-      folder: of the sweep, whose lease is held.
+      folder: of the sweep.
+      lease: on that folder; workers write for as long as it is held.
       executor: where they are trained.
       shared: what all workers need beside the programs.
       settle: reads the results of a program from the disk and says how many of its runs have none.
@@ -59,14 +61,15 @@ def dispatch(
       KeyboardInterrupt: the command is to stop; all workers have ended.
     """
     launch = folder / LAUNCHES / secrets.token_hex(8)
+    lease.check()
     with clear_errors(folder):
         shutil.rmtree(launch.parent, ignore_errors=True)  # of a command that was killed; its workers end
         launch.mkdir(parents=True, mode=0o700)
     manifest = launch / "manifest.json"
     try:
-        content = shared | {"folder": str(folder), "holder": holder(folder / LEASE)}
+        content = shared | {"folder": str(folder), "holder": lease.token}
         content["groups"] = [described(group) for group in groups]
-        write_atomically(manifest, json.dumps(content).encode())
+        write_atomically(manifest, json.dumps(content).encode(), lease)
         os.chmod(manifest, 0o600)
         with stopping(manifest, leave, display) as stop:
             return _until_done(groups, folder, executor, manifest, settle, stop, display)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.runs.folder import RunFolder
+from research.runs.lease import Lease
 from research.sweep import record
 from research.sweep.dispatch import dispatch
 from research.sweep.executors import Executor
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from research.sweep.run import Sweep
 
 
-def send_out(sweep: "Sweep", executor: Executor) -> None:
-    """Have the programs trained by workers elsewhere; their results are read from the disk."""
+def send_out(sweep: "Sweep", executor: Executor, lease: Lease) -> None:
+    """Have the programs trained by workers elsewhere, under this lease; their results are read from the disk."""
     groups = sweep.prepared.groups
     shared = {
         "name": sweep.name,
@@ -48,11 +49,12 @@ def send_out(sweep: "Sweep", executor: Executor) -> None:
 
     def leave() -> None:
         with contextlib.suppress(Exception):
-            interrupt()
+            for number in range(len(groups)):
+                settle(number)
         sweep.leave()
 
     try:
-        given_up = dispatch(groups, sweep.prepared.folder, executor, shared, settle, leave, sweep.display)
+        given_up = dispatch(groups, sweep.prepared.folder, lease, executor, shared, settle, leave, sweep.display)
     except KeyboardInterrupt:
         interrupt()
         raise

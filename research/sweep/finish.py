@@ -3,7 +3,6 @@
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from research import engine
@@ -29,7 +28,7 @@ def finish(
     `hparams` are the swept keys; None where the run has these and its parameters already.
     """
     job, dataset = bound.job, bound.dataset
-    file = events.EventFile(run.path)
+    file = events.EventFile(run.path, run.lease)
     findings = Findings()
     split = dataset.split(job.data.fold)
     if trained.params is not None and hparams is not None:
@@ -71,7 +70,7 @@ def finish(
     for name, values in findings.curves.items():
         file.append([(at, now, {f"curve/{name}": float(value)}) for at, value in enumerate(values)])
     if findings.codes is not None:
-        events.projector(run.path, findings.codes, findings.labels, findings.sprite)
+        events.projector(run.path, run.lease, findings.codes, findings.labels, findings.sprite)
     if findings.centres is not None:
         run.save_clusters(findings.centres)
     file.layout([name for name in run.read_metrics()[-1] if "/" in name] if run.metrics.exists() else [])
@@ -87,7 +86,7 @@ def finish(
         "reason": trained.reason,
         "epochs": trained.epochs,
         "first_bad_step": trained.bad_step if trained.bad_step != engine.NEVER else None,
-        "files": run.hashes(),
+        "files": content["files"] if hparams is None else run.hashes(),
         "widths": [list(entry) for entry in trained.widths],
         "resumed_at": list(trained.resumed),
         "best_epoch": trained.best_epoch if trained.best_epoch != engine.NEVER else None,
@@ -102,9 +101,13 @@ def finish(
     return result
 
 
-def evaluate_again(bound: Bound, path: Path, result: Mapping[str, Any]) -> dict[str, Any]:
-    """New metrics of a finished run, without training."""
-    run = RunFolder(path)
+def evaluate_again(bound: Bound, run: RunFolder, result: Mapping[str, Any]) -> dict[str, Any]:
+    """New metrics of a finished run, without training.
+
+    Raises:
+      ConfigError: a file of the run is not the one that its result has sealed.
+    """
+    run.check_seal()
     params, _ = run.load_parameters()
     trainer = Trained(
         status=result["status"],

@@ -197,7 +197,7 @@ class Writer:
         self, folders: Sequence[RunFolder], steps_per_epoch: int, trainer: Trainer, settled: Collection[int] = ()
     ):
         self.folders, self.trainer, self.settled = folders, trainer, settled
-        self.events = [EventFile(folder.path) for folder in folders]
+        self.events = [EventFile(folder.path, folder.lease) for folder in folders]
         self.steps_per_epoch = steps_per_epoch
         self.latest: dict[str, Any] = {}
         self.best = [math.nan] * len(folders)

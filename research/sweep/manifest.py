@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.runs.folder import RunFolder, clear_errors, write_atomically
+from research.runs.folder import RunFolder, write_atomically
+from research.runs.held import Held
+from research.runs.lease import Lease, acquire
 from research.sweep.job import HASH_DIGITS, Bound, Job
-from research.sweep.lease import Lease, acquire
 from research.sweep.plan import Group
 from research.tree import ConfigError, config_hash, flatten
 
@@ -65,7 +66,7 @@ def refuse_links(folder: Path) -> None:
                     places.append(Path(entry.path))
 
 
-_held: dict[Path, tuple[Lease, list[Path]]] = {}  # by this process: lease, folders made for it
+_held: dict[Path, Lease] = {}  # by this process
 
 
 def hold(folder: Path) -> None:
@@ -77,28 +78,20 @@ def hold(folder: Path) -> None:
     if folder in _held:
         return
     refuse_links(folder)
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    with clear_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        _held[folder] = acquire(folder / LEASE, "name", folder.name), made
-    except BaseException:
-        _remove_empty(made)
-        raise
+    _held[folder] = acquire(folder / LEASE, "name", folder.name)
 
 
 def release() -> None:
     """Let go of all folders of this process; what was made and stayed empty is removed."""
     while _held:
-        _, (lease, made) = _held.popitem()
+        _, lease = _held.popitem()
         lease.release()
-        _remove_empty(made)
 
 
-def _remove_empty(folders: Sequence[Path]) -> None:
-    for folder in folders:
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+def check_held(folder: Path) -> None:
+    """Raise LeaseLost if this process held a folder, and another has taken it over."""
+    if folder in _held:
+        _held[folder].check()
 
 
 @contextlib.contextmanager
@@ -107,12 +100,10 @@ def locked(folder: Path) -> Iterator[Lease]:
     before = folder in _held
     hold(folder)
     try:
-        yield _held[folder][0]
+        yield _held[folder]
     finally:
         if not before:
-            lease, made = _held.pop(folder)
-            lease.release()
-            _remove_empty(made)
+            _held.pop(folder).release()
 
 
 def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] = ()) -> None:
@@ -203,7 +194,7 @@ def base(jobs: Sequence[Job]) -> dict[str, Any]:
     return {key: value for key, value in first.items() if all(other.get(key, "absent") == value for other in others)}
 
 
-def write_manifest(folder: Path, bounds: Sequence[Bound], name: str, groups: Sequence[Group]) -> None:
+def write_manifest(folder: Path, bounds: Sequence[Bound], name: str, groups: Sequence[Group], lease: Held) -> None:
     """Record the planned runs and programs in `sweep.json`, beside those of earlier commands."""
     jobs = [bound.job for bound in bounds]
     manifest = read_manifest(folder) or {"name": name, "base": base(jobs), "swept": [], "runs": {}}
@@ -224,8 +215,11 @@ def write_manifest(folder: Path, bounds: Sequence[Bound], name: str, groups: Seq
         }
         for bound in bounds
     }
-    content = manifest | {"base": shared, "swept": swept, "runs": runs}
-    write_atomically(folder / "sweep.json", (json.dumps(record(content, groups), indent=1) + "\n").encode())
+    _write(folder, record(manifest | {"base": shared, "swept": swept, "runs": runs}, groups), lease)
+
+
+def _write(folder: Path, manifest: Mapping[str, Any], lease: Held) -> None:
+    write_atomically(folder / "sweep.json", (json.dumps(manifest, indent=1) + "\n").encode(), lease)
 
 
 def record(manifest: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
@@ -242,19 +236,19 @@ def record(manifest: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, An
     return {**manifest, "groups": manifest.get("groups", {}) | begun}
 
 
-def replace_group(folder: Path, old: Group, new: Sequence[Group]) -> None:
+def replace_group(folder: Path, old: Group, new: Sequence[Group], lease: Held) -> None:
     """Record that a program was begun anew as others: narrower ones."""
     manifest = read_manifest(folder)
     assert manifest is not None
     manifest["groups"].pop(old.id, None)
-    write_atomically(folder / "sweep.json", (json.dumps(record(manifest, new), indent=1) + "\n").encode())
+    _write(folder, record(manifest, new), lease)
 
 
-def record_report(folder: Path, report: Mapping[str, Any] | None) -> None:
+def record_report(folder: Path, report: Mapping[str, Any] | None, lease: Held) -> None:
     """Record the table that a sweep is made for; the last command's counts."""
     manifest = read_manifest(folder)
     if report is not None and manifest is not None and manifest.get("report") != report:
-        write_atomically(folder / "sweep.json", (json.dumps(manifest | {"report": report}, indent=1) + "\n").encode())
+        _write(folder, manifest | {"report": report}, lease)
 
 
 def group_folder(folder: Path, group: str) -> Path:

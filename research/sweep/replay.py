@@ -12,6 +12,7 @@ from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from research import engine
 from research.runs.folder import RunFolder
+from research.runs.held import ALONE
 from research.sweep.checkpoint import Checkpoints
 from research.sweep.compare import start
 from research.sweep.display import Display
@@ -99,7 +100,7 @@ def _restored(
             display.note(line)
 
     whole = lambda leaf: jax.ShapeDtypeStruct((group.rows, *leaf.shape), leaf.dtype)
-    checkpoints = Checkpoints(place, group_identity(group), warn)
+    checkpoints = Checkpoints(place, group_identity(group), warn, ALONE)  # it is only read
     try:
         found = checkpoints.restore(jax.tree.map(whole, one), lambda done, _: LATER if done > epoch else None)
     finally:

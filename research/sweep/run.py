@@ -10,11 +10,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
 from research.runs.folder import RunFolder, writable
+from research.runs.held import LOST, All, Held, LeaseLost
+from research.runs.lease import Lease, acquire
 from research.runs.summary import summary
 from research.sweep import record
 from research.sweep.checkpoint import Checkpoints
@@ -25,7 +27,6 @@ from research.sweep.executors import Executor
 from research.sweep.finish import evaluate_again, finish
 from research.sweep.goodput import Goodput, describe
 from research.sweep.job import HASH_DIGITS, Bound, Job
-from research.sweep.lease import Lease, LeaseLost, acquire
 from research.sweep.loop import Control, Stopped, Trained, train_group
 from research.sweep.manifest import (
     LEASE,
@@ -57,27 +58,36 @@ class Sweep:
     in one background thread.
 
     Attributes:
+      lease: on the whole folder, or of the command on whose behalf a worker writes.
       outcomes: hash of a job -> what became of it.
       goodputs: where the time went, by group.
       stop: set when the command is to stop.
     """
 
     def __init__(
-        self, prepared: Prepared, jobs: Sequence[Job], name: str, objective: str, options: Options, display: Display
+        self,
+        prepared: Prepared,
+        jobs: Sequence[Job],
+        name: str,
+        objective: str,
+        options: Options,
+        display: Display,
+        lease: Held,
     ):
         self.prepared, self.display, self.name, self.options = prepared, display, name, options
+        self.lease = lease
         self.outcomes = dict(prepared.done)
         bounds = [bound for group in prepared.groups for bound in group.bounds]
         self.hparams = record.hyperparameters([*jobs, *(bound.job for bound in bounds)])
         self.shared = {"objective": objective, "versions": record.versions(), "commit": record.commit()}
         present = runs_in(prepared.folder)
         self.folders = {
-            bound.job.hash: RunFolder(present.get(bound.job.hash[:HASH_DIGITS], prepared.folder / bound.job.run_id))
-            for bound in bounds
+            digest: RunFolder(present.get(digest[:HASH_DIGITS], prepared.folder / bound.job.run_id), lease)
+            for digest, bound in {bound.job.hash: bound for bound in bounds}.items()
         }
         self.futures: list[Future[None]] = []
         self.goodputs: list[Goodput] = []
-        self.lease: Lease | None = None  # on the whole folder; a worker has only that of its program
+        self.programs: dict[str, Lease] = {}  # of groups under way
         self.stop, self.failed = threading.Event(), threading.Event()
         # programs that are compiled once though several groups have them wait for each other
         self.compiling: defaultdict[Any, threading.Lock] = defaultdict(threading.Lock)
@@ -106,15 +116,24 @@ class Sweep:
                     self.interrupt()
                     raise KeyboardInterrupt from None
                 raise
+            finally:
+                for group in list(self.programs):
+                    self.programs.pop(group).release()
         workers.shutdown()
         background.shutdown()
 
-    def leave(self) -> None:
+    def leave(self) -> NoReturn:
         """End this process at once."""
-        with contextlib.suppress(Exception):
+        code = INTERRUPTED
+        try:
             self.interrupt()
+        except LeaseLost as error:
+            sys.stderr.write(f"error: {error}\n")
+            code = LOST
+        except Exception:
+            pass
         sys.stdout.flush()
-        os._exit(INTERRUPTED)
+        os._exit(code)
 
     @contextlib.contextmanager
     def stopping(self) -> Iterator[None]:
@@ -152,17 +171,16 @@ class Sweep:
             group = waiting.pop(0)
             try:
                 self.train_group(number, group, background)
-            except (ConfigError, Stopped):
+            except (ConfigError, LeaseLost, Stopped):
                 raise  # a full disk, say: nothing more can be written
-            except LeaseLost as error:
-                raise ConfigError("name", self.prepared.folder.name, str(error)) from None
             except Exception as error:
                 narrower = halves(group) if out_of_memory(error) else []
                 if narrower:
                     self.display.note(
                         f"program {number + 1}: out of memory at width {group.width}; again at {narrower[0].width}"
                     )
-                    replace_group(self.prepared.folder, group, narrower)
+                    replace_group(self.prepared.folder, group, narrower, self.lease)
+                    self.let_go(group)
                     self.left |= {part.id: len(self.todo(part)) for part in narrower}
                     waiting = narrower + waiting
                     continue
@@ -172,37 +190,49 @@ class Sweep:
                 self.failed.set()
 
     def train_group(self, number: int, group: Group, background: ThreadPoolExecutor) -> None:
-        """Train a group from its checkpoint or its beginning, holding its lease."""
+        """Train a group from its checkpoint or its beginning, holding its lease until all members have a result."""
         self.display.begin(number)
         place = group_folder(self.prepared.folder, group.id)
         goodput = Goodput()
         self.goodputs.append(goodput)
-        with acquire(place / LEASE, "name", self.prepared.folder.name) as lease:
-            with self.compiling[group.bounds[0].program_key, group.width]:
-                started = time.monotonic()
-                program = self.build(group)
-                goodput.compile = time.monotonic() - started
-            checkpoints = Checkpoints(place, record.group_identity(group), self.display.note)
+        self.programs[group.id] = acquire(place / LEASE, "name", self.prepared.folder.name)
+        held = self.write_under(group, self.lease, self.programs[group.id])
+        with self.compiling[group.bounds[0].program_key, group.width]:
+            started = time.monotonic()
+            program = self.build(group)
+            goodput.compile = time.monotonic() - started
+        checkpoints = Checkpoints(place, record.group_identity(group), self.display.note, held)
 
-            def progress(epochs: int, metrics: Mapping[str, Any]) -> None:
-                for held in (lease, self.lease):
-                    if held is not None:
-                        held.check()
-                self.display.chunk(number, epochs, metrics)
+        def progress(epochs: int, metrics: Mapping[str, Any]) -> None:
+            held.check()
+            self.display.chunk(number, epochs, metrics)
 
-            settled = set(range(len(group.bounds))) - {member for member, _ in self.todo(group)}
-            commit = self.shared["commit"]
-            control = Control(progress, self.stop.is_set, self.display.note, checkpoints, commit, settled)
-            folders = [self.folder(bound) for bound in group.bounds]
-            try:
-                trained = train_group(group, program, folders, self.options, control, goodput)
-            finally:
-                checkpoints.close()
+        settled = set(range(len(group.bounds))) - {member for member, _ in self.todo(group)}
+        commit = self.shared["commit"]
+        control = Control(progress, self.stop.is_set, self.display.note, checkpoints, commit, settled)
+        folders = [self.folder(bound) for bound in group.bounds]
+        try:
+            trained = train_group(group, program, folders, self.options, control, goodput)
+        finally:
+            checkpoints.close()
         self.display.evaluating(number, len(trained))
         for index, bound in self.todo(group):
             self.futures.append(background.submit(self.finish, number, group, bound, trained[index]))
         if not self.todo(group):
             self.clean(group)
+
+    def write_under(self, group: Group, *leases: Held) -> Held:
+        """Have the runs of a group written for as long as these leases are held; returns all of them as one."""
+        held = All(leases)
+        for bound in group.bounds:
+            self.folders[bound.job.hash] = RunFolder(self.folder(bound).path, held)
+        return held
+
+    def let_go(self, group: Group) -> None:
+        """Release the lease of a group."""
+        if group.id in self.programs:
+            self.write_under(group, self.lease)
+            self.programs.pop(group.id).release()
 
     def build(self, group: Group) -> Program:
         """A compiled program with its initial state."""
@@ -222,7 +252,7 @@ class Sweep:
         folder, frame = self.folder(bound), self.frame(bound, group)
         try:
             result = finish(bound, folder, frame, trained, self.hparams[bound.job.hash])
-        except ConfigError:
+        except (ConfigError, LeaseLost):
             raise
         except Exception as error:  # its own evaluation; the others' results are good
             self.display.error(error)
@@ -246,6 +276,7 @@ class Sweep:
 
     def clean(self, group: Group) -> None:
         """Remove the state of a finished program, unless a member diverged: `verify.py --replay` starts from it."""
+        self.let_go(group)
         results = [self.folder(bound).read_result() or {} for bound in group.bounds]
         if all(result.get("status") in ("completed", "stopped", "pruned") for result in results):
             self.forget(group)
@@ -253,7 +284,7 @@ class Sweep:
     def forget(self, group: Group) -> None:
         """Remove the state of a program."""
         place = group_folder(self.prepared.folder, group.id)
-        Checkpoints(place, {}, self.display.note).remove()
+        Checkpoints(place, {}, self.display.note, self.lease).remove()
         with contextlib.suppress(OSError):
             place.parent.rmdir()  # with the last one
 
@@ -291,34 +322,34 @@ def run(
     """
     writable(prepared.folder)
     with locked(prepared.folder) as lease:
-        sweep = Sweep(prepared, jobs, name, objective, options, display)
-        sweep.lease = lease
+        sweep = Sweep(prepared, jobs, name, objective, options, display, lease)
         planned = {bound.job.hash for bound in prepared.todo}
         for bound, path in prepared.again:
             display.note(f"evaluating again: {path.name}")
-            result = evaluate_again(bound, path, sweep.outcomes[bound.job.hash].result)
+            result = evaluate_again(bound, RunFolder(path, lease), sweep.outcomes[bound.job.hash].result)
             sweep.outcomes[bound.job.hash] = Outcome(bound.job, path, result)
         if not prepared.todo:
-            record_report(prepared.folder, report)
+            record_report(prepared.folder, report, lease)
         else:
             bounds = {bound.job.hash: bound for group in prepared.groups for bound in group.bounds}
-            write_manifest(prepared.folder, list(bounds.values()), name, prepared.groups)
-            record_report(prepared.folder, report)
+            write_manifest(prepared.folder, list(bounds.values()), name, prepared.groups, lease)
+            record_report(prepared.folder, report, lease)
             for group in prepared.groups:
                 if any(bound.job.hash in planned and ended(sweep.folder(bound).path) for bound in group.bounds):
                     sweep.forget(group)  # of an earlier try
             for bound in bounds.values():
                 folder = sweep.folder(bound)
                 if bound.job.hash in planned:
+                    lease.check()
                     register(bound, folder.path)
                 folder.write_config(record.config_content(bound, name))
             if executor is not None and executor.executor != "inline":
-                send_out(sweep, executor)
+                send_out(sweep, executor, lease)
             else:
                 with display.training(prepared.groups):
                     sweep.train()
                 display.note(describe(sweep.goodputs))
-            summary(prepared.folder, configurations(prepared.folder))
+        summary(prepared.folder, configurations(prepared.folder), lease)
         return [sweep.outcomes[job.hash] for job in jobs if job.hash in sweep.outcomes]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from research.runs.folder import TRAINED, RunFolder
+from research.runs.held import LOST, LeaseLost
 from research.sweep.compare import again
 from research.sweep.display import Display, printable
 from research.sweep.manifest import locked, read_manifest, runs_in
@@ -49,7 +50,7 @@ def verify(
       ConfigError: the folder is none of a sweep, or another command holds it.
     """
     check_folder(folder)
-    with locked(folder):
+    with locked(folder) as lease:
         findings = whole(folder)
         for finding in findings:
             if finding.bad:
@@ -64,7 +65,7 @@ def verify(
         if chosen:
             display.note(f"training {len(chosen)} of {len(trained)} again, drawn with --seed {seed}")
         for path in [trained[index] for index in chosen]:
-            findings.append(_again(path, root, trusted, options, trained))
+            findings.append(_again(RunFolder(path, lease), root, trusted, options, trained))
             display.note(str(findings[-1]))
     if any(finding.bad for finding in findings):
         return WRONG
@@ -84,8 +85,11 @@ def check_folder(folder: Path) -> None:
         raise ConfigError("folder", folder, remedy)
 
 
-def _again(path: Path, root: str | None, trusted: Sequence[str], options: Options, peers: Sequence[Path]) -> Finding:
+def _again(
+    run: RunFolder, root: str | None, trusted: Sequence[str], options: Options, peers: Sequence[Path]
+) -> Finding:
     """The finding on one run, written into its result unless it could not be trained."""
+    path = run.path
     try:
         bound = rebuilt(path, root, trusted, shipped("evaluation", "none"))  # evaluations are not made again
         finding = again(path, bound, options, peers)
@@ -94,7 +98,7 @@ def _again(path: Path, root: str | None, trusted: Sequence[str], options: Option
     except Exception as error:  # one run that cannot be trained here says nothing about the others
         reason = (str(error).strip().splitlines() or [""])[0]
         return Finding(path.name, "not checked", f"{type(error).__name__}: {reason}")
-    stamp(path, finding)
+    stamp(run, finding)
     return finding
 
 
@@ -107,9 +111,8 @@ def hinted(error: ConfigError, root: str | None) -> str:
     return str(error)
 
 
-def stamp(path: Path, finding: Finding) -> None:
+def stamp(run: RunFolder, finding: Finding) -> None:
     """Write into `result.json` what came out; its time stays that of the training."""
-    run = RunFolder(path)
     result, times = run.read_result(), run.result.stat()
     assert result is not None
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -144,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `scripts/verify.py`.
 
     Returns:
-      0: all is as it was; 1: something is damaged or different, or a replay stayed finite; 2: refused, or not checked.
+      0: all is as it was; 1: something is damaged or different, or a replay stayed finite; 2: refused, or not checked;
+      4: another command took the folder over.
     """
     chosen = _parser().parse_args(arguments)
     display, folder, root = Display(), chosen.folder.expanduser().absolute(), chosen.data_root
@@ -166,6 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         sys.stderr.write(f"error: {printable(hinted(error, root))}\n")
         return REFUSED
+    except LeaseLost as error:
+        sys.stderr.write(f"error: {error}\n")
+        return LOST
     except KeyboardInterrupt:
         return 130
 

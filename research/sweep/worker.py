@@ -15,9 +15,10 @@ from typing import Any, TypedDict
 import jax
 from rich.console import Console
 
+from research.runs.held import LeaseLost
+from research.runs.lease import Borrowed, acquire, holder
 from research.sweep.display import Display
 from research.sweep.job import Job, bind
-from research.sweep.lease import acquire, holder
 from research.sweep.manifest import LEASE, group_folder
 from research.sweep.plan import Options, plan
 from research.sweep.prepare import Prepared, finished
@@ -78,6 +79,8 @@ def run_group(manifest: str, number: int) -> Answer:
             _train(Path(manifest), number, display, stack)
     except KeyboardInterrupt:  # the state is saved
         pass
+    except LeaseLost as error:
+        answer["reason"] = str(error)
     except ConfigError as error:
         answer["refusal"] = (error.key, str(error.value), error.remedy)
     except Exception as error:
@@ -91,6 +94,7 @@ def _train(manifest: Path, number: int, display: Remote, stack: contextlib.ExitS
 
     Raises:
       ConfigError: the manifest could have been written by somebody else, or no worker can go on.
+      LeaseLost: the command has let its folder go, or another one has taken it over.
       KeyboardInterrupt: the command is to stop.
     """
     from research.sweep.run import Sweep
@@ -116,20 +120,22 @@ def _train(manifest: Path, number: int, display: Remote, stack: contextlib.ExitS
     jobs = [Job.from_config(row["config"], row["choices"], row["overrides"]) for row in rows]
     bounds = [bind(job) for job in jobs]
     folder = Path(content["folder"])
-    done = finished(jobs, folder, options)
-    todo = [bound for bound in bounds if bound.job.hash not in done]
-    if not todo:
+    if len(finished(jobs, folder, options)) == len(jobs):
         return
     (like,) = plan(bounds[:1], options)
     own = {name: described[name] for name in ("mode", "width", "devices")}
     group = dataclasses.replace(like, bounds=tuple(bounds), **own)
-    prepared = Prepared(folder, todo, done, [], [group])
-    sweep = Sweep(prepared, jobs, content["name"], content["objective"], options, display)
-    sweep.hparams = content["hparams"]  # of the whole sweep: a program does not show what is swept beyond it
-
-    with following(Command(manifest, folder / LEASE, content["holder"]), sweep.stop), display.training([group]):
-        wait_for(group_folder(folder, group.id) / LEASE, folder.name, sweep.stop)
-        sweep.train()
+    lease, stop = Borrowed(folder / LEASE, content["holder"]), threading.Event()
+    with following(Command(manifest, lease), stop), display.training([group]):
+        wait_for(group_folder(folder, group.id) / LEASE, folder.name, stop)
+        done = finished(jobs, folder, options)  # also by the worker that was waited for
+        todo = [bound for bound in bounds if bound.job.hash not in done]
+        prepared = Prepared(folder, todo, done, [], [group])
+        sweep = Sweep(prepared, jobs, content["name"], content["objective"], options, display, lease)
+        sweep.stop = stop
+        sweep.hparams = content["hparams"]  # of the whole sweep: a program does not show what is swept beyond it
+        if todo:
+            sweep.train()
     if options.fail_fast and sweep.failed.is_set():
         (manifest.parent / FAILED).touch()
 
@@ -137,16 +143,16 @@ def _train(manifest: Path, number: int, display: Remote, stack: contextlib.ExitS
 class Command:
     """Whether the command that sent the program out still wants it."""
 
-    def __init__(self, manifest: Path, lease: Path, holder: str | None):
-        self.manifest, self.lease, self.holder = manifest, lease, holder
+    def __init__(self, manifest: Path, lease: Borrowed):
+        self.manifest, self.lease = manifest, lease
         self.moved, self.seen = time.monotonic(), b""
 
     def ended(self) -> bool:
         """The manifest is gone, another command works in the folder, or none does: the lease stands still."""
-        if not self.manifest.exists() or holder(self.lease) not in (self.holder, None):
+        if not self.manifest.exists() or self.lease.lost():
             return True
         with contextlib.suppress(OSError):  # not there for an instant, or a shared disk that fails
-            now = self.lease.read_bytes()
+            now = self.lease.path.read_bytes()
             if now != self.seen:
                 self.moved, self.seen = time.monotonic(), now
         return time.monotonic() - self.moved > SILENT

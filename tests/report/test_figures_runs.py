@@ -16,6 +16,7 @@ from research.report.collect import collect
 from research.report.figures import best, clusters, codes, draw, forecasts, memory, rows, scene, style, tiles
 from research.report.table import table
 from research.runs.folder import RunFolder
+from research.runs.held import ALONE
 
 SHORT: dict[str, Any] = {"train_size": 60, "test_size": 40}
 SCALING = ("shift", "scale", "target_shift", "target_scale")
@@ -54,7 +55,7 @@ def sweep(build, tmp_path_factory):
             config = {"model": tree.plain(spec), "data": tree.plain(recipe), "seed": seed}
             config["data"].pop("root", None)
             digest = tree.config_hash(config)
-            run = RunFolder(folder / f"seed={seed}")
+            run = RunFolder(folder / f"seed={seed}", ALONE)
             facts = dataclasses.asdict(dataset.facts)
             choices = {"model": model[0], "data": data[0]}
             run.write_config(

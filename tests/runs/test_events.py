@@ -1,6 +1,8 @@
 import io
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from research.runs.events import NAME, EventFile, png, projector, unify
 from research.runs.folder import RunFolder
+from research.runs.held import ALONE
 from research.runs.summary import spread, summary
 
 
@@ -29,10 +32,10 @@ def scalars(folder, tag):
 
 
 def test_scalars_come_back_from_one_file(tmp_path):
-    events = EventFile(tmp_path)
+    events = EventFile(tmp_path, ALONE)
     rows = [(step, 1e9 + step, {"train/loss": step / 4, "validation/loss": step / 2}) for step in range(1, 50)]
     events.append(rows[:20])
-    EventFile(tmp_path).append(rows[20:])
+    EventFile(tmp_path, ALONE).append(rows[20:])
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
     assert "tfevents" in NAME
     found = read(tmp_path)
@@ -41,22 +44,22 @@ def test_scalars_come_back_from_one_file(tmp_path):
 
 
 def test_repeated_steps_are_replaced_by_tag(tmp_path):
-    EventFile(tmp_path).append([(step, 0.0, {"train/loss": 1.0, "train/mse": 1.0}) for step in (1, 2, 3)])
-    EventFile(tmp_path).append([(2, 0.0, {"train/loss": 5.0, "test/loss": 7.0})])
+    EventFile(tmp_path, ALONE).append([(step, 0.0, {"train/loss": 1.0, "train/mse": 1.0}) for step in (1, 2, 3)])
+    EventFile(tmp_path, ALONE).append([(2, 0.0, {"train/loss": 5.0, "test/loss": 7.0})])
     assert scalars(tmp_path, "train/loss") == [(1, 1.0), (2, 5.0)]
     assert scalars(tmp_path, "train/mse") == [(1, 1.0), (2, 1.0), (3, 1.0)]
     assert scalars(tmp_path, "test/loss") == [(2, 7.0)]
 
 
 def test_a_record_cut_short_is_removed(tmp_path):
-    EventFile(tmp_path).append([(1, 0.0, {"train/loss": 1.0}), (2, 0.0, {"train/loss": 2.0})])
+    EventFile(tmp_path, ALONE).append([(1, 0.0, {"train/loss": 1.0}), (2, 0.0, {"train/loss": 2.0})])
     (tmp_path / NAME).write_bytes((tmp_path / NAME).read_bytes()[:-3])
-    EventFile(tmp_path).append([(3, 0.0, {"train/loss": 3.0})])
+    EventFile(tmp_path, ALONE).append([(3, 0.0, {"train/loss": 3.0})])
     assert scalars(tmp_path, "train/loss") == [(1, 1.0), (3, 3.0)]
 
 
 def test_not_a_number_is_kept_and_none_left_out(tmp_path):
-    EventFile(tmp_path).append([(1, 0.0, {"train/loss": float("nan"), "test/loss": None})])
+    EventFile(tmp_path, ALONE).append([(1, 0.0, {"train/loss": float("nan"), "test/loss": None})])
     assert np.isnan(scalars(tmp_path, "train/loss")[0][1])
     assert read(tmp_path).Tags()["scalars"] == ["train/loss"]
 
@@ -70,7 +73,7 @@ def test_png_gives_back_its_pixels(shape):
 
 
 def test_pictures_come_back(tmp_path):
-    EventFile(tmp_path).images({"samples": png(np.zeros((4, 9, 3), np.uint8))}, step=3)
+    EventFile(tmp_path, ALONE).images({"samples": png(np.zeros((4, 9, 3), np.uint8))}, step=3)
     (event,) = read(tmp_path).Images("samples")
     assert (event.step, event.width, event.height) == (3, 9, 4)
 
@@ -89,7 +92,7 @@ def experiment(folder):
 def test_hyper_parameters_and_metric_columns(tmp_path):
     members = unify([{"model.beta": 1, "optimizer": "adam"}, {"model.beta": 0.5, "optimizer": "sgd"}])
     for index, values in enumerate(members):
-        events = EventFile(tmp_path / str(index))
+        events = EventFile(tmp_path / str(index), ALONE)
         events.hparams(values, started=10.0)
         events.append([(1, 0.0, {"test/loss": 1.0 + index})])
         events.finish(completed=index == 0, ended=20.0)
@@ -121,7 +124,7 @@ def layout_of(folder):
 
 
 def test_layout_draws_train_over_validation(tmp_path):
-    EventFile(tmp_path).layout(["train/loss", "validation/loss", "train/kl_nats"])
+    EventFile(tmp_path, ALONE).layout(["train/loss", "validation/loss", "train/kl_nats"])
     (chart,) = layout_of(tmp_path).category[0].chart
     assert chart.title == "loss"
     assert list(chart.multiline.tag) == ["^train/loss$", "^validation/loss$"]
@@ -129,7 +132,7 @@ def test_layout_draws_train_over_validation(tmp_path):
 
 def test_projector_files_can_be_read(tmp_path):
     codes = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
-    projector(tmp_path, codes, np.array([3, 1, 0, 2]), (np.zeros((16, 12), np.uint8), 8, 6))
+    projector(tmp_path, ALONE, codes, np.array([3, 1, 0, 2]), (np.zeros((16, 12), np.uint8), 8, 6))
     config = text_format.Parse((tmp_path / "projector_config.pbtxt").read_text(), ProjectorConfig())
     (embedding,) = config.embeddings
     np.testing.assert_allclose(np.loadtxt(tmp_path / embedding.tensor_path), codes, rtol=1e-5)
@@ -141,10 +144,12 @@ def test_projector_files_can_be_read(tmp_path):
 def test_mean_and_spread_over_seeds(tmp_path):
     for seed, losses in enumerate([(4.0, 1.0), (8.0, 3.0), (float("nan"), 5.0)]):
         rows = [{"step": step, "seconds": 1.0, "train/loss": loss} for step, loss in zip((1, 2), losses, strict=True)]
-        RunFolder(tmp_path / f"seed={seed}").append_metrics(rows)
+        RunFolder(tmp_path / f"seed={seed}", ALONE).append_metrics(rows)
     members = [tmp_path / f"seed={seed}" for seed in range(3)]
-    for _ in range(2):  # written anew, not appended
-        (place,) = summary(tmp_path, {"model.beta=1/2": members, "alone": members[:1]})
+    for round in range(2):  # written anew, not appended
+        later = time.time() + 10 * round
+        os.utime(members[0] / "metrics.csv", (later, later))
+        (place,) = summary(tmp_path, {"model.beta=1/2": members, "alone": members[:1]}, ALONE)
     assert place == tmp_path / "summary" / "model.beta=1_2"
     assert scalars(place, "train/loss") == [(1, 6.0), (2, 3.0)]
     assert scalars(place, "within_one_sd/train/loss/low") == [(1, pytest.approx(6 - 8**0.5)), (2, 1.0)]
@@ -168,7 +173,7 @@ def test_the_import_stays_small():
 def test_text_is_what_tensorboards_text_page_shows(tmp_path):
     from tensorboard.plugins.text import text_plugin
 
-    EventFile(tmp_path / "run").text("about", "run `a` of **b**")
+    EventFile(tmp_path / "run", ALONE).text("about", "run `a` of **b**")
     multiplexer = EventMultiplexer().AddRunsFromDirectory(str(tmp_path)).Reload()
     provider = MultiplexerDataProvider(multiplexer, str(tmp_path))
     plugin = text_plugin.TextPlugin(base_plugin.TBContext(data_provider=provider, logdir=str(tmp_path)))

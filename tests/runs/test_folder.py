@@ -7,11 +7,12 @@ import pytest
 
 from research.runs import folder as module
 from research.runs.folder import RunFolder, writable
+from research.runs.held import ALONE
 from research.tree import ConfigError
 
 
 def test_config_is_written_once_and_another_one_is_refused(tmp_path):
-    run = RunFolder(tmp_path / "run")
+    run = RunFolder(tmp_path / "run", ALONE)
     run.write_config({"config": {"seed": 0}, "config_hash": "a"})
     before = run.config.stat().st_mtime_ns
     run.write_config({"config": {"seed": 0}, "config_hash": "a"})
@@ -22,7 +23,7 @@ def test_config_is_written_once_and_another_one_is_refused(tmp_path):
 
 
 def test_result_is_strict_json_with_reasons(tmp_path):
-    run = RunFolder(tmp_path)
+    run = RunFolder(tmp_path, ALONE)
     assert run.read_result() is None
     metrics = {
         "test/loss": np.float32("nan"),
@@ -47,7 +48,7 @@ def test_result_is_strict_json_with_reasons(tmp_path):
 
 @pytest.mark.parametrize(("code", "words"), [(errno.ENOSPC, "no space"), (errno.EROFS, "cannot be written")])
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch, code, words):
-    run = RunFolder(tmp_path)
+    run = RunFolder(tmp_path, ALONE)
     run.write_result({"status": "completed"})
 
     def fail(descriptor):
@@ -61,7 +62,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypa
 
 
 def test_writes_leave_no_temporary_files(tmp_path):
-    run = RunFolder(tmp_path / "run")
+    run = RunFolder(tmp_path / "run", ALONE)
     run.write_config({"config_hash": "a"})
     run.write_result({})
     run.append_metrics([{"step": 1}])
@@ -82,10 +83,10 @@ def test_writable_makes_nothing_and_refuses_a_file_in_the_way(tmp_path):
 
 
 def test_metrics_replace_what_a_resumed_run_repeats(tmp_path):
-    run = RunFolder(tmp_path)
+    run = RunFolder(tmp_path, ALONE)
     run.append_metrics([{"step": 10, "train/loss": 1.0}, {"step": 20, "train/loss": 0.5}])
     run.append_metrics([{"step": 30, "train/loss": np.float32("nan")}])
-    resumed = RunFolder(tmp_path)
+    resumed = RunFolder(tmp_path, ALONE)
     resumed.append_metrics([{"step": 20, "train/loss": 0.25}])
     resumed.append_metrics([{"step": 30}])
     assert run.metrics.read_text() == "step,train/loss\n10,1.0\n20,0.25\n30,\n"
@@ -93,15 +94,15 @@ def test_metrics_replace_what_a_resumed_run_repeats(tmp_path):
 
 
 def test_metrics_survive_a_line_cut_short(tmp_path):
-    RunFolder(tmp_path).append_metrics([{"step": 1, "train/loss": 1.0}, {"step": 2, "train/loss": 2.0}])
+    RunFolder(tmp_path, ALONE).append_metrics([{"step": 1, "train/loss": 1.0}, {"step": 2, "train/loss": 2.0}])
     with open(tmp_path / "metrics.csv", "a") as file:
         file.write("3,0.")
-    RunFolder(tmp_path).append_metrics([{"step": 3, "train/loss": 3.0}])
-    assert [row["train/loss"] for row in RunFolder(tmp_path).read_metrics()] == [1.0, 2.0, 3.0]
+    RunFolder(tmp_path, ALONE).append_metrics([{"step": 3, "train/loss": 3.0}])
+    assert [row["train/loss"] for row in RunFolder(tmp_path, ALONE).read_metrics()] == [1.0, 2.0, 3.0]
 
 
 def test_the_first_row_fixes_the_columns(tmp_path):
-    run = RunFolder(tmp_path)
+    run = RunFolder(tmp_path, ALONE)
     run.append_metrics([{"step": 1, "train/loss": 1.0}])
     with pytest.raises(ValueError, match="validation/loss"):
         run.append_metrics([{"step": 2, "validation/loss": 1.0}])
@@ -110,7 +111,7 @@ def test_the_first_row_fixes_the_columns(tmp_path):
 
 
 def test_parameters_come_back_bit_for_bit(tmp_path):
-    run = RunFolder(tmp_path)
+    run = RunFolder(tmp_path, ALONE)
     kernel = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     params = {"encoder": {"hidden": {"kernel": kernel.T, "count": np.int32(3)}}, "decoder": {"bias": np.zeros(0)}}
     run.save_parameters(params, {"shift": np.float32(0.5), "scale": np.ones((2, 2), np.float32)})
@@ -124,7 +125,7 @@ def test_parameters_come_back_bit_for_bit(tmp_path):
 
 
 def test_absent_and_damaged_parameters_say_why(tmp_path):
-    run = RunFolder(tmp_path)
+    run = RunFolder(tmp_path, ALONE)
     run.write_result({"status": "diverged", "reason": "loss not finite at step 3"})
     with pytest.raises(ConfigError, match=r"diverged \(loss not finite at step 3\) and kept no parameters"):
         run.load_parameters()
@@ -139,7 +140,7 @@ def sealed(tmp_path):
     """A trained run with the hashes of its files in its result."""
 
     def write(name, weight):
-        run = RunFolder(tmp_path / name)
+        run = RunFolder(tmp_path / name, ALONE)
         run.write_config({"config": {"seed": 0}, "config_hash": name})
         run.append_metrics([{"step": 1, "train/loss": 1.0}])
         run.save_parameters({"weight": np.float32(weight)}, {})

@@ -12,6 +12,7 @@ from research.data.examples import Examples
 from research.runs import batches
 from research.runs.export import encode_rows, write_table
 from research.runs.folder import RunFolder
+from research.runs.held import ALONE
 from research.runs.load import check_parameters, load
 from research.tree import ConfigError, from_data, spec
 
@@ -62,7 +63,7 @@ class Silent:
 
 def write(folder, target="Halves", **model):
     config = {"model": {"_target_": f"{__name__}.{target}", **model}, "seed": 0}
-    run = RunFolder(folder)
+    run = RunFolder(folder, ALONE)
     record = {"config": config, "config_hash": tree.config_hash(config), "name": "example", "facts": FACTS}
     run.write_config(record | {"trusted_packages": [__name__, "os", "subprocess"]})
     scaling = {"shift": np.float32(SHIFT), "scale": np.float32(SCALE)}
@@ -154,7 +155,7 @@ def test_trust_comes_from_the_caller_only(folder, tmp_path):
     with pytest.raises(ConfigError, match="only classes in research may be named"):
         load(folder)
     config = {"model": {"_target_": "subprocess.Popen", "args": ["true"]}}
-    run = RunFolder(tmp_path / "foreign")
+    run = RunFolder(tmp_path / "foreign", ALONE)
     run.write_config({"config": config, "config_hash": tree.config_hash(config), "trusted_packages": ["subprocess"]})
     with pytest.raises(ConfigError, match="only classes in research may be named"):
         load(run.path)
@@ -167,7 +168,7 @@ def test_a_run_without_parameters_or_ability_says_so(folder, tmp_path):
     with pytest.raises(ConfigError, match="a Silent cannot encode"):
         run.encode(np.zeros((1, 4)))
     (folder / "params.safetensors").unlink()
-    RunFolder(folder).write_result({"status": "diverged", "files": RunFolder(folder).hashes()})
+    RunFolder(folder, ALONE).write_result({"status": "diverged", "files": RunFolder(folder).hashes()})
     with pytest.raises(ConfigError, match="diverged and kept no parameters"):
         load(folder, trusted_packages=(__name__,))
     with pytest.raises(ConfigError, match=r"no config\.json"):
@@ -200,7 +201,7 @@ def test_what_a_run_recorded_of_its_rows_cannot_be_changed(folder):
 
 
 def test_parameters_and_scalings_that_no_training_left_are_refused(folder):
-    files = RunFolder(folder)
+    files = RunFolder(folder, ALONE)
     params, scaling = files.load_parameters()
     for changed, scaled, remedy in (
         ({"encoder": {"weight": np.array([np.nan, 1], np.float32)}}, scaling, "is not finite"),

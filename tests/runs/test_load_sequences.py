@@ -11,6 +11,7 @@ import pytest
 from research import tree
 from research.data.examples import Examples, Facts
 from research.runs.folder import RunFolder
+from research.runs.held import ALONE
 from research.runs.load import load
 from research.tree import ConfigError
 
@@ -30,7 +31,7 @@ def trained(tmp_path, build_model):
             params = jax.tree.map(jnp.zeros_like, params)
         config, run = (
             {"model": tree.plain(unbound), "seed": 0},
-            RunFolder(tmp_path / str(len(list(tmp_path.iterdir())))),
+            RunFolder(tmp_path / str(len(list(tmp_path.iterdir()))), ALONE),
         )
         record = {"config": config, "config_hash": tree.config_hash(config), "facts": dataclasses.asdict(facts)}
         run.write_config(json.loads(json.dumps(record)))

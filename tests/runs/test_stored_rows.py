@@ -19,6 +19,7 @@ from research.data.loading import load as load_data
 from research.data.loading import preparation_of, scored
 from research.runs import batches
 from research.runs.folder import RunFolder
+from research.runs.held import ALONE
 from research.runs.load import load
 from research.sweep.job import Job, bind
 from research.sweep.plan import budget_of
@@ -175,7 +176,7 @@ def test_rows_as_stored_give_what_the_evaluation_of_the_training_had(name, tmp_p
     config |= {"model": shipped("model", family) | settings, "evaluation": shipped("evaluation", "none"), "data": data}
     bound = bind(Job.from_config({**config, "seed": 7, "trusted_packages": []}, {}, ()))
     params = bound.model.init(jax.random.key(0), dataset.split(None).prepare(dataset.examples.take(np.arange(3))))
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", ALONE)
     folder.write_config(json.loads(json.dumps(config_content(bound, "contract"))))
     folder.save_parameters(params, preparation_of(dataset, None).scaling())
     run = load(folder.path)
@@ -242,7 +243,7 @@ def test_every_shipped_model_is_loaded_with_the_parameters_that_it_needs(name, t
     bound = bind(Job.from_config(config, {}, ()))
     rows = bound.dataset.split(None).prepare(bound.dataset.examples.take(np.arange(40)))
     shapes = jax.eval_shape(bound.model.init, jax.random.key(0), rows)
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path / "run", ALONE)
     folder.write_config(json.loads(json.dumps(config_content(bound, "contract"))))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     folder.save_parameters(params, preparation_of(bound.dataset, None).scaling())

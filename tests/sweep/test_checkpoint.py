@@ -21,6 +21,7 @@ import optax
 import pytest
 
 from research.engine import State
+from research.runs.held import ALONE
 from research.sweep import checkpoint
 from research.sweep.checkpoint import ARRAYS, SEAL, Checkpoints
 from research.sweep.plan import Group
@@ -90,7 +91,7 @@ def open_checkpoints(tmp_path: Path, warnings: list[str]) -> Iterator[Callable[.
     opened: list[Checkpoints] = []
 
     def make(identity: dict[str, Any] = IDENTITY, name: str = "group") -> Checkpoints:
-        opened.append(Checkpoints(tmp_path / name, identity, warnings.append))
+        opened.append(Checkpoints(tmp_path / name, identity, warnings.append, ALONE))
         return opened[-1]
 
     yield make
@@ -102,7 +103,7 @@ def open_checkpoints(tmp_path: Path, warnings: list[str]) -> Iterator[Callable[.
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A group's folder with the generations 1 and 2; only ever copied."""
     folder = tmp_path_factory.mktemp("pristine") / "group"
-    checkpoints = Checkpoints(folder, IDENTITY, pytest.fail)
+    checkpoints = Checkpoints(folder, IDENTITY, pytest.fail, ALONE)
     save_all(checkpoints, 1, 2)
     checkpoints.close()
     return folder
@@ -287,9 +288,10 @@ def run(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
         import os, resource, signal, sys
         import numpy as np
         from pathlib import Path
+        from research.runs.held import ALONE
         from research.sweep import checkpoint
         from research.tree import ConfigError
-        checkpoints = checkpoint.Checkpoints(Path({str(folder)!r}), {IDENTITY!r}, print)
+        checkpoints = checkpoint.Checkpoints(Path({str(folder)!r}), {IDENTITY!r}, print, ALONE)
         state = {{"a": np.random.default_rng(0).random((2, 50000))}}
     """
     script = "\n".join(line.strip() for line in begin.splitlines()) + "\n" + "\n".join(lines)
@@ -362,7 +364,7 @@ def test_after_a_kill_during_a_save_the_generation_before_is_used(
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["00000001", "00000002.orbax-checkpoint-tmp"]
     state = {"a": np.random.default_rng(0).random((2, 50000))}
-    checkpoints = Checkpoints(folder, IDENTITY, warnings.append)
+    checkpoints = Checkpoints(folder, IDENTITY, warnings.append, ALONE)
     epoch, back, _ = restored(checkpoints, state)
     assert (epoch, same_bits(back, state)) == (1, True)
     assert len(warnings) == 1
@@ -424,7 +426,7 @@ def test_damage_to_any_file_is_found(kind: str, pristine: Path, tmp_path: Path) 
     unharmed = set()
     for index, name in enumerate(files):
         warnings: list[str] = []
-        checkpoints = Checkpoints(tmp_path / str(index), IDENTITY, warnings.append)
+        checkpoints = Checkpoints(tmp_path / str(index), IDENTITY, warnings.append, ALONE)
         shutil.copytree(pristine, checkpoints.folder)
         DAMAGE[kind](checkpoints.folder / name)
         epoch, state, about = restored(checkpoints, state_of(0))
@@ -450,7 +452,7 @@ def replace_by_link(path: Path) -> None:
 
 def rebuild(generation: Path, state: Any) -> None:
     """Put arrays of another state there, with every digest of a file as it has to be."""
-    other = Checkpoints(generation.parent.parent / "other", IDENTITY, pytest.fail)
+    other = Checkpoints(generation.parent.parent / "other", IDENTITY, pytest.fail, ALONE)
     other.save(2, state, {})
     other.close()
     shutil.rmtree(generation / ARRAYS)
@@ -655,7 +657,7 @@ except ConfigError as error:
     assert "absl" not in done.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["00000001"]
     state = {"a": np.random.default_rng(0).random((2, 50000))}
-    checkpoints = Checkpoints(folder, IDENTITY, warnings.append)
+    checkpoints = Checkpoints(folder, IDENTITY, warnings.append, ALONE)
     epoch, back, _ = restored(checkpoints, state)
     checkpoints.close()
     assert (epoch, same_bits(back, state), warnings) == (1, True, [])

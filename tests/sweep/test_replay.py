@@ -88,8 +88,9 @@ def test_a_warm_start_is_replayed_from_its_parameters(train: Any, make_jobs: Job
     """Fresh parameters are finite; those of the start are too, but their loss is not."""
     (begun,) = train(make_jobs("seed=3"), name="begun")
     from research.runs.folder import RunFolder
+    from research.runs.held import ALONE
 
-    run = RunFolder(begun.folder)
+    run = RunFolder(begun.folder, ALONE)
     params, scaling = run.load_parameters()
     run.save_parameters(jax.tree.map(lambda leaf: leaf * np.float32(1e12), params), scaling)
     run.write_result({**begun.result, "files": run.hashes()})

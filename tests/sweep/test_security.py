@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from research.runs.folder import RunFolder
+from research.runs.held import ALONE
 from research.runs.load import load
 from research.sweep.display import Display
 from research.sweep.manifest import GROUPS
@@ -110,7 +111,7 @@ def test_foreign_classes_in_a_config_are_not_made(trained: Any) -> None:
         record["config_hash"] = config_hash(record["config"])
         record["trusted_packages"] = ["os", "subprocess"]
         path.write_text(json.dumps(record))
-        files = RunFolder(outcome.folder)  # whoever changes a file can seal it as well
+        files = RunFolder(outcome.folder, ALONE)  # whoever changes a file can seal it as well
         sealed = {"config_hash": record["config_hash"], "files": files.hashes()}
         files.write_result((files.read_result() or {}) | sealed)
         with pytest.raises(ConfigError, match="_target_"):
@@ -276,7 +277,7 @@ def test_a_run_is_not_trained_again_with_foreign_classes(
     from research.sweep.prepare import rebuilt
 
     (outcome, _), _ = trained
-    folder = RunFolder(outcome.folder)
+    folder = RunFolder(outcome.folder, ALONE)
     record = folder.read_config()
     record["config"][section]["_target_"] = "os.system"
     digest = config_hash(record["config"])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from research.runs.folder import RunFolder
+from research.runs.held import ALONE
 from research.sweep.compare import Run, _judge, group_of, start
 from research.sweep.display import Display
 from research.sweep.prepare import prepare
@@ -64,7 +65,7 @@ def ended(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
 
 
 def first(folder: Path) -> RunFolder:
-    return RunFolder(min(folder.glob("*/result.json")).parent)
+    return RunFolder(min(folder.glob("*/result.json")).parent, ALONE)
 
 
 def rewrite(run: RunFolder, **changes: Any) -> None:
@@ -121,7 +122,7 @@ def test_a_run_that_diverged_late_has_the_same_best_parameters(
     code, out = ended(tmp_path / "sweep")
     assert code == 0
     assert "bit-equal: " in out
-    rewrite(RunFolder(outcome.folder), first_bad_step=outcome.result["first_bad_step"] + 1)
+    rewrite(RunFolder(outcome.folder, ALONE), first_bad_step=outcome.result["first_bad_step"] + 1)
     assert ended(tmp_path / "sweep")[0] == 1
 
 
@@ -375,7 +376,7 @@ def test_what_is_wrong_with_a_run_is_said(
 
 
 def test_runs_without_an_end_are_not_damaged(folder: Path, ended: Any):
-    run, *_, last = (RunFolder(path.parent) for path in sorted(folder.glob("*/result.json")))
+    run, *_, last = (RunFolder(path.parent, ALONE) for path in sorted(folder.glob("*/result.json")))
     run.result.unlink()
     change_result(status="interrupted")(last)
     code, out = ended(folder, "--members", "0")

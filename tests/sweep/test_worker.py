@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from research.runs.lease import Borrowed, acquire
 from research.sweep import dispatch, run, worker
 from research.sweep.display import Display
 from research.sweep.executors import Executor, send
-from research.sweep.lease import acquire, holder
 from research.sweep.manifest import GROUPS, LAUNCHES, LEASE
 from research.sweep.prepare import prepare
 from research.sweep.worker import Command, following, run_group, wait_for
@@ -274,13 +274,13 @@ def test_a_worker_sees_that_its_command_has_ended(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(worker, "SILENT", 0.5)
     manifest, lease = tmp_path / "manifest.json", tmp_path / LEASE
     manifest.touch()
-    with acquire(lease, "name", "sweep", interval=0.02):
-        command = Command(manifest, lease, holder(lease))
+    with acquire(lease, "name", "sweep", interval=0.02) as held:
+        command = Command(manifest, Borrowed(lease, held.token))
         end = time.monotonic() + 0.8
         while time.monotonic() < end:
             assert not command.ended()
             time.sleep(0.05)
-        assert Command(manifest, lease, "pid 1 on another machine").ended()
+        assert Command(manifest, Borrowed(lease, "of another command")).ended()
         manifest.rename(tmp_path / "gone")
         assert command.ended()
         (tmp_path / "gone").rename(manifest)
@@ -300,11 +300,11 @@ def test_a_worker_that_does_not_come_to_an_end_is_left(tmp_path: Path, monkeypat
     monkeypatch.setattr(worker, "LOOK_EVERY", 0.01)
     monkeypatch.setattr(os, "_exit", lambda code: left.set())
     stop = threading.Event()
-    with following(Command(tmp_path / "none", tmp_path / LEASE, None), stop):
+    with following(Command(tmp_path / "none", Borrowed(tmp_path / LEASE, "")), stop):
         assert left.wait(20)
     assert stop.is_set()
     left.clear()
-    with following(Command(tmp_path / "none", tmp_path / LEASE, None), stop):
+    with following(Command(tmp_path / "none", Borrowed(tmp_path / LEASE, "")), stop):
         time.sleep(0.05)
     time.sleep(0.2)
     assert not left.is_set()  # it came to an end in time

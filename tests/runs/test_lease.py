@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from research.sweep import lease as module
-from research.sweep.lease import INTERVAL, LONGEST, OPENING, POLLS, STILL, Lease, LeaseLost, acquire, holder
+from research.runs import lease as module
+from research.runs.held import LeaseLost
+from research.runs.lease import INTERVAL, LONGEST, OPENING, POLLS, STILL, Lease, acquire, holder
 from research.tree import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,8 @@ SILENT = 60.0  # an interval in which no heartbeat comes while a test runs: only
 HOLD = """
 import sys
 from pathlib import Path
-from research.sweep.lease import LeaseLost, acquire
+from research.runs.held import LeaseLost
+from research.runs.lease import acquire
 lease = acquire(Path(sys.argv[1]), "name", "sweep", interval=0.05)
 print("held", flush=True)
 sys.stdin.readline()
@@ -39,7 +41,8 @@ lease.release()
 FORK = """
 import os, sys, time
 from pathlib import Path
-from research.sweep.lease import LeaseLost, acquire
+from research.runs.held import LeaseLost
+from research.runs.lease import acquire
 path = Path(sys.argv[1])
 lease = acquire(path, "name", "sweep", interval=60)
 child = os.fork()
@@ -104,7 +107,7 @@ def token(path: Path) -> str:
 
 
 def names(path: Path) -> list[str]:
-    return sorted(entry.name for entry in path.parent.iterdir())
+    return sorted(entry.name for entry in path.parent.iterdir()) if path.parent.exists() else []
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -225,7 +228,7 @@ def test_a_forked_child_leaves_the_lease_alone(path: Path) -> None:
 
 
 def test_importing_leases_imports_no_jax() -> None:
-    script = "import sys, research.sweep.lease; assert not {'jax', 'numpy'} & {*sys.modules}"
+    script = "import sys, research.runs.lease; assert not {'jax', 'numpy'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 

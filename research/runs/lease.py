@@ -20,9 +20,11 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
+
+from research.runs.held import LeaseLost
 
 INTERVAL = 2.0  # seconds between two movements of the counter
 SHORTEST, LONGEST = 0.01, 60.0  # what is believed of an interval that a file gives
@@ -37,19 +39,23 @@ TYPES = dict.fromkeys(("token", "host", "machine", "since"), str) | {"interval":
 TYPES |= dict.fromkeys(("counter", "pid", "started"), int)
 
 
-class LeaseLost(RuntimeError):
-    """The lease is no longer ours: nothing may be written any more."""
-
-
 class _Irregular(OSError):
     """A link, folder or device stands where a lease belongs: it is neither read nor removed."""
 
 
 class Lease:
-    """A lease that this process holds, made by `acquire`; a daemon thread moves its counter until it is released."""
+    """A lease that this process holds, made by `acquire`; a daemon thread moves its counter until it is released.
 
-    def __init__(self, path: Path, token: str, interval: float, sleep: Callable[[float], object]):
-        self.path, self.token, self.interval = path, token, interval
+    Attributes:
+      path: of its file.
+      token: tells this holder from all others.
+      made: folders that were made for the file, and are removed with it where they stayed empty.
+    """
+
+    def __init__(
+        self, path: Path, token: str, interval: float, sleep: Callable[[float], object], made: Sequence[Path] = ()
+    ):
+        self.path, self.token, self.interval, self.made = path, token, interval, made
         self._sleep = sleep
         self._pid = os.getpid()  # a forked child inherits this object and must leave the file alone
         self._stop = threading.Event()
@@ -79,23 +85,10 @@ class Lease:
             os.close(descriptor)
 
     def check(self) -> None:
-        """Raise LeaseLost if the lease was taken over or removed.
-
-        A file that is not there is looked for again: a watcher that was too late may have it aside for a moment.
-        """
-        content = None
-        try:
-            for _ in range(LOOKS):
-                if (content := _read(self.path)) is not None:
-                    break
-                self._sleep(PAUSE)
-        except _Irregular:
-            content = b""
-        except OSError:  # a disk that fails says nothing about who holds the lease
-            return
-        if content is None or not self._owns(content):
-            now = "it is gone" if content is None else f"now held by {_describe(content)}"
-            raise LeaseLost(f"the lease {self.path} is no longer ours ({now}); this process must not go on")
+        """Raise LeaseLost if the lease was taken over or removed."""
+        if os.getpid() != self._pid:
+            raise LeaseLost(f"the lease {self.path} belongs to the process that this one was forked from")
+        _check(self.path, self.token, self._sleep)
 
     def release(self) -> None:
         """Stop the counter and remove the file if it is ours; a second call, or one in a forked child, does nothing."""
@@ -103,10 +96,10 @@ class Lease:
             self._stop.set()
             with contextlib.suppress(OSError):
                 _remove(self.path, self._owns)
+            _remove_empty(self.made)
 
     def _owns(self, content: bytes) -> bool:
-        found = _parse(content)
-        return found is not None and found["token"] == self.token and os.getpid() == self._pid
+        return _has(content, self.token) and os.getpid() == self._pid
 
     def _heartbeat(self) -> None:
         while not self._stop.wait(self.interval):
@@ -116,33 +109,110 @@ class Lease:
 
 
 def acquire(
-    path: Path, key: str, name: str, *, interval: float = INTERVAL, sleep: Callable[[float], object] = time.sleep
+    path: Path,
+    key: str,
+    name: str,
+    *,
+    other: str = "name=",
+    interval: float = INTERVAL,
+    sleep: Callable[[float], object] = time.sleep,
 ) -> Lease:
     """Take the lease, from a dead or silent holder if need be; nothing is written while somebody else holds it.
+
+    `other` is what the refusal advises to choose anew.
 
     Raises:
       ConfigError: `key=name` is held by another process (it says which), or the file cannot be made.
     """
     if not SHORTEST <= interval <= LONGEST:
         raise ValueError(f"interval={interval}: must be between {SHORTEST} and {LONGEST} seconds")
-    token = secrets.token_hex(16)
+    token, made = secrets.token_hex(16), list[Path]()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        return _acquire(path, (key, name, other), token, interval, sleep, made)
+    except BaseException:
+        _remove_empty(made)
+        raise
+
+
+def _acquire(
+    path: Path,
+    place: tuple[str, str, str],
+    token: str,
+    interval: float,
+    sleep: Callable[[float], object],
+    made: list[Path],
+) -> Lease:
+    key, name, other = place
+    try:
+        made += [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
         while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
             found = _read(path)
             if found is None:
-                if _create(path, _compose(token, interval)):
-                    return Lease(path, token, interval, sleep)
+                with contextlib.suppress(FileNotFoundError):  # the last holder has just removed the folder it had made
+                    if _create(path, _compose(token, interval)):
+                        return Lease(path, token, interval, sleep, made)
             elif (held := _watch(path, found, sleep)) is not None:
-                remedy = f"held by {_describe(held)}; wait for it, end it, or choose another name= (lease {path})"
+                remedy = f"held by {_describe(held)}; wait for it, end it, or choose another {other} (lease {path})"
                 _refuse(key, name, remedy)
     except _Irregular:
-        _refuse(key, name, f"{path} is no regular file, so it is no lease; remove it, or choose another name=")
+        _refuse(key, name, f"{path} is no regular file, so it is no lease; remove it, or choose another {other}")
     except OSError as error:
         from research.runs.folder import clear_errors
 
         with clear_errors(path.parent):
             raise error
+
+
+class Borrowed:
+    """The lease of another process, which a worker writes under on that one's behalf."""
+
+    def __init__(self, path: Path, token: str):
+        self.path, self.token = path, token
+
+    def check(self) -> None:
+        """Raise LeaseLost if that process has let it go, or another has taken it over."""
+        _check(self.path, self.token, time.sleep)
+
+    def lost(self) -> bool:
+        """Whether another process holds the lease; a file that is not there is no answer."""
+        try:
+            content = _read(self.path)
+        except _Irregular:
+            return True
+        return content is not None and not _has(content, self.token)
+
+
+def _check(path: Path, token: str, sleep: Callable[[float], object]) -> None:
+    """Raise LeaseLost unless the file has this token.
+
+    A file that is not there is looked for again: a watcher that was too late may have it aside for a moment.
+    """
+    content = None
+    try:
+        for _ in range(LOOKS):
+            if (content := _read(path)) is not None:
+                break
+            sleep(PAUSE)
+    except _Irregular:
+        content = b""
+    except OSError:  # a disk that fails says nothing about who holds the lease
+        return
+    if content is None or not _has(content, token):
+        now = "it is gone" if content is None else f"now held by {_describe(content)}"
+        remedy = "another command took this folder over while this one stood still; this one writes nothing more"
+        raise LeaseLost(f"the lease {path} is no longer ours ({now}): {remedy}")
+
+
+def _has(content: bytes, token: str) -> bool:
+    found = _parse(content)
+    return found is not None and found["token"] == token
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def holder(path: Path) -> str | None:
