@@ -1,6 +1,6 @@
 """What is done with a trained model besides its metrics."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from research.data.examples import Facts
 from research.tree import ConfigError, recipe
@@ -64,6 +64,19 @@ class Evaluation:
     gradients: bool
     pictures: bool
     projector: bool
+
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {
+        "nll_nats": ("nll_samples", "nll_examples"),
+        "knn_accuracy": ("neighbors",),
+        "probe_accuracy": ("probe_iterations",),
+        **dict.fromkeys(
+            ("ari", "nmi", "rand_index", "cluster_accuracy", "silhouette"),
+            ("clustering", "cluster_range", "cluster_starts"),
+        ),
+        **dict.fromkeys(("precision", "recall", "false_positive_rate"), ("anomaly_share",)),
+        **dict.fromkeys(("discriminative_score", "predictive_score", "classifier_score"), ("generation_rows",)),
+        **dict.fromkeys(("sample_precision", "sample_recall", "coverage", "frechet_distance"), ("sampling_rows",)),
+    }
 
     def validate(self) -> None:
         for name in ("nll_samples", "nll_examples", "binarizations", "neighbors", "probe_iterations", "cluster_starts"):

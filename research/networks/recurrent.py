@@ -1,7 +1,7 @@
 """Recurrent encoder and decoder over time."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +59,8 @@ class RecurrentLayers(Sized):
     summary: Literal["last", "mean", "max"]
     form: Literal["auto", "step", "hoisted"]
     unroll: int
+
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def validate_layers(self) -> None:
         self.check_parameters()
@@ -197,6 +199,8 @@ class RecurrentNetworks(Coding, RecurrentLayers):
     teacher_end: float
     teacher_epochs: float
     teacher_dropout: float | None
+
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are free-running, whatever training saw
 
     def validate_networks(self) -> None:
         self.check_coding()

@@ -3,13 +3,18 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from research.metrics import base, direction
+from research.metrics import CHOOSING, METRICS, RAW, base, direction
+from research.metrics import metric as known_of
 from research.report.collect import Hole, Run, Runs
-from research.report.run import union
-from research.tree import ConfigError, nearest
+from research.report.run import EVALUATION, union
+from research.tree import ConfigError, group, nearest
 
 SEED, FOLD = "seed", "data.fold"
 UNSHOWN = frozenset({"data.root"})  # where the data lie is no part of a run's result
+SCALING = "data.scaling"
+FITTED = ("standard", "minmax")  # scalings that training rows decide
+HELD_OUT = ("data.validation_fraction", "data.validation_size", "data.folds", FOLD)  # choose the validation rows
+TRAINING = ("data.train_size", "data.validation_fraction", "data.folds", FOLD)  # choose the training rows
 LEARNING = frozenset(  # keys of the data that change what is learned from, not what the numbers are of
     {
         *("data.root", "data.folds", "data.fold", "data.fresh"),
@@ -17,16 +22,7 @@ LEARNING = frozenset(  # keys of the data that change what is learned from, not 
     }
 )
 
-DEFAULT_METRICS = (
-    "test/loss",
-    *("test/reconstruction_mse", "test/elbo_nats", "test/nll_nats", "test/kl_nats"),
-    "test/active_units",
-    *("test/accuracy", "test/cross_entropy", "test/mse", "test/mae", "test/smape", "test/mase"),
-    *("test/probe_accuracy", "test/knn_accuracy", "test/auroc"),
-    *("test/ari", "test/nmi", "test/rand_index", "test/cluster_accuracy", "test/silhouette"),
-    *("test/discriminative_score", "test/predictive_score", "test/classifier_score"),
-    *("test/diversity", "test/memorization"),
-)
+DEFAULT_METRICS = tuple(f"test/{name}" for name, known in METRICS.items() if known.shown)
 BEYOND_LOSS = ("test/cross_entropy", "test/mse", "test/generator_loss")  # repeat the loss, or show that it is a game's
 
 
@@ -64,7 +60,8 @@ def varying(runs: Iterable[Run]) -> list[str]:
     """
     planned = list(runs)
     runs = [run for run in planned if run.known] or planned
-    keys = [key for key in union(run.values for run in [*runs, *planned]) if key not in {SEED, FOLD, *UNSHOWN}]
+    keys = union(run.values for run in [*runs, *planned])
+    keys = [key for key in keys if key not in {SEED, FOLD, *UNSHOWN} and not key.startswith(EVALUATION)]
     overridden: dict[str, set[str]] = {}
     for text in {text for run in planned for text in run.overrides}:
         key, _, value = text.lstrip("+").partition("=")
@@ -95,10 +92,13 @@ def _follows(runs: Sequence[Run], key: str, others: Sequence[str]) -> bool:
 def default_metrics(runs: Runs) -> tuple[str, ...]:
     """Those of `DEFAULT_METRICS` that exist; else all of the test split; else the loss, so that holes have a place.
 
-    The loss is left out where every run that has it also has one of `BEYOND_LOSS`, and something else is shown.
+    The loss is left out where every run that has it also has one of `BEYOND_LOSS`, and something else is shown; errors
+    in units of the data where those in scaled units may be compared as well.
     """
     known = runs.metric_names()
     shown = tuple(name for name in DEFAULT_METRICS if name in known)
+    scaled = {name: apart(name.removesuffix(RAW), runs, folds=False) for name in shown if name.endswith(RAW)}
+    shown = tuple(name for name in shown if name not in scaled or set(scaled[name]) - set(apart(name, runs)))
     losses = [run.metrics for run in runs if "test/loss" in run.metrics]
     if len(shown) > 1 and all(any(name in metrics for name in BEYOND_LOSS) for metrics in losses):
         shown = tuple(name for name in shown if name != "test/loss")
@@ -108,30 +108,55 @@ def default_metrics(runs: Runs) -> tuple[str, ...]:
 def comparison_keys(metric: str, runs: Iterable[Run]) -> list[str]:
     """The keys that two numbers must agree on to be compared.
 
-    Every metric: the data (horizon, window, scaling, ...). Numbers in nats: the likelihood and the bound too. The loss:
-    everything that changes what it is a loss of, which is the model, its objective and its real-valued settings (beta
-    weighs two terms, a latent size does not).
+    Every metric: the data and their test rows (horizon, window, split_seed, ...). Of validation or training rows: what
+    chooses those rows too. Where the scaling of the data, or a judge, is fitted to the training rows and decides the
+    units: the scaling, and what chooses the training rows. Then what the specs of model and evaluation say (`depends`
+    of `research.metrics.dependencies`); of a result that does not say, a loss and numbers in nats agree on all settings
+    of the model. A loss is of one kind of model.
     """
     runs = list(runs)
-    known = union(run.values for run in runs)
-    keys = ["data", *(key for key in known if key.startswith("data.") and key not in LEARNING)]
-    if metric.endswith("_nats") or base(metric) == "loss":
-        keys += ["model.likelihood"]
-    if base(metric) == "loss":
-        settings = ("bound", "samples", "objective", "quantiles", "normalize", "game")
-        keys += ["model", *(f"model.{key}" for key in settings), *_real(runs, known)]
-    return keys
+    known, of_table = union(run.values for run in runs), known_of(metric)
+    keys = ["data", *(key for key in known if key.startswith("data.") and key not in {*LEARNING, SCALING})]
+    part = metric.partition("/")[0]
+    if part == "validation":
+        keys += HELD_OUT
+    if of_table.fitted:
+        keys.append(SCALING)
+    fitted = of_table.fitted == "judge" or any(run.value(SCALING) in FITTED for run in runs)
+    if part == "train" or (of_table.fitted and fitted):
+        keys += TRAINING
+    bare = base(metric)
+    if bare == "loss":
+        keys += ["model", "model._target_"]
+    for depends in {id(run.depends): run.depends for run in runs if run.finished}.values():
+        if depends is not None:
+            keys += depends.get(bare, ())
+        elif bare == "loss" or bare.endswith("_nats"):
+            keys += [key for key in known if key.startswith("model.")]
+    return list(dict.fromkeys([*keys, "data_sha256"]))
 
 
-def _real(runs: Sequence[Run], known: Sequence[str]) -> list[str]:
-    """The settings of models that are real numbers in any run, but dropout rates; in order of first appearance."""
-    rest = {key for key in known if key.startswith("model.") and "dropout" not in key}
-    found = []
-    for run in runs:
-        if new := [key for key in rest if isinstance(run.values.get(key), float)]:
-            found += [key for key in run.values if key in new]
-            rest -= set(new)
-    return found
+def apart(metric: str, runs: Iterable[Run], *, folds: bool = True) -> list[str]:
+    """The keys in which finished runs differ, so that they are not compared by a metric; `folds=False` passes over it.
+
+    Runs of several folds are compared as means over the same folds; then the fold separates nothing.
+    """
+    finished = [run for run in runs if run.finished]
+    keys = [key for key in comparison_keys(metric, finished) if folds or key != FOLD]
+    return [key for key in keys if len({run.value(key) for run in finished}) > 1]
+
+
+def judges(metrics: Sequence[str]) -> list[str]:
+    """Metrics of the validation rows to choose by, the best suited first: twins of `metrics`, then `CHOOSING`."""
+    twins = [name.replace("test/", "validation/", 1) for name in metrics if name.startswith(("test/", "validation/"))]
+    return [name for name in dict.fromkeys([*twins, *(f"validation/{name}" for name in CHOOSING)]) if direction(name)]
+
+
+def peers(metric: str, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The most of these runs that may be compared by a metric (the first of equally many), and what parts them."""
+    keys = apart(metric, runs)
+    alike = group(runs, lambda run: tuple(run.value(key) for key in keys))
+    return max(alike, key=len, default=[]), keys
 
 
 def better(one: float, other: float, metric: str) -> bool:
