@@ -2,9 +2,10 @@
 
 import dataclasses
 import typing
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-from research.tree import hints
+from research.tree import hints, nearest
 
 Direction = Literal["lower", "higher", ""]
 Fitted = Literal["", "scaling", "judge"]
@@ -109,6 +110,11 @@ CHOOSING = (
     *("iwae_nats", "elbo_nats", "accuracy", "cross_entropy", "mse", "mse_raw"),
     *("reconstruction_mse", "reconstruction_mse_raw", "loss"),
 )
+FOLD, SCALING = "data.fold", "data.scaling"
+FITTED = ("standard", "minmax")  # scalings that training rows decide
+HELD_OUT = ("data.validation_fraction", "data.validation_size", "data.folds", FOLD)  # choose the validation rows
+TRAINING = ("data.train_size", "data.validation_fraction", "data.folds", FOLD)  # choose the training rows
+LEARNING = frozenset({"data.root", "data.fresh", *HELD_OUT, *TRAINING})  # change no test row
 RAW = "_raw"  # ends the name of an error in the units of the data
 
 
@@ -135,10 +141,52 @@ def higher_is_better(name: str) -> bool:
 def undirected(name: str) -> str:
     """Why a metric chooses nothing, and what to do about it."""
     if base(name) in METRICS:
-        return "neither low nor high values of it are better; name a metric with a direction, as validation/loss"
-    return (
-        f"the table of metrics (research/metrics.py) has no direction for {base(name)}; add it, or name another metric"
-    )
+        return "neither low nor high values of it are better; name another, as validation/loss"
+    guess = nearest(base(name), METRICS)
+    return f"the table of metrics (research/metrics.py) gives it no direction{guess}; add one, or name validation/loss"
+
+
+def judges(names: Sequence[str]) -> list[str]:
+    """Metrics of the validation rows to choose by, the best suited first: twins of `names`, then `CHOOSING`."""
+    twins = [name.replace("test/", "validation/", 1) for name in names if name.startswith(("test/", "validation/"))]
+    return [name for name in dict.fromkeys([*twins, *(f"validation/{name}" for name in CHOOSING)]) if direction(name)]
+
+
+def comparison_keys(
+    name: str, values: Sequence[Mapping[str, Any]], depends: Iterable[Mapping[str, Sequence[str]] | None]
+) -> list[str]:
+    """The keys that two runs must agree on so that their numbers of a metric measure the same.
+
+    Every metric: the data and their test rows (horizon, window, split_seed, ...). Of validation or training rows: what
+    chooses those rows too. Where the scaling of the data, or a judge, is fitted to the training rows and decides the
+    units: the scaling, and what chooses the training rows. Then what the specs of model and evaluation say
+    (`dependencies`); of a run that does not say, a loss and numbers in nats agree on all settings of the model. A loss
+    is of one kind of model.
+
+    Args:
+      name: of the metric.
+      values: flat config and choices of each run.
+      depends: their `dependencies`, each once; None of a run that does not say.
+    """
+    known = list(dict.fromkeys(key for own in values for key in own))
+    of_table, bare = metric(name), base(name)
+    keys = ["data", *(key for key in known if key.startswith("data.") and key not in {*LEARNING, SCALING})]
+    part = name.partition("/")[0]
+    if part == "validation":
+        keys += HELD_OUT
+    if of_table.fitted:
+        keys.append(SCALING)
+    fitted = of_table.fitted == "judge" or any(own.get(SCALING) in FITTED for own in values)
+    if part == "train" or (of_table.fitted and fitted):
+        keys += TRAINING
+    if bare == "loss":
+        keys += ["model", "model._target_"]
+    for of_run in depends:
+        if of_run is not None:
+            keys += of_run.get(bare, ())
+        elif bare == "loss" or bare.endswith("_nats"):
+            keys += [key for key in known if key.startswith("model.")]
+    return list(dict.fromkeys(keys))
 
 
 def dependencies(cls: type, section: str) -> dict[str, list[str]]:

@@ -3,25 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from research.metrics import CHOOSING, METRICS, RAW, base, direction
-from research.metrics import metric as known_of
+from research import metrics
+from research.metrics import METRICS, RAW, direction
 from research.report.collect import Hole, Run, Runs
 from research.report.run import EVALUATION, union
 from research.tree import ConfigError, group, nearest
 
-SEED, FOLD = "seed", "data.fold"
+SEED, FOLD = "seed", metrics.FOLD
 UNSHOWN = frozenset({"data.root"})  # where the data lie is no part of a run's result
-SCALING = "data.scaling"
-FITTED = ("standard", "minmax")  # scalings that training rows decide
-HELD_OUT = ("data.validation_fraction", "data.validation_size", "data.folds", FOLD)  # choose the validation rows
-TRAINING = ("data.train_size", "data.validation_fraction", "data.folds", FOLD)  # choose the training rows
-LEARNING = frozenset(  # keys of the data that change what is learned from, not what the numbers are of
-    {
-        *("data.root", "data.folds", "data.fold", "data.fresh"),
-        *("data.train_size", "data.validation_size", "data.validation_fraction"),
-    }
-)
-
 DEFAULT_METRICS = tuple(f"test/{name}" for name, known in METRICS.items() if known.shown)
 BEYOND_LOSS = ("test/cross_entropy", "test/mse", "test/generator_loss")  # repeat the loss, or show that it is a game's
 
@@ -106,34 +95,10 @@ def default_metrics(runs: Runs) -> tuple[str, ...]:
 
 
 def comparison_keys(metric: str, runs: Iterable[Run]) -> list[str]:
-    """The keys that two numbers must agree on to be compared.
-
-    Every metric: the data and their test rows (horizon, window, split_seed, ...). Of validation or training rows: what
-    chooses those rows too. Where the scaling of the data, or a judge, is fitted to the training rows and decides the
-    units: the scaling, and what chooses the training rows. Then what the specs of model and evaluation say (`depends`
-    of `research.metrics.dependencies`); of a result that does not say, a loss and numbers in nats agree on all settings
-    of the model. A loss is of one kind of model.
-    """
+    """The keys that two numbers must agree on to be compared: those of `metrics.comparison_keys`, and equal data."""
     runs = list(runs)
-    known, of_table = union(run.values for run in runs), known_of(metric)
-    keys = ["data", *(key for key in known if key.startswith("data.") and key not in {*LEARNING, SCALING})]
-    part = metric.partition("/")[0]
-    if part == "validation":
-        keys += HELD_OUT
-    if of_table.fitted:
-        keys.append(SCALING)
-    fitted = of_table.fitted == "judge" or any(run.value(SCALING) in FITTED for run in runs)
-    if part == "train" or (of_table.fitted and fitted):
-        keys += TRAINING
-    bare = base(metric)
-    if bare == "loss":
-        keys += ["model", "model._target_"]
-    for depends in {id(run.depends): run.depends for run in runs if run.finished}.values():
-        if depends is not None:
-            keys += depends.get(bare, ())
-        elif bare == "loss" or bare.endswith("_nats"):
-            keys += [key for key in known if key.startswith("model.")]
-    return list(dict.fromkeys([*keys, "data_sha256"]))
+    depends = {id(run.depends): run.depends for run in runs if run.finished}.values()
+    return [*metrics.comparison_keys(metric, [run.values for run in runs], depends), "data_sha256"]
 
 
 def apart(metric: str, runs: Iterable[Run], *, folds: bool = True) -> list[str]:
@@ -144,12 +109,6 @@ def apart(metric: str, runs: Iterable[Run], *, folds: bool = True) -> list[str]:
     finished = [run for run in runs if run.finished]
     keys = [key for key in comparison_keys(metric, finished) if folds or key != FOLD]
     return [key for key in keys if len({run.value(key) for run in finished}) > 1]
-
-
-def judges(metrics: Sequence[str]) -> list[str]:
-    """Metrics of the validation rows to choose by, the best suited first: twins of `metrics`, then `CHOOSING`."""
-    twins = [name.replace("test/", "validation/", 1) for name in metrics if name.startswith(("test/", "validation/"))]
-    return [name for name in dict.fromkeys([*twins, *(f"validation/{name}" for name in CHOOSING)]) if direction(name)]
 
 
 def peers(metric: str, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:

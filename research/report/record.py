@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from research.metrics import direction
+from research.metrics import direction, judges
 from research.report.caption import HASH_DIGITS, sweep_hash
 from research.report.cell import count_statuses
 from research.report.collect import Hole, Run, Runs
-from research.report.keys import FOLD, SEED, better, distinct, judges, peers, varying
+from research.report.keys import FOLD, SEED, better, distinct, peers, varying
 from research.report.texts import plural, shown
 
 SHOWN_VALUES = 12

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from research.metrics import direction, undirected
+from research.metrics import direction, judges, undirected
 from research.report.cell import pairs_of
 from research.report.collect import FINISHED, STATUSES, Run, Runs
-from research.report.keys import SEED, apart, better, check, judges
+from research.report.keys import SEED, apart, better, check
 from research.report.texts import shown
 from research.tree import ConfigError, group, nearest
 

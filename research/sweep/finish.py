@@ -10,10 +10,10 @@ from research import engine
 from research.data.draws import Binarize
 from research.data.examples import Dataset, Examples
 from research.data.loading import binarized, floats, scored
-from research.evaluation import Evaluation, Findings, Shared, Subject, evaluate_run
-from research.metrics import dependencies
+from research.evaluation import Findings, Shared, Subject, evaluate_run
 from research.runs import events
 from research.runs.folder import RunFolder
+from research.sweep.choosing import depends
 from research.sweep.job import Bound
 from research.sweep.loop import Trained
 from research.tree import ConfigError, plain
@@ -95,21 +95,13 @@ def finish(
         "metrics": metrics,
         "trained_metrics": sorted(trained.metrics),
         "null_reasons": findings.null_reasons,
-        "depends": depends(bound),
+        "depends": depends(bound.model),
         "seconds_compile_group": trained.seconds_compile_group,
         "seconds_wall_group": trained.seconds_wall_group,
         "seconds_device_share": trained.seconds_device_share,
     }
     run.write_result(result)
     return result
-
-
-def depends(bound: Bound) -> dict[str, list[str]]:
-    """Metric -> keys that change what it measures; `run_id` where it tells nothing of one run beside another."""
-    of_model = dependencies(type(bound.model), "model")
-    of_model |= {name: ["run_id"] for name in getattr(bound.model, "unmonitored", ())}
-    of_evaluation = dependencies(Evaluation, "evaluation")
-    return {name: [*of_model.get(name, ()), *of_evaluation.get(name, ())] for name in {**of_model, **of_evaluation}}
 
 
 def evaluate_again(bound: Bound, path: Path, result: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from research.metrics import CHOOSING, base
+from research.metrics import CHOOSING, base, judges
 from research.report.collect import Run
 from research.report.figures.points import label_of, swept, values
 from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
-from research.report.keys import SEED, better, comparison_keys, judges, peers
+from research.report.keys import SEED, better, comparison_keys, peers
 from research.tree import ConfigError, group
 
 SETS = 3  # most data sets whose best run is shown
