@@ -20,7 +20,8 @@ class Evaluation:
       probe_iterations: most iterations of the logistic regression.
       active_units: number of latent dimensions in use (of models with a posterior).
       active_threshold: variance of the posterior mean above which a dimension is in use.
-      baselines: principal components at the same latent size, and the mean, on the same rows.
+      baselines: principal components at the same latent size, and the mean, on the same rows; and errors in the units
+        of the data.
       usage: whether the decoder uses its code (of models with a posterior): what the reconstruction loses at the codes
         of other rows, KL of every dimension; of models with a codebook how much of it the codes use.
       clustering: k-means on the codes of the test rows: "none"; "classes" has as many clusters as classes; "silhouette"

@@ -9,8 +9,9 @@ from typing import Any
 from research.metrics import direction
 from research.report.cell import count_statuses
 from research.report.collect import FINISHED, Run, Runs
-from research.report.keys import FOLD, SEED, comparison_keys, distinct
+from research.report.keys import FOLD, SEED, apart, comparison_keys, distinct
 from research.report.methods import FITTED, PERFECT, REAL, SIZED, label
+from research.report.run import EVALUATION
 from research.report.statistics import LEVEL, SMALLEST
 from research.report.table import COLLAPSE, WORSE, Table
 from research.report.texts import plural, shown
@@ -187,7 +188,8 @@ def _selected(table: Table) -> list[str]:
     ]
     if selection.stood_back:
         texts.append(
-            f"{plural(selection.stood_back, 'setting')} could not be chosen: some of their runs have no {selection.by}."
+            f"{plural(selection.stood_back, 'setting')} could not be chosen: some of their runs are absent or have no"
+            f" {selection.by}."
         )
     if selection.seeds:
         texts.append("Beware: " + "; ".join(selection.seeds) + ": a choice among seeds, which flatters the mean.")
@@ -235,8 +237,9 @@ def _separating(table: Table, metric: str) -> list[str]:
     if not direction(metric):
         return []
     shown = {*table.row_keys, *table.averaging.keys}
-    keys = [key for key in comparison_keys(metric, table.runs) if key in shown]
-    return [key for key in keys if len(distinct((run for run in table.runs if run.known), key)) > 1]
+    keys = [key for key in comparison_keys(metric, table.runs) if key in shown or key.startswith(EVALUATION)]
+    keys = [key for key in keys if len(distinct((run for run in table.runs if run.known), key)) > 1]
+    return keys or [key for key in apart(metric, table.runs) if key == "data_sha256"]
 
 
 def _included(runs: Iterable[Run]) -> list[str]:

@@ -81,7 +81,8 @@ def _check_judge(by: str, runs: Runs, cells: Sequence[Sequence[Run]], keys: Sequ
             remedy = f"choose by a metric that does not, --by {other} (in a config report.by={other})"
         except ConfigError:
             remedy = f"make them rows: --rows {','.join(separating)}"
-        raise ConfigError("by", by, f"it measures something else where {', '.join(separating)} differ; {remedy}")
+        named = f"{', '.join(separating)} differ{'s' * (len(separating) == 1)}"
+        raise ConfigError("by", by, f"it measures something else where {named}; {remedy}")
     return by
 
 

@@ -52,6 +52,9 @@ def finish(
                 shared=shared,
                 data_key=(dataset.sha256, dataset.split_seed, repr(job.data)),
                 redraws=redraws(dataset, job.data.fold, job.evaluation.binarizations),
+                metrics=trained.metrics,
+                target_scale=split.target_scale,
+                binary=isinstance(dataset.draw, Binarize),
             )
             findings = evaluate_run(subject)
         except ConfigError:
