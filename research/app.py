@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from research.compose import CONF, compose, first_choices, parse, refusals, refuse
+from research.metrics import direction, undirected
 from research.tree import ConfigError, nearest, recipe
 
 STATUS_CODES = {"failed": 1, "diverged": 3}
@@ -29,12 +30,19 @@ class Settings:
     name: str
     output_root: str
     seed: int
-    objective: str
+    objective: str | None
     trusted_packages: tuple[str, ...]
 
     def validate(self) -> None:
         if self.seed < 0 or self.seed >= 2**32:
             raise ConfigError("seed", self.seed, "must lie in 0 ... 4294967295")
+        if self.objective is not None and not self.objective.startswith("validation/"):
+            remedy = (
+                "searches choose on the validation rows; name a metric of theirs, or null, which takes one that fits"
+            )
+            raise ConfigError("objective", self.objective, remedy)
+        if self.objective is not None and not direction(self.objective):
+            raise ConfigError("objective", self.objective, undirected(self.objective))
         if self.name in ("reference", ".", "..") or not self.name or set(self.name) & set("/\\\0"):
             raise ConfigError(
                 "name", self.name, "must be a plain folder name, and not 'reference' (the committed tables)"
@@ -106,6 +114,11 @@ def report_of(config: DictConfig) -> dict[str, Any]:
     return plain(section)
 
 
+def objective_of(config: DictConfig) -> str:
+    """The metric that sweepers get; empty where none is named."""
+    return "" if config.objective is None else str(config.objective)
+
+
 def folder_of(config: DictConfig) -> Path:
     """The sweep folder: output_root/name, absolute."""
     return Path(str(config.output_root)).expanduser().absolute() / str(config.name)
@@ -153,14 +166,14 @@ def train(
     display, options = Display(), options_of(config)
     prepared = checked.pop(tuple(job.hash for job in jobs), None)
     if prepared is None:
-        prepared = prepare(jobs, folder_of(config), options, objective=str(config.objective), swept=swept)
+        prepared = prepare(jobs, folder_of(config), options, objective=objective_of(config), swept=swept)
     display.plan(prepared.groups, prepared.beside)
     extra = {} if register is None else {"register": register}
     outcomes = run(
         prepared,
         jobs,
         name=str(config.name),
-        objective=str(config.objective),
+        objective=objective_of(config),
         options=options,
         display=display,
         executor=None if executor is None else executor_of(executor),
@@ -228,7 +241,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     if not options.plan_only:
         writable(folder_of(config))
         hold(folder_of(config))  # Hydra writes into the folder next
-    prepared = prepare(jobs, folder_of(config), options, objective=str(config.objective))
+    prepared = prepare(jobs, folder_of(config), options, objective=objective_of(config))
     if options.plan_only:
         Display().plan(prepared.groups, prepared.beside)
         return True
@@ -263,6 +276,35 @@ def check_before_sweeper(job: Any, config: DictConfig, given: Sequence[str]) -> 
     writable(folder_of(config))
     hold(folder_of(config))
     check_sweep(folder_of(config), [job], keys)
+    if "basic_sweeper" in str(sweeper.get("_target_")):  # tries all points, and chooses none
+        return
+    objective = search_for(job, config, sorted(keys), OmegaConf.to_container(sweeper) if sweeper else {})
+    if config.objective is None:  # one for the whole search, whose points come one after another
+        sys.argv.append(f"objective={objective}")
+
+
+def search_for(job: Any, config: DictConfig, swept: Sequence[str], sweeper: Any) -> str:
+    """The objective of a search over the keys `swept`: the one that is named, or one that measures the same throughout.
+
+    Raises:
+      ConfigError: there is none, or the sweeper would look for its worst value.
+    """
+    from research.sweep.choosing import check_direction, check_objective, comparable, sought
+    from research.sweep.job import bind
+    from research.sweep.plan import measure
+
+    bounds = [bind(job)]
+    measured = measure(bounds[0])
+    if measured.problem:
+        raise ConfigError("model", type(bounds[0].model).__name__, measured.problem)
+    known = measured.metrics
+    objective = objective_of(config) or comparable(bounds, known, swept)
+    if not objective:
+        remedy = f"no metric of the validation rows measures the same for every {', '.join(swept)}; sweep fewer keys"
+        raise ConfigError("objective", None, remedy)
+    check_objective(objective, bounds, known, swept)
+    check_direction(objective, *sought(sweeper, objective))
+    return objective
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ the KL divergence means the same for every input size.
 """
 
 import math
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -220,6 +220,13 @@ class Observation:
     scale: float | None
     delta: float
     levels: int
+
+    # A bound on log p(x) is of the same quantity under every scale, which is a parameter of the model; densities do not
+    # compare with probabilities of binary or rounded values. What one likelihood calls an error has units of its own.
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {
+        **dict.fromkeys(("elbo_nats", "iwae_nats", "nll_nats"), ("likelihood", "levels")),
+        **dict.fromkeys(("loss", "reconstruction_nats"), ("likelihood", "scale", "delta", "levels")),
+    }
 
     def validate_observation(self) -> None:
         if self.likelihood not in LIKELIHOODS:

@@ -13,6 +13,7 @@ from research.evaluation import (
     pictures,
     prediction,
     sampling,
+    units,
     usage,
 )
 from research.evaluation.recipe import Evaluation
@@ -34,6 +35,7 @@ STUDIES = (
     generation.study,
     sampling.study,
     memory.study,
+    units.study,
     pictures.study,
 )
 

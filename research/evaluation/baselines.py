@@ -1,6 +1,7 @@
 """What needs no training: the mean, and principal components at the same latent size."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -52,14 +53,19 @@ def components(x: np.ndarray) -> Components:
     return Components(mean, directions / np.linalg.norm(directions, axis=0))
 
 
-def mean_error(fitted: Components, x: np.ndarray) -> float:
-    """Mean squared error per element of rows [N, ...] against the training mean."""
-    return float(np.square(_flat(x) - fitted.mean).mean())
+def mean_error(fitted: Components, x: np.ndarray, scale: Any = 1.0) -> float:
+    """Mean squared error per element of rows [N, ...] against the training mean, in units of 1 / scale."""
+    return float(np.square((_flat(x) - fitted.mean) / _of_elements(scale, x)).mean())
 
 
-def reconstruction_error(fitted: Components, x: np.ndarray, codes: np.ndarray) -> float:
-    """Mean squared error per element of rows [N, ...] against what their codes [N, L] stand for."""
-    return float(np.square(_flat(x) - fitted.decode(codes)).mean())
+def reconstruction_error(fitted: Components, x: np.ndarray, codes: np.ndarray, scale: Any = 1.0) -> float:
+    """Mean squared error per element of rows [N, ...] against what codes [N, L] stand for, in units of 1 / scale."""
+    return float(np.square((_flat(x) - fitted.decode(codes)) / _of_elements(scale, x)).mean())
+
+
+def _of_elements(scale: Any, x: np.ndarray) -> np.ndarray:
+    """A scale () or of the last axes of rows [N, ...] for every element, [D]."""
+    return np.broadcast_to(np.asarray(scale, np.float64), x.shape[1:]).reshape(-1)
 
 
 def study(subject: Subject, findings: Findings) -> None:
@@ -93,6 +99,11 @@ def _scores(subject: Subject, latent_dim: int) -> dict[str, float]:
         "baseline/mean/reconstruction_mse": mean_error(fitted, test_x),
         "baseline/pca/reconstruction_mse": reconstruction_error(fitted, test_x, test_codes),
     }
+    if not subject.binary:
+        scores |= {
+            "baseline/mean/reconstruction_mse_raw": mean_error(fitted, test_x, subject.scale),
+            "baseline/pca/reconstruction_mse_raw": reconstruction_error(fitted, test_x, test_codes, subject.scale),
+        }
     if not recipe.probes or train.label is None or len(np.unique(np.asarray(train.label))) < 2:
         return scores
     train_codes = fitted.encode(np.asarray(train.x), latent_dim)

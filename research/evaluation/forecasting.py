@@ -8,6 +8,7 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.evaluation.subject import BATCH, Findings, Subject
+from research.metrics import RAW
 from research.runs import batches
 
 ROWS = 1024  # windows that are handled at a time
@@ -28,7 +29,7 @@ def errors(
 ) -> dict[str, np.ndarray]:
     """Errors of every forecast value, each against the forecast that is best for it.
 
-    `mse`: (y - mean)^2 and `mae`: |y - median|, in the units of the arguments;
+    `mse`: (y - mean)^2 and `mae`: |y - median|, in the units of the arguments; `mse_raw`, `mae_raw`: in raw units;
     `smape`: 200 |y - median| / (|y| + |median|), percent, in raw units; 0 where both are 0 (M4: Makridakis et al.
       2020);
     `mase`: |y - median| / naive_error, in raw units (Hyndman & Koehler 2006); infinite for a series whose naive
@@ -53,6 +54,7 @@ def errors(
     raw_miss = miss / np.abs(unit)
     size = np.abs(target / unit + shift) + np.abs(median / unit + shift)
     found = {"mse": np.square(target - mean), "mae": miss, "smape": 200 * _over(raw_miss, size)}
+    found |= {"mse_raw": np.square((target - mean) / unit), "mae_raw": raw_miss}
     if naive_error is not None:
         found["mase"] = _over(raw_miss, np.asarray(naive_error, np.float64)[:, None])
     return {name: np.where(there, values, 0) for name, values in found.items()}
@@ -252,7 +254,8 @@ def study(subject: Subject, findings: Findings) -> None:
         mean, median = batches.over(forecast, rows, min(BATCH, len(test)))
         _add(sums, subject, rows, mean, median)
     findings.add(sums.means(), "test/")
-    findings.curves |= {f"forecast_{name}": values for name, values in sums.steps().items()}
+    steps = {name: values for name, values in sums.steps().items() if not name.endswith(RAW)}
+    findings.curves |= {f"forecast_{name}": values for name, values in steps.items()}
     if subject.recipe.baselines:
         for name in ("repeat_last", "seasonal_naive", "linear"):
             try:

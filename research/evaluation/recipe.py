@@ -1,6 +1,6 @@
 """What is done with a trained model besides its metrics."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from research.data.examples import Facts
 from research.tree import ConfigError, recipe
@@ -20,7 +20,8 @@ class Evaluation:
       probe_iterations: most iterations of the logistic regression.
       active_units: number of latent dimensions in use (of models with a posterior).
       active_threshold: variance of the posterior mean above which a dimension is in use.
-      baselines: principal components at the same latent size, and the mean, on the same rows.
+      baselines: principal components at the same latent size, and the mean, on the same rows; and errors in the units
+        of the data.
       usage: whether the decoder uses its code (of models with a posterior): what the reconstruction loses at the codes
         of other rows, KL of every dimension; of models with a codebook how much of it the codes use.
       clustering: k-means on the codes of the test rows: "none"; "classes" has as many clusters as classes; "silhouette"
@@ -64,6 +65,19 @@ class Evaluation:
     gradients: bool
     pictures: bool
     projector: bool
+
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {
+        "nll_nats": ("nll_samples", "nll_examples"),
+        "knn_accuracy": ("neighbors",),
+        "probe_accuracy": ("probe_iterations",),
+        **dict.fromkeys(
+            ("ari", "nmi", "rand_index", "cluster_accuracy", "silhouette"),
+            ("clustering", "cluster_range", "cluster_starts"),
+        ),
+        **dict.fromkeys(("precision", "recall", "false_positive_rate"), ("anomaly_share",)),
+        **dict.fromkeys(("discriminative_score", "predictive_score", "classifier_score"), ("generation_rows",)),
+        **dict.fromkeys(("sample_precision", "sample_recall", "coverage", "frechet_distance"), ("sampling_rows",)),
+    }
 
     def validate(self) -> None:
         for name in ("nll_samples", "nll_examples", "binarizations", "neighbors", "probe_iterations", "cluster_starts"):

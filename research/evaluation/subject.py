@@ -83,6 +83,9 @@ class Subject:
       shared: kept from one run to the next.
       data_key: names the rows (content, division, fold); None shares nothing.
       redraws: further binarisations of the test rows.
+      metrics: what training found on the rows of the parts.
+      target_scale: as scale, of a target of values.
+      binary: the rows are drawn as 0 and 1, which have no other units.
     """
 
     model: Any
@@ -97,6 +100,9 @@ class Subject:
     shared: Shared = dataclasses.field(default_factory=Shared)
     data_key: Hashable = None
     redraws: Iterable[Examples] = ()
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    target_scale: Any = 1.0
+    binary: bool = False
 
     @property
     def train(self) -> Examples:

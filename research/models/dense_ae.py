@@ -50,6 +50,12 @@ class Autoencoding(Penalized, Decoding):
     decoder_l2: float | None
     decoder_gradient: float | None
 
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {
+        "loss": (
+            *("gaussian_noise", "masking_noise", "activity_l1", "contractive"),
+            *("code_l2", "decoder_l2", "decoder_gradient"),
+        )
+    }
     penalties: ClassVar[tuple[str, ...]] = ("none", *TOWARDS_PRIOR)
 
     def validate(self: Any) -> None:

@@ -46,6 +46,7 @@ class Penalized:
     penalty_weight: float
     discriminator_dims: tuple[int, ...]
 
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("penalty", "penalty_weight")}
     penalties: ClassVar[tuple[str, ...]]  # those that make sense of the model
     training_only: ClassVar[tuple[str, ...]] = ("discriminator",)  # parts that do not count as the model's size
 

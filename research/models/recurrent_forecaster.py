@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,9 @@ class RecurrentForecaster(RecurrentLayers):
     dropout: float | None
     horizon: int = from_data(0)
     season: int | None = from_data(None)
+
+    # the loss is taken in the scale of the window
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective", "quantiles", "normalize")}
 
     def validate(self) -> None:
         self.validate_layers()

@@ -1,7 +1,7 @@
 """Generative adversarial network of sequences."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class RecurrentGAN(RecurrentLayers):
     gradient_penalty: float | None
     steps: int = from_data(0)
 
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("game", "gradient_penalty")}
     # of no metric can one say that the better its value, the better the samples
     unmonitored = ("loss", "generator_loss", "discriminator_loss", "discriminator_accuracy")
 

@@ -1,7 +1,7 @@
 """Classes or values of a sequence, or of each of its steps."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,8 @@ class RecurrentPredictor(RecurrentLayers):
     target_shape: tuple[int, ...] = from_data(())
     target_classes: int = from_data(0)
     of_label: bool = from_data(False)
+
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective",)}
 
     def validate(self) -> None:
         self.validate_layers()

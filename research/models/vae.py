@@ -54,6 +54,10 @@ class Variational(Penalized, Prior, Decoding):
     log_variance_range: tuple[float, float] | None
     dip_diagonal: float
 
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {
+        "loss": ("beta", "free_bits", "capacity", "gamma", "bound", "samples", "dip_diagonal"),
+        "iwae_nats": ("beta", "samples"),
+    }
     penalties: ClassVar[tuple[str, ...]] = ("none", "total_correlation", "factor", "dip_i", "dip_ii", *TOWARDS_PRIOR)
 
     def validate(self: Any) -> None:

@@ -1,7 +1,7 @@
 """Vector-quantized autoencoder: discrete codes from a learned codebook."""
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,9 @@ class Quantized(Autoencoding):
     groups: int
     commitment: float
     codebook: Literal["gradient", "average"]
+
+    # the loss leaves out the KL, which entries and groups decide
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("commitment", "entries", "groups", "code")}
 
     def validate(self: Any) -> None:
         super().validate()

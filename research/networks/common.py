@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +82,11 @@ class Coding(Sized):
     output_bias: Literal["mean", "zero"]
     conditional: bool
     classes: int = from_data(0)
+
+    # log p(x | label) is not log p(x)
+    depends: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(
+        ("loss", "elbo_nats", "iwae_nats", "nll_nats"), ("conditional",)
+    )
 
     def check_coding(self) -> None:
         self.check_parameters()

@@ -62,6 +62,8 @@ class RecurrentLayers(Sized):
     form: Literal["auto", "step", "hoisted"]
     unroll: int
 
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}
+
     def validate_layers(self) -> None:
         self.check_parameters()
         check_name("cell", self.cell, CELLS)
@@ -199,6 +201,8 @@ class RecurrentNetworks(Coding, RecurrentLayers):
     teacher_end: float
     teacher_epochs: float
     teacher_dropout: float | None
+
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are free-running, whatever training saw
 
     def validate_networks(self) -> None:
         self.check_coding()

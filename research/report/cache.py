@@ -31,7 +31,7 @@ SMALLEST = 500  # runs; fewer are read as fast as a cache is written
 LARGEST = 1 << 30  # bytes
 RENEW = 0.01  # share of runs read anew from which writing again pays
 RECENT = 2.0  # seconds: times are that coarse on some disks, so that a later change may leave them as they are
-FIELDS = ("status", "reason", "null_reasons", "overrides", "data_sha256", "commit", "program")
+FIELDS = ("status", "reason", "null_reasons", "overrides", "data_sha256", "commit", "program", "depends")
 
 Identity = tuple[int, ...]  # modified, changed, size, inode of config.json and of result.json; -1 where it is not there
 _ABSENT = (-1, -1, -1, -1)
@@ -219,4 +219,8 @@ def _reasons(value: Any) -> dict[str, str]:
     return {_text(name): _text(reason) for name, reason in value.items()}
 
 
-_CONVERTERS = (_text, _optional, _reasons, _texts, _optional, _optional, _optional)  # of `FIELDS`
+def _depends(value: Any) -> dict[str, tuple[str, ...]] | None:
+    return None if value is None else {_text(name): _texts(keys) for name, keys in value.items()}
+
+
+_CONVERTERS = (_text, _optional, _reasons, _texts, _optional, _optional, _optional, _depends)  # of `FIELDS`

@@ -9,8 +9,9 @@ from typing import Any
 from research.metrics import direction
 from research.report.cell import count_statuses
 from research.report.collect import FINISHED, Run, Runs
-from research.report.keys import FOLD, SEED, comparison_keys, distinct
+from research.report.keys import FOLD, SEED, apart, comparison_keys, distinct
 from research.report.methods import FITTED, PERFECT, REAL, SIZED, label
+from research.report.run import EVALUATION
 from research.report.statistics import LEVEL, SMALLEST
 from research.report.table import COLLAPSE, WORSE, Table
 from research.report.texts import plural, shown
@@ -102,7 +103,7 @@ def notes(table: Table) -> list[tuple[str, str]]:
     for keys, metrics in separated.items():
         verb = "is" if len(metrics) == 1 else "are"
         found.append(("", f"{_listed(metrics)} {verb} compared only between runs of equal {_listed(keys)}."))
-    found += [("", text) for text in [*_untested(table), *_selected(table)]]
+    found += [("", text) for text in [*_games(table), *_incomplete(table), *_untested(table), *_selected(table)]]
     for (metric, reason), mark in table.null_marks.items():
         found.append((mark, f"{metric} is null: {reason}."))
     found += [(WORSE, text) for text in _worse(table)]
@@ -122,6 +123,30 @@ def _copies(table: Table) -> list[str]:
         return []
     named = _listed(copies) if len(copies) <= SHOWN_COPIES else f"{', '.join(copies[:SHOWN_COPIES])}, ..."
     return [f"Warning: n counts {plural(len(copies), 'run')} of the same setting and seed as another: {named}."]
+
+
+def _games(table: Table) -> list[str]:
+    """Metrics of which no value is better, for the models that have them."""
+    finished = [run for run in table.runs if run.finished]
+    of_games = [name for name in table.metrics if direction(name) and "run_id" in comparison_keys(name, finished)]
+    return [f"{_listed(of_games)}: of this model neither low nor high values are better."] if of_games else []
+
+
+def _incomplete(table: Table) -> list[str]:
+    """The seeds and folds that some cells lack and others have."""
+    texts = []
+    for (row, column), pairs in table.lacks.items():
+        values = [
+            f"{SEED}={shown(seed)}" + (f" {FOLD}={fold}" if isinstance(fold, int) else "") for seed, fold in pairs
+        ]
+        listed = (
+            values if len(values) <= SHOWN_COPIES else [*values[:SHOWN_COPIES], f"{len(values) - SHOWN_COPIES} more"]
+        )
+        texts.append(f"{', '.join(map(shown, (*row, *column))) or 'all runs'} lacks {_listed(listed)}")
+    if not texts:
+        return []
+    cut = texts if len(texts) <= SHOWN_REASONS else [*texts[:SHOWN_REASONS], f"{len(texts) - SHOWN_REASONS} more cells"]
+    return [f"incomplete: without the seeds or folds of other cells, and never the best: {'; '.join(cut)}."]
 
 
 def _untested(table: Table) -> list[str]:
@@ -163,8 +188,11 @@ def _selected(table: Table) -> list[str]:
     ]
     if selection.stood_back:
         texts.append(
-            f"{plural(selection.stood_back, 'setting')} could not be chosen: some of their runs have no {selection.by}."
+            f"{plural(selection.stood_back, 'setting')} could not be chosen: some of their runs are absent or have no"
+            f" {selection.by}."
         )
+    if selection.seeds:
+        texts.append("Beware: " + "; ".join(selection.seeds) + ": a choice among seeds, which flatters the mean.")
     if selection.incomplete:
         cells = "; ".join(named(place) for place in selection.incomplete)
         texts.append(f"Chosen among settings none of which had finished in all its runs: {cells}.")
@@ -208,9 +236,10 @@ def _separating(table: Table, metric: str) -> list[str]:
     """The keys that keep some rows of a metric from being compared with others."""
     if not direction(metric):
         return []
-    shown = {SEED, FOLD, *table.row_keys, *table.averaging.keys}
-    keys = [key for key in comparison_keys(metric, table.runs) if key in shown]
-    return [key for key in keys if len(distinct((run for run in table.runs if run.known), key)) > 1]
+    shown = {*table.row_keys, *table.averaging.keys}
+    keys = [key for key in comparison_keys(metric, table.runs) if key in shown or key.startswith(EVALUATION)]
+    keys = [key for key in keys if len(distinct((run for run in table.runs if run.known), key)) > 1]
+    return keys or [key for key in apart(metric, table.runs) if key == "data_sha256"]
 
 
 def _included(runs: Iterable[Run]) -> list[str]:

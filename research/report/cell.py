@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from research.report.collect import FINISHED, STATUSES, Hole, Run, Runs
-from research.report.keys import FOLD, SEED, better, distinct, varying
+from research.report.keys import FOLD, SEED, better, comparison_keys, distinct, varying
 from research.report.methods import BOUNDS, methods_of, name_of, position
+from research.report.run import RECORDED
 
 COLLAPSED = "test/collapsed"
 EQUAL = 1e-6  # relative; every run works its baselines out anew, in single precision
@@ -29,6 +30,7 @@ class Cell:
       absent: number of finished runs that do not report the metric.
       partial: number of seeds left out because some of their folds have no number.
       runs: ids of all runs of the cell.
+      lacks: number of seeds and folds that other cells have and this one was never planned to have (`lacking`).
       averaged: number of runs in the mean.
       collapsed: number of these whose decoder ignores its code.
       best: no other mean of this column that may be compared is better, or the best one not significantly so.
@@ -48,6 +50,7 @@ class Cell:
     absent: int
     partial: int
     runs: tuple[str, ...]
+    lacks: int = 0
     averaged: int = 0
     collapsed: int = 0
     best: bool = False
@@ -57,8 +60,9 @@ class Cell:
 
     @property
     def complete(self) -> bool:
-        """Whether every planned run of the cell is in the mean."""
-        return self.n > 0 and not (set(self.counts) - set(FINISHED) or self.nulls or self.absent or self.partial)
+        """Whether every planned run of the cell is in the mean, of all seeds and folds that other cells have."""
+        left_out = set(self.counts) - set(FINISHED) or self.nulls or self.absent or self.partial
+        return self.n > 0 and not left_out and not self.lacks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +87,32 @@ def averaging(runs: Runs, cells: Sequence[Sequence[Run]], shown: Sequence[str]) 
     return Averaging(keys, seeds, folds, over_folds=folds > 1 and seeds == 1 and not keys)
 
 
+Pair = tuple[Any, Any]  # seed and fold
+
+
+def pairs_of(runs: Sequence[Run], *, finished: bool = False) -> dict[Pair, None]:
+    """The (seed, fold) that there are runs of, or finished ones only."""
+    known = [run for run in runs if not isinstance(run.value(SEED), Hole) and (run.finished or not finished)]
+    return dict.fromkeys((run.value(SEED), run.value(FOLD)) for run in known)
+
+
+def lacking(cells: Sequence[Sequence[Run]]) -> list[list[Pair]]:
+    """The (seed, fold) that some other cell on the same data has a finished run of and a cell has none, for every cell.
+
+    Means over other seeds or folds are of other draws and other rows: such a cell is incomplete, and never the best.
+    """
+    keys = [key for key in comparison_keys("", (run for same in cells for run in same)) if key not in RECORDED]
+    keys.append("data.folds")
+    of_data = [frozenset(tuple(run.value(key) for key in keys) for run in same) for same in cells]
+    wanted: dict[Hashable, dict[Pair, None]] = {}
+    for place, same in zip(of_data, cells, strict=True):
+        wanted.setdefault(place, {}).update(pairs_of(same, finished=True))
+    return [
+        sorted(wanted[place].keys() - pairs_of(same).keys(), key=str)
+        for place, same in zip(of_data, cells, strict=True)
+    ]
+
+
 def count_statuses(runs: Sequence[Run]) -> dict[str, int]:
     """Number of runs by status, in the order of `STATUSES`."""
     found = dict.fromkeys((*STATUSES, *(run.status for run in runs)), 0)
@@ -94,8 +124,8 @@ def count_statuses(runs: Sequence[Run]) -> dict[str, int]:
 class Members:
     """The runs of one cell, and what does not depend on the metric."""
 
-    def __init__(self, runs: Sequence[Run], averaging: Averaging):
-        self.averaging = averaging
+    def __init__(self, runs: Sequence[Run], averaging: Averaging, lacks: int = 0):
+        self.averaging, self.lacks = averaging, lacks
         self.units = _units(runs, averaging)
         self.finished = [run for run in runs if run.finished]
         self.counts = count_statuses(runs)
@@ -132,6 +162,7 @@ class Members:
             absent=sum(metric not in run.metrics for run in self.finished),
             partial=partial,
             runs=self.runs,
+            lacks=self.lacks,
             averaged=len(averaged),
             collapsed=sum(run.metrics.get(COLLAPSED) == 1 for run in averaged),
             worse=None if mean is None else _worse(mean, used, metric, self.averaging),

@@ -3,30 +3,15 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from research.metrics import base, direction
+from research import metrics
+from research.metrics import METRICS, RAW, direction
 from research.report.collect import Hole, Run, Runs
-from research.report.run import union
-from research.tree import ConfigError, nearest
+from research.report.run import EVALUATION, union
+from research.tree import ConfigError, group, nearest
 
-SEED, FOLD = "seed", "data.fold"
+SEED, FOLD = "seed", metrics.FOLD
 UNSHOWN = frozenset({"data.root"})  # where the data lie is no part of a run's result
-LEARNING = frozenset(  # keys of the data that change what is learned from, not what the numbers are of
-    {
-        *("data.root", "data.folds", "data.fold", "data.fresh"),
-        *("data.train_size", "data.validation_size", "data.validation_fraction"),
-    }
-)
-
-DEFAULT_METRICS = (
-    "test/loss",
-    *("test/reconstruction_mse", "test/elbo_nats", "test/nll_nats", "test/kl_nats"),
-    "test/active_units",
-    *("test/accuracy", "test/cross_entropy", "test/mse", "test/mae", "test/smape", "test/mase"),
-    *("test/probe_accuracy", "test/knn_accuracy", "test/auroc"),
-    *("test/ari", "test/nmi", "test/rand_index", "test/cluster_accuracy", "test/silhouette"),
-    *("test/discriminative_score", "test/predictive_score", "test/classifier_score"),
-    *("test/diversity", "test/memorization"),
-)
+DEFAULT_METRICS = tuple(f"test/{name}" for name, known in METRICS.items() if known.shown)
 BEYOND_LOSS = ("test/cross_entropy", "test/mse", "test/generator_loss")  # repeat the loss, or show that it is a game's
 
 
@@ -64,7 +49,8 @@ def varying(runs: Iterable[Run]) -> list[str]:
     """
     planned = list(runs)
     runs = [run for run in planned if run.known] or planned
-    keys = [key for key in union(run.values for run in [*runs, *planned]) if key not in {SEED, FOLD, *UNSHOWN}]
+    keys = union(run.values for run in [*runs, *planned])
+    keys = [key for key in keys if key not in {SEED, FOLD, *UNSHOWN} and not key.startswith(EVALUATION)]
     overridden: dict[str, set[str]] = {}
     for text in {text for run in planned for text in run.overrides}:
         key, _, value = text.lstrip("+").partition("=")
@@ -95,10 +81,13 @@ def _follows(runs: Sequence[Run], key: str, others: Sequence[str]) -> bool:
 def default_metrics(runs: Runs) -> tuple[str, ...]:
     """Those of `DEFAULT_METRICS` that exist; else all of the test split; else the loss, so that holes have a place.
 
-    The loss is left out where every run that has it also has one of `BEYOND_LOSS`, and something else is shown.
+    The loss is left out where every run that has it also has one of `BEYOND_LOSS`, and something else is shown; errors
+    in units of the data where those in scaled units may be compared as well.
     """
     known = runs.metric_names()
     shown = tuple(name for name in DEFAULT_METRICS if name in known)
+    scaled = {name: apart(name.removesuffix(RAW), runs, folds=False) for name in shown if name.endswith(RAW)}
+    shown = tuple(name for name in shown if name not in scaled or set(scaled[name]) - set(apart(name, runs)))
     losses = [run.metrics for run in runs if "test/loss" in run.metrics]
     if len(shown) > 1 and all(any(name in metrics for name in BEYOND_LOSS) for metrics in losses):
         shown = tuple(name for name in shown if name != "test/loss")
@@ -106,32 +95,27 @@ def default_metrics(runs: Runs) -> tuple[str, ...]:
 
 
 def comparison_keys(metric: str, runs: Iterable[Run]) -> list[str]:
-    """The keys that two numbers must agree on to be compared.
-
-    Every metric: the data (horizon, window, scaling, ...). Numbers in nats: the likelihood and the bound too. The loss:
-    everything that changes what it is a loss of, which is the model, its objective and its real-valued settings (beta
-    weighs two terms, a latent size does not).
-    """
+    """The keys that two numbers must agree on to be compared: those of `metrics.comparison_keys`, and equal data."""
     runs = list(runs)
-    known = union(run.values for run in runs)
-    keys = ["data", *(key for key in known if key.startswith("data.") and key not in LEARNING)]
-    if metric.endswith("_nats") or base(metric) == "loss":
-        keys += ["model.likelihood"]
-    if base(metric) == "loss":
-        settings = ("bound", "samples", "objective", "quantiles", "normalize", "game")
-        keys += ["model", *(f"model.{key}" for key in settings), *_real(runs, known)]
-    return keys
+    depends = {id(run.depends): run.depends for run in runs if run.finished}.values()
+    return [*metrics.comparison_keys(metric, [run.values for run in runs], depends), "data_sha256"]
 
 
-def _real(runs: Sequence[Run], known: Sequence[str]) -> list[str]:
-    """The settings of models that are real numbers in any run, but dropout rates; in order of first appearance."""
-    rest = {key for key in known if key.startswith("model.") and "dropout" not in key}
-    found = []
-    for run in runs:
-        if new := [key for key in rest if isinstance(run.values.get(key), float)]:
-            found += [key for key in run.values if key in new]
-            rest -= set(new)
-    return found
+def apart(metric: str, runs: Iterable[Run], *, folds: bool = True) -> list[str]:
+    """The keys in which finished runs differ, so that they are not compared by a metric; `folds=False` passes over it.
+
+    Runs of several folds are compared as means over the same folds; then the fold separates nothing.
+    """
+    finished = [run for run in runs if run.finished]
+    keys = [key for key in comparison_keys(metric, finished) if folds or key != FOLD]
+    return [key for key in keys if len({run.value(key) for run in finished}) > 1]
+
+
+def peers(metric: str, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The most of these runs that may be compared by a metric (the first of equally many), and what parts them."""
+    keys = apart(metric, runs)
+    alike = group(runs, lambda run: tuple(run.value(key) for key in keys))
+    return max(alike, key=len, default=[]), keys
 
 
 def better(one: float, other: float, metric: str) -> bool:

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from research.metrics import direction
+from research.metrics import direction, judges
 from research.report.caption import HASH_DIGITS, sweep_hash
 from research.report.cell import count_statuses
 from research.report.collect import Hole, Run, Runs
-from research.report.keys import FOLD, SEED, better, comparison_keys, distinct, varying
+from research.report.keys import FOLD, SEED, better, distinct, peers, varying
 from research.report.texts import plural, shown
 
 SHOWN_VALUES = 12
@@ -171,7 +171,7 @@ def tensorboard(folder: Path) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Extremes:
-    """The best and the worst finished run by one metric, and in words why by that one."""
+    """The best and the worst of comparable runs by one metric, and in words why by that one."""
 
     metric: str
     why: str
@@ -180,34 +180,30 @@ class Extremes:
 
 
 def extremes(runs: Runs, metrics: Sequence[str]) -> Extremes | None:
-    """Best and worst by the validation twin of the first metric that all runs may be compared by; None without any.
+    """Best and worst by the metric of the validation rows that most runs may be compared by; None without any.
 
-    Where there is none it is the twin of the first metric that has one, then the first metric itself.
+    Among equally good ones it is the first of `CHOOSING`. Where there is none it is the first of `metrics` that there
+    is, of the test rows.
     """
-    numbered = [index for index, run in enumerate(runs) if run.finished]
-    directed = [metric for metric in metrics if direction(metric)]
-    twins = [metric.replace("test/", "validation/", 1) for metric in directed if metric.startswith("test/")]
+    finished = [run for run in runs if run.finished]
     candidates = []
-    for metric in [*twins, *directed]:
-        having = [index for index in numbered if runs.records[index].metrics.get(metric) is not None]
+    for metric in [*judges(()), *judges(metrics), *(name for name in metrics if direction(name))]:
+        having = [run for run in finished if run.metrics.get(metric) is not None]
         if having:
-            finished = [runs.records[index] for index in having]
-            apart = [key for key in comparison_keys(metric, finished) if len(distinct(finished, key)) > 1]
-            candidates.append((metric, having, apart))
+            candidates.append((metric, *peers(metric, having)))
     if not candidates:
         return None
-    comparable = [one for one in candidates if not one[2] and one[0].startswith("validation/")]
-    metric, having, apart = (comparable or candidates)[0]
-    best = worst = having[0]
-    for index in having[1:]:
-        value = runs.records[index].metrics[metric] or 0.0
-        best = index if better(value, runs.records[best].metrics[metric] or 0.0, metric) else best
-        worst = index if better(runs.records[worst].metrics[metric] or 0.0, value, metric) else worst
-    why = f"{direction(metric)} is better; among {plural(len(having), 'finished run')}"
-    if not metric.startswith("validation/"):
+    of_validation = [one for one in candidates if one[0].startswith("validation/")]
+    metric, compared, keys = max(of_validation or candidates[:1], key=lambda one: len(one[1]))
+    best = worst = compared[0]
+    for run in compared[1:]:
+        value = run.metrics[metric] or 0.0
+        best = run if better(value, best.metrics[metric] or 0.0, metric) else best
+        worst = run if better(worst.metrics[metric] or 0.0, value, metric) else worst
+    why = f"{direction(metric)} is better; among {plural(len(compared), 'finished run')}"
+    if keys:
+        why += f" of {len(finished)}: others differ in {', '.join(keys)} and are not comparable by it"
+    if not of_validation:
         why += "; no metric of the validation rows is at hand, so this is one of the test rows"
-    elif candidates[0][0].startswith("validation/") and metric != candidates[0][0]:
-        why += f"; {candidates[0][0]} is not comparable between all of them"
-    if apart:
-        why += f"; beware: runs that differ in {', '.join(apart)} are not comparable by it"
-    return Extremes(metric, why, best, worst)
+    index = {id(run): number for number, run in enumerate(runs)}
+    return Extremes(metric, why, index[id(best)], index[id(worst)])

@@ -122,6 +122,8 @@ def _remarks(table: Table, cell: Cell, metric: str, style: Style, layout: Layout
     remarks += [f"{count} null{style.mark(table.null_marks[metric, reason])}" for reason, count in cell.nulls.items()]
     if cell.collapsed and metric == table.metrics[0] and len(table.collapses) > 1:  # once a row, or else in the notes
         remarks.append(f"{cell.collapsed} of {cell.averaged} collapsed")
+    if cell.lacks and cell.n:
+        remarks.append("incomplete")
     if cell.partial:
         unit = "run" if table.averaging.folds == 1 else "seed"
         remarks.append(f"{plural(cell.partial, unit)} without all folds")

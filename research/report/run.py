@@ -14,6 +14,10 @@ FINISHED = ("completed", "stopped")
 STATUSES = (*FINISHED, "diverged", "failed", "interrupted", "pruned", "missing", "unreadable")
 
 
+EVALUATION = "evaluation."  # begins the keys of what was computed after training
+RECORDED = ("run_id", "data_sha256")  # keys of comparisons that are in no config
+
+
 class Hole(Enum):
     """Why a run has no value for a key."""
 
@@ -32,6 +36,7 @@ class Run:
       known: whether `values` is the whole config; otherwise it is what the sweep planned.
       metrics: name -> number, or None where it was not finite; the reason is in `null_reasons`.
       written: when the result was written, in seconds since 1970.
+      depends: metric -> keys that change what it measures; None of a result that does not say so.
     """
 
     run_id: str
@@ -46,16 +51,19 @@ class Run:
     commit: str | None = None
     program: str | None = None
     written: float | None = None
+    depends: Mapping[str, tuple[str, ...]] | None = None
 
     @property
     def finished(self) -> bool:
         return self.status in FINISHED
 
     def value(self, key: str) -> Any:
-        """The value of a key, or the kind of hole there is in its place."""
+        """The value of a key, or the kind of hole there is in its place; `run_id` and `data_sha256` are keys too."""
         try:
             return self.values[key]
         except KeyError:
+            if key in RECORDED:
+                return getattr(self, key)
             return Hole.ABSENT if self.known else Hole.UNKNOWN
 
 
@@ -171,6 +179,24 @@ def values_of(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str
     return values
 
 
+def _depends(result: Mapping[str, Any]) -> dict[str, tuple[str, ...]] | None:
+    """What the result says of its metrics; None where it says nothing."""
+    if result.get("depends") is None:
+        return None
+    found = section(result, "depends", "result.json")
+    if not all(isinstance(keys, list) and all(isinstance(key, str) for key in keys) for keys in found.values()):
+        raise UnreadableError("result.json: 'depends' is not lists of keys")
+    return {sys.intern(name): tuple(map(sys.intern, keys)) for name, keys in found.items()}
+
+
+def _evaluated(result: Mapping[str, Any], depends: Mapping[str, tuple[str, ...]] | None) -> dict[str, Any]:
+    """The settings of the evaluation that some metric depends on, as values of the run."""
+    settings = result.get("evaluation")
+    settings = settings if isinstance(settings, dict) else {}
+    wanted = {key for keys in (depends or {}).values() for key in keys if key.startswith(EVALUATION)}
+    return {key: frozen(settings[name]) for key in sorted(wanted) if (name := key.removeprefix(EVALUATION)) in settings}
+
+
 def _numbers(metrics: Mapping[str, Any], null_reasons: dict[str, Any]) -> dict[str, float | None]:
     numbers: dict[str, float | None] = {}
     for name, value in metrics.items():
@@ -216,6 +242,8 @@ def run_of(path: str, run_id: str, place: Place) -> Run:
         null_reasons = section(result, "null_reasons", "result.json")
         metrics = _numbers(section(result, "metrics", "result.json"), null_reasons)
         program = section(result, "program", "result.json")
+        depends = _depends(result)
+        values |= _evaluated(result, depends)
     except UnreadableError as error:
         return Run(run_id, "unreadable", f"{run_id}/{error}", values, known)
     except RecursionError:
@@ -234,4 +262,5 @@ def run_of(path: str, run_id: str, place: Place) -> Run:
         None if result.get("commit") is None else str(result["commit"]),
         described or None,
         None if place.result is None else place.result.st_mtime,
+        depends,
     )

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from research.metrics import direction
+from research.metrics import direction, judges, undirected
+from research.report.cell import pairs_of
 from research.report.collect import FINISHED, STATUSES, Run, Runs
-from research.report.keys import SEED, better, check
+from research.report.keys import SEED, apart, better, check
+from research.report.texts import shown
 from research.tree import ConfigError, group, nearest
 
 Values = tuple[Any, ...]
@@ -24,9 +26,10 @@ class Selection:
       chosen: (row, column) -> values of the keys.
       offered: number of settings to choose among, at most.
       incomplete: cells in which no setting had finished in all its runs.
-      stood_back: number of settings that could not be chosen because some of their runs have no number.
+      stood_back: number of settings that could not be chosen because some of their runs are absent or have no number.
       left_out: number of runs of settings that were not chosen.
       everything: the runs that were there before.
+      seeds: cells whose chosen setting has fewer seeds than the cell, in words.
     """
 
     keys: tuple[str, ...]
@@ -37,48 +40,94 @@ class Selection:
     stood_back: int
     left_out: int
     everything: Runs
+    seeds: tuple[str, ...] = ()
 
 
-def judge_of(runs: Runs, metrics: Sequence[str]) -> str:
-    """The metric that choices are made by: the validation twin of the first metric that has one, else the loss."""
+def judge_of(runs: Runs, cells: Sequence[Sequence[Run]], keys: Sequence[str], metrics: Sequence[str]) -> str:
+    """The metric that settings of `keys` are chosen by: the first of `judges(metrics)` that compares all of a cell.
+
+    Raises:
+      ConfigError: there is none.
+    """
     known = set(runs.metric_names())
-    twins = [name.replace("test/", "validation/", 1) for name in metrics if name.startswith("test/")]
-    return next((name for name in twins if name in known and direction(name)), "validation/loss")
+    finished = [run for run in runs if run.finished]
+    fitting = [name for name in judges(metrics) if name in known and not _separated(name, cells)]
+    everywhere = [name for name in fitting if all(name in run.metrics for run in finished)]
+    if not fitting:
+        remedy = "no metric of the validation rows measures the same in all of these settings; make the key a row"
+        raise ConfigError("select", ",".join(keys), f"{remedy}: --rows {','.join(keys)}")
+    return (everywhere or fitting)[0]
+
+
+def _separated(metric: str, cells: Sequence[Sequence[Run]]) -> list[str]:
+    """The keys that keep some settings of a cell from being compared by a metric."""
+    return list(dict.fromkeys(key for cell in cells for key in apart(metric, cell, folds=False)))
+
+
+def _check_judge(by: str, runs: Runs, cells: Sequence[Sequence[Run]], keys: Sequence[str]) -> str:
+    """The metric that was asked for, if settings may be chosen by it.
+
+    Raises:
+      ConfigError: it is not of the validation rows, unknown, of no direction, or measures something else in some.
+    """
+    if not by.startswith("validation/"):
+        raise ConfigError("by", by, "settings are chosen on the validation rows: name a metric validation/...")
+    (by,) = check("metrics", [by], runs.metric_names())
+    if not direction(by):
+        raise ConfigError("by", by, undirected(by))
+    if separating := _separated(by, cells):
+        try:
+            other = judge_of(runs, cells, keys, ())
+            remedy = f"choose by a metric that does not, --by {other} (in a config report.by={other})"
+        except ConfigError:
+            remedy = f"make them rows: --rows {','.join(separating)}"
+        named = f"{', '.join(separating)} differ{'s' * (len(separating) == 1)}"
+        raise ConfigError("by", by, f"it measures something else where {named}; {remedy}")
+    return by
 
 
 def select(
-    runs: Runs, row_keys: Sequence[str], column_keys: Sequence[str], keys: Sequence[str], by: str
+    runs: Runs,
+    row_keys: Sequence[str],
+    column_keys: Sequence[str],
+    keys: Sequence[str],
+    by: str | None = None,
+    metrics: Sequence[str] = (),
 ) -> tuple[Runs, Selection]:
     """Keep in every cell the runs of the one setting of `keys` whose mean of `by` is best.
 
-    Seeds count alike: folds and copies of one seed are averaged first. Settings some of whose runs did not finish stand
-    back; where a cell has no other, they are chosen among, and said to be incomplete.
+    Without `by`, `judge_of` names the metric. Seeds count alike: folds and copies of one seed are averaged first.
+    Settings some of whose runs did not finish, or that lack seeds or folds of others, stand back; where a cell has no
+    other, they are chosen among, and said to be incomplete.
 
     Raises:
-      ConfigError: an unknown key, one that is a row or column, or a metric that is not of the validation rows.
+      ConfigError: an unknown key, one that is a row or column, or a metric by which settings cannot be chosen.
     """
     keys = check("select", keys, runs.config_keys())
     for key in keys:
         if key in row_keys or key in column_keys or key in (SEED, "data.fold"):
             raise ConfigError("select", key, "rows, columns, seeds and folds are no settings to choose; leave it out")
-    if not by.startswith("validation/"):
-        raise ConfigError("by", by, "settings are chosen on the validation rows: name a metric validation/...")
-    (by,) = check("metrics", [by], runs.metric_names())
-    if not direction(by):
-        raise ConfigError("by", by, "neither low nor high values of it are better")
 
     def at(run: Run, names: Sequence[str]) -> Values:
         return tuple(run.value(name) for name in names)
 
+    cells = group(list(runs), lambda run: at(run, (*row_keys, *column_keys)))
+    by = judge_of(runs, cells, keys, metrics) if by is None else _check_judge(by, runs, cells, keys)
     chosen: dict[tuple[Values, Values], Values] = {}
     kept: set[int] = set()
     incomplete: list[tuple[Values, Values]] = []
+    seeds: list[str] = []
     offered = stood_back = 0
-    for cell in group(list(runs), lambda run: at(run, (*row_keys, *column_keys))):
+    for cell in cells:
         place = at(cell[0], row_keys), at(cell[0], column_keys)
         settings = group(cell, lambda run: at(run, keys))
         offered = max(offered, len(settings))
-        whole = [own for own in settings if all(run.finished and run.metrics.get(by) is not None for run in own)]
+        wanted = pairs_of(cell, finished=True).keys()
+        whole = [
+            own
+            for own in settings
+            if wanted <= pairs_of(own).keys() and all(run.finished and run.metrics.get(by) is not None for run in own)
+        ]
         if not whole:
             incomplete.append(place)
         else:
@@ -91,10 +140,15 @@ def select(
                 if better(score, top, by):
                     top, best = score, own
         chosen[place] = at(best[0], keys)
+        left, there = ({run.value(SEED) for run in own} for own in (best, cell))
+        if len(left) < len(there):
+            where = ", ".join(map(shown, (*place[0], *place[1]))) or "what is shown"
+            seeds.append(f"{where} has {len(left)} of {len(there)} seeds")
         kept |= {id(run) for run in best}
-    left = tuple(run for run in runs if id(run) in kept)
-    selection = Selection(keys, by, chosen, offered, tuple(incomplete), stood_back, len(runs) - len(left), runs)
-    return dataclasses.replace(runs, records=left), selection
+    left_over = tuple(run for run in runs if id(run) in kept)
+    number = len(runs) - len(left_over)
+    selection = Selection(keys, by, chosen, offered, tuple(incomplete), stood_back, number, runs, tuple(seeds))
+    return dataclasses.replace(runs, records=left_over), selection
 
 
 def _mean(runs: Sequence[Run], metric: str) -> float | None:

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.report.baseline import Baseline, baselines
-from research.report.cell import Averaging, Cell, Members, averaging
+from research.report.cell import Averaging, Cell, Members, averaging, lacking
 from research.report.collect import Run, Runs
 from research.report.compare import Judged, judge
 from research.report.keys import check, default_metrics, ranking, varying
 from research.report.methods import position
 from research.report.published import Beside, beside
-from research.report.select import Selection, judge_of, select
+from research.report.select import Selection, select
 from research.report.spec import Published, Report
 from research.tree import ConfigError, group
 
@@ -23,7 +23,8 @@ WORSE, COLLAPSE = "†", "‡"  # marks of means
 class Table:
     """A table: `cells[row, column, metric]`; a combination that was never planned has no cell.
 
-    `n` is the number of units of every mean if they are all alike, else None.
+    `n` is the number of units of every mean if they are all alike, else None. `lacks` are the (seed, fold) that a cell
+    lacks and others have.
     """
 
     runs: Runs
@@ -38,6 +39,7 @@ class Table:
     n: int | None
     judged: Mapping[tuple[Values, str], Judged]  # by column and metric
     selection: Selection | None = None
+    lacks: Mapping[tuple[Values, Values], tuple[tuple[Any, Any], ...]] = dataclasses.field(default_factory=dict)
     published: tuple[Beside, ...] = ()
 
     @property
@@ -100,7 +102,7 @@ def table(
 
     selection = None
     if choose:
-        runs, selection = select(runs, row_keys, column_keys, choose, by or judge_of(runs, names))
+        runs, selection = select(runs, row_keys, column_keys, choose, by, metrics or ())
 
     def place(run: Run, keys: Sequence[str]) -> Values:
         return tuple(run.value(key) for key in keys)
@@ -114,7 +116,8 @@ def table(
     column_values = sorted({column for _, column in members}, key=ranking(runs, column_keys))
     cells: dict[tuple[Values, Values, str], Cell] = {}
     judged: dict[tuple[Values, str], Judged] = {}
-    summaries = {place: Members(same, over) for place, same in members.items()}
+    lacks = dict(zip(members, lacking(list(members.values())), strict=True))
+    summaries = {place: Members(same, over, len(lacks[place])) for place, same in members.items()}
     for column in column_values:
         here = {row: members[row, column] for row in row_values if (row, column) in members}
         for metric in names:
@@ -137,6 +140,7 @@ def table(
         n=counts.pop() if len(counts) == 1 else None,
         judged=judged,
         selection=selection,
+        lacks={place: tuple(pairs) for place, pairs in lacks.items() if pairs},
         published=tuple(beside(held, row_keys, column_keys, runs, published)),
     )
 

@@ -12,6 +12,7 @@ from research.data.loading import binarized, floats, preparation_of, scored
 from research.evaluation import Findings, Shared, Subject, evaluate_run
 from research.runs import events
 from research.runs.folder import RunFolder
+from research.sweep.choosing import depends
 from research.sweep.job import Bound
 from research.sweep.loop import Trained
 from research.tree import ConfigError, plain
@@ -48,6 +49,9 @@ def finish(
                 shared=shared,
                 data_key=(dataset.sha256, dataset.split_seed, repr(job.data)),
                 redraws=redraws(dataset, job.data.fold, job.evaluation.binarizations),
+                metrics=trained.metrics,
+                target_scale=split.target_scale,
+                binary=isinstance(dataset.draw, Binarize),
             )
             findings = evaluate_run(subject)
         except ConfigError:
@@ -93,6 +97,7 @@ def finish(
         "metrics": metrics,
         "trained_metrics": sorted(trained.metrics),
         "null_reasons": findings.null_reasons,
+        "depends": depends(bound.model),
         "seconds_compile_group": trained.seconds_compile_group,
         "seconds_wall_group": trained.seconds_wall_group,
         "seconds_device_share": trained.seconds_device_share,

@@ -130,7 +130,7 @@ def train_group(
         save = due and control.checkpoints is not None and (stop or done < trainer.epochs)
         if options.prune != "none" or save or stop:
             settle()
-            for number in losers(writer, options, trainer):
+            for number in losers(writer, options, trainer, [bound.job.data.fold for bound in group.bounds]):
                 writer.pruned[number] = done
         program.leave(writer.gone(), done, options.narrow)
         if save:

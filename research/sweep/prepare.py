@@ -12,6 +12,7 @@ import numpy as np
 
 from research.runs.folder import RunFolder
 from research.runs.load import check_parameters
+from research.sweep.choosing import check_objective, check_pruning
 from research.sweep.job import HASH_DIGITS, NOT_HASHED, Bound, Job, bind
 from research.sweep.manifest import check_sweep, group_folder, read_manifest, runs_in
 from research.sweep.memory import fitted
@@ -129,6 +130,10 @@ def prepare(
         if objective.startswith("validation/") and group.metrics and objective not in group.metrics:
             remedy = f"no such metric{nearest(objective, group.metrics)}; known: {', '.join(group.metrics)}"
             raise ConfigError("objective", objective, remedy)
+    if objective and unique:
+        everyone = [*todo, *(bound for bound, _ in kept)]
+        check_objective(objective, everyone, [name for group in groups for name in group.metrics])
+    check_pruning(options, groups)
     return Prepared(folder, todo, done, again, groups)
 
 

@@ -1,5 +1,6 @@
 """Which members of a group are given up, compared with their peers at the same step."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,13 @@ from research.metrics import higher_is_better
 from research.sweep.plan import Options
 
 
-def losers(writer: Any, options: Options, trainer: Trainer) -> list[int]:
+def losers(writer: Any, options: Options, trainer: Trainer, folds: Sequence[Any]) -> list[int]:
     """Members to prune after the chunk that was written last.
 
-    Peers are the members of one program: they differ in numbers and seeds and stand at the same epoch, so the choice
-    does not depend on what else runs. A member is judged by its best monitored metric so far, from `prune_after` epochs
-    on.
+    Peers are the members of one program and fold: they differ in numbers and seeds, stand at the same epoch and are
+    scored on the same rows, so the choice does not depend on what else runs. A member is judged by its best monitored
+    metric so far, from `prune_after` epochs on; `choosing.check_pruning` refuses one that measures something else for
+    some of them.
 
     median: worse than the median of its peers, those that ended counted with their best (Golovin et al. 2017, without
     the running average).
@@ -23,14 +25,20 @@ def losers(writer: Any, options: Options, trainer: Trainer) -> list[int]:
     """
     if options.prune == "none" or not writer.latest:
         return []
-    learning = sorted(set(range(len(writer.folders))) - writer.gone())
+    of_folds = {fold: [index for index, own in enumerate(folds) if own == fold] for fold in dict.fromkeys(folds)}
+    return sorted(index for peers in of_folds.values() for index in _losers(writer, options, trainer, peers))
+
+
+def _losers(writer: Any, options: Options, trainer: Trainer, peers: Sequence[int]) -> list[int]:
+    """The same among some members."""
+    learning = sorted(set(peers) - writer.gone())
     epoch = max(writer.last_epoch)
     if len(learning) < 2 or epoch < options.prune_after or epoch >= trainer.epochs:
         return []
     sign = -1.0 if higher_is_better(trainer.monitor) else 1.0
     found = np.asarray(writer.best, float) * sign  # smaller is better
     found = np.where(np.isfinite(found), found, np.inf)
-    healthy = [index for index in range(len(found)) if writer.bad_step[index] == NEVER]
+    healthy = [index for index in peers if writer.bad_step[index] == NEVER]
     if options.prune == "median":
         middle = float(np.median(found[healthy]))
         return [index for index in learning if found[index] > middle]

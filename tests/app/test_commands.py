@@ -213,15 +213,41 @@ def test_optuna_gets_the_objective(jobs: int, tiny: Command, outputs: Path, resu
     import yaml
 
     sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", f"hydra.sweeper.n_jobs={jobs}"]
-    sweeper += ["hydra.sweeper.sampler.seed=1", "hydra.sweeper.direction=minimize"]
+    sweeper += ["hydra.sweeper.sampler.seed=1", "hydra.sweeper.direction=maximize"]
     ended = tiny("-m", *sweeper, "model.beta=interval(0.5,2)", "name=search", "trainer.epochs=1")
     assert ended.code == 0, ended.err
     found = results(outputs / "search")
     assert [result["status"] for result in found] == ["completed"] * 3
     best = yaml.safe_load((outputs / "search" / "optimization_results.yaml").read_text())
-    values = {result["metrics"]["validation/loss"]: result for result in found}
-    assert best["best_value"] == min(values)
-    assert f"model.beta={best['best_params']['model.beta']}" in values[min(values)]["overrides"]
+    values = {result["metrics"]["validation/elbo_nats"]: result for result in found}
+    assert best["best_value"] == max(values)
+    assert f"model.beta={best['best_params']['model.beta']}" in values[max(values)]["overrides"]
+
+
+SEARCH = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "model.beta=interval(0.01,2)"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["objective=validation/loss"],
+            "it measures something else where model.beta differs; set objective=validation",
+        ),
+        ([], "objective=validation/elbo_nats: higher values of elbo_nats are better, and the sweeper looks for"),
+        (["objective=test/elbo_nats"], "objective=test/elbo_nats: searches choose on the validation rows"),
+        (["objective=validation/kl_nats"], "neither low nor high values"),
+        (["objective=validation/r2"], "(research/metrics.py) gives it no direction"),
+    ],
+)
+@pytest.mark.filterwarnings("default")
+def test_a_search_over_beta_is_refused_where_its_objective_would_mislead(
+    arguments: list[str], said: str, tiny: Command, outputs: Path
+) -> None:
+    ended = tiny(*SEARCH, "name=search", *arguments)
+    assert ended.code == 2
+    assert said in ended.error
+    assert not outputs.exists()
 
 
 @pytest.mark.filterwarnings("default")

@@ -55,7 +55,7 @@ POINTS = [
     ["data.split_seed=${seed}", "seed=7"],
     ["data.split_seed=${seed}", "seed=8"],
     ["model.beta=4", "model.beta=5"],
-    ["objective=test/loss", "sweep.mode=map", "hydra.job.name=other"],
+    ["objective=validation/mse", "sweep.mode=map", "hydra.job.name=other"],
 ]
 
 

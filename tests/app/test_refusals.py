@@ -75,6 +75,16 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["trainer.monitor=test/loss"], ["trainer.monitor=test/loss", "validation/loss"]),
     (["trainer.monitor=validation/los"], ["trainer.monitor=validation/los", "validation/loss"]),
     (["objective=validation/los"], ["objective=validation/los", "validation/loss"]),
+    (["objective=test/loss"], ["objective=test/loss", "validation rows"]),
+    (["trainer.monitor=validation/kl_nats"], ["trainer.monitor=validation/kl_nats", "neither low nor high"]),
+    (
+        ["-m", "model.beta=1,4", "objective=validation/loss"],
+        ["objective=validation/loss", "model.beta", "set objective=validation/elbo_nats"],
+    ),
+    (
+        ["-m", "model.beta=1,4", "sweep.prune=median"],
+        ["sweep.prune=median", "model.beta", "set trainer.monitor=validation/elbo_nats"],
+    ),
     # names of sweeps
     (["name=reference"], ["name=reference", "committed tables"]),
     (["name=a/b"], ["name=a/b", "plain folder name"]),

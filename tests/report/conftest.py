@@ -7,6 +7,15 @@ from typing import Any
 
 import pytest
 
+from research.metrics import dependencies
+from research.models.recurrent_gan import RecurrentGAN
+from research.models.recurrent_predictor import RecurrentPredictor
+from research.models.vae import VAE
+
+# of no model that there is: its loss depends on the settings of several
+DEPENDS = dependencies(VAE, "model")
+DEPENDS["loss"] += [key for cls in (RecurrentGAN, RecurrentPredictor) for key in dependencies(cls, "model")["loss"]]
+
 
 class FakeSweep:
     """Writes runs of a small VAE; anything about a run can be replaced."""
@@ -62,6 +71,7 @@ class FakeSweep:
                 "null_reasons": null_reasons or {},
                 "program": {"mode": "vmap", "width": 2, "device_kind": "cpu"},
                 "commit": "c0ffee",
+                "depends": DEPENDS,
             }
             (path / "result.json").write_text(json.dumps(result, allow_nan=False))
         (self.folder / "sweep.json").write_text(

@@ -75,11 +75,12 @@ def test_below_three_seeds_nothing_is_bold():
 
 def test_a_row_of_too_few_seeds_is_neither_best_nor_compared():
     made = table(runs_of([[1.0, 1.1], [7.0, 7.1, 7.2], [8.0, 8.1, 8.2]]))
-    # the best mean rests on two seeds: it cannot be told from the others, and is not called best
-    assert not any(cell.best for cell in made.cells.values())
+    # the best mean rests on two seeds of three: it is incomplete, and is not called best
+    assert [made.cells[row, (), "test/mse"].best for row in made.rows] == [False, True, False]
     made = table(runs_of([[7.0, 7.1, 7.2], [8.0, 8.1], [8.5, 8.2, 9.9]]))
     assert [made.cells[row, (), "test/mse"].best for row in made.rows] == [True, False, True]
-    assert any("rows of fewer seeds are not marked" in text for _, text in notes(made))
+    text = "incomplete: without the seeds or folds of other cells, and never the best: 1 lacks seed=2."
+    assert ("", text) in notes(made)
 
 
 def test_folds_of_one_seed_are_no_independent_numbers(sweep):

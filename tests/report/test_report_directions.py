@@ -3,7 +3,7 @@ import pytest
 from research.metrics import direction, higher_is_better
 
 HIGHER = """
-    accuracy cluster_accuracy ari nmi rand_index silhouette auroc precision recall active_units
+    accuracy cluster_accuracy ari nmi rand_index silhouette auroc precision recall
     elbo_nats iwae_nats probe_accuracy knn_accuracy
 """
 LOWER = """
@@ -12,7 +12,7 @@ LOWER = """
 """
 NEITHER = """
     kl_nats real_value fake_value diversity memorization clusters collapsed discriminator_accuracy generator_loss
-    discriminator_loss shuffled_nats gradient_reach
+    discriminator_loss shuffled_nats gradient_reach active_units codebook_used r2
 """
 
 

@@ -59,7 +59,7 @@ def test_holes_show_counts_and_reasons(sweep):
     text = markdown(made(sweep))
     assert row(text, "2")[1] == "1.50 ± 0.71 (n=2; 1 diverged)"
     assert row(text, "4")[1] == "— (3 diverged: first bad step 12)"
-    assert row(text, "8")[1] == "5.000 (n=1)"
+    assert row(text, "8")[1] == "5.000 (n=1; incomplete)"
     assert row(text, "16")[1] == "— (1 missing: not started)"
     assert row(text, "32")[1].startswith("— (1 unreadable: ")
     assert f"{broken.name}/result.json" in text

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from research.metrics import direction
+from research.metrics import CHOOSING, base, judges
 from research.report.collect import Run
 from research.report.figures.points import label_of, swept, values
 from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
-from research.report.keys import SEED, better, comparison_keys
-from research.report.select import judge_of
+from research.report.keys import SEED, better, comparison_keys, peers
 from research.tree import ConfigError, group
 
 SETS = 3  # most data sets whose best run is shown
@@ -163,24 +162,29 @@ def plans_of(scene: Scene, lacks: Callable[[Best], str], sketch: Callable[[Best]
 
 
 def judge_for(scene: Scene) -> str:
-    """The metric of the validation rows that chooses: the twin of the table's first metric that all runs on one data
-    set may be compared by (losses of different beta may not)."""
-    table = scene.table
-    known = set(table.runs.metric_names())
-    for metric in table.metrics:
-        twin = metric.replace("test/", "validation/", 1)
-        keys = [key for key in comparison_keys(twin, table.runs) if key.partition(".")[0] != "data"]
-        if twin != metric and twin in known and direction(twin) and not set(keys) & set(swept(table)):
-            return twin
-    return judge_of(table.runs, table.metrics)
+    """The metric of the validation rows that chooses: of those by which most runs on one data set may be compared
+    (losses of different beta may not) the first of `CHOOSING`; the loss where no run has any.
+    """
+    of_data = group([run for run in scene.table.runs if run.finished], lambda run: values(run, data_keys(scene)))
+    found: dict[str, int] = {}
+    for metric in judges(scene.table.metrics):
+        having = [[run for run in own if run.metrics.get(metric) is not None] for own in of_data]
+        found[metric] = sum(len(peers(metric, own)[0]) for own in having if own)
+    best = max(sorted(found, key=_suited), key=lambda metric: found[metric])
+    return best if found[best] else "validation/loss"
+
+
+def _suited(metric: str) -> int:
+    name = base(metric)
+    return CHOOSING.index(name) if name in CHOOSING else len(CHOOSING)
 
 
 def ranked(scene: Scene, runs: Sequence[Run]) -> list[Run]:
-    """Finished runs, the best by the validation rows first."""
+    """Finished runs that may be compared by the validation rows, the best first."""
     judge = scene.judge
-    scored = [(run, value) for run in runs if run.finished and (value := run.metrics.get(judge)) is not None]
+    scored, _ = peers(judge, [run for run in runs if run.finished and run.metrics.get(judge) is not None])
     sign = -1 if better(1.0, 0.0, judge) else 1
-    return [run for run, _ in sorted(scored, key=lambda pair: sign * pair[1])]
+    return sorted(scored, key=lambda run: sign * (run.metrics[judge] or 0.0))
 
 
 def data_keys(scene: Scene) -> list[str]:
@@ -202,14 +206,15 @@ def best_runs(scene: Scene) -> list[Best]:
     if not groups:
         raise UnfitError(f"no finished run has {scene.judge}")
     for own in groups[:SETS]:
-        run = ranked(scene, own)[0]
+        run, *others = ranked(scene, own)
         place = "-".join(
             f"{key.rpartition('.')[2]}={value}" for key, value in zip(keys, values(run, keys), strict=True)
         )
         settings = [key for key in swept(scene.table) if key not in keys]
         told = [label_of(scene.table, settings, values(run, settings))] if settings else []
         told += [f"seed {run.value(SEED)}"] if isinstance(run.value(SEED), int) else []
-        words = f"the best of {len(own)} run{'s' * (len(own) > 1)} by {scene.judge}"
+        many = len(others) + 1
+        words = f"the best of {many} run{'s' * (many > 1)} by {scene.judge}"
         words += f" ({', '.join(told)})" if told else ""
         words += f" on {label_of(scene.table, keys, values(run, keys))}" if keys else ""
         try:

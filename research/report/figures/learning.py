@@ -20,7 +20,7 @@ from research.tree import ConfigError, group
 
 CONFIGURATIONS, PANELS = 8, 4
 START = 0.15  # share of the epochs that the limits of the axis are not made for: first losses may be huge
-OF_ONE_KIND = "validation/loss_nats"  # losses of one data set and likelihood share an axis
+OF_ONE_KIND = "validation/elbo_nats"  # losses of one data set and likelihood share an axis
 Values = tuple[Any, ...]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from research.metrics import base, direction
+from research.metrics import metric as known
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,38 +107,14 @@ def rendered(drawn: "Figure") -> dict[str, bytes]:
 
 # ---------------------------------------------------------------------------------------------------------- words
 
-NAMES = {
-    "reconstruction_mse": "reconstruction MSE",
-    "kl_nats": "KL",
-    "elbo_nats": "ELBO",
-    "nll_nats": "NLL",
-    "reconstruction_nats": "reconstruction",
-    "mse": "MSE",
-    "mae": "MAE",
-    "smape": "sMAPE",
-    "mase": "MASE",
-    "ari": "ARI",
-    "nmi": "NMI",
-    "auroc": "AUROC",
-    "knn_accuracy": "k-NN accuracy",
-    "mig": "MIG",
-    "sap": "SAP",
-    "dci_disentanglement": "DCI disentanglement",
-    "dci_completeness": "DCI completeness",
-    "dci_informativeness": "DCI informativeness",
-    "factor_vae_score": "FactorVAE score",
-    "beta_vae_score": "beta-VAE score",
-    "frechet_distance": "Fréchet distance",
-}
-UNITS = {"smape": "%", "cross_entropy": "nats"}
-
 
 def metric_label(metric: str, arrow: bool = True) -> str:
     """`test/kl_nats` -> `test KL (nats)`, with an arrow to where values are better."""
     part, _, _ = metric.rpartition("/")
     bare = base(metric)
-    unit = "nats" if bare.endswith("_nats") else UNITS.get(bare, "")
-    words = NAMES.get(bare, bare.removesuffix("_nats").replace("_", " "))
+    of_table = known(metric)
+    unit = of_table.unit or ("nats" if bare.endswith("_nats") else "")
+    words = of_table.label or bare.removesuffix("_nats").replace("_", " ")
     text = " ".join([*part.split("/"), words]).strip() + (f" ({unit})" if unit else "")
     return literal(text) + {"lower": " ↓", "higher": " ↑", "": ""}[direction(metric) if arrow else ""]
 

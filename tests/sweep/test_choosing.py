@@ -1,0 +1,75 @@
+"""Objectives and pruning compare jobs only where their metric measures the same."""
+
+import types
+
+import pytest
+
+from research.engine import NEVER
+from research.sweep.choosing import check_direction, check_objective, comparable, depends, separating, sought
+from research.sweep.prune import losers
+from research.tree import ConfigError
+
+KNOWN = ("validation/loss", "validation/elbo_nats", "validation/reconstruction_mse")
+
+
+def test_a_loss_separates_jobs_of_other_beta_and_a_bound_does_not(make_bounds):
+    bounds = make_bounds("model.beta=1,4", "optimizer.learning_rate=0.1,0.2", "seed=0,1")
+    assert separating("validation/loss", bounds) == ["model.beta"]
+    assert separating("validation/elbo_nats", bounds) == []
+    assert comparable(bounds, KNOWN) == "validation/elbo_nats"
+    with pytest.raises(ConfigError, match=r"model.beta differs; set objective=validation/elbo_nats"):
+        check_objective("validation/loss", bounds, KNOWN)
+    check_objective("validation/loss", bounds[:4], KNOWN)  # of one beta
+    with pytest.raises(ConfigError, match=r"where model.beta differs"):
+        check_objective("validation/loss", bounds[:1], KNOWN, ["model.beta"])
+    check_objective("validation/loss", bounds[:1], KNOWN, ["optimizer.learning_rate"])
+
+
+def test_errors_separate_jobs_of_another_fitted_scaling(make_bounds):
+    bounds = make_bounds("data.scaling=standard", "data.train_size=32,64")
+    assert separating("validation/reconstruction_mse", bounds) == ["data.train_size"]
+    assert separating("validation/reconstruction_mse_raw", bounds) == []
+    bounds = make_bounds("data.scaling=none", "data.train_size=32,64")
+    assert separating("validation/reconstruction_mse", bounds) == []
+
+
+def test_of_a_game_no_loss_is_better():
+    from research.models.recurrent_gan import RecurrentGAN
+
+    assert "run_id" in depends(object.__new__(RecurrentGAN))["loss"]
+
+
+@pytest.mark.parametrize(
+    ("sweeper", "minimizes", "key"),
+    [
+        ({"direction": "minimize"}, True, "hydra.sweeper.direction=maximize"),
+        ({"direction": types.SimpleNamespace(name="maximize")}, False, "hydra.sweeper.direction=maximize"),
+        ({"optim": {"maximize": False}}, True, "hydra.sweeper.optim.maximize=true"),
+        ({"ax_config": {"experiment": {"minimize": True}}}, True, "hydra.sweeper.ax_config.experiment.minimize=false"),
+        ({"_target_": "another"}, None, ""),
+    ],
+)
+def test_a_sweeper_that_looks_for_the_worst_is_refused(sweeper, minimizes, key):
+    assert sought(sweeper, "validation/elbo_nats") == (minimizes, key)
+    if minimizes:
+        with pytest.raises(ConfigError, match=f"add {key}"):
+            check_direction("validation/elbo_nats", minimizes, key)
+    else:
+        check_direction("validation/elbo_nats", minimizes, key)
+
+
+def test_members_are_pruned_among_those_of_their_own_fold(make_options):
+    """The second fold is harder throughout; in each fold the last member is worst."""
+    best = [1.0, 1.1, 1.2, 9.0, 9.1, 9.2]
+    writer = types.SimpleNamespace(
+        latest={"validation/loss": best},
+        folders=range(6),
+        gone=set,
+        last_epoch=[1] * 6,
+        best=best,
+        bad_step=[NEVER] * 6,
+    )
+    trainer = types.SimpleNamespace(epochs=3, monitor="validation/loss", evaluate_every=1)
+    options = make_options(prune="median", prune_after=1)
+    assert losers(writer, options, trainer, [0, 0, 0, 1, 1, 1]) == [2, 5]
+    assert losers(writer, options, trainer, [None] * 6) == [3, 4, 5]

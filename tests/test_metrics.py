@@ -1,0 +1,56 @@
+"""What specs say of the settings that change what their metrics measure."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from research.metrics import CHOOSING, METRICS, dependencies, direction, judges
+from research.models.vae import VAE
+from research.tree import hints, resolve_target, spec
+
+CONFIGS = sorted((Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
+HARMLESS = {  # numbers that change how a model learns, and not what its loss measures on validation rows
+    *("warmup_epochs", "capacity_epochs", "dropout", "forget_bias"),
+    *("teacher_start", "teacher_end", "teacher_epochs", "teacher_dropout"),
+}
+CLASSES = {
+    resolve_target(content["_target_"]): path.stem
+    for path in CONFIGS
+    if "_target_" in (content := yaml.safe_load(path.read_text()))
+}
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=CLASSES.get)
+def test_every_number_of_a_model_changes_its_loss_or_is_known_not_to(cls):
+    said = {key.removeprefix("model.") for key in dependencies(cls, "model")["loss"]}
+    numbers = {name for name, hint in hints(cls).items() if hint in (float, float | None)}
+    assert numbers - said == numbers & HARMLESS
+    # `code` is a field of the recurrent one of two families
+    assert {key for keys in dependencies(cls, "model").values() for key in keys} <= {
+        *(f"model.{name}" for name in hints(cls)),
+        "model.code",
+    }
+
+
+@spec
+class Tilted(VAE):
+    """Says nothing of its own number."""
+
+    tilt: float
+    width: int
+
+
+def test_a_number_that_a_spec_says_nothing_of_is_part_of_its_loss():
+    of_parent, own = dependencies(VAE, "model"), dependencies(Tilted, "model")
+    assert set(own["loss"]) - set(of_parent["loss"]) == {"model.tilt"}
+    assert own["elbo_nats"] == of_parent["elbo_nats"]
+
+
+def test_what_chooses_has_a_direction_and_counts_have_none():
+    assert all(direction(name) for name in CHOOSING)
+    assert judges(["test/active_units", "test/nll_nats"])[0] == "validation/nll_nats"
+    assert judges(())[:2] == ["validation/iwae_nats", "validation/elbo_nats"]
+    assert [direction(name) for name in ("active_units", "clusters", "codebook_used", "r2")] == [""] * 4
+    assert all(dataclasses.is_dataclass(metric) for metric in METRICS.values())
