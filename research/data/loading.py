@@ -12,7 +12,7 @@ import numpy as np
 from research.data import scaling
 from research.data.draws import Binarize
 from research.data.examples import Dataset, Examples, Facts, Split, Windows
-from research.data.splits import Source, Splitting, divide, pack
+from research.data.splits import Source, Splitting, check_parts, divide, pack
 from research.tree import ConfigError
 
 PARTS: tuple[Literal["train"], Literal["validation"], Literal["test"]] = ("train", "validation", "test")
@@ -57,10 +57,13 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
         if binarize == "once":
             examples, method = dataclasses.replace(examples, x=draw(examples.x, plain, recipe.split_seed)), "none"
 
-    parts = divide(recipe, len(examples), source.test, source.validation, source.unused)
+    classes = examples.label if source.stratify else None
+    parts = divide(recipe, len(examples), source.test, source.validation, source.unused, classes)
+    check_parts(parts, examples)
     if source.anomaly and any(examples.label[rows.train].any() for rows in parts):
         raise ConfigError("", source.name, "anomalous rows are among the training rows")
     settings = {"unit": unit, "by_channel": source.kind == "sequence", "with_target": source.scale_target}
+    settings["binary"] = source.binary
     fits = [
         scaling.fit(method, examples, rows.train, **settings)
         for rows in (parts if method in ("standard", "minmax") else parts[:1])

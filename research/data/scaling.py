@@ -38,6 +38,7 @@ def fit(
     unit: float | None = None,
     by_channel: bool = False,
     with_target: bool = False,
+    binary: np.ndarray | None = None,
 ) -> Scaling:
     """The scaling of one training part.
 
@@ -48,6 +49,7 @@ def fit(
       unit: the stored value that "unit" maps to 1.
       by_channel: one shift and scale per channel, over rows and time: sequences.
       with_target: the target has the same channels, and counts too.
+      binary: features or channels that stay 0 and 1, bool of the shape of the scaling.
 
     Raises:
       ConfigError: "unit" where the values have no fixed range.
@@ -65,6 +67,8 @@ def fit(
     # A feature that is constant, or as good as constant for float32, is only shifted.
     usable = (high > low) & (spread > np.finfo(np.float32).tiny)
     scale = np.where(usable, 1 / np.where(usable, spread, 1), 1)
+    if binary is not None:
+        shift, scale = np.where(binary, 0, shift), np.where(binary, 1, scale)
     return Scaling(shift.astype(np.float32), scale.astype(np.float32))
 
 
