@@ -21,7 +21,8 @@ SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe":
 MARKS = {"point": ".", "comma": ","}
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "<na>"))  # in any case of letters
 EXACT = 2**53  # whole numbers beyond it are not all told apart by float64
-ENDINGS = (".csv", ".tsv", ".parquet")
+TEXT = (".csv", ".tsv")
+ENDINGS = (*TEXT, ".parquet")
 
 Separator = Literal["comma", "semicolon", "tab", "space", "pipe"]
 Decimal = Literal["point", "comma"]
@@ -47,17 +48,23 @@ class Form(NamedTuple):
     missing: tuple[float | str, ...] | None = None
 
     @classmethod
-    def of(cls, recipe: Any) -> "Form":
-        """The form that the keys of a recipe describe.
+    def of(cls, recipe: Any, *paths: str) -> "Form":
+        """The form that the keys of a recipe describe, checked against the endings of its files.
 
         Raises:
-          ConfigError: naming the key, for an unknown encoding.
+          ConfigError: naming the key, for an unknown encoding, or a key of text where a file is none.
         """
         form = cls(*(getattr(recipe, name) for name in cls._fields))
         try:
             b"".decode(form.encoding)
-        except (LookupError, ValueError, UnicodeError):
+        except (LookupError, ValueError):
             raise ConfigError("encoding", form.encoding, "no such encoding; for example utf-8 or cp1252") from None
+        for path in paths:
+            for name, plain in (("header", None), ("separator", None), ("decimal", "point"), ("encoding", "utf-8")):
+                value = getattr(form, name)
+                if value != plain and Path(path).suffix.lower() not in TEXT:
+                    shown = "null" if plain is None else plain
+                    raise ConfigError(name, value, f"{path} is no table of text: data.{name}={shown}")
         return form
 
 

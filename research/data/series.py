@@ -1,5 +1,6 @@
 """A time series of your own."""
 
+import dataclasses
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,11 +67,11 @@ class Series(Windowed):
           ConfigError: naming the key, the value and the remedy.
         """
         super().validate()
-        Form.of(self)
         if self.path == "???":
             raise ConfigError("path", self.path, "name your file, for example data.path=my.csv")
         if Path(self.path).suffix.lower() not in ENDINGS:
             raise ConfigError("path", self.path, f"expected a file that ends in {', '.join(ENDINGS)}")
+        Form.of(self, self.path)
         if self.columns is not None and not self.columns:
             raise ConfigError("columns", [], "name at least one column, or null for all")
 
@@ -89,7 +90,7 @@ class Series(Windowed):
         source = self.cut(self.file.stem, content.values, content.names, borders)
         return self._described(source, content)
 
-    def rows(self, trained: Any) -> Source:
+    def stored_for(self, trained: Any) -> Source:
         """All windows of `path` for a run, with the channels that it was trained on, and without any division.
 
         Args:
@@ -102,8 +103,6 @@ class Series(Windowed):
         return self._described(self.cut(self.file.stem, content.values, content.names, None), content)
 
     def _described(self, source: Source, content: Content) -> Source:
-        import dataclasses
-
         binary = content.binary if content.binary.any() else None
         notes = (*content.notes, *source.notes)
         return dataclasses.replace(source, binary=binary, time_step=content.step, notes=notes)
@@ -112,7 +111,7 @@ class Series(Windowed):
         """The channels over all steps of the file, those between its rows too.
 
         Args:
-          trained: a `Preparation`, as for `rows`.
+          trained: a `Preparation`, as for `stored_for`.
 
         Raises:
           ConfigError: naming the key, the value and the remedy.
@@ -128,7 +127,7 @@ class Series(Windowed):
     def _read(self, path: Path, trained: Any) -> Content:
         columns = None if self.columns is None else tuple(map(str, self.columns))
         time = None if self.time_column is None else str(self.time_column)
-        table = read_table(path, Form.of(self), keep=(time, *(columns or ())))
+        table = read_table(path, Form.of(self, self.path), keep=(time, *(columns or ())))
         if trained is None:
             checks.refuse_many_series(table, time)
         known = None if trained is None else trained.columns

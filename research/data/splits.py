@@ -132,7 +132,7 @@ class Splitting:
         """All rows as stored."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is read")
 
-    def rows(self, trained: Any) -> Source:
+    def stored_for(self, trained: Any) -> Source:
         """All rows as stored for a run that was trained, without any division; files are matched to its rows."""
         del trained
         return self.stored()

@@ -81,7 +81,6 @@ class Arrays(Splitting):
           ConfigError: naming the key, the value and the remedy.
         """
         super().validate()
-        Form.of(self)
         endings = (*READERS, *TABLES)
         for name in ("path", "test_path"):
             value = getattr(self, name)
@@ -89,6 +88,7 @@ class Arrays(Splitting):
                 raise ConfigError(name, value, "name your file, for example data.path=my.csv")
             if value is not None and Path(value).suffix.lower() not in endings:
                 raise ConfigError(name, value, f"expected a file that ends in {', '.join(endings)}")
+        Form.of(self, *filter(None, (self.path, self.test_path)))
         for name in filter(None, (self.path, self.test_path)):
             if self.key is not None and Path(name).suffix.lower() != ".npz":
                 raise ConfigError("key", self.key, f"only .npz files hold named arrays; {name} needs data.key=null")
@@ -110,7 +110,7 @@ class Arrays(Splitting):
             contents.append(self._second(contents[0]))
         return self._source(contents)
 
-    def rows(self, trained: Any) -> Source:
+    def stored_for(self, trained: Any) -> Source:
         """All rows of `path` for a run, with the columns that it was trained on, and without any division.
 
         Args:
@@ -132,19 +132,35 @@ class Arrays(Splitting):
             if path.suffix.lower() in TABLES:
                 return self._read_table(path, target, trained)
             x, stored = READERS[path.suffix.lower()](path, self.key, target)
-            x = check_numbers(x, path.name)
-            binary = np.asarray(x.dtype == np.uint8 and x.max() <= 1) if x.dtype.kind == "u" else whole_bits(x)
-            column = None if stored is None else targets.column_of(stored)
-            x = x if x.dtype == np.uint8 or (x.dtype.itemsize == 4 and x.dtype.kind == "f") else x.astype(np.float64)
-            return Content(x, column, None, binary, lambda row: f"{path.name}, row {row} (from 0)", ())
+            return self._array(path, x, stored)
         except ConfigError as error:
             raise error if error.key else ConfigError(key, value, error.remedy) from None
         except OSError as error:
             raise ConfigError(key, value, f"it cannot be read: {error.strerror or error}") from None
 
+    def _array(self, path: Path, x: np.ndarray, target: np.ndarray | None) -> Content:
+        x, notes = check_numbers(x, path.name), []
+        marks = [float(mark) for mark in self.missing or () if not isinstance(mark, str)]
+        if np.isin(x, marks).any():
+            index = [int(at[0]) for at in np.nonzero(np.isin(x, marks))]
+            remedy = "means a missing value (data.missing); fill it or remove the row"
+            raise ConfigError("", None, f"{path.name}: {x[tuple(index)]} at index {index} (from 0) {remedy}")
+        if x.ndim == 2 and x.dtype != np.uint8:
+            names = [str(number) for number in range(x.shape[1])]
+            even = [name for name, column in zip(names, x.T, strict=True) if checks.grows_evenly(column)]
+            text = "grows by a constant step; if it only counts or dates the rows, store the array without it"
+            notes = [f"{path.name}, column {name} (from 0) {text}" for name in even]
+            notes += checks.marks_note(path.name, names, x)
+        binary = np.asarray(x.max() <= 1) if x.dtype == np.uint8 else whole_bits(x)
+        if x.dtype not in (np.uint8, np.float32):
+            x = x.astype(np.float64)
+        column = None if target is None else targets.column_of(target)
+        place = lambda row: f"{path.name}, row {row} (from 0)"
+        return Content(x, column, None, binary, place, tuple(notes))
+
     def _read_table(self, path: Path, target: str | None, trained: Any) -> Content:
         columns = None if self.columns is None else tuple(map(str, self.columns))
-        table = read_table(path, Form.of(self), keep=(target, *(columns or ())))
+        table = read_table(path, Form.of(self, path.name), keep=(target, *(columns or ())))
         trained_columns = None if trained is None else trained.columns
         if trained is not None and target is not None and target not in table.names and table.named:
             target = None  # new rows need no target

@@ -62,9 +62,11 @@ def interpret(
     numbers, cells = column.numbers, column.cells
     if column.missing.any():
         row = int(np.argmax(column.missing))
-        shown = f"'{cells[row]}'" if cells is not None and str(cells[row]) else "nothing"
-        remedy = "a row needs a target: add it, or remove the row; a class of this name needs another name"
-        raise ConfigError("target", name, f"{place(row)}: {shown} means a missing value; {remedy}")
+        shown = f"'{cells[row]}'" if cells is not None and str(cells[row]) else "nan"
+        remedy = "every row needs its target: add it, or remove the row"
+        if cells is not None and str(cells[row]) and numbers is None:
+            remedy += "; a class needs another name"
+        raise ConfigError("target", name, f"{place(row)}: {shown} is a missing value; {remedy}")
     if numbers is not None and np.isinf(numbers).any():
         raise ConfigError("target", name, f"{place(int(np.argmax(np.isinf(numbers))))}: the value is infinite")
     if column.kind == "time":
