@@ -395,7 +395,7 @@ def encode() -> None:
 
         def part_of(name: str) -> tuple[Any, Any, Any]:
             """Stored rows of one part, their numbers and their classes as stored."""
-            examples, names = rows_for(run, recipe.rows(run.preparation) if changed else recipe.stored())
+            examples, names = rows_for(run, recipe.stored_for(run.preparation) if changed else recipe.stored())
             if name == "all":
                 numbers = np.arange(len(examples))
             else:

@@ -21,7 +21,7 @@ FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 ROOMS = {  # package -> the only places that import it
     "hydra": {"app", "compose", "hydra_plugins"},
     "tensorboard": {"runs"},
-    "pandas": {"report"},
+    "pandas": {"report", "data"},
     "matplotlib": {"report"},
 }
 HEAVY = ("jax", "flax", "optax", "sklearn", "pandas", "matplotlib", "tensorboard")

@@ -55,7 +55,7 @@ class MNIST1D(Local):
         rows, classes = [], []
         for x_name, y_name in (("x", "y"), ("x_test", "y_test")):
             try:
-                x, y, _ = read_npz(path, x_name, y_name)
+                x, y = read_npz(path, x_name, y_name)
             except ConfigError as error:
                 name = f"array {error.value}: " if error.key in ("key", "target") else ""
                 raise self._refuse(path, f"{name}{error.remedy}") from None

@@ -14,7 +14,7 @@ from research.data.draws import Binarize
 from research.data.examples import Dataset, Examples, Facts, Split, Windows, compact
 from research.data.new_rows import TAIL, zero_tails
 from research.data.preparation import SCALING, Preparation, bernoulli
-from research.data.splits import Source, Splitting, divide, pack
+from research.data.splits import Source, Splitting, check_parts, divide, pack
 from research.tree import ConfigError
 
 PARTS: tuple[Literal["train"], Literal["validation"], Literal["test"]] = ("train", "validation", "test")
@@ -61,10 +61,13 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
             examples, method = dataclasses.replace(examples, x=draw(examples.x, plain, recipe.split_seed)), "none"
             drawn = plain
 
-    parts = divide(recipe, len(examples), source.test, source.validation, source.unused)
+    classes = examples.label if source.stratify else None
+    parts = divide(recipe, len(examples), source.test, source.validation, source.unused, classes)
+    check_parts(parts, examples)
     if source.anomaly and any(examples.label[rows.train].any() for rows in parts):
         raise ConfigError("", source.name, "anomalous rows are among the training rows")
     settings = {"unit": unit, "by_channel": source.kind == "sequence", "with_target": source.scale_target}
+    settings["binary"] = source.binary
     fits = [
         scaling.fit(method, examples, rows.train, **settings)
         for rows in (parts if method in ("standard", "minmax") else parts[:1])
@@ -117,6 +120,8 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
             columns=source.columns,
             classes=source.classes,
             class_count=classes,
+            time_column=getattr(recipe, "time_column", None),
+            time_step=source.time_step,
             masked=examples.length is not None or examples.observed is not None,
             binarize=binarize != "none",
             split_seed=recipe.split_seed,

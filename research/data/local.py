@@ -1,5 +1,6 @@
 """Files in a folder of the user's."""
 
+import filecmp
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 
@@ -10,6 +11,29 @@ def state(paths: Iterable[Path]) -> Hashable:
     """Place, size and time of files, None for a missing one: equal states mean files that need no new reading."""
     found = ((path.absolute(), path.stat() if path.is_file() else None) for path in paths)
     return tuple((path, None if status is None else (status.st_size, status.st_mtime_ns)) for path, status in found)
+
+
+def find(key: str, value: str, path: Path) -> Path:
+    """The file that a key names.
+
+    Raises:
+      ConfigError: naming the key, and the nearest file or the missing folder.
+    """
+    if path.is_file():
+        return path
+    folder = path.parent
+    if not folder.is_dir():
+        raise ConfigError(key, value, f"no folder {folder.absolute()}")
+    raise ConfigError(
+        key, value, f"no file {path.absolute()}{nearest(path.name, [item.name for item in folder.iterdir()])}"
+    )
+
+
+def same_content(first: Path, second: Path) -> bool:
+    """Whether two files are one, by a link or by what they hold."""
+    if first.samefile(second):
+        return True
+    return first.stat().st_size == second.stat().st_size and filecmp.cmp(first, second, shallow=False)
 
 
 def listing(folder: Path) -> str:

@@ -3,17 +3,25 @@
 import csv
 from collections.abc import Hashable
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from research.data.columns import Columns, read_columns
+from research.data.columns import read_table
 from research.data.examples import Examples, Windows
 from research.data.local import locate, state
 from research.data.readers import read_npz
 from research.data.splits import Source, Splitting
+from research.data.times import steps_of
 from research.data.windows import Windowed, naive_error, refuse_folds, share_borders
 from research.tree import ConfigError, recipe
+
+
+class Columns(NamedTuple):
+    """Channels of a file: their names, and their values [S, C] float64."""
+
+    names: tuple[str, ...]
+    values: np.ndarray
 
 
 def _stamp(root: str | None, folder: str, *names: str) -> Hashable:
@@ -71,7 +79,9 @@ class ETT(PublishedSeries):
     def table(self, path: Path) -> Columns:
         """The values of the three blocks."""
         _check_header(path, ("date", *self.names))
-        table = read_columns(path, self.names, "date")
+        file = read_table(path)
+        steps_of(file, "date")
+        table = Columns(self.names, file.numbers(self.names))
         if len(table.values) < sum(self.steps):
             raise ConfigError(
                 "root", self.root, f"{path.name} has {len(table.values)} rows, fewer than {sum(self.steps)}"
@@ -114,7 +124,7 @@ class Stock(ByShares):
     def table(self, path: Path) -> Columns:
         """All rows."""
         _check_header(path, self.names)
-        return read_columns(path, self.names, None)
+        return Columns(self.names, read_table(path).numbers(self.names))
 
 
 @recipe

@@ -40,6 +40,7 @@ def fit(
     unit: float | None = None,
     by_channel: bool = False,
     with_target: bool = False,
+    binary: np.ndarray | None = None,
 ) -> Scaling:
     """The scaling of one training part.
 
@@ -50,6 +51,7 @@ def fit(
       unit: the stored value that "unit" maps to 1.
       by_channel: one shift and scale per channel, over rows and time: sequences.
       with_target: the target has the same channels, and counts too.
+      binary: features or channels that stay 0 and 1, bool of the shape of the scaling.
 
     Raises:
       ConfigError: "unit" where the values have no fixed range.
@@ -66,7 +68,10 @@ def fit(
     shift, spread = (mean, deviation) if method == "standard" else (low, high - low)
     # A feature that is constant, or as good as constant for float32, is only shifted.
     usable = (high > low) & (spread > np.finfo(np.float32).tiny)
-    return Scaling(shift, np.where(usable, 1 / np.where(usable, spread, 1), 1))
+    scale = np.where(usable, 1 / np.where(usable, spread, 1), 1)
+    if binary is not None:
+        shift, scale = np.where(binary, 0, shift), np.where(binary, 1, scale)
+    return Scaling(shift, scale)
 
 
 def moments(examples: Examples, rows: np.ndarray, *, by_channel: bool = False, with_target: bool = False) -> Moments:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from research.data import scaling
-from research.data.examples import Draw, Examples, Split
+from research.data.examples import Draw, Examples, Split, Windows
 from research.data.preparation import Preparation, shuffle
 from research.tree import ConfigError, recipe
 
@@ -34,6 +34,10 @@ class Source:
       classes: names of the classes 0 to K - 1, where the file has names.
       preparation: how the rows are arranged; its columns, classes and sizes are filled in by `assemble`.
       notes: what a reader left out or noticed, one sentence each; the command prints them.
+      binary: features or channels that stay 0 and 1 under every scaling, bool of the shape of a row or [C]; None
+        without such.
+      stratify: every part has its share of every class.
+      time_step: of a series with a time column, in words: "1 hour".
     """
 
     name: str
@@ -52,6 +56,9 @@ class Source:
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     preparation: Preparation = dataclasses.field(default_factory=Preparation)
+    binary: np.ndarray | None = None
+    stratify: bool = False
+    time_step: str | None = None
 
 
 class Rows(NamedTuple):
@@ -128,7 +135,7 @@ class Splitting:
         """All rows as stored."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is read")
 
-    def rows(self, trained: Preparation) -> Source:
+    def stored_for(self, trained: Preparation) -> Source:
         """All rows as stored for a run that was trained, without any division; files are matched to its rows."""
         del trained
         return self.stored()
@@ -140,12 +147,65 @@ class Splitting:
         return dataclasses.replace(source, examples=preparation.arrange(source.examples), preparation=preparation)
 
 
+def spread(order: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Rows in another order, of which every piece has its share of every class, to a row.
+
+    The first of n rows of a class stands at 0.5 / n of the whole, the next at 1.5 / n, and so on.
+
+    Args:
+      order: row numbers in a random order, [M].
+      classes: of all rows, [N].
+    """
+    own = classes[order]
+    place = np.empty(len(order))
+    for name in np.unique(own):
+        rows = np.flatnonzero(own == name)
+        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return order[np.argsort(place, kind="stable")]
+
+
+def absent_note(parts: "Sequence[Rows]", label: np.ndarray, classes: Sequence[str] | None) -> list[str]:
+    """A note on the classes that are in no training row of some fold."""
+    known = set(np.unique(label).tolist())
+    absent = sorted(set().union(*(known - set(np.unique(label[rows.train]).tolist()) for rows in parts)))
+    if not absent:
+        return []
+    names = [str(number) if classes is None else classes[number] for number in absent]
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return [f"no training row{' of some fold' if len(parts) > 1 else ''} is of class {shown}"]
+
+
+def check_parts(parts: "Sequence[Rows]", examples: Examples) -> None:
+    """Refuse parts that share rows or steps of time.
+
+    Of windows with a target the steps of the targets count, since windows look back into the part before.
+
+    Raises:
+      ConfigError: naming how many are in two parts.
+    """
+    shown = examples.x if examples.target is None else examples.target
+    for rows in parts:
+        if not len(rows.train):
+            raise ConfigError("folds", len(parts), "a fold has no training rows; use fewer folds")
+        pieces = [np.unique(piece) for piece in rows]
+        if isinstance(shown, Windows):
+            pieces = [np.unique(shown.start[piece][:, None] + np.arange(shown.size)) for piece in pieces]
+        for one, other in ((0, 1), (0, 2), (1, 2)):
+            shared = len(np.intersect1d(pieces[one], pieces[other], assume_unique=True))
+            if shared:
+                what = "time steps" if isinstance(shown, Windows) else "rows"
+                raise ConfigError(
+                    "", None, f"{shared} {what} are in both {Rows._fields[one]} and {Rows._fields[other]}"
+                )
+
+
 def divide(
     settings: Splitting,
     size: int,
     test: np.ndarray | None = None,
     validation: np.ndarray | None = None,
     unused: np.ndarray | None = None,
+    classes: np.ndarray | None = None,
 ) -> list[Rows]:
     """The rows of the three parts, once or once per fold: disjoint, together all that are used and within limits.
 
@@ -154,6 +214,7 @@ def divide(
       size: number of rows N.
       test, validation: fixed parts, [N] bool.
       unused: rows of no part, [N] bool.
+      classes: every part gets its share of each of them, [N]; None divides without regard to classes.
 
     Raises:
       ConfigError: a part would be empty, or a limited part has fewer rows than its limit.
@@ -162,6 +223,8 @@ def divide(
     if unused is not None:
         order = order[~unused[order]]
         size = len(order)
+    if classes is not None:
+        order = spread(order, classes)
     if test is None:
         share = settings.test_fraction  # type: ignore[attr-defined]
         count = round(share * size)
@@ -170,6 +233,7 @@ def divide(
         test_rows, rest = order[:count], order[count:]
     else:
         test_rows, rest = order[test[order]], order[~test[order]]
+        rest = rest if classes is None else spread(rest, classes)
         if not len(test_rows):
             raise ConfigError("", type(settings).__name__, "the test part of this data set is empty")
 

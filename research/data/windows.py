@@ -46,22 +46,33 @@ class Windowed(Splitting):
             if value is not None and value < 1:
                 raise ConfigError(name, value, "expected 1 or more steps")
 
-    def cut(self, name: str, values: np.ndarray, columns: Sequence[str], borders: tuple[int, int]) -> Source:
+    def cut(self, name: str, values: np.ndarray, columns: Sequence[str], borders: tuple[int, int] | None) -> Source:
         """The windows of one series.
 
         Args:
           name: of the data set.
           values: NaN where a value is missing, [S, C].
           columns: names of the channels.
-          borders: first step of the validation block and of the test block.
+          borders: first step of the validation block and of the test block; None for windows without parts.
 
         Raises:
           ConfigError: a block is too short, or a channel is constant or empty in the training block.
         """
-        steps, (validation_start, test_start) = len(values), borders
-        training = values[:validation_start]
-        horizon = self.horizon or 0
+        steps, horizon = len(values), self.horizon or 0
         start = np.arange(0, steps - self.window - horizon + 1, self.stride, dtype=np.int32)
+        examples, empty = self._windows(values, start)
+        count = int(empty.sum())
+        notes = (f"{count} of {len(start)} windows hold no value at all{' and are left out' if borders else ''}",)
+        notes = notes if count else ()
+        if borders is None:
+            if not len(start):
+                needs = f"{self.window} + {horizon} steps" if horizon else f"{self.window} steps"
+                raise ConfigError("window", self.window, f"there are {steps} steps, and a window needs {needs}")
+            kept = tuple(columns)
+            scaled = {"season": self.season, "scale_target": bool(horizon), "columns": kept, "notes": notes}
+            return Source(name, "sequence", examples, **scaled)
+        validation_start, test_start = borders
+        training = values[:validation_start]
         first, end = (start + self.window, start + self.window + horizon) if horizon else (start, start + self.window)
         inside = lambda low, high: (first >= low) & (end <= high)
         blocks = {
@@ -69,7 +80,7 @@ class Windowed(Splitting):
             "validation": (validation_start, test_start),
             "test": (test_start, steps),
         }
-        parts = {block: inside(*edges) for block, edges in blocks.items()}
+        parts = {block: inside(*edges) & ~empty for block, edges in blocks.items()}
         for block, rows in parts.items():
             if not rows.any():
                 low, high = blocks[block]
@@ -84,19 +95,9 @@ class Windowed(Splitting):
             raise ConfigError("season", self.season, remedy)
         check_channels(training, columns)
 
-        series, observed = np.ascontiguousarray(values, np.float32), np.isfinite(values)
-        masked = not observed.all()
-        examples = Examples(x=Windows(series, start, self.window))
-        if masked:
-            examples = dataclasses.replace(examples, observed=Windows(observed, start, self.window))
         if horizon:
-            later, error = start + np.int32(self.window), naive_error(training, self.season)
-            examples = dataclasses.replace(
-                examples,
-                target=Windows(series, later, horizon),
-                target_observed=Windows(observed, later, horizon) if masked else None,
-                naive_error=np.tile(error, (len(start), 1)),
-            )
+            error = naive_error(training, self.season)
+            examples = dataclasses.replace(examples, naive_error=np.tile(error, (len(start), 1)))
         return Source(
             name,
             "sequence",
@@ -106,7 +107,25 @@ class Windowed(Splitting):
             unused=~(parts["training"] | parts["validation"] | parts["test"]),
             season=self.season,
             scale_target=bool(horizon),
+            columns=tuple(columns),
+            notes=notes,
         )
+
+    def _windows(self, values: np.ndarray, start: np.ndarray) -> tuple[Examples, np.ndarray]:
+        """Windows of values [S, C] with NaN, and which of them, or of their targets, hold no value, [N] bool."""
+        series, observed = np.ascontiguousarray(values), np.isfinite(values)
+        cut = lambda array, first, size: Windows(array, first, size)
+        later, horizon = start + np.int32(self.window), self.horizon
+        x, target = cut(series, start, self.window), cut(series, later, horizon) if horizon else None
+        if observed.all():
+            return Examples(x=x, target=target), np.zeros(len(start), bool)
+        seen = np.concatenate([[0], np.cumsum(observed.any(1))])
+        empty = seen[start + self.window] == seen[start]
+        if horizon:
+            empty |= seen[later + horizon] == seen[later]
+        shown = cut(observed, start, self.window)
+        shown_target = cut(observed, later, horizon) if horizon else None
+        return Examples(x=x, target=target, observed=shown, target_observed=shown_target), empty
 
 
 def share_borders(steps: int, test_fraction: float, validation_fraction: float) -> tuple[int, int]:
@@ -134,8 +153,8 @@ def check_channels(training: np.ndarray, columns: Sequence[str]) -> None:
       ConfigError: naming the column.
     """
     observed = np.isfinite(training)
-    low = np.min(training.astype(np.float32), axis=0, initial=np.inf, where=observed)
-    high = np.max(training.astype(np.float32), axis=0, initial=-np.inf, where=observed)
+    low = np.min(training, axis=0, initial=np.inf, where=observed)
+    high = np.max(training, axis=0, initial=-np.inf, where=observed)
     for column, lowest, highest in zip(columns, low, high, strict=True):
         if not lowest < highest:
             state = f"constant ({lowest:g})" if lowest == highest else "without any value"

@@ -12,7 +12,7 @@ from research.data import Dataset, load, readers
 from research.tree import ConfigError, build
 
 CONF = Path(__file__).parents[2] / "conf" / "data" / "arrays.yaml"
-X = np.arange(36, dtype=np.float64).reshape(12, 3)
+X = np.random.default_rng(0).permutation(36).reshape(12, 3).astype(np.float64)
 KIND = np.array(["cat", "dog", "cow"] * 4)
 
 
@@ -46,9 +46,10 @@ def write_table(name: str) -> dict[str, str]:
     if suffix == ".npz":
         np.savez_compressed(name, x=X, kind=KIND, unused=X)
         return {"path": name, "key": "x", "target": "kind"}
-    if suffix == ".csv":
+    if suffix in (".csv", ".tsv"):
         rows = [f"{a},{kind}, {b},{c}" for (a, b, c), kind in zip(X, KIND, strict=True)]
-        write_csv(name, '"a",kind,b,"c"', *rows, "", "")
+        lines = ['"a",kind,b,"c"', *rows, "", ""]
+        write_csv(name, *(line.replace(",", "\t" if suffix == ".tsv" else ",") for line in lines))
     else:
         import pyarrow
         import pyarrow.parquet
@@ -58,13 +59,14 @@ def write_table(name: str) -> dict[str, str]:
     return {"path": name, "target": "kind"}
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv", ".tsv", ".parquet"])
 def test_all_formats_hold_the_same_data(suffix):
-    dataset = arrays(**write_table(f"mine{suffix}"))
+    task = "classes" if suffix == ".npy" else None  # a matrix of floats
+    dataset = arrays(**write_table(f"mine{suffix}"), task=task)
     np.testing.assert_array_equal(dataset.examples.x, X)
     np.testing.assert_array_equal(dataset.examples.label, [0, 2, 1] * 4)
     assert (dataset.name, dataset.facts.kind, dataset.facts.classes) == ("mine", "vector", 3)
-    assert dataset.examples.x.dtype == np.float32
+    assert dataset.examples.x.dtype == np.float64
 
 
 def test_paths_start_from_root_and_links_are_followed(folder):
@@ -84,11 +86,12 @@ def test_an_edited_file_is_read_anew():
 
 
 def test_a_second_file_holds_the_test_rows():
-    first = write_csv("first.csv", "a,kind", *(f"{i},{'xy'[i % 2]}" for i in range(8)))
-    second = write_csv("second.csv", "a,kind", "8,w", "9,y")
+    first = write_csv("first.csv", "a,kind", *(f"{i * i},{'xy'[i % 2]}" for i in range(8)))
+    second = write_csv("second.csv", "kind,a", "w,8", "y,10")
     dataset = arrays(path=first, test_path=second, target="kind")
     np.testing.assert_array_equal(dataset.splits[0].rows("test"), [8, 9])
     np.testing.assert_array_equal(dataset.examples.label, [1, 2, 1, 2, 1, 2, 1, 2, 0, 2])
+    np.testing.assert_array_equal(dataset.examples.x[-2:], [[8], [10]])
     refused("columns differ", path=first, test_path=write_csv("third.csv", "b,kind", "8,w"), target="kind")
     refused("text in one", path=first, test_path=write_csv("fourth.csv", "a,kind", "8,1"), target="kind")
     np.save("wide.npy", X)
@@ -107,10 +110,12 @@ def test_bytes_stay_bytes(shape, dtype, kind):
     assert dataset.facts.feature_shape == shape[1:]
 
 
-def test_a_target_of_other_numbers_is_a_factor():
-    dataset = arrays(path=write_csv("x.csv", *(f"{i},{i / 4}" for i in range(8))), target="1")
+def test_a_target_of_fractions_is_a_value_and_a_factor():
+    dataset = arrays(path=write_csv("x.csv", *(f"{i * i},{i / 4}" for i in range(8))), target="-1", header=False)
     assert dataset.examples.label is None
     np.testing.assert_array_equal(dataset.examples.factors, np.arange(8)[:, None] / 4)
+    np.testing.assert_array_equal(dataset.examples.target, dataset.examples.factors)
+    assert (dataset.facts.target_shape, dataset.facts.target_classes, dataset.facts.target_high) == ((1,), 0, 1.75)
 
 
 class Trap:
@@ -145,29 +150,29 @@ def test_damaged_and_foreign_files_are_refused(monkeypatch):
     Path("x.parquet").write_text("no")
     refused("damaged", path="x.parquet")
     Path("x.csv").write_bytes(b"a,b\n\xff,2\n")
-    refused("UTF-8", path="x.csv")
+    refused(r"line 2: byte 4 .*utf-8", path="x.csv")
     np.savez_compressed("bomb.npz", x=np.zeros(200_000))
     monkeypatch.setattr(readers, "LARGEST", 100_000)
     refused("declare 1600128 bytes", path="bomb.npz")
 
 
 @pytest.mark.parametrize(
-    ("lines", "text"),
+    ("lines", "key", "text"),
     [
-        (("a,b", "1,2", "3,x"), r"x\.csv, line 3, column 'b': 'x' is not a number"),
-        (("a,b", "1,2", "", "3,nan"), r"x\.csv, line 4, column 'b': nan"),
-        (("a,b", "1,", "3,4"), r"x\.csv, line 2, column 'b': the value is missing"),
-        (("1,2", "inf,4"), r"x\.csv, line 2, column 0 \(from 0\): inf"),
-        (("a,b", "1,2", "3"), r"x\.csv, line 3: 1 values, but 2 in the first line"),
-        (("a;b", "1;2"), "separate values with commas"),
-        ((",a,b", "0,1,2"), "column 0 .* has no name"),
-        (("a,b",), "nothing in it"),
-        (("",), "first line is empty"),
+        (("a,b", "1,2", "3,x"), "columns", r"x\.csv, line 3, column 'b': 'x' is not a number"),
+        (("a,b", "1,2", "", "3,nan"), "path", r"x\.csv, line 4, column 'b': the value is missing"),
+        (("a,b", "1,", "3,4"), "path", r"x\.csv, line 2, column 'b': the value is missing"),
+        (("a,b", "1,2", "inf,4"), "columns", r"x\.csv, line 3, column 'a': 'inf' is not finite"),
+        (("a,b", "1,2", "3"), "path", r"x\.csv, line 3: 1 values, but 2 in the first line"),
+        (("a;b", "1;2"), "path", "data.separator=semicolon"),
+        ((",a,b", "5,1,2", "3,1,2"), "columns", r"column 0 .* has no name; .*'data.columns=\[a,b\]'"),
+        (("a,b",), "path", "nothing in it"),
+        (("",), "path", "nothing in it"),
     ],
 )
-def test_what_is_wrong_in_a_csv_file_is_named_with_its_place(lines, text):
+def test_what_is_wrong_in_a_csv_file_is_named_with_its_place(lines, key, text):
     error = refused(text, path=write_csv("x.csv", *lines))
-    assert error.key == "data.path"
+    assert error.key == f"data.{key}"
 
 
 def test_missing_values_in_arrays_are_named_with_their_place():
@@ -176,7 +181,7 @@ def test_missing_values_in_arrays_are_named_with_their_place():
     np.save("x.npy", x)
     refused(r"inf at index \[7, 1\]", path="x.npy")
     np.savez("x.npz", x=X, y=np.where(np.arange(12) == 5, np.nan, 0.5))
-    assert refused("nan in row 5", path="x.npz", key="x", target="y").key == "data.target"
+    assert refused(r"row 5 \(from 0\): nan is a missing value", path="x.npz", key="x", target="y").key == "data.target"
     import pyarrow
     import pyarrow.parquet
 
@@ -197,7 +202,7 @@ def test_misspelt_names_get_the_nearest_one():
     refused(r"only \.npz", path="mine.csv", key="x")
     write_table("mine.npy")
     refused("from -4 to 3", path="mine.npy", target="4")
-    refused("every row has another value", path="mine.npy", target="0")
+    refused("every row has another value", path="mine.npy", target="0", task="classes")
 
 
 @pytest.mark.parametrize("shape", [(12,), (12, 3, 4, 4), (12, 2, 2, 2, 2), (0, 3)])

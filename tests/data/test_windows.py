@@ -45,7 +45,7 @@ def windows(steps: int = 20, size: int = 4, horizon: int = 2, missing: bool = Fa
     observed = random.random(series.shape) < 0.8
     if missing:
         series[~observed] = np.nan
-    start = np.arange(steps - size - horizon + 1, dtype=np.int32)
+    start = np.arange(0, steps - size - horizon + 1, horizon, dtype=np.int32)  # no step is in two targets
     later = start + np.int32(size)
     masks = {"observed": Windows(observed, start, size), "target_observed": Windows(observed, later, horizon)}
     return Examples(Windows(series, start, size), Windows(series, later, horizon), **(masks if missing else {}))
