@@ -176,7 +176,12 @@ def test_settings_that_do_not_fit_the_series_are_refused(keys, key, remedy, tabl
         ("b", np.full(100, ""), "columns", "b: it is without any value in the training block"),
         ("b", ["x"] * 100, "path", "mine.csv, line 2, column 'b': 'x' is not a number"),
         ("b", [1] * 9 + ["1e999"] * 91, "path", "mine.csv, line 11, column 'b': '1e999' is not finite"),
-        ("time", [*HOURS[:50], *HOURS[49:99]], "time_column", "mine.csv, line 52: '2020-01-03 01:00:00' is there twice"),
+        (
+            "time",
+            [*HOURS[:50], *HOURS[49:99]],
+            "time_column",
+            "mine.csv, line 52: '2020-01-03 01:00:00' is there twice",
+        ),
         ("time", [*HOURS[:50], *HOURS[:50]], "time_column", "mine.csv, line 52: .* does not come after the row before"),
         ("time", [*range(9), "", *range(10, 100)], "time_column", "line 11: the time is missing"),
         ("time", [*HOURS[:4], "soon", *HOURS[5:100]], "time_column", "line 6: 'soon' is no time"),
