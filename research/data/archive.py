@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.data.columns import EXACT
 from research.data.readers import read_npy
+from research.data.targets import MOST
 from research.tree import ConfigError, nearest
 
 SWITCHES = ("timestamps", "missing", "univariate", "equallength", "classlabel", "targetlabel")
@@ -14,10 +16,17 @@ TAGS = ("problemname", *SWITCHES, *NUMBERS, "data")
 
 
 class Series(NamedTuple):
-    """The series of one file, each float64 [T, C] with NaN where a value is missing, and their class names."""
+    """The series of one file, each float64 [T, C] with NaN where a value is missing, and what is known of each.
+
+    Attributes:
+      values: the series.
+      classes: their names; None without classes.
+      targets: values to predict, [N, 1] float64; None for classes.
+    """
 
     values: list[np.ndarray]
     classes: list[str] | None
+    targets: np.ndarray | None = None
 
 
 def refuse(path: Path, line: int | None, problem: str) -> ConfigError:
@@ -163,40 +172,79 @@ def read_tsv(path: Path) -> Series:
         if not len(seen):
             raise refuse(path, number, "every value is missing")
         values.append(steps[: seen[-1] + 1, None])
-        classes.append(_class_name(name.strip()))
+        classes.append(_class_name(path, name.strip()))
     if not values:
         raise refuse(path, None, "it is empty")
     return Series(values, classes)
 
 
-def read_arrays(values_path: Path, classes_path: Path) -> Series:
-    """A pair of `.npy` files: series [N, T] or [N, T, C], NaN where a value is missing, and their classes [N]."""
-    arrays = []
-    for path in (values_path, classes_path):
-        try:
-            arrays.append(read_npy(path, None, None).x)
-        except ConfigError as error:
-            raise refuse(path, None, error.remedy) from None
-    values, classes = arrays
+def read_arrays(x_train: Path, y_train: Path, x_test: Path, y_test: Path) -> list[Series]:
+    """Pairs of `.npy` files: series [N, T] or [N, T, C], NaN where a value is missing, and a class or value each [N].
+
+    Text and whole numbers are classes. Numbers with fractions in either file are values, and so are floats of which
+    most are different.
+    """
+    pairs = [(_read_series(x), x, _read_beside(y), y) for x, y in ((x_train, y_train), (x_test, y_test))]
+    for values, path, beside, y_path in pairs:
+        if beside.shape != values.shape[:1] or beside.dtype.kind not in "iufU":
+            problem = (
+                f"{beside.dtype} of shape {beside.shape}; expected a class or a value for each series of {path.name}"
+            )
+            raise refuse(y_path, None, problem)
+    numbers = [beside for _, _, beside, _ in pairs if beside.dtype.kind != "U"]
+    joined = np.concatenate(numbers) if len(numbers) == len(pairs) else np.empty(0)
+    scattered = len(np.unique(joined)) > max(MOST, len(joined) / 2)
+    if joined.dtype.kind == "f" and ((joined != np.round(joined)).any() or scattered):
+        return [Series(list(values), None, beside.astype(np.float64)[:, None]) for values, _, beside, _ in pairs]
+    if scattered:
+        remedy = "if they are values to predict, store them as floats"
+        raise refuse(
+            y_train, None, f"{len(np.unique(joined))} different whole numbers for {len(joined)} series; {remedy}"
+        )
+    return [
+        Series(list(values), [_class_name(path, str(name)) for name in beside.tolist()])
+        for values, _, beside, path in pairs
+    ]
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        return read_npy(path, None, None).x
+    except ConfigError as error:
+        raise refuse(path, None, error.remedy) from None
+
+
+def _read_series(path: Path) -> np.ndarray:
+    """Series [N, T, C] float64 with finite values or NaN."""
+    values = _read(path)
     if values.ndim not in (2, 3) or 0 in values.shape or values.dtype.kind not in "iuf":
         problem = f"{values.dtype} of shape {values.shape}; expected numbers of shape [N, T] or [N, T, C]"
-        raise refuse(values_path, None, problem)
-    if classes.shape != values.shape[:1] or classes.dtype.kind not in "iufU":
-        raise refuse(classes_path, None, f"{classes.dtype} of shape {classes.shape}; expected a class for each series")
+        raise refuse(path, None, problem)
     values = np.array(values.reshape(*values.shape[:2], -1), np.float64)
     for problem, bad in (
         ("a value is infinite", np.isinf(values).any((1, 2))),
         ("every value is missing", np.isnan(values).all((1, 2))),
     ):
         if bad.any():
-            raise refuse(values_path, None, f"series {int(np.argmax(bad))} (from 0): {problem}")
-    return Series(list(values), [_class_name(str(name)) for name in classes])
+            raise refuse(path, None, f"series {int(np.argmax(bad))} (from 0): {problem}")
+    return values
 
 
-def _class_name(text: str) -> str:
+def _read_beside(path: Path) -> np.ndarray:
+    """Classes or values of the series, without missing ones."""
+    beside = np.array(_read(path))
+    if beside.dtype.kind == "f" and not np.isfinite(beside).all():
+        row = int(np.argmin(np.isfinite(beside)))
+        raise refuse(path, None, f"series {row} (from 0): its class or value is {beside.ravel()[row]}")
+    return beside
+
+
+def _class_name(path: Path, text: str) -> str:
     """A whole number without its decimals: `1.0` in one form of a file is `1` in another."""
     try:
         number = float(text)
     except ValueError:
         return text
+    if abs(number) > EXACT:
+        raise refuse(path, None, f"class {text} is beyond 2^53, where whole numbers are not exact; use text")
     return str(int(number)) if number.is_integer() else text

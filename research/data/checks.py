@@ -10,11 +10,13 @@ from research.data.times import compact_dates, read_date, times_of
 from research.tree import ConfigError, nearest
 
 LEAST = 5  # rows from which a constant step is no accident
+MARKS = 3  # different marks at either end of a column
 REPEATS = 3  # how often a value must occur to be suspected as a mark
 CALENDAR = re.compile(
     "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mon|tue|wed|thu|fri|sat|sun)[a-z]*", re.IGNORECASE
 )
 PARTS = frozenset(("year", "yr", "quarter", "month", "mo", "week", "weekday", "dow", "day", "doy", "hour", "minute"))
+TIMES = PARTS | {"time", "times", "date", "dates", "datetime", "timestamp", "ds", "t", "index"}
 DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}.*|\d{1,2}:\d{2}(:\d{2}.*)?")
 
 
@@ -61,6 +63,8 @@ def choose(
         )
     _check_names(table, chosen, others)
     for name in chosen:
+        if table.mixed(table.column(name)):
+            raise table.not_numeric(name, table.column(name))
         problem = _no_feature(table, name)
         if problem:
             good = [other for other in chosen if not _no_feature(table, other)]
@@ -80,7 +84,9 @@ def _key(key: str, name: str) -> str:
 def _left_out(table: Table, others: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """Columns in which pandas has counted the rows, and what to say of them."""
     if table.index is not None:
-        return [], [f"the index '{table.index}' of {table.path.name} is left out; data.columns can list it"]
+        named = not table.index.startswith("__index_level_")
+        what, remedy = (f" '{table.index}'", "; data.columns can list it") if named else ("", "")
+        return [], [f"the index{what} of {table.path.name} is left out{remedy}"]
     first = table.names[0]
     if first not in others and (not first or re.fullmatch(r"Unnamed: \d+", first)) and table.names.count(first) == 1:
         column = table.column(first)
@@ -94,9 +100,10 @@ def _check_names(table: Table, chosen: Sequence[str], others: Mapping[str, str])
     named = [name for name in chosen if name]
     if "" in chosen:
         place = table.names.index("")
-        remedy = (
-            f"name it, write the table without it (pandas: index=False), or list the others: {paste('columns', named)}"
-        )
+        column = table.column("") if chosen.count("") == 1 else None
+        dates = column is not None and column.kind == "text" and looks_like_dates(column)
+        how = "index_label=time, then data.time_column=time" if dates else "index=False"
+        remedy = f"name it or write the table without it (pandas: {how}), or list the others: {paste('columns', named)}"
         raise ConfigError("columns", None, f"{table.path.name}, line 1: column {place} (from 0) has no name; {remedy}")
     for name in named:
         if chosen.count(name) > 1:
@@ -115,6 +122,8 @@ def _no_feature(table: Table, name: str) -> str | None:
         return f"{where} holds dates ({column.numbers[0]:.0f}, ...)"
     if grows_evenly(column.numbers):
         return f"{where} grows by a constant step ({column.numbers[0]:.10g}, {column.numbers[1]:.10g}, ...)"
+    if name.lower() in TIMES and len(column.numbers) >= LEAST and (np.diff(column.numbers) > 0).all():
+        return f"{where} grows from row to row ({column.numbers[0]:.10g}, {column.numbers[1]:.10g}, ...) as a time does"
     return None
 
 
@@ -154,21 +163,29 @@ def marks_note(file: str, names: Sequence[str], values: np.ndarray) -> list[str]
 
 def far_repeats(values: np.ndarray) -> list[tuple[float, int]]:
     """Values at an end that repeat, with a gap to the others that is wider than all of these; and how often; [N]."""
-    rest, found = values[np.isfinite(values)], []
-    for _ in range(3):
-        if len(rest) < 2 * REPEATS:
-            break
-        ends = [end for end in (rest.min(), rest.max()) if (rest == end).sum() >= REPEATS]
-        inner = rest[~np.isin(rest, ends)]
-        if not len(inner) or not ends:
-            break
-        low, high = inner.min(), inner.max()
-        far = [end for end in ends if max(low - end, end - high) > high - low > 0]
-        if not far or len(np.unique(inner[:10_000])) < 10:
-            break
-        found += [(float(end), int((rest == end).sum())) for end in far]
-        rest = rest[~np.isin(rest, far)]
-    return found
+    values = values[np.isfinite(values)]
+    if not len(values) or max((values == values.min()).sum(), (values == values.max()).sum()) < REPEATS:
+        return []
+    found, times = np.unique(values, return_counts=True)
+    first, last = 0, len(found)
+    while first < MARKS and times[first] >= REPEATS and last - first > 1:
+        first += 1
+    while len(found) - last < MARKS and times[last - 1] >= REPEATS and last - first > 1:
+        last -= 1
+    inner = found[first:last]
+    low, high = inner[0], inner[-1]
+    if len(inner) < 10:  # classes, counts
+        return []
+    ends = [*range(first), *range(last, len(found))]
+    far = [end for end in ends if max(low - found[end], found[end] - high) > high - low]
+    return [(float(found[end]), int(times[end])) for end in far]
+
+
+def unused_marks_note(table: Table, names: Sequence[str], marks: Sequence[float | str] | None) -> list[str]:
+    """A note on entries of the key `missing` that occur in no column that is used."""
+    seen = set().union(*(table.column(name).marks for name in names))
+    unused = [str(mark if isinstance(mark, str) else f"{mark:.10g}") for mark in marks or () if mark not in seen]
+    return [f"{', '.join(unused)} (data.missing) occurs nowhere in {table.path.name}"] if unused else []
 
 
 def refuse_many_series(table: Table, time: str | None) -> None:
@@ -233,7 +250,8 @@ def _series(column: Column) -> np.ndarray | None:
     """A column that may name series, as numbers from 0, each at least twice and three times on average."""
     if column.missing.any() or column.kind not in ("text", "integer"):
         return None
-    keys = column.cells.astype(str) if column.kind == "text" and column.cells is not None else column.numbers
+    keys = np.asarray(column.numbers if column.kind == "integer" else column.cells)
+    keys = keys.astype(str) if column.kind == "text" else keys
     names, series, times = np.unique(keys, return_inverse=True, return_counts=True)
     if not 2 <= len(names) <= len(series) / 3 or times.min() < 2:
         return None

@@ -7,11 +7,11 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from research.data.columns import read_table
 from research.data.examples import Examples, Windows
 from research.data.local import locate, state
 from research.data.readers import read_npz
 from research.data.splits import Source, Splitting
+from research.data.table_files import read_table
 from research.data.times import steps_of
 from research.data.windows import Windowed, naive_error, refuse_folds, share_borders
 from research.tree import ConfigError, recipe

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from research.data import checks
-from research.data.columns import ENDINGS, Decimal, Form, Separator, read_table
+from research.data.columns import ENDINGS, Decimal, Form, Separator
 from research.data.local import find, state
 from research.data.preparation import Preparation
 from research.data.splits import Source
+from research.data.table_files import read_table
 from research.data.times import steps_of
 from research.data.windows import Windowed, share_borders
 from research.tree import ConfigError, recipe
@@ -129,6 +130,13 @@ class Series(Windowed):
         columns = None if self.columns is None else tuple(map(str, self.columns))
         time = None if self.time_column is None else str(self.time_column)
         table = read_table(path, Form.of(self, self.path), keep=(time, *(columns or ())))
+        if time is None and table.index_of_times:
+            remedy = f"the index '{table.index}' holds times: data.time_column={table.index}"
+            if str(table.index).startswith("__"):
+                remedy = (
+                    "the index holds times; name it (pandas: table.index.name = 'time'), then data.time_column=time"
+                )
+            raise ConfigError("time_column", None, f"{path.name}: {remedy}")
         if trained is None:
             checks.refuse_many_series(table, time)
         known = None if trained is None else trained.columns
@@ -138,6 +146,7 @@ class Series(Windowed):
         binary = [checks.is_binary(kind, column) for kind, column in zip(kinds, values.T, strict=True)]
         if trained is None:
             notes += checks.marks_note(path.name, chosen, values)
+            notes += checks.unused_marks_note(table, chosen, self.missing)
         step = None
         if time is not None:
             steps = steps_of(table, time, None if trained is None else trained.time_step)

@@ -164,13 +164,16 @@ def spread(order: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return order[np.argsort(place, kind="stable")]
 
 
-def absent_note(parts: "Sequence[Rows]", label: np.ndarray, classes: Sequence[str] | None) -> list[str]:
-    """A note on the classes that are in no training row of some fold."""
+def absent_note(parts: "Sequence[Rows]", source: Source) -> list[str]:
+    """A note on the classes that are in no training row, or in none of some fold."""
+    label = source.examples.label
+    if label is None or source.anomaly:
+        return []
     known = set(np.unique(label).tolist())
     absent = sorted(set().union(*(known - set(np.unique(label[rows.train]).tolist()) for rows in parts)))
     if not absent:
         return []
-    names = [str(number) if classes is None else classes[number] for number in absent]
+    names = [str(number) if source.classes is None else source.classes[number] for number in absent]
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return [f"no training row{' of some fold' if len(parts) > 1 else ''} is of class {shown}"]
 

@@ -1,5 +1,7 @@
 """Your own arrays and tables."""
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -8,12 +10,13 @@ import numpy as np
 
 from research.data import checks, targets
 from research.data.columns import ENDINGS as TABLES
-from research.data.columns import Column, Decimal, Form, Separator, read_table
+from research.data.columns import Column, Decimal, Form, Separator
 from research.data.examples import Examples
 from research.data.local import find, same_content, state
 from research.data.preparation import Preparation
 from research.data.readers import READERS
 from research.data.splits import Source, Splitting
+from research.data.table_files import read_table
 from research.tree import ConfigError, recipe
 
 
@@ -177,7 +180,7 @@ class Arrays(Splitting):
         kinds = [table.column(name).kind for name in chosen]
         binary = np.array([checks.is_binary(kind, values) for kind, values in zip(kinds, x.T, strict=True)], bool)
         if trained is None:
-            notes += checks.marks_note(path.name, chosen, x)
+            notes += [*checks.marks_note(path.name, chosen, x), *checks.unused_marks_note(table, chosen, self.missing)]
         names = tuple(chosen) if table.named else None
         column = None if target is None else table.column(target, "target")
         return Content(x, column, names, binary, table.place, tuple(notes))
@@ -198,7 +201,8 @@ class Arrays(Splitting):
             raise ConfigError(
                 "test_path", value, f"its columns differ from those of {self.path}: {', '.join(differ[:12])}"
             )
-        if first.x.shape[1:] != second.x.shape[1:] or first.x.dtype != second.x.dtype:
+        floats = [content.x.dtype.kind == "f" for content in (first, second)]
+        if first.x.shape[1:] != second.x.shape[1:] or floats[0] != floats[1]:
             shapes = [f"{content.x.shape[1:]} {content.x.dtype}" for content in (first, second)]
             raise ConfigError("test_path", value, f"rows of shape {shapes[1]}, but {shapes[0]} in {self.path}")
         if first.target is not None and second.target is not None:
@@ -223,11 +227,13 @@ class Arrays(Splitting):
             joined = columns[0] if len(columns) == 1 else _join(columns)
             target = targets.interpret(str(self.target), joined, task, place, new_rows=trained is not None)
             notes += target.notes
-        whole = np.stack([content.binary for content in contents]).all(0)
+        whole = np.asarray(np.stack([content.binary for content in contents]).all(0))
         test = None if len(contents) == 1 else np.repeat([False, True], sizes)
         if trained is None:
-            key = x if target.label is None else np.concatenate([x.reshape(len(x), -1), target.label[:, None]], axis=1)
-            notes += repeated(key.reshape(len(x), -1), test, str(self.test_path))
+            # float32 in one of two files: rows are compared as such
+            single = {content.x.dtype for content in contents} == {np.dtype(np.float32), np.dtype(np.float64)}
+            beside = target.values if target.label is None else target.label
+            notes += repeated(x.astype(np.float32) if single else x, beside, test, str(self.test_path))
         return Source(
             Path(self.path).stem,
             "vector" if x.ndim == 2 else "image",
@@ -280,27 +286,29 @@ def _join(columns: Sequence[Column]) -> Column:
     return Column(kind, numbers, cells, np.concatenate([column.missing for column in columns]))
 
 
-def repeated(rows: np.ndarray, test: np.ndarray | None, test_path: str) -> list[str]:
-    """A note on rows that are there several times; rows [N, D] with their targets.
+def repeated(x: np.ndarray, beside: np.ndarray | None, test: np.ndarray | None, test_path: str) -> list[str]:
+    """A note on rows that are there several times.
+
+    Args:
+      x: rows [N, ...].
+      beside: their targets, which belong to a row, [N, ...].
+      test: the rows of `test_path`, [N] bool; None without a second file.
 
     Raises:
-      ConfigError: rows of `test_path` are among the others, though these have no copies among themselves.
+      ConfigError: more rows of `test_path` are among the others than these have copies among themselves.
     """
-    rows = np.ascontiguousarray(rows)
-    _, number, times = np.unique(
-        rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel(),
-        return_inverse=True,
-        return_counts=True,
-    )
+    texts = [np.ascontiguousarray(row + 0).tobytes() for row in x]  # + 0: -0.0 and 0.0 are equal
+    if beside is not None:
+        texts = [text + row.tobytes() for text, row in zip(texts, beside, strict=True)]
+    copies = Counter(texts) if test is None else Counter(itertools.compress(texts, ~test))
     if test is None:
-        count = int((times[number] > 1).sum())
-        text = f"{count} of {len(rows)} rows are there more than once; copies may lie in training and test rows"
+        count = sum(number for number in copies.values() if number > 1)
+        text = f"{count} of {len(x)} rows are there more than once; copies may lie in training and test rows"
         return [text] if count else []
-    ours = np.bincount(number[~test], minlength=len(times))
-    seen = int((ours[number[test]] > 0).sum())
+    seen = sum(text in copies for text in itertools.compress(texts, test))
     if not seen:
         return []
     text = f"{seen} of {int(test.sum())} test rows are among the training rows"
-    if seen / test.sum() > (ours[number[~test]] > 1).mean():
+    if seen / test.sum() > sum(number for number in copies.values() if number > 1) / copies.total():
         raise ConfigError("test_path", test_path, f"{text}; remove them from one of the two files")
-    return [f"{text}; such copies are also among the training rows"]
+    return [f"{text}; these have copies among themselves, too"]

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from research.data.checks import looks_like_dates
 from research.data.columns import EXACT, Column
 from research.tree import ConfigError
 
@@ -62,7 +63,7 @@ def interpret(
     numbers, cells = column.numbers, column.cells
     if column.missing.any():
         row = int(np.argmax(column.missing))
-        shown = f"'{cells[row]}'" if cells is not None and str(cells[row]) else "nan"
+        shown = "nan" if cells is None else f"'{cells[row]}'" if str(cells[row]) else "an empty cell"
         remedy = "every row needs its target: add it, or remove the row"
         if cells is not None and str(cells[row]) and numbers is None:
             remedy += "; a class needs another name"
@@ -82,6 +83,10 @@ def interpret(
             row = numeric.index(False)
             shown = f"{place(row)}: '{str(cells[row])[:40]}' is text, and other rows hold numbers"
             raise ConfigError("target", name, f"{shown}; correct it, or say data.task=classes")
+        if task is None and looks_like_dates(column):
+            raise ConfigError(
+                "target", name, f"it holds dates ({cells[0]}, ...); if they are classes: data.task=classes"
+            )
         classes, label = np.unique(cells.astype(str), return_inverse=True)
         return _classes(name, label, tuple(map(str, classes)), new_rows)
     values, label = np.unique(numbers, return_inverse=True)
@@ -90,6 +95,10 @@ def interpret(
         remedy = "say what they are: data.task=values or data.task=classes"
         raise ConfigError("target", name, f"it holds {len(values)} different whole numbers; {remedy}")
     if task == "classes" or (task is None and whole):
+        texts = values if cells is None or not whole else np.unique(cells.astype(str))
+        if len(texts) > len(values) and column.kind == "integer":
+            same = next(text for text in texts if str(int(text)) != text)
+            raise ConfigError("target", name, f"'{same}' and '{int(same)}' are one number; write a class in one way")
         if column.kind == "bool":
             return _classes(name, label, tuple(str(bool(value)) for value in values), new_rows)
         return _classes(

@@ -1,7 +1,7 @@
 """The time column of a table: its times, its step, and the steps that are missing."""
 
 import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -185,7 +185,7 @@ def _size(step: str, unit: str | None) -> float | None:
     return int(number) * UNITS[name] if unit == "microsecond" and name in UNITS else None
 
 
-def _show(time: np.generic) -> str:
+def _show(time: Any) -> str:
     if isinstance(time, np.datetime64):
         return str(time).replace("T", " ").removesuffix(".000000").removesuffix(".000000000")
     return f"{time:.15g}"

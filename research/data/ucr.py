@@ -94,7 +94,7 @@ class UCR(Splitting):
             reader = read_ts if files[0].suffix == ".ts" else read_tsv
             parts = [reader(path) for path in files]
         else:
-            parts = [read_arrays(*files[:2]), read_arrays(*files[2:])]
+            parts = read_arrays(*files)
         channels = [part.values[0].shape[1] for part in parts]
         if channels[0] != channels[1]:
             raise ConfigError(
@@ -111,7 +111,7 @@ class UCR(Splitting):
         return Source(
             self.problem,
             "sequence",
-            Examples(x=x, length=length, observed=observed, label=label),
+            Examples(x=x, length=length, observed=observed, label=label, target=_values(parts)),
             test=test,
             anomaly=self.anomaly is not None,
             classes=classes,
@@ -151,6 +151,12 @@ class UCR(Splitting):
             remedy = f"no such class{nearest(self.anomaly, classes)}; there are: {', '.join(classes)}"
             raise ConfigError("anomaly", self.anomaly, remedy)
         return np.asarray([name == self.anomaly for name in names], np.int32), None
+
+
+def _values(parts: list[Series]) -> np.ndarray | None:
+    """Values to predict, [N, 1]; None where the series have classes."""
+    values = [part.targets for part in parts if part.targets is not None]
+    return np.concatenate(values) if values else None
 
 
 def _order(names: set[str]) -> Callable[[str], Any]:

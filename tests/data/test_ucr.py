@@ -242,7 +242,7 @@ def test_array_files_of_another_problem_are_not_taken_for_it(save):
     ("changes", "problem"),
     [
         ({"x_train": np.zeros(5)}, r"x_train.npy: float64 of shape \(5,\)"),
-        ({"y_train": np.zeros(4)}, r"y_train.npy: float64 of shape \(4,\); expected a class for each"),
+        ({"y_train": np.zeros(4)}, r"y_train.npy: float64 of shape \(4,\); expected a class or a value"),
         ({"x_train": np.full((5, 4), None)}, "x_train.npy: it holds Python objects; pickles are never loaded"),
         ({"x_test": np.asarray([[1, 2, 3, 4], [1, 2, 3, np.inf]])}, r"x_test.npy: series 1 \(from 0\): .*infinite"),
         ({"x_test": np.full((2, 4), np.nan)}, r"x_test.npy: series 0 \(from 0\): every value is missing"),
