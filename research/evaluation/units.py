@@ -18,9 +18,9 @@ POWERS = {"reconstruction_mse": 2, "mse": 2, "mae": 1}  # of the scale that an e
 @jax.jit
 def _reconstruction(model: Any, params: Any, batch: Examples, scale: jax.Array) -> jax.Array:
     """Mean over observed elements of ((x' - x) / scale)^2, [B]."""
-    flat = lambda array: None if array is None else array.reshape(len(batch), -1)
-    made, truth = flat(model.reconstruct(params, batch)), flat(batch.x)
-    return mean_squared_error(made / scale.reshape(1, -1), truth / scale.reshape(1, -1), flat(batch.mask))
+    flat = lambda array: array.reshape(len(batch), -1)
+    made, truth = (flat(rows / scale[None]) for rows in (model.reconstruct(params, batch), batch.x))
+    return mean_squared_error(made, truth, None if batch.mask is None else flat(batch.mask))
 
 
 @jax.jit

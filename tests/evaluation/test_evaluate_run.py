@@ -72,7 +72,7 @@ def test_a_variational_model_has_everything(parts):
     assert set(found.metrics) == {
         *("test/nll_nats", "test/nll_standard_error", "test/nll_effective_samples", "test/active_units"),
         *("test/knn_accuracy", "test/probe_accuracy", "baseline/pca/knn_accuracy", "baseline/pca/probe_accuracy"),
-        *("baseline/pca/reconstruction_mse", "baseline/mean/reconstruction_mse"),
+        *(f"baseline/{name}/reconstruction_mse{raw}" for name in ("mean", "pca") for raw in ("", "_raw")),
         *("test/total_correlation", "test/mutual_information_nats"),
     }
     assert found.metrics["test/nll_nats"] == pytest.approx(3)
@@ -99,7 +99,9 @@ def test_what_a_model_cannot_do_is_left_out(parts):
     assert found.sprite is None
     unlabelled = {name: dataclasses.replace(part, label=None) for name, part in parts.items()}
     found = run(Projection(latent_dim=3), unlabelled, recipe("standard"), classes=0)
-    assert set(found.metrics) == {"baseline/pca/reconstruction_mse", "baseline/mean/reconstruction_mse"}
+    assert set(found.metrics) == {
+        f"baseline/{name}/reconstruction_mse{raw}" for name in ("mean", "pca") for raw in ("", "_raw")
+    }
 
 
 def test_none_does_nothing(parts):

@@ -46,7 +46,7 @@ def named(prefix, *names):
 
 
 AUTOENCODER = named("test", "knn_accuracy", "probe_accuracy") | {
-    *("baseline/mean/reconstruction_mse", "baseline/pca/reconstruction_mse"),
+    *(f"baseline/{name}/reconstruction_mse{raw}" for name in ("mean", "pca") for raw in ("", "_raw")),
     *("baseline/pca/knn_accuracy", "baseline/pca/probe_accuracy"),
 }
 
@@ -83,7 +83,7 @@ def test_the_number_of_clusters_without_labels(autoencoder):
     settings = recipe(clustering="silhouette", cluster_range=[2, 5])
     found = evaluate(autoencoder, unlabelled, settings, classes=0)
     assert set(found.metrics) == {
-        *named("baseline", "mean/reconstruction_mse", "pca/reconstruction_mse"),
+        *(f"baseline/{name}/reconstruction_mse{raw}" for name in ("mean", "pca") for raw in ("", "_raw")),
         *("test/clusters", "test/silhouette", "validation/silhouette"),
         *("baseline/raw_kmeans/silhouette", "baseline/pca_kmeans/silhouette"),
     }
@@ -136,7 +136,7 @@ def test_anomalous_rows(autoencoder):
     assert set(found.metrics) == {
         *named("test", "auroc", "precision", "recall", "false_positive_rate"),
         *named("baseline", "mean_distance/auroc", "pca_residual/auroc"),
-        *named("baseline", "mean/reconstruction_mse", "pca/reconstruction_mse"),
+        *(f"baseline/{name}/reconstruction_mse{raw}" for name in ("mean", "pca") for raw in ("", "_raw")),
     }
     assert found.metrics["baseline/mean_distance/auroc"] == 1  # they lie far away
     without = parts | {"test": parts["test"].take(parts["test"].label == 0)}
@@ -208,7 +208,7 @@ def series(**fields):
 
 
 FORECAST = {"target_shape": (HORIZON, CHANNELS), "target_follows": True, "season": SEASON}
-ERRORS = ("mse", "mae", "smape", "mase")
+ERRORS = ("mse", "mae", "mse_raw", "mae_raw", "smape", "mase")
 
 
 def test_a_forecaster_and_naive_forecasts(forecaster):
@@ -217,7 +217,7 @@ def test_a_forecaster_and_naive_forecasts(forecaster):
     found = evaluate(forecaster, examples, recipe(), classes=0, facts=FORECAST, **scaling)
     naive = "repeat_last", "seasonal_naive", "linear"
     assert set(found.metrics) == named("test", *ERRORS).union(*(named(f"baseline/{name}", *ERRORS) for name in naive))
-    assert set(found.curves) == {f"forecast_{name}" for name in ERRORS}
+    assert set(found.curves) == {f"forecast_{name}" for name in ERRORS if not name.endswith("_raw")}
     assert all(curve.shape == (HORIZON,) for curve in found.curves.values())
     assert set(found.pictures) == {"forecasts"}
     assert not found.null_reasons
@@ -233,6 +233,8 @@ def test_a_forecaster_and_naive_forecasts(forecaster):
                 miss = abs(future[row, step, channel] - last)
                 sums["mae"].append(miss * SCALE[channel])
                 sums["mse"].append((miss * SCALE[channel]) ** 2)
+                sums["mae_raw"].append(miss)
+                sums["mse_raw"].append(miss**2)
                 sums["smape"].append(200 * miss / (abs(future[row, step, channel]) + abs(last)))
                 sums["mase"].append(miss / test.naive_error[row, channel])
     for name, values in sums.items():
@@ -242,7 +244,7 @@ def test_a_forecaster_and_naive_forecasts(forecaster):
 def test_naive_forecasts_need_what_the_data_may_not_have(forecaster):
     examples, _ = series(naive_error=None)
     found = evaluate(forecaster, examples, recipe(), classes=0, facts=FORECAST | {"season": None})
-    names = ("mse", "mae", "smape")
+    names = ("mse", "mae", "mse_raw", "mae_raw", "smape")
     assert set(found.metrics) == {
         *named("test", *names),
         *named("baseline/repeat_last", *names),

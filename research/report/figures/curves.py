@@ -17,7 +17,7 @@ from research.report.figures.points import (
     baseline_of,
     label_of,
     main_metrics,
-    mean_of,
+    means_of,
     numeric,
     shown_runs,
     swept,
@@ -102,7 +102,7 @@ def gather(table: Table, metric: str, layout: Layout) -> tuple[dict[Place, Mean]
         place = values(run, layout.panel_keys), values(run, layout.line_keys), run.value(layout.key)
         if _placed(run, layout.key) and place[0] in layout.panels and place[1] in layout.lines:
             runs.setdefault(place, []).append(run)
-    means = {place: mean_of(own, metric, layout.over) for place, own in runs.items()}
+    means = means_of(runs, metric, layout.over)
     return means, {place: baseline_of(own, metric) for place, own in runs.items()}
 
 
@@ -269,12 +269,13 @@ def _extremes(table: Table, means: Mapping[Place, Mean], layout: Layout, metric:
         keys = (*layout.panel_keys, *layout.line_keys, layout.key)
         return f"{known[place]:.4g} at {label_of(table, keys, (*place[0], *place[1], place[2]))}"
 
-    best = next(iter(known))
-    for place in known:
+    whole = [place for place in known if not means[place].cell.lacks] or list(known)
+    best = whole[0]
+    for place in whole:
         if better(known[place], known[best], metric):
             best = place
     low, high = min(known, key=lambda place: known[place]), max(known, key=lambda place: known[place])
-    if any(better(known[place], known[best], metric) for place in known) or known[low] == known[high]:
+    if any(better(known[place], known[best], metric) for place in whole) or known[low] == known[high]:
         return f"All means are near {known[best]:.4g}."
     first = f"The best mean is {named(best)}; " if best in (low, high) else ""
     return f"{first}means reach from {named(low)} to {named(high)}."

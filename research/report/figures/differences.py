@@ -16,6 +16,7 @@ from research.report.figures.points import (
     label_of,
     main_metrics,
     mean_of,
+    means_of,
     swept,
     values,
     word,
@@ -75,7 +76,7 @@ def paired_differences(scene: Scene) -> list[Plan]:
     for key in [key for key in keys if len(distinct(table.runs, key)) == 2][:KEYS]:
         fitting = [metric for metric in metrics if key not in apart(metric, table)][:METRICS]
         plans += [functools.partial(_of_two, scene, metric, key) for metric in fitting]
-    if not plans:
+    if not plans and not set(keys) & set(apart(scene.judge, table)):
         fitting = [metric for metric in metrics if not set(apart(metric, table)) - set(of_data)][:METRICS]
         plans = [functools.partial(_against_best, scene, metric) for metric in fitting]
     if not plans:
@@ -119,7 +120,8 @@ def _against_best(scene: Scene, metric: str) -> Sketch:
         for run in table.runs:
             if values(run, of_data) == place:
                 rows.setdefault(values(run, keys), []).append(run)
-        scores = {row: value for row, own in rows.items() if (value := mean_of(own, judge, over).value) is not None}
+        means = means_of(rows, judge, over).items()
+        scores = {row: mean.value for row, mean in means if mean.value is not None and not mean.cell.lacks}
         if not scores:
             continue
         best = next(iter(scores))

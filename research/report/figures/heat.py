@@ -19,7 +19,7 @@ from research.report.figures.points import (
     averaging_of,
     label_of,
     main_metrics,
-    mean_of,
+    means_of,
     numeric,
     shown_runs,
     swept,
@@ -69,11 +69,12 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
     panels = _panels(table, separating)
     left, panels = panels[PANELS:], panels[:PANELS]
     over = averaging_of(table, (down, across, *separating))
-    means: dict[tuple[Any, ...], Mean] = {}
+    cells: dict[tuple[Any, ...], list[Any]] = {}
     for panel, row, column in itertools.product(panels, rows, columns):
         own = [run for run in table.runs if values(run, (*separating, down, across)) == (*panel, row, column)]
         if own:
-            means[panel, row, column] = mean_of(own, metric, over)
+            cells[panel, row, column] = own
+    means = means_of(cells, metric, over)
     panels = [panel for panel in panels if any(mean.n for place, mean in means.items() if place[0] == panel)]
     if not panels:
         raise UnfitError(f"no run has {metric}")
@@ -160,10 +161,12 @@ def _grid(
         )
     best = None
     for place, mean in known.items():
+        if mean.cell.lacks:  # seeds or folds of other cells: never the best
+            continue
         if best is None or better(mean.value or 0.0, known[best].value or 0.0, metric):
             best = place
     for place, mean in known.items():
-        if best is None or not direction(metric) or not _alike(mean, known[best]):
+        if best is None or not direction(metric) or mean.cell.lacks or not _alike(mean, known[best]):
             continue
         corner = (columns.index(place[1]) - 0.46, rows.index(place[0]) - 0.46)
         axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=style.COLORS[1], linewidth=1.6))

@@ -1,10 +1,10 @@
 """Runs -> the numbers that figures show: means over seeds with intervals, naive methods, and what tells runs apart."""
 
 import dataclasses
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from research.report.cell import Averaging, Cell, averaging, summarize
+from research.report.cell import Averaging, Cell, averaging, lacking, summarize
 from research.report.collect import Hole, Run, Runs
 from research.report.keys import comparison_keys, distinct, varying
 from research.report.methods import methods_of, name_of, position
@@ -14,6 +14,7 @@ from research.report.texts import plural, shown
 from research.tree import group
 
 SPEAKING = frozenset({"model.cell", "model.likelihood", "data.problem", "optimizer.name"})  # their values need no key
+P = TypeVar("P")
 METRICS = 4  # most main metrics that are drawn
 
 
@@ -43,6 +44,15 @@ def mean_of(runs: Sequence[Run], metric: str, over: Averaging) -> Mean:
     band = interval(numbers)
     value = sum(numbers) / len(numbers) if numbers else None
     return Mean(value, *(band or (None, None)), len(numbers), seeds, cell)
+
+
+def means_of(cells: Mapping[P, Sequence[Run]], metric: str, over: Averaging) -> dict[P, Mean]:
+    """The mean at every place; its cell says how many seeds and folds of other places it lacks."""
+    found = {}
+    for (place, runs), lacks in zip(cells.items(), lacking(list(cells.values())), strict=True):
+        mean = mean_of(runs, metric, over)
+        found[place] = dataclasses.replace(mean, cell=dataclasses.replace(mean.cell, lacks=len(lacks)))
+    return found
 
 
 def averaging_of(table: Table, keys: Sequence[str]) -> Averaging:

@@ -15,7 +15,7 @@ from research.report.figures.points import (
     averaging_of,
     label_of,
     main_metrics,
-    mean_of,
+    means_of,
     swept,
     values,
 )
@@ -84,7 +84,8 @@ def score_matrix(
     places: dict[tuple[Any, Any], list[Any]] = {}
     for run in table.runs:
         places.setdefault((values(run, of_data), values(run, methods)), []).append(run)
-    found = {place: mean_of(own, metric, over).value for place, own in places.items()}
+    means = means_of(places, metric, over)
+    found = {place: None if mean.cell.lacks else mean.value for place, mean in means.items()}
     sets = list(dict.fromkeys(place[0] for place in found))
     rows = list(dict.fromkeys(place[1] for place in found))
     known = lambda one, row: found.get((one, row)) is not None
