@@ -1,5 +1,8 @@
 """Strict settings for the whole suite, one compile cache, and small things to test on."""
 
+# first: it settles the environment before JAX is imported
+import research  # noqa: F401, I001
+
 import os
 import sys
 import types

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research import environment
 from research.runs.folder import RunFolder
 from research.sweep.job import HASH_DIGITS, NOT_HASHED, Bound, Job, bind
 from research.sweep.manifest import check_sweep, group_folder, read_manifest, runs_in
@@ -82,6 +83,8 @@ def prepare(
     check_twins(jobs)
     if swept is not None:
         check_sweep(folder, unique, swept)
+    environment.check()
+    environment.described()  # refuses a device that is not there
     present = runs_in(folder)
     todo, done, again, kept = [], {}, [], []
     for job in unique:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from research import environment
 from research.runs.folder import RunFolder
 from research.sweep.compare import again
 from research.sweep.display import Display, printable
@@ -77,11 +78,13 @@ def check_folder(folder: Path) -> None:
         beside = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
         what = "this is a file; name the folder of a sweep" if folder.exists() else "no such folder"
         raise ConfigError("folder", folder, what + nearest(folder.name, beside))
-    if read_manifest(folder) is None:
+    manifest = read_manifest(folder)
+    if manifest is None:
         remedy = "no sweep.json is here; name the folder of a sweep"
         if (folder / "config.json").exists():
             remedy = f"this is one run; name the folder of its sweep: {folder.parent}"
         raise ConfigError("folder", folder, remedy)
+    environment.go_on(manifest.get("environment"))
 
 
 def _again(path: Path, root: str | None, trusted: Sequence[str], options: Options, peers: Sequence[Path]) -> Finding:

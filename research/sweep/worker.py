@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 import jax
 from rich.console import Console
 
+from research import environment
 from research.sweep.display import Display
 from research.sweep.job import Job, bind
 from research.sweep.lease import acquire, holder
@@ -105,6 +106,9 @@ def _train(manifest: Path, number: int, display: Remote, stack: contextlib.ExitS
     if (manifest.parent / FAILED).exists():
         return
     sys.path.extend(place for place in content["paths"] if place not in sys.path)  # of packages that the command trusts
+    environment.go_on(content["environment"])
+    if switches := environment.differences(content["environment"]):
+        raise ConfigError("", None, f"a worker's environment is not that of the command: {switches[0]}")
     use_compile_cache()
     if Path(content["working_directory"]).is_dir():
         stack.enter_context(contextlib.chdir(content["working_directory"]))  # relative paths are the command's
