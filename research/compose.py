@@ -16,27 +16,29 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from research.tree import ConfigError, flatten, nearest
+from research.command import REFUSED, known, one_line
+from research.tree import flatten, nearest
 
 CONF = Path(__file__).parents[1] / "conf"
-USAGE_ERROR = 2
 
 
 @contextlib.contextmanager
 def refusals(overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Turn a refused setting, or an override that Hydra refuses, into one line on stderr and exit code 2."""
+    """Turn what `known` names, or an override that Hydra refuses, into one line on stderr and exit code 2."""
     try:
         yield
-    except ConfigError as error:
-        refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         refuse(explain(error, overrides))
+    except Exception as error:
+        if (message := known(error)) is None:
+            raise
+        refuse(message)
 
 
 def refuse(message: str) -> NoReturn:
     """Say why nothing was done, in one line, and leave."""
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
-    raise SystemExit(USAGE_ERROR)
+    sys.stderr.write(f"error: {one_line(message)}\n")
+    raise SystemExit(REFUSED)
 
 
 def parse(overrides: Sequence[str]) -> list[Any]:

@@ -40,7 +40,7 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def trained(found: dict[str, Any]) -> list[Any]:
-    """Scores by the programs and hashes of the files; numpy's sums (`reference/`) hang on cores in their last digits."""
+    """Scores by the programs and hashes of the files; numpy's sums (`reference/`) hang on cores in last digits."""
     files = {name: value for name, value in found["files"].items() if name != "config.json"}  # it holds the name
     return [files, {name: found["metrics"][name] for name in found["trained_metrics"]}]
 

@@ -263,7 +263,7 @@ def shipped(*names: str) -> dict[str, Any]:
     import yaml
 
     path = Path(__file__).parents[2] / "conf" / Path(*names)
-    content = yaml.safe_load(path.with_suffix(".yaml").read_text())
+    content = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))
     for beside in content.pop("defaults", []):
         if isinstance(beside, str) and beside != "_self_":
             content = shipped(*names[:-1], beside) | content

@@ -55,7 +55,8 @@ class Remote(Display):
         self.number, self.errors = number, list[str]()
 
     def note(self, text: str) -> None:
-        super().note(f"program {self.number + 1}: {text}")
+        with contextlib.suppress(OSError, UnicodeError):  # a line that nobody can read stops no program
+            super().note(f"program {self.number + 1}: {text}")
 
     def chunk(self, number: int, epochs: int, metrics: Mapping[str, Any]) -> None:
         """Nothing: the command tells when the program has ended."""
