@@ -310,7 +310,8 @@ def search_for(job: Any, config: DictConfig, swept: Sequence[str], sweeper: Any)
 def main() -> None:
     """Entry point of `scripts/train.py`."""
     try:
-        _main()
+        with refusals():
+            _main()
     finally:
         if "research.sweep.manifest" in sys.modules:
             from research.sweep.manifest import release
@@ -321,6 +322,7 @@ def main() -> None:
 def _main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands every error on, instead of printing a traceback of its own
     from hydra._internal.utils import get_args_parser
 
     arguments = get_args_parser().parse_args()
@@ -347,7 +349,8 @@ def _main() -> None:
     import hydra
 
     try:
-        hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(task)()
+        with refusals(arguments.overrides):
+            hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(task)()
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: finished runs are kept, the same command goes on with the rest\n")
         raise SystemExit(130) from None

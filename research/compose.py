@@ -16,32 +16,34 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from research.command import REFUSED, known, one_line
 from research.runs.held import LOST, LeaseLost
-from research.tree import ConfigError, flatten, nearest
+from research.tree import flatten, nearest
 
 CONF = Path(__file__).parents[1] / "conf"
-USAGE_ERROR = 2
 
 
 @contextlib.contextmanager
 def refusals(overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Turn a refusal into one line on stderr and an exit code.
+    """Turn what `known` names, or an override that Hydra refuses, into one line on stderr and an exit code.
 
-    2 for a setting, or an override that Hydra refuses; 4 where another command took the folder over.
+    2 for these; 4 where another command took the folder over.
     """
     try:
         yield
     except LeaseLost as error:
         refuse(str(error), LOST)
-    except ConfigError as error:
-        refuse(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         refuse(explain(error, overrides))
+    except Exception as error:
+        if (message := known(error)) is None:
+            raise
+        refuse(message)
 
 
-def refuse(message: str, code: int = USAGE_ERROR) -> NoReturn:
+def refuse(message: str, code: int = REFUSED) -> NoReturn:
     """Say why nothing was done, in one line, and leave."""
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {one_line(message)}\n")
     raise SystemExit(code)
 
 

@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from research.command import run
+
 ROOT = Path(__file__).parents[1]
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
 DIGITS = {"model.latent_dim": (2, 4, 8), "model.beta": (0.5, 1.0, 2.0, 4.0), "seed": (0, 1, 2)}
@@ -360,4 +362,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

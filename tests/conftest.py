@@ -1,6 +1,10 @@
 """Strict settings for the whole suite, one compile cache, and small things to test on."""
 
+# first: it settles the environment before JAX is imported
+import research  # noqa: F401, I001
+
 import os
+import shutil
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -16,6 +20,7 @@ from beartype.roar import BeartypeDecorHintPep673Exception
 from jaxtyping import install_import_hook
 from omegaconf import OmegaConf
 
+TOOLS = {"chromium": "chromium", "pdflatex": "texlive-latex-base texlive-latex-recommended"}  # Debian's packages
 CONF = Path(__file__).parents[1] / "conf"
 INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
 
@@ -94,6 +99,15 @@ def strict_ranks(request: pytest.FixtureRequest) -> Iterator[None]:
     """Arrays of different ranks never combine silently."""
     with jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture(autouse=True)
+def needed_tools(request: pytest.FixtureRequest) -> None:
+    """Skip a test whose `needs` are not installed, or fail it where LOOM_REQUIRE_TOOLS is set, as in .ci/run."""
+    for tool in [name for marker in request.node.iter_markers("needs") for name in marker.args]:
+        if shutil.which(tool) is None:
+            end = pytest.fail if os.environ.get("LOOM_REQUIRE_TOOLS") else pytest.skip
+            end(f"{tool} is not installed; on Debian: apt-get install {TOOLS[tool]}")
 
 
 @pytest.fixture(scope="session")

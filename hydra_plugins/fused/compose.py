@@ -102,15 +102,18 @@ class Composed:
 
         As `hydra.core.utils.run_job` writes it, which copies the whole config four times (17 ms a job, against 3).
         """
+        from research.runs.folder import clear_errors
+
         place = folder / ".hydra"
-        place.mkdir(parents=True, exist_ok=True)
         for name, content in (
             ("config", self.raw()),
             ("hydra", {"hydra": self.hydra(number, folder)}),
             ("overrides", self.overrides),
         ):
             text = yaml.dump(content, Dumper=Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
-            (place / f"{name}.yaml").write_text(text)
+            with clear_errors(place):
+                place.mkdir(parents=True, exist_ok=True)
+                (place / f"{name}.yaml").write_text(text, encoding="utf-8")
 
     def config(self) -> DictConfig:
         """What Hydra's `load_sweep_config` gives for this job."""

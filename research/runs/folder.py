@@ -20,27 +20,47 @@ from research.runs.held import ALONE, Held
 from research.tree import ConfigError
 
 TRAINED = ("completed", "stopped", "diverged", "pruned")  # statuses of a run whose files its result has sealed
-FULL = {errno.ENOSPC, errno.EDQUOT}
 ANEW = "or train the run anew under another name="
 CHANGED = "{} is not the file that result.json was written with (its hash differs); restore it, " + ANEW
-REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
+FULL = "no space is left on this disk; free some, or choose another output folder"
+REFUSED = "this place cannot be written or read ({}); choose another output folder"
+REMEDIES = {  # of what the machine refuses, whatever a program does
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EFBIG: "files may not become this large ({}); raise the limit (ulimit -f), or choose another output folder",
+    errno.EROFS: REFUSED,
+    errno.EACCES: REFUSED,
+    errno.EPERM: REFUSED,
+    errno.EIO: "the disk fails ({}); check it, or choose another output folder",
+    errno.ESTALE: "the network disk fails ({}); try again, or choose another output folder",
+    errno.ENAMETOOLONG: "this name is too long for the disk; choose a shorter one",
+    errno.ELOOP: "links lead in a circle here; remove them",
+    errno.EMFILE: "too many files are open ({}); raise the limit (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine ({}); close some",
+    errno.ENOMEM: "there is not enough memory ({}); close other programs",
+}
+
+
+def disk_remedy(error: OSError) -> str | None:
+    """What helps against an error of the machine; None where the error may be one of this program."""
+    text = REMEDIES.get(error.errno or 0)
+    return text and text.format(os.strerror(error.errno or 0))
 
 
 @contextlib.contextmanager
 def clear_errors(path: Path) -> Iterator[None]:
-    """Turn what a full disk, a quota or a read-only folder raises into a ConfigError that names the remedy."""
+    """Turn what a full disk, a limit or a read-only folder raises into a ConfigError that names the remedy."""
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
-            remedy = "no space is left on this disk; free some, or choose another output folder"
-        elif error.errno in REFUSED:
-            remedy = f"this place cannot be written ({os.strerror(error.errno)}); choose another output folder"
+        text = disk_remedy(error)
+        if error.errno == errno.ENOENT:
+            text = REFUSED.format(os.strerror(error.errno))
         elif isinstance(error, NotADirectoryError | FileExistsError):
-            remedy = "a file stands where a folder is needed; remove it, or choose another output folder"
-        else:
+            text = "a file stands where a folder is needed; remove it, or choose another output folder"
+        if text is None:
             raise
-        raise ConfigError("folder", path, remedy) from error
+        raise ConfigError("folder", path, text) from error
 
 
 def write_atomically(path: Path, data: bytes, lease: Held = ALONE) -> None:
@@ -319,7 +339,7 @@ class RunFolder:
 
     def _rows(self) -> list[list[str]]:
         refuse_links(self.metrics)
-        text = self.metrics.read_text()
+        text = self.metrics.read_text(encoding="utf-8")
         rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))  # without a line that was cut short
         return [row for row in rows if len(row) == len(rows[0])]
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import engine
+from research import engine, environment
 from research.data.loading import preparation_of
 from research.runs.folder import RunFolder
 from research.runs.held import ALONE
@@ -250,6 +250,7 @@ def _doubts(result: Mapping[str, Any], group: Group) -> Iterator[str]:
         yield f"it was trained on {program['devices']} devices, now on {group.devices}"
     if program["device_kind"] != device_kind():
         yield f"it was trained on {program['device_kind']}, now on {device_kind()}"
+    yield from environment.differences(program)
     then = result.get("versions") or {}
     other = [f"{name} {then.get(name)} -> {value}" for name, value in versions().items() if then.get(name) != value]
     if other:

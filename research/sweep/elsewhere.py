@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from research import environment
 from research.runs.folder import RunFolder
 from research.runs.lease import Lease
 from research.sweep import record
@@ -25,6 +26,7 @@ def send_out(sweep: "Sweep", executor: Executor, lease: Lease) -> None:
         "objective": sweep.shared["objective"],
         "options": {**dataclasses.asdict(sweep.options), "concurrency": 1},
         "hparams": sweep.hparams,
+        "environment": environment.described(),
         "working_directory": os.getcwd(),
         "paths": [str(Path(place).absolute()) for place in os.environ.get("PYTHONPATH", "").split(":") if place],
     }

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from research import environment
 from research.runs.folder import RunFolder, write_atomically
 from research.runs.held import Held
 from research.runs.lease import Lease, acquire
@@ -118,6 +119,9 @@ def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] =
         if foreign and not runs_in(folder):
             raise ConfigError("name", folder.name, f"{folder} holds {foreign[0]} and no sweep; choose another name=")
         return
+    environment.go_on(manifest.get("environment"))
+    if switches := environment.differences(manifest.get("environment")):
+        raise ConfigError("name", folder.name, f"{folder} was begun otherwise: {switches[0]}; or choose another name=")
     then, now = manifest["base"], base(jobs)
     swept = {*ALWAYS_SWEPT, *manifest["swept"], *swept_keys(jobs), *also_swept}
     changed = [
@@ -197,7 +201,8 @@ def base(jobs: Sequence[Job]) -> dict[str, Any]:
 def write_manifest(folder: Path, bounds: Sequence[Bound], name: str, groups: Sequence[Group], lease: Held) -> None:
     """Record the planned runs and programs in `sweep.json`, beside those of earlier commands."""
     jobs = [bound.job for bound in bounds]
-    manifest = read_manifest(folder) or {"name": name, "base": base(jobs), "swept": [], "runs": {}}
+    begun = {"environment": environment.described(), "base": base(jobs), "swept": [], "runs": {}}
+    manifest = read_manifest(folder) or {"name": name, **begun}
     now = base(jobs)
     shared = {key: value for key, value in manifest["base"].items() if now.get(key, "absent") == value}
     varied = {*swept_keys(jobs), *ALWAYS_SWEPT}

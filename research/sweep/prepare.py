@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research import environment
 from research.runs.folder import RunFolder
 from research.runs.load import check_parameters
 from research.sweep.choosing import check_objective, check_pruning
@@ -84,6 +85,8 @@ def prepare(
     check_twins(jobs)
     if swept is not None:
         check_sweep(folder, unique, swept)
+    environment.check()
+    environment.described()  # refuses a device that is not there
     present = runs_in(folder)
     todo, done, again, kept = [], {}, [], []
     for job in unique:
@@ -266,7 +269,7 @@ def shipped(*names: str) -> dict[str, Any]:
     import yaml
 
     path = Path(__file__).parents[2] / "conf" / Path(*names)
-    content = yaml.safe_load(path.with_suffix(".yaml").read_text())
+    content = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))
     for beside in content.pop("defaults", []):
         if isinstance(beside, str) and beside != "_self_":
             content = shipped(*names[:-1], beside) | content

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from research import environment
 from research.runs.events import unify
 from research.runs.folder import RunFolder
 from research.sweep.job import Bound, Job
@@ -45,6 +46,7 @@ def group_identity(group: Group) -> dict[str, Any]:
         "devices": group.devices,
         "device_kind": device_kind(),
         "data_sha256": group.bounds[0].dataset.sha256,
+        **environment.described(),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import jax
 
+from research import environment
 from research.runs.folder import RunFolder, writable
 from research.runs.held import LOST, All, Held, LeaseLost
 from research.runs.lease import Lease, acquire
@@ -296,7 +297,7 @@ class Sweep:
         """The part of a result that is known before training."""
         program = None
         if group is not None:
-            program = {"mode": group.mode, "width": group.width, "device_kind": device_kind()}
+            program = {"mode": group.mode, "width": group.width, "device_kind": device_kind()} | environment.described()
             if group.devices > 1:
                 program["devices"] = group.devices
         size = {"parameters": None if group is None else group.parameters}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from research import environment
 from research.runs.folder import TRAINED, RunFolder
 from research.runs.held import LOST, LeaseLost
 from research.sweep.compare import again
@@ -78,11 +79,13 @@ def check_folder(folder: Path) -> None:
         beside = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
         what = "this is a file; name the folder of a sweep" if folder.exists() else "no such folder"
         raise ConfigError("folder", folder, what + nearest(folder.name, beside))
-    if read_manifest(folder) is None:
+    manifest = read_manifest(folder)
+    if manifest is None:
         remedy = "no sweep.json is here; name the folder of a sweep"
         if (folder / "config.json").exists():
             remedy = f"this is one run; name the folder of its sweep: {folder.parent}"
         raise ConfigError("folder", folder, remedy)
+    environment.go_on(manifest.get("environment"))
 
 
 def _again(

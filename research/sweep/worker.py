@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 import jax
 from rich.console import Console
 
+from research import environment
 from research.runs.held import LeaseLost
 from research.runs.lease import Borrowed, acquire, holder
 from research.sweep.display import Display
@@ -55,7 +56,8 @@ class Remote(Display):
         self.number, self.errors = number, list[str]()
 
     def note(self, text: str) -> None:
-        super().note(f"program {self.number + 1}: {text}")
+        with contextlib.suppress(OSError, UnicodeError):  # a line that nobody can read stops no program
+            super().note(f"program {self.number + 1}: {text}")
 
     def chunk(self, number: int, epochs: int, metrics: Mapping[str, Any]) -> None:
         """Nothing: the command tells when the program has ended."""
@@ -109,6 +111,9 @@ def _train(manifest: Path, number: int, display: Remote, stack: contextlib.ExitS
     if (manifest.parent / FAILED).exists():
         return
     sys.path.extend(place for place in content["paths"] if place not in sys.path)  # of packages that the command trusts
+    environment.go_on(content["environment"])
+    if switches := environment.differences(content["environment"]):
+        raise ConfigError("", None, f"a worker's environment is not that of the command: {switches[0]}")
     use_compile_cache()
     if Path(content["working_directory"]).is_dir():
         stack.enter_context(contextlib.chdir(content["working_directory"]))  # relative paths are the command's

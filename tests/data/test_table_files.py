@@ -178,7 +178,7 @@ def test_parquet_holds_the_same_and_its_index_is_left_out(tmp_path):
 
 def test_remedies_can_be_pasted():
     assert paste("columns", ["a", "400", "0"]) == "'data.columns=[a,400,0]'"
-    assert paste("columns", ["true", "1e5", "oil temp", "007"]) == "'data.columns=[\"true\",\"1e5\",\"oil temp\",\"007\"]'"
+    assert paste("columns", ["true", "1e5", "oil temp", "007"]) == '\'data.columns=["true","1e5","oil temp","007"]\''
     assert paste("missing", ["it's"]) == "'data.missing=[\"it'\"'\"'s\"]'"
 
 

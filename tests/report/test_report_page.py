@@ -6,7 +6,6 @@ import hashlib
 import html
 import json
 import re
-import shutil
 import struct
 import subprocess
 import time
@@ -66,15 +65,13 @@ class Elements(HTMLParser):
 
 def browse(folder: Path, text: str, *flags: str) -> tuple[str, str]:
     """What a browser makes of a page, and what it complained about."""
-    browser = shutil.which("chromium")
-    assert browser, "these tests need a browser: apt-get install -y chromium"
     path = folder / "page.html"
     path.write_text(text, encoding="utf-8")
     # a software display, a profile of its own, no sandbox (which root may not have), no updates and no reports
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     quiet += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio"]
     told = ["--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=3000"]
-    command = [browser, *quiet, *told, "--window-size=1280,900", *flags, "--dump-dom", path.as_uri()]
+    command = ["chromium", *quiet, *told, "--window-size=1280,900", *flags, "--dump-dom", path.as_uri()]
     ended = subprocess.run(command, capture_output=True, timeout=60, check=True)
     complaints = [line for line in ended.stderr.decode(errors="replace").splitlines() if ":CONSOLE" in line]
     return ended.stdout.decode(), "\n".join(complaints)
@@ -293,6 +290,7 @@ def hostile(sweep: Any) -> str:
     return write(sweep.folder, figures=[Figure(title=EVIL, caption=EVIL, alternative=EVIL)])
 
 
+@pytest.mark.needs("chromium")
 def test_names_of_others_never_become_markup(sweep, tmp_path):
     text = hostile(sweep)
     text.encode()
@@ -322,6 +320,7 @@ def test_names_of_others_never_become_markup(sweep, tmp_path):
     assert any(EVIL[:60] in head for head in told["head"])
 
 
+@pytest.mark.needs("chromium")
 def test_the_policy_stops_what_is_not_the_pages_own(sweep, tmp_path):
     fill(sweep)
     foreign = (
@@ -334,6 +333,7 @@ def test_the_policy_stops_what_is_not_the_pages_own(sweep, tmp_path):
         assert f"{kind}" in complaints.lower()
 
 
+@pytest.mark.needs("chromium")
 def test_headings_sort_and_naive_rows_stay(sweep, tmp_path):
     fill(sweep, values=4, **{"baseline/mean/reconstruction_mse": 2.5})
     sweep.add({"model.latent_dim": 5, "seed": 0}, status="failed", reason="no memory")
@@ -370,6 +370,7 @@ def test_headings_sort_and_naive_rows_stay(sweep, tmp_path):
     assert told["buttons"]
 
 
+@pytest.mark.needs("chromium")
 def test_runs_are_filtered_opened_and_compared(sweep, tmp_path):
     fill(sweep, values=3)
     sweep.add({"model.latent_dim": 2, "seed": 9}, status="diverged", reason="first bad step 12")
@@ -425,6 +426,7 @@ def test_runs_are_filtered_opened_and_compared(sweep, tmp_path):
     }
 
 
+@pytest.mark.needs("chromium")
 @pytest.mark.parametrize("runs", [3, 500])
 def test_a_page_opens_quickly_and_fits_a_phone(sweep, tmp_path, runs):
     """Times are printed (`-s`) and not asserted: they are the machine's."""

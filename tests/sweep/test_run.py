@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from research import environment
 from research.runs.load import load
 from research.sweep.display import Display
 from research.sweep.manifest import check_sweep
@@ -91,7 +92,8 @@ def test_every_run_has_its_files(sweep: Sweeps, make_jobs: Jobs) -> None:
         assert result["overrides"] == list(job.overrides)
         assert result["config_hash"] == job.hash
         assert len(result["data_sha256"]) == 64
-        assert result["program"] == {"mode": "map", "width": 4, "device_kind": result["program"]["device_kind"]}
+        assert result["program"].items() >= {"mode": "map", "width": 4, **environment.described()}.items()
+        assert result["program"].keys() == {"mode", "width", "device_kind", "threads", "flags"}
         assert result["seconds_device_share"] == pytest.approx(result["seconds_wall_group"] / 4)
         assert result["versions"].keys() >= {"python", "jax", "flax", "optax"}
         assert all(override in result["command"] for override in job.overrides)

@@ -281,7 +281,7 @@ def root_of(folder: Path, run: Run) -> str | None:
         import yaml
 
         try:
-            content = yaml.safe_load(recorded.read_text())
+            content = yaml.safe_load(recorded.read_text(encoding="utf-8"))
             root = content["data"].get("root")
             return None if root is None else str(root)
         except (yaml.YAMLError, KeyError, AttributeError, TypeError, OSError, UnicodeDecodeError):

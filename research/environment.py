@@ -1,0 +1,181 @@
+"""The switches of the environment that change numbers: what is fixed, what is recorded, and what is refused.
+
+JAX and XLA read variables that give the same program other bits. `research/__init__.py` calls `fix`, so that every
+command, worker, test and notebook has passed through it before anything is computed:
+
+* switches that no run needs (`DROPPED`: 64-bit floats, other random numbers, no compilation, ...) are taken out of the
+  environment with a line on stderr, so that JAX's own defaults hold;
+* XLA's pool of threads within an operation has two threads at least. Long sums are cut by its size: one thread, two and
+  eight give other last bits;
+* the size of the pool and the switches that may be wanted (`RECORDED`) are written into every result, checkpoint and
+  `sweep.json`. A sweep goes on with the pool that it was begun with, and is refused where other switches are set.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FEWEST, MOST = 2, 4096  # threads of XLA's pool
+POOL = ("PJRT_NPROC", "NPROC")  # where XLA looks for its size, in this order
+
+DROPPED = (
+    "JAX_ALLOW_F16_REDUCTIONS",
+    "JAX_CUSTOM_VJP3",
+    "JAX_DEBUG_INFS",
+    "JAX_DEBUG_NANS",
+    "JAX_DEFAULT_DTYPE_BITS",
+    "JAX_DEFAULT_PRNG_IMPL",
+    "JAX_DISABLE_JIT",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS",
+    "JAX_EAGER_CONSTANT_FOLDING",
+    "JAX_ENABLE_CUSTOM_PRNG",
+    "JAX_ENABLE_X64",
+    "JAX_ERROR_CHECKING_BEHAVIOR_DIVIDE",
+    "JAX_ERROR_CHECKING_BEHAVIOR_NAN",
+    "JAX_ERROR_CHECKING_BEHAVIOR_OOB",
+    "JAX_EXEC_TIME_OPTIMIZATION_EFFORT",
+    "JAX_EXPLICIT_X64_DTYPES",
+    "JAX_HIGH_DYNAMIC_RANGE_GUMBEL",
+    "JAX_MEMORY_FITTING_EFFORT",
+    "JAX_MEMORY_FITTING_LEVEL",
+    "JAX_NO_EXECUTION",
+    "JAX_NO_TRACING",
+    "JAX_NUMPY_DTYPE_PROMOTION",
+    "JAX_OPTIMIZATION_LEVEL",
+    "JAX_RANDOM_SEED_OFFSET",
+    "JAX_REMAT3",
+    "JAX_SCAN3",
+    "JAX_SOFTMAX_CUSTOM_JVP",
+    "JAX_THREEFRY_GPU_KERNEL_LOWERING",
+    "JAX_THREEFRY_PARTITIONABLE",
+    "JAX_USE_DIRECT_LINEARIZE",
+    "JAX_USE_SHARDY_PARTITIONER",
+)
+RECORDED = ("JAX_DEFAULT_MATMUL_PRECISION", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "XLA_FLAGS")
+HARMLESS_FLAGS = ("--xla_force_host_platform_device_count", "--xla_dump_")  # devices are recorded by themselves
+
+SETTINGS = {  # of `jax.config`, which a program may also set by code
+    "enable_x64": False,
+    "default_prng_impl": "threefry2x32",
+    "threefry_partitionable": True,
+    "random_seed_offset": 0,
+    "numpy_dtype_promotion": "standard",
+    "disable_jit": False,
+    "disable_most_optimizations": False,
+    "debug_nans": False,
+    "debug_infs": False,
+}
+
+
+def fix() -> None:
+    """Drop the switches of `DROPPED` and give XLA's pool two threads at least; best before JAX is imported."""
+    for name in DROPPED:
+        setting, late = name.removeprefix("JAX_").lower(), "jax" in sys.modules
+        if name not in os.environ or (late and setting not in SETTINGS):
+            continue  # too late: what JAX has read already is recorded
+        note(f"{name}={os.environ.pop(name)} is left out: results would not be those of other runs")
+        if late:
+            sys.modules["jax"].config.update(f"jax_{setting}", SETTINGS[setting])
+    if not started():
+        os.environ[POOL[0]] = str(max(threads(), FEWEST))
+
+
+def started() -> bool:
+    """Whether JAX has made its devices; XLA's pool keeps its size from then on."""
+    if "jax" not in sys.modules:
+        return False
+    from jax._src import xla_bridge  # the only place that tells it without making them
+
+    return xla_bridge.backends_are_initialized()
+
+
+def threads() -> int:
+    """Threads of XLA's pool on the CPU, by XLA's own rule."""
+    for name in POOL:
+        try:
+            return max(int(os.environ[name]), 1)
+        except (KeyError, ValueError):
+            continue
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def flags() -> dict[str, str]:
+    """The switches of `RECORDED` that are set: name -> value, flags of XLA in order."""
+    found = {name: os.environ[name] for name in (*RECORDED, *DROPPED) if os.environ.get(name)}
+    if "jax" in sys.modules:  # it may have been set by code
+        found.pop("JAX_DEFAULT_MATMUL_PRECISION", None)
+        precision = sys.modules["jax"].config.jax_default_matmul_precision
+        found |= {} if precision is None else {"JAX_DEFAULT_MATMUL_PRECISION": str(precision)}
+    text = found.pop("XLA_FLAGS", "")
+    if text and not text.startswith("-") and Path(text).is_file():  # XLA reads such a file
+        text = Path(text).read_text(encoding="utf-8", errors="replace")
+    kept = sorted({word for word in text.split() if not word.startswith(HARMLESS_FLAGS)})
+    return dict(sorted(({**found, "XLA_FLAGS": " ".join(kept)} if kept else found).items()))
+
+
+def described() -> dict[str, Any]:
+    """What is recorded of the environment: `threads` of XLA's pool (None where a GPU computes) and `flags`.
+
+    Raises:
+      ConfigError: JAX finds no device.
+    """
+    import jax
+
+    from research.tree import ConfigError
+
+    try:
+        backend = jax.default_backend()
+    except RuntimeError as error:
+        remedy = f"JAX finds no such device ({' '.join(str(error).split())}); unset it"
+        raise ConfigError("JAX_PLATFORMS", os.environ.get("JAX_PLATFORMS", ""), remedy) from None
+    return {"threads": threads() if backend == "cpu" else None, "flags": flags()}
+
+
+def check() -> None:
+    """Refuse settings of `jax.config` that were made by code and would give other results.
+
+    Raises:
+      ConfigError: naming the setting.
+    """
+    import jax
+
+    from research.tree import ConfigError
+
+    for name, value in SETTINGS.items():
+        now = getattr(jax.config, f"jax_{name}", value)
+        now = getattr(now, "value", now)  # some are enumerations
+        if now != value:
+            remedy = f"results would not be those of other runs; jax.config.update('jax_{name}', {value!r}) first"
+            raise ConfigError(f"jax_{name}", now, remedy)
+
+
+def go_on(recorded: Any) -> None:
+    """Take over the size of the pool that a sweep was begun with, where JAX has not started yet."""
+    number = recorded.get("threads") if isinstance(recorded, Mapping) else None
+    if type(number) is not int or not FEWEST <= number <= MOST or started() or number == threads():
+        return
+    note(f"XLA's pool gets {number} threads, as when this sweep was begun; here it would have {threads()}")
+    os.environ[POOL[0]] = str(number)
+
+
+def differences(recorded: Any) -> list[str]:
+    """How a recorded environment differs from this one, with the remedy; nothing where none was recorded."""
+    if not isinstance(recorded, Mapping) or "flags" not in recorded:
+        return []
+    now, found = described(), []
+    if None not in (recorded.get("threads"), now["threads"]) and recorded["threads"] != now["threads"]:
+        remedy = f"start Python with {POOL[0]}={recorded['threads']}"
+        found.append(f"XLA's pool had {recorded['threads']} threads and has {now['threads']} now ({remedy})")
+    then = recorded["flags"] if isinstance(recorded["flags"], Mapping) else {}
+    for name in sorted({*then, *now["flags"]}):
+        if then.get(name) != now["flags"].get(name):
+            found.append(f"{name} was {then.get(name, '')!r} and is {now['flags'].get(name, '')!r} now")
+    return found
+
+
+def note(text: str) -> None:
+    """One line on stderr, where there is one."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"note: {text}\n")
