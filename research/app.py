@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -402,7 +402,7 @@ def encode() -> None:
             if name == "all":
                 numbers = np.arange(len(examples))
             else:
-                numbers = load_data(recipe).split(recipe.fold).rows(name)
+                numbers = load_data(recipe).split(recipe.fold).rows(cast(Any, name))
             return examples.take(numbers), numbers, None if names is None else names[numbers]
 
         import numpy as np

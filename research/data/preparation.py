@@ -70,7 +70,7 @@ class Preparation:
     binarize: bool = False
     split_seed: int = 0
     time_column: str | None = None
-    time_step: float | str | None = None
+    time_step: str | None = None
     shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
     scale: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(()))
     target_shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))

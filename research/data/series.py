@@ -126,7 +126,7 @@ class Series(Windowed):
         except OSError as error:
             raise ConfigError("path", self.path, f"it cannot be read: {error.strerror or error}") from None
 
-    def _read(self, path: Path, trained: Preparation) -> Content:
+    def _read(self, path: Path, trained: Preparation | None) -> Content:
         columns = None if self.columns is None else tuple(map(str, self.columns))
         time = None if self.time_column is None else str(self.time_column)
         table = read_table(path, Form.of(self, self.path), keep=(time, *(columns or ())))

@@ -162,7 +162,7 @@ class Arrays(Splitting):
         place = lambda row: f"{path.name}, row {row} (from 0)"
         return Content(x, column, None, binary, place, tuple(notes))
 
-    def _read_table(self, path: Path, target: str | None, trained: Preparation) -> Content:
+    def _read_table(self, path: Path, target: str | None, trained: Preparation | None) -> Content:
         columns = None if self.columns is None else tuple(map(str, self.columns))
         table = read_table(path, Form.of(self, path.name), keep=(target, *(columns or ())))
         trained_columns = None if trained is None else trained.columns

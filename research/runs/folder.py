@@ -55,7 +55,7 @@ def clear_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         text = disk_remedy(error)
         if error.errno == errno.ENOENT:
-            text = REFUSED.format(os.strerror(error.errno))
+            text = REFUSED.format(os.strerror(errno.ENOENT))
         elif isinstance(error, NotADirectoryError | FileExistsError):
             text = "a file stands where a folder is needed; remove it, or choose another output folder"
         if text is None:

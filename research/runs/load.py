@@ -296,8 +296,9 @@ def check_parameters(params: Any, wanted: Any) -> str | None:
       wanted: a tree of arrays or of their shapes and types; None checks that all numbers are finite only.
     """
     named = lambda tree: {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    have, want = named(params), None if wanted is None else named(wanted)
-    for name in sorted({*have, *want}) if want is not None else ():
+    have = named(params)
+    want = have if wanted is None else named(wanted)
+    for name in sorted({*have, *want}):
         given, needed = (
             f"shape {leaf.shape} of {leaf.dtype}" if leaf is not None else "nothing"
             for leaf in (have.get(name), want.get(name))

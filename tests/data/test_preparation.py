@@ -45,7 +45,7 @@ def test_a_permutation_puts_the_same_pixels_in_one_order_for_all_rows():
 def test_what_a_run_folder_keeps_gives_the_same_preparation():
     made = Preparation(
         kind="sequence", stored_shape=(4, 2), columns=("a", "b"), classes=("x", "y"), class_count=2, zscore=True,
-        shift=np.array([1e9 + 1 / 3, 0.0]), scale=np.array([3.0, 1 / 7]), time_step=3600.0,
+        shift=np.array([1e9 + 1 / 3, 0.0]), scale=np.array([3.0, 1 / 7]), time_step="1 hour",
     )  # fmt: skip
     again = Preparation.from_record(json.loads(json.dumps(made.record())), made.scaling())
     for field in dataclasses.fields(Preparation):
