@@ -20,6 +20,7 @@ from research.runs.held import ALONE, Held
 from research.tree import ConfigError
 
 TRAINED = ("completed", "stopped", "diverged", "pruned")  # statuses of a run whose files its result has sealed
+STATUSES = (*TRAINED, "failed", "interrupted")
 ANEW = "or train the run anew under another name="
 CHANGED = "{} is not the file that result.json was written with (its hash differs); restore it, " + ANEW
 FULL = "no space is left on this disk; free some, or choose another output folder"

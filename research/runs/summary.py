@@ -61,6 +61,7 @@ def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]], leas
     Returns:
       The folders of all summaries.
     """
+    lease.check()
     places = []
     for configuration, members in groups.items():
         if len(members) < 2:

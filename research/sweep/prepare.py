@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from research import environment
-from research.runs.folder import RunFolder
+from research.runs.folder import STATUSES, TRAINED, RunFolder
 from research.runs.load import check_parameters
 from research.sweep.choosing import check_objective, check_pruning
 from research.sweep.job import HASH_DIGITS, NOT_HASHED, Bound, Job, bind
@@ -98,7 +98,7 @@ def prepare(
                 raise ConfigError(
                     "name", folder.name, f"{path} holds the run of another configuration; choose another name="
                 )
-            result = run.read_result()
+            result = own_result(run, job)
         bound = bind(job)
         if path is None or result is None or result.get("status") not in options.kept:
             todo.append(bound)
@@ -157,13 +157,44 @@ def check_twins(jobs: Sequence[Job]) -> None:
                     raise ConfigError(key, now[key], remedy)
 
 
+NUMBERS = ("seconds_compile_group", "seconds_wall_group", "seconds_device_share")
+KINDS: dict[str, Any] = {"data_sha256": str, "objective": str, "metrics": dict, "reason": str | None}  # of any result
+KINDS_TRAINED = {"epochs": int, "best_epoch": int | None, "trained_metrics": list, "files": dict}
+KINDS_TRAINED |= dict.fromkeys(NUMBERS, int | float)
+
+
+def own_result(run: RunFolder, job: Job) -> dict[str, Any] | None:
+    """The result of a job's run, or None before there is one.
+
+    Raises:
+      ConfigError: it is of another run, or lacks what a run writes.
+    """
+    result = run.read_result()
+    if result is None:
+        return None
+    try:
+        if result["status"] not in STATUSES:
+            raise ValueError(f"status {result['status']!r} is none that a run has")
+        if result["config_hash"] != job.hash or not result["run_id"].endswith(job.hash[:HASH_DIGITS]):
+            raise ValueError(f"it is the result of another run, {result['run_id']}")
+        kinds = KINDS | (KINDS_TRAINED if result["status"] in TRAINED else {})
+        for name, kind in kinds.items():
+            if not isinstance(result[name], kind):
+                raise ValueError(f"{name} is {result[name]!r}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        remedy = f"result.json is not as this run wrote it ({what}); restore it, or remove it to train the run anew"
+        raise ConfigError("folder", run.path, remedy) from None
+    return result
+
+
 def finished(jobs: Sequence[Job], folder: Path, options: Options) -> dict[str, Outcome]:
     """Hash -> outcome of the jobs that have a result here which is kept."""
     present = runs_in(folder)
     found: dict[str, Outcome] = {}
     for job in jobs:
         path = present.get(job.hash[:HASH_DIGITS])
-        result = None if path is None else RunFolder(path).read_result()
+        result = None if path is None else own_result(RunFolder(path), job)
         if path is not None and result is not None and result.get("status") in options.kept:
             found[job.hash] = Outcome(job, path, result)
     return found

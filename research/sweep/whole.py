@@ -5,12 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from research.runs.folder import TRAINED, RunFolder, digest
+from research.runs.folder import STATUSES, TRAINED, RunFolder, digest
 from research.sweep.job import HASH_DIGITS
 from research.sweep.manifest import read_manifest, runs_in
 from research.tree import ConfigError, config_hash
-
-STATUSES = (*TRAINED, "failed", "interrupted")
 
 
 @dataclasses.dataclass

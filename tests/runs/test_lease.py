@@ -659,10 +659,10 @@ def test_a_disk_that_fails_says_nothing_about_the_holder(
 ) -> None:
     lease = taken(path)
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "lstat", fail(errno.EIO))
+        patch.setattr(module.os, "open", fail(errno.EIO))
         lease.check()
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "lstat", fail(errno.ESTALE))
+        patch.setattr(module.os, "open", fail(errno.ESTALE))
         patch.setattr(lease, "_sleep", at_once)
         with pytest.raises(LeaseLost):
             lease.check()
