@@ -11,7 +11,7 @@ from research.report.cell import count_statuses
 from research.report.collect import FINISHED, Run, Runs
 from research.report.keys import FOLD, SEED, comparison_keys, distinct
 from research.report.methods import FITTED, PERFECT, REAL, SIZED, label
-from research.report.statistics import LEVEL, SMALLEST
+from research.report.statistics import SMALLEST
 from research.report.table import COLLAPSE, WORSE, Table
 from research.report.texts import plural, shown
 from research.tree import group
@@ -66,25 +66,22 @@ def _marks(table: Table) -> str:
     """What bold and underlined means say, and which tests that rests on."""
     if not any(cell.best for cell in table.cells.values()):
         return ""
-    tests = extremes(table)
-    names = [f"{name}, n={low if low == high else f'{low} to {high}'}" for name, (low, high) in tests.items()]
-    rows = max(judged.rows for judged in table.judged.values())
-    text = " Bold: the best mean of a column among cells all of whose runs finished, and all that are not significantly"
-    text += f" worse ({'; '.join(names)}; two-sided"
-    text += f", Holm's correction for up to {rows} rows, 5 %)." if rows > 1 else ", 5 %)."
+    text = " Bold: the best mean of a column among cells all of whose runs finished"
+    tests = [judged.seeds for judged in table.judged.values() if judged.seeds is not None]
+    small = [judged.untested for judged in table.judged.values() if judged.untested is not None]
+    untested = f"no test with {plural(min(small), 'seed')} ({SMALLEST} that all rows have are needed)" if small else ""
+    if not tests:
+        text += f", alone: {untested}."
+    else:
+        low, high = min(low for low, _ in tests), max(high for _, high in tests)
+        rows = max(judged.rows for judged in table.judged.values())
+        several = f" with Holm's correction for up to {rows} rows" if rows > 1 else ""
+        text += f", and all that are not significantly worse (n={low if low == high else f'{low} to {high}'}; both by a"
+        text += f" paired t test{several} and by permuting the rows within the seeds, 5 %, two-sided)"
+        text += f"; {untested}: there the best mean alone is bold." if untested else "."
     if any(cell.second for cell in table.cells.values()):
         text += " Underlined: the second best mean."
     return text
-
-
-def extremes(table: Table) -> dict[str, tuple[int, int]]:
-    """Name of every test that was made -> smallest and largest number of pairs."""
-    found: dict[str, tuple[int, int]] = {}
-    for judged in table.judged.values():
-        for name, (low, high) in judged.tests.items():
-            known = found.get(name, (low, high))
-            found[name] = (min(low, known[0]), max(high, known[1]))
-    return found
 
 
 def notes(table: Table) -> list[tuple[str, str]]:
@@ -108,6 +105,8 @@ def notes(table: Table) -> list[tuple[str, str]]:
     found += [(WORSE, text) for text in _worse(table)]
     found += [(COLLAPSE, text) for text in _collapsed(table)]
     found += [("", text) for text in _origins(table)]
+    for reason, count in table.unpublished.items():
+        found.append(("", f"Not shown: {plural(count, 'published value')} {reason}."))
     found += [("", text) for text in [*_included(table.runs), *_left_out(table.runs)]]
     found += [("", f"{problem}.") for problem in table.runs.problems]
     return found
@@ -125,24 +124,9 @@ def _copies(table: Table) -> list[str]:
 
 
 def _untested(table: Table) -> list[str]:
-    """Where no row could be called worse than the best: too few seeds."""
-    texts = []
-    small = [judged.too_small for judged in table.judged.values() if judged.too_small is not None]
-    if small:
-        marked = any(cell.best for cell in table.cells.values())
-        rows = "rows of fewer seeds are not marked" if marked else "nothing is bold"
-        folds = "; folds of one seed are not independent" if table.averaging.over_folds else ""
-        texts.append(
-            f"n too small for a test ({SMALLEST} seeds are needed, some rows have {min(small)}): {rows}{folds}."
-        )
-    low = extremes(table).get("Wilcoxon", (0, 0))[0]
-    rows = max((judged.rows for judged in table.judged.values()), default=0)
-    if low and rows * 2.0 ** (1 - low) >= LEVEL:
-        texts.append(
-            f"Wilcoxon's test on {low} pairs never falls below {2.0 ** (1 - low):.2g}, so that among {rows} rows"
-            " it calls none worse: more seeds are needed to tell them apart."
-        )
-    return texts
+    """Why the folds of one seed are no numbers for a test."""
+    untested = any(judged.untested is not None for judged in table.judged.values())
+    return ["No test: folds of one seed are not independent."] if untested and table.averaging.over_folds else []
 
 
 def _selected(table: Table) -> list[str]:

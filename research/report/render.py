@@ -181,12 +181,10 @@ def published_rows(table: Table, style: Style, layout: Layout) -> list[list[str]
     marks = _source_marks(table)
     for one in table.published:
         theirs = one.published
-        values = [f"{key}={shown(value)}" for key, value in theirs.where.items()]
-        if one.place is not None:
-            values = [f"{key}={shown(value)}" for key, value in zip(keys, (*one.place[0], *one.place[1]), strict=True)]
+        values = [f"{key}={shown(value)}" for key, value in zip(keys, (*one.place[0], *one.place[1]), strict=True)]
         places = _places(one) if layout.digits is None else layout.digits
         ours = style.dash
-        if one.place is not None and one.cell is not None and one.cell.mean is not None:
+        if one.cell.mean is not None:
             exact = not one.cell.sd or one.cell.sd < 0.5 * 10.0**-places
             digits = places if exact and layout.digits is None else layout.digits
             ours = f"{_summary(one.cell, style, dataclasses.replace(layout, digits=digits))} (n={one.cell.n})"
@@ -206,7 +204,7 @@ def published_rows(table: Table, style: Style, layout: Layout) -> list[list[str]
 def _places(one: Beside) -> int:
     """Decimals that show our error, theirs as it was written, and a tenth of the difference that is allowed."""
     found = [written_decimals(one.published.value)]
-    if one.cell is not None and one.cell.mean is not None:
+    if one.cell.mean is not None:
         found.append(decimals(one.cell.mean, one.cell.sd))
     if one.allowed:
         found.append(1 - math.floor(math.log10(one.allowed)))

@@ -58,9 +58,8 @@ def published(table: Table) -> str:
     writer.writerow([*heads, "verdict", "reason", "source"])
     for one in table.published:
         theirs, cell = one.published, one.cell
-        place = [""] * len(keys) if one.place is None else [*map(shown, (*one.place[0], *one.place[1]))]
-        ours = ["", "", ""] if cell is None else [cell.mean, cell.sd, cell.n]
-        numbers = [*ours, theirs.value, theirs.error, one.difference, one.allowed]
+        place = map(shown, (*one.place[0], *one.place[1]))
+        numbers = [cell.mean, cell.sd, cell.n, theirs.value, theirs.error, one.difference, one.allowed]
         line = [theirs.label, theirs.metric, *place, *("" if value is None else value for value in numbers)]
         writer.writerow([*line, one.verdict, one.reason, theirs.source])
     return file.getvalue()

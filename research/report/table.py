@@ -23,7 +23,8 @@ WORSE, COLLAPSE = "†", "‡"  # marks of means
 class Table:
     """A table: `cells[row, column, metric]`; a combination that was never planned has no cell.
 
-    `n` is the number of units of every mean if they are all alike, else None.
+    `n` is the number of units of every mean if they are all alike, else None. `unpublished` is the number of published
+    values that no cell is held against, by reason.
     """
 
     runs: Runs
@@ -39,6 +40,7 @@ class Table:
     judged: Mapping[tuple[Values, str], Judged]  # by column and metric
     selection: Selection | None = None
     published: tuple[Beside, ...] = ()
+    unpublished: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def everything(self) -> Runs:
@@ -123,6 +125,7 @@ def table(
             cells |= {(row, column, metric): cell for row, cell in judged[column, metric].cells.items()}
     beyond = [one.metric for one in published if one.metric not in names and one.metric in runs.metric_names()]
     held = cells | {(*place, metric): own.summarize(metric) for place, own in summaries.items() for metric in beyond}
+    held_against, unpublished = beside(held, row_keys, column_keys, runs, published)
     counts = {cell.n for cell in cells.values() if cell.n}
     return Table(
         runs=runs,
@@ -137,7 +140,8 @@ def table(
         n=counts.pop() if len(counts) == 1 else None,
         judged=judged,
         selection=selection,
-        published=tuple(beside(held, row_keys, column_keys, runs, published)),
+        published=tuple(held_against),
+        unpublished=unpublished,
     )
 
 

@@ -69,8 +69,8 @@ def test_one_run_a_cell_has_no_deviation(sweep):
     sweep.add({"model.latent_dim": 2}, {"test/loss": 1.25})
     sweep.add({"model.latent_dim": 8}, {"test/loss": 1e30})
     text = markdown(made(sweep))
-    assert row(text, "2")[1] == "1.250"
-    assert "n too small for a test (3 seeds are needed, some rows have 1): nothing is bold" in text
+    assert row(text, "2")[1] == "**1.250**"
+    assert "alone: no test with 1 seed (5 that all rows have are needed)" in text
     assert row(text, "8")[1] == "1.00e30"
     assert "one run in every cell" in text
     assert "±" not in text
