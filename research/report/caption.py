@@ -12,7 +12,7 @@ from research.report.collect import FINISHED, Run, Runs
 from research.report.keys import FOLD, SEED, comparison_keys, distinct
 from research.report.methods import FITTED, PERFECT, REAL, SIZED, label
 from research.report.statistics import SMALLEST
-from research.report.table import COLLAPSE, WORSE, Table
+from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
 from research.report.texts import plural, shown
 from research.tree import group
 
@@ -103,7 +103,9 @@ def notes(table: Table) -> list[tuple[str, str]]:
     for (metric, reason), mark in table.null_marks.items():
         found.append((mark, f"{metric} is null: {reason}."))
     found += [(WORSE, text) for text in _worse(table)]
+    found += [(WORSE_THAN_MEAN, text) for text in _worse_than_mean(table)]
     found += [(COLLAPSE, text) for text in _collapsed(table)]
+    found += [(DEGENERATE, text) for text in _degenerate(table)]
     found += [("", text) for text in _origins(table)]
     for reason, count in table.unpublished.items():
         found.append(("", f"Not shown: {plural(count, 'published value')} {reason}."))
@@ -162,6 +164,27 @@ def _worse(table: Table) -> list[str]:
         return [f"worse than {name}." for name in named.values()]
     parts = [f"{named[method]} for {_listed(metrics)}" for method, metrics in table.worse.items()]
     return [f"worse than the best naive row: {'; '.join(parts)}."]
+
+
+def _worse_than_mean(table: Table) -> list[str]:
+    """What the mark of means that lose against predicting one value says."""
+    methods = {cell.worse_than_mean for cell in table.cells.values() if cell.worse_than_mean}
+    named = ["predicting the most frequent class"] if "majority" in methods else []
+    named = ["predicting the mean"] * bool(methods - {"majority"}) + named
+    return [f"worse than {' or '.join(named)}."] if named else []
+
+
+def _degenerate(table: Table) -> list[str]:
+    """What the mark of likelihoods whose importance weights are degenerate says."""
+    counts = {(cell.degenerate, cell.averaged) for cell in table.cells.values() if cell.degenerate}
+    if not counts:
+        return []
+    degenerate, averaged = max(counts)
+    runs = f"{degenerate} of {plural(averaged, 'run')}" if len(counts) == 1 else "some runs"
+    return [
+        f"in {runs} the importance weights have an effective sample size below a tenth of the samples: this upper bound"
+        " of the NLL may lie far above it."
+    ]
 
 
 def _collapsed(table: Table) -> list[str]:

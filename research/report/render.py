@@ -12,7 +12,7 @@ from research.report.cell import EQUAL, Cell
 from research.report.collect import FINISHED, Hole
 from research.report.published import Beside
 from research.report.statistics import IntervalKind, interquartile_mean, interval
-from research.report.table import COLLAPSE, WORSE, Table, Values
+from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table, Values
 from research.report.texts import plural, shown
 
 REASON_LENGTH = 60
@@ -89,7 +89,13 @@ def cell_text(table: Table, place: tuple[Values, Values, str], style: Style, lay
         text = _summary(cell, style, layout)
         text = style.best(text) if cell.best else text
         text = style.second(text) if cell.second else text
-        text += style.mark((WORSE if cell.worse else "") + (COLLAPSE if cell.collapsed else ""))
+        marks = {
+            WORSE: cell.worse,
+            WORSE_THAN_MEAN: cell.worse_than_mean,
+            COLLAPSE: cell.collapsed,
+            DEGENERATE: cell.degenerate,
+        }
+        text += style.mark("".join(mark for mark, holds in marks.items() if holds))
     remarks = _remarks(table, cell, place[2], style, layout)
     return f"{text} ({'; '.join(remarks)})" if remarks else text
 

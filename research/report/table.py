@@ -16,7 +16,7 @@ from research.report.spec import Published, Report
 from research.tree import ConfigError, group
 
 Values = tuple[Any, ...]
-WORSE, COLLAPSE = "†", "‡"  # marks of means
+WORSE, COLLAPSE, WORSE_THAN_MEAN, DEGENERATE = "†", "‡", "§", "¶"  # marks of means
 
 
 @dataclasses.dataclass(frozen=True)
