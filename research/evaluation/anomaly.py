@@ -116,7 +116,11 @@ def study(subject: Subject, findings: Findings) -> None:
     except ValueError as error:
         findings.refuse(str(error), *names)
         return
-    if subject.recipe.baselines and subject.test.mask is None:
+    if subject.recipe.baselines:
+        if subject.test.mask is not None:
+            reason = "rows are padded or have missing values"
+            findings.refuse(reason, "baseline/mean_distance/auroc", "baseline/pca_residual/auroc")
+            return
         try:
             fitted = fitted_components(subject)
         except ValueError as error:

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from research.data.examples import Examples
 from research.evaluation.codes import probes
 from research.evaluation.subject import Findings, Subject
+from research.evaluation.unequal import whole_rows
 
 LARGEST = 4096  # features or rows, whichever are fewer: the decomposition takes their cube
 
@@ -74,7 +76,9 @@ def study(subject: Subject, findings: Findings) -> None:
         return
     names = ("baseline/mean/reconstruction_mse", "baseline/pca/reconstruction_mse")
     if subject.train.observed is not None or subject.train.length is not None:
-        findings.refuse("rows are padded or have missing values", *names)
+        error = subject.once("masked mean", lambda: masked_mean_error(subject.train, subject.test))
+        findings.add({names[0]: error})
+        findings.refuse("rows are padded or have missing values", names[1])
         return
     recipe, latent_dim = subject.recipe, subject.model.latent_dim
     wanted = ("pca", latent_dim, recipe.probes, recipe.neighbors, recipe.probe_iterations)
@@ -84,9 +88,26 @@ def study(subject: Subject, findings: Findings) -> None:
         findings.refuse(str(error), *names)
 
 
-def fitted_components(subject: Subject) -> Components:
-    """Principal components of the training rows."""
-    return subject.once("components", lambda: components(np.asarray(subject.train.x)))
+def fitted_components(subject: Subject, prefix: str = "") -> Components:
+    """Principal components of the training rows, made whole as `unequal.whole_rows` names it.
+
+    Raises:
+      ValueError: they are too large to compute.
+    """
+    return subject.once(("components", prefix), lambda: components(whole_rows(subject.train)[prefix]))
+
+
+def masked_mean_error(train: Examples, test: Examples) -> float:
+    """Error of the training mean of every element on test rows, over what is valid and observed: mean over rows of the
+    mean over elements, as models compute it. An element that no training row has is predicted as 0."""
+    x, there = (
+        np.asarray(train.x, np.float64),
+        np.broadcast_to(True if train.mask is None else train.mask, train.x.shape),
+    )
+    mean = np.where(there, x, 0).sum(0) / np.maximum(there.sum(0), 1)
+    own = np.broadcast_to(True if test.mask is None else test.mask, test.x.shape).reshape(len(test), -1)
+    squares = np.square(np.asarray(test.x, np.float64) - mean).reshape(len(test), -1)
+    return float((np.where(own, squares, 0).sum(1) / np.maximum(own.sum(1), 1)).mean())
 
 
 def _scores(subject: Subject, latent_dim: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from research.evaluation.baselines import fitted_components
 from research.evaluation.subject import Findings, Subject
+from research.evaluation.unequal import PADDED, RESAMPLED, whole_rows
 from research.runs.clusters import centres_of, kmeans, threads
 from research.tree import ConfigError
 
@@ -151,7 +152,11 @@ def stability(codes: np.ndarray, clusters: int, starts: int, seed: int) -> float
 
 
 def study(subject: Subject, findings: Findings) -> None:
-    """Clusters of the codes of the test rows, of the raw rows, and of their principal components at the same size."""
+    """Clusters of the codes of the test rows, of the raw rows, and of their principal components at the same size.
+
+    Raw rows of unequal length are clustered twice, padded with their last value and resampled, under a name each:
+    which is better is known from test labels only.
+    """
     recipe, facts = subject.recipe, subject.facts
     if recipe.clustering == "none" or not hasattr(subject.model, "encode"):
         return
@@ -183,18 +188,22 @@ def study(subject: Subject, findings: Findings) -> None:
         return
     settings = (recipe.clustering, recipe.cluster_range, recipe.cluster_starts, subject.seed)
 
-    def rows() -> list[np.ndarray]:  # whole copies: made only where another run on these data has not made them
-        return [np.asarray(subject.parts[part].x, np.float64).reshape(len(subject.parts[part]), -1) for part in PARTS]
+    prefixes = (PADDED, RESAMPLED) if subject.test.length is not None else ("",)
 
-    _, found, *_ = subject.once(("raw_kmeans", *settings), lambda: score(*rows()))
-    findings.add(found, "baseline/raw_kmeans/")
+    def rows(prefix: str) -> list[np.ndarray]:  # whole copies: only where no other run on these data has made them
+        return [whole_rows(subject.parts[part])[prefix].astype(np.float64) for part in PARTS]
+
     size = codes["test"].shape[1]
-    try:
-        fitted = fitted_components(subject)
-    except ValueError as error:
-        findings.refuse(str(error), *(f"baseline/pca_kmeans/{name}" for name in found))
-        return
-    if size <= fitted.directions.shape[1]:
-        reduced = lambda: score(*(fitted.encode(array, size) for array in rows()))
-        _, found, *_ = subject.once(("pca_kmeans", size, *settings), reduced)
-        findings.add(found, "baseline/pca_kmeans/")
+    for prefix in prefixes:
+        raw = (f"{prefix}raw_kmeans", *settings)
+        _, found, *_ = subject.once(raw, lambda prefix=prefix: score(*rows(prefix)))
+        findings.add(found, f"baseline/{prefix}raw_kmeans/")
+        try:
+            fitted = fitted_components(subject, prefix)
+        except ValueError as error:
+            findings.refuse(str(error), *(f"baseline/{prefix}pca_kmeans/{name}" for name in found))
+            continue
+        if size <= fitted.directions.shape[1]:
+            reduced = lambda prefix=prefix, fitted=fitted: score(*(fitted.encode(x, size) for x in rows(prefix)))
+            _, found, *_ = subject.once((f"{prefix}pca_kmeans", size, *settings), reduced)
+            findings.add(found, f"baseline/{prefix}pca_kmeans/")

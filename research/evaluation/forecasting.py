@@ -257,7 +257,7 @@ def study(subject: Subject, findings: Findings) -> None:
     steps = {name: values for name, values in sums.steps().items() if not name.endswith(RAW)}
     findings.curves |= {f"forecast_{name}": values for name, values in steps.items()}
     if subject.recipe.baselines:
-        for name in ("repeat_last", "seasonal_naive", "linear"):
+        for name in ("repeat_last", "seasonal_naive", "linear", "constant"):
             try:
                 found = subject.once(name, functools.partial(_naive, subject, name))
                 findings.add(found or {}, f"baseline/{name}/")
@@ -271,10 +271,13 @@ def _naive(subject: Subject, name: str) -> dict[str, float]:
     if name == "seasonal_naive" and season is None:
         return {}
     linear = Linear.fit(_windows(subject.train), _windows(subject.parts["validation"])) if name == "linear" else None
+    level = _target_mean(subject.train) if name == "constant" else None
     sums = Sums()
     for rows in _slices(subject.test):
         x, there = np.asarray(rows.x), rows.mask
-        if linear is not None:
+        if level is not None:
+            made = np.broadcast_to(level, rows.target.shape)
+        elif linear is not None:
             made = linear.predict(x, there)
         elif season is not None and name == "seasonal_naive":
             made = seasonal_naive(x, horizon, season, there)
@@ -282,6 +285,16 @@ def _naive(subject: Subject, name: str) -> dict[str, float]:
             made = repeat_last(x, horizon, there)
         _add(sums, subject, rows, made, made)
     return sums.means()
+
+
+def _target_mean(train: Examples) -> np.ndarray:
+    """Mean over windows and steps of every channel of the target, where it is observed, [C]."""
+    total, count = 0.0, 0.0
+    for rows in _slices(train):
+        target = np.asarray(rows.target, np.float64)
+        there = np.broadcast_to(True if rows.target_observed is None else rows.target_observed, target.shape)
+        total, count = total + np.where(there, target, 0).sum((0, 1)), count + there.sum((0, 1))
+    return np.asarray(total) / np.maximum(count, 1)
 
 
 def _add(sums: Sums, subject: Subject, rows: Examples, mean: np.ndarray, median: np.ndarray) -> None:

@@ -41,7 +41,9 @@ def likelihood(model: Any, params: Any, test: Examples, key: jax.Array, samples:
 
     Returns:
       `test/nll_nats`: mean over examples, in nats; `test/nll_standard_error`: of that mean, over examples;
-      `test/nll_effective_samples`: mean over examples of (sum w)^2 / sum w^2, between 1 and k.
+      `test/nll_effective_samples`: mean over examples of (sum w)^2 / sum w^2, between 1 and k;
+      `test/nll_effective_share`: the same over k. Below a tenth, few samples carry the sum, and the bound may lie far
+        above the truth.
     """
     chunks = -(-samples // CHUNK)
 
@@ -53,7 +55,8 @@ def likelihood(model: Any, params: Any, test: Examples, key: jax.Array, samples:
     return {
         "test/nll_nats": float(-bound.mean()),
         "test/nll_standard_error": float(bound.std(ddof=1) / np.sqrt(len(bound))) if len(bound) > 1 else float("nan"),
-        "test/nll_effective_samples": float(effective.astype(np.float64).mean()),
+        "test/nll_effective_samples": (mean := float(effective.astype(np.float64).mean())),
+        "test/nll_effective_share": mean / samples,
     }
 
 

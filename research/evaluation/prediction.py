@@ -6,6 +6,7 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.evaluation.subject import Findings, Subject
+from research.evaluation.unequal import whole_rows
 
 SMALLEST = 1e-6  # of a class frequency
 LOGISTIC = 20_000_000  # most numbers of the training rows that a logistic regression is fitted to
@@ -26,7 +27,7 @@ def study(subject: Subject, findings: Findings) -> None:
 
 
 def _labels(subject: Subject) -> dict[str, float]:
-    """The most frequent class, and a logistic regression on the raw values."""
+    """The most frequent class, and a logistic regression on the raw values (`unequal.whole_rows`)."""
     from sklearn.linear_model import LogisticRegression
 
     train, test = subject.train, subject.test
@@ -37,13 +38,15 @@ def _labels(subject: Subject) -> dict[str, float]:
             np.bincount(label, minlength=subject.facts.classes)[None], truth[:, None]
         ),
     }
-    x, test_x = (np.asarray(part.x).reshape(len(part), -1) for part in (train, test))
-    if x.size <= LOGISTIC and len(np.unique(label)) > 1:
-        mean, deviation = x.mean(0), x.std(0)
-        deviation = np.where(deviation > 0, deviation, 1)
-        probe = LogisticRegression(max_iter=subject.recipe.probe_iterations)
-        probe.fit((x - mean) / deviation, label)
-        found["baseline/logistic/accuracy"] = float(probe.score((test_x - mean) / deviation, truth))
+    if np.size(train.x) <= LOGISTIC and len(np.unique(label)) > 1:
+        test_rows = whole_rows(test)
+        for prefix, x in whole_rows(train).items():
+            mean, deviation = x.mean(0), x.std(0)
+            deviation = np.where(deviation > 0, deviation, 1)
+            probe = LogisticRegression(max_iter=subject.recipe.probe_iterations)
+            probe.fit((x - mean) / deviation, label)
+            accuracy = probe.score((test_rows[prefix] - mean) / deviation, truth)
+            found[f"baseline/{prefix}logistic/accuracy"] = float(accuracy)
     return found
 
 

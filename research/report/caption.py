@@ -12,8 +12,8 @@ from research.report.collect import FINISHED, Run, Runs
 from research.report.keys import FOLD, SEED, apart, comparison_keys, distinct
 from research.report.methods import FITTED, PERFECT, REAL, SIZED, label
 from research.report.run import EVALUATION
-from research.report.statistics import LEVEL, SMALLEST
-from research.report.table import COLLAPSE, WORSE, Table
+from research.report.statistics import SMALLEST
+from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
 from research.report.texts import plural, shown
 from research.tree import group
 
@@ -67,25 +67,22 @@ def _marks(table: Table) -> str:
     """What bold and underlined means say, and which tests that rests on."""
     if not any(cell.best for cell in table.cells.values()):
         return ""
-    tests = extremes(table)
-    names = [f"{name}, n={low if low == high else f'{low} to {high}'}" for name, (low, high) in tests.items()]
-    rows = max(judged.rows for judged in table.judged.values())
-    text = " Bold: the best mean of a column among cells all of whose runs finished, and all that are not significantly"
-    text += f" worse ({'; '.join(names)}; two-sided"
-    text += f", Holm's correction for up to {rows} rows, 5 %)." if rows > 1 else ", 5 %)."
+    text = " Bold: the best mean of a column among cells all of whose runs finished"
+    tests = [judged.seeds for judged in table.judged.values() if judged.seeds is not None]
+    small = [judged.untested for judged in table.judged.values() if judged.untested is not None]
+    untested = f"no test with {plural(min(small), 'seed')} ({SMALLEST} that all rows have are needed)" if small else ""
+    if not tests:
+        text += f", alone: {untested}."
+    else:
+        low, high = min(low for low, _ in tests), max(high for _, high in tests)
+        rows = max(judged.rows for judged in table.judged.values())
+        several = f" with Holm's correction for up to {rows} rows" if rows > 1 else ""
+        text += f", and all that are not significantly worse (n={low if low == high else f'{low} to {high}'}; both by a"
+        text += f" paired t test{several} and by permuting the rows within the seeds, 5 %, two-sided)"
+        text += f"; {untested}: there the best mean alone is bold." if untested else "."
     if any(cell.second for cell in table.cells.values()):
         text += " Underlined: the second best mean."
     return text
-
-
-def extremes(table: Table) -> dict[str, tuple[int, int]]:
-    """Name of every test that was made -> smallest and largest number of pairs."""
-    found: dict[str, tuple[int, int]] = {}
-    for judged in table.judged.values():
-        for name, (low, high) in judged.tests.items():
-            known = found.get(name, (low, high))
-            found[name] = (min(low, known[0]), max(high, known[1]))
-    return found
 
 
 def notes(table: Table) -> list[tuple[str, str]]:
@@ -107,8 +104,12 @@ def notes(table: Table) -> list[tuple[str, str]]:
     for (metric, reason), mark in table.null_marks.items():
         found.append((mark, f"{metric} is null: {reason}."))
     found += [(WORSE, text) for text in _worse(table)]
+    found += [(WORSE_THAN_MEAN, text) for text in _worse_than_mean(table)]
     found += [(COLLAPSE, text) for text in _collapsed(table)]
+    found += [(DEGENERATE, text) for text in _degenerate(table)]
     found += [("", text) for text in _origins(table)]
+    for reason, count in table.unpublished.items():
+        found.append(("", f"Not shown: {plural(count, 'published value')} {reason}."))
     found += [("", text) for text in [*_included(table.runs), *_left_out(table.runs)]]
     found += [("", f"{problem}.") for problem in table.runs.problems]
     return found
@@ -150,24 +151,9 @@ def _incomplete(table: Table) -> list[str]:
 
 
 def _untested(table: Table) -> list[str]:
-    """Where no row could be called worse than the best: too few seeds."""
-    texts = []
-    small = [judged.too_small for judged in table.judged.values() if judged.too_small is not None]
-    if small:
-        marked = any(cell.best for cell in table.cells.values())
-        rows = "rows of fewer seeds are not marked" if marked else "nothing is bold"
-        folds = "; folds of one seed are not independent" if table.averaging.over_folds else ""
-        texts.append(
-            f"n too small for a test ({SMALLEST} seeds are needed, some rows have {min(small)}): {rows}{folds}."
-        )
-    low = extremes(table).get("Wilcoxon", (0, 0))[0]
-    rows = max((judged.rows for judged in table.judged.values()), default=0)
-    if low and rows * 2.0 ** (1 - low) >= LEVEL:
-        texts.append(
-            f"Wilcoxon's test on {low} pairs never falls below {2.0 ** (1 - low):.2g}, so that among {rows} rows"
-            " it calls none worse: more seeds are needed to tell them apart."
-        )
-    return texts
+    """Why the folds of one seed are no numbers for a test."""
+    untested = any(judged.untested is not None for judged in table.judged.values())
+    return ["No test: folds of one seed are not independent."] if untested and table.averaging.over_folds else []
 
 
 def _selected(table: Table) -> list[str]:
@@ -206,6 +192,27 @@ def _worse(table: Table) -> list[str]:
         return [f"worse than {name}." for name in named.values()]
     parts = [f"{named[method]} for {_listed(metrics)}" for method, metrics in table.worse.items()]
     return [f"worse than the best naive row: {'; '.join(parts)}."]
+
+
+def _worse_than_mean(table: Table) -> list[str]:
+    """What the mark of means that lose against predicting one value says."""
+    methods = {cell.worse_than_mean for cell in table.cells.values() if cell.worse_than_mean}
+    named = ["predicting the most frequent class"] if "majority" in methods else []
+    named = ["predicting the mean"] * bool(methods - {"majority"}) + named
+    return [f"worse than {' or '.join(named)}."] if named else []
+
+
+def _degenerate(table: Table) -> list[str]:
+    """What the mark of likelihoods whose importance weights are degenerate says."""
+    counts = {(cell.degenerate, cell.averaged) for cell in table.cells.values() if cell.degenerate}
+    if not counts:
+        return []
+    degenerate, averaged = max(counts)
+    runs = f"{degenerate} of {plural(averaged, 'run')}" if len(counts) == 1 else "some runs"
+    return [
+        f"in {runs} the importance weights have an effective sample size below a tenth of the samples: this upper bound"
+        " of the NLL may lie far above it."
+    ]
 
 
 def _collapsed(table: Table) -> list[str]:

@@ -9,10 +9,12 @@ import numpy as np
 
 from research.report.collect import FINISHED, STATUSES, Hole, Run, Runs
 from research.report.keys import FOLD, SEED, better, comparison_keys, distinct, varying
-from research.report.methods import BOUNDS, methods_of, name_of, position
+from research.report.methods import BOUNDS, MEANS, methods_of, name_of, position
 from research.report.run import RECORDED
 
 COLLAPSED = "test/collapsed"
+NLL, EFFECTIVE_SHARE = "test/nll_nats", "test/nll_effective_share"
+LEAST_SHARE = 0.1  # of the importance samples of a likelihood, effective ones
 EQUAL = 1e-6  # relative; every run works its baselines out anew, in single precision
 
 
@@ -37,6 +39,10 @@ class Cell:
       second: the second best mean of those.
       p: of the test against the best mean, corrected for the number of tests; None where there was none.
       worse: the best naive method (`pca`) over the same runs, if it has a better value than this mean.
+      worse_than_mean: the method that predicts the mean (or the most frequent class), if it has a better value too and
+        is not `worse` itself.
+      degenerate: number of averaged runs whose NLL rests on importance weights with an effective sample size below a
+        tenth of the samples; 0 for other metrics.
     """
 
     mean: float | None
@@ -57,6 +63,8 @@ class Cell:
     second: bool = False
     p: float | None = None
     worse: str | None = None
+    worse_than_mean: str | None = None
+    degenerate: int = 0
 
     @property
     def complete(self) -> bool:
@@ -150,6 +158,7 @@ class Members:
         with np.errstate(over="ignore", invalid="ignore"):
             mean = _mean(numbers) if numbers else None
             sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+        worse = None if mean is None else _worse(mean, used, metric, self.averaging)
         return Cell(
             mean=mean,
             sd=sd,
@@ -165,7 +174,11 @@ class Members:
             lacks=self.lacks,
             averaged=len(averaged),
             collapsed=sum(run.metrics.get(COLLAPSED) == 1 for run in averaged),
-            worse=None if mean is None else _worse(mean, used, metric, self.averaging),
+            worse=worse,
+            worse_than_mean=None
+            if mean is None or worse in MEANS
+            else _worse(mean, used, metric, self.averaging, MEANS),
+            degenerate=sum(map(_degenerate, averaged)) if metric == NLL else 0,
         )
 
 
@@ -208,10 +221,18 @@ def _numbers(units: Sequence[Unit], metric: str, averaging: Averaging) -> tuple[
     return numbers, used, partial
 
 
-def _worse(mean: float, used: Sequence[Unit], metric: str, averaging: Averaging) -> str | None:
-    """The naive method that, averaged over the same runs in the same way, is best, if it is better than `mean`."""
+def _degenerate(run: Run) -> bool:
+    share = run.metrics.get(EFFECTIVE_SHARE)
+    return share is not None and share < LEAST_SHARE
+
+
+def _worse(
+    mean: float, used: Sequence[Unit], metric: str, averaging: Averaging, among: frozenset[str] | None = None
+) -> str | None:
+    """The naive method (of `among`) that, averaged over the same runs alike, is best, if it is better than `mean`."""
     runs = [run for unit in used for run in unit.values()]
     methods = {method for run in runs for method in methods_of(run, metric)} - BOUNDS
+    methods = methods if among is None else methods & among
     best = None
     for method in sorted(methods, key=position):
         name = name_of(method, metric)

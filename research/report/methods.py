@@ -11,12 +11,18 @@ LABELS = {  # in the order of their rows; methods that are not known stand befor
     "mean": "mean",
     "random_code": "random code",
     "raw_kmeans": "k-means on raw series",
+    "padded_raw_kmeans": "k-means on raw series, last value repeated",
+    "resampled_raw_kmeans": "k-means on raw series, resampled",
     "pca_kmeans": "k-means on PCA",
+    "padded_pca_kmeans": "k-means on PCA, last value repeated",
+    "resampled_pca_kmeans": "k-means on PCA, resampled",
     "repeat_last": "repeat last",
     "seasonal_naive": "seasonal naive",
     "linear": "one linear layer",
     "majority": "majority class",
     "logistic": "logistic regression",
+    "padded_logistic": "logistic regression, last value repeated",
+    "resampled_logistic": "logistic regression, resampled",
     "constant": "training mean",
     "memoryless": "memoryless",
     "mean_distance": "distance to the mean",
@@ -27,8 +33,11 @@ LABELS = {  # in the order of their rows; methods that are not known stand befor
     PERFECT: "the factors themselves",
     REFERENCE: "exact",
 }
-SIZED = frozenset({"pca", "pca_kmeans", "pca_residual", "random_code"})  # have as many numbers as the model has latents
-FITTED = frozenset({"linear", "logistic"})
+SIZED = frozenset(  # have as many numbers as the model has latents
+    {"pca", "pca_kmeans", "padded_pca_kmeans", "resampled_pca_kmeans", "pca_residual", "random_code"}
+)
+FITTED = frozenset({"linear", "logistic", "padded_logistic", "resampled_logistic"})
+MEANS = frozenset({"mean", "constant", "majority"})  # predict one value, or class, whatever the row
 REAL = frozenset({"real", "real_vs_real"})
 BOUNDS = REAL | {REFERENCE, PERFECT}  # what a model may reach, not what it must beat
 

@@ -14,20 +14,23 @@ Verdict = Literal["reproduced", "not reproduced", "not comparable"]
 Values = tuple[Any, ...]
 
 
+DATA = "data"  # the key that every published value must name
+
+
 @dataclasses.dataclass(frozen=True)
 class Beside:
     """A published value and the cell that it is held against.
 
     Attributes:
-      place: (row, column) of the cell; None where the table has no such cell.
+      place: (row, column) of the cell.
       difference: ours - theirs.
       allowed: largest difference that counts as reproduced.
       reason: why it is not comparable.
     """
 
     published: Published
-    place: tuple[Values, Values] | None
-    cell: Cell | None
+    place: tuple[Values, Values]
+    cell: Cell
     difference: float | None
     allowed: float | None
     verdict: Verdict
@@ -40,49 +43,51 @@ def beside(
     column_keys: Sequence[str],
     runs: Runs,
     published: Sequence[Published],
-) -> list[Beside]:
-    """Hold published values against the cells that they name: one entry a matching cell, or one without any.
+) -> tuple[list[Beside], dict[str, int]]:
+    """Hold published values against the cells that they name: one entry a matching cell.
 
-    A value is not comparable with cells whose runs have another value of a key that it names. A difference counts as
-    reproduced up to `tolerance`, or else up to 2 sqrt(error^2 + sd^2 / n).
+    A value is bound to what its `where` names, the data set at least, horizon and protocol besides: cells whose runs
+    have another value of one of these keys, or lack it, are not held against it. A difference counts as reproduced up
+    to `tolerance`, or else up to 2 sqrt(error^2 + sd^2 / n).
+
+    Returns:
+      The entries, and why values have none: reason -> number of values.
 
     Raises:
-      ConfigError: it names a key that no run has.
+      ConfigError: it names a key that no run has, and its data set is that of some run.
     """
-    found = []
+    found: list[Beside] = []
+    left: dict[str, int] = {}
     shown = (*row_keys, *column_keys)
     members = {(row, column): cell.runs for (row, column, _), cell in cells.items()}
     by_id = {run.run_id: run for run in runs}
 
-    def known(place: tuple[Values, Values], key: str) -> set[Any]:
-        """The values in a cell; a run of unknown config has no number either."""
-        return {by_id[run_id].value(key) for run_id in members[place]} - {Hole.UNKNOWN}
+    def other(place: tuple[Values, Values], where: Mapping[str, Any]) -> list[str]:
+        """The keys in which a cell is not what a value is of; a run of unknown config has no number either."""
+        own = dict(zip(shown, (*place[0], *place[1]), strict=True))
+        values = {
+            key: {own[key]} if key in own else {by_id[run_id].value(key) for run_id in members[place]} for key in where
+        }
+        known = {key: values[key] - {Hole.UNKNOWN} for key in where}
+        return [key for key in where if not known[key] or not all(_same(value, where[key]) for value in known[key])]
 
     for one in published:
-        check("report.published.where", list(one.where), runs.config_keys())
-        places = [
-            (row, column)
-            for row, column, metric in cells
-            if metric == one.metric
-            and all(
-                _same(value, wanted[key])
-                for wanted in [one.where]
-                for key, value in zip(shown, (*row, *column), strict=True)
-                if key in wanted
-            )
-        ]
-        hidden = [key for key in one.where if key not in shown]
-        others = {
-            place: [key for key in hidden if not all(_same(value, one.where[key]) for value in known(place, key))]
-            for place in places
-        }
+        if DATA not in one.where:
+            reason = f"without a data set (add {DATA}: NAME to where in report.published)"
+            left[reason] = left.get(reason, 0) + 1
+            continue
+        if any(_same(run.value(DATA), one.where[DATA]) for run in runs):
+            check("report.published.where", list(one.where), runs.config_keys())
+        places = [(row, column) for row, column, metric in cells if metric == one.metric]
+        others = {place: other(place, one.where) for place in places}
         alike = [place for place in places if not others[place]]
         if not alike:
-            other = dict.fromkeys(key for keys in others.values() for key in keys)
-            reason = f"our runs have another {' and '.join(other)}" if other else "this sweep has no such cell"
-            found.append(Beside(one, None, None, None, None, "not comparable", reason))
+            nearest = min(others.values(), key=len, default=[])
+            keys = [DATA] if DATA in nearest else nearest
+            reason = f"of another {' and '.join(keys)}" if keys else f"of {one.metric}, which no run has"
+            left[reason] = left.get(reason, 0) + 1
         found += [_held(one, place, cells[(*place, one.metric)]) for place in alike]
-    return found
+    return found, left
 
 
 def _same(value: Any, wanted: Any) -> bool:

@@ -12,7 +12,7 @@ from research.report.cell import EQUAL, Cell
 from research.report.collect import FINISHED, Hole
 from research.report.published import Beside
 from research.report.statistics import IntervalKind, interquartile_mean, interval
-from research.report.table import COLLAPSE, WORSE, Table, Values
+from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table, Values
 from research.report.texts import plural, shown
 
 REASON_LENGTH = 60
@@ -89,7 +89,13 @@ def cell_text(table: Table, place: tuple[Values, Values, str], style: Style, lay
         text = _summary(cell, style, layout)
         text = style.best(text) if cell.best else text
         text = style.second(text) if cell.second else text
-        text += style.mark((WORSE if cell.worse else "") + (COLLAPSE if cell.collapsed else ""))
+        marks = {
+            WORSE: cell.worse,
+            WORSE_THAN_MEAN: cell.worse_than_mean,
+            COLLAPSE: cell.collapsed,
+            DEGENERATE: cell.degenerate,
+        }
+        text += style.mark("".join(mark for mark, holds in marks.items() if holds))
     remarks = _remarks(table, cell, place[2], style, layout)
     return f"{text} ({'; '.join(remarks)})" if remarks else text
 
@@ -183,12 +189,10 @@ def published_rows(table: Table, style: Style, layout: Layout) -> list[list[str]
     marks = _source_marks(table)
     for one in table.published:
         theirs = one.published
-        values = [f"{key}={shown(value)}" for key, value in theirs.where.items()]
-        if one.place is not None:
-            values = [f"{key}={shown(value)}" for key, value in zip(keys, (*one.place[0], *one.place[1]), strict=True)]
+        values = [f"{key}={shown(value)}" for key, value in zip(keys, (*one.place[0], *one.place[1]), strict=True)]
         places = _places(one) if layout.digits is None else layout.digits
         ours = style.dash
-        if one.place is not None and one.cell is not None and one.cell.mean is not None:
+        if one.cell.mean is not None:
             exact = not one.cell.sd or one.cell.sd < 0.5 * 10.0**-places
             digits = places if exact and layout.digits is None else layout.digits
             ours = f"{_summary(one.cell, style, dataclasses.replace(layout, digits=digits))} (n={one.cell.n})"
@@ -208,7 +212,7 @@ def published_rows(table: Table, style: Style, layout: Layout) -> list[list[str]
 def _places(one: Beside) -> int:
     """Decimals that show our error, theirs as it was written, and a tenth of the difference that is allowed."""
     found = [written_decimals(one.published.value)]
-    if one.cell is not None and one.cell.mean is not None:
+    if one.cell.mean is not None:
         found.append(decimals(one.cell.mean, one.cell.sd))
     if one.allowed:
         found.append(1 - math.floor(math.log10(one.allowed)))

@@ -15,7 +15,9 @@ class Published:
     Attributes:
       label: of the method, as its authors call it.
       metric: of ours that it is held against; it need not be one that the table shows (`baseline/pca/...`).
-      where: config key -> value, of the rows and columns that it is held against; keys that are not named match all.
+      where: config key -> value, of the runs that it is held against: the data set (`data: NAME`), and all else that it
+        is bound to, such as horizon, scaling and epochs. It is not shown beside other runs; keys that are not named
+        match all.
       value: as published.
       error: standard deviation or interval as published, null if none was.
       tolerance: largest difference that counts as reproduced; null: two standard errors of both together.

@@ -21,7 +21,7 @@ def spreadsheet(table: Table, layout: Layout = PLAIN) -> str:
     keys = [*table.row_keys, *table.column_keys]
     chosen = () if table.selection is None else table.selection.keys
     summaries = ["mean", "sd", "n", "low", "high", "median", "iqm"]  # low, high: 95 % interval of the mean
-    numbers = [*summaries, "best", "second", "p", "worse_than"]
+    numbers = [*summaries, "best", "second", "p", "worse_than", "worse_than_mean", "degenerate_weights"]
     beside = ["null", "null_reasons", "without_metric", "without_all_folds", "collapsed", "runs"]
     writer.writerow(
         [*keys, *(f"chosen {key}" for key in chosen), "kind", "metric", "better", *numbers, *statuses, *beside]
@@ -39,6 +39,7 @@ def spreadsheet(table: Table, layout: Layout = PLAIN) -> str:
         middle = (float(np.median(cell.values)), interquartile_mean(cell.values)) if cell.values else (None, None)
         summary = [exact(cell.mean), exact(cell.sd), cell.n, *map(exact, (low, high, *middle))]
         summary += [int(cell.best), int(cell.second), exact(cell.p), cell.worse or ""]
+        summary += [cell.worse_than_mean or "", cell.degenerate]
         counts = [cell.counts.get(status, 0) for status in statuses]
         left_out = [sum(cell.nulls.values()), "; ".join(cell.nulls), cell.absent, cell.partial, cell.collapsed]
         writer.writerow([*head(row, column, "model", metric), *summary, *counts, *left_out, ";".join(cell.runs)])
@@ -58,9 +59,8 @@ def published(table: Table) -> str:
     writer.writerow([*heads, "verdict", "reason", "source"])
     for one in table.published:
         theirs, cell = one.published, one.cell
-        place = [""] * len(keys) if one.place is None else [*map(shown, (*one.place[0], *one.place[1]))]
-        ours = ["", "", ""] if cell is None else [cell.mean, cell.sd, cell.n]
-        numbers = [*ours, theirs.value, theirs.error, one.difference, one.allowed]
+        place = map(shown, (*one.place[0], *one.place[1]))
+        numbers = [cell.mean, cell.sd, cell.n, theirs.value, theirs.error, one.difference, one.allowed]
         line = [theirs.label, theirs.metric, *place, *("" if value is None else value for value in numbers)]
         writer.writerow([*line, one.verdict, one.reason, theirs.source])
     return file.getvalue()

@@ -2,16 +2,21 @@
 
 import dataclasses
 import functools
+import itertools
 import math
+import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
 LEVEL = 0.05  # error rate of intervals and tests
-SMALLEST = 3  # numbers in a test; fewer say nothing
-RANKS_FROM = 6  # numbers from which a test uses ranks: with five, no two-sided signed-rank test falls below .0625
-EXACT_TO = 50  # pairs for which signs are counted one by one; scipy takes the normal distribution from there
+SMALLEST = 5  # seeds of a test; with four, two rows have 16 orders within the seeds and 70 without them
+EXACT_TO = 12  # seeds for which all orders of two rows are tried
+DRAWS, LEAST_DRAWS = 999, 199  # of a permutation test of more, and
+AT_ONCE = 2_000_000  # of so many numbers at most
+SAME = 1e-9  # numbers that differ relatively by less are equal
+ROUNDING = 1e-15  # of a difference, relative to its terms
 RESAMPLES = 9999
 
 Numbers = Sequence[float]
@@ -56,120 +61,137 @@ def _quantile(freedom: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A two-sided test of whether two rows differ: `p`, its name, and how many pairs (or numbers) it saw.
-
-    `sign` is 1 where by this test the first row is the larger one, -1 where it is the smaller: means over other seeds,
-    or means where the test looks at ranks, may say the opposite.
-    """
+    """A test of whether a row is worse than another one: `p`, and the number of seeds `n` that it saw."""
 
     p: float
-    test: str
     n: int
-    sign: int
 
 
 def compare(one: Mapping[Hashable, float], other: Mapping[Hashable, float]) -> Comparison | None:
-    """Test two rows (see `compare_all`)."""
-    (found,) = compare_all(one, [other])
+    """Test two rows, seed -> number, for a difference of any sign (see `compare_all`)."""
+    common = [seed for seed in one if seed in other]
+    if sum(one[seed] for seed in common) > sum(other[seed] for seed in common):
+        one, other = other, one
+    (found,) = compare_all(one, [other], "lower")
     return found
 
 
-def compare_all(one: Mapping[Hashable, float], others: Sequence[Mapping[Hashable, float]]) -> list[Comparison | None]:
-    """Test a row against each of the others, all given as unit (seed) -> number; None where a test would say nothing.
+def compare_all(
+    best: Mapping[Hashable, float], others: Sequence[Mapping[Hashable, float]], direction: Literal["lower", "higher"]
+) -> list[Comparison | None]:
+    """Test which rows, seed -> number, are worse than the one that has the best mean of them all.
 
-    Units that both rows have are paired: a t test of the differences below six pairs, Wilcoxon's signed-rank test
-    (exact up to 50 pairs) from six. Rows with fewer than three units in common are tested unpaired:
-    Welch's t test below six numbers in the smaller row, Mann and Whitney's test from six.
+    A row counts as worse only if two tests at the seeds that all rows have say so; `p` is the larger of theirs:
+
+    * A paired t test against the best row, with Holm's correction for the number of rows. It holds for rows that vary
+      unequally, but not for metrics of few values: three equal differences have no variance, and a p of 0.
+    * A permutation test of all rows. Without any effect, the numbers of one seed may stand in the rows in any order;
+      p is the share of orders, drawn for every seed anew, with a row whose t against their best one is as large. It
+      holds for every metric, and for the best row having been picked because it is the best.
+      Rows that it finds worse are taken out, and the others are tested again.
+
+    Returns:
+      A comparison for each of `others`; all are None where the rows have fewer than five seeds in common, or numbers
+      that are not finite: then no test is made.
     """
-    found: list[Comparison | None] = []
-    plain: dict[int, list[tuple[int, np.ndarray]]] = {}  # number of pairs -> (place, differences) for one call of scipy
-    for place, other in enumerate(others):
-        common = [unit for unit in one if unit in other]
-        if len(common) < SMALLEST:
-            found.append(_unpaired(list(one.values()), list(other.values())))
-            continue
-        difference = np.asarray([one[unit] - other[unit] for unit in common], np.float64)
-        found.append(_special(difference))
-        if found[-1] is None and np.isfinite(difference).all():
-            plain.setdefault(len(common), []).append((place, difference))
-    for count, rows in plain.items():
-        for (place, differences), p in zip(rows, _paired(np.stack([row for _, row in rows])), strict=True):
-            found[place] = Comparison(float(p), _paired_test(count), count, _sign(differences))
-    return found
+    rows = [best, *others]
+    common = [seed for seed in best if all(seed in row for row in others)]
+    table = np.asarray([[row[seed] for seed in common] for row in rows], np.float64)
+    if len(common) < SMALLEST or not np.isfinite(table).all():
+        return [None] * len(others)
+    table /= np.abs(table).max() or 1.0  # so that no square overflows
+    if direction == "higher":
+        table = -table
+    p_values = np.maximum(_paired_t(table), _permuted(table))
+    return [Comparison(float(p), len(common)) for p in p_values]
 
 
-def _paired_test(pairs: int) -> str:
-    return "paired t" if pairs < RANKS_FROM else "Wilcoxon"
+def _paired_t(table: np.ndarray) -> np.ndarray:
+    """Holm's p of the rows [R, n] but the first, each against the first; 1 for those that are not worse."""
+    from scipy.stats import t
+
+    scores = _t_scores(table[1:] - table[:1], _rounding(table[1:], table[:1]))
+    return np.asarray(holm(np.where(scores > 0, 2 * t.sf(scores, table.shape[1] - 1), 1.0).tolist()))
 
 
-def _sign(difference: np.ndarray) -> int:
-    """Whether differences are positive or negative on the whole, as their paired test sees it."""
-    from scipy.stats import rankdata
-
-    if len(difference) < RANKS_FROM:
-        return int(np.sign(difference.mean()))
-    left = difference[difference != 0]
-    return int(np.sign(np.sum(np.sign(left) * rankdata(np.abs(left)))))
-
-
-def _special(difference: np.ndarray) -> Comparison | None:
-    """The tests of differences that are all equal, or have ties or zeros, one by one; None for all others."""
-    from scipy import stats
-
-    count = len(difference)
-    if not np.isfinite(difference).all():
-        return None
-    if not difference.any():
-        return Comparison(1.0, _paired_test(count), count, 0)
-    if count < RANKS_FROM:
-        if np.ptp(difference) <= 1e-12 * np.abs(difference).max():  # t is infinite: all differ by the same
-            return Comparison(0.0, _paired_test(count), count, _sign(difference))
-    elif len(set(sizes := np.abs(difference).tolist())) < count or 0.0 in sizes:  # one such row sways a whole batch
-        p = _signed_rank(difference) if count <= EXACT_TO else float(stats.wilcoxon(difference).pvalue)  # pyright: ignore
-        return Comparison(p, _paired_test(count), count, _sign(difference))
-    return None
+def _permuted(table: np.ndarray) -> np.ndarray:
+    """P of the permutation test of the rows [R, n] but the first, which is held to be the best; lower is better."""
+    rest = np.arange(1, len(table))
+    p_values = np.ones(len(table))
+    smallest = 0.0
+    while len(rest):
+        rows = table[[0, *rest]]
+        paired = not _too_few(rows)
+        seen = _against(rows[None], np.zeros(1, int), paired)[0, 1:]
+        largest, enumerated = _largest(rows, paired)
+        counts = (largest >= seen[:, None] * (1 - SAME)).sum(1)
+        p = counts / len(largest) if enumerated else (1 + counts) / (1 + len(largest))
+        p_values[rest] = np.maximum(np.where(seen > 0, p, 1.0), smallest)
+        worse = p_values[rest] < LEVEL
+        if not worse.any():
+            break
+        smallest = p_values[rest][worse].max()
+        rest = rest[~worse]
+    return p_values[1:]
 
 
-def _signed_rank(difference: np.ndarray) -> float:
-    """Exact P value of Wilcoxon's signed-rank test with ties; zeros are left out (scipy tries all 2^n signs for it).
+def _too_few(rows: np.ndarray) -> bool:
+    """Whether orders within the seeds cannot give a p below 5 %, as of two rows and five seeds: 16 pairs of orders.
 
-    How many choices of signs give each sum of positive ranks, counted in halves, is the product of (1 + x^rank).
+    Then all numbers are permuted, whatever their seed; what seeds share makes that test cautious.
     """
-    from scipy.stats import rankdata
-
-    left = difference[difference != 0]
-    ranks = np.rint(2 * rankdata(np.abs(left))).astype(int)
-    counts = np.ones(1)
-    for rank in ranks:
-        counts = np.concatenate([counts, np.zeros(rank)]) + np.concatenate([np.zeros(rank), counts])
-    seen = int(ranks[left > 0].sum())
-    return float(min(1.0, 2 * min(counts[: seen + 1].sum(), counts[seen:].sum()) / counts.sum()))
+    return len(rows) == 2 and 2.0 ** (1 - rows.shape[1]) >= LEVEL
 
 
-def _paired(differences: np.ndarray) -> np.ndarray:
-    """P values of rows of differences, [R, n]; one call, since each costs a millisecond."""
-    from scipy import stats
+def _largest(rows: np.ndarray, paired: bool) -> tuple[np.ndarray, bool]:
+    """The largest t against the best row in every permutation of rows [R, n], and whether these are all there are."""
+    count, seeds = rows.shape
+    if count == 2 and seeds <= EXACT_TO:
+        if paired:
+            swapped = (np.arange(2**seeds)[:, None, None] >> np.arange(seeds)) & 1 != 0
+            tables = np.where(swapped, rows[::-1], rows)
+        else:
+            halves = list(itertools.combinations(range(2 * seeds), seeds))
+            first = np.zeros((len(halves), 2 * seeds), bool)
+            first[np.arange(len(halves))[:, None], halves] = True
+            numbers = np.broadcast_to(rows.ravel(), first.shape)
+            tables = np.stack([numbers[taken].reshape(-1, seeds) for taken in (first, ~first)], 1)
+        return _against(tables, tables.mean(-1).argmin(1), paired).max(1), True
+    generator = np.random.default_rng(zlib.crc32(rows.tobytes()))  # one seed for all tables would favour some orders
+    draws = min(DRAWS, max(LEAST_DRAWS, AT_ONCE // rows.size))
+    step = max(1, AT_ONCE // 4 // rows.size)
+    found = []
+    for start in range(0, draws, step):
+        tables = generator.permuted(np.broadcast_to(rows, (min(step, draws - start), count, seeds)), axis=1)
+        found.append(_against(tables, tables.mean(-1).argmin(1), paired).max(1))
+    return np.concatenate(found), False
 
-    if differences.shape[1] < RANKS_FROM:
-        return np.asarray(stats.ttest_1samp(differences, 0.0, axis=1).pvalue)  # pyright: ignore
-    return np.asarray(stats.wilcoxon(differences, axis=1).pvalue)  # pyright: ignore
+
+def _against(tables: np.ndarray, best: np.ndarray, paired: bool) -> np.ndarray:
+    """t of every row of tables [K, R, n] against the best one of its table, [K]; paired by seed, or Welch's; [K, R]."""
+    first = np.take_along_axis(tables, best[:, None, None], 1)
+    difference, rounding = tables - first, _rounding(tables, first)
+    if paired:
+        return _t_scores(difference, rounding)
+    variance = tables.var(-1, ddof=1) + first.var(-1, ddof=1)
+    return _ratio(difference.mean(-1), np.sqrt(variance / tables.shape[-1]), np.abs(difference).max(-1), rounding)
 
 
-def _unpaired(first: Numbers, second: Numbers) -> Comparison | None:
-    from scipy import stats
+def _rounding(rows: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """How far rounding may move the differences of rows [..., n] from a row: differences below that are none."""
+    return ROUNDING * np.maximum(np.abs(rows).max(-1), np.abs(first).max(-1))
 
-    count = min(len(first), len(second))
-    if count < SMALLEST or not np.isfinite([*first, *second]).all():
-        return None
-    if count >= RANKS_FROM:
-        ranks = stats.mannwhitneyu(first, second)
-        sign = int(np.sign(ranks.statistic - len(first) * len(second) / 2))
-        return Comparison(float(ranks.pvalue), "Mann-Whitney", count, sign)
-    sign = int(np.sign(np.mean(first) - np.mean(second)))
-    if np.ptp(first) == np.ptp(second) == 0:
-        return Comparison(float(first[0] == second[0]), "Welch t", count, sign)
-    p = float(stats.ttest_ind(first, second, equal_var=False).pvalue)  # pyright: ignore
-    return Comparison(p, "Welch t", count, sign)
+
+def _t_scores(difference: np.ndarray, rounding: np.ndarray) -> np.ndarray:
+    """mean / (sd / sqrt(n)) of differences [..., n]; infinite where they are all equal, 0 where they are all zero."""
+    error = difference.std(-1, ddof=1) / math.sqrt(difference.shape[-1])
+    return _ratio(difference.mean(-1), error, np.abs(difference).max(-1), rounding)
+
+
+def _ratio(mean: np.ndarray, error: np.ndarray, largest: np.ndarray, rounding: np.ndarray) -> np.ndarray:
+    none = SAME * largest + rounding
+    ratio = np.where(error <= none, np.copysign(np.inf, mean), mean / np.where(error <= none, 1.0, error))
+    return np.where(np.abs(mean) <= none, 0.0, ratio)
 
 
 def holm(p_values: Numbers) -> list[float]:

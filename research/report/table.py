@@ -16,7 +16,7 @@ from research.report.spec import Published, Report
 from research.tree import ConfigError, group
 
 Values = tuple[Any, ...]
-WORSE, COLLAPSE = "†", "‡"  # marks of means
+WORSE, COLLAPSE, WORSE_THAN_MEAN, DEGENERATE = "†", "‡", "§", "¶"  # marks of means
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Table:
     """A table: `cells[row, column, metric]`; a combination that was never planned has no cell.
 
     `n` is the number of units of every mean if they are all alike, else None. `lacks` are the (seed, fold) that a cell
-    lacks and others have.
+    lacks and others have. `unpublished` is the number of published values that no cell is held against, by reason.
     """
 
     runs: Runs
@@ -41,6 +41,7 @@ class Table:
     selection: Selection | None = None
     lacks: Mapping[tuple[Values, Values], tuple[tuple[Any, Any], ...]] = dataclasses.field(default_factory=dict)
     published: tuple[Beside, ...] = ()
+    unpublished: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def everything(self) -> Runs:
@@ -126,6 +127,7 @@ def table(
             cells |= {(row, column, metric): cell for row, cell in judged[column, metric].cells.items()}
     beyond = [one.metric for one in published if one.metric not in names and one.metric in runs.metric_names()]
     held = cells | {(*place, metric): own.summarize(metric) for place, own in summaries.items() for metric in beyond}
+    held_against, unpublished = beside(held, row_keys, column_keys, runs, published)
     counts = {cell.n for cell in cells.values() if cell.n}
     return Table(
         runs=runs,
@@ -141,7 +143,8 @@ def table(
         judged=judged,
         selection=selection,
         lacks={place: tuple(pairs) for place, pairs in lacks.items() if pairs},
-        published=tuple(beside(held, row_keys, column_keys, runs, published)),
+        published=tuple(held_against),
+        unpublished=unpublished,
     )
 
 

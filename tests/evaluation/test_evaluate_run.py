@@ -70,13 +70,15 @@ def run(model, parts, recipe, kind="image", classes=3, gain=1.0, **options):
 def test_a_variational_model_has_everything(parts):
     found = run(Variational(latent_dim=3), parts, recipe("standard"))
     assert set(found.metrics) == {
-        *("test/nll_nats", "test/nll_standard_error", "test/nll_effective_samples", "test/active_units"),
+        *("test/nll_nats", "test/nll_standard_error", "test/nll_effective_samples", "test/nll_effective_share"),
+        "test/active_units",
         *("test/knn_accuracy", "test/probe_accuracy", "baseline/pca/knn_accuracy", "baseline/pca/probe_accuracy"),
         *(f"baseline/{name}/reconstruction_mse{raw}" for name in ("mean", "pca") for raw in ("", "_raw")),
         *("test/total_correlation", "test/mutual_information_nats"),
     }
     assert found.metrics["test/nll_nats"] == pytest.approx(3)
     assert found.metrics["test/nll_effective_samples"] == pytest.approx(64)
+    assert found.metrics["test/nll_effective_share"] == pytest.approx(1)
     assert found.metrics["test/active_units"] == 3
     assert found.metrics["test/knn_accuracy"] == 1
     assert found.metrics["baseline/pca/reconstruction_mse"] < 0.02 < found.metrics["baseline/mean/reconstruction_mse"]

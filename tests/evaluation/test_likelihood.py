@@ -62,7 +62,9 @@ def test_bound_falls_towards_the_truth_with_more_samples(problem):
     bounds = [likelihood(model, params, test, key, samples)["test/nll_nats"] for samples in (1, 8, 500)]
     assert bounds[0] > bounds[1] + 0.1 > bounds[2] + 0.1
     assert bounds[2] == pytest.approx(exact.mean(), abs=0.02)
-    assert likelihood(model, params, test, key, 8)["test/nll_effective_samples"] < 7
+    few = likelihood(model, params, test, key, 8)
+    assert few["test/nll_effective_samples"] < 7
+    assert few["test/nll_effective_share"] == few["test/nll_effective_samples"] / 8
 
 
 def test_exactly_k_samples_count():

@@ -149,7 +149,9 @@ def test_a_variational_autoencoder(build_model):
     found = evaluate(model, sequences(), recipe())
     assert set(found.metrics) == {
         *AUTOENCODER,
-        *named("test", "nll_nats", "nll_standard_error", "nll_effective_samples", "active_units"),
+        *named(
+            "test", "nll_nats", "nll_standard_error", "nll_effective_samples", "nll_effective_share", "active_units"
+        ),
         *named("test", "shuffled_nats", "collapsed", "total_correlation", "mutual_information_nats"),
     }
     assert set(found.pictures) == {"codes", "reconstructions", "samples"}
@@ -159,10 +161,49 @@ def test_a_variational_autoencoder(build_model):
 
 
 def test_padded_rows_leave_out_what_has_no_meaning(autoencoder):
-    found = evaluate(autoencoder, sequences(length=np.tile([3, 6], 36).astype(np.int32)), recipe())
-    assert set(found.null_reasons.values()) == {"rows are padded or have missing values"}
-    assert set(found.null_reasons) == named("baseline", "mean/reconstruction_mse", "pca/reconstruction_mse")
+    examples = sequences(length=np.tile([3, 6], 36).astype(np.int32))
+    found = evaluate(autoencoder, examples, recipe())
+    assert found.null_reasons == {"baseline/pca/reconstruction_mse": "rows are padded or have missing values"}
+    train, test = (examples.take(ROWS[part]) for part in ("train", "test"))
+    errors = []  # by hand: every step is predicted by its mean over the training rows that reach it
+    for x, length in zip(test.x, test.length, strict=True):
+        means = [train.x[train.length > step, step].mean(0) for step in range(length)]
+        errors.append(np.square(x[:length] - means).mean())
+    assert found.metrics["baseline/mean/reconstruction_mse"] == pytest.approx(np.mean(errors), rel=1e-5)
     assert set(found.pictures) == {"codes", "reconstructions"}
+
+
+def levels():
+    """Two classes of constant level 5 and 6, whose lengths have nothing to do with the class."""
+    label = np.arange(72) % 2
+    length = np.where(np.arange(72) % 4 < 2, 2, STEPS).astype(np.int32)
+    x = (5 + label[:, None, None] + 0.01 * np.random.default_rng(0).normal(size=(72, STEPS, CHANNELS))).astype(
+        np.float32
+    )
+    return Examples(x=np.where((np.arange(STEPS) < length[:, None])[..., None], x, 0), length=length, label=label)
+
+
+def test_naive_methods_do_not_take_padding_for_values(autoencoder, build_model):
+    """With zeros behind the end, k-means finds the lengths: an index of 0."""
+    examples = levels()
+    zeros = clustering.kmeans(examples.x.reshape(72, -1).astype(float), 2, 5, 0)
+    assert clustering.cluster_scores(zeros, examples.label, examples.x.reshape(72, -1))[0]["ari"] < 0.05
+    found = evaluate(autoencoder, examples, recipe(clustering="classes", pictures=False, probes=False)).metrics
+    methods = [f"{prefix}_{name}_kmeans" for prefix in ("padded", "resampled") for name in ("raw", "pca")]
+    assert {name for name in found if "kmeans" in name} == {
+        f"baseline/{method}/{score}" for method in methods for score in AGREEMENT
+    }
+    assert [found[f"baseline/{method}/ari"] for method in methods] == [1.0] * 4
+    found = evaluate(build_model("recurrent_predictor", hidden_dim=4), examples, recipe(pictures=False)).metrics
+    assert found["baseline/padded_logistic/accuracy"] == found["baseline/resampled_logistic/accuracy"] == 1
+    assert "baseline/logistic/accuracy" not in found
+
+
+def test_scores_of_anomalies_without_training_say_why_they_are_absent(autoencoder):
+    parts = normal(dataclasses.replace(levels(), label=np.arange(72) % 2))
+    found = evaluate(autoencoder, None, recipe(pictures=False), facts={"anomaly": True}, parts=parts)
+    assert found.null_reasons["baseline/mean_distance/auroc"] == "rows are padded or have missing values"
+    assert found.metrics["test/auroc"] is not None
 
 
 def test_a_predictor_of_classes(build_model):
@@ -215,7 +256,7 @@ def test_a_forecaster_and_naive_forecasts(forecaster):
     examples, raw = series()
     scaling = {"shift": SHIFT, "scale": SCALE}
     found = evaluate(forecaster, examples, recipe(), classes=0, facts=FORECAST, **scaling)
-    naive = "repeat_last", "seasonal_naive", "linear"
+    naive = "repeat_last", "seasonal_naive", "linear", "constant"
     assert set(found.metrics) == named("test", *ERRORS).union(*(named(f"baseline/{name}", *ERRORS) for name in naive))
     assert set(found.curves) == {f"forecast_{name}" for name in ERRORS if not name.endswith("_raw")}
     assert all(curve.shape == (HORIZON,) for curve in found.curves.values())
@@ -237,6 +278,11 @@ def test_a_forecaster_and_naive_forecasts(forecaster):
                 sums["mse_raw"].append(miss**2)
                 sums["smape"].append(200 * miss / (abs(future[row, step, channel]) + abs(last)))
                 sums["mase"].append(miss / test.naive_error[row, channel])
+    # predicting the mean by hand
+    target, there = (field[ROWS["train"]] for field in (examples.target, examples.target_observed))
+    means = np.where(there, target, 0).sum((0, 1)) / there.sum((0, 1))
+    squares = np.square(test.target - means)[test.target_observed]
+    assert found.metrics["baseline/constant/mse"] == pytest.approx(squares.mean(), rel=1e-5)
     for name, values in sums.items():
         assert found.metrics[f"baseline/repeat_last/{name}"] == pytest.approx(np.mean(values), rel=1e-4)
 
@@ -249,6 +295,7 @@ def test_naive_forecasts_need_what_the_data_may_not_have(forecaster):
         *named("test", *names),
         *named("baseline/repeat_last", *names),
         *named("baseline/linear", *names),
+        *named("baseline/constant", *names),
     }
     found = evaluate(forecaster, examples, recipe(pictures=False), classes=0, facts=FORECAST | {"season": STEPS + 1})
     assert found.null_reasons["baseline/seasonal_naive/mse"] == "the look-back of 6 steps is shorter than a season of 7"

@@ -31,7 +31,7 @@ def test_options_replace_what_the_sweep_recorded(grid, capsys):
     assert "| seed | test/mse ↓" in capsys.readouterr().out
     assert main([str(folder), "--format", "markdown", "--rows", "model.latent_dim", "--show", "interval,n"]) == 0
     assert "| model.latent_dim | test/mse ↓" in (shown := capsys.readouterr().out)
-    assert "**4.000 [4.000, 4.000]** (n=3)" in shown
+    assert "4.000 [4.000, 4.000] (n=3)" in shown
     assert "In brackets: 95 % t interval of the mean." in shown
     assert main([str(folder), "--format", "csv", "--rows", "model", "--select", "model.latent_dim"]) == 0
     assert capsys.readouterr().out.startswith("model,chosen model.latent_dim,kind,metric")

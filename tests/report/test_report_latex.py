@@ -47,7 +47,7 @@ def test_every_kind_of_cell_compiles_and_fits(sweep, tmp_path):
             sweep.add(overrides, metrics, status=status, reason=nasty, null_reasons={"test/auroc": nasty})
     entry = {"label": nasty, "metric": "test/nll_nats", "value": 3.5, "error": 0.25, "source": nasty}
     section = {"rows": ["model.latent_dim"], "columns": ["model.beta"], "metrics": names, "select": [], "by": None}
-    report = build(section | {"published": [entry | {"where": {"model.latent_dim": 2}}]}, Report)
+    report = build(section | {"published": [entry | {"where": {"data": "digits", "model.latent_dim": 2}}]}, Report)
     layout = Layout(parts=("sd", "interval", "median", "iqm", "n"))
     log = compiled(tmp_path / "wide", latex(table_of(collect(sweep.folder), report), layout))
     assert "Overfull" not in log

@@ -69,8 +69,8 @@ def test_one_run_a_cell_has_no_deviation(sweep):
     sweep.add({"model.latent_dim": 2}, {"test/loss": 1.25})
     sweep.add({"model.latent_dim": 8}, {"test/loss": 1e30})
     text = markdown(made(sweep))
-    assert row(text, "2")[1] == "1.250"
-    assert "n too small for a test (3 seeds are needed, some rows have 1): nothing is bold" in text
+    assert row(text, "2")[1] == "**1.250**"
+    assert "alone: no test with 1 seed (5 that all rows have are needed)" in text
     assert row(text, "8")[1] == "1.00e30"
     assert "one run in every cell" in text
     assert "±" not in text
@@ -95,6 +95,42 @@ def test_null_dagger_arrows_and_baselines(sweep):
     assert "- ¹ test/auroc is null: one class only." in text
     assert r"0.03000\textsuperscript{$\dagger$}" in latex(shown)
     assert latex(shown).count(r"\midrule") == 2
+
+
+def test_what_loses_against_the_mean_is_marked_beside_what_loses_against_a_better_method(sweep):
+    naive = {"baseline/pca/reconstruction_mse": 0.02, "baseline/mean/reconstruction_mse": 0.05}
+    for latent_dim, error in ((2, 0.06), (4, 0.05), (8, 0.03), (16, 0.01)):
+        sweep.add({"model.latent_dim": latent_dim}, {"test/reconstruction_mse": error, **naive})
+    shown = made(sweep)
+    text = markdown(shown)
+    assert [row(text, size)[1] for size in ("2", "4", "8", "16")] == [
+        *("0.06000†§", "0.05000†", "<u>0.03000</u>†", "**0.01000**"),
+    ]
+    assert "- † worse than PCA at the same latent size." in text
+    assert "- § worse than predicting the mean." in text
+    assert r"0.06000\textsuperscript{$\dagger$\S{}}" in latex(shown)
+
+
+def test_the_most_frequent_class_is_a_mean_too(sweep):
+    naive = {"baseline/majority/accuracy": 0.5, "baseline/logistic/accuracy": 0.7}
+    for latent_dim, accuracy in ((2, 0.4), (4, 0.6)):
+        sweep.add({"model.latent_dim": latent_dim}, {"test/accuracy": accuracy, **naive})
+    text = markdown(made(sweep))
+    assert (row(text, "2")[1], row(text, "4")[1]) == ("0.4000†§", "**0.6000**†")
+    assert "- § worse than predicting the most frequent class." in text
+
+
+def test_a_likelihood_of_degenerate_weights_is_marked(sweep):
+    for latent_dim, shares in ((2, (0.5, 0.2)), (8, (0.02, 0.3))):
+        for seed, share in enumerate(shares):
+            metrics = {"test/nll_nats": 90.0 + latent_dim, "test/elbo_nats": -100.0, "test/nll_effective_share": share}
+            sweep.add({"model.latent_dim": latent_dim, "seed": seed}, metrics)
+    text = markdown(made(sweep, metrics=["test/nll_nats", "test/elbo_nats"]))
+    assert "¶" not in "".join(row(text, "2"))
+    assert row(text, "8")[1:] == ["98.00 ± 0.00¶", "-100.0 ± 0.0"]
+    assert (
+        "- ¶ in 1 of 2 runs the importance weights have an effective sample size below a tenth of the samples" in text
+    )
 
 
 def test_collapsed_runs_are_marked_in_every_format(sweep):

@@ -1,13 +1,18 @@
 """Settings chosen on validation rows, and values that others published."""
 
 import csv
+import dataclasses
+from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from research import app
 from research.report.caption import notes
-from research.report.collect import collect
+from research.report.collect import Run, Runs, collect
 from research.report.latex import latex
 from research.report.markdown import markdown
+from research.report.run import frozen, values_of
 from research.report.select import including
 from research.report.spec import Report, recorded
 from research.report.spreadsheet import published as published_lines
@@ -77,7 +82,7 @@ def test_pruned_runs_are_averaged_only_when_asked_for(sweep):
 
 
 def entry(**changes):
-    one = {"label": "theirs", "metric": "test/mse", "where": {}, "value": 3.0, "error": None}
+    one = {"label": "theirs", "metric": "test/mse", "where": {"data": "digits"}, "value": 3.0, "error": None}
     return one | {"tolerance": 0.5, "source": "a paper, table 1", "comparable": "yes"} | changes
 
 
@@ -94,8 +99,6 @@ def report(*entries, **changes):
         (entry(value=4.6, comparable="other test rows"), "not comparable", "other test rows"),
         (entry(tolerance=None, error=0.1, value=5.0), "reproduced", ""),  # 2 sqrt(.01 + 1/3) = 1.17
         (entry(tolerance=None, error=0.1, value=5.3), "not reproduced", ""),
-        (entry(where={"data": "mnist"}), "not comparable", "our runs have another data"),
-        (entry(metric="test/mae"), "not comparable", "this sweep has no such cell"),
     ],
 )
 def test_published_values_have_a_verdict(sweep, entries, verdict, reason):
@@ -105,11 +108,62 @@ def test_published_values_have_a_verdict(sweep, entries, verdict, reason):
     assert (one.verdict, one.reason) == (verdict, reason)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"where": {"data": "mnist", "data.horizon": 96}}, "1 published value of another data."),
+        ({"where": {"data": "digits", "data.fold": 3}}, "1 published value of another data.fold."),
+        ({"where": {"data": "digits", "model.latent_dim": 32}}, "1 published value of another model.latent_dim."),
+        ({"where": {"model.latent_dim": 2}}, "without a data set (add data: NAME to where in report.published)."),
+        ({"metric": "test/mae"}, "1 published value of test/mae, which no run has."),
+    ],
+)
+def test_a_value_of_other_data_or_another_protocol_is_not_printed(sweep, changes, reason):
+    for latent_dim in (2, 8):
+        sweep.add({"model.latent_dim": latent_dim}, {"test/mse": 3.0})
+    made = table_of(collect(sweep.folder), report(entry(**changes)))
+    assert made.published == ()
+    assert [text for _, text in notes(made) if reason in text and text.startswith("Not shown: ")]
+    for text in (markdown(made), latex(made)):
+        assert "theirs" not in text
+        assert "reproduced" not in text
+
+
+def experiments() -> list[str]:
+    paths = sorted((Path(__file__).parents[2] / "conf" / "experiment").glob("*.yaml"))
+    return [path.stem for path in paths if "  published:\n" in path.read_text()]
+
+
+@pytest.mark.parametrize("name", experiments())
+def test_published_values_of_shipped_experiments_hold_for_their_own_data_only(name):
+    app.register_resolvers()
+    config = app.compose([f"experiment={name}"])
+    job = app.job_of_config(config)
+    section = build(OmegaConf.to_container(config.report), Report)
+    values = values_of(job.tree(), job.choices)
+    swept = config.hydra.sweeper.params or {}
+
+    def held(**other):
+        runs = []
+        for number, one in enumerate(section.published):
+            assert all(key in {"data", *swept} or values[key] == frozen(value) for key, value in one.where.items()), one
+            runs.append(
+                Run(str(number), "completed", values={**values, **one.where, **other}, metrics={one.metric: 1.0})
+            )
+        return table_of(
+            Runs(name, tuple(runs)), dataclasses.replace(section, rows=None, columns=(), select=(), metrics=None)
+        ).published
+
+    assert {one.published.label for one in held()} == {one.label for one in section.published}
+    assert held(data="other") == ()
+
+
 def test_ours_theirs_and_the_difference_stand_in_every_format(sweep):
     for latent_dim in (2, 8):
         for seed in range(3):
             sweep.add({"model.latent_dim": latent_dim, "seed": seed}, {"test/mse": latent_dim + seed})
-    entries = [entry(where={"model.latent_dim": 2}, value=3.25), entry(where={"model.latent_dim": 8}, label="A & B")]
+    wheres = [{"data": "digits", "model.latent_dim": size} for size in (2, 8)]
+    entries = [entry(where=wheres[0], value=3.25), entry(where=wheres[1], label="A & B")]
     made = table_of(collect(sweep.folder), report(*entries))
     text = markdown(made)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "allowed" in line]
@@ -146,7 +200,7 @@ def test_a_published_value_needs_what_makes_a_verdict_honest(entries, words):
 def test_a_key_that_no_run_has_is_refused(sweep):
     sweep.add({"seed": 0}, {"test/mse": 1.0})
     with pytest.raises(ConfigError, match=r"report.published.where=model.latentdim: .*'model.latent_dim'"):
-        table_of(collect(sweep.folder), report(entry(where={"model.latentdim": 2})))
+        table_of(collect(sweep.folder), report(entry(where={"data": "digits", "model.latentdim": 2})))
 
 
 def test_a_damaged_section_is_refused(sweep):

@@ -34,13 +34,11 @@ class Difference:
     """Seed -> value of one configuration minus that of the other, of the seeds that both have.
 
     Attributes:
-      p: of a two-sided test of no difference, None for fewer than three seeds.
-      test: its name.
+      p: of a two-sided test of no difference, None for fewer than five seeds.
     """
 
     seeds: dict[Hashable, float]
     p: float | None
-    test: str
     runs: tuple[str, ...]
 
     @property
@@ -52,13 +50,10 @@ def difference(one: Sequence[Run], other: Sequence[Run], metric: str, over: Aver
     """Paired differences of a metric between the runs of two configurations; folds of a seed are averaged first."""
     first, second = (mean_of(runs, metric, over).seeds for runs in (one, other))
     common = [seed for seed in first if seed in second]
-    tested = None
-    if len(common) >= SMALLEST:
-        tested = compare({seed: first[seed] for seed in common}, {seed: second[seed] for seed in common})
+    tested = compare(first, second)
     return Difference(
         {seed: first[seed] - second[seed] for seed in common},
         tested.p if tested else None,
-        tested.test if tested else "",
         tuple(run.run_id for run in (*one, *other)),
     )
 
@@ -160,7 +155,7 @@ def _sketch(
     grid = drawn.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     tested = [place for place in cells if cells[place].p is not None]
     corrected = dict(zip(tested, holm([cells[place].p or 0.0 for place in tested]), strict=True))
-    counts, tests = set(), set()
+    counts: set[int] = set()
     for axes, panel in zip(grid, panels, strict=True):
         axes.axvline(0, color="black", linewidth=0.7, zorder=1)
         for at, row in enumerate(rows):
@@ -170,7 +165,6 @@ def _sketch(
             counts.add(len(found.seeds))
             _row(axes, at, found, metric)
             if (row, panel) in corrected:
-                tests.add(found.test)
                 axes.annotate(
                     _p(corrected[row, panel]),
                     (1, at),
@@ -191,9 +185,11 @@ def _sketch(
     text = f"Differences in {style.metric_label(metric, arrow=False)} at equal seeds: {words}"
     many = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     caption = f"{text}. Small marks: {many} seeds; large ones and bars: mean and 95 % t interval; filled: better."
-    if tests:
+    if tested:
         several = f", Holm's correction for {len(tested)} tests" if len(tested) > 1 else ""
-        caption += f" p: {style.listed(sorted(tests))} test, two-sided{several}."
+        caption += f" p: the larger one of a paired t and a permutation test, two-sided{several}."
+    elif max(counts, default=0) < SMALLEST:
+        caption += f" No test with {max(counts, default=0)} seeds; {SMALLEST} are needed."
     caption += extra
     if left:
         caption += f" Not drawn for want of room: {left} more."
