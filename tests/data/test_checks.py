@@ -84,7 +84,7 @@ def test_the_index_of_pandas_is_left_out_with_a_note(tmp_path):
     with pytest.raises(ConfigError, match=r"column 0 \(from 0\) has no name; .*index=False.*'data.columns=\[a,b\]'"):
         choose(read_table(tmp_path / "x.csv"), None, {"target": None})
     frame.set_index(pandas.Index(DAYS)).to_csv(tmp_path / "x.csv")
-    with pytest.raises(ConfigError, match="index_label=time, then data.time_column=time"):
+    with pytest.raises(ConfigError, match=r"index_label=time, then data.time_column=time"):
         choose(read_table(tmp_path / "x.csv"), None, {"time_column": None})
     frame.set_index(pandas.Index(RANDOM.permutation(30), name="id")).to_parquet(tmp_path / "x.parquet")
     chosen, notes = choose(read_table(tmp_path / "x.parquet"), None, {"target": None})

@@ -150,7 +150,7 @@ def test_columns_without_names_are_numbers_and_minus_one_is_the_last(write):
     assert table.find("-1", "target") == 1
     with pytest.raises(ConfigError, match="there are: 0, 1"):
         table.find("-3", "target")
-    with pytest.raises(ConfigError, match="line 1, column '0': 'a' is not a number; .*data.header=true"):
+    with pytest.raises(ConfigError, match=r"line 1, column '0': 'a' is not a number; .*data.header=true"):
         read_table(write(ROWS), Form(header=False)).numbers(["0"])
 
 
@@ -158,7 +158,7 @@ def test_names_are_found_once(write):
     table = read_table(write(["a,a,kind", "1,2,3"]))
     with pytest.raises(ConfigError, match="more than one column of this name"):
         table.column("a")
-    with pytest.raises(ConfigError, match="no such column .did you mean 'kind'"):
+    with pytest.raises(ConfigError, match=r"no such column .did you mean 'kind'"):
         table.column("kinds")
 
 
@@ -178,7 +178,7 @@ def test_parquet_holds_the_same_and_its_index_is_left_out(tmp_path):
 
 def test_remedies_can_be_pasted():
     assert paste("columns", ["a", "400", "0"]) == "'data.columns=[a,400,0]'"
-    assert paste("columns", ["true", "1e5", "oil temp", "007"]) == "'data.columns=[\"true\",\"1e5\",\"oil temp\",\"007\"]'"
+    assert paste("columns", ["true", "1e5", "oil temp", "007"]) == '\'data.columns=["true","1e5","oil temp","007"]\''
     assert paste("missing", ["it's"]) == "'data.missing=[\"it'\"'\"'s\"]'"
 
 

@@ -69,7 +69,7 @@ def test_hours_that_a_clock_leaves_out_are_steps_and_an_hour_that_it_repeats_is_
         for day in ("2024-03-31", "2024-10-27")
     )
     np.testing.assert_array_equal(steps(tmp_path, spring).place, [0, 1, 3, 4, 5, 6, 7, 8, 9])
-    with pytest.raises(ConfigError, match="x.csv, line 5: '2024-10-27 02:00:00' is there twice"):
+    with pytest.raises(ConfigError, match=r"x.csv, line 5: '2024-10-27 02:00:00' is there twice"):
         steps(tmp_path, autumn)
 
 
