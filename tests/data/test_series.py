@@ -1,6 +1,7 @@
 """Time series: windows by blocks of time, gaps, published divisions, refusals."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,97 @@ def test_a_line_of_another_length_is_refused(table):
     Path(table).write_text(Path(table).read_text() + "2021,1\n")
     with pytest.raises(ConfigError, match="line 102: 2 values, but 3"):
         data("series", path=table, **TIMES)
+
+
+# -------------------------------------------------------------------------------- gaps, long tables, rows for a run
+
+
+def sine(keep: Any) -> dict[str, Any]:
+    hours = np.arange(400)
+    keep = np.asarray([keep(hour) for hour in hours])
+    times = np.datetime64("2024-01-01T00") + hours.astype("m8[h]")
+    return {"time": times[keep], "load": np.sin(2 * np.pi * hours / 24).round(6)[keep]}
+
+
+def test_hours_that_are_left_out_are_masked_so_that_seasons_stay_in_step(tmp_path):
+    path = write(tmp_path / "hourly.csv", sine(lambda hour: hour % 7 not in (3, 4)))
+    keys = {"path": path, "columns": None, "time_column": "time", "window": 48, "horizon": 24, "season": 24}
+    dataset = data("series", **keys)
+    assert dataset.examples.x.series.shape == (400, 1)
+    whole = dataset.examples.take(np.arange(len(dataset.examples)))
+    both = whole.target_observed & whole.observed[:, 24:]
+    assert 0.4 < both.mean() < 0.6
+    assert np.abs(whole.target - whole.x[:, 24:])[both].max() < 1e-5  # the seasonal naive forecast is exact
+    notes = build(yaml.safe_load((CONF / "series.yaml").read_text()) | keys).stored().notes
+    assert notes[0].startswith("114 of 400 steps of 1 hour are missing and masked, the first after hourly.csv, line 4")
+
+
+def test_windows_without_any_value_are_in_no_part(tmp_path):
+    path = write(tmp_path / "hourly.csv", sine(lambda hour: not 100 <= hour < 160))
+    keys = {"path": path, "columns": None, "time_column": "time", "window": 24}
+    source = build(yaml.safe_load((CONF / "series.yaml").read_text()) | keys).stored()
+    assert source.notes[1] == "37 of 377 windows hold no value at all and are left out"
+    assert (~source.examples.observed[np.flatnonzero(~source.unused)]).all((1, 2)).sum() == 0
+
+
+def test_a_long_table_is_refused_whatever_columns_are_named(tmp_path):
+    times = np.tile(HOURS[:30], 2)
+    path = write(tmp_path / "panel.csv", {"id": ["A"] * 30 + ["B"] * 30, "ds": times, "y": np.sin(np.arange(60))})
+    for keys in ({"columns": ["y"]}, {"columns": None}, {"columns": ["y"], "time_column": "ds"}):
+        with pytest.raises(
+            ConfigError, match=r"holds 2 series one below the other: 'ds' .* data=panel .*one file for each"
+        ):
+            data("series", path=path, window=4, **keys)
+
+
+def test_the_year_is_no_channel(tmp_path):
+    path = write(tmp_path / "sunspots.csv", {"year": np.arange(1700.5, 1800), "spots": np.abs(values()["b"])})
+    with pytest.raises(
+        ConfigError, match=r"column 'year' grows by a constant step .*'data.time_column=year'"
+    ) as caught:
+        data("series", path=path, columns=None, window=8)
+    assert caught.value.key == "data.columns"
+    assert data("series", path=path, columns=None, time_column="year", window=8).facts.feature_shape == (8, 1)
+    assert data("series", path=path, columns=["year", "spots"], window=8).facts.feature_shape == (8, 2)
+
+
+def test_marks_of_missing_values_are_noted_and_masked_when_they_are_named(tmp_path):
+    columns = values()
+    columns["b"][[5, 50, 90]] = -9999
+    keys = {"path": write(tmp_path / "x.csv", columns), "columns": ["b"], "window": 8}
+    config = yaml.safe_load((CONF / "series.yaml").read_text()) | keys
+    assert build(config).stored().notes == (
+        "x.csv, column 'b': -9999 occurs 3 times, far outside all other values; "
+        "if it means a missing value: 'data.missing=[-9999]'",
+    )
+    assert data("series", **keys, missing=[-9999]).examples.observed.series.sum() == 97
+    assert build(config | {"missing": [-5]}).stored().notes[1] == "-5 (data.missing) occurs nowhere in x.csv"
+
+
+def test_channels_of_0_and_1_are_not_scaled(tmp_path):
+    columns = values() | {"holiday": np.arange(100) % 7 == 0, "flag": (np.arange(100) % 5 == 0).astype(int)}
+    path = write(tmp_path / "x.csv", columns)
+    split = data("series", path=path, columns=["b", "holiday", "flag"], window=8, horizon=2).split(None)
+    np.testing.assert_array_equal(split.shift[1:], 0)
+    np.testing.assert_array_equal(split.target_scale[1:], 1)
+    assert split.scale[0] != 1
+
+
+def test_new_steps_are_matched_by_name_and_need_no_blocks(tmp_path):
+    trained = SimpleNamespace(columns=("b", "a"), classes=None, class_count=0, time_step="1 hour")
+    path = write(tmp_path / "new.csv", {"time": HOURS[[0, 1, 2, 5, 6]], "a": [1] * 5, "b": range(5)})
+    keys = {"path": path, "columns": None, "time_column": "time", "window": 7}
+    source = build(yaml.safe_load((CONF / "series.yaml").read_text()) | keys).stored_for(trained)
+    assert source.examples.x.shape == (1, 7, 2)
+    np.testing.assert_array_equal(source.examples.x.series[:, 0], [0, 1, 2, np.nan, np.nan, 3, 4])
+    with pytest.raises(ConfigError, match="there are 7 steps, and a window needs 8"):
+        build(yaml.safe_load((CONF / "series.yaml").read_text()) | keys | {"window": 8}).stored_for(trained)
+    trained.time_step = "1 day"
+    with pytest.raises(ConfigError, match="a step is 1 day"):
+        build(yaml.safe_load((CONF / "series.yaml").read_text()) | keys).stored_for(trained)
+    trained.columns = ("a",)
+    with pytest.raises(ConfigError, match=r"columns=b: new.csv has this column, and training had not"):
+        build(yaml.safe_load((CONF / "series.yaml").read_text()) | keys).stored_for(trained)
 
 
 # ------------------------------------------------------------------------------------------------------- published

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from research.data import Examples, Source, Splitting, scaling
+from research.data import Examples, Source, Splitting, Windows, scaling
 from research.data.loading import assemble, digest
-from research.data.splits import divide, shuffle
+from research.data.splits import Rows, absent_note, check_parts, divide, shuffle, spread
 from research.tree import ConfigError, build, recipe
 
 
@@ -240,3 +240,66 @@ def test_the_digest_sees_values_types_shapes_and_fields():
         Examples(x=x, length=x),
     ]
     assert len({digest(examples) for examples in several}) == len(several)
+
+
+# ---------------------------------------------------------------------------------------------- shares of classes
+
+
+@given(st.lists(st.integers(0, 4), min_size=6, max_size=80), st.integers(0, 2**20))
+@settings(deadline=None, max_examples=60)
+def test_every_piece_of_a_spread_order_has_its_share_of_every_class(labels, seed):
+    label = np.array(labels)
+    order = spread(shuffle(len(label), seed), label)
+    np.testing.assert_array_equal(np.sort(order), np.arange(len(label)))
+    counts = np.bincount(label)
+    for start in range(0, len(label), 3):
+        for stop in range(start + 1, len(label) + 1, 5):
+            found = np.bincount(label[order[start:stop]], minlength=len(counts))
+            share = counts * (stop - start) / len(label)
+            assert np.abs(found - share).max() <= 1 + len(counts) / 2
+
+
+def test_shares_of_classes_leave_the_random_order_within_a_class_alone():
+    label = np.arange(60) % 3
+    order = shuffle(60, 5)
+    for kind in range(3):
+        np.testing.assert_array_equal(
+            spread(order, label)[label[spread(order, label)] == kind], order[label[order] == kind]
+        )
+
+
+def test_the_divisions_of_data_sets_that_ask_for_no_shares_are_what_they_were():
+    rows = divide(free(), 12)[0]
+    np.testing.assert_array_equal(np.concatenate([rows.test, rows.validation]), [2, 3, 11, 1, 8])
+
+
+def test_classes_that_no_training_row_has_are_named():
+    label = np.array([0, 0, 1, 2, 3], np.int32)
+    parts = [Rows(np.array([0, 2]), np.array([1]), np.array([3, 4]))]
+    source = Source("test", "vector", Examples(np.zeros((5, 1)), label=label), classes=("ash", "elm", "fir", "oak"))
+    assert absent_note(parts, source) == ["no training row is of class fir, oak"]
+    folds = [*parts, Rows(np.array([1]), np.array([0, 2]), np.array([3, 4]))]
+    assert absent_note(folds, dataclasses.replace(source, classes=None)) == [
+        "no training row of some fold is of class 1, 2, 3"
+    ]
+    assert absent_note([Rows(np.arange(5), np.array([0]), np.array([1]))], source) == []
+    assert absent_note(parts, dataclasses.replace(source, anomaly=True)) == []
+
+
+def test_rows_and_steps_in_two_parts_are_refused():
+    rows = lambda *several: [Rows(*(np.array(numbers) for numbers in several))]
+    plain = Examples(np.zeros((9, 2)))
+    check_parts(rows([0, 1], [2, 3], [4]), plain)
+    for parts, problem in (
+        (rows([0, 1, 2], [2, 3], [4]), "1 rows are in both train and validation"),
+        (rows([0, 1], [2, 3], [0, 1]), "2 rows are in both train and test"),
+        (rows([], [2], [3]), "a fold has no training rows"),
+    ):
+        with pytest.raises(ConfigError, match=problem):
+            check_parts(parts, plain)
+    series, start = np.zeros((20, 1)), np.arange(9, dtype=np.int32)
+    windows = Examples(Windows(series, start, 4))
+    check_parts(rows([0], [4], [8]), windows)
+    with pytest.raises(ConfigError, match="2 time steps are in both validation and test"):
+        check_parts(rows([0], [4], [6]), windows)
+    check_parts(rows([0], [4], [6]), dataclasses.replace(windows, target=Windows(series, start + np.int32(4), 2)))

@@ -3,6 +3,7 @@
 import pickle
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def test_damaged_and_foreign_files_are_refused(monkeypatch):
         (("a,b", "1,2", "3,x"), "columns", r"x\.csv, line 3, column 'b': 'x' is not a number"),
         (("a,b", "1,2", "", "3,nan"), "path", r"x\.csv, line 4, column 'b': the value is missing"),
         (("a,b", "1,", "3,4"), "path", r"x\.csv, line 2, column 'b': the value is missing"),
-        (("a,b", "1,2", "inf,4"), "columns", r"x\.csv, line 3, column 'a': 'inf' is not finite"),
+        (("a,b", "1,2", "inf,4"), "path", r"x\.csv, line 3, column 'a': 'inf' is not finite"),
         (("a,b", "1,2", "3"), "path", r"x\.csv, line 3: 1 values, but 2 in the first line"),
         (("a;b", "1;2"), "path", "data.separator=semicolon"),
         ((",a,b", "5,1,2", "3,1,2"), "columns", r"column 0 .* has no name; .*'data.columns=\[a,b\]'"),
@@ -215,3 +216,127 @@ def test_shapes_without_meaning_are_refused(shape):
 def test_values_that_are_no_numbers_are_refused(dtype):
     np.save("x.npy", np.zeros((4, 2), dtype))
     refused("expected numbers", path="x.npy")
+
+
+# ---------------------------------------------------------------------------------- parts, repeated rows, 0 and 1
+
+
+def labelled(name: str, classes: list[str], start: int = 0) -> str:
+    random = np.random.default_rng(start)
+    return write_csv(
+        name, "a,b,kind", *(f"{a:.4f},{b:.4f},{kind}" for kind in classes for a, b in [random.normal(size=2)])
+    )
+
+
+def shares(dataset: Dataset, fold: int | None = None) -> dict[str, list[int]]:
+    label, parts = dataset.examples.label, ("train", "validation", "test")
+    return {part: np.bincount(label[dataset.split(fold).rows(part)], minlength=2).tolist() for part in parts}
+
+
+def test_every_part_has_its_share_of_every_class():
+    path = labelled("x.csv", ["common"] * 90 + ["rare"] * 10)
+    assert shares(arrays(path=path, target="kind")) == {"train": [58, 6], "validation": [14, 2], "test": [18, 2]}
+    for fold in range(4):
+        found = shares(arrays(path=path, target="kind", folds=4, fold=fold), fold)
+        assert (found["validation"], found["train"]) == ([18, 2], [54, 6])
+    few = shares(arrays(path=labelled("few.csv", ["common"] * 198 + ["rare"] * 2), target="kind"))
+    assert few["train"][1] == 1
+    second = arrays(path=path, test_path=labelled("second.csv", ["common", "rare"], 1), target="kind")
+    assert shares(second) == {"train": [72, 8], "validation": [18, 2], "test": [1, 1]}
+
+
+def test_rows_of_the_training_file_are_no_test_rows(folder):
+    path = labelled("x.csv", ["u", "v"] * 20)
+    lines = Path(path).read_text().splitlines()
+    (folder / "link.csv").symlink_to("x.csv")
+    for other in ("x.csv", "./x.csv", "link.csv"):
+        assert (
+            refused("it holds the same rows as data.path=x.csv", path=path, test_path=other, target="kind").key
+            == "data.test_path"
+        )
+    Path("copy.csv").write_text(Path(path).read_text())
+    refused("it holds the same rows", path=path, test_path="copy.csv", target="kind")
+    turned = write_csv("turned.csv", *(",".join(line.split(",")[::-1]) for line in [*lines[:4], "9,9,u"]))
+    refused("3 of 4 test rows are among the training rows", path=path, test_path=turned, target="kind")
+    np.save("a.npy", X)
+    np.save("b.npy", np.concatenate([X[:2] + 0.5, X[3:5]]).astype(np.float32))
+    refused("2 of 4 test rows", path="a.npy", test_path="b.npy")
+
+
+def test_rows_that_repeat_anyway_give_a_note():
+    rows = [f"{number // 2 % 2},{number % 2}" for number in range(20)]
+    source = build(yaml.safe_load(CONF.read_text()) | {"path": write_csv("x.csv", "a,b", *rows)}).stored()
+    assert "20 of 20 rows are there more than once; copies may lie in training and test rows" in source.notes
+    keys = {"path": "x.csv", "test_path": write_csv("y.csv", "a,b", "0,1")}
+    source = build(yaml.safe_load(CONF.read_text()) | keys).stored()
+    assert "1 of 1 test rows are among the training rows; these have copies among themselves, too" in source.notes
+
+
+@pytest.mark.parametrize("scaling", ["standard", "minmax"])
+def test_truth_values_stay_0_and_1_under_every_scaling(scaling):
+    random = np.random.default_rng(0)
+    rows = [f"{x:.3f},{y > 0},{int(z > 1)},{w > 0:d}.0" for x, y, z, w in random.normal(size=(50, 4))]
+    dataset = arrays(path=write_csv("x.csv", "a,b,c,d", *rows), scaling=scaling)
+    split = dataset.split(None)
+    np.testing.assert_array_equal(split.shift[1:3], 0)
+    np.testing.assert_array_equal(split.scale[1:3], 1)
+    assert split.scale[0] != 1
+    np.testing.assert_array_equal(np.unique(split.prepare(dataset.examples).x[:, 1:3]), [0, 1])
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8])
+def test_pixels_of_0_and_1_stay_0_and_1(dtype):
+    np.save("x.npy", np.random.default_rng(0).random((30, 4)) > 0.5)
+    np.save("x.npy", np.load("x.npy").astype(dtype))
+    for scaling in ("unit", "standard", "minmax", "none"):
+        dataset = arrays(path="x.npy", scaling=scaling)
+        assert set(np.unique(dataset.split(None).prepare(dataset.examples).x)) == {0, 1}
+
+
+def test_numbers_stay_exact_until_they_are_scaled():
+    rows = [f"{1e9 + number / 7:.6f},{number * number}" for number in range(50)]
+    x = arrays(path=write_csv("x.csv", "a,b", *rows), columns=["a"], scaling="standard").examples.x
+    assert x.dtype == np.float64
+    assert len(np.unique(x)) == 50
+
+
+def test_missing_values_that_are_named_are_refused_in_rows():
+    lines = ["a,b", *(f"{number * number},{number % 7}" for number in range(1, 20)), "-9999,1", "NA,2"]
+    path = write_csv("x.csv", *lines)
+    refused(r"line 21, column 'a': the value is missing \(and in 1 other rows\)", path=path, missing=[-9999])
+    np.save("x.npy", np.where(X == 3, -9999, X))
+    refused("-9999.0 at index .* means a missing value", path="x.npy", missing=[-9999])
+
+
+def test_a_header_of_numbers_needs_the_key():
+    path = write_csv(
+        "x.csv", "400,401", *(f"{a:.3f},{b:.3f}" for a, b in np.random.default_rng(0).normal(size=(20, 2)))
+    )
+    assert refused("data.header=true.*data.header=false", path=path).key == "data.header"
+    assert arrays(path=path, header=True).examples.x.shape == (20, 2)
+    assert arrays(path=path, header=False).examples.x.shape == (21, 2)
+
+
+# ------------------------------------------------------------------------------------------------ rows for a run
+
+
+def rows_for(path: str, columns: tuple[str, ...] | None, class_count: int, **keys):
+    config = yaml.safe_load(CONF.read_text()) | {"path": path} | keys
+    trained = SimpleNamespace(columns=columns, classes=None, class_count=class_count, time_step=None)
+    return build(config, key="data").stored_for(trained)
+
+
+def test_new_rows_are_matched_by_name_and_need_no_division():
+    path = write_csv("new.csv", "b,kind,a", "1,oak,2")
+    source = rows_for(path, ("a", "b"), 3, target="kind")
+    np.testing.assert_array_equal(source.examples.x, [[2, 1]])
+    assert (source.columns, source.classes, source.examples.label.tolist()) == (("a", "b"), ("oak",), [0])
+    source = rows_for(write_csv("bare.csv", "b,a", "1,2"), ("a", "b"), 3, target="kind")
+    assert source.examples.label is None
+    with pytest.raises(ConfigError, match=r"columns=kind: new.csv has this column, and training had not"):
+        rows_for(path, ("a", "b"), 0)
+    with pytest.raises(ConfigError, match=r"columns=c: new.csv has no such column"):
+        rows_for(path, ("a", "c"), 0, target="kind")
+    many = write_csv("many.csv", "a,price", *(f"{number},{number * 37}" for number in range(30)))
+    assert rows_for(many, ("a",), 0, target="price").examples.target.shape == (30, 1)
+    assert len(rows_for(many, ("a",), 30, target="price").classes) == 30

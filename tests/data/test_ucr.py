@@ -233,6 +233,22 @@ def test_array_files_are_read(save):
     assert load(recipe(save() / "Waves", zscore=False)).sha256 == dataset.sha256
 
 
+def test_fractions_beside_array_files_are_values_to_predict(save):
+    dataset = load(recipe(save(y_train=np.arange(5) / 4, y_test=np.array([1, 2]))))
+    np.testing.assert_array_equal(dataset.examples.target[:, 0], [0, 0.25, 0.5, 0.75, 1, 1, 2])
+    assert dataset.examples.label is None
+    assert (dataset.facts.target_shape, dataset.facts.target_classes, dataset.facts.classes) == ((1,), 0, 0)
+    random = np.random.default_rng(0)
+    many = {"x_train": random.normal(size=(800, 4)), "y_train": random.permutation(800) * 10.0}
+    assert load(recipe(save(**many))).examples.target.shape == (802, 1)
+    with pytest.raises(ConfigError, match=r"y_train.npy: 802 different whole numbers for 802 series; .* as floats"):
+        load(recipe(save(**many | {"y_train": many["y_train"].astype(int), "y_test": np.array([1, 2])})))
+    with pytest.raises(ConfigError, match=r"use text|beyond 2.53"):
+        load(recipe(save(y_train=np.array([2**53 + 1, 2**53 + 3] * 2 + [1]))))
+    with pytest.raises(ConfigError, match=r"y_test.npy: series 1 \(from 0\): its class or value is nan"):
+        load(recipe(save(y_test=np.array([1, np.nan]))))
+
+
 def test_array_files_of_another_problem_are_not_taken_for_it(save):
     with pytest.raises(ConfigError, match="no such folder"):
         load(recipe(save() / "Waves", "Gales"))
