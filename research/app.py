@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from research.compose import CONF, compose, first_choices, parse, refusals, refuse
+from research.ranges import Seed
 from research.tree import ConfigError, recipe
 
 STATUS_CODES = {"failed": 1, "diverged": 3}
@@ -28,13 +29,11 @@ class Settings:
 
     name: str
     output_root: str
-    seed: int
+    seed: Seed
     objective: str
     trusted_packages: tuple[str, ...]
 
     def validate(self) -> None:
-        if self.seed < 0 or self.seed >= 2**32:
-            raise ConfigError("seed", self.seed, "must lie in 0 ... 4294967295")
         if self.name in ("reference", ".", "..") or not self.name or set(self.name) & set("/\\\0"):
             raise ConfigError(
                 "name", self.name, "must be a plain folder name, and not 'reference' (the committed tables)"

@@ -11,6 +11,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.data.fetch import Unusable, fetch
 from research.data.splits import Source, Splitting, shuffle
+from research.ranges import OpenShare, Seed
 from research.tree import ConfigError, recipe
 
 
@@ -28,7 +29,7 @@ class Images(Splitting):
 
     binarize: Literal["none", "once", "dynamic"]
     layout: Literal["image", "rows", "pixels"]
-    permutation_seed: int | None
+    permutation_seed: Seed | None
 
     def validate(self) -> None:
         """Refuse a permutation that no layout uses.
@@ -38,8 +39,6 @@ class Images(Splitting):
         """
         super().validate()
         seed = self.permutation_seed
-        if seed is not None and seed < 0:
-            raise ConfigError("permutation_seed", seed, "expected 0 or more, or null for the order of the image")
         if seed is not None and self.layout != "pixels":
             raise ConfigError(
                 "permutation_seed", seed, f"data.layout={self.layout} has no order; use data.layout=pixels"
@@ -67,7 +66,7 @@ class Digits(Images):
       test_fraction: share of the rows that are test rows.
     """
 
-    test_fraction: float
+    test_fraction: OpenShare
 
     def read(self) -> Source:
         """All rows."""

@@ -7,6 +7,7 @@ from research.data.columns import read_columns
 from research.data.local import state
 from research.data.splits import Source
 from research.data.windows import Windowed, share_borders
+from research.ranges import OpenShare
 from research.tree import ConfigError, nearest, recipe
 
 ENDINGS = (".csv", ".parquet")
@@ -29,7 +30,7 @@ class Series(Windowed):
     path: str
     columns: tuple[str, ...] | None
     time_column: str | None
-    test_fraction: float
+    test_fraction: OpenShare
 
     def validate(self) -> None:
         """Refuse files of unknown form.

@@ -9,6 +9,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.data.readers import READERS, Table
 from research.data.splits import Source, Splitting
+from research.ranges import OpenShare
 from research.tree import ConfigError, nearest, recipe
 
 
@@ -36,7 +37,7 @@ class Arrays(Splitting):
     test_path: str | None
     target: str | None
     key: str | None
-    test_fraction: float
+    test_fraction: OpenShare
     binarize: Literal["none", "once", "dynamic"]
 
     def validate(self) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from research.data.examples import Examples, Windows
 from research.data.splits import Source, Splitting
+from research.ranges import Size
 from research.tree import ConfigError, recipe
 
 
@@ -28,23 +29,19 @@ class Windowed(Splitting):
     """
 
     scaling: Literal["none", "standard", "minmax"]
-    window: int
-    stride: int
-    horizon: int | None
-    season: int | None
+    window: Size
+    stride: Size
+    horizon: Size | None
+    season: Size | None
 
     def validate(self) -> None:
-        """Refuse folds, and sizes that make no sense.
+        """Refuse folds.
 
         Raises:
           ConfigError: naming the key, the value and the remedy.
         """
         refuse_folds(self)
         super().validate()
-        for name in ("window", "stride", "horizon", "season"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, value, "expected 1 or more steps")
 
     def cut(self, name: str, values: np.ndarray, columns: Sequence[str], borders: tuple[int, int]) -> Source:
         """The windows of one series.

@@ -1,9 +1,12 @@
 """What is done with a trained model besides its metrics."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from research.data.examples import Facts
+from research.ranges import INT32, Count, NonNegative, OpenShare, Range, Repeats
 from research.tree import ConfigError, recipe
+
+Clusters = Annotated[int, Range(2, 10_000)]
 
 
 @recipe
@@ -41,46 +44,34 @@ class Evaluation:
       projector: codes of the test rows for TensorBoard's projector.
     """
 
-    nll_samples: int | None
-    nll_examples: int | None
-    binarizations: int | None
+    nll_samples: Repeats | None
+    nll_examples: Count | None
+    binarizations: Repeats | None
     probes: bool
-    neighbors: int
-    probe_iterations: int
+    neighbors: Count
+    probe_iterations: Count
     active_units: bool
-    active_threshold: float
+    active_threshold: NonNegative
     baselines: bool
     usage: bool
     clustering: Literal["none", "classes", "silhouette", "stability"]
-    cluster_range: tuple[int, int]
-    cluster_starts: int
-    anomaly_share: float | None
+    cluster_range: tuple[Clusters, Clusters]
+    cluster_starts: Repeats
+    anomaly_share: OpenShare | None
     forecasts: bool
     generation: bool
-    generation_rows: int | None
+    generation_rows: Annotated[int, Range(20, INT32)] | None
     disentanglement: bool
     sampling: bool
-    sampling_rows: int | None
+    sampling_rows: Annotated[int, Range(20, INT32)] | None
     gradients: bool
     pictures: bool
     projector: bool
 
     def validate(self) -> None:
-        for name in ("nll_samples", "nll_examples", "binarizations", "neighbors", "probe_iterations", "cluster_starts"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, value, "must be at least 1")
-        if self.active_threshold < 0:
-            raise ConfigError("active_threshold", self.active_threshold, "must not be negative")
         low, high = self.cluster_range
-        if not 2 <= low <= high:
-            raise ConfigError("cluster_range", list(self.cluster_range), "expected [smallest, largest], from 2 on")
-        if self.anomaly_share is not None and not 0 < self.anomaly_share < 1:
-            raise ConfigError("anomaly_share", self.anomaly_share, "must lie between 0 and 1")
-        if self.generation_rows is not None and self.generation_rows < 20:
-            raise ConfigError("generation_rows", self.generation_rows, "must be at least 20 (null: all)")
-        if self.sampling_rows is not None and self.sampling_rows < 20:
-            raise ConfigError("sampling_rows", self.sampling_rows, "must be at least 20 (null: all)")
+        if low > high:
+            raise ConfigError("cluster_range", list(self.cluster_range), "expected [smallest, largest]")
 
     def check(self, facts: Facts) -> None:
         """Refuse what these data cannot give, before any training.

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 from research.data.examples import Examples
 from research.distributions import normal_log_prob
 from research.networks.dense import DenseStack
+from research.ranges import Size
 from research.tree import ConfigError, spec
 
 
@@ -29,16 +30,11 @@ class Prior:
     """
 
     prior: Literal["normal", "vamp", "hierarchical"]
-    pseudo_inputs: int
-    top_dim: int
-    top_hidden_dims: tuple[int, ...]
+    pseudo_inputs: Size
+    top_dim: Size
+    top_hidden_dims: tuple[Size, ...]
 
     def validate_prior(self: Any) -> None:
-        for name in ("pseudo_inputs", "top_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, getattr(self, name), "must be at least 1")
-        if any(width < 1 for width in self.top_hidden_dims):
-            raise ConfigError("top_hidden_dims", list(self.top_hidden_dims), "every width must be at least 1")
         if self.prior == "vamp" and self.conditional:
             remedy = "pseudo-inputs have no labels, which a conditional encoder needs; set model.conditional=false"
             raise ConfigError("prior", self.prior, remedy)

@@ -12,6 +12,7 @@ from research.data.examples import Examples, Facts
 from research.networks.cells import Layers, valid_steps
 from research.networks.dense import activation, check_name
 from research.networks.recurrent import RecurrentLayers, init_linear, linear
+from research.ranges import NonNegative, Size
 from research.tree import ConfigError, from_data, spec
 
 
@@ -32,10 +33,10 @@ class RecurrentGAN(RecurrentLayers):
       gradient_penalty: weight of (|dD/dx| - 1)^2 between real and fake samples (Gulrajani et al. 2017); null: none.
     """
 
-    noise_dim: int
+    noise_dim: Size
     generator_activation: str
     game: Literal["non_saturating", "least_squares", "wasserstein"]
-    gradient_penalty: float | None
+    gradient_penalty: NonNegative | None
     steps: int = from_data(0)
 
     # of no metric can one say that the better its value, the better the samples
@@ -48,11 +49,7 @@ class RecurrentGAN(RecurrentLayers):
                 "a discriminator judges every step and takes the mean, so no summary is made; set model.summary=last"
             )
             raise ConfigError("summary", self.summary, remedy)
-        if self.noise_dim < 1:
-            raise ConfigError("noise_dim", self.noise_dim, "must be at least 1")
         check_name("generator_activation", self.generator_activation, ("sigmoid", "tanh", "linear"))
-        if self.gradient_penalty is not None and self.gradient_penalty < 0:
-            raise ConfigError("gradient_penalty", self.gradient_penalty, "must not be negative (null leaves it out)")
         if self.game == "wasserstein" and self.gradient_penalty is None:
             raise ConfigError("gradient_penalty", None, "a wasserstein critic needs one (10 in the paper)")
 
