@@ -110,7 +110,17 @@ SWEPT: list[tuple[list[str], list[str]]] = [
     (["trainer.batch_size=8,16,5000"], ["trainer.batch_size=5000", "larger than the training split"]),
     (["data.folds=3", "data.fold=0,1,3"], ["data.fold=3", "data.fold=0,1,2"]),
     (["data=digits,low_rank"], ["model.likelihood=bernoulli", "data.scaling=minmax"]),
-    (["optimizer=adam,sgd,adam", "optimizer.b1=0.8"], ["optimizer.b1=0.8"]),
+    (["optimizer=adam,sgd,adam", "optimizer.b1=0.8"], ["optimizer.b1=0.8: optimizer=sgd has no such key"]),
+    (
+        ["model=vae,dense_ae,beta_vae,wae", "model.beta=1,2", "seed=range(3)", "name=a"],
+        [
+            "model.beta=1,2: model=dense_ae,wae have no such key; give two commands: ",
+            "python scripts/train.py -m model=vae,beta_vae model.beta=1,2 'seed=range(3)' name=a ",
+            "; python scripts/train.py -m model=dense_ae,wae 'seed=range(3)' name=a-dense_ae ",
+        ],
+    ),
+    (["model=glob(lstm*)", "model.beta=1,2"], ["model.beta=1,2: no such key"]),
+    (["model=glob(*ae)", "model.beta=1"], ["model.beta=1: model=adversarial_ae,dense_ae,", "-m model=beta_tc_vae,"]),
     (["seed=0,1", "model.latent_dmi=2,3"], ["model.latent_dmi=2", "did you mean 'model.latent_dim'?"]),
     (["name=a,b"], ["name", "one value"]),
     (["output_root=a,b"], ["output_root", "one value"]),
