@@ -71,7 +71,8 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
     """The config of one run as Hydra composes it, with its `hydra` node; or a refusal with the nearest key."""
     for override in parse(overrides):
         if override.is_sweep_override():
-            refuse(f"{override.input_line}: several values make a sweep; add -m, or quote a list: key=[1,2]")
+            listed = shlex.quote(re.sub(r"=(.*)", r"=[\1]", str(override.input_line)))
+            refuse(f"{override.input_line}: several values make a sweep; add -m, or write a list: {listed}")
     extra = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()

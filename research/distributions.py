@@ -232,7 +232,7 @@ class Observation:
         if self.likelihood in ("bernoulli", "categorical") and not (low >= 0 and high <= 1):
             remedy = (
                 f"needs data in [0, 1], but the data lie in [{low:.4g}, {high:.4g}]; set data.scaling=minmax "
-                "(and, outside the training range, clip the file), or use gaussian, laplace, huber"
+                "(and, outside the training range, clip the file), or use {key}=gaussian"
             )
             raise ConfigError("likelihood", self.likelihood, remedy)
 

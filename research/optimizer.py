@@ -15,7 +15,7 @@ from research.tree import ConfigError, build, coerce, nearest, plain, spec
 NEEDS_MORE = {
     "lbfgs": "it needs a line search over the loss",
     "polyak_sgd": "it needs the value of the loss",
-    "optimistic_adam": "use optimistic_adam_v2",
+    "optimistic_adam": "{key}=optimistic_adam_v2 is its newer form",
     "noisy_sgd": "it needs a random key of its own",
     "rprop": "it takes no schedule of the rate",
     "sm3": "it takes no schedule of the rate",
@@ -113,7 +113,7 @@ class Optimizer:
                 continue
             kind = number_of(str(name), key)
             if kind is None:
-                raise ConfigError(key, value, f"no number of optax.{name}; leave it out")
+                raise ConfigError(key, value, f"a config cannot set it: it is no number of optax.{name}")
             made = coerce(value, kind, key)
             if isinstance(made, float):
                 numbers[key] = made
@@ -123,7 +123,7 @@ class Optimizer:
             raise ConfigError("learning_rate", config.get("learning_rate"), "must be set to a number")
         for key, parameter in parameters.items():
             if parameter.default is inspect.Parameter.empty and key not in config:
-                raise ConfigError(key, None, f"optax.{name} needs it; add +optimizer.{key}=NUMBER")
+                raise ConfigError(key, None, f"optax.{name} needs it; add +{{key}}=NUMBER")
         return own | {"numbers": numbers, "options": tuple(options)}
 
     def rearrange(self) -> dict[str, Any]:

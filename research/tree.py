@@ -28,16 +28,23 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used: names the key, the value and the remedy."""
+    """A setting that cannot be used: names the key, the value and the remedy.
+
+    In a remedy `{key}` stands for the full key, `model.beta`, so that it can be pasted as it stands.
+    """
 
     def __init__(self, key: str, value: Any, remedy: str):
-        self.key, self.value, self.remedy = key, value, remedy
-        super().__init__(f"{key}={_shown(value)}: {remedy}" if key else remedy)
+        self.key, self.value, self.template = key, value, remedy
+        super().__init__(f"{key}={_shown(value)}: {self.remedy}" if key else self.remedy)
+
+    @property
+    def remedy(self) -> str:
+        return self.template.replace("{key}", self.key)
 
     def under(self, prefix: str) -> "ConfigError":
         """The same error with its key below `prefix`."""
         key = f"{prefix}.{self.key}" if prefix and self.key else prefix or self.key
-        return type(self)(key, self.value, self.remedy)
+        return type(self)(key, self.value, self.template)
 
 
 def _shown(value: Any) -> str:
@@ -149,7 +156,7 @@ def resolve_target(target: Any, trusted: Sequence[str] = ()) -> type:
         return any(module == package or module.startswith(package + ".") for package in allowed)
 
     module_name, _, name = str(target).rpartition(".")
-    remedy = f"only classes in {', '.join(allowed)} may be named; add your package: trusted_packages=[my_package]"
+    remedy = f"only classes in {', '.join(allowed)} may be named; add your package: 'trusted_packages=[my_package]'"
     if not inside(module_name):
         raise ConfigError("_target_", target, remedy)
     try:
@@ -271,11 +278,11 @@ def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
         return value
     if plain_hint is str:
         if not isinstance(value, str):
-            raise ConfigError(key, value, f"expected text; write it in quotes: {key}='\"{value}\"'")
+            raise ConfigError(key, value, f"expected text; write it in quotes: '{{key}}=\"{value}\"'")
         return value
     if origin is tuple:
         if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
-            raise ConfigError(key, value, f"expected a list, for example {key}=[{_shown(value)}]")
+            raise ConfigError(key, value, f"expected a list, for example '{{key}}=[{_shown(value)}]'")
         members = typing.get_args(plain_hint)
         member = members[0]
         if len(members) == 2 and members[1] is Ellipsis:

@@ -191,7 +191,7 @@ def divide(
 
 def _limit(key: str, limit: int | None, rows: np.ndarray) -> np.ndarray:
     if limit is not None and limit > len(rows):
-        raise ConfigError(key, limit, f"only {len(rows)} rows are there; null uses all of them")
+        raise ConfigError(key, limit, f"only {len(rows)} rows are there; {{key}}=null uses all of them")
     return rows[:limit]
 
 

@@ -121,7 +121,7 @@ def refuse_folds(settings: Splitting) -> None:
     if settings.folds is not None or settings.fold is not None:
         key, value = ("folds", settings.folds) if settings.folds is not None else ("fold", settings.fold)
         remedy = "windows overlap, so the rows of a fold would be seen in training too; the parts are blocks of time"
-        raise ConfigError(key, value, f"{remedy}: set it to null")
+        raise ConfigError(key, value, f"{remedy}: set {{key}}=null")
 
 
 def check_channels(training: np.ndarray, columns: Sequence[str]) -> None:
@@ -136,7 +136,7 @@ def check_channels(training: np.ndarray, columns: Sequence[str]) -> None:
     for column, lowest, highest in zip(columns, low, high, strict=True):
         if not lowest < highest:
             state = f"constant ({lowest:g})" if lowest == highest else "without any value"
-            remedy = f"it is {state} in the training block of {len(training)} steps; leave it out: data.columns=[...]"
+            remedy = f"it is {state} in the training block of {len(training)} steps; leave it out: 'data.columns=[...]'"
             raise ConfigError("columns", column, remedy)
 
 

@@ -82,19 +82,19 @@ class Evaluation:
         if self.sampling:
             remedy = ""
             if facts.kind == "sequence":
-                remedy = "samples of sequences are scored by evaluation.generation=true; set this to false"
+                remedy = "samples of sequences are scored by evaluation.generation=true; set {key}=false"
             elif facts.classes < 2:
-                remedy = f"the data have {facts.classes or 'no'} classes to train a classifier on; set it to false"
+                remedy = f"the data have {facts.classes or 'no'} classes to train a classifier on; set {{key}}=false"
             elif min(facts.train_size, facts.test_size) < 20:
                 remedy = (
-                    f"of {facts.train_size} training and {facts.test_size} test rows; 20 are needed: set it to false"
+                    f"of {facts.train_size} training and {facts.test_size} test rows; 20 are needed; set {{key}}=false"
                 )
             if remedy:
                 raise ConfigError("sampling", True, remedy)
         if self.clustering == "none":
             return
         if self.clustering == "classes" and facts.classes < 2:
-            remedy = f"the data have {facts.classes or 'no'} classes; use silhouette or stability, or none"
+            remedy = f"the data have {facts.classes or 'no'} classes; use {{key}}=silhouette or {{key}}=none"
             raise ConfigError("clustering", self.clustering, remedy)
         rows, key, value = facts.test_size, "clustering", f"{self.clustering} ({facts.classes} clusters)"
         needed = facts.classes

@@ -39,7 +39,7 @@ class Prior:
             remedy = "pseudo-inputs have no labels, which a conditional encoder needs; set model.conditional=false"
             raise ConfigError("prior", self.prior, remedy)
         if self.prior != "normal" and self.free_bits is not None:
-            remedy = "the KL to this prior is no sum over dimensions; set model.prior=normal, or this to null"
+            remedy = "the KL to this prior is no sum over dimensions; set model.prior=normal or {key}=null"
             raise ConfigError("free_bits", self.free_bits, remedy)
 
     def check_rows(self: Any, rows: Examples) -> None:
@@ -49,7 +49,7 @@ class Prior:
           ConfigError: rows are padded or have missing values.
         """
         if self.prior == "vamp" and (rows.length is not None or rows.observed is not None):
-            remedy = "pseudo-inputs have neither padding nor gaps, which these data have; use another prior"
+            remedy = "pseudo-inputs have neither padding nor gaps, which these data have; set {key}=normal"
             raise ConfigError("prior", self.prior, remedy)
 
     @property

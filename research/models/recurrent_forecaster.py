@@ -78,7 +78,7 @@ class RecurrentForecaster(RecurrentLayers):
         if self.residual == "season":
             if facts.season is None:
                 raise ConfigError(
-                    "residual", "season", "these data name no season; set data.season or model.residual=last"
+                    "residual", "season", "these data name no season; set data.season=STEPS or model.residual=last"
                 )
             if facts.season > window:
                 raise ConfigError("residual", "season", f"the season of {facts.season} steps is longer than the window")

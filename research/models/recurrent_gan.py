@@ -59,7 +59,7 @@ class RecurrentGAN(RecurrentLayers):
         low, high = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(self.generator_activation, (-jnp.inf, jnp.inf))
         # the generator covers the training range; later values may lie a little outside
         if facts.low < low - 0.5 * (high - low) or facts.high > high + 0.5 * (high - low):
-            remedy = f"the data lie in [{facts.low:.4g}, {facts.high:.4g}]; set data.scaling=minmax, or use linear"
+            remedy = f"the data lie in [{facts.low:.4g}, {facts.high:.4g}]; set data.scaling=minmax or {{key}}=linear"
             raise ConfigError("generator_activation", self.generator_activation, remedy)
         known = {"feature_shape": facts.feature_shape, "steps": facts.feature_shape[0]}
         return dataclasses.replace(self, **known).matched()

@@ -64,16 +64,14 @@ class Variational(Penalized, Prior, Decoding):
         self.validate_prior()
         self.validate_penalty()
         if self.likelihood == "mse":
-            remedy = (
-                "a VAE needs a likelihood, or beta would depend on the size of the data; use gaussian with model.scale"
-            )
+            remedy = "a VAE needs a likelihood, or beta would depend on the size of the data; use {key}=gaussian with model.scale"
             raise ConfigError("likelihood", "mse", remedy)
         if self.warmup in ("linear", "logistic") and self.warmup_epochs == 0:
             raise ConfigError(
                 "warmup_epochs", 0, f"a {self.warmup} warm-up needs a length above 0 (or model.warmup=none)"
             )
         if self.free_bits is not None and self.capacity is not None:
-            raise ConfigError("capacity", self.capacity, "free bits and a capacity exclude each other; set one to null")
+            raise ConfigError("capacity", self.capacity, "free bits and a capacity exclude each other; set {key}=null")
         if self.bound == "iwae" and (self.free_bits is not None or self.capacity is not None):
             raise ConfigError(
                 "bound", "iwae", "this bound has no separate KL; set model.free_bits=null model.capacity=null"

@@ -54,7 +54,7 @@ class Quantized(Autoencoding):
         if self.penalty != "none":
             raise ConfigError("penalty", self.penalty, "discrete codes cannot follow N(0, 1); set model.penalty=none")
         if self.code_l2 is not None:
-            raise ConfigError("code_l2", self.code_l2, "the codebook is trained to follow its codes; set it to null")
+            raise ConfigError("code_l2", self.code_l2, "the codebook is trained to follow its codes; set {key}=null")
 
     def check_optimizer(self: Any, optimizer: Optimizer | Players) -> None:
         """Refuse an optimizer that makes no sense of the codebook's term.
