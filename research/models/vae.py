@@ -64,7 +64,7 @@ class Variational(Penalized, Prior, Decoding):
         self.validate_prior()
         self.validate_penalty()
         if self.likelihood == "mse":
-            remedy = "a VAE needs a likelihood, or beta would depend on the size of the data; use {key}=gaussian with model.scale"
+            remedy = "without a likelihood beta depends on the size of the data; use {key}=gaussian with model.scale"
             raise ConfigError("likelihood", "mse", remedy)
         if self.warmup in ("linear", "logistic") and self.warmup_epochs == 0:
             raise ConfigError(
