@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from research.compose import CONF, compose, first_choices, parse, refusals, refuse
 from research.metrics import direction, undirected
+from research.ranges import Seed
 from research.tree import ConfigError, nearest, recipe
 
 STATUS_CODES = {"failed": 1, "diverged": 3}
@@ -29,13 +30,11 @@ class Settings:
 
     name: str
     output_root: str
-    seed: int
+    seed: Seed
     objective: str | None
     trusted_packages: tuple[str, ...]
 
     def validate(self) -> None:
-        if self.seed < 0 or self.seed >= 2**32:
-            raise ConfigError("seed", self.seed, "must lie in 0 ... 4294967295")
         if self.objective is not None and not self.objective.startswith("validation/"):
             remedy = (
                 "searches choose on the validation rows; name a metric of theirs, or null, which takes one that fits"

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -78,7 +79,8 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
     """The config of one run as Hydra composes it, with its `hydra` node; or a refusal with the nearest key."""
     for override in parse(overrides):
         if override.is_sweep_override():
-            refuse(f"{override.input_line}: several values make a sweep; add -m, or quote a list: key=[1,2]")
+            listed = shlex.quote(re.sub(r"=(.*)", r"=[\1]", str(override.input_line)))
+            refuse(f"{override.input_line}: several values make a sweep; add -m, or write a list: {listed}")
     extra = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -102,6 +104,9 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     if missing:
         key = missing.group(1)
         given = next((o for o in overrides if o.partition("=")[0].lstrip("+~") == key), key)
+        apart = _two_commands(overrides, key)
+        if apart:
+            return f"{given}: {apart}"
         near = nearest(key, known_keys(overrides, key))
         return f"{given}: no such key{near}; all keys: python scripts/train.py --cfg job"
     option = re.search(r"Could not find '([^/']+(?:/[^/']+)*)/([^']+)'", text)
@@ -114,6 +119,31 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{given}: this sweeper takes lists and ranges; for intervals add hydra/sweeper=optuna"
     cause = error.__cause__
     return text + (f" ({str(cause).strip().splitlines()[0]})" if cause and str(cause).strip() else "")
+
+
+def _two_commands(overrides: Sequence[str], key: str) -> str | None:
+    """The remedy where only some choices of a swept group have a key: a command for these and one for the others."""
+    group = key.partition(".")[0]
+    swept = [one for one in parse(overrides) if one.key_or_group == group and one.is_sweep_override()]
+    if not swept or not (CONF / group).is_dir():
+        return None
+    value: Any = swept[-1].value()
+    names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    choices = value.filter(names) if isinstance(value, Glob) else list(swept[-1].sweep_string_iterator())
+    others = [one for one in overrides if one.partition("=")[0] != group]
+    having = [choice for choice in choices if key in known_keys([*others, f"{group}={choice}"], "")]
+    lacking = [choice for choice in choices if choice not in having]
+    if not having:
+        return None
+    others = [one for one in others if not re.fullmatch(r"name=\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", one)]  # by the time
+    rest = [one for one in others if one.partition("=")[0].lstrip("+~") != key]
+    rest = [f"{one}-{lacking[0]}" if one.startswith("name=") else one for one in rest]  # a folder holds one sweep
+    commands = [
+        shlex.join(["python", "scripts/train.py", "-m", f"{group}={','.join(chosen)}", *given])
+        for chosen, given in ((having, others), (lacking, rest))
+    ]
+    verb = "has" if len(lacking) == 1 else "have"
+    return f"{group}={','.join(lacking)} {verb} no such key; give two commands: {commands[0]} ; {commands[1]}"
 
 
 def known_keys(overrides: Sequence[str], wrong: str) -> list[str]:

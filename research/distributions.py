@@ -5,12 +5,13 @@ the KL divergence means the same for every input size.
 """
 
 import math
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from research.ranges import Positive, Range
 from research.tree import ConfigError, nearest, spec
 
 LIKELIHOODS = ("bernoulli", "gaussian", "laplace", "huber", "categorical", "mse")
@@ -69,7 +70,7 @@ class Bernoulli:
 class Gaussian:
     """log p = -(x - m)^2 / (2 s^2) - log s - log(2 pi) / 2, one scale s for all elements."""
 
-    scale: float
+    scale: Positive
 
     channels = 1
     nats = True
@@ -88,7 +89,7 @@ class Gaussian:
 class Laplace:
     """log p = -|x - m| / s - log(2 s), one scale s for all elements."""
 
-    scale: float
+    scale: Positive
 
     channels = 1
     nats = True
@@ -111,8 +112,8 @@ class Huber:
     distribution), so that its nats compare with those of the others; s Z does not depend on the decoder.
     """
 
-    scale: float
-    delta: float
+    scale: Positive
+    delta: Positive
 
     channels = 1
     nats = True
@@ -137,7 +138,7 @@ class Huber:
 class Categorical:
     """x in [0, 1] on `levels` equal steps, `levels` logits an element: log p = log softmax(l)[level of x]."""
 
-    levels: int
+    levels: Annotated[int, Range(2, 65_536)]
 
     nats = True
 
@@ -217,9 +218,9 @@ class Observation:
     """
 
     likelihood: str
-    scale: float | None
-    delta: float
-    levels: int
+    scale: Positive | None
+    delta: Positive
+    levels: Annotated[int, Range(2, 65_536)]
 
     # A bound on log p(x) is of the same quantity under every scale, which is a parameter of the model; densities do not
     # compare with probabilities of binary or rounded values. What one likelihood calls an error has units of its own.
@@ -232,19 +233,13 @@ class Observation:
         if self.likelihood not in LIKELIHOODS:
             remedy = f"expected one of {', '.join(LIKELIHOODS)}{nearest(self.likelihood, LIKELIHOODS)}"
             raise ConfigError("likelihood", self.likelihood, remedy)
-        if self.scale is not None and not self.scale > 0:
-            raise ConfigError("scale", self.scale, "must be positive (null learns it)")
-        if not self.delta > 0:
-            raise ConfigError("delta", self.delta, "must be positive")
-        if self.levels < 2:
-            raise ConfigError("levels", self.levels, "must be at least 2")
 
     def check_range(self, low: float, high: float) -> None:
         """Refuse data that the likelihood is not defined on."""
         if self.likelihood in ("bernoulli", "categorical") and not (low >= 0 and high <= 1):
             remedy = (
                 f"needs data in [0, 1], but the data lie in [{low:.4g}, {high:.4g}]; set data.scaling=minmax "
-                "(and, outside the training range, clip the file), or use gaussian, laplace, huber"
+                "(and, outside the training range, clip the file), or use {key}=gaussian"
             )
             raise ConfigError("likelihood", self.likelihood, remedy)
 

@@ -18,6 +18,7 @@ from research.data.draws import Binarize
 from research.data.examples import Draw, Examples, Facts, Split
 from research.metrics import direction, higher_is_better, undirected
 from research.optimizer import Optimizer, Players
+from research.ranges import Count, Finite
 from research.tree import ConfigError, recipe
 
 # purposes of random draws: fold_in(key(seed), purpose)
@@ -70,21 +71,17 @@ class Trainer:
       evaluation_batch: rows per evaluation step; results do not depend on it.
     """
 
-    epochs: int
-    batch_size: int
-    evaluate_every: int
-    patience: int | None
-    target_loss: float | None
+    epochs: Count
+    batch_size: Count
+    evaluate_every: Count
+    patience: Count | None
+    target_loss: Finite | None
     monitor: str
     keep: Literal["best", "last"]
     warm_start: str | None
-    evaluation_batch: int
+    evaluation_batch: Count
 
     def validate(self) -> None:
-        for name in ("epochs", "batch_size", "evaluate_every", "patience", "evaluation_batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, value, "must be at least 1")
         if not self.monitor.startswith("validation/"):
             raise ConfigError("monitor", self.monitor, "must be a validation metric, for example validation/loss")
         if not direction(self.monitor):

@@ -3,18 +3,19 @@
 import functools
 import inspect
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from research.ranges import INT32, Count, Epochs, Finite, NonNegative, Positive, Range, Share, ShareBelow1
 from research.tree import ConfigError, build, coerce, nearest, plain, spec
 
 NEEDS_MORE = {
     "lbfgs": "it needs a line search over the loss",
     "polyak_sgd": "it needs the value of the loss",
-    "optimistic_adam": "use optimistic_adam_v2",
+    "optimistic_adam": "{key}=optimistic_adam_v2 is its newer form",
     "noisy_sgd": "it needs a random key of its own",
     "rprop": "it takes no schedule of the rate",
     "sm3": "it takes no schedule of the rate",
@@ -22,8 +23,29 @@ NEEDS_MORE = {
 REST = "rest"  # the player of all parameters that no other player has
 OWN_KEYS = ("name", "schedule", "final_factor", "warmup_epochs", "stages", "clip_norm", "clip_value")
 
+NUMBERS: dict[str, Any] = {  # the numbers of optax's optimizers, and of a player, with their ranges
+    **dict.fromkeys(("learning_rate", "min_norm", "trust_coefficient", "decay_rate"), Positive),
+    **dict.fromkeys(("b1", "b2", "b3", "decay", "momentum", "rho", "signum.beta"), ShareBelow1),
+    **dict.fromkeys(("eps", "eps_root", "weight_decay", "weight_decay_rate"), NonNegative),
+    **dict.fromkeys(("initial_accumulator_value", "initial_scale", "threshold", "alpha", "beta"), NonNegative),
+    "clipping_threshold": Annotated[float, Range(1)],
+    "decay_offset": Annotated[int, Range(0, INT32)],
+    "min_dim_size_to_factor": Count,
+    "period": Annotated[float, Range(1, 1e9)],
+}
 
-def _known() -> list[str]:
+
+def number_of(name: str, key: str) -> Any:
+    """Type and range of a number of the optax optimizer `name`; None if no config can set it (a mask, a data type)."""
+    default = inspect.signature(getattr(optax, name)).parameters[key].default
+    known = NUMBERS.get(f"{name}.{key}", NUMBERS.get(key))
+    if known is not None:
+        return known
+    return Finite if default is inspect.Parameter.empty else {bool: bool, int: int, float: Finite}.get(type(default))
+
+
+@functools.cache
+def known_optimizers() -> list[str]:
     """Optimizers that optax exports: functions of a learning rate that return a gradient transformation."""
     names = []
     for name, value in vars(optax).items():
@@ -59,11 +81,11 @@ class Optimizer:
     numbers: dict[str, float]
     options: tuple[Any, ...]
     schedule: Literal["constant", "cosine", "linear", "exponential", "stages"]
-    final_factor: float
-    warmup_epochs: float
-    stages: int
-    clip_norm: float | None
-    clip_value: float | None
+    final_factor: Share
+    warmup_epochs: Epochs
+    stages: Annotated[int, Range(2, 20)]
+    clip_norm: Positive | None
+    clip_value: Positive | None
 
     @staticmethod
     def arrange(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,8 +96,9 @@ class Optimizer:
             raise ConfigError(
                 "name", name, f"not supported, {NEEDS_MORE[str(name)]}; use one that needs gradients only"
             )
-        if name not in _known():
-            remedy = f"optax has no such optimizer{nearest(str(name), _known())}; known: {', '.join(_known())}"
+        names = known_optimizers()
+        if name not in names:
+            remedy = f"optax has no such optimizer{nearest(str(name), names)}; known: {', '.join(names)}"
             raise ConfigError("name", name, remedy)
         parameters = inspect.signature(getattr(optax, str(name))).parameters
         numbers: dict[str, float] = {}
@@ -86,28 +109,21 @@ class Optimizer:
                 known = [*OWN_KEYS, *parameters]
                 remedy = f"optax.{name} has no such number{nearest(key, known)}; known: {', '.join(known)}"
                 raise ConfigError(key, value, remedy)
-            default = parameters[key].default
             if value is None:
                 continue
-            if isinstance(default, bool):
-                if not isinstance(value, bool):
-                    raise ConfigError(key, value, "expected true or false")
-                options.append((key, value))
-            elif isinstance(value, bool):
-                raise ConfigError(key, value, "expected a number")
-            elif isinstance(default, int):
-                if not isinstance(value, int):
-                    raise ConfigError(key, value, "expected an integer")
-                options.append((key, value))
-            elif isinstance(value, int | float):
-                numbers[key] = float(value)
+            kind = number_of(str(name), key)
+            if kind is None:
+                raise ConfigError(key, value, f"a config cannot set it: it is no number of optax.{name}")
+            made = coerce(value, kind, key)
+            if isinstance(made, float):
+                numbers[key] = made
             else:
-                raise ConfigError(key, value, "expected a number")
+                options.append((key, made))
         if "learning_rate" not in numbers:
             raise ConfigError("learning_rate", config.get("learning_rate"), "must be set to a number")
         for key, parameter in parameters.items():
             if parameter.default is inspect.Parameter.empty and key not in config:
-                raise ConfigError(key, None, f"optax.{name} needs it; add +optimizer.{key}=NUMBER")
+                raise ConfigError(key, None, f"optax.{name} needs it; add +{{key}}=NUMBER")
         return own | {"numbers": numbers, "options": tuple(options)}
 
     def rearrange(self) -> dict[str, Any]:
@@ -115,21 +131,8 @@ class Optimizer:
         return {key: getattr(self, key) for key in OWN_KEYS} | self.numbers | dict(self.options)
 
     def validate(self) -> None:
-        rate = self.numbers["learning_rate"]
-        if not rate > 0:
-            raise ConfigError("learning_rate", rate, "must be positive")
-        for key in ("clip_norm", "clip_value"):
-            value = getattr(self, key)
-            if value is not None and not value > 0:
-                raise ConfigError(key, value, "must be positive (null: no clipping)")
-        if self.warmup_epochs < 0:
-            raise ConfigError("warmup_epochs", self.warmup_epochs, "must not be negative")
-        if not 0 <= self.final_factor <= 1:
-            raise ConfigError("final_factor", self.final_factor, "must lie in [0, 1]")
         if self.schedule == "exponential" and self.final_factor == 0:
             raise ConfigError("final_factor", 0, "an exponential schedule needs a final factor above 0")
-        if self.stages < 2:
-            raise ConfigError("stages", self.stages, "must be at least 2")
 
     def rate_shape(self, step: jax.Array, epochs: int, steps_per_epoch: int) -> jax.Array:
         """The learning rate at a step in units of `learning_rate`."""
@@ -202,7 +205,7 @@ class Players:
             if "period" not in section:
                 raise ConfigError(f"{name}.period", None, "this key must be set (1: the player moves at every step)")
             players[name] = {key: value for key, value in section.items() if key != "period"}
-            periods[name] = coerce(section["period"], float, f"{name}.period")
+            periods[name] = coerce(section["period"], NUMBERS["period"], f"{name}.period")
             try:
                 build(players[name], Optimizer)
             except ConfigError as error:
@@ -212,13 +215,6 @@ class Players:
     def rearrange(self) -> dict[str, Any]:
         """The sections again."""
         return {name: {**plain(optimizer), "period": self.periods[name]} for name, optimizer in self.players.items()}
-
-    def validate(self) -> None:
-        for name, period in self.periods.items():
-            if not period >= 1:
-                raise ConfigError(
-                    f"{name}.period", period, "must be at least 1: the player moves at every so many steps"
-                )
 
     def build(self, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
         """One transformation; parameters of no player are an error of the config."""

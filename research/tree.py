@@ -17,25 +17,34 @@ import math
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
+
+from research.ranges import Range, unfit
 
 T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used: names the key, the value and the remedy."""
+    """A setting that cannot be used: names the key, the value and the remedy.
+
+    In a remedy `{key}` stands for the full key, `model.beta`, so that it can be pasted as it stands.
+    """
 
     def __init__(self, key: str, value: Any, remedy: str):
-        self.key, self.value, self.remedy = key, value, remedy
-        super().__init__(f"{key}={_shown(value)}: {remedy}" if key else remedy)
+        self.key, self.value, self.template = key, value, remedy
+        super().__init__(f"{key}={_shown(value)}: {self.remedy}" if key else self.remedy)
+
+    @property
+    def remedy(self) -> str:
+        return self.template.replace("{key}", self.key)
 
     def under(self, prefix: str) -> "ConfigError":
         """The same error with its key below `prefix`."""
         key = f"{prefix}.{self.key}" if prefix and self.key else prefix or self.key
-        return type(self)(key, self.value, self.remedy)
+        return type(self)(key, self.value, self.template)
 
 
 def _shown(value: Any) -> str:
@@ -73,7 +82,16 @@ def _is_subtree(hint: Any) -> bool:
 @functools.cache
 def hints(cls: type) -> dict[str, Any]:
     """Field name -> type, of the fields that a config may set: all but those made by `from_data` (and Linen's own)."""
-    resolved = typing.get_type_hints(cls)
+    return _fields(cls, typing.get_type_hints(cls))
+
+
+@functools.cache
+def ranged(cls: type) -> dict[str, Any]:
+    """As `hints`, with the ranges of numbers (`research.ranges`)."""
+    return _fields(cls, typing.get_type_hints(cls, include_extras=True))
+
+
+def _fields(cls: type, resolved: dict[str, Any]) -> dict[str, Any]:
     own = ("parent", "name") if _is_module(cls) else ()
     fields = [field for field in dataclasses.fields(cls) if field.init and field.name not in own]
     return {field.name: resolved[field.name] for field in fields if not field.metadata.get("from_data")}
@@ -138,7 +156,7 @@ def resolve_target(target: Any, trusted: Sequence[str] = ()) -> type:
         return any(module == package or module.startswith(package + ".") for package in allowed)
 
     module_name, _, name = str(target).rpartition(".")
-    remedy = f"only classes in {', '.join(allowed)} may be named; add your package: trusted_packages=[my_package]"
+    remedy = f"only classes in {', '.join(allowed)} may be named; add your package: 'trusted_packages=[my_package]'"
     if not inside(module_name):
         raise ConfigError("_target_", target, remedy)
     try:
@@ -184,7 +202,7 @@ def build(config: Any, expected: type | None = None, *, trusted: Sequence[str] =
 def _construct(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
     if hasattr(cls, "arrange"):
         config = cls.arrange(config)  # type: ignore[attr-defined]
-    fields = hints(cls)
+    fields = ranged(cls)
     for name in config:
         if name not in fields:
             remedy = f"unknown key{nearest(name, fields)}; known: {', '.join(fields)}"
@@ -219,8 +237,17 @@ def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
             try:
                 return coerce(value, member, key, trusted)
             except ConfigError:
-                continue
+                if typing.get_origin(member) is Annotated and type(value) is member.__origin__:
+                    raise  # a number outside its range, which no other member takes
         raise ConfigError(key, value, f"expected {_named(hint)}")
+    if origin is Annotated:
+        bare, *marks = typing.get_args(plain_hint)
+        made = coerce(value, bare, key, trusted)
+        for mark in marks:
+            problem = mark.problem(made) if isinstance(mark, Range) else None
+            if problem:
+                raise ConfigError(key, value, problem + (" (or null)" if plain_hint is not hint else ""))
+        return made
     if origin is Literal:
         choices = typing.get_args(plain_hint)
         if not any(type(value) is type(choice) and value == choice for choice in choices):  # True == 1, but is not 1
@@ -234,11 +261,12 @@ def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(key, value, "expected a number")
         try:
-            number = float(value)
+            number = float(value) + 0.0  # -0.0 is 0.0, and has its hash
         except OverflowError:
-            raise ConfigError(key, value, "too large for a floating-point number") from None
-        if math.isnan(number):
-            raise ConfigError(key, value, "expected a number, got NaN")
+            number = math.inf
+        problem = unfit(number)
+        if problem:
+            raise ConfigError(key, value, problem)
         return number
     if plain_hint is int:
         if isinstance(value, bool) or not isinstance(value, int):
@@ -250,11 +278,11 @@ def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
         return value
     if plain_hint is str:
         if not isinstance(value, str):
-            raise ConfigError(key, value, f"expected text; write it in quotes: {key}='\"{value}\"'")
+            raise ConfigError(key, value, f"expected text; write it in quotes: '{{key}}=\"{value}\"'")
         return value
     if origin is tuple:
         if isinstance(value, str | Mapping) or not isinstance(value, Sequence):
-            raise ConfigError(key, value, f"expected a list, for example {key}=[{_shown(value)}]")
+            raise ConfigError(key, value, f"expected a list, for example '{{key}}=[{_shown(value)}]'")
         members = typing.get_args(plain_hint)
         member = members[0]
         if len(members) == 2 and members[1] is Ellipsis:
@@ -278,7 +306,12 @@ def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
 
 
 def _named(hint: Any) -> str:
-    return getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
+    if typing.get_origin(hint) is Annotated:
+        return _named(hint.__origin__)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join("null" if member is type(None) else _named(member) for member in typing.get_args(hint))
+    named = {float: "a number", int: "an integer", bool: "true or false", str: "text"}
+    return named.get(hint) or getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
 
 
 def plain(value: Any) -> Any:

@@ -176,14 +176,10 @@ def test_a_learned_scale_starts_at_one_and_is_read_from_the_parameters():
     assert Observation(likelihood="bernoulli", scale=None, delta=1.0, levels=3).init_observation() == {}
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("likelihood", "gausian"), ("scale", 0.0), ("scale", -1.0), ("delta", 0.0), ("levels", 1)]
-)
-def test_wrong_settings_are_refused(key: str, value):
-    settings = {"likelihood": "gaussian", "scale": 1.0, "delta": 1.0, "levels": 3} | {key: value}
-    with pytest.raises(ConfigError) as error:
-        Observation(**settings).validate_observation()
-    assert error.value.key == key
+def test_an_unknown_likelihood_is_refused():
+    with pytest.raises(ConfigError, match="did you mean 'gaussian'") as error:
+        Observation(likelihood="gausian", scale=1.0, delta=1.0, levels=3).validate_observation()
+    assert error.value.key == "likelihood"
 
 
 @pytest.mark.parametrize(("low", "high", "fits"), [(0, 1, True), (-0.1, 1, False), (0, 1.1, False)])

@@ -15,7 +15,7 @@ FLOORS = (
     {"engine"},
     {"models"},
     {"networks", "optimizer"},
-    {"tree", "clock", "data", "distributions", "metrics", "environment"},
+    {"tree", "ranges", "clock", "data", "distributions", "metrics", "environment"},
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 ROOMS = {  # package -> the only places that import it

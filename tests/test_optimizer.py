@@ -13,7 +13,7 @@ import optax
 import pytest
 from omegaconf import OmegaConf
 
-from research.optimizer import NEEDS_MORE, OWN_KEYS, Optimizer, Players, _known
+from research.optimizer import NEEDS_MORE, OWN_KEYS, Optimizer, Players, known_optimizers
 from research.tree import ConfigError, build, plain, stack, structure
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"
@@ -49,7 +49,7 @@ def step(optimizer: Optimizer, params: Any) -> Any:
 # ----------------------------------------------------------------------------------------------------- every optimizer
 
 
-@pytest.mark.parametrize("name", _known())
+@pytest.mark.parametrize("name", known_optimizers())
 def test_every_optimizer_takes_traced_numbers(name: str):
     optimizer = make(name, **defaults(name))
     assert build(plain(optimizer)) == optimizer
@@ -64,7 +64,7 @@ def test_every_optimizer_takes_traced_numbers(name: str):
 
 
 def test_known_optimizers():
-    known = set(_known())
+    known = set(known_optimizers())
     assert {"adam", "nadam", "nadamw", "sgd", "rmsprop", "lion", "adafactor", "lamb"} <= known
     assert not known & set(NEEDS_MORE)
     assert not {name for name in known if name.startswith("scale_by")}
@@ -76,7 +76,7 @@ def test_optimizers_that_need_more_are_refused_with_the_reason(name: str):
     with pytest.raises(ConfigError) as error:
         make(name)
     assert error.value.key == "name"
-    assert NEEDS_MORE[name] in str(error.value)
+    assert NEEDS_MORE[name].replace("{key}", "name") in str(error.value)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -105,6 +105,15 @@ def test_shipped_optimizers(name: str, build_optimizer):
         ({"name": "adam", "b1": "x"}, "b1", "expected a number"),
         ({"name": "adam", "nesterov": 1.0}, "nesterov", "true or false"),
         ({"name": "adam", "b1": True}, "b1", "expected a number"),
+        ({"name": "adam", "b1": -1}, "b1", "[0, 1)"),
+        ({"name": "adam", "b2": 1 - 1e-12}, "b2", "is 1.0 in 32 bits"),
+        ({"name": "adam", "eps": -1}, "eps", "negative"),
+        ({"name": "adamw", "weight_decay": 1e39}, "weight_decay", "too large"),
+        ({"name": "adamw", "mask": 1}, "mask", "no number"),
+        ({"name": "adam", "mu_dtype": 1}, "mu_dtype", "no number"),
+        ({"name": "signum", "beta": 1.0}, "beta", "[0, 1)"),
+        ({"name": "adafactor", "clipping_threshold": 0.5}, "clipping_threshold", "at least 1"),
+        ({"clip_norm": float("inf")}, "clip_norm", "too large"),
         ({"name": "adafactor", "min_dim_size_to_factor": 1.5}, "min_dim_size_to_factor", "integer"),
         ({"learning_rate": None}, "learning_rate", "must be set"),
         ({"learning_rate": 0.0}, "learning_rate", "positive"),
@@ -114,7 +123,7 @@ def test_shipped_optimizers(name: str, build_optimizer):
         ({"final_factor": 1.5}, "final_factor", "[0, 1]"),
         ({"schedule": "exponential", "final_factor": 0}, "final_factor", "above 0"),
         ({"schedule": "cosin"}, "schedule", "did you mean 'cosine'"),
-        ({"stages": 1}, "stages", "at least 2"),
+        ({"stages": 1}, "stages", "2 ... 20"),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, Any], key: str, words: str):
@@ -209,7 +218,6 @@ def test_clipping():
     np.testing.assert_allclose(update(clip_norm=6.0), [-3, 4], rtol=1e-6)
     np.testing.assert_allclose(update(clip_value=1.0), [-1, 1], rtol=1e-6)
     np.testing.assert_allclose(update(clip_value=3.0, clip_norm=1.0), np.array([-1, 1]) / math.sqrt(2), rtol=1e-6)
-    np.testing.assert_allclose(update(clip_norm=float("inf")), [-3, 4], rtol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------------------- players

@@ -108,7 +108,7 @@ def test_values_get_the_types_of_their_fields():
         ({"rate": float("nan")}, "model.rate", "NaN"),
         ({"rate": 10**400}, "model.rate", "too large"),
         ({"rate": -1}, "model.rate", "must not be negative"),
-        ({"sizes": 3}, "model.sizes", "expected a list, for example model.sizes=[3]"),
+        ({"sizes": 3}, "model.sizes", "expected a list, for example 'model.sizes=[3]'"),
         ({"sizes": [1, 2.5]}, "model.sizes[1]", "expected an integer"),
         ({"sizes": [True]}, "model.sizes[0]", "expected an integer"),
         ({"limits": [1]}, "model.limits", "a list of 2"),
@@ -125,8 +125,7 @@ def test_a_wrong_value_is_refused_by_its_full_key(changes: dict[str, Any], key: 
     with pytest.raises(ConfigError) as error:
         build(PLAIN | changes, Outer, key="model")
     assert error.value.key == key
-    message = str(error.value).replace("sizes=[3]", "model.sizes=[3]") if "example" in words else str(error.value)
-    assert words in message
+    assert words in str(error.value)
 
 
 def test_null_is_kept_where_it_is_allowed():
@@ -149,7 +148,10 @@ def test_integer_choices_are_accepted(value: int):
     assert coerce(value, Literal[1, 2], "count") == value
 
 
-@hypothesis.given(st.floats(allow_nan=False) | st.integers(-(2**53), 2**53), st.lists(st.integers(1, 99), max_size=4))
+@hypothesis.given(
+    st.floats(allow_nan=False, allow_infinity=False, width=32, allow_subnormal=False) | st.integers(-(2**53), 2**53),
+    st.lists(st.integers(1, 99), max_size=4),
+)
 def test_plain_and_build_are_inverse(number: float, sizes: list[int]):
     made = outer(rate=abs(number), decay=number, sizes=sizes)
     back = build(

@@ -12,6 +12,7 @@ from research.data.examples import Examples
 from research.data.fetch import Unusable, fetch
 from research.data.preparation import Preparation
 from research.data.splits import Source, Splitting
+from research.ranges import OpenShare, Seed
 from research.tree import ConfigError, recipe
 
 
@@ -29,7 +30,7 @@ class Images(Splitting):
 
     binarize: Literal["none", "once", "dynamic"]
     layout: Literal["image", "rows", "pixels"]
-    permutation_seed: int | None
+    permutation_seed: Seed | None
 
     def validate(self) -> None:
         """Refuse a permutation that no layout uses.
@@ -39,8 +40,6 @@ class Images(Splitting):
         """
         super().validate()
         seed = self.permutation_seed
-        if seed is not None and seed < 0:
-            raise ConfigError("permutation_seed", seed, "expected 0 or more, or null for the order of the image")
         if seed is not None and self.layout != "pixels":
             raise ConfigError(
                 "permutation_seed", seed, f"data.layout={self.layout} has no order; use data.layout=pixels"
@@ -63,7 +62,7 @@ class Digits(Images):
       test_fraction: share of the rows that are test rows.
     """
 
-    test_fraction: float
+    test_fraction: OpenShare
 
     def stored(self) -> Source:
         """All rows."""

@@ -14,6 +14,7 @@ from research.data.splits import Source, Splitting
 from research.data.table_files import read_table
 from research.data.times import steps_of
 from research.data.windows import Windowed, naive_error, refuse_folds, share_borders
+from research.ranges import OpenShare, Size
 from research.tree import ConfigError, recipe
 
 
@@ -102,7 +103,7 @@ class ByShares(PublishedSeries):
       validation_fraction: share of the steps that are not test steps, the last of them.
     """
 
-    test_fraction: float
+    test_fraction: OpenShare
 
     def borders(self, steps: int) -> tuple[int, int]:
         """By the shares."""
@@ -165,8 +166,8 @@ class M4(Splitting):
     """
 
     scaling: Literal["none", "standard", "minmax"]
-    window: int
-    stride: int
+    window: Size
+    stride: Size
 
     folder: ClassVar[str] = "m4"
     files: ClassVar[tuple[str, str]] = ("Hourly-train.csv", "Hourly-test.csv")
@@ -175,16 +176,13 @@ class M4(Splitting):
     season: ClassVar[int] = 24
 
     def validate(self) -> None:
-        """Refuse folds, and sizes that make no sense.
+        """Refuse folds.
 
         Raises:
           ConfigError: naming the key, the value and the remedy.
         """
         refuse_folds(self)
         super().validate()
-        for name in ("window", "stride"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, getattr(self, name), "expected 1 or more steps")
 
     def stamp(self) -> Hashable:
         """Place, size and time of the files."""

@@ -10,6 +10,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.data.splits import Source, Splitting
 from research.data.synthetic import gaussian_nll
+from research.ranges import Count, Finite, OpenShare, Positive, Seed, Size
 from research.tree import ConfigError, recipe
 
 SYMBOLS, KINDS = 10, 8  # copy memory: how many symbols are to be kept, and of how many kinds
@@ -26,21 +27,9 @@ class Generated(Splitting):
       data_seed: draws the rows.
     """
 
-    test_fraction: float
-    rows: int
-    data_seed: int
-
-    def validate(self) -> None:
-        """Refuse sizes that make no sense.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
-        super().validate()
-        if self.rows < 1:
-            raise ConfigError("rows", self.rows, "expected 1 or more")
-        if self.data_seed < 0:
-            raise ConfigError("data_seed", self.data_seed, "expected 0 or more")
+    test_fraction: OpenShare
+    rows: Count
+    data_seed: Seed
 
 
 @recipe
@@ -59,25 +48,22 @@ class Sines(Generated):
     """
 
     scaling: Literal["none", "standard", "minmax"]
-    length: int
-    channels: int
-    frequency: tuple[float, float]
-    phase: tuple[float, float]
+    length: Size
+    channels: Size
+    frequency: tuple[Finite, Finite]
+    phase: tuple[Finite, Finite]
 
     def validate(self) -> None:
-        """Refuse sizes and intervals that make no sense.
+        """Refuse intervals that are none.
 
         Raises:
           ConfigError: naming the key, the value and the remedy.
         """
         super().validate()
-        for name in ("length", "channels"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, getattr(self, name), "expected 1 or more")
         for name in ("frequency", "phase"):
             low, high = getattr(self, name)
-            if not -np.inf < low <= high < np.inf:
-                raise ConfigError(name, list(getattr(self, name)), "expected [lowest, highest], both finite")
+            if low > high:
+                raise ConfigError(name, list(getattr(self, name)), "expected [lowest, highest]")
 
     def stored(self) -> Source:
         """Draw all rows."""
@@ -109,31 +95,25 @@ class Autoregression(Generated):
     """
 
     scaling: Literal["none", "standard", "minmax"]
-    coefficients: tuple[float, ...]
-    noise_scale: float
-    length: int
-    horizon: int | None
+    coefficients: tuple[Finite, ...]
+    noise_scale: Positive
+    length: Size
+    horizon: Size | None
 
     def validate(self) -> None:
-        """Refuse processes that are not stationary, and sizes that make no sense.
+        """Refuse processes that are not stationary, and too few steps to predict from.
 
         Raises:
           ConfigError: naming the key, the value and the remedy.
         """
         super().validate()
         shown = list(self.coefficients)
-        if not shown or not np.isfinite(shown).all():
-            raise ConfigError("coefficients", shown, "expected one finite number or more, for example [0.7]")
+        if not shown:
+            raise ConfigError("coefficients", shown, "expected one number or more: 'data.coefficients=[0.7]'")
         largest = float(np.abs(np.roots([1.0, *(-value for value in shown)])).max(initial=0))
         if largest >= 1 - 1e-6:
             remedy = f"this process is not stationary: a root has modulus {largest:.6g}, expected less than 1"
             raise ConfigError("coefficients", shown, remedy)
-        if not 0 < self.noise_scale < np.inf:
-            raise ConfigError("noise_scale", self.noise_scale, "expected a finite number above 0")
-        if self.length < 1:
-            raise ConfigError("length", self.length, "expected 1 or more")
-        if self.horizon is not None and self.horizon < 1:
-            raise ConfigError("horizon", self.horizon, "expected 1 or more, or null for nothing to predict")
         if self.horizon is not None and self.length < len(shown):
             raise ConfigError("length", self.length, f"a prediction needs the last {len(shown)} steps (coefficients)")
 
@@ -207,7 +187,7 @@ class Drawn(Generated):
     """
 
     scaling: Literal["none"]
-    length: int
+    length: Size
     fresh: bool
 
     def sample(self, size: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -275,16 +255,6 @@ class Copy(Drawn):
     Attributes:
       length: T of the papers; a symbol comes back T + 10 steps after it was seen.
     """
-
-    def validate(self) -> None:
-        """Refuse a negative blank.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
-        super().validate()
-        if self.length < 1:
-            raise ConfigError("length", self.length, "expected 1 or more")
 
     def sample(self, size: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         """`size` rows: x [B, T + 20, 10] and target [B, T + 20]."""

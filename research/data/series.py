@@ -15,6 +15,7 @@ from research.data.splits import Source
 from research.data.table_files import read_table
 from research.data.times import steps_of
 from research.data.windows import Windowed, share_borders
+from research.ranges import OpenShare
 from research.tree import ConfigError, recipe
 
 
@@ -60,7 +61,7 @@ class Series(Windowed):
     decimal: Decimal
     encoding: str
     missing: tuple[float | str, ...] | None
-    test_fraction: float
+    test_fraction: OpenShare
 
     def validate(self) -> None:
         """Refuse files of unknown form.

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Hashable, Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
 from research.data import scaling
 from research.data.examples import Draw, Examples, Split, Windows
 from research.data.preparation import Preparation, shuffle
+from research.ranges import INT32, Count, OpenShare, Range, Seed
 from research.tree import ConfigError, recipe
 
 
@@ -88,43 +89,31 @@ class Splitting:
     """
 
     root: str | None
-    split_seed: int
-    validation_fraction: float
-    folds: int | None
-    fold: int | None
+    split_seed: Seed
+    validation_fraction: OpenShare
+    folds: Annotated[int, Range(2, INT32)] | None
+    fold: Annotated[int, Range(0, INT32)] | None
     scaling: Literal["none", "unit", "standard", "minmax"]
-    train_size: int | None
-    validation_size: int | None
-    test_size: int | None
+    train_size: Count | None
+    validation_size: Count | None
+    test_size: Count | None
 
     def validate(self) -> None:
-        """Refuse values that no data set can use.
+        """Refuse a fold that is not there.
 
         Raises:
           ConfigError: naming the key, the value and the remedy.
         """
-        if self.split_seed < 0:
-            raise ConfigError("split_seed", self.split_seed, "expected 0 or more")
-        for name in ("validation_fraction", "test_fraction"):
-            share = getattr(self, name, None)
-            if share is not None and not 0 < share < 1:
-                raise ConfigError(name, share, "expected a share of the rows, more than 0 and less than 1")
-        for name in ("train_size", "validation_size", "test_size"):
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise ConfigError(name, size, "expected 1 or more rows, or null for all of them")
         if self.folds is None:
             if self.fold is not None:
                 raise ConfigError("fold", self.fold, "there are no folds: set data.folds=5 (or so many as you want)")
             return
-        if self.folds < 2:
-            raise ConfigError("folds", self.folds, "expected 2 or more, or null for one split")
         every = ",".join(map(str, range(self.folds))) if self.folds <= 10 else f"0,1,...,{self.folds - 1}"
         if self.fold is None:
             raise ConfigError(
                 "fold", None, f"with data.folds={self.folds} name one, or sweep over all: data.fold={every}"
             )
-        if not 0 <= self.fold < self.folds:
+        if self.fold >= self.folds:
             raise ConfigError("fold", self.fold, f"data.folds={self.folds} has data.fold={every}")
 
     def stamp(self) -> Hashable:
@@ -277,7 +266,7 @@ def divide(
 
 def _limit(key: str, limit: int | None, rows: np.ndarray) -> np.ndarray:
     if limit is not None and limit > len(rows):
-        raise ConfigError(key, limit, f"only {len(rows)} rows are there; null uses all of them")
+        raise ConfigError(key, limit, f"only {len(rows)} rows are there; {{key}}=null uses all of them")
     return rows[:limit]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.data.splits import Source, Splitting
+from research.ranges import Count, OpenShare, Positive, Seed, Size
 from research.tree import ConfigError, recipe
 
 
@@ -27,29 +28,22 @@ class LowRank(Splitting):
     """
 
     scaling: Literal["none", "standard", "minmax"]
-    test_fraction: float
-    rows: int
-    features: int
-    rank: int
-    noise_scale: float
-    data_seed: int
+    test_fraction: OpenShare
+    rows: Count
+    features: Size
+    rank: Size
+    noise_scale: Positive
+    data_seed: Seed
 
     def validate(self) -> None:
-        """Refuse sizes that make no sense.
+        """Refuse a rank above the number of features.
 
         Raises:
           ConfigError: naming the key, the value and the remedy.
         """
         super().validate()
-        for name in ("rows", "features", "rank"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, getattr(self, name), "expected 1 or more")
         if self.rank > self.features:
             raise ConfigError("rank", self.rank, f"expected no more than data.features={self.features}")
-        if not 0 < self.noise_scale < np.inf:
-            raise ConfigError("noise_scale", self.noise_scale, "expected a finite number above 0")
-        if self.data_seed < 0:
-            raise ConfigError("data_seed", self.data_seed, "expected 0 or more")
 
     def stored(self) -> Source:
         """Draw all rows."""

@@ -17,6 +17,7 @@ from research.data.preparation import Preparation
 from research.data.readers import READERS
 from research.data.splits import Source, Splitting
 from research.data.table_files import read_table
+from research.ranges import OpenShare
 from research.tree import ConfigError, recipe
 
 
@@ -75,7 +76,7 @@ class Arrays(Splitting):
     decimal: Decimal
     encoding: str
     missing: tuple[float | str, ...] | None
-    test_fraction: float
+    test_fraction: OpenShare
     binarize: Literal["none", "once", "dynamic"]
 
     def validate(self) -> None:

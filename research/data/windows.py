@@ -8,6 +8,7 @@ import numpy as np
 
 from research.data.examples import Examples, Windows
 from research.data.splits import Source, Splitting
+from research.ranges import Size
 from research.tree import ConfigError, recipe
 
 
@@ -28,23 +29,19 @@ class Windowed(Splitting):
     """
 
     scaling: Literal["none", "standard", "minmax"]
-    window: int
-    stride: int
-    horizon: int | None
-    season: int | None
+    window: Size
+    stride: Size
+    horizon: Size | None
+    season: Size | None
 
     def validate(self) -> None:
-        """Refuse folds, and sizes that make no sense.
+        """Refuse folds.
 
         Raises:
           ConfigError: naming the key, the value and the remedy.
         """
         refuse_folds(self)
         super().validate()
-        for name in ("window", "stride", "horizon", "season"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, value, "expected 1 or more steps")
 
     def cut(self, name: str, values: np.ndarray, columns: Sequence[str], borders: tuple[int, int] | None) -> Source:
         """The windows of one series.
@@ -143,7 +140,7 @@ def refuse_folds(settings: Splitting) -> None:
     if settings.folds is not None or settings.fold is not None:
         key, value = ("folds", settings.folds) if settings.folds is not None else ("fold", settings.fold)
         remedy = "windows overlap, so the rows of a fold would be seen in training too; the parts are blocks of time"
-        raise ConfigError(key, value, f"{remedy}: set it to null")
+        raise ConfigError(key, value, f"{remedy}: set {{key}}=null")
 
 
 def check_channels(training: np.ndarray, columns: Sequence[str]) -> None:
@@ -158,7 +155,7 @@ def check_channels(training: np.ndarray, columns: Sequence[str]) -> None:
     for column, lowest, highest in zip(columns, low, high, strict=True):
         if not lowest < highest:
             state = f"constant ({lowest:g})" if lowest == highest else "without any value"
-            remedy = f"it is {state} in the training block of {len(training)} steps; leave it out: data.columns=[...]"
+            remedy = f"it is {state} in the training block of {len(training)} steps; leave it out: 'data.columns=[...]'"
             raise ConfigError("columns", column, remedy)
 
 

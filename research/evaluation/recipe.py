@@ -1,9 +1,12 @@
 """What is done with a trained model besides its metrics."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from research.data.examples import Facts
+from research.ranges import INT32, Count, NonNegative, OpenShare, Range, Repeats
 from research.tree import ConfigError, recipe
+
+Clusters = Annotated[int, Range(2, 10_000)]
 
 
 @recipe
@@ -42,26 +45,26 @@ class Evaluation:
       projector: codes of the test rows for TensorBoard's projector.
     """
 
-    nll_samples: int | None
-    nll_examples: int | None
-    binarizations: int | None
+    nll_samples: Repeats | None
+    nll_examples: Count | None
+    binarizations: Repeats | None
     probes: bool
-    neighbors: int
-    probe_iterations: int
+    neighbors: Count
+    probe_iterations: Count
     active_units: bool
-    active_threshold: float
+    active_threshold: NonNegative
     baselines: bool
     usage: bool
     clustering: Literal["none", "classes", "silhouette", "stability"]
-    cluster_range: tuple[int, int]
-    cluster_starts: int
-    anomaly_share: float | None
+    cluster_range: tuple[Clusters, Clusters]
+    cluster_starts: Repeats
+    anomaly_share: OpenShare | None
     forecasts: bool
     generation: bool
-    generation_rows: int | None
+    generation_rows: Annotated[int, Range(20, INT32)] | None
     disentanglement: bool
     sampling: bool
-    sampling_rows: int | None
+    sampling_rows: Annotated[int, Range(20, INT32)] | None
     gradients: bool
     pictures: bool
     projector: bool
@@ -80,21 +83,9 @@ class Evaluation:
     }
 
     def validate(self) -> None:
-        for name in ("nll_samples", "nll_examples", "binarizations", "neighbors", "probe_iterations", "cluster_starts"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, value, "must be at least 1")
-        if self.active_threshold < 0:
-            raise ConfigError("active_threshold", self.active_threshold, "must not be negative")
         low, high = self.cluster_range
-        if not 2 <= low <= high:
-            raise ConfigError("cluster_range", list(self.cluster_range), "expected [smallest, largest], from 2 on")
-        if self.anomaly_share is not None and not 0 < self.anomaly_share < 1:
-            raise ConfigError("anomaly_share", self.anomaly_share, "must lie between 0 and 1")
-        if self.generation_rows is not None and self.generation_rows < 20:
-            raise ConfigError("generation_rows", self.generation_rows, "must be at least 20 (null: all)")
-        if self.sampling_rows is not None and self.sampling_rows < 20:
-            raise ConfigError("sampling_rows", self.sampling_rows, "must be at least 20 (null: all)")
+        if low > high:
+            raise ConfigError("cluster_range", list(self.cluster_range), "expected [smallest, largest]")
 
     def check(self, facts: Facts) -> None:
         """Refuse what these data cannot give, before any training.
@@ -105,19 +96,19 @@ class Evaluation:
         if self.sampling:
             remedy = ""
             if facts.kind == "sequence":
-                remedy = "samples of sequences are scored by evaluation.generation=true; set this to false"
+                remedy = "samples of sequences are scored by evaluation.generation=true; set {key}=false"
             elif facts.classes < 2:
-                remedy = f"the data have {facts.classes or 'no'} classes to train a classifier on; set it to false"
+                remedy = f"the data have {facts.classes or 'no'} classes to train a classifier on; set {{key}}=false"
             elif min(facts.train_size, facts.test_size) < 20:
                 remedy = (
-                    f"of {facts.train_size} training and {facts.test_size} test rows; 20 are needed: set it to false"
+                    f"of {facts.train_size} training and {facts.test_size} test rows; 20 are needed; set {{key}}=false"
                 )
             if remedy:
                 raise ConfigError("sampling", True, remedy)
         if self.clustering == "none":
             return
         if self.clustering == "classes" and facts.classes < 2:
-            remedy = f"the data have {facts.classes or 'no'} classes; use silhouette or stability, or none"
+            remedy = f"the data have {facts.classes or 'no'} classes; use {{key}}=silhouette or {{key}}=none"
             raise ConfigError("clustering", self.clustering, remedy)
         rows, key, value = facts.test_size, "clustering", f"{self.clustering} ({facts.classes} clusters)"
         needed = facts.classes

@@ -15,6 +15,7 @@ from research.data.examples import Examples, Facts
 from research.evaluation.judge import BATCH, Judge, fit, labels, samples, some
 from research.evaluation.subject import Findings, Subject
 from research.networks.dense import DenseStack
+from research.ranges import Size
 from research.runs import batches
 from research.tree import build, from_data, spec
 
@@ -43,8 +44,8 @@ class Classifier:
       units: of the second, the features f.
     """
 
-    hidden: int
-    units: int
+    hidden: Size
+    units: Size
     classes: int = from_data(0)
 
     def bind(self, facts: Facts) -> "Classifier":

@@ -14,7 +14,8 @@ from research.models.decoding import GRADIENT, PENALTY, PENALTY_INIT, PRIOR, TEA
 from research.models.penalty import TOWARDS_PRIOR, Penalized
 from research.networks.cells import valid_steps
 from research.networks.dense import ACTIVATIONS, DenseNetworks, activation, check_name
-from research.tree import ConfigError, spec
+from research.ranges import NonNegative, Repeats, ShareBelow1
+from research.tree import spec
 
 
 @spec
@@ -41,14 +42,14 @@ class Autoencoding(Penalized, Decoding):
     """
 
     code_activation: str
-    gaussian_noise: float | None
-    masking_noise: float | None
-    activity_l1: float | None
-    contractive: float | None
-    contractive_probes: int
-    code_l2: float | None
-    decoder_l2: float | None
-    decoder_gradient: float | None
+    gaussian_noise: NonNegative | None
+    masking_noise: ShareBelow1 | None
+    activity_l1: NonNegative | None
+    contractive: NonNegative | None
+    contractive_probes: Repeats
+    code_l2: NonNegative | None
+    decoder_l2: NonNegative | None
+    decoder_gradient: NonNegative | None
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {
         "loss": (
@@ -62,17 +63,6 @@ class Autoencoding(Penalized, Decoding):
         super().validate()
         self.validate_penalty()
         check_name("code_activation", self.code_activation, (*ACTIVATIONS, "linear"))
-        weights = ("activity_l1", "contractive", "code_l2", "decoder_l2", "decoder_gradient")
-        for name in ("gaussian_noise", "masking_noise", *weights):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(name, value, "must not be negative (null leaves it out)")
-        if self.masking_noise is not None and self.masking_noise >= 1:
-            raise ConfigError(
-                "masking_noise", self.masking_noise, "must be below 1: it is the share of elements set to zero"
-            )
-        if self.contractive_probes < 1:
-            raise ConfigError("contractive_probes", self.contractive_probes, "must be at least 1")
 
     @property
     def encoder_outputs(self: Any) -> int:

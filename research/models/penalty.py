@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Key
 
 from research.distributions import normal_log_prob
 from research.networks.dense import DenseStack
+from research.ranges import NonNegative, Size
 from research.tree import ConfigError, spec
 
 DISCRIMINATED = ("factor", "adversarial")
@@ -43,8 +44,8 @@ class Penalized:
     """
 
     penalty: Literal["none", "total_correlation", "factor", "dip_i", "dip_ii", "mmd", "adversarial"]
-    penalty_weight: float
-    discriminator_dims: tuple[int, ...]
+    penalty_weight: NonNegative
+    discriminator_dims: tuple[Size, ...]
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("penalty", "penalty_weight")}
     penalties: ClassVar[tuple[str, ...]]  # those that make sense of the model
@@ -54,10 +55,6 @@ class Penalized:
         if self.penalty not in self.penalties:
             remedy = f"this model has codes without a posterior; it takes {', '.join(self.penalties)}"
             raise ConfigError("penalty", self.penalty, remedy)
-        if self.penalty_weight < 0:
-            raise ConfigError("penalty_weight", self.penalty_weight, "must not be negative")
-        if any(width < 1 for width in self.discriminator_dims):
-            raise ConfigError("discriminator_dims", list(self.discriminator_dims), "every width must be at least 1")
 
     def _discriminator(self) -> DenseStack:
         return DenseStack(self.discriminator_dims, 1, "leaky_relu", False, False, "lecun_normal")

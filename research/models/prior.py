@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Key
 from research.data.examples import Examples
 from research.distributions import normal_log_prob
 from research.networks.dense import DenseStack
+from research.ranges import Size
 from research.tree import ConfigError, spec
 
 
@@ -29,21 +30,16 @@ class Prior:
     """
 
     prior: Literal["normal", "vamp", "hierarchical"]
-    pseudo_inputs: int
-    top_dim: int
-    top_hidden_dims: tuple[int, ...]
+    pseudo_inputs: Size
+    top_dim: Size
+    top_hidden_dims: tuple[Size, ...]
 
     def validate_prior(self: Any) -> None:
-        for name in ("pseudo_inputs", "top_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, getattr(self, name), "must be at least 1")
-        if any(width < 1 for width in self.top_hidden_dims):
-            raise ConfigError("top_hidden_dims", list(self.top_hidden_dims), "every width must be at least 1")
         if self.prior == "vamp" and self.conditional:
             remedy = "pseudo-inputs have no labels, which a conditional encoder needs; set model.conditional=false"
             raise ConfigError("prior", self.prior, remedy)
         if self.prior != "normal" and self.free_bits is not None:
-            remedy = "the KL to this prior is no sum over dimensions; set model.prior=normal, or this to null"
+            remedy = "the KL to this prior is no sum over dimensions; set model.prior=normal or {key}=null"
             raise ConfigError("free_bits", self.free_bits, remedy)
 
     def check_rows(self: Any, rows: Examples) -> None:
@@ -53,7 +49,7 @@ class Prior:
           ConfigError: rows are padded or have missing values.
         """
         if self.prior == "vamp" and (rows.length is not None or rows.observed is not None):
-            remedy = "pseudo-inputs have neither padding nor gaps, which these data have; use another prior"
+            remedy = "pseudo-inputs have neither padding nor gaps, which these data have; set {key}=normal"
             raise ConfigError("prior", self.prior, remedy)
 
     @property

@@ -13,6 +13,7 @@ from research.data.examples import Examples, Facts
 from research.distributions import Forecast
 from research.networks.cells import Carry
 from research.networks.recurrent import RecurrentLayers, init_linear, linear
+from research.ranges import OpenShare, ShareBelow1, Size
 from research.tree import ConfigError, from_data, spec
 
 
@@ -38,15 +39,15 @@ class RecurrentForecaster(RecurrentLayers):
       dropout: share of the last states' elements that are set to zero in training; null: none.
     """
 
-    segment: int
-    embedding: int | None
+    segment: Size
+    embedding: Size | None
     channels: Literal["independent", "joint"]
     decoding: Literal["direct", "parallel", "recursive"]
     normalize: Literal["none", "last", "standard"]
     residual: Literal["none", "last", "season"]
     objective: Literal["mse", "mae", "gaussian", "quantile"]
-    quantiles: tuple[float, ...]
-    dropout: float | None
+    quantiles: tuple[OpenShare, ...]
+    dropout: ShareBelow1 | None
     horizon: int = from_data(0)
     season: int | None = from_data(None)
 
@@ -55,17 +56,9 @@ class RecurrentForecaster(RecurrentLayers):
 
     def validate(self) -> None:
         self.validate_layers()
-        for name in ("segment", "embedding"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, value, "must be at least 1")
         levels = self.quantiles
-        if self.objective == "quantile" and (
-            not all(0 < level < 1 for level in levels) or list(levels) != sorted(set(levels)) or 0.5 not in levels
-        ):
-            raise ConfigError("quantiles", list(levels), "expected ascending levels between 0 and 1, .5 among them")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ConfigError("dropout", self.dropout, "must lie in [0, 1)")
+        if self.objective == "quantile" and (list(levels) != sorted(set(levels)) or 0.5 not in levels):
+            raise ConfigError("quantiles", list(levels), "expected ascending levels, 0.5 among them")
         if self.bidirectional and self.decoding != "direct":
             raise ConfigError("bidirectional", True, "a carry that goes on runs forwards; use model.decoding=direct")
         if self.summary != "last" and self.decoding != "direct":
@@ -88,7 +81,7 @@ class RecurrentForecaster(RecurrentLayers):
         if self.residual == "season":
             if facts.season is None:
                 raise ConfigError(
-                    "residual", "season", "these data name no season; set data.season or model.residual=last"
+                    "residual", "season", "these data name no season; set data.season=STEPS or model.residual=last"
                 )
             if facts.season > window:
                 raise ConfigError("residual", "season", f"the season of {facts.season} steps is longer than the window")

@@ -12,6 +12,7 @@ from research.data.examples import Examples, Facts
 from research.networks.cells import Layers, valid_steps
 from research.networks.dense import activation, check_name
 from research.networks.recurrent import RecurrentLayers, init_linear, linear
+from research.ranges import NonNegative, Size
 from research.tree import ConfigError, from_data, spec
 
 
@@ -32,10 +33,10 @@ class RecurrentGAN(RecurrentLayers):
       gradient_penalty: weight of (|dD/dx| - 1)^2 between real and fake samples (Gulrajani et al. 2017); null: none.
     """
 
-    noise_dim: int
+    noise_dim: Size
     generator_activation: str
     game: Literal["non_saturating", "least_squares", "wasserstein"]
-    gradient_penalty: float | None
+    gradient_penalty: NonNegative | None
     steps: int = from_data(0)
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("game", "gradient_penalty")}
@@ -49,11 +50,7 @@ class RecurrentGAN(RecurrentLayers):
                 "a discriminator judges every step and takes the mean, so no summary is made; set model.summary=last"
             )
             raise ConfigError("summary", self.summary, remedy)
-        if self.noise_dim < 1:
-            raise ConfigError("noise_dim", self.noise_dim, "must be at least 1")
         check_name("generator_activation", self.generator_activation, ("sigmoid", "tanh", "linear"))
-        if self.gradient_penalty is not None and self.gradient_penalty < 0:
-            raise ConfigError("gradient_penalty", self.gradient_penalty, "must not be negative (null leaves it out)")
         if self.game == "wasserstein" and self.gradient_penalty is None:
             raise ConfigError("gradient_penalty", None, "a wasserstein critic needs one (10 in the paper)")
 
@@ -63,7 +60,7 @@ class RecurrentGAN(RecurrentLayers):
         low, high = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(self.generator_activation, (-jnp.inf, jnp.inf))
         # the generator covers the training range; later values may lie a little outside
         if facts.low < low - 0.5 * (high - low) or facts.high > high + 0.5 * (high - low):
-            remedy = f"the data lie in [{facts.low:.4g}, {facts.high:.4g}]; set data.scaling=minmax, or use linear"
+            remedy = f"the data lie in [{facts.low:.4g}, {facts.high:.4g}]; set data.scaling=minmax or {{key}}=linear"
             raise ConfigError("generator_activation", self.generator_activation, remedy)
         known = {"feature_shape": facts.feature_shape, "steps": facts.feature_shape[0]}
         return dataclasses.replace(self, **known).matched()

@@ -57,11 +57,10 @@ class RecurrentPredictor(RecurrentLayers):
         if classes == 1:
             raise ConfigError("", type(self).__name__, "all rows are of one class, so nothing is to predict")
         if self.objective in ("mse", "mae") and classes:
-            raise ConfigError("objective", self.objective, "the target is a class; use cross_entropy (or auto)")
+            raise ConfigError("objective", self.objective, "the target is a class; use {key}=auto")
         if self.objective == "cross_entropy" and not classes and not (facts.target_low >= 0 and facts.target_high <= 1):
-            remedy = (
-                f"values must lie in [0, 1], these lie in [{facts.target_low:.4g}, {facts.target_high:.4g}]; use mse"
-            )
+            low, high = facts.target_low, facts.target_high
+            remedy = f"values must lie in [0, 1], these lie in [{low:.4g}, {high:.4g}]; use {{key}}=mse"
             raise ConfigError("objective", "cross_entropy", remedy)
         known = {"target_shape": shape, "target_classes": classes, "of_label": of_label}
         return dataclasses.replace(self, feature_shape=facts.feature_shape, **known).matched()

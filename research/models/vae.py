@@ -1,6 +1,6 @@
 """Variational autoencoder: beta, warm-up, free bits, capacity, several samples, importance-weighted bound."""
 
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,10 @@ from research.models.decoding import PENALTY, PENALTY_INIT, PRIOR, PRIOR_INIT, T
 from research.models.penalty import TOWARDS_PRIOR, Penalized
 from research.models.prior import Prior
 from research.networks.dense import DenseNetworks
+from research.ranges import Epochs, NonNegative, Range, Repeats
 from research.tree import ConfigError, spec
+
+LogVariance = Annotated[float, Range(-80.0, 80.0)]  # beyond, exp leaves the numbers of 32 bits
 
 
 @spec
@@ -41,18 +44,18 @@ class Variational(Penalized, Prior, Decoding):
         in the first one's paper, 1 in the second's.
     """
 
-    beta: float
+    beta: NonNegative
     warmup: Literal["none", "linear", "logistic", "cyclical"]
-    warmup_epochs: float
-    cycles: int
-    free_bits: float | None
-    capacity: float | None
-    gamma: float
-    capacity_epochs: float
+    warmup_epochs: Epochs
+    cycles: Repeats
+    free_bits: NonNegative | None
+    capacity: NonNegative | None
+    gamma: NonNegative
+    capacity_epochs: Epochs
     bound: Literal["elbo", "iwae"]
-    samples: int
-    log_variance_range: tuple[float, float] | None
-    dip_diagonal: float
+    samples: Repeats
+    log_variance_range: tuple[LogVariance, LogVariance] | None
+    dip_diagonal: NonNegative
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {
         "loss": ("beta", "free_bits", "capacity", "gamma", "bound", "samples", "dip_diagonal"),
@@ -65,27 +68,17 @@ class Variational(Penalized, Prior, Decoding):
         self.validate_prior()
         self.validate_penalty()
         if self.likelihood == "mse":
-            remedy = (
-                "a VAE needs a likelihood, or beta would depend on the size of the data; use gaussian with model.scale"
-            )
+            remedy = "without a likelihood beta depends on the size of the data; use {key}=gaussian with model.scale"
             raise ConfigError("likelihood", "mse", remedy)
-        for name in ("beta", "warmup_epochs", "free_bits", "capacity", "gamma", "capacity_epochs", "dip_diagonal"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise ConfigError(name, value, "must not be negative")
-        if self.samples < 1:
-            raise ConfigError("samples", self.samples, "must be at least 1")
-        if self.cycles < 1:
-            raise ConfigError("cycles", self.cycles, "must be at least 1")
         if self.warmup in ("linear", "logistic") and self.warmup_epochs == 0:
             raise ConfigError(
                 "warmup_epochs", 0, f"a {self.warmup} warm-up needs a length above 0 (or model.warmup=none)"
             )
         if self.free_bits is not None and self.capacity is not None:
-            raise ConfigError("capacity", self.capacity, "free bits and a capacity exclude each other; set one to null")
+            raise ConfigError("capacity", self.capacity, "free bits and a capacity exclude each other; set {key}=null")
         if self.bound == "iwae" and (self.free_bits is not None or self.capacity is not None):
             raise ConfigError(
-                "bound", "iwae", "the importance-weighted bound has no separate KL: no free bits, no capacity"
+                "bound", "iwae", "this bound has no separate KL; set model.free_bits=null model.capacity=null"
             )
         clip = self.log_variance_range
         if clip is not None and not clip[0] < clip[1]:

@@ -1,7 +1,7 @@
 """Vector-quantized autoencoder: discrete codes from a learned codebook."""
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from research.models.recurrent_ae import RecurrentAE
 from research.networks.cells import valid_steps
 from research.networks.dense import DenseNetworks
 from research.optimizer import Optimizer, Players
+from research.ranges import NonNegative, Range, Size
 from research.tree import ConfigError, spec
 
 ROWS = 4  # training rows for every entry of a codebook that starts at their codes
@@ -40,9 +41,9 @@ class Quantized(Autoencoding):
         (`optimizer=codebook`); the paper averages sums and counts apart.
     """
 
-    entries: int
-    groups: int
-    commitment: float
+    entries: Annotated[int, Range(2, 1_000_000)]
+    groups: Size
+    commitment: NonNegative
     codebook: Literal["gradient", "average"]
 
     # the loss leaves out the KL, which entries and groups decide
@@ -50,17 +51,13 @@ class Quantized(Autoencoding):
 
     def validate(self: Any) -> None:
         super().validate()
-        if self.entries < 2:
-            raise ConfigError("entries", self.entries, "must be at least 2")
-        if self.groups < 1 or self.latent_dim % self.groups:
+        if self.latent_dim % self.groups:
             remedy = f"must divide model.latent_dim={self.latent_dim}: every group gets as many numbers"
             raise ConfigError("groups", self.groups, remedy)
-        if self.commitment < 0:
-            raise ConfigError("commitment", self.commitment, "must not be negative")
         if self.penalty != "none":
             raise ConfigError("penalty", self.penalty, "discrete codes cannot follow N(0, 1); set model.penalty=none")
         if self.code_l2 is not None:
-            raise ConfigError("code_l2", self.code_l2, "the codebook is trained to follow its codes; set it to null")
+            raise ConfigError("code_l2", self.code_l2, "the codebook is trained to follow its codes; set {key}=null")
 
     def check_optimizer(self: Any, optimizer: Optimizer | Players) -> None:
         """Refuse an optimizer that makes no sense of the codebook's term.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from research.data.examples import Examples
+from research.ranges import Count, Size
 from research.tree import ConfigError, from_data, spec
 
 WIDEST = 1 << 16
@@ -23,12 +24,8 @@ class Sized:
         comparisons at equal size; null leaves the widths as they are.
     """
 
-    parameters: int | None
+    parameters: Count | None
     feature_shape: tuple[int, ...] = from_data(())
-
-    def check_parameters(self) -> None:
-        if self.parameters is not None and self.parameters < 1:
-            raise ConfigError("parameters", self.parameters, "must be at least 1 (null leaves the widths as they are)")
 
     @property
     def features(self) -> int:
@@ -78,7 +75,7 @@ class Coding(Sized):
       conditional: give encoder and decoder the label, one-hot.
     """
 
-    latent_dim: int
+    latent_dim: Size
     output_bias: Literal["mean", "zero"]
     conditional: bool
     classes: int = from_data(0)
@@ -87,11 +84,6 @@ class Coding(Sized):
     depends: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(
         ("loss", "elbo_nats", "iwae_nats", "nll_nats"), ("conditional",)
     )
-
-    def check_coding(self) -> None:
-        self.check_parameters()
-        if self.latent_dim < 1:
-            raise ConfigError("latent_dim", self.latent_dim, "must be at least 1")
 
     def check_labels(self, classes: int) -> None:
         if self.conditional and not classes:

@@ -12,6 +12,7 @@ from research.clock import Clock
 from research.data.examples import Examples, Facts
 from research.distributions import Likelihood
 from research.networks.common import Coding, observed_mean
+from research.ranges import Size
 from research.tree import ConfigError, nearest, spec
 
 ACTIVATIONS = (
@@ -77,16 +78,13 @@ class DenseNetworks(Coding):
       kernel_init: one of `INITIALIZERS`.
     """
 
-    hidden_dims: tuple[int, ...]
+    hidden_dims: tuple[Size, ...]
     activation: str
     gated: bool
     layer_norm: bool
     kernel_init: str
 
     def validate_networks(self) -> None:
-        self.check_coding()
-        if any(width < 1 for width in self.hidden_dims):
-            raise ConfigError("hidden_dims", list(self.hidden_dims), "every width must be at least 1")
         if self.parameters is not None and not self.hidden_dims:
             raise ConfigError("parameters", self.parameters, "there is no hidden layer whose width could be chosen")
         check_name("activation", self.activation, (*ACTIVATIONS, "linear"))

@@ -1,7 +1,7 @@
 """Recurrent encoder and decoder over time."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from research.distributions import Likelihood
 from research.networks.cells import CELLS, PARTS, Carry, Layers, flip, summarize, valid_steps
 from research.networks.common import Coding, Sized, observed_mean
 from research.networks.dense import check_name
+from research.ranges import Epochs, Finite, Range, Share, Size
 from research.tree import ConfigError, spec
 
 SUMMARIES = ("last", "mean", "max")
@@ -53,25 +54,19 @@ class RecurrentLayers(Sized):
     takes_masks: ClassVar[bool] = True
 
     cell: str
-    hidden_dim: int
-    layers: int
+    hidden_dim: Size
+    layers: Annotated[int, Range(1, 1_000)]
     bidirectional: bool
     layer_norm: bool
-    forget_bias: float
+    forget_bias: Finite
     summary: Literal["last", "mean", "max"]
     form: Literal["auto", "step", "hoisted"]
-    unroll: int
+    unroll: Annotated[int, Range(0, 10_000)]
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def validate_layers(self) -> None:
-        self.check_parameters()
         check_name("cell", self.cell, CELLS)
-        for name in ("hidden_dim", "layers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(name, getattr(self, name), "must be at least 1")
-        if self.unroll < 0:
-            raise ConfigError("unroll", self.unroll, "must not be negative (0: as measured on this backend)")
 
     def check_data(self, facts: Facts) -> None:
         """Refuse data without a time axis."""
@@ -197,27 +192,18 @@ class RecurrentNetworks(Coding, RecurrentLayers):
     code: Literal["sequence", "step"]
     decoder: Literal["every_step", "first_state", "free_running", "teacher_forced"]
     reverse: bool
-    teacher_start: float
-    teacher_end: float
-    teacher_epochs: float
-    teacher_dropout: float | None
+    teacher_start: Share
+    teacher_end: Share
+    teacher_epochs: Epochs
+    teacher_dropout: Share | None
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are free-running, whatever training saw
 
     def validate_networks(self) -> None:
-        self.check_coding()
         self.validate_layers()
-        for name in ("teacher_start", "teacher_end"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(name, getattr(self, name), "must lie in [0, 1]: it is a probability")
-        if self.teacher_epochs < 0:
-            raise ConfigError("teacher_epochs", self.teacher_epochs, "must not be negative")
-        if self.teacher_dropout is not None:
-            if self.decoder != "teacher_forced":
-                remedy = "only a teacher-forced decoder sees true values; set model.decoder=teacher_forced"
-                raise ConfigError("teacher_dropout", self.teacher_dropout, remedy)
-            if not 0 <= self.teacher_dropout <= 1:
-                raise ConfigError("teacher_dropout", self.teacher_dropout, "must lie in [0, 1]: it is a probability")
+        if self.teacher_dropout is not None and self.decoder != "teacher_forced":
+            remedy = "only a teacher-forced decoder sees true values; set model.decoder=teacher_forced"
+            raise ConfigError("teacher_dropout", self.teacher_dropout, remedy)
         if self.code == "step":
             if self.decoder != "every_step":
                 remedy = "a code at every step is read at every step; set model.decoder=every_step"

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from research.ranges import Finite, NonNegative
 from research.tree import ConfigError, build, recipe
 
 
@@ -28,9 +29,9 @@ class Published:
     label: str
     metric: str
     where: dict[str, Any] = dataclasses.field(default_factory=dict)
-    value: float
-    error: float | None = None
-    tolerance: float | None = None
+    value: Finite
+    error: NonNegative | None = None
+    tolerance: NonNegative | None = None
     source: str
     comparable: str = "yes"
 
@@ -39,9 +40,6 @@ class Published:
             raise ConfigError("source", self.source, "say where the value was read")
         if self.comparable == "yes" and self.tolerance is None and self.error is None:
             raise ConfigError("tolerance", None, "the value has no error: say which difference counts as reproduced")
-        for key in ("error", "tolerance"):
-            if (number := getattr(self, key)) is not None and not number >= 0:
-                raise ConfigError(key, number, "must not be negative")
 
 
 @recipe

@@ -1,7 +1,6 @@
 """A table as CSV: numbers exact, with all that other formats say in words."""
 
-import csv
-import io
+from typing import Any
 
 import numpy as np
 
@@ -11,21 +10,19 @@ from research.report.render import PLAIN, Layout
 from research.report.statistics import interquartile_mean, interval
 from research.report.table import Table, Values
 from research.report.texts import shown
+from research.runs.csv_text import csv_text
 
 
 def spreadsheet(table: Table, layout: Layout = PLAIN) -> str:
     """One line a cell, numbers exact, with the runs of each status and the ids of all runs of the cell."""
     statuses = list(dict.fromkeys([*STATUSES, *(status for cell in table.cells.values() for status in cell.counts)]))
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     keys = [*table.row_keys, *table.column_keys]
     chosen = () if table.selection is None else table.selection.keys
     summaries = ["mean", "sd", "n", "low", "high", "median", "iqm"]  # low, high: 95 % interval of the mean
     numbers = [*summaries, "best", "second", "p", "worse_than", "worse_than_mean", "degenerate_weights"]
     beside = ["null", "null_reasons", "without_metric", "without_all_folds", "collapsed", "runs"]
-    writer.writerow(
-        [*keys, *(f"chosen {key}" for key in chosen), "kind", "metric", "better", *numbers, *statuses, *beside]
-    )
+    heads = [*keys, *(f"chosen {key}" for key in chosen), "kind", "metric", "better"]
+    lines: list[list[Any]] = [[*heads, *numbers, *statuses, *beside]]
 
     def exact(number: float | None) -> str:
         return "" if number is None else repr(number)
@@ -42,25 +39,23 @@ def spreadsheet(table: Table, layout: Layout = PLAIN) -> str:
         summary += [cell.worse_than_mean or "", cell.degenerate]
         counts = [cell.counts.get(status, 0) for status in statuses]
         left_out = [sum(cell.nulls.values()), "; ".join(cell.nulls), cell.absent, cell.partial, cell.collapsed]
-        writer.writerow([*head(row, column, "model", metric), *summary, *counts, *left_out, ";".join(cell.runs)])
+        lines.append([*head(row, column, "model", metric), *summary, *counts, *left_out, ";".join(cell.runs)])
     for baseline in table.baselines:
         for (column, metric), value in baseline.cells.items():
             empty = [""] * (len(numbers) - 1 + len(statuses) + len(beside))
-            writer.writerow([*head(baseline.row, column, baseline.method, metric), exact(value), *empty])
-    return file.getvalue()
+            lines.append([*head(baseline.row, column, baseline.method, metric), exact(value), *empty])
+    return csv_text(lines)
 
 
 def published(table: Table) -> str:
     """One line a published value and cell of ours that it is held against."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
     keys = [*table.row_keys, *table.column_keys]
     heads = ["label", "metric", *keys, "ours", "sd", "n", "theirs", "error", "difference", "allowed"]
-    writer.writerow([*heads, "verdict", "reason", "source"])
+    lines: list[list[Any]] = [[*heads, "verdict", "reason", "source"]]
     for one in table.published:
         theirs, cell = one.published, one.cell
         place = map(shown, (*one.place[0], *one.place[1]))
         numbers = [cell.mean, cell.sd, cell.n, theirs.value, theirs.error, one.difference, one.allowed]
         line = [theirs.label, theirs.metric, *place, *("" if value is None else value for value in numbers)]
-        writer.writerow([*line, one.verdict, one.reason, theirs.source])
-    return file.getvalue()
+        lines.append([*line, one.verdict, one.reason, theirs.source])
+    return csv_text(lines)

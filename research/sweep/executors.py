@@ -16,8 +16,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from research.ranges import Range
 from research.sweep.worker import Answer, run_group
 from research.tree import ConfigError, recipe
 
@@ -40,13 +41,11 @@ class Executor:
     """
 
     executor: Literal["inline", "joblib", "ray", "dask", "submitit"]
-    workers: int
+    workers: Annotated[int, Range(1, 65_536)]
     address: str | None
     parameters: dict[str, Any]
 
     def validate(self) -> None:
-        if self.workers < 1:
-            raise ConfigError("workers", self.workers, "must be at least 1")
         if self.executor in NEEDS:
             module, extra = NEEDS[self.executor]
             if importlib.util.find_spec(module) is None:

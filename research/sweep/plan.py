@@ -6,13 +6,14 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from research.data.draws import Binarize
 from research.engine import Budget, Data, Member, State, chunk, initialize
+from research.ranges import Count, Range
 from research.sweep.job import HASH_DIGITS, Bound
 from research.tree import ConfigError, config_hash, flatten, group, plain, recipe, stack, unstack
 
@@ -50,23 +51,19 @@ class Options:
     """
 
     mode: Literal["auto", "vmap", "map"]
-    max_width: int
+    max_width: Annotated[int, Range(1, 65_536)]
     plan_only: bool
     fail_fast: bool
-    concurrency: int | None
-    checkpoint_every: int
+    concurrency: Annotated[int, Range(1, 1_024)] | None
+    checkpoint_every: Count
     retry: Literal["none", "failed", "diverged", "all"]
     prune: Literal["none", "median", "successive_halving"]
-    prune_after: int
+    prune_after: Count
     narrow: bool
-    memory_limit: int | str | None
-    devices: int | None
+    memory_limit: Annotated[int, Range(1, 2**63 - 1)] | str | None
+    devices: Annotated[int, Range(1, 65_536)] | None
 
     def validate(self) -> None:
-        for name in ("max_width", "concurrency", "checkpoint_every", "prune_after", "devices"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(name, value, "must be at least 1")
         _ = self.memory
 
     @property

@@ -158,7 +158,7 @@ def test_a_layout_of_mnist_keeps_the_parts(published):
 
 
 @pytest.mark.parametrize(
-    ("changes", "text"), [({"permutation_seed": 0}, "data.layout=pixels"), ({"permutation_seed": -1}, "0 or more")]
+    ("changes", "text"), [({"permutation_seed": 0}, "data.layout=pixels"), ({"permutation_seed": -1}, "negative")]
 )
 def test_a_permutation_that_no_layout_uses_is_refused(changes, text):
     for layout in ("image", "rows"):

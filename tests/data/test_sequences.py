@@ -100,9 +100,9 @@ def test_the_weights_of_order_one_are_powers():
     np.testing.assert_allclose(noise_weights((0.7,), 5), 0.7 ** np.arange(5))
 
 
-@pytest.mark.parametrize("coefficients", [[1.0], [-1.0], [1.2, -0.1], [0.5, 0.5], [0.0, 0.0, 1.01], [], [float("inf")]])
+@pytest.mark.parametrize("coefficients", [[1.0], [-1.0], [1.2, -0.1], [0.5, 0.5], [0.0, 0.0, 1.01], []])
 def test_processes_that_are_not_stationary_are_refused(coefficients):
-    with pytest.raises(ConfigError, match=r"stationary|finite") as caught:
+    with pytest.raises(ConfigError, match=r"stationary|one number") as caught:
         recipe("ar", coefficients=coefficients)
     assert caught.value.key == "data.coefficients"
 
@@ -113,7 +113,7 @@ def test_processes_that_are_not_stationary_are_refused(coefficients):
         ("sines", {"length": 0}),
         ("sines", {"channels": 0}),
         ("sines", {"frequency": [1, 0]}),
-        ("sines", {"phase": [0, float("inf")]}),
+        ("sines", {"phase": [1, 0]}),
         ("sines", {"rows": 0}),
         ("ar", {"length": 0}),
         ("ar", {"horizon": 0}),

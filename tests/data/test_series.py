@@ -150,7 +150,7 @@ TIMES = {"time_column": "time", "window": 8}
         ({"horizon": 2, "season": 64}, "season", "training block has 64 steps"),
         ({"folds": 3, "fold": 0}, "folds", "windows overlap"),
         ({"fold": 0}, "fold", "windows overlap"),
-        ({"stride": 0}, "stride", "1 or more"),
+        ({"stride": 0}, "stride", "at least 1"),
         ({"scaling": "unit"}, "scaling", "standard"),
         ({"columns": ["a", "bb"]}, "columns", r"no such column \(did you mean 'b'\?\)"),
         ({"columns": ["a", "a"]}, "columns", "twice"),

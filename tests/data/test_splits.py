@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from research.data import Examples, Source, Splitting, Windows, scaling
 from research.data.loading import assemble, digest
 from research.data.splits import Rows, absent_note, check_parts, divide, shuffle, spread
+from research.ranges import OpenShare
 from research.tree import ConfigError, build, recipe
 
 
@@ -17,7 +18,7 @@ from research.tree import ConfigError, build, recipe
 class Free(Splitting):
     """A source without a fixed test part."""
 
-    test_fraction: float = 0.25
+    test_fraction: OpenShare = 0.25
     binarize: str = "none"
 
 
@@ -192,14 +193,14 @@ def test_binarized_once_follows_the_probabilities_and_the_seed():
 @pytest.mark.parametrize(
     ("changes", "key", "remedy"),
     [
-        ({"validation_fraction": 1.0}, "validation_fraction", "less than 1"),
-        ({"test_fraction": 0.0}, "test_fraction", "more than 0"),
-        ({"split_seed": -1}, "split_seed", "0 or more"),
-        ({"folds": 1, "fold": 0}, "folds", "2 or more"),
+        ({"validation_fraction": 1.0}, "validation_fraction", r"\(0, 1\)"),
+        ({"test_fraction": 0.0}, "test_fraction", r"\(0, 1\)"),
+        ({"split_seed": -1}, "split_seed", "negative"),
+        ({"folds": 1, "fold": 0}, "folds", "at least 2"),
         ({"fold": 0}, "fold", "data.folds=5"),
         ({"folds": 3}, "fold", "data.fold=0,1,2"),
         ({"folds": 3, "fold": 3}, "fold", "data.fold=0,1,2"),
-        ({"folds": 3, "fold": -1}, "fold", "data.fold=0,1,2"),
+        ({"folds": 3, "fold": -1}, "fold", "negative"),
         ({"train_size": 0}, "train_size", "null"),
         ({"scaling": "std"}, "scaling", "standard"),
     ],

@@ -216,3 +216,10 @@ def test_csv_is_exact_and_names_the_runs(sweep):
     assert (float(line["mean"]), float(line["sd"]), line["n"]) == (cell.mean, cell.sd, "3")
     assert (line["model"], line["completed"], line["diverged"], line["failed"]) == ("vae", "3", "1", "0")
     assert line["runs"].split(";") == ["seed=0", "seed=1", "seed=2", "seed=3"]
+
+
+def test_csv_has_no_formulas(sweep):
+    for cell, loss in (("=1+1", 1.0), ("@x", -2.5)):
+        sweep.add({"model.cell": cell, "model.beta": -1.5}, {"test/loss": loss})
+    lines = list(csv.DictReader(spreadsheet(made(sweep)).splitlines()))
+    assert [(line["model.cell"], line["mean"]) for line in lines] == [("'=1+1", "1.0"), ("'@x", "-2.5")]

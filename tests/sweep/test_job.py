@@ -51,7 +51,8 @@ def digits():
 def test_clusters_need_classes_or_another_way_to_choose_their_number(make):
     key, message = refused(make("recurrent_ae", evaluation={"clustering": "classes"}))
     assert key == "evaluation.clustering"
-    assert message == ("evaluation.clustering=classes: the data have no classes; use silhouette or stability, or none")
+    assert "evaluation.clustering=classes: the data have no classes" in message
+    assert message.endswith("use evaluation.clustering=silhouette or evaluation.clustering=none")
 
 
 def test_as_many_clusters_as_classes_need_more_rows(make, digits):
@@ -74,11 +75,11 @@ def test_more_clusters_than_rows_to_choose_them_on(make, clustering):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cluster_range": [1, 4]}, "cluster_range=[1, 4]: expected [smallest, largest], from 2 on"),
-        ({"cluster_range": [5, 4]}, "cluster_range=[5, 4]: expected [smallest, largest], from 2 on"),
+        ({"cluster_range": [1, 4]}, "cluster_range[0]=1: must be at least 2"),
+        ({"cluster_range": [5, 4]}, "cluster_range=[5, 4]: expected [smallest, largest]"),
         ({"cluster_starts": 0}, "cluster_starts=0: must be at least 1"),
-        ({"anomaly_share": 1.0}, "anomaly_share=1.0: must lie between 0 and 1"),
-        ({"generation_rows": 19}, "generation_rows=19: must be at least 20 (null: all)"),
+        ({"anomaly_share": 1.0}, "anomaly_share=1.0: must lie in (0, 1) (or null)"),
+        ({"generation_rows": 19}, "generation_rows=19: must be at least 20 (or null)"),
         ({"clustering": "kmeans"}, "clustering=kmeans: expected one of none, classes, silhouette, stability"),
     ],
 )
