@@ -21,7 +21,11 @@ DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}.*|\d{1,2}:\d{2}(:\d{2}.*)?")
 
 
 def choose(
-    table: Table, names: Sequence[str] | None, taken: Mapping[str, str | None], trained: Sequence[str] | None = None
+    table: Table,
+    names: Sequence[str] | None,
+    taken: Mapping[str, str | None],
+    trained: Sequence[str] | None = None,
+    new_rows: bool = False,
 ) -> tuple[list[str], list[str]]:
     """The columns that are features or channels, and notes of what was left out.
 
@@ -30,6 +34,7 @@ def choose(
       names: the key `columns`; None takes every column that is not taken for something else.
       taken: columns that are used otherwise, by the key that says so.
       trained: columns of a run that the table is read for; they are taken in its order.
+      new_rows: the table is read for a run, so that what its columns look like does not matter.
 
     Raises:
       ConfigError: a column is missing, foreign, without a name, of text, or one that only counts or dates the rows.
@@ -62,7 +67,7 @@ def choose(
             "columns", None, f"{table.path.name} has no other column than {', '.join(others) or 'the index'}"
         )
     _check_names(table, chosen, others)
-    for name in chosen:
+    for name in () if new_rows else chosen:
         if table.mixed(table.column(name)):
             raise table.not_numeric(name, table.column(name))
         problem = _no_feature(table, name)

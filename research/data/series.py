@@ -141,7 +141,7 @@ class Series(Windowed):
         if trained is None:
             checks.refuse_many_series(table, time)
         known = None if trained is None else trained.columns
-        chosen, notes = checks.choose(table, columns, {"time_column": time}, known)
+        chosen, notes = checks.choose(table, columns, {"time_column": time}, known, trained is not None)
         values = table.numbers(chosen)
         kinds = [table.column(name).kind for name in chosen]
         binary = [checks.is_binary(kind, column) for kind, column in zip(kinds, values.T, strict=True)]

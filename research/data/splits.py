@@ -154,17 +154,18 @@ def spread(order: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def absent_note(parts: "Sequence[Rows]", source: Source) -> list[str]:
-    """A note on the classes that are in no training row, or in none of some fold."""
-    label = source.examples.label
+    """Notes on the classes that some part, or that of some fold, has no row of."""
+    label, notes = source.examples.label, []
     if label is None or source.anomaly:
-        return []
-    known = set(np.unique(label).tolist())
-    absent = sorted(set().union(*(known - set(np.unique(label[rows.train]).tolist()) for rows in parts)))
-    if not absent:
-        return []
-    names = [str(number) if source.classes is None else source.classes[number] for number in absent]
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return [f"no training row{' of some fold' if len(parts) > 1 else ''} is of class {shown}"]
+        return notes
+    known = np.unique(label)
+    for part in Rows._fields:
+        absent = set().union(*(np.setdiff1d(known, label[getattr(rows, part)]).tolist() for rows in parts))
+        names = [str(number) if source.classes is None else source.classes[number] for number in sorted(absent)]
+        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+        if names:
+            notes.append(f"no {part} row{' of some fold' if len(parts) > 1 else ''} is of class {shown}")
+    return notes
 
 
 def check_parts(parts: "Sequence[Rows]", examples: Examples) -> None:
@@ -179,9 +180,7 @@ def check_parts(parts: "Sequence[Rows]", examples: Examples) -> None:
     for rows in parts:
         if not len(rows.train):
             raise ConfigError("folds", len(parts), "a fold has no training rows; use fewer folds")
-        pieces = [np.unique(piece) for piece in rows]
-        if isinstance(shown, Windows):
-            pieces = [np.unique(shown.start[piece][:, None] + np.arange(shown.size)) for piece in pieces]
+        pieces = [_steps(shown, piece) if isinstance(shown, Windows) else np.unique(piece) for piece in rows]
         for one, other in ((0, 1), (0, 2), (1, 2)):
             shared = len(np.intersect1d(pieces[one], pieces[other], assume_unique=True))
             if shared:
@@ -189,6 +188,14 @@ def check_parts(parts: "Sequence[Rows]", examples: Examples) -> None:
                 raise ConfigError(
                     "", None, f"{shared} {what} are in both {Rows._fields[one]} and {Rows._fields[other]}"
                 )
+
+
+def _steps(windows: Windows, rows: np.ndarray) -> np.ndarray:
+    """The steps that some rows of windows cover, in order, each once."""
+    start, change = np.asarray(windows.start)[rows], np.zeros(len(windows.series) + 1, np.int64)
+    np.add.at(change, start, 1)
+    np.add.at(change, start + windows.size, -1)
+    return np.flatnonzero(np.cumsum(change[:-1]) > 0)
 
 
 def divide(

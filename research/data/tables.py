@@ -160,6 +160,8 @@ class Arrays(Splitting):
         if x.dtype not in (np.uint8, np.float32):
             x = x.astype(np.float64)
         column = None if target is None else targets.column_of(target)
+        if column is not None and column.numbers is not None:
+            column = column._replace(missing=column.missing | np.isin(column.numbers, marks))
         place = lambda row: f"{path.name}, row {row} (from 0)"
         return Content(x, column, None, binary, place, tuple(notes))
 
@@ -170,7 +172,7 @@ class Arrays(Splitting):
         if trained is not None and target is not None and target not in table.names and table.named:
             target = None  # new rows need no target
         taken = {"target": target}
-        chosen, notes = checks.choose(table, columns, taken, trained_columns)
+        chosen, notes = checks.choose(table, columns, taken, trained_columns, trained is not None)
         x = table.numbers(chosen)
         missing = np.isnan(x)
         if missing.any():

@@ -274,16 +274,17 @@ def test_the_divisions_of_data_sets_that_ask_for_no_shares_are_what_they_were():
     np.testing.assert_array_equal(np.concatenate([rows.test, rows.validation]), [2, 3, 11, 1, 8])
 
 
-def test_classes_that_no_training_row_has_are_named():
-    label = np.array([0, 0, 1, 2, 3], np.int32)
-    parts = [Rows(np.array([0, 2]), np.array([1]), np.array([3, 4]))]
-    source = Source("test", "vector", Examples(np.zeros((5, 1)), label=label), classes=("ash", "elm", "fir", "oak"))
-    assert absent_note(parts, source) == ["no training row is of class fir, oak"]
-    folds = [*parts, Rows(np.array([1]), np.array([0, 2]), np.array([3, 4]))]
-    assert absent_note(folds, dataclasses.replace(source, classes=None)) == [
-        "no training row of some fold is of class 1, 2, 3"
-    ]
-    assert absent_note([Rows(np.arange(5), np.array([0]), np.array([1]))], source) == []
+def test_classes_that_a_part_lacks_are_named():
+    label = np.array([0, 0, 0, 1, 1, 2], np.int32)
+    parts = [Rows(np.array([0, 3]), np.array([1, 4]), np.array([2, 5]))]
+    names = ("ash", "elm", "fir")
+    source = Source("test", "vector", Examples(np.zeros((6, 1)), label=label), classes=names)
+    notes = ["no train row is of class fir", "no validation row is of class fir", "no test row is of class elm"]
+    assert absent_note(parts, source) == notes
+    folds = [*parts, Rows(np.array([1]), np.array([0, 3, 5]), np.array([2, 5]))]
+    found = absent_note(folds, dataclasses.replace(source, classes=None))
+    assert found[:2] == ["no train row of some fold is of class 1, 2", "no validation row of some fold is of class 2"]
+    assert absent_note([Rows(*[np.arange(6)] * 3)], source) == []
     assert absent_note(parts, dataclasses.replace(source, anomaly=True)) == []
 
 

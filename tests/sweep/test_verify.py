@@ -187,6 +187,8 @@ def test_data_that_moved_are_named(train: Train, make_job: Callable[..., Any], t
     known = {name: value for name, value in plain(plain_job.data).items() if name not in ("rows", "features", "rank")}
     own = {"_target_": "research.data.tables.Arrays", "path": "rows.npy", "test_path": None, "target": None}
     own |= {"key": None, "test_fraction": 0.2, "binarize": "none", "root": str(tmp_path / "here")}
+    own |= {"decimal": "point", "encoding": "utf-8"}
+    own |= dict.fromkeys(("task", "columns", "header", "separator", "missing"))
     known = {name: known[name] for name in known if name in ("split_seed", "validation_fraction", "folds", "fold")}
     sizes = {"scaling": "standard", "train_size": None, "validation_size": None, "test_size": None}
     data = build(known | sizes | own)
