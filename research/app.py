@@ -391,7 +391,7 @@ def encode() -> None:
         from research.tree import build
 
         run = load(arguments.run, arguments.trust)
-        own = {**run.config["data"], "root": None}
+        own = {**shipped_keys(run.config["data"]["_target_"]), **run.config["data"], "root": None}
         tree = data_keys(own, arguments.overrides)
         recipe = build(tree, key="data", trusted=arguments.trust)
 
@@ -414,6 +414,15 @@ def encode() -> None:
         columns = encode_rows(run, stored, numbers, centres, names)
         write_table(arguments.output, columns)
     sys.stderr.write(f"wrote {len(columns['row'])} rows of {', '.join(columns)} to {arguments.output}\n")
+
+
+def shipped_keys(target: str) -> dict[str, Any]:
+    """All keys of a recipe as shipped: an older version may have kept fewer."""
+    for path in sorted((CONF / "data").glob("*.yaml")):
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+        if content.get("_target_") == target:
+            return content
+    return {}
 
 
 def data_keys(own: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from research.data.draws import Binarize
 from research.data.examples import Dataset, Examples, Facts, Split, Windows, compact
 from research.data.new_rows import TAIL, zero_tails
 from research.data.preparation import SCALING, Preparation, bernoulli
-from research.data.splits import Source, Splitting, check_parts, divide, pack
+from research.data.splits import Source, Splitting, absent_note, check_parts, divide, pack
 from research.tree import ConfigError
 
 PARTS: tuple[Literal["train"], Literal["validation"], Literal["test"]] = ("train", "validation", "test")
@@ -129,7 +129,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
         ),
         offset=offsets[0],
         target_offset=offsets[1],
-        notes=(*source.notes, *_tail_note(source)),
+        notes=(*source.notes, *_tail_note(source), *absent_note(parts, source)),
         draw=Binarize() if binarize == "dynamic" else source.draw,
         split_seed=recipe.split_seed,
         # Densities change with the scaling, so a known value holds for unscaled data only.
