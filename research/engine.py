@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from research.clock import Clock
 from research.data.draws import Binarize
 from research.data.examples import Draw, Examples, Facts, Split
-from research.metrics import direction, higher_is_better, undirected
+from research.metrics import higher_is_better
 from research.optimizer import Optimizer, Players
 from research.tree import ConfigError, recipe
 
@@ -87,8 +87,6 @@ class Trainer:
                 raise ConfigError(name, value, "must be at least 1")
         if not self.monitor.startswith("validation/"):
             raise ConfigError("monitor", self.monitor, "must be a validation metric, for example validation/loss")
-        if not direction(self.monitor):
-            raise ConfigError("monitor", self.monitor, undirected(self.monitor))
 
     def check(self, facts: Facts) -> None:
         """Refuse a budget that the data cannot fill."""

@@ -22,7 +22,7 @@ def spreadsheet(table: Table, layout: Layout = PLAIN) -> str:
     chosen = () if table.selection is None else table.selection.keys
     summaries = ["mean", "sd", "n", "low", "high", "median", "iqm"]  # low, high: 95 % interval of the mean
     numbers = [*summaries, "best", "second", "p", "worse_than"]
-    beside = ["null", "null_reasons", "without_metric", "without_all_folds", "collapsed", "runs"]
+    beside = ["null", "null_reasons", "without_metric", "without_all_folds", "lacks", "collapsed", "runs"]
     writer.writerow(
         [*keys, *(f"chosen {key}" for key in chosen), "kind", "metric", "better", *numbers, *statuses, *beside]
     )
@@ -40,7 +40,8 @@ def spreadsheet(table: Table, layout: Layout = PLAIN) -> str:
         summary = [exact(cell.mean), exact(cell.sd), cell.n, *map(exact, (low, high, *middle))]
         summary += [int(cell.best), int(cell.second), exact(cell.p), cell.worse or ""]
         counts = [cell.counts.get(status, 0) for status in statuses]
-        left_out = [sum(cell.nulls.values()), "; ".join(cell.nulls), cell.absent, cell.partial, cell.collapsed]
+        left_out = [sum(cell.nulls.values()), "; ".join(cell.nulls), cell.absent, cell.partial]
+        left_out += [cell.lacks, cell.collapsed]
         writer.writerow([*head(row, column, "model", metric), *summary, *counts, *left_out, ";".join(cell.runs)])
     for baseline in table.baselines:
         for (column, metric), value in baseline.cells.items():
