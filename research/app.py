@@ -35,6 +35,12 @@ class Settings:
     trusted_packages: tuple[str, ...]
 
     def validate(self) -> None:
+        if self.name in ("reference", ".", "..") or not self.name or set(self.name) & set("/\\\0"):
+            raise ConfigError(
+                "name", self.name, "must be a plain folder name, and not 'reference' (the committed tables)"
+            )
+        if len(self.name.encode()) > LONGEST_NAME:
+            raise ConfigError("name", f"{self.name[:20]}...", f"is too long; at most {LONGEST_NAME} bytes")
         if self.objective is not None and not self.objective.startswith("validation/"):
             remedy = (
                 "searches choose on the validation rows; name a metric of theirs, or null, which takes one that fits"
@@ -42,12 +48,6 @@ class Settings:
             raise ConfigError("objective", self.objective, remedy)
         if self.objective is not None and not direction(self.objective):
             raise ConfigError("objective", self.objective, undirected(self.objective))
-        if self.name in ("reference", ".", "..") or not self.name or set(self.name) & set("/\\\0"):
-            raise ConfigError(
-                "name", self.name, "must be a plain folder name, and not 'reference' (the committed tables)"
-            )
-        if len(self.name.encode()) > LONGEST_NAME:
-            raise ConfigError("name", f"{self.name[:20]}...", f"is too long; at most {LONGEST_NAME} bytes")
 
 
 class Diverged(RuntimeError):

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from research.clock import Clock
 from research.data.draws import Binarize
 from research.data.examples import Draw, Examples, Facts, Split
-from research.metrics import direction, higher_is_better, undirected
+from research.metrics import higher_is_better
 from research.optimizer import Optimizer, Players
 from research.ranges import Count, Finite
 from research.tree import ConfigError, recipe
@@ -84,8 +84,6 @@ class Trainer:
     def validate(self) -> None:
         if not self.monitor.startswith("validation/"):
             raise ConfigError("monitor", self.monitor, "must be a validation metric, for example validation/loss")
-        if not direction(self.monitor):
-            raise ConfigError("monitor", self.monitor, undirected(self.monitor))
 
     def check(self, facts: Facts) -> None:
         """Refuse a budget that the data cannot fill."""

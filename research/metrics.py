@@ -168,7 +168,9 @@ def comparison_keys(
       values: flat config and choices of each run.
       depends: their `dependencies`, each once; None of a run that does not say.
     """
-    known = list(dict.fromkeys(key for own in values for key in own))
+    known: dict[str, Any] = {}
+    for own in values:
+        known.update(own)
     of_table, bare = metric(name), base(name)
     keys = ["data", *(key for key in known if key.startswith("data.") and key not in {*LEARNING, SCALING})]
     part = name.partition("/")[0]

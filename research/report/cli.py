@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     keys("--columns", "KEY,KEY", "config keys beside the metrics; default: none")
     keys("--metrics", "NAME,NAME", "default: the usual metrics of the test rows")
     keys("--select", "KEY,KEY", "config keys whose best value is chosen on validation rows, cell by cell")
-    what.add_argument("--by", metavar="NAME", help="metric that chooses; default: the validation twin of the first")
+    what.add_argument(
+        "--by", metavar="NAME", help="metric that chooses; default: one that compares all settings (ELBO, error)"
+    )
     what.add_argument(
         "--include",
         type=_names,

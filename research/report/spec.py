@@ -50,7 +50,8 @@ class Report:
       rows, columns: config keys; rows null: all that vary but seed and fold.
       metrics: null: the usual ones of the test rows.
       select: config keys whose best value is chosen on the validation rows, cell by cell.
-      by: metric that chooses; null: the validation twin of the first metric.
+      by: metric that chooses; null: the first that measures the same in all settings, of the validation twins of
+        `metrics` and then of `research.metrics.CHOOSING`.
       published: values to hold ours against.
     """
 

@@ -20,7 +20,7 @@ def spreadsheet(table: Table, layout: Layout = PLAIN) -> str:
     chosen = () if table.selection is None else table.selection.keys
     summaries = ["mean", "sd", "n", "low", "high", "median", "iqm"]  # low, high: 95 % interval of the mean
     numbers = [*summaries, "best", "second", "p", "worse_than", "worse_than_mean", "degenerate_weights"]
-    beside = ["null", "null_reasons", "without_metric", "without_all_folds", "collapsed", "runs"]
+    beside = ["null", "null_reasons", "without_metric", "without_all_folds", "lacks", "collapsed", "runs"]
     heads = [*keys, *(f"chosen {key}" for key in chosen), "kind", "metric", "better"]
     lines: list[list[Any]] = [[*heads, *numbers, *statuses, *beside]]
 
@@ -38,8 +38,9 @@ def spreadsheet(table: Table, layout: Layout = PLAIN) -> str:
         summary += [int(cell.best), int(cell.second), exact(cell.p), cell.worse or ""]
         summary += [cell.worse_than_mean or "", cell.degenerate]
         counts = [cell.counts.get(status, 0) for status in statuses]
-        left_out = [sum(cell.nulls.values()), "; ".join(cell.nulls), cell.absent, cell.partial, cell.collapsed]
-        lines.append([*head(row, column, "model", metric), *summary, *counts, *left_out, ";".join(cell.runs)])
+        left_out = [sum(cell.nulls.values()), "; ".join(cell.nulls), cell.absent, cell.partial, cell.lacks]
+        left_out += [cell.collapsed, ";".join(cell.runs)]
+        lines.append([*head(row, column, "model", metric), *summary, *counts, *left_out])
     for baseline in table.baselines:
         for (column, metric), value in baseline.cells.items():
             empty = [""] * (len(numbers) - 1 + len(statuses) + len(beside))

@@ -15,7 +15,7 @@ from research.data.loading import load
 from research.data.splits import Splitting
 from research.engine import Model, Trainer
 from research.evaluation import Evaluation
-from research.metrics import base
+from research.metrics import base, direction, undirected
 from research.optimizer import Optimizer, Players
 from research.tree import ConfigError, build, config_hash, plain, structure
 
@@ -158,6 +158,8 @@ def bind(job: Job) -> Bound:
     if follows and watched in getattr(model, "unmonitored", ()):
         remedy = f"of a {type(model).__name__} a lower {watched} is not better; set trainer.keep=last"
         raise ConfigError("trainer.monitor", job.trainer.monitor, f"{remedy} and trainer.patience=null")
+    if not direction(watched):
+        raise ConfigError("trainer.monitor", job.trainer.monitor, undirected(watched))
     return Bound(job=job, model=model, dataset=dataset)
 
 

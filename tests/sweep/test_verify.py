@@ -105,7 +105,7 @@ def test_the_drawn_runs_change_and_can_be_drawn_again(folder: Path, ended: Any, 
 
 def test_ends_of_every_kind_come_out_again(train: Train, make_jobs: Jobs, tmp_path: Path, ended: Any):
     rates = "optimizer.learning_rate=1e30,1e-9,0.01"
-    outcomes = train(make_jobs(rates, "trainer.patience=2", "trainer.monitor=validation/kl_nats", "trainer.epochs=6"))
+    outcomes = train(make_jobs(rates, "trainer.patience=2", "trainer.monitor=validation/elbo_nats", "trainer.epochs=6"))
     assert {outcome.status for outcome in outcomes} >= {"diverged", "stopped"}
     code, out = ended(tmp_path / "sweep")
     assert code == 0
