@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -73,6 +74,7 @@ def one_line(message: str) -> str:
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command and leave with its exit code."""
     streams = settle_streams()
+    warnings.formatwarning = lambda message, *about, **more: f"warning: {one_line(str(message))}\n"
     try:
         code: int | str | None = main()
     except SystemExit as ended:

@@ -166,3 +166,18 @@ def test_settings_made_by_code_are_refused_in_a_notebook() -> None:
     with jax.default_matmul_precision("highest"):
         assert environment.flags()["JAX_DEFAULT_MATMUL_PRECISION"] == "highest"
     environment.check()
+
+
+# ------------------------------------------------------------------------------------------------------------ the suite
+
+
+@pytest.mark.parametrize(("required", "ends"), [("", "2 skipped"), ("1", "2 errors")])
+def test_tests_whose_tools_are_missing_are_skipped_but_not_in_ci(required: str, ends: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-n0", "tests/report/test_report_latex.py", "-k", "compiles"]
+    variables = {**os.environ, "PATH": str(tmp_path), "LOOM_REQUIRE_TOOLS": required}
+    done = subprocess.run(
+        [*command, "-rs", "--no-header", "-v"], cwd=ROOT, capture_output=True, text=True, env=variables
+    )
+    assert ends in done.stdout
+    assert "pdflatex is not installed; on Debian: apt-get install texlive-latex-base" in done.stdout
+    assert done.returncode == bool(required)

@@ -126,7 +126,11 @@ def commit() -> str | None:
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+            # a look takes no lock: where git may not write its index, it would leave one behind
+            ["git", "--no-optional-locks", "-C", str(root), *words],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
 
     try:
