@@ -68,6 +68,10 @@ class Display:
             ]
             table.add_row(*map(str, cells), escape(group.reason))
         self.console.print(table)
+        for key in dict.fromkeys(key for group in groups for key in group.unread):
+            programs = [str(number) for number, group in enumerate(groups, 1) if key in group.unread]
+            where = f"program{'s' * (len(programs) > 1)} {', '.join(programs)}"
+            self.note(f"note: {key} changes nothing in {where}: runs there that differ in it alone are equal")
 
     @contextlib.contextmanager
     def training(self, groups: Sequence[Group]) -> Iterator[None]:
