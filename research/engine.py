@@ -18,7 +18,7 @@ from research.data.draws import Binarize
 from research.data.examples import Draw, Examples, Facts, Split
 from research.metrics import higher_is_better
 from research.optimizer import Optimizer, Players
-from research.ranges import Count, Finite
+from research.ranges import INT32, Count, Finite
 from research.tree import ConfigError, recipe
 
 # purposes of random draws: fold_in(key(seed), purpose)
@@ -31,9 +31,9 @@ NEVER = -1  # of a step or an epoch
 class Model(Protocol):
     """What the engine asks of a model; satisfied by structure, there is no base class.
 
-    A model may have besides: `check_rows(examples)` and `check_optimizer(optimizer)`, which raise ConfigError before
-    any training; `unmonitored`, names of metrics of which lower is not better; `training_only`, parts of its
-    parameters that do not count as its size.
+    A model may have besides: `check_rows(examples)`, `check_batch(batch_size)` and `check_optimizer(optimizer)`, which
+    raise ConfigError before any training; `unmonitored`, names of metrics of which lower is not better;
+    `training_only`, parts of its parameters that do not count as its size.
     """
 
     def bind(self, facts: Facts) -> "Model":
@@ -90,6 +90,10 @@ class Trainer:
         if self.batch_size > facts.train_size:
             remedy = f"larger than the training split ({facts.train_size} rows); make it smaller"
             raise ConfigError("batch_size", self.batch_size, remedy)
+        steps = self.epochs * self.steps_per_epoch(facts)
+        if steps > INT32:
+            remedy = f"of {self.steps_per_epoch(facts)} steps each are {steps}; a program counts to {INT32}"
+            raise ConfigError("epochs", self.epochs, remedy)
 
     def steps_per_epoch(self, facts: Facts) -> int:
         """floor(N / B), N the smallest training split over the folds."""

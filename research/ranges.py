@@ -60,7 +60,7 @@ def unfit(number: float) -> str | None:
     if abs(number) > LARGEST:
         return f"too large for a number of 32 bits; the largest is {LARGEST:.2g}"
     if 0 < abs(number) < SMALLEST:
-        return f"too small for a number of 32 bits; the smallest is {SMALLEST:.2g}, or write 0"
+        return f"too small for a number of 32 bits; the smallest above 0 is {SMALLEST:.2g}"
     return None
 
 

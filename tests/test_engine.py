@@ -390,6 +390,8 @@ def test_budgets_and_data(build_trainer, make_dataset, make_run):
     build_trainer(batch_size=14).check(facts)
     with pytest.raises(ConfigError, match="14 rows"):
         build_trainer(batch_size=15).check(facts)
+    with pytest.raises(ConfigError, match="14 steps each are 28000000000; a program counts to 2147483647"):
+        build_trainer(batch_size=1, epochs=2_000_000_000).check(facts)
     run = make_run(Scripted(), monitor="validation/accuracy")
     with pytest.raises(ConfigError, match="validation/elbo_nats"):
         run.train(run.start(), 1)

@@ -56,6 +56,12 @@ class Penalized:
             remedy = f"this model has codes without a posterior; it takes {', '.join(self.penalties)}"
             raise ConfigError("penalty", self.penalty, remedy)
 
+    def check_batch(self: Any, batch_size: int) -> None:
+        """Refuse batches of one row for penalties that hold the rows of a batch against each other."""
+        if batch_size < 2 and self.penalty not in ("none", "adversarial"):
+            remedy = f"it compares the rows of a batch, so at trainer.batch_size={batch_size} it does nothing"
+            raise ConfigError("penalty", self.penalty, f"{remedy}; set trainer.batch_size=32 or {{key}}=none")
+
     def _discriminator(self) -> DenseStack:
         return DenseStack(self.discriminator_dims, 1, "leaky_relu", False, False, "lecun_normal")
 

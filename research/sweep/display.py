@@ -71,6 +71,10 @@ class Display:
         notes = [note for group in groups for bound in group.bounds for note in bound.dataset.notes]
         for note in dict.fromkeys(notes):
             self.note(f"note: {note}")
+        for key in dict.fromkeys(key for group in groups for key in group.unread):
+            programs = [str(number) for number, group in enumerate(groups, 1) if key in group.unread]
+            where = f"program{'s' * (len(programs) > 1)} {', '.join(programs)}"
+            self.note(f"note: {key} changes nothing in {where}: runs there that differ in it alone are equal")
 
     @contextlib.contextmanager
     def training(self, groups: Sequence[Group]) -> Iterator[None]:

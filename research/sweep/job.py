@@ -147,8 +147,9 @@ def bind(job: Job) -> Bound:
         raise error.under("evaluation") from None
     try:
         model = job.model.bind(dataset.facts)
-        # what a model can say only of the rows, or beside its optimizer
+        # what a model can say only of the rows, of a batch, or beside its optimizer
         getattr(model, "check_rows", lambda rows: None)(dataset.examples)
+        getattr(model, "check_batch", lambda size: None)(job.trainer.batch_size)
         getattr(model, "check_optimizer", lambda optimizer: None)(job.optimizer)
     except ConfigError as error:
         raise error.under("model") from None

@@ -15,6 +15,7 @@ from research.data.draws import Binarize
 from research.engine import Budget, Data, Member, State, chunk, initialize
 from research.ranges import Count, Range
 from research.sweep.job import HASH_DIGITS, Bound
+from research.sweep.unread import unread_numbers
 from research.tree import ConfigError, config_hash, flatten, group, plain, recipe, stack, unstack
 
 CANONICAL_WIDTHS = tuple(sorted({2**i for i in range(11)} | {3 * 2**i for i in range(10)}))
@@ -109,6 +110,7 @@ class Group:
       reason: what sets this program apart from the one before.
       metrics: that an evaluation while training gives; empty where the model cannot be traced.
       devices: that share the members.
+      unread: keys of numbers that differ between the jobs of this structure, and that their training does not read.
     """
 
     bounds: tuple[Bound, ...]
@@ -119,6 +121,7 @@ class Group:
     reason: str
     metrics: tuple[str, ...] = ()
     devices: int = 1
+    unread: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -169,7 +172,7 @@ def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
     previous: Bound | None = None
     alike = group(bounds, lambda bound: bound.program_key)
     for members in alike:
-        found = measure(members[0])
+        found = measure(members[0], members[1:])
         work = step_work(members[0], found.parameters)
         devices = min(options.devices_used, len(members))
         mode = choose_mode(options.mode, work, -(-len(members) // devices), options.max_width)
@@ -200,7 +203,7 @@ def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
             total = width * found.state_bytes + active * 4 * found.parameters + found.data_bytes
             about = found.parameters, total, found.problem or reason, found.metrics
             # a program of width 1 is always the map program
-            groups.append(Group(tuple(part), "map" if width == 1 else mode, width, *about, devices=devices))
+            groups.append(Group(tuple(part), "map" if width == 1 else mode, width, *about, devices, found.unread))
         previous = members[0]
     return groups
 
@@ -227,17 +230,18 @@ def choose_mode(asked: str, work: int, jobs: int, max_width: int) -> Literal["vm
 
 
 class Measure(NamedTuple):
-    """Size of a program: parameters of one member, bytes of its state, bytes of the data, names of its metrics."""
+    """Of a program: parameters of one member, bytes of its state, bytes of the data, names of its metrics."""
 
     parameters: int
     state_bytes: int
     data_bytes: int
     metrics: tuple[str, ...]
     problem: str | None = None
+    unread: tuple[str, ...] = ()
 
 
-def measure(bound: Bound) -> Measure:
-    """How large the program of a job is, from its trace alone.
+def measure(bound: Bound, others: Sequence[Bound] = ()) -> Measure:
+    """How large the program of a job is, from its trace alone, and which numbers that differ from `others` it ignores.
 
     Raises:
       ConfigError: the model gives no such metric as `trainer.monitor`.
@@ -266,7 +270,8 @@ def measure(bound: Bound) -> Measure:
     except Exception as error:  # a model that cannot be traced fails in its own program and leaves the others alone
         return Measure(0, 0, rows, (), f"cannot be traced: {(str(error).strip().splitlines() or [repr(error)])[0]}")
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    return Measure(parameters, size(state) + size(member), rows, tuple(metrics))
+    unread = unread_numbers([bound, *others], state, member, data, budget)
+    return Measure(parameters, size(state) + size(member), rows, tuple(metrics), unread=unread)
 
 
 def difference(previous: Bound | None, bound: Bound) -> str:

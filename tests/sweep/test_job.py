@@ -28,7 +28,7 @@ def make(build_model, build_optimizer, build_trainer):
         return Job(
             model=build_model(model, **settings),
             optimizer=build_optimizer(optimizer),
-            trainer=build_trainer(batch_size=8, **(trainer or {})),
+            trainer=build_trainer(**{"batch_size": 8, **(trainer or {})}),
             data=rows,
             seed=0,
             evaluation=section("evaluation", "standard", **(evaluation or {})),
@@ -173,3 +173,15 @@ def test_samples_of_sequences_are_not_scored_by_a_classifier(make, digits):
     key, message = refused(make("vae", data=dataclasses.replace(image, test_size=10), evaluation={"sampling": True}))
     assert key == "evaluation.sampling"
     assert "10 test rows" in message
+
+
+@pytest.mark.parametrize("penalty", ["mmd", "total_correlation", "factor", "dip_i", "dip_ii"])
+def test_a_penalty_of_a_batch_needs_more_than_one_row(make, penalty):
+    job = make("vae", penalty=penalty, trainer={"batch_size": 1}, likelihood="gaussian")
+    key, message = refused(job)
+    assert key == "model.penalty"
+    assert message.endswith("does nothing; set trainer.batch_size=32 or model.penalty=none")
+
+
+def test_a_penalty_of_single_codes_takes_batches_of_one_row(make):
+    bind(make("vae", penalty="adversarial", trainer={"batch_size": 1}, likelihood="gaussian"))

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from research.sweep.display import Display
 from research.sweep.plan import CANONICAL_WIDTHS, describe, difference, plan, widths
+from research.sweep.unread import key_of
 
 Bounds = Callable[..., list[Any]]
 MakeOptions = Callable[..., Any]
@@ -41,6 +44,43 @@ def test_numbers_share_a_program_and_sizes_do_not(make_bounds: Bounds, make_opti
 def test_what_is_no_structure_never_splits_a_group(sweep: str, make_bounds: Bounds, make_options: MakeOptions) -> None:
     (group,) = plan(make_bounds(sweep), make_options())
     assert group.reason == ""
+
+
+@pytest.mark.parametrize(
+    ("sweep", "unread"),
+    [
+        (["model.beta=1,2", "optimizer.learning_rate=0.1,0.2", "seed=0,1"], []),
+        (["model.penalty_weight=1,2"], ["model.penalty_weight"]),
+        (["model.penalty=mmd", "model.penalty_weight=1,2"], []),
+        (["model.beta=1,2", "model.capacity=1"], ["model.beta"]),
+        (["model.warmup_epochs=1,2", "optimizer.warmup_epochs=0,1"], ["model.warmup_epochs"]),
+        (["optimizer.final_factor=0,0.5"], ["optimizer.final_factor"]),
+        (["optimizer.final_factor=0,0.5", "optimizer.schedule=cosine"], []),
+        (["model=dense_ae", "model.scale=1,2"], []),
+        (["model=dense_ae", "model.likelihood=mse", "model.scale=1,2"], ["model.scale"]),
+    ],
+)
+def test_numbers_that_no_training_reads_are_told(
+    sweep: list[str], unread: list[str], make_bounds: Bounds, make_options: MakeOptions
+) -> None:
+    (group,) = plan(make_bounds(*sweep), make_options())
+    assert list(group.unread) == unread
+
+
+def test_the_plan_says_which_programs_do_not_read_a_number(
+    make_bounds: Bounds, make_options: MakeOptions, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ("model.penalty=none,mmd", "model.penalty_weight=1,2", "model.gamma=1,2")
+    Display().plan(plan(make_bounds(*sweep), make_options()), 0)
+    shown = capsys.readouterr().out
+    assert "note: model.penalty_weight changes nothing in program 1: runs there that differ in it alone" in shown
+    assert "note: model.gamma changes nothing in programs 1, 2: runs there" in shown
+
+
+def test_a_leaf_of_an_optimizer_is_named_by_its_key(build_optimizer: Callable[..., Any]) -> None:
+    keys = lambda name: {key_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(build_optimizer(name))}
+    assert {"b1", "learning_rate", "final_factor"} <= keys("adam")
+    assert {"rest.b1", "rest.period", "discriminator.warmup_epochs"} <= keys("discriminator")
 
 
 def test_folds_never_split_a_group(make_bounds: Bounds, make_options: MakeOptions) -> None:
