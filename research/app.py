@@ -9,7 +9,17 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from research.compose import CONF, compose, first_choices, parse, refusals, refuse
+from research.compose import (
+    CONF,
+    check_count,
+    check_files,
+    check_places,
+    compose,
+    first_choices,
+    parse,
+    refusals,
+    refuse,
+)
 from research.metrics import direction, undirected
 from research.ranges import Seed
 from research.tree import ConfigError, nearest, recipe
@@ -232,6 +242,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     from research.sweep.manifest import hold
     from research.sweep.prepare import prepare
 
+    check_places(config)
     options = options_of(config)
     report_of(config)
     launcher = OmegaConf.select(config, "hydra.launcher") or {}
@@ -259,6 +270,7 @@ def check_before_sweeper(job: Any, config: DictConfig, given: Sequence[str]) -> 
     from research.runs.folder import writable
     from research.sweep.manifest import check_sweep, hold
 
+    check_places(config)
     sweeper = OmegaConf.select(config, "hydra.sweeper") or {}
     if str(sweeper.get("_target_", "")).startswith("hydra_plugins.fused."):
         return
@@ -327,6 +339,14 @@ def _main() -> None:
     arguments = get_args_parser().parse_args()
     other = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
     register_resolvers()
+    given = parse(arguments.overrides)
+    searched = [override.value() for override in given if override.key_or_group == "hydra.searchpath"]
+    places = [place.removeprefix("file://") for value in searched if isinstance(value, list) for place in value]
+    for folder in (arguments.config_dir, arguments.config_path, *places):
+        if folder is not None:
+            check_files(folder)
+    if arguments.multirun:
+        check_count(given)
     if not any(other) and arguments.config_name is None and arguments.config_path is None:
         overrides = first_choices(arguments.overrides) if arguments.multirun else list(arguments.overrides)
         with refusals():

@@ -1,6 +1,7 @@
 """Composing the config as Hydra does, before Hydra starts, and refusals in one line with the nearest key or choice."""
 
 import contextlib
+import math
 import re
 import shlex
 import sys
@@ -9,19 +10,29 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob
+from hydra.core.override_parser.types import Glob, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from research.command import REFUSED, known, one_line
 from research.runs.held import LOST, LeaseLost
-from research.tree import flatten, nearest
+from research.tree import ConfigError, flatten, nearest
 
 CONF = Path(__file__).parents[1] / "conf"
+MOST_JOBS = 100_000  # of one command
+MOST_NODES = 100_000  # values of a YAML file
+# where Hydra writes: into the folder of the sweep and its runs, which output_root and name choose
+PLACES = {
+    "hydra.run.dir": "${output_root}/${name}/${run_id:}",
+    "hydra.sweep.dir": "${output_root}/${name}",
+    "hydra.sweep.subdir": "${run_id:}",
+    "hydra.job.chdir": False,
+}
 
 
 @contextlib.contextmanager
@@ -48,6 +59,49 @@ def refuse(message: str, code: int = REFUSED) -> NoReturn:
     raise SystemExit(code)
 
 
+def check_count(overrides: Sequence[Any]) -> None:
+    """Refuse a sweep of more than `MOST_JOBS` jobs, by counting before any is made."""
+    jobs, longest, most = 1, "", 0
+    for override in overrides:
+        if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
+            continue
+        values = override.value()
+        if isinstance(values, RangeSweep):
+            assert values.start is not None
+            assert values.stop is not None
+            number = max(0, math.ceil((values.stop - values.start) / values.step)) if values.step else MOST_JOBS + 1
+        else:
+            number = len(values.list)
+        jobs *= number
+        if number > most:
+            longest, most = override.input_line, number
+    if jobs > MOST_JOBS:
+        refuse(f"{longest}: {jobs:,} jobs in one command; at most {MOST_JOBS:,}, sweep fewer values")
+
+
+def check_files(folder: str | Path) -> None:
+    """Refuse a folder with a YAML file whose aliases stand for far more than it has, before Hydra unfolds them."""
+    for path in sorted(Path(folder).rglob("*.yaml")):
+        try:
+            root = yaml.compose(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            number = _unfolded(root, {})
+        except RecursionError:
+            number = MOST_NODES + 1
+        except (yaml.YAMLError, OSError, UnicodeDecodeError):  # Hydra says what is wrong with it, if it reads it
+            continue
+        if number > MOST_NODES:
+            refuse(f"{path}: its aliases stand for more than {MOST_NODES:,} values; write out what is needed")
+
+
+def _unfolded(node: Any, known: dict[int, int]) -> int:
+    """How many values a YAML node has with all aliases written out."""
+    if id(node) not in known:
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        known[id(node)] = 1 + sum(_unfolded(part, known) for part in parts)
+    return known[id(node)]
+
+
 def parse(overrides: Sequence[str]) -> list[Any]:
     """Parsed overrides; the first one that cannot be parsed is refused by name."""
     parser, parsed = OverridesParser.create(), []
@@ -57,6 +111,20 @@ def parse(overrides: Sequence[str]) -> list[Any]:
         except HydraException as error:
             refuse(f"{override}: no override; write key=value ({str(error).splitlines()[0]})")
     return parsed
+
+
+def check_places(config: DictConfig) -> None:
+    """Refuse other places for Hydra's files than those of the sweep: its runs would be written elsewhere all the same.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    for key, shipped in PLACES.items():
+        section, _, name = key.rpartition(".")
+        given = OmegaConf.to_container(OmegaConf.select(config, section), resolve=False)[name]  # type: ignore[index]
+        if given != shipped:
+            remedy = "runs lie in output_root/name/RUN; choose the place with output_root=FOLDER name=NAME"
+            raise ConfigError(key, given, remedy)
 
 
 def first_choices(overrides: Sequence[str]) -> list[str]:

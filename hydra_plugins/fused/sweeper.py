@@ -49,7 +49,7 @@ class FusedSweeper(Sweeper):
 
         from hydra_plugins.fused.compose import composer
         from research import app
-        from research.compose import refusals, refuse
+        from research.compose import check_count, refusals, refuse
         from research.sweep.manifest import check_held
         from research.sweep.program import use_compile_cache
 
@@ -62,6 +62,7 @@ class FusedSweeper(Sweeper):
             for override in overrides:
                 if override.is_sweep_override() and not app.is_swept(override.key_or_group):
                     refuse(f"{override.key_or_group}: one command has one {override.key_or_group}; give one value")
+            check_count(overrides)
             (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
             compose = composer(loader, self.config).compose
             composed = [compose(overrides) for overrides in jobs]

@@ -1,6 +1,5 @@
 """Codes, scores and cluster assignments of a data set as a table."""
 
-import csv
 import dataclasses
 import io
 from collections.abc import Callable
@@ -13,7 +12,9 @@ from research.data.examples import Examples
 from research.data.new_rows import class_numbers
 from research.data.splits import Source
 from research.runs.clusters import centres_of, nearest_centre
+from research.runs.csv_text import csv_text
 from research.runs.folder import RunFolder, write_atomically
+from research.runs.held import ALONE
 from research.runs.load import Run
 from research.tree import ConfigError
 
@@ -92,11 +93,8 @@ def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:
     """
     path = Path(path)
     if path.suffix == ".csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*(values.tolist() for values in _short(columns).values()), strict=True))
-        write_atomically(path, text.getvalue().encode())
+        rows = zip(*(values.tolist() for values in _short(columns).values()), strict=True)
+        write_atomically(path, csv_text([columns, *rows]).encode(), ALONE)
     elif path.suffix == ".parquet":
         try:
             import pyarrow
@@ -107,7 +105,7 @@ def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:
             ) from None
         sink = io.BytesIO()
         pyarrow.parquet.write_table(pyarrow.table(dict(columns)), sink)
-        write_atomically(path, sink.getvalue())
+        write_atomically(path, sink.getvalue(), ALONE)
     else:
         raise ConfigError("output", path, "the table's name must end in .csv or .parquet")
 

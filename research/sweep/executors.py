@@ -60,7 +60,7 @@ def send(executor: Executor, manifest: Path, numbers: Sequence[int], note: Calla
     import joblib
 
     # joblib would run a single worker in this process; the second one of its pool is given nothing to do
-    pool: dict[str, Any] = {"n_jobs": max(2, executor.workers)}
+    pool: dict[str, Any] = {"n_jobs": max(2, min(executor.workers, len(numbers)))}
     opened = {"joblib": _loky, "ray": _ray, "dask": _dask}[executor.executor]
     settings: Any = {"batch_size": 1, "pre_dispatch": executor.workers}
     try:

@@ -13,7 +13,7 @@ from research.runs.folder import RunFolder, write_atomically
 from research.runs.held import Held
 from research.runs.lease import Lease, acquire
 from research.sweep.job import HASH_DIGITS, Bound, Job
-from research.sweep.plan import Group
+from research.sweep.plan import CANONICAL_WIDTHS, Group
 from research.tree import ConfigError, config_hash, flatten
 
 ALWAYS_SWEPT = ("seed", "data.fold")
@@ -168,7 +168,8 @@ def _is_group(name: str, about: Any) -> bool:
     return (
         re.fullmatch(f"[0-9a-f]{{{HASH_DIGITS}}}", name) is not None
         and about["mode"] in ("map", "vmap")
-        and all(type(about[key]) is int and 0 < about[key] <= 1 << 16 for key in ("width", "devices"))
+        and all(type(about[key]) is int and about[key] > 0 for key in ("width", "devices"))
+        and (about["width"] in CANONICAL_WIDTHS if about["mode"] == "vmap" else about["width"] <= len(about["members"]))
         and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in about["members"])
     )
 

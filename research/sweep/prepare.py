@@ -18,6 +18,7 @@ from research.sweep.job import HASH_DIGITS, NOT_HASHED, Bound, Job, bind
 from research.sweep.manifest import check_sweep, group_folder, read_manifest, runs_in
 from research.sweep.memory import fitted
 from research.sweep.plan import Group, Options, plan
+from research.sweep.size import check_memory
 from research.tree import ConfigError, canonical, config_hash, flatten, hints, nearest, plain, resolve_target
 
 
@@ -128,6 +129,11 @@ def prepare(
     # a program is restored whole, and what its other members have is not this command's to change
     done |= finished(unnamed, folder, dataclasses.replace(options, retry="none"))
     fresh = plan([bound for bound in todo if bound.job.hash not in taken], options)
+    for group in fresh:
+        check_memory(group.bounds[0].job, group.parameters, group.bytes / group.width)
+    for group in begun:  # as wide as it was; its bytes are those of one member
+        members = group.width if group.mode == "vmap" else 1
+        check_memory(group.bounds[0].job, group.parameters, group.bytes * members, members)
     groups = begun + [part for group in fresh for part in fitted(group, options)]
     for group in groups:
         if objective.startswith("validation/") and group.metrics and objective not in group.metrics:

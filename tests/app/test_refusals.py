@@ -23,6 +23,31 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["data=digit"], ["data=digit", "did you mean 'digits'?"]),
     (["experiment=vae"], ["experiment=vae", "did you mean 'vae_mnist'?"]),
     (["optimizer=adm"], ["optimizer=adm", "did you mean 'adam'?"]),
+    # places that would be ignored
+    (["hydra.run.dir=elsewhere"], ["hydra.run.dir=elsewhere", "output_root=FOLDER name=NAME"]),
+    (["-m", "hydra.sweep.dir=elsewhere"], ["hydra.sweep.dir=elsewhere", "output_root=FOLDER name=NAME"]),
+    (["-m", "hydra.sweep.subdir=one"], ["hydra.sweep.subdir=one", "output_root=FOLDER name=NAME"]),
+    (["hydra.job.chdir=true"], ["hydra.job.chdir=True", "output_root=FOLDER name=NAME"]),
+    # more than any machine holds
+    (["-m", "seed=range(100000000)"], ["seed=range(100000000)", "100,000,000 jobs", "at most 100,000"]),
+    (["-m", "seed=shuffle(range(100000000))"], ["100,000,000 jobs", "at most 100,000"]),
+    (["-m", "data.folds=5", "data.fold=range(100000000)"], ["data.fold=range(100000000)", "at most 100,000"]),
+    (["-m", "seed=range(1000)", "model.beta=range(0,10,0.05)"], ["seed=range(1000): 200,000 jobs"]),
+    (["-m", "hydra/sweeper=basic", "seed=range(100000000)"], ["100,000,000 jobs"]),
+    (["model.latent_dim=1000000000000"], ["model.latent_dim=1000000000000", "at most 100,000,000"]),
+    (["model.latent_dim=100000000000000000000"], ["model.latent_dim=100000000000000000000", "at most"]),
+    (["model.latent_dim=90000000", "model.hidden_dims=[80000000]"], ["model.latent_dim=90000000", "while they train"]),
+    (["model.hidden_dims=[4,1000000000]"], ["model.hidden_dims=1000000000", "at most 100,000,000"]),
+    (["model.hidden_dims=[9000000,9000000]"], ["model.hidden_dims=9000000", "choose a smaller model"]),
+    (["model=gru_ae", "data=sines", "model.hidden_dim=1000000000"], ["model.hidden_dim=1000000000", "at most"]),
+    (["model=gru_ae", "data=sines", "model.layers=1000000"], ["model.layers=1000000", "at most 1,000"]),
+    (["model=vq_ae", "model.entries=1000000000000"], ["model.entries=1000000000000", "at most"]),
+    (["trainer.epochs=1000000000000"], ["trainer.epochs=1000000000000", "at most"]),
+    (["trainer.epochs=2000000000"], ["trainer.epochs=2000000000", "steps", "can be counted"]),
+    (["trainer.evaluation_batch=1000000000000"], ["trainer.evaluation_batch=1000000000000", "at most"]),
+    (["evaluation.nll_samples=1000000000000"], ["evaluation.nll_samples=1000000000000", "at most"]),
+    (["data=low_rank", "data.rows=1000000000000"], ["data.rows=1000000000000", "ask for a smaller one"]),
+    (["data=sines", "data.length=1000000000000"], ["data.length=1000000000000", "ask for a smaller one"]),
     # wrong types
     (["model.latent_dim=abc"], ["model.latent_dim=abc", "expected an integer"]),
     (["model.latent_dim=2.0"], ["model.latent_dim=2.0", "expected an integer"]),
@@ -203,3 +228,27 @@ def test_the_folder_of_another_sweep_is_refused(tiny: Command, outputs: Path) ->
 
 def snapshot(folder: Path) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+
+
+@pytest.mark.parametrize("by", ["--config-dir", "hydra.searchpath"])
+def test_a_file_whose_aliases_unfold_without_end_is_refused(by: str, command: Command, tmp_path: Path) -> None:
+    place = tmp_path / "own" / "experiment"
+    place.mkdir(parents=True)
+    (place / "bomb.yaml").write_text("# @package _global_\n" + BOMB)
+    where = (
+        ["--config-dir", str(place.parent)] if by == "--config-dir" else [f"hydra.searchpath=[file://{place.parent}]"]
+    )
+    ended = command(*where, "+experiment=bomb")
+    assert ended.code == 2
+    assert "bomb.yaml: its aliases stand for more than 100,000 values" in ended.error
+
+
+def test_a_file_with_some_aliases_is_read(tmp_path: Path) -> None:
+    from research.compose import check_files
+
+    (tmp_path / "fine.yaml").write_text("a: &a {b: 1}\nc: [*a, *a]\n")
+    (tmp_path / "broken.yaml").write_text("a: [")  # Hydra says so, if it reads it
+    check_files(tmp_path)

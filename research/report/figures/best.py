@@ -283,7 +283,7 @@ def root_of(folder: Path, run: Run) -> str | None:
         try:
             content = yaml.safe_load(recorded.read_text(encoding="utf-8"))
             root = content["data"].get("root")
-            return None if root is None else str(root)
+            return root if isinstance(root, str) else None
         except (yaml.YAMLError, KeyError, AttributeError, TypeError, OSError, UnicodeDecodeError):
             return None
     return None
