@@ -24,6 +24,7 @@ from typing import Any
 from research.report import run
 from research.report.run import Run
 from research.runs.folder import refuse_links, write_atomically
+from research.runs.held import ALONE
 from research.tree import ConfigError
 
 NAME = ".report-cache"
@@ -64,7 +65,7 @@ def save(folder: Path, records: Sequence[tuple[Identity, Run]]) -> None:
     if len(content) > LARGEST:
         return
     with contextlib.suppress(ConfigError, OSError):
-        write_atomically(folder / NAME, _header(content) + content)
+        write_atomically(folder / NAME, _header(content) + content, ALONE)  # any process may, and reads what fits
 
 
 def load(folder: Path, identities: Mapping[str, Identity]) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from research.runs.held import ALONE, Held
+from research.runs.held import Held
 from research.tree import ConfigError
 
 TRAINED = ("completed", "stopped", "diverged", "pruned")  # statuses of a run whose files its result has sealed
@@ -64,7 +64,7 @@ def clear_errors(path: Path) -> Iterator[None]:
         raise ConfigError("folder", path, text) from error
 
 
-def write_atomically(path: Path, data: bytes, lease: Held = ALONE) -> None:
+def write_atomically(path: Path, data: bytes, lease: Held) -> None:
     """Write a file under its final name all at once: temporary file in the same folder, flush, fsync, rename.
 
     Raises:

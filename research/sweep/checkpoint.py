@@ -204,7 +204,7 @@ class Checkpoints:
         try:  # arrays without an element are not stored: Orbax refuses them
             _commit(path, {leaf["name"]: array for leaf, array in named if array.size}, head, self.lease)
         except BaseException:
-            self.lease.check()  # of another process are then the files there
+            self.lease.check()  # what lies there may be of another process, and what was begun here is not committed
             with contextlib.suppress(OSError):  # otherwise the next save removes it
                 self._keep(lambda other: other.name.isdigit())
             raise

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 LARGEST = 10**8  # integer of a model: the product of two stays within 64 bits, beyond which XLA ends the process
 DEEPEST = 1000  # layers: each of them is traced
 COUNTED = 2**31 - 1  # what 32-bit counters of a program hold
+NO_SIZES = ("model.levels",)  # integers of a model that make no parameters
 DRAWN = ("rows", "length", "channels", "features")  # sizes of data that are drawn: their product is allocated
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 
@@ -77,7 +78,8 @@ def check_memory(job: "Job", parameters: int, needed: float, members: int = 1) -
     memory = machine_memory()
     if memory is None or needed <= memory:
         return
-    key, value = max(_integers(plain(job.model), "model"), key=lambda pair: pair[1], default=("model", None))
+    sizes = [pair for pair in _integers(plain(job.model), "model") if pair[0] not in NO_SIZES]
+    key, value = max(sizes, key=lambda pair: pair[1], default=("model", None))
     each = f"{parameters:,} parameters" + (f" in each of {members} members" if members > 1 else "")
     remedy = f"{each} take {amount(needed)} while they train; {here(memory)}, choose a smaller model"
     raise ConfigError(key, value, remedy)
