@@ -120,6 +120,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
             columns=source.columns,
             classes=source.classes,
             class_count=classes,
+            missing=tuple(mark for mark in getattr(recipe, "missing", None) or () if not isinstance(mark, str)),
             time_column=getattr(recipe, "time_column", None),
             time_step=source.time_step,
             masked=examples.length is not None or examples.observed is not None,

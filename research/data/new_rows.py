@@ -49,6 +49,8 @@ def stored_rows(
     if preparation.stored_shape is not None and values.shape[1:] != preparation.stored_shape:
         expected = ", ".join(map(str, ("N", *preparation.stored_shape)))
         raise ConfigError("x", values.shape, f"expected rows of shape [{expected}], as in training")
+    if preparation.missing and np.isin(values, preparation.missing).any():
+        values = np.where(np.isin(values, preparation.missing), np.nan, values)
     rows = dataclasses.replace(rows, x=values)
     rows = _masked(preparation, rows, takes_masks)
     _check_whole(preparation, rows.x)

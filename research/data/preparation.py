@@ -52,6 +52,7 @@ class Preparation:
       masked: rows of the training had padding or missing values.
       binarize: rows are drawn as x ~ Bernoulli(x), from `split_seed`.
       split_seed: of these draws.
+      missing: numbers that mean a missing value, beside NaN.
       time_column, time_step: of a series, as its reader gives them.
       shift, scale, target_shift, target_scale: float64, () or of the last axes of x or of a target of values.
     """
@@ -69,6 +70,7 @@ class Preparation:
     masked: bool = False
     binarize: bool = False
     split_seed: int = 0
+    missing: tuple[float, ...] = ()
     time_column: str | None = None
     time_step: str | None = None
     shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
@@ -148,6 +150,7 @@ class Preparation:
         known = {field.name: record[field.name] for field in dataclasses.fields(cls) if field.name in record}
         for name in ("stored_shape", "columns", "classes"):
             known[name] = None if known.get(name) is None else tuple(known[name])
+        known["missing"] = tuple(known.get("missing", ()))
         known |= {name: np.asarray(scaling[name], np.float64) for name in SCALING if name in scaling}
         return cls(**known)
 

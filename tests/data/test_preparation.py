@@ -45,7 +45,8 @@ def test_a_permutation_puts_the_same_pixels_in_one_order_for_all_rows():
 def test_what_a_run_folder_keeps_gives_the_same_preparation():
     made = Preparation(
         kind="sequence", stored_shape=(4, 2), columns=("a", "b"), classes=("x", "y"), class_count=2, zscore=True,
-        shift=np.array([1e9 + 1 / 3, 0.0]), scale=np.array([3.0, 1 / 7]), time_step="1 hour",
+        shift=np.array([1e9 + 1 / 3, 0.0]), scale=np.array([3.0, 1 / 7]),
+        time_step="1 hour", missing=(-9999.0,),
     )  # fmt: skip
     again = Preparation.from_record(json.loads(json.dumps(made.record())), made.scaling())
     for field in dataclasses.fields(Preparation):
@@ -205,6 +206,14 @@ def test_nan_is_missing_where_masks_are_taken_and_refused_elsewhere():
     assert stored_rows(SEQUENCES, x, takes_masks=True, lengths=[5, 2, 5]).observed is None
     given = stored_rows(SEQUENCES, np.ones((1, 5, 2)), takes_masks=True, observed=np.zeros((1, 5, 2)))
     assert not given.observed.any()
+
+
+def test_numbers_that_mean_a_missing_value_are_missing_in_new_rows_too():
+    x = np.ones((3, 5, 2))
+    x[1, 2, 0] = -9999
+    marked = dataclasses.replace(SEQUENCES, missing=(-9999.0,))
+    assert np.argwhere(~stored_rows(marked, x, takes_masks=True).observed).tolist() == [[1, 2, 0]]
+    assert stored_rows(SEQUENCES, x, takes_masks=True).observed is None
 
 
 def test_rows_that_end_in_zeros_give_a_warning():
