@@ -22,6 +22,10 @@ from research.tree import flatten, nearest
 CONF = Path(__file__).parents[1] / "conf"
 
 
+# what Hydra raises of an override without a key, of a file that is no section, of defaults that name themselves
+UNCOMPOSABLE = (ValueError, OSError, RecursionError)
+
+
 @contextlib.contextmanager
 def refusals(overrides: Sequence[str] = ()) -> Iterator[None]:
     """Turn what `known` names, or an override that Hydra refuses, into one line on stderr and exit code 2."""
@@ -81,7 +85,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
             config = hydra.compose("train", overrides=[*overrides, *extra], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         refuse(explain(error, overrides))
-    except ValueError as error:  # an override without a key, say
+    except UNCOMPOSABLE as error:
         refuse(f"{' '.join(overrides)}: no override of this configuration ({error})")
     finally:
         GlobalHydra.instance().hydra = running

@@ -156,6 +156,8 @@ def collect(folder: Path | str, cached: bool = True) -> Runs:
     """
     folder = Path(folder)
     if not folder.is_dir():
+        if folder.exists():
+            raise ConfigError("folder", folder, "this is a file; give the folder of a sweep")
         siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise ConfigError("folder", folder, f"no such folder{nearest(folder.name, siblings)}")
     sweep: dict[str, Any] = {}
