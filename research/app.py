@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from research.compose import (
     CONF,
+    UNCOMPOSABLE,
     check_count,
     check_files,
     check_places,
@@ -81,7 +82,11 @@ def job_of(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: Seque
     from research.sweep.job import Job
     from research.tree import build
 
-    named = {key: tree[key] for key in ("name", "output_root", "seed", "objective", "trusted_packages")}
+    settings = ("name", "output_root", "seed", "objective", "trusted_packages")
+    for key in (*settings, "model", "optimizer", "trainer", "data", "evaluation"):
+        if key not in tree:
+            raise ConfigError(key, None, f"every run needs this key; leave out ~{key}, or name a choice")
+    named = {key: tree[key] for key in settings}
     build({**named, "name": "unnamed" if tree["name"] is None else tree["name"]}, Settings)
     chosen = {key: str(value) for key, value in choices.items() if "hydra" not in key and value}
     return Job.from_config(tree, chosen, overrides)
@@ -99,9 +104,21 @@ def options_of(config: DictConfig) -> Any:
     from research.sweep.plan import Options
     from research.tree import build
 
-    if not isinstance(config.sweep, DictConfig):
-        raise ConfigError("sweep", config.sweep, "expected a section of keys; set sweep.mode, sweep.max_width, ...")
-    return build(OmegaConf.to_container(config.sweep, resolve=True), Options, key="sweep")
+    return build(section_of(config, "sweep"), Options, key="sweep")
+
+
+def section_of(config: DictConfig, key: str) -> dict[str, Any]:
+    """A section of a config in plain values; empty where there is none.
+
+    Raises:
+      ConfigError: it is no section.
+    """
+    section = OmegaConf.select(config, key)
+    if section is None:
+        return {}
+    if not isinstance(section, DictConfig):
+        raise ConfigError(key, section, f"expected a section of keys; set those below it: {key}.KEY=...")
+    return OmegaConf.to_container(section, resolve=True)  # type: ignore[return-value]
 
 
 def executor_of(settings: Any) -> Any:
@@ -118,7 +135,7 @@ def report_of(config: DictConfig) -> dict[str, Any]:
     from research.report.spec import Report
     from research.tree import build, plain
 
-    section: Any = OmegaConf.to_container(config.report, resolve=True) if config.report is not None else None
+    section = section_of(config, "report")
     build(section, Report, key="report")
     return plain(section)
 
@@ -245,7 +262,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     check_places(config)
     options = options_of(config)
     report_of(config)
-    launcher = OmegaConf.select(config, "hydra.launcher") or {}
+    launcher = section_of(config, "hydra.launcher")
     if str(launcher.get("_target_", "")).startswith("hydra_plugins.fused."):
         executor_of(launcher)
     if not options.plan_only:
@@ -271,7 +288,7 @@ def check_before_sweeper(job: Any, config: DictConfig, given: Sequence[str]) -> 
     from research.sweep.manifest import check_sweep, hold
 
     check_places(config)
-    sweeper = OmegaConf.select(config, "hydra.sweeper") or {}
+    sweeper = section_of(config, "hydra.sweeper")
     if str(sweeper.get("_target_", "")).startswith("hydra_plugins.fused."):
         return
     if options_of(config).plan_only:
@@ -338,6 +355,10 @@ def _main() -> None:
 
     arguments = get_args_parser().parse_args()
     other = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
+    if sum(map(bool, (*other[2:], arguments.run, arguments.multirun))) > 1:
+        refuse("only one of --run, --multirun, --cfg, --info and --shell-completion can be given")
+    if arguments.resolve and not (arguments.cfg or arguments.help):
+        refuse("--resolve: it goes with --cfg or --help")
     register_resolvers()
     given = parse(arguments.overrides)
     searched = [override.value() for override in given if override.key_or_group == "hydra.searchpath"]
@@ -370,6 +391,10 @@ def _main() -> None:
     try:
         with refusals(arguments.overrides):
             hydra.main(config_path=str(CONF), config_name="train", version_base="1.3")(task)()
+    except UNCOMPOSABLE as error:
+        if not any(other):  # of a task it is a bug
+            raise
+        refuse(f"this configuration cannot be shown ({error})")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: finished runs are kept, the same command goes on with the rest\n")
         raise SystemExit(130) from None

@@ -55,7 +55,9 @@ def settle_streams() -> list[Stream]:
 
 
 def known(error: BaseException) -> str | None:
-    """One line on an error that is none of this program's: the setting or the place, and the remedy; else None."""
+    """One line on an error that is none of this program's: the setting, the file or the place; else None."""
+    import yaml
+
     from research.runs.folder import disk_remedy
     from research.tree import ConfigError
 
@@ -63,6 +65,8 @@ def known(error: BaseException) -> str | None:
         return str(error)
     if isinstance(error, OSError) and (text := disk_remedy(error)) is not None:
         return f"{error.filename or 'disk'}: {text}"
+    if isinstance(error, yaml.YAMLError):
+        return f"only plain YAML is read: {error}"
     return None
 
 
@@ -75,6 +79,11 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command and leave with its exit code."""
     streams = settle_streams()
     warnings.formatwarning = lambda message, *about, **more: f"warning: {one_line(str(message))}\n"
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        sys.stderr.write("error: the working folder was removed; change to one that exists\n")
+        raise SystemExit(REFUSED) from None
     try:
         code: int | str | None = main()
     except SystemExit as ended:

@@ -35,6 +35,10 @@ PLACES = {
 }
 
 
+# what Hydra raises of an override without a key, of a file that is no section, of defaults that name themselves
+UNCOMPOSABLE = (ValueError, OSError, RecursionError)
+
+
 @contextlib.contextmanager
 def refusals(overrides: Sequence[str] = ()) -> Iterator[None]:
     """Turn what `known` names, or an override that Hydra refuses, into one line on stderr and an exit code.
@@ -157,7 +161,7 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
             config = hydra.compose("train", overrides=[*overrides, *extra], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         refuse(explain(error, overrides))
-    except ValueError as error:  # an override without a key, say
+    except UNCOMPOSABLE as error:
         refuse(f"{' '.join(overrides)}: no override of this configuration ({error})")
     finally:
         GlobalHydra.instance().hydra = running

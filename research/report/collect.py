@@ -149,6 +149,8 @@ def _records(folder: str, places: Mapping[str, Place], cached: bool) -> list[Run
 def check_folder(folder: Path) -> None:
     """Refuse what is no folder, with the nearest name beside it."""
     if not folder.is_dir():
+        if folder.exists():
+            raise ConfigError("folder", folder, "this is a file; give the folder of a sweep")
         siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
         raise ConfigError("folder", folder, f"no such folder{nearest(folder.name, siblings)}")
 
