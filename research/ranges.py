@@ -61,10 +61,8 @@ def unfit(number: float, bits: int = 32) -> str | None:
     """Why a number cannot be a finite one of so many bits; None if it can."""
     if math.isnan(number):
         return "expected a number, got NaN"
-    if math.isinf(number) and bits > 32:
-        return "expected a finite number"
     if bits > 32:
-        return None
+        return "expected a finite number" if math.isinf(number) else None
     if abs(number) > LARGEST:
         return f"too large for a number of 32 bits; the largest is {LARGEST:.2g}"
     if 0 < abs(number) < SMALLEST:
@@ -82,6 +80,7 @@ OpenShare = Annotated[float, Range(0.0, 1.0, above=True, below=True)]
 Epochs = Annotated[float, Range(0.0, 1e9)]  # of a ramp, of which 1 counts all batches once
 
 Count = Annotated[int, Range(1, INT32)]
+Index = Annotated[int, Range(-INT32, INT32)]  # of a column; from the end where it is negative
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Size = Annotated[int, Range(1, 1_000_000)]  # of one dimension of an array of parameters or of an example
 Repeats = Annotated[int, Range(1, 100_000)]  # of something that is drawn, tried or stacked so many times

@@ -151,9 +151,9 @@ def fits(value: Any, kind: Any, held: Range) -> bool:
     """Whether a value is a number of this kind inside the range, also as one of 32 bits."""
     if isinstance(value, bool) or not isinstance(value, int | kind) or value not in held:
         return False
-    return kind is int or (
-        unfit(float(value), held.bits) is None and (held.bits > 32 or float(np.float32(value)) in held)
-    )
+    if kind is int or held.bits > 32:
+        return kind is int or unfit(float(value), held.bits) is None
+    return unfit(float(value)) is None and float(np.float32(value)) in held
 
 
 def attempt(config: dict[str, Any], cls: type, key: str) -> tuple[Any, ConfigError | None]:
