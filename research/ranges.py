@@ -21,12 +21,14 @@ class Range:
       low, high: its ends.
       above: low itself lies outside.
       below: high itself lies outside.
+      bits: of the number where it is used: 32 in programs, 64 on the host.
     """
 
     low: float = -math.inf
     high: float = math.inf
     above: bool = False
     below: bool = False
+    bits: int = 32
 
     def __contains__(self, number: float) -> bool:
         over = number > self.low if self.above else number >= self.low
@@ -34,7 +36,9 @@ class Range:
 
     def problem(self, number: float) -> str | None:
         """What is wrong with a number: it lies outside, or what a program would make of it does."""
-        if number in self and (isinstance(number, int) or float(np.float32(number)) in self):
+        if isinstance(number, float) and (problem := unfit(number, self.bits)):
+            return problem
+        if number in self and (isinstance(number, int) or self.bits > 32 or float(np.float32(number)) in self):
             return None
         rounded = "" if number not in self else f"is {float(np.float32(number))!r} in 32 bits; "
         return rounded + self.remedy(number)
@@ -53,10 +57,12 @@ class Range:
         return f"must be {'above' if self.above else 'at least'} {low}"
 
 
-def unfit(number: float) -> str | None:
-    """Why a number cannot be one of 32 bits, which every number in a program is; None if it can."""
+def unfit(number: float, bits: int = 32) -> str | None:
+    """Why a number cannot be a finite one of so many bits; None if it can."""
     if math.isnan(number):
         return "expected a number, got NaN"
+    if bits > 32:
+        return "expected a finite number" if math.isinf(number) else None
     if abs(number) > LARGEST:
         return f"too large for a number of 32 bits; the largest is {LARGEST:.2g}"
     if 0 < abs(number) < SMALLEST:
@@ -65,6 +71,7 @@ def unfit(number: float) -> str | None:
 
 
 Finite = Annotated[float, Range()]
+Finite64 = Annotated[float, Range(bits=64)]  # of raw data, never inside a program
 NonNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 Share = Annotated[float, Range(0.0, 1.0)]
@@ -73,6 +80,7 @@ OpenShare = Annotated[float, Range(0.0, 1.0, above=True, below=True)]
 Epochs = Annotated[float, Range(0.0, 1e9)]  # of a ramp, of which 1 counts all batches once
 
 Count = Annotated[int, Range(1, INT32)]
+Index = Annotated[int, Range(-INT32, INT32)]  # of a column; from the end where it is negative
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Size = Annotated[int, Range(1, 1_000_000)]  # of one dimension of an array of parameters or of an example
 Repeats = Annotated[int, Range(1, 100_000)]  # of something that is drawn, tried or stacked so many times

@@ -242,10 +242,10 @@ def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
         raise ConfigError(key, value, f"expected {_named(hint)}")
     if origin is Annotated:
         bare, *marks = typing.get_args(plain_hint)
-        made = coerce(value, bare, key, trusted)
-        for mark in marks:
-            problem = mark.problem(made) if isinstance(mark, Range) else None
-            if problem:
+        held = [mark for mark in marks if isinstance(mark, Range)]
+        made = _number(value, key) if bare is float and held else coerce(value, bare, key, trusted)
+        for mark in held:
+            if problem := mark.problem(made):
                 raise ConfigError(key, value, problem + (" (or null)" if plain_hint is not hint else ""))
         return made
     if origin is Literal:
@@ -258,14 +258,8 @@ def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
     if isinstance(value, Mapping) and (_buildable(plain_hint) or (named and plain_hint not in (float, int, bool, str))):
         return build(value, plain_hint if _buildable(plain_hint) else None, trusted=trusted, key=key)
     if plain_hint is float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(key, value, "expected a number")
-        try:
-            number = float(value) + 0.0  # -0.0 is 0.0, and has its hash
-        except OverflowError:
-            number = math.inf
-        problem = unfit(number)
-        if problem:
+        number = _number(value, key)
+        if problem := unfit(number):
             raise ConfigError(key, value, problem)
         return number
     if plain_hint is int:
@@ -303,6 +297,15 @@ def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
             return value
         raise ConfigError(key, value, f"expected a section of keys for {plain_hint.__name__}")
     raise TypeError(f"field {key}: the builder does not know the type {hint}")
+
+
+def _number(value: Any, key: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(key, value, "expected a number")
+    try:
+        return float(value) + 0.0  # -0.0 is 0.0, and has its hash
+    except OverflowError:
+        return math.inf
 
 
 def _named(hint: Any) -> str:

@@ -119,9 +119,14 @@ def places(config: dict[str, Any], cls: type) -> Iterator[tuple[tuple[Any, ...],
         hints = {key: hint for key, hint in hints.items() if key in OWN_KEYS} | numbers
     for name, hint in hints.items():
         for kind, held in numbers_in(hint):
-            assert held is not None
+            assert held is not None, f"{cls.__name__}.{name} has no range"
             listed = any("tuple" in str(part) for part in (hint, *typing.get_args(hint)))
             yield ((name, 0) if listed else (name,)), kind, held
+
+
+def takes_text(cls: type, name: Any) -> bool:
+    """Whether a field takes text as well as numbers."""
+    return "str" in str(ranged(cls).get(name, ""))
 
 
 def with_value(config: Any, steps: tuple[Any, ...], value: Any) -> Any:
@@ -146,7 +151,9 @@ def fits(value: Any, kind: Any, held: Range) -> bool:
     """Whether a value is a number of this kind inside the range, also as one of 32 bits."""
     if isinstance(value, bool) or not isinstance(value, int | kind) or value not in held:
         return False
-    return kind is int or (unfit(float(value)) is None and float(np.float32(value)) in held)
+    if kind is int or held.bits > 32:
+        return kind is int or unfit(float(value), held.bits) is None
+    return unfit(float(value)) is None and float(np.float32(value)) in held
 
 
 def attempt(config: dict[str, Any], cls: type, key: str) -> tuple[Any, ConfigError | None]:
@@ -162,7 +169,10 @@ def check(config: dict[str, Any], cls: type, prefix: str) -> int:
     tried = 0
     for steps, kind, held in places({key: v for key, v in config.items() if key != "_target_"}, cls):
         spelled = ".".join(step for step in steps if isinstance(step, str)) + ("[0]" if 0 in steps else "")
+        text = takes_text(cls, steps[0])
         for bad in BAD:
+            if isinstance(bad, str) and text:
+                continue
             tried += 1
             made, error = attempt(with_value(config, steps, bad), cls, prefix)
             if error is not None:
@@ -213,6 +223,8 @@ def test_bad_numbers_of_other_sections_are_refused():
         (Range(0.0, 1.0, below=True), [0.0, 0.5], [1.0], "must lie in [0, 1)"),
         (Range(0.0, 1.0, below=True), [], [1 - 1e-12], "is 1.0 in 32 bits; must lie in [0, 1)"),
         (Range(), [-LARGEST, LARGEST], [], ""),
+        (Range(bits=64), [-1.7e308, 1e-300], [], ""),
+        (Range(bits=64), [], [math.inf], "expected a finite number"),
     ],
 )
 def test_a_range_says_where_numbers_lie(held: Range, inside: list[float], outside: list[float], words: str):

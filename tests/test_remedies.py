@@ -37,7 +37,7 @@ def remedies(path: Path) -> Iterator[tuple[int, str]]:
     """Literal texts of a file that are said when something is refused."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        said: list[ast.AST] = []
+        said: list[ast.expr] = []
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             said = list(node.args) if node.func.id in ("ConfigError", "refuse", "Unusable") else []
         elif isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and node.value is not None:
@@ -47,7 +47,7 @@ def remedies(path: Path) -> Iterator[tuple[int, str]]:
         for part in (inner for outer in said for inner in ast.walk(outer)):
             text = text_of(part)
             if text is not None and " " in text:
-                yield node.lineno, text
+                yield said[0].lineno, text
 
 
 def wrong(text: str) -> list[str]:
