@@ -162,5 +162,5 @@ def test_a_row_is_wrongly_left_out_in_at_most_one_table_of_twenty(metric, rows, 
 def test_rates_of_rows_wrongly_left_out(metric):
     """The whole grid, 1,000 tables each; `pytest -m slow -s` prints the rates in percent."""
     shares = {(rows, count): left_out(metric, rows, count, 1000) for count in (3, 5, 10) for rows in range(2, 11, 2)}
-    print(metric, {place: round(100 * share, 1) for place, share in shares.items()})
+    print(metric, {place: round(100 * float(share), 1) for place, share in shares.items()})
     assert max(shares.values()) <= stats.binom.ppf(1 - 1e-4, 1000, LEVEL) / 1000
