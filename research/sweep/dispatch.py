@@ -72,7 +72,7 @@ def dispatch(
         write_atomically(manifest, json.dumps(content).encode(), lease)
         os.chmod(manifest, 0o600)
         with stopping(manifest, leave, display) as stop:
-            return _until_done(groups, folder, executor, manifest, settle, stop, display)
+            return _until_done(groups, folder, lease, executor, manifest, settle, stop, display)
     finally:
         manifest.unlink(missing_ok=True)  # first: a worker that is left somewhere ends
         shutil.rmtree(launch, ignore_errors=True)
@@ -83,6 +83,7 @@ def dispatch(
 def _until_done(
     groups: Sequence[Group],
     folder: Path,
+    lease: Lease,
     executor: Executor,
     manifest: Path,
     settle: Callable[[int], int],
@@ -107,6 +108,7 @@ def _until_done(
         before = {number: state(number) for number in waiting}
         with repeating(look):
             answers = send(executor, manifest, list(waiting), display.note)
+        lease.check()  # workers that wrote nothing for another command's sake are no failure
         look()
         for answer in answers.values():
             for text in answer["errors"]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from research.runs.held import LeaseLost
 from research.runs.lease import Borrowed, acquire
 from research.sweep import dispatch, run, worker
 from research.sweep.display import Display
@@ -154,6 +155,31 @@ def test_a_program_is_given_up_after_three_tries_without_progress(
     assert [outcome.status for outcome in outcomes] == ["failed"] * 2 + ["completed"] * 2
     assert outcomes[0].result["reason"].endswith("3 workers ended without a result (OSError: no such cluster)")
     assert statuses(tmp_path / "sweep") == ["completed"] * 2 + ["failed"] * 2
+
+
+def test_workers_of_a_command_that_lost_its_folder_write_nothing(
+    sweep: Any, engine: Engine, make_jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease, before, answers = tmp_path / "sweep" / LEASE, list[Any](), list[Any]()
+    files = lambda: {path: path.read_bytes() for path in (tmp_path / "sweep").glob("latent_dim=*/*") if path.is_file()}
+
+    def behave(manifest: str, number: int) -> Any:
+        def taken(*arguments: Any) -> None:
+            if not before:  # while the first program trains
+                lease.write_text(json.dumps(json.loads(lease.read_bytes()) | {"token": "of another command"}))
+                before.append(files())
+
+        monkeypatch.setattr(worker.Remote, "chunk", taken)
+        answers.append(run_group(manifest, number))
+        return answers[-1]
+
+    engine.behave = behave
+    with pytest.raises(LeaseLost, match="another command took this folder over"):
+        sweep(make_jobs(*TWO))
+    assert "another command took this folder over" in answers[0]["reason"]
+    assert answers[0]["errors"] == []
+    assert files() == before[0] != {}
+    assert engine.rounds == [[0, 1]]
 
 
 def test_a_result_of_an_earlier_command_is_not_taken_for_a_new_one(sweep: Any, engine: Engine, make_jobs: Jobs) -> None:
