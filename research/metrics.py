@@ -102,7 +102,7 @@ METRICS = {
     **dict.fromkeys(("generator_loss", "discriminator_loss", "discriminator_accuracy"), Metric()),  # of a game
     **dict.fromkeys(("real_value", "fake_value"), Metric()),
     # of another metric, or of its judge
-    **dict.fromkeys(("nll_standard_error", "nll_effective_samples"), Metric()),
+    **dict.fromkeys(("nll_standard_error", "nll_effective_samples", "nll_effective_share"), Metric()),
     **dict.fromkeys(("classifier_null", "classifier_p_value", "sampling_classifier_accuracy"), Metric()),
 }
 # What chooses between settings where nobody names a metric: the first that all runs have and may be compared by.

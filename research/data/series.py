@@ -15,7 +15,7 @@ from research.data.splits import Source
 from research.data.table_files import read_table
 from research.data.times import steps_of
 from research.data.windows import Windowed, share_borders
-from research.ranges import OpenShare
+from research.ranges import Finite64, Index, OpenShare
 from research.tree import ConfigError, recipe
 
 
@@ -54,13 +54,13 @@ class Series(Windowed):
     """
 
     path: str
-    columns: tuple[str | int, ...] | None
-    time_column: str | int | None
+    columns: tuple[str | Index, ...] | None
+    time_column: str | Index | None
     header: bool | None
     separator: Separator | None
     decimal: Decimal
     encoding: str
-    missing: tuple[float | str, ...] | None
+    missing: tuple[Finite64 | str, ...] | None
     test_fraction: OpenShare
 
     def validate(self) -> None:

@@ -17,7 +17,7 @@ from research.data.preparation import Preparation
 from research.data.readers import READERS
 from research.data.splits import Source, Splitting
 from research.data.table_files import read_table
-from research.ranges import OpenShare
+from research.ranges import Finite64, Index, OpenShare
 from research.tree import ConfigError, recipe
 
 
@@ -67,15 +67,15 @@ class Arrays(Splitting):
 
     path: str
     test_path: str | None
-    target: str | int | None
+    target: str | Index | None
     task: targets.Task | None
-    columns: tuple[str | int, ...] | None
+    columns: tuple[str | Index, ...] | None
     key: str | None
     header: bool | None
     separator: Separator | None
     decimal: Decimal
     encoding: str
-    missing: tuple[float | str, ...] | None
+    missing: tuple[Finite64 | str, ...] | None
     test_fraction: OpenShare
     binarize: Literal["none", "once", "dynamic"]
 

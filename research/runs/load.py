@@ -190,7 +190,7 @@ class Run:
         """Classes as numbers, [N] int32; a conditional model needs them."""
         if label is None:
             if getattr(self.model, "conditional", False):
-                raise ConfigError("label", None, "this model is conditional; give label=[...], the class of each row")
+                raise ConfigError("label", None, "this model is conditional: give the class of each row as label")
             return None
         numbers = class_numbers(self.preparation, label)
         if numbers.shape != (rows,):

@@ -11,9 +11,7 @@ from research.tree import ConfigError, flatten, plain
 if TYPE_CHECKING:
     from research.sweep.job import Job
 
-LARGEST = 10**8  # integer of a model: the product of two stays within 64 bits, beyond which XLA ends the process
 DEEPEST = 1000  # layers: each of them is traced
-COUNTED = 2**31 - 1  # what 32-bit counters of a program hold
 NO_SIZES = ("model.levels",)  # integers of a model that make no parameters
 DRAWN = ("rows", "length", "channels", "features")  # sizes of data that are drawn: their product is allocated
 CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -38,23 +36,14 @@ def host_memory() -> float | None:
 
 
 def check_numbers(job: "Job") -> None:
-    """Refuse integers of a job that no machine can hold.
+    """Refuse lists and rows of a job that no machine can hold; single sizes have their ranges (`research.ranges`).
 
     Raises:
       ConfigError: naming the key.
     """
-    for key, value in _integers(plain(job.model), "model"):
-        if value > LARGEST:
-            raise ConfigError(key, value, f"no machine holds a network of this size; at most {LARGEST:,}")
-        if key.rpartition(".")[2] == "layers" and value > DEEPEST:
-            raise ConfigError(key, value, f"must be at most {DEEPEST:,}")
     for key, value in flatten({"model": plain(job.model)}).items():
         if isinstance(value, list) and len(value) > DEEPEST:
             raise ConfigError(key, f"{len(value):,} entries", f"must be at most {DEEPEST:,}")
-    for section in ("trainer", "evaluation"):
-        for key, value in _integers(plain(getattr(job, section)), section):
-            if value > COUNTED:
-                raise ConfigError(key, value, f"must be at most {COUNTED:,}")
     _check_rows(job)
 
 
