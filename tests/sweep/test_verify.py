@@ -95,7 +95,7 @@ def test_runs_trained_again_have_the_same_bits(mode: str, train: Train, make_job
 def test_the_drawn_runs_change_and_can_be_drawn_again(folder: Path, ended: Any, monkeypatch: pytest.MonkeyPatch):
     from research.sweep.whole import Finding
 
-    monkeypatch.setattr("research.sweep.verify._again", lambda path, *_: Finding(path.name, "bit-equal"))
+    monkeypatch.setattr("research.sweep.verify._again", lambda run, *_: Finding(run.path.name, "bit-equal"))
     draws = [ended(folder, "--members", "1")[1].split("--seed ")[1].splitlines() for _ in range(12)]
     assert len({seed for seed, _ in draws}) == 12
     assert len({drawn for _, drawn in draws}) > 1
