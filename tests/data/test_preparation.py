@@ -111,6 +111,14 @@ def test_numbers_that_become_one_number_are_refused(x, method, remedy):
         scaling.check_precision("x", examples, fitted, rows, ("meter",), False)
 
 
+def test_rounding_errors_are_no_different_values():
+    x = np.sin(np.arange(500) * 2 * np.pi / 24)[:, None]
+    assert len(np.unique(x)) > 2 * len(np.unique(x.round(9)))
+    examples, rows = Examples(x=x), np.arange(400)
+    for method in ("none", "standard", "minmax"):
+        scaling.check_precision("x", examples, scaling.fit(method, examples, rows), rows, None, False)
+
+
 def test_windows_and_their_target_share_one_series_without_the_offset():
     series = 1e9 + np.arange(30.0)[:, None]
     windows = lambda first, size: Windows(series, np.arange(first, first + 20, dtype=np.int32), size)
