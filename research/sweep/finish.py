@@ -74,7 +74,7 @@ def finish(
         file.append([(at, now, {f"curve/{name}": float(value)}) for at, value in enumerate(values)])
     if findings.codes is not None:
         events.projector(run.path, findings.codes, findings.labels, findings.sprite)
-    file.layout([name for name in run.read_metrics()[-1] if "/" in name] if run.metrics.exists() else [])
+    file.layout([name for name in (run.read_metrics() or [{}])[-1] if "/" in name])
     if hparams is not None:
         file.hparams(hparams, started=now - (trained.seconds_wall_group or 0.0))
         file.finish(trained.status != "diverged")

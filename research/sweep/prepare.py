@@ -96,7 +96,7 @@ def prepare(
                 raise ConfigError(
                     "name", folder.name, f"{path} holds the run of another configuration; choose another name="
                 )
-            result = run.read_result()
+            result = result_of(run)
         bound = bind(job)
         if path is None or result is None or result.get("status") not in options.kept:
             todo.append(bound)
@@ -151,13 +151,48 @@ def check_twins(jobs: Sequence[Job]) -> None:
                     raise ConfigError(key, now[key], remedy)
 
 
+RESULT = {  # of every run, whatever became of it: field -> types
+    "status": str,
+    "reason": str | None,
+    "metrics": dict,
+    "objective": str,
+    "data_sha256": str,
+}
+TRAINED = {  # besides, of a run that is evaluated again
+    "epochs": int,
+    "trained_metrics": list,
+    "best_epoch": int | None,
+    "seconds_compile_group": float | int | None,
+    "seconds_wall_group": float | int | None,
+    "seconds_device_share": float | int | None,
+}
+ADDED = {"first_bad_step": int | None, "widths": list, "resumed_at": list}  # of a run that an older version may lack
+
+
+def result_of(run: RunFolder) -> dict[str, Any] | None:
+    """The result of a run with the fields that a command goes on with, or None before there is one.
+
+    Raises:
+      ConfigError: a field is missing or of another type; the run is not taken for finished then.
+    """
+    result = run.read_result()
+    if result is None:
+        return None
+    fields = RESULT | (TRAINED if result.get("status") in ("completed", "stopped", "pruned") else {})
+    for name, kinds in (fields | {name: ADDED[name] for name in ADDED if name in result}).items():
+        if name not in result or not isinstance(result[name], kinds):
+            remedy = f"result.json is damaged: {name} is missing or of another kind; restore or remove it"
+            raise ConfigError("folder", run.path, remedy)
+    return result
+
+
 def finished(jobs: Sequence[Job], folder: Path, options: Options) -> dict[str, Outcome]:
     """Hash -> outcome of the jobs that have a result here which is kept."""
     present = runs_in(folder)
     found: dict[str, Outcome] = {}
     for job in jobs:
         path = present.get(job.hash[:HASH_DIGITS])
-        result = None if path is None else RunFolder(path).read_result()
+        result = None if path is None else result_of(RunFolder(path))
         if path is not None and result is not None and result.get("status") in options.kept:
             found[job.hash] = Outcome(job, path, result)
     return found
