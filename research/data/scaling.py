@@ -212,7 +212,7 @@ def check_precision(
 
 
 def _without_rounding(values: np.ndarray) -> np.ndarray:
-    """Values whose differences are no rounding errors of float64: whole multiples of a tiny part of their usual size."""
+    """Values without rounding errors of float64: whole multiples of a tiny part of their usual size."""
     middle = np.median(values, axis=0)
     usual = np.median(np.abs(values - middle), axis=0)
     tiny = np.where(usual > 0, ROUNDING * usual, np.finfo(np.float64).tiny)

@@ -340,8 +340,11 @@ class RunFolder:
 
     def _rows(self) -> list[list[str]]:
         refuse_links(self.metrics)
-        text = self.metrics.read_text(encoding="utf-8")
-        rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))  # without a line that was cut short
+        try:
+            text = self.metrics.read_text(encoding="utf-8")
+            rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))  # without a line that was cut short
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ConfigError("folder", self.path, f"metrics.csv is damaged ({error}); restore or remove it") from None
         return [row for row in rows if len(row) == len(rows[0])]
 
     def _open_metrics(self) -> list[str] | None:

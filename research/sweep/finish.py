@@ -77,7 +77,7 @@ def finish(
         events.projector(run.path, run.lease, findings.codes, findings.labels, findings.sprite)
     if findings.centres is not None:
         run.save_clusters(findings.centres)
-    file.layout([name for name in run.read_metrics()[-1] if "/" in name] if run.metrics.exists() else [])
+    file.layout([name for name in (run.read_metrics() or [{}])[-1] if "/" in name])
     if hparams is not None:
         file.hparams(hparams, started=now - (trained.seconds_wall_group or 0.0))
         file.finish(trained.status != "diverged")

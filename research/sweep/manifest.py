@@ -158,7 +158,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             return content
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, IsADirectoryError):
         pass
     raise ConfigError("name", folder.name, f"{path} is damaged; restore or remove it")
 

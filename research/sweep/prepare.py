@@ -166,7 +166,8 @@ def check_twins(jobs: Sequence[Job]) -> None:
 NUMBERS = ("seconds_compile_group", "seconds_wall_group", "seconds_device_share")
 KINDS: dict[str, Any] = {"data_sha256": str, "objective": str, "metrics": dict, "reason": str | None}  # of any result
 KINDS_TRAINED = {"epochs": int, "best_epoch": int | None, "trained_metrics": list, "files": dict}
-KINDS_TRAINED |= dict.fromkeys(NUMBERS, int | float)
+KINDS_TRAINED |= dict.fromkeys(NUMBERS, int | float | None)
+KINDS_ADDED = {"first_bad_step": int | None, "widths": list, "resumed_at": list}  # an older version may lack them
 
 
 def own_result(run: RunFolder, job: Job) -> dict[str, Any] | None:
@@ -184,6 +185,7 @@ def own_result(run: RunFolder, job: Job) -> dict[str, Any] | None:
         if result["config_hash"] != job.hash or not result["run_id"].endswith(job.hash[:HASH_DIGITS]):
             raise ValueError(f"it is the result of another run, {result['run_id']}")
         kinds = KINDS | (KINDS_TRAINED if result["status"] in TRAINED else {})
+        kinds |= {name: KINDS_ADDED[name] for name in KINDS_ADDED if name in result}
         for name, kind in kinds.items():
             if not isinstance(result[name], kind):
                 raise ValueError(f"{name} is {result[name]!r}")

@@ -101,7 +101,8 @@ def test_what_depends_on_the_data_alone_is_computed_once(autoencoder, monkeypatc
     calls = []
     count = lambda name, function: lambda *given: calls.append(name) or function(*given)
     monkeypatch.setattr(baselines, "components", count("components", baselines.components))
-    monkeypatch.setattr(clustering, "kmeans", count("kmeans", clustering.kmeans))
+    for name in ("kmeans", "centres_of"):
+        monkeypatch.setattr(clustering, name, count("kmeans", getattr(clustering, name)))
     shared, settings = Shared(), recipe(clustering="classes", pictures=False)
     found = [
         evaluate(autoencoder, sequences(), settings, shared=shared, data_key=key, seed=seed).metrics
