@@ -185,7 +185,8 @@ def own_result(run: RunFolder, job: Job) -> dict[str, Any] | None:
         if result["config_hash"] != job.hash or not result["run_id"].endswith(job.hash[:HASH_DIGITS]):
             raise ValueError(f"it is the result of another run, {result['run_id']}")
         kinds = KINDS | (KINDS_TRAINED if result["status"] in TRAINED else {})
-        kinds |= {name: KINDS_ADDED[name] for name in KINDS_ADDED if name in result}
+        if result["status"] in TRAINED:
+            kinds |= {name: KINDS_ADDED[name] for name in KINDS_ADDED if name in result}
         for name, kind in kinds.items():
             if not isinstance(result[name], kind):
                 raise ValueError(f"{name} is {result[name]!r}")
