@@ -276,7 +276,7 @@ def whole_bits(x: np.ndarray) -> np.ndarray:
     """Features of an array of whole numbers that hold only 0 and 1, bool of the shape of a row."""
     if x.dtype.kind == "f":
         return np.zeros(x.shape[1:], bool)
-    return (x.min(0) == 0) & (x.max(0) == 1)
+    return (x.min(0) >= 0) & (x.max(0) <= 1)
 
 
 def _join(columns: Sequence[Column]) -> Column:
