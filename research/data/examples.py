@@ -268,7 +268,10 @@ class Dataset:
 
 
 def compact(examples: Examples, offset: Any, target_offset: Any) -> Examples:
-    """Rows for a compiled program: `float32(x - offset)`; integers of at most 32 bits stay where nothing is taken off."""
+    """Rows for a compiled program: `float32(x - offset)`.
+
+    Integers of at most 32 bits stay integers where nothing is taken off.
+    """
     made: dict[int, np.ndarray] = {}  # the target of windows is cut from the series of x
 
     def smaller(array: Any, offset: Any) -> Any:

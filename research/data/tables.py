@@ -184,8 +184,11 @@ class Arrays(Splitting):
         binary = np.array([checks.is_binary(kind, values) for kind, values in zip(kinds, x.T, strict=True)], bool)
         if trained is None:
             notes += [*checks.marks_note(path.name, chosen, x), *checks.unused_marks_note(table, chosen, self.missing)]
+            notes += checks.grouped_note(table, [*chosen, *filter(None, [target])])
         names = tuple(chosen) if table.named else None
         column = None if target is None else table.column(target, "target")
+        if trained is not None and column is not None and column.kind == "empty":
+            column = None  # what new rows are is often not known
         return Content(x, column, names, binary, table.place, tuple(notes))
 
     def _second(self, first: Content) -> Content:

@@ -11,7 +11,7 @@ import numpy as np
 from research import engine, tree
 from research.data.examples import Examples, Facts, prepare
 from research.data.new_rows import class_numbers, ordered, stored_rows
-from research.data.preparation import Preparation
+from research.data.preparation import SCALING, Preparation
 from research.data.values import as_numbers, is_table, whole_number
 from research.distributions import Forecast
 from research.runs import batches
@@ -28,7 +28,8 @@ class Run:
     Rows are an array [N, *stored_shape], a pandas table with the columns of training in any order, or a list of
     sequences of unequal length. NaN, and what a masked array masks, is a missing value where the model takes masks, and
     is refused elsewhere. Beside the rows may stand `lengths` [N], `observed` (of the shape of x), `label` [N], classes
-    as stored, and, for `score`, `target`. Rows pass through one compiled program in batches of 256, prepared as in training (`research.data.preparation`).
+    as stored, and, for `score`, `target`. Rows pass through one compiled program in batches of 256, prepared as in
+    training (`research.data.preparation`).
 
     Attributes:
       folder: where the run lies.
@@ -283,7 +284,15 @@ def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
     except (TypeError, ValueError, KeyError, AttributeError) as error:  # not hashed, since they follow from the data
         raise ConfigError("folder", folder, f"the facts in its config.json are damaged ({error}); restore it") from None
     params, scaling = files.load_parameters()
-    preparation = _preparation(record, facts, config.get("data") or {}, scaling)
+    try:
+        preparation = _preparation(record, facts, config.get("data") or {}, scaling)
+        _check_names(preparation)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        damaged = f"the preparation of rows in its config.json is damaged ({error}); restore it"
+        raise ConfigError("folder", folder, damaged) from None
+    if record.get("preparation") is not None and (absent := sorted(set(SCALING) - set(scaling))):
+        text = f"params.safetensors has no scaling/{absent[0]}; restore it, or train this config anew"
+        raise ConfigError("folder", folder, text)
     _check(files.path, model, params, preparation, facts)
     return Run(
         folder=files.path,
@@ -306,7 +315,24 @@ def _preparation(record: dict[str, Any], facts: Facts | None, data: dict[str, An
             plain = known.get("layout", "image") == "image"
             known |= {"kind": facts.kind, "class_count": facts.classes, "masked": True}
             known |= {"stored_shape": facts.feature_shape} if plain else {}
+    if not isinstance(known, dict):
+        raise TypeError(f"it is {known!r:.40}")
     return Preparation.from_record(known, scaling)
+
+
+def _check_names(preparation: Preparation) -> None:
+    """Refuse names of columns and classes that cannot be those of the rows.
+
+    Raises:
+      ValueError: saying which.
+    """
+    shape, columns, classes = preparation.stored_shape, preparation.columns, preparation.classes
+    if shape is not None and not all(isinstance(size, int) for size in shape):
+        raise ValueError(f"stored_shape is {shape}")
+    if columns is not None and shape and (len(columns) != shape[-1] or len(set(columns)) != len(columns)):
+        raise ValueError(f"{len(columns)} columns of rows of shape {shape}")
+    if classes is not None and (len(classes) != preparation.class_count or len(set(classes)) != len(classes)):
+        raise ValueError(f"{len(classes)} names of {preparation.class_count} classes")
 
 
 def check_parameters(params: Any, wanted: Any) -> str | None:
