@@ -442,7 +442,13 @@ def encode() -> None:
 
         def part_of(name: str) -> tuple[Any, Any, Any]:
             """Stored rows of one part, their numbers and their classes as stored."""
-            examples, names = rows_for(run, recipe.stored_for(run.preparation) if changed else recipe.stored())
+            try:
+                source = recipe.stored_for(run.preparation) if changed else recipe.stored()
+            except ConfigError as error:
+                raise error.under("data") from error.__cause__
+            for note in source.notes if changed else ():
+                sys.stderr.write(f"note: {note}\n")
+            examples, names = rows_for(run, source)
             if name == "all":
                 numbers = np.arange(len(examples))
             else:

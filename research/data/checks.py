@@ -17,6 +17,7 @@ CALENDAR = re.compile(
 )
 PARTS = frozenset(("year", "yr", "quarter", "month", "mo", "week", "weekday", "dow", "day", "doy", "hour", "minute"))
 TIMES = PARTS | {"time", "times", "date", "dates", "datetime", "timestamp", "ds", "t", "index"}
+PART = "holds parts of dates"
 DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}.*|\d{1,2}:\d{2}(:\d{2}.*)?")
 
 
@@ -49,8 +50,9 @@ def choose(
             table.find(name, "columns")
         for name in table.names:
             if names is None and name not in trained and name not in others and name not in left:
-                remedy = f"training had not; leave it out{nearest(name, trained)}"
-                raise ConfigError("columns", name, f"{table.path.name} has this column, and {remedy}")
+                shown = f"{table.path.name} has {'this column' if name else 'a column without a name'}"
+                remedy = f"leave it out: {paste('columns', trained)}"
+                raise ConfigError("columns", name, f"{shown}, and training had not{nearest(name, trained)}; {remedy}")
         return list(trained), notes
     if names is not None:
         chosen = [table.names[table.find(name, "columns")] for name in names]
@@ -68,13 +70,16 @@ def choose(
         )
     _check_names(table, chosen, others)
     for name in () if new_rows else chosen:
-        if table.mixed(table.column(name)):
-            raise table.not_numeric(name, table.column(name))
-        problem = _no_feature(table, name)
+        series = "time_column" in taken
+        problem = _no_feature(table, name, series)
         if problem:
-            good = [other for other in chosen if not _no_feature(table, other)]
+            good = [other for other in chosen if not _no_feature(table, other, series)]
             remedy = f"list the columns to use: {paste('columns', good)}" if good else "no other column is left"
-            if "time_column" in taken and taken["time_column"] is None:
+            if table.readable(name) and table.mixed(table.column(name)):
+                raise table.not_numeric(name, table.column(name))
+            if problem.endswith(PART):
+                remedy += "; for one column of times write 2016-07-01, or 2016-07 for months"
+            elif "time_column" in taken and taken["time_column"] is None:
                 remedy = f"if it is the time: {_key('time_column', name)}; else {remedy}"
             elif "target" in taken and taken["target"] is None:
                 remedy += f"; if it is the target: {_key('target', name)}"
@@ -103,6 +108,9 @@ def _left_out(table: Table, others: Mapping[str, str]) -> tuple[list[str], list[
 def _check_names(table: Table, chosen: Sequence[str], others: Mapping[str, str]) -> None:
     """Refuse columns without a name, and two of one name."""
     named = [name for name in chosen if name]
+    for name in named:
+        if chosen.count(name) > 1:
+            raise ConfigError("columns", name, f"{table.path.name} has more than one column of this name; rename one")
     if "" in chosen:
         place = table.names.index("")
         column = table.column("") if chosen.count("") == 1 else None
@@ -110,13 +118,12 @@ def _check_names(table: Table, chosen: Sequence[str], others: Mapping[str, str])
         how = "index_label=time, then data.time_column=time" if dates else "index=False"
         remedy = f"name it or write the table without it (pandas: {how}), or list the others: {paste('columns', named)}"
         raise ConfigError("columns", None, f"{table.path.name}, line 1: column {place} (from 0) has no name; {remedy}")
-    for name in named:
-        if chosen.count(name) > 1:
-            raise ConfigError("columns", name, f"{table.path.name} has more than one column of this name; rename one")
 
 
-def _no_feature(table: Table, name: str) -> str | None:
-    """Why a column is no feature unless it is asked for, or None."""
+def _no_feature(table: Table, name: str, series: bool) -> str | None:
+    """Why a column is no feature, or no channel of a series, unless it is asked for, or None."""
+    if not table.readable(name):
+        return table.problem(name)
     column = table.column(name)
     where = f"{table.path.name}, column '{name}'"
     if column.kind == "time" or (column.kind == "text" and looks_like_dates(column)):
@@ -129,6 +136,8 @@ def _no_feature(table: Table, name: str) -> str | None:
         return f"{where} grows by a constant step ({column.numbers[0]:.10g}, {column.numbers[1]:.10g}, ...)"
     if name.lower() in TIMES and len(column.numbers) >= LEAST and (np.diff(column.numbers) > 0).all():
         return f"{where} grows from row to row ({column.numbers[0]:.10g}, {column.numbers[1]:.10g}, ...) as a time does"
+    if series and name.lower() in PARTS and column.kind == "integer":
+        return f"{where} {PART}"
     return None
 
 
@@ -184,6 +193,23 @@ def far_repeats(values: np.ndarray) -> list[tuple[float, int]]:
     ends = [*range(first), *range(last, len(found))]
     far = [end for end in ends if max(low - found[end], found[end] - high) > high - low]
     return [(float(found[end]), int(times[end])) for end in far]
+
+
+def grouped_note(table: Table, names: Sequence[str]) -> list[str]:
+    """Notes on columns in which a point (or decimal comma) may group thousands: 1.854 beside 987."""
+    notes = []
+    for name in names:
+        column = table.column(name)
+        if column.kind != "float" or column.cells is None:
+            continue
+        mark = re.escape(table.decimal)
+        present = [str(cell) for cell in column.cells[~column.missing]]
+        grouped = [cell for cell in present if re.fullmatch(rf"[+-]?[1-9]\d{{0,2}}{mark}\d{{3}}", cell)]
+        plain = [cell for cell in present if re.fullmatch(r"[+-]?\d{1,3}", cell)]
+        if len(grouped) >= REPEATS and plain and len(grouped) + len(plain) == len(present):
+            text = f"{table.path.name}, column '{name}': {grouped[0]} beside {plain[0]} is read as a fraction"
+            notes.append(f"{text}; if its '{table.decimal}' groups thousands, write such numbers without it")
+    return notes
 
 
 def unused_marks_note(table: Table, names: Sequence[str], marks: Sequence[float | str] | None) -> list[str]:

@@ -94,6 +94,7 @@ class Table:
       size: number of rows.
       index: name of a column in which pandas stored its index, which is left out; None without.
       index_of_times: whether that column holds times.
+      decimal: the decimal mark of its text.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class Table:
     ):
         self.path, self.names, self.named, self.size = path, tuple(names), named, size
         self.index, self.index_of_times = index, index_of_times
-        self._column, self._place, self._decimal = functools.cache(column), place, decimal
+        self._column, self._place, self.decimal = functools.cache(column), place, decimal
 
     def place(self, row: int, name: str | None = None) -> str:
         """Where a value stands in the file, for errors."""
@@ -124,6 +125,18 @@ class Table:
           ConfigError: the file has no such column, or two of them.
         """
         return self._column(self.find(name, key))
+
+    def problem(self, name: str) -> str | None:
+        """Why the cells of a column cannot be read, or None."""
+        try:
+            self.column(name)
+        except ConfigError as error:
+            return error.remedy
+        return None
+
+    def readable(self, name: str) -> bool:
+        """Whether the cells of a column can be read."""
+        return self.problem(name) is None
 
     def find(self, name: str, key: str) -> int:
         """Number of a column from 0; where columns have no names, -1 is the last.
@@ -162,29 +175,33 @@ class Table:
         if column.kind == "time":
             return ConfigError("", None, f"{self.path.name}, column '{name}' holds times, not numbers")
         assert column.cells is not None
-        found = [to_float(str(cell), self._decimal) for cell in column.cells]
+        found = [to_float(str(cell), self.decimal) for cell in column.cells]
         wrong = [row for row, number in enumerate(found) if number is None or np.isinf(number)]
         row = next(row for row in wrong if not column.missing[row])
         cell = str(column.cells[row])
         shown = f"{self.place(row, name)}: '{' '.join(cell.split())[:40]}' is not"
         if found[row] is not None or re.fullmatch(r"[+-]?inf(inity)?", cell.lower()):
             return ConfigError("", None, f"{shown} finite; leave the cell empty, or remove the row")
-        other = "comma" if self._decimal == "." else "point"
-        if to_float(cell, MARKS[other]) is not None:
+        other = "comma" if self.decimal == "." else "point"
+        only = len(set(np.asarray(column.cells)[[row for row in wrong if not column.missing[row]]])) == 1
+        if to_float(cell.replace("\u2212", "-"), self.decimal) is not None:
+            remedy = "write its minus as -"
+        elif to_float(cell, MARKS[other]) is not None:
             remedy = f"if a {other} is the decimal mark: data.decimal={other}; if it groups thousands, write it without"
         elif "\n" in cell or "\r" in cell:
             remedy = 'is a quote (") open?'
         elif row == 0 and not self.named:
             remedy = "if this line holds names: data.header=true"
-        elif mostly_numbers(column, self._decimal):
+        elif mostly_numbers(column, self.decimal):
             remedy = f"if it means a missing value: {paste('missing', [cell])}"
+            remedy = f"if this row holds units or names, remove it; {remedy}" if row == 0 and only else remedy
         else:
             remedy = "the column holds text"
         return ConfigError("", None, f"{shown} a number; {remedy}")
 
     def mixed(self, column: Column) -> bool:
         """Whether a column of text holds numbers for the most part."""
-        return column.kind == "text" and mostly_numbers(column, self._decimal)
+        return column.kind == "text" and mostly_numbers(column, self.decimal)
 
 
 def mostly_numbers(column: Column, decimal: str) -> bool:

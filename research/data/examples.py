@@ -268,14 +268,17 @@ class Dataset:
 
 
 def compact(examples: Examples, offset: Any, target_offset: Any) -> Examples:
-    """Rows for a compiled program: floats and wide integers become `float32(x - offset)`, everything else stays."""
+    """Rows for a compiled program: `float32(x - offset)`.
+
+    Integers of at most 32 bits stay integers where nothing is taken off.
+    """
     made: dict[int, np.ndarray] = {}  # the target of windows is cut from the series of x
 
     def smaller(array: Any, offset: Any) -> Any:
         if isinstance(array, Windows):
             return dataclasses.replace(array, series=smaller(array.series, offset))
         if id(array) not in made:
-            if array.dtype.kind == "f" or array.dtype.itemsize > 4:
+            if array.dtype.kind == "f" or array.dtype.itemsize > 4 or np.any(offset):
                 plain = array.dtype == np.float32 and not np.any(offset)
                 made[id(array)] = array if plain else (array - np.asarray(offset, np.float64)).astype(np.float32)
             else:

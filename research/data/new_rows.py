@@ -9,6 +9,7 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.data.preparation import Preparation
+from research.data.values import as_numbers, is_table, target_values
 from research.tree import ConfigError, nearest
 
 TAIL = 2  # time steps of zeros at the end of a sequence that look like padding
@@ -19,6 +20,8 @@ def stored_rows(
     x: Any,
     *,
     takes_masks: bool,
+    target_shape: tuple[int, ...] | None = None,
+    target_classes: int = 0,
     lengths: Any = None,
     observed: Any = None,
     label: Any = None,
@@ -28,8 +31,10 @@ def stored_rows(
 
     Args:
       x: an array [N, *stored_shape]; a table with named columns (pandas) or sequences as a list of [T, C] arrays of
-        unequal length; or `Examples` with `label` as numbers 0 to K - 1. NaN is a missing value.
+        unequal length; or `Examples` with `label` as numbers 0 to K - 1. NaN is a missing value, and so is what a
+        masked array masks.
       takes_masks: whether the model can leave out padding and missing values.
+      target_shape, target_classes: of the targets of training, see `values.target_values`.
       lengths: number of time steps of every sequence that is padded, [N].
       observed: False where a value is missing, of the shape of x.
       label: classes as stored: names, or numbers from 0 where the classes have no names.
@@ -42,7 +47,7 @@ def stored_rows(
         rows = x
     else:
         rows = _from_values(preparation, x, lengths, observed)
-        rows = dataclasses.replace(rows, label=label, target=None if target is None else np.asarray(target))
+        rows = dataclasses.replace(rows, label=label)
     values = np.asarray(rows.x)
     if values.ndim < 1 or len(values) == 0:
         raise ConfigError("x", values.shape, "expected at least one row")
@@ -52,6 +57,9 @@ def stored_rows(
     if preparation.missing and np.isin(values, preparation.missing).any():
         values = np.where(np.isin(values, preparation.missing), np.nan, values)
     rows = dataclasses.replace(rows, x=values)
+    if not isinstance(x, Examples) and target is not None:
+        target, target_observed = target_values(target, len(values), target_shape, target_classes)
+        rows = dataclasses.replace(rows, target=target, target_observed=target_observed)
     rows = _masked(preparation, rows, takes_masks)
     _check_whole(preparation, rows.x)
     named = not isinstance(x, Examples)
@@ -62,16 +70,13 @@ def stored_rows(
 
 
 def _from_values(preparation: Preparation, x: Any, lengths: Any, observed: Any) -> Examples:
-    if hasattr(x, "columns") and hasattr(x, "to_numpy"):  # a table of pandas or polars
+    if is_table(x):
         x = ordered(preparation, x)
-    if isinstance(x, list | tuple) and len({np.shape(row)[:1] for row in x}) > 1:
-        x, lengths = _padded(preparation, x, lengths)
-    try:
-        x = np.asarray(x)
-        if x.dtype.kind not in "biuf":
-            x = x.astype(np.float64)
-    except (TypeError, ValueError):
-        raise ConfigError("x", type(x).__name__, "expected numbers in rows of one shape") from None
+    elif isinstance(x, list | tuple):
+        x = [ordered(preparation, row) if is_table(row) else row for row in x]
+        if _are_sequences(preparation, x):
+            x, lengths = _padded(preparation, x, lengths)
+    x = as_numbers("x", x)
     if lengths is not None:
         lengths = np.asarray(lengths)
         steps = x.shape[1] if x.ndim > 1 else 0
@@ -87,9 +92,12 @@ def _from_values(preparation: Preparation, x: Any, lengths: Any, observed: Any) 
             text = f"{count} of {len(x)} rows end in {TAIL} or more steps of zeros in every channel"
             warnings.warn(f"{text}; if they are padding, give lengths=[...] of the rows", stacklevel=5)
     if observed is not None:
-        observed = np.asarray(observed, bool)
+        observed = as_numbers("observed", observed)
         if observed.shape != x.shape:
             raise ConfigError("observed", observed.shape, f"expected the shape of x, {x.shape}")
+        if not np.isin(observed, (0, 1)).all():
+            raise ConfigError("observed", observed[~np.isin(observed, (0, 1))][0], "expected True and False")
+        observed = None if observed.all() else observed.astype(bool)
     return Examples(x=x, length=lengths, observed=observed)
 
 
@@ -97,14 +105,30 @@ def ordered(preparation: Preparation, table: Any) -> np.ndarray:
     """The values of a table with named columns in the order of training, [N, D].
 
     Raises:
-      ConfigError: a column is missing, foreign or there twice.
+      ConfigError: a column is missing, foreign or there twice, or holds no numbers.
     """
     names = [str(name) for name in table.columns]
     if preparation.columns is not None:
         check_columns(names, preparation.columns)
         table = table[[table.columns[names.index(name)] for name in preparation.columns]]
-    values = table.to_numpy()
-    return values if values.dtype.kind in "biuf" else values.astype(np.float64)
+    if table.to_numpy().dtype.kind in "biuf":
+        return table.to_numpy()
+    return np.stack([_column(str(name), table[name]) for name in table.columns], axis=1)
+
+
+def _column(name: str, column: Any) -> np.ndarray:
+    try:
+        return as_numbers("x", np.asarray(column))
+    except ConfigError as error:
+        raise ConfigError("x", error.value, f"column '{name}' of the table holds no real numbers") from None
+
+
+def _are_sequences(preparation: Preparation, rows: Sequence[Any]) -> bool:
+    """Whether the rows of a list are sequences of unequal length, or all of them shorter than those of training."""
+    lengths = {np.shape(row)[:1] for row in rows}
+    if len(lengths) != 1 or preparation.kind != "sequence" or preparation.layout != "image":
+        return len(lengths) > 1
+    return preparation.stored_shape is not None and () < lengths.pop() < preparation.stored_shape[:1]
 
 
 def _padded(preparation: Preparation, rows: Sequence[Any], lengths: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +139,7 @@ def _padded(preparation: Preparation, rows: Sequence[Any], lengths: Any) -> tupl
         raise ConfigError(
             "x", "rows of unequal length", f"expected rows of shape {list(preparation.stored_shape or ())}"
         )
-    arrays = [np.asarray(row, np.float64) for row in rows]
+    arrays = [as_numbers("x", row).astype(np.float64) for row in rows]
     arrays = [array[:, None] if array.ndim == 1 else array for array in arrays]
     steps = preparation.stored_shape[0] if preparation.stored_shape else max(map(len, arrays))
     for index, array in enumerate(arrays):
@@ -139,6 +163,10 @@ def _masked(preparation: Preparation, rows: Examples, takes_masks: bool) -> Exam
             if np.isinf(x[index]):
                 raise ConfigError("x", float(x[index]), f"at index {list(index)}; expected finite numbers, or NaN")
             observed = seen if observed is None else observed & seen
+            empty = ~(observed if mask is None else observed & mask).reshape(len(x), -1).any(1)
+            if empty.any():
+                text = f"{empty.sum()} of {len(x)} rows hold no value at all (the first is row {int(np.argmax(empty))})"
+                warnings.warn(f"{text}; what a model says of them means nothing", stacklevel=5)
     missing = observed is not None or rows.length is not None
     if missing and not (takes_masks or preparation.masked):
         what = "missing values" if observed is not None else "rows of unequal length"
@@ -152,14 +180,16 @@ def _check_whole(preparation: Preparation, x: np.ndarray) -> None:
     if preparation.whole is None:
         return
     finite = x[np.isfinite(x)] if x.dtype.kind == "f" else x
-    if x.dtype.kind == "f" and (finite != np.round(finite)).any():
+    if x.dtype == np.bool_ and preparation.whole > 1:
+        wrong = True
+    elif x.dtype.kind == "f" and (finite != np.round(finite)).any():
         wrong = finite[finite != np.round(finite)][0]
     elif finite.size and (finite.min() < 0 or finite.max() > preparation.whole):
         wrong = finite.min() if finite.min() < 0 else finite.max()
     else:
         return
     remedy = f"rows of this run are whole numbers from 0 to {preparation.whole} as stored; do not scale them before"
-    raise ConfigError("x", float(wrong), remedy)
+    raise ConfigError("x", wrong.item() if isinstance(wrong, np.generic) else wrong, remedy)
 
 
 def class_numbers(preparation: Preparation, label: Any, named: bool = True) -> np.ndarray:
@@ -172,9 +202,14 @@ def class_numbers(preparation: Preparation, label: Any, named: bool = True) -> n
     Raises:
       ConfigError: an unknown class, a fraction or a number out of range.
     """
+    if np.ma.is_masked(label):
+        raise ConfigError("label", "masked", "every row needs its class; leave out the rows without one")
     label = np.asarray(label)
     if not preparation.class_count:
         raise ConfigError("label", _first(label), "this run was trained on rows without classes; leave it out")
+    label = label[:, 0] if label.ndim == 2 and label.shape[1] == 1 else label
+    if label.ndim != 1:
+        raise ConfigError("label", label.shape, "expected one class for each row, [N]")
     if named and preparation.classes is not None:
         numbers = {name: number for number, name in enumerate(preparation.classes)}
         names = [class_name(value) for value in label.ravel().tolist()]

@@ -96,7 +96,8 @@ def parquet_table(path: Path) -> tuple[Any, list[str]]:
     except ImportError:
         raise ConfigError("", None, "Parquet files need another package: pip install pyarrow") from None
     try:
-        table = pyarrow.parquet.read_table(path)
+        with pyarrow.parquet.ParquetFile(path) as file:  # names may be there twice
+            table = file.read()
     except (pyarrow.ArrowException, OSError) as error:
         raise ConfigError("", None, f"it is no Parquet file or is damaged ({error})") from None
     index = [name for name in (table.schema.pandas_metadata or {}).get("index_columns", []) if isinstance(name, str)]

@@ -148,6 +148,7 @@ class Series(Windowed):
         if trained is None:
             notes += checks.marks_note(path.name, chosen, values)
             notes += checks.unused_marks_note(table, chosen, self.missing)
+            notes += checks.grouped_note(table, chosen)
         step = None
         if time is not None:
             steps = steps_of(table, time, None if trained is None else trained.time_step)

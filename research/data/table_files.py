@@ -1,5 +1,6 @@
 """Files of tables: `.csv` and `.tsv`, checked line by line and read by pandas, and `.parquet`."""
 
+import codecs
 import csv
 import itertools
 import re
@@ -85,9 +86,14 @@ def _read_text(path: Path, form: Form) -> Table:
 
 def _check_bytes(path: Path, encoding: str) -> None:
     """Refuse bytes that are no text of this encoding, anywhere in the file."""
-    content = path.read_bytes()
-    if encoding == "utf-8-sig" and content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise ConfigError("", None, f"{path.name} starts with the mark of another encoding: data.encoding=utf-16")
+    content, name = path.read_bytes(), codecs.lookup(encoding).name
+    marked = "utf-8" if content[:3] == codecs.BOM_UTF8 else None
+    marked = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else marked
+    if marked is not None and name.removesuffix("-sig") != marked:
+        raise ConfigError("", None, f"{path.name} starts with the mark of another encoding: data.encoding={marked}")
+    if name == "utf-16" and marked is None:
+        order = "le" if content[1:2] == b"\0" else "be"
+        raise ConfigError("", None, f"{path.name} does not start with a mark of utf-16: data.encoding=utf-16-{order}")
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -104,7 +110,9 @@ def _check_bytes(path: Path, encoding: str) -> None:
         ) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise ConfigError("", None, f"{path.name}, line {line}: a zero byte; is it utf-16? data.encoding=utf-16")
+        order = "le" if content[1:2] == b"\0" else "be"
+        remedy = f"a zero byte; is it utf-16? data.encoding=utf-16-{order}"
+        raise ConfigError("", None, f"{path.name}, line {line}: {remedy}")
 
 
 def _check_lines(path: Path, separator: str, encoding: str) -> tuple[np.ndarray, int, list[str]]:
@@ -122,12 +130,18 @@ def _check_lines(path: Path, separator: str, encoding: str) -> tuple[np.ndarray,
                 if not cells or (len(cells) == 1 and cells[0] and not cells[0].strip()):
                     gap = gap or line
                     continue
+                if not lines and re.fullmatch("sep=.?", separator.join(cells)):
+                    raise ConfigError("", None, f"{path.name}, line {line} only names the separator; remove it")
                 if not lines:
                     width, first = len(cells), [cell.strip() for cell in cells]
                 elif len(cells) != width:
                     more = "" if begin == line else f" (it begins in line {begin}: is a quote open?)"
                     shown = f"{path.name}, line {line}: {len(cells)} values, but {width} in the first line{more}"
-                    raise ConfigError("", None, shown + _other_separator(path, separator, encoding, cells, width))
+                    remedy = _other_separator(path, separator, encoding, cells, width)
+                    if not remedy and not lines[1:] and len(cells) == width + 1 > 2:
+                        remedy = "; the last one is empty: end no line with a separator" if not cells[-1] else ""
+                        remedy = remedy or "; if they start with names of rows, leave those out (R: row.names=FALSE)"
+                    raise ConfigError("", None, shown + remedy)
                 if gap and width == 1 and lines:
                     remedy = 'write a missing value as NA or ""'
                     raise ConfigError("", None, f"{path.name}, line {gap} is empty; remove it, or {remedy}")
@@ -136,7 +150,8 @@ def _check_lines(path: Path, separator: str, encoding: str) -> tuple[np.ndarray,
         except csv.Error as error:
             long = "unexpected end" in str(error) or "field limit" in str(error)
             what = 'a quote (") is opened and never closed' if long else f"wrong quotes ({error})"
-            raise ConfigError("", None, f"{path.name}, line {start}: {what}") from None
+            hint = _other_separator(path, separator, encoding, [], 1)
+            raise ConfigError("", None, f"{path.name}, line {start}: {what}{hint}") from None
     if not any(first):
         raise ConfigError("", None, f"{path.name}: its first line is empty; there is nothing in it")
     hint = _other_separator(path, separator, encoding, first, width) if width == 1 else ""
@@ -160,7 +175,7 @@ def _other_separator(path: Path, separator: str, encoding: str, cells: Sequence[
     grouped = any(
         re.fullmatch(r"\s*-?\d+", one) and re.fullmatch(r"\d+", two) for one, two in itertools.pairwise(cells)
     )
-    if separator == "," and width == 1 and len(cells) == 2:
+    if separator == "," and width == 1 and len(cells) == 2 and grouped:
         return "; if a comma is the decimal mark: data.separator=semicolon data.decimal=comma"
     if separator == "," and len(cells) > width and grouped:
         return "; if a comma groups thousands or is the decimal mark, write such numbers with a point alone"
@@ -232,6 +247,9 @@ def _from_arrow(content: Any, also: Sequence[float | str], place: Callable[[int]
         marks = frozenset(mark for mark, rows in equal.items() if rows.any())
         missing = np.isnan(numbers) | np.any([*equal.values(), np.zeros(len(numbers), bool)], axis=0)
         numbers[missing] = np.nan
+        if kinds.is_decimal(kind) and (np.abs(numbers) > EXACT).any():
+            row = int(np.argmax(np.abs(numbers) > EXACT))
+            raise ConfigError("", None, f"{place(row)}: {content[row].as_py()} {INEXACT}")
         if np.isinf(numbers).any():
             row = int(np.argmax(np.isinf(numbers)))
             raise ConfigError("", None, f"{place(row)}: {numbers[row]}; leave the value out or remove the row")

@@ -184,8 +184,11 @@ class Arrays(Splitting):
         binary = np.array([checks.is_binary(kind, values) for kind, values in zip(kinds, x.T, strict=True)], bool)
         if trained is None:
             notes += [*checks.marks_note(path.name, chosen, x), *checks.unused_marks_note(table, chosen, self.missing)]
+            notes += checks.grouped_note(table, [*chosen, *filter(None, [target])])
         names = tuple(chosen) if table.named else None
         column = None if target is None else table.column(target, "target")
+        if trained is not None and column is not None and column.kind == "empty":
+            column = None  # what new rows are is often not known
         return Content(x, column, names, binary, table.place, tuple(notes))
 
     def _second(self, first: Content) -> Content:
@@ -276,7 +279,7 @@ def whole_bits(x: np.ndarray) -> np.ndarray:
     """Features of an array of whole numbers that hold only 0 and 1, bool of the shape of a row."""
     if x.dtype.kind == "f":
         return np.zeros(x.shape[1:], bool)
-    return (x.min(0) == 0) & (x.max(0) == 1)
+    return (x.min(0) >= 0) & (x.max(0) <= 1)
 
 
 def _join(columns: Sequence[Column]) -> Column:

@@ -42,7 +42,7 @@ def steps_of(table: Table, name: str, step: str | None = None) -> Steps:
     """
     times = times_of(table, name)
     if times.dtype.kind == "M":
-        ticks, unit = _dates(times.astype("datetime64[us]"))
+        ticks, unit = _dates(times.astype("datetime64[us]"), step)
     else:
         ticks, unit = times, None
     shown = lambda row: f"{table.place(row)}: '{_show(times[row])}'"
@@ -55,9 +55,13 @@ def steps_of(table: Table, name: str, step: str | None = None) -> Steps:
         raise ConfigError("time_column", name, f"{shown(row)} {problem}{remedy}")
     size = _size(step, unit) if step is not None else _common(differences)
     if size is None:
-        raise ConfigError("time_column", name, f"its times are {unit or 'number'}s; training had steps of {step}")
+        found = "numbers" if unit is None else "dates" if unit == "microsecond" else f"{unit}s"
+        raise ConfigError("time_column", name, f"its times are {found}; training had steps of {step}")
     ratio = differences / size
     whole = np.round(ratio)
+    if step is not None and len(whole) > 2 and (whole > 1).all():
+        found = _amount(_common(differences), unit)
+        raise ConfigError("time_column", name, f"its rows are {found} apart; training had steps of {step}")
     loose = np.abs(ratio - whole) > LOOSE
     if (loose | (whole < 1)).any():
         row = int(np.argmax(loose | (whole < 1))) + 1
@@ -131,13 +135,15 @@ def compact_dates(column: Column) -> np.ndarray | None:
     return None
 
 
-def _dates(times: np.ndarray) -> tuple[np.ndarray, str]:
-    """Dates as counts of months, working days or microseconds, and which of them."""
+def _dates(times: np.ndarray, step: str | None = None) -> tuple[np.ndarray, str]:
+    """Dates as counts of months, working days or microseconds, and which of them; few of them, in those of `step`."""
     days = times.astype(DAYS)
     months = days.astype("datetime64[M]")
     first, last = months.astype(DAYS), (months + 1).astype(DAYS) - 1
     clock = (times - days).astype(np.int64)
-    if len(times) > 1 and (clock == clock[0]).all():
+    if step is not None and step.rstrip("s").endswith("working day"):
+        return _working_days(days) if np.is_busday(days).all() else (times.astype(np.int64), "microsecond")
+    if (len(times) > 1 if step is None else "month" in step) and (clock == clock[0]).all():
         same_day = days - first
         if ((same_day == same_day[0]).all() or (days == last).all()) and (np.diff(months.astype(np.int64)) > 0).all():
             return months.astype(np.int64), "month"
@@ -149,8 +155,12 @@ def _dates(times: np.ndarray) -> tuple[np.ndarray, str]:
             and _common(apart) == 1
             and days[-1] - days[0] > 6
         ):
-            return np.busday_count(days[0], days).astype(np.int64), "working day"
+            return _working_days(days)
     return times.astype(np.int64), "microsecond"
+
+
+def _working_days(days: np.ndarray) -> tuple[np.ndarray, str]:
+    return np.busday_count(days[0], days).astype(np.int64), "working day"
 
 
 def _common(differences: np.ndarray) -> float:

@@ -80,6 +80,10 @@ def cluster_centres(run: Run, clusters: int, own: Callable[[], tuple[Examples, n
     """
     found = RunFolder(run.folder).load_clusters()
     if found is not None and len(found) == clusters:
+        latent_dim = getattr(run.model, "latent_dim", found.shape[1])
+        if found.shape[1] != latent_dim:
+            remedy = f"its clusters.safetensors has centres of {found.shape[1]} numbers, the codes have {latent_dim}"
+            raise ConfigError("folder", run.folder, f"{remedy}; remove it")
         return found
     rows, _ = own()
     return centres_of(run.encode(rows), clusters, STARTS, seed=0)[0]

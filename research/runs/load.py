@@ -10,8 +10,9 @@ import numpy as np
 
 from research import engine, tree
 from research.data.examples import Examples, Facts, prepare
-from research.data.new_rows import class_numbers, stored_rows
-from research.data.preparation import Preparation
+from research.data.new_rows import class_numbers, ordered, stored_rows
+from research.data.preparation import SCALING, Preparation
+from research.data.values import as_numbers, is_table, whole_number
 from research.distributions import Forecast
 from research.runs import batches
 from research.runs.folder import RunFolder
@@ -25,9 +26,10 @@ class Run:
     """A trained model with the preparation of its rows; every method takes and returns rows as stored.
 
     Rows are an array [N, *stored_shape], a pandas table with the columns of training in any order, or a list of
-    sequences of unequal length. NaN is a missing value where the model takes masks, and is refused elsewhere. Beside
-    the rows may stand `lengths` [N], `observed` (of the shape of x) and `label` [N], classes as stored. Rows pass
-    through one compiled program in batches of 256, prepared as in training (`research.data.preparation`).
+    sequences of unequal length. NaN, and what a masked array masks, is a missing value where the model takes masks, and
+    is refused elsewhere. Beside the rows may stand `lengths` [N], `observed` (of the shape of x), `label` [N], classes
+    as stored, and, for `score`, `target`. Rows pass through one compiled program in batches of 256, prepared as in
+    training (`research.data.preparation`).
 
     Attributes:
       folder: where the run lies.
@@ -36,7 +38,7 @@ class Run:
       preparation: how stored rows become what the model sees.
       config: the typed tree (`model`, `data`, `optimizer`, `trainer`, `seed`) as plain values.
       result: what `result.json` holds (status, metrics, ...), or an empty dict.
-      feature_shape: of one example as the model sees it, where the run recorded it.
+      facts: of the training data as models see them, where the run recorded them.
     """
 
     folder: Path
@@ -45,7 +47,12 @@ class Run:
     preparation: Preparation
     config: dict[str, Any]
     result: dict[str, Any]
-    feature_shape: tuple[int, ...] | None
+    facts: Facts | None
+
+    @property
+    def feature_shape(self) -> tuple[int, ...] | None:
+        """Shape of one example as the model sees it, where the run recorded it."""
+        return None if self.facts is None else self.facts.feature_shape
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -59,7 +66,7 @@ class Run:
     def decode(self, z: Any, label: Any = None) -> np.ndarray:
         """E[x | z] of codes [N, L] as stored, [N, *stored_shape]; z-scored series stay z-scored."""
         self._need("decode")
-        z = np.asarray(z, np.float32)
+        z = as_numbers("z", z).astype(np.float32)
         latent_dim = getattr(self.model, "latent_dim", None)
         if z.ndim != 2 or (latent_dim is not None and z.shape[1] != latent_dim):
             raise ConfigError("z", z.shape, f"expected codes of shape [N, {latent_dim or 'L'}]")
@@ -77,6 +84,7 @@ class Run:
     def sample(self, number: int, seed: int = 0, label: Any = None) -> np.ndarray:
         """Draws from the model as stored, [number, *stored_shape]; label [number] for a conditional model."""
         self._need("sample")
+        number = whole_number("number", number, 1)
         label = self._label(label, number)
         drawn = np.asarray(batches.sample(self.model, self.params, jax.random.key(seed), number, label))
         return self.preparation.restore(self.preparation.raw(drawn))
@@ -92,9 +100,13 @@ class Run:
         """
         self._need("evaluate")
         rows = self._prepared(self.rows(x, **beside))
+        self._need_target(rows)
         numbers = np.arange(len(rows)) if numbers is None else np.asarray(numbers)
-        if numbers.shape != (len(rows),):
-            raise ConfigError("numbers", numbers.shape, f"expected one for each of {len(rows)} rows")
+        if numbers.shape != (len(rows),) or numbers.dtype.kind not in "iu":
+            raise ConfigError("numbers", numbers.shape, f"expected a whole number for each of {len(rows)} rows")
+        for number in (numbers.min(), numbers.max()):
+            whole_number("numbers", number, 0)
+        seed = None if seed is None else whole_number("seed", seed, 0)
         own = engine.purpose_key(self.config.get("seed", 0), engine.EVALUATE)
         key = own if seed is None else jax.random.key(seed)
 
@@ -144,7 +156,7 @@ class Run:
         It can be kept between calls for as long as a sequence goes on, and is made anew for another one.
         """
         self._need("step")
-        return self.model.start(rows)
+        return self.model.start(whole_number("rows", rows, 1))
 
     def step(self, state: Any, x: Any, label: Any = None) -> tuple[Any, np.ndarray]:
         """Feed one raw time step [N, C] of every sequence: the state after it, and codes [N, L] of all steps so far.
@@ -157,7 +169,7 @@ class Run:
             remedy = "steps of such rows cannot be prepared one by one; give whole rows to encode"
             key = "data.zscore" if preparation.zscore else "data.permutation_seed"
             raise ConfigError(key, preparation.zscore or preparation.permutation_seed, remedy)
-        x = np.asarray(x)
+        x = as_numbers("x", ordered(preparation, x) if is_table(x) else x)
         if self.feature_shape is not None and x.shape[1:] != self.feature_shape[1:]:
             raise ConfigError("x", x.shape, f"expected one step [N, {self.feature_shape[-1]}]")
         rows = next((leaf.shape[0] for leaf in jax.tree.leaves(state) if np.ndim(leaf)), len(x))
@@ -171,7 +183,9 @@ class Run:
 
     def rows(self, x: Any, **beside: Any) -> Examples:
         """Rows as stored, checked against those of training; see `research.data.new_rows.stored_rows`."""
-        rows = stored_rows(self.preparation, x, takes_masks=getattr(self.model, "takes_masks", False), **beside)
+        masks = getattr(self.model, "takes_masks", False)
+        shape, classes = (None, 0) if self.facts is None else (self.facts.target_shape, self.facts.target_classes)
+        rows = stored_rows(self.preparation, x, takes_masks=masks, target_shape=shape, target_classes=classes, **beside)
         if rows.label is None:
             self._label(None, len(rows))
         return rows
@@ -185,6 +199,14 @@ class Run:
             why = str(error) if hasattr(type(self.model), ability) else "choose another model"  # abilities by settings
             text = f"a {type(self.model).__name__} cannot {ability}; {why}"
             raise ConfigError("folder", self.folder, text) from None
+
+    def _need_target(self, rows: Examples) -> None:
+        """Refuse to score a prediction of rows that are given without what is to be predicted."""
+        if self.facts is None or not (hasattr(self.model, "predict") or hasattr(self.model, "forecast")):
+            return
+        key = "label" if self.facts.target_shape is None else "target"
+        if getattr(rows, key) is None:
+            raise ConfigError(key, None, f"the score compares a prediction with what was to come; give {key}=[...]")
 
     def _label(self, label: Any, rows: int) -> np.ndarray | None:
         """Classes as numbers, [N] int32; a conditional model needs them."""
@@ -262,7 +284,15 @@ def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
     except (TypeError, ValueError, KeyError, AttributeError) as error:  # not hashed, since they follow from the data
         raise ConfigError("folder", folder, f"the facts in its config.json are damaged ({error}); restore it") from None
     params, scaling = files.load_parameters()
-    preparation = _preparation(record, facts, config.get("data") or {}, scaling)
+    try:
+        preparation = _preparation(record, facts, config.get("data") or {}, scaling)
+        _check_names(preparation)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        damaged = f"the preparation of rows in its config.json is damaged ({error}); restore it"
+        raise ConfigError("folder", folder, damaged) from None
+    if record.get("preparation") is not None and (absent := sorted(set(SCALING) - set(scaling))):
+        text = f"params.safetensors has no scaling/{absent[0]}; restore it, or train this config anew"
+        raise ConfigError("folder", folder, text)
     _check(files.path, model, params, preparation, facts)
     return Run(
         folder=files.path,
@@ -271,7 +301,7 @@ def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
         preparation=preparation,
         config=config,
         result=result,
-        feature_shape=None if facts is None else facts.feature_shape,
+        facts=facts,
     )
 
 
@@ -285,7 +315,24 @@ def _preparation(record: dict[str, Any], facts: Facts | None, data: dict[str, An
             plain = known.get("layout", "image") == "image"
             known |= {"kind": facts.kind, "class_count": facts.classes, "masked": True}
             known |= {"stored_shape": facts.feature_shape} if plain else {}
+    if not isinstance(known, dict):
+        raise TypeError(f"it is {known!r:.40}")
     return Preparation.from_record(known, scaling)
+
+
+def _check_names(preparation: Preparation) -> None:
+    """Refuse names of columns and classes that cannot be those of the rows.
+
+    Raises:
+      ValueError: saying which.
+    """
+    shape, columns, classes = preparation.stored_shape, preparation.columns, preparation.classes
+    if shape is not None and not all(isinstance(size, int) for size in shape):
+        raise ValueError(f"stored_shape is {shape}")
+    if columns is not None and shape and (len(columns) != shape[-1] or len(set(columns)) != len(columns)):
+        raise ValueError(f"{len(columns)} columns of rows of shape {shape}")
+    if classes is not None and (len(classes) != preparation.class_count or len(set(classes)) != len(classes)):
+        raise ValueError(f"{len(classes)} names of {preparation.class_count} classes")
 
 
 def check_parameters(params: Any, wanted: Any) -> str | None:

@@ -1,5 +1,7 @@
 """Encoding new files with a finished run: columns and classes by name, few rows, the run's own keys and clusters."""
 
+import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,8 @@ import pandas
 import pytest
 
 from research import app
-from research.runs.folder import RunFolder
+from research.runs.folder import RunFolder, digest
+from research.runs.held import ALONE
 from research.runs.load import load
 
 COMMON = ("trainer.epochs=2", "trainer.batch_size=8", "trainer.evaluate_every=1", "evaluation=none")
@@ -144,3 +147,34 @@ def test_rows_are_assigned_to_the_clusters_of_the_run(encode, place, rows):
     assert encode("trees", "--clusters", "3", "data.path=single.csv")["cluster"][0] == expected[5]
     other = encode("trees", "--clusters", "2", "data.path=trees.csv")
     assert encode("trees", "--clusters", "2", "data.path=single.csv")["cluster"][0] == other["cluster"][5]
+
+
+def test_notes_on_new_rows_are_printed_and_refusals_have_the_prefix_of_the_keys(encode, place, capsys, monkeypatch):
+    series = pandas.read_csv(place / "series.csv")
+    series.drop(index=[4, 5]).to_csv(place / "gaps.csv", index=False)
+    monkeypatch.chdir(place)
+    assert call(monkeypatch, app.encode, str(run_of(place, "series")), "data.path=gaps.csv") == 0
+    assert "note: 2 of 90 steps of 1 hour are missing and masked" in capsys.readouterr().err
+    series[::2].to_csv(place / "other.csv", index=False)
+    assert "data.time_column=time: its rows are 2 hours apart" in encode("series", "data.path=other.csv")
+
+
+def test_a_target_that_is_not_known_yet_is_no_target(encode, place, rows):
+    rows.assign(tree=np.nan).to_csv(place / "unknown.csv", index=False)
+    assert "this model is conditional" in encode("trees", "data.path=unknown.csv")
+
+
+@pytest.mark.parametrize("centres", [np.zeros((3, 7)), np.full((3, 2), np.nan), np.zeros(3)])
+def test_clusters_that_are_not_those_of_the_run_are_refused(place, tmp_path, monkeypatch, capsys, centres):
+    folder = tmp_path / "run"
+    shutil.copytree(run_of(place, "trees"), folder)
+    files = RunFolder(folder, ALONE)
+    monkeypatch.chdir(place)
+    for seal in (True, False):
+        files.save_clusters(centres.astype(np.float32))
+        result = json.loads((folder / "result.json").read_text())
+        result["files"].pop("clusters.safetensors", None)
+        result["files"] |= {"clusters.safetensors": digest(files.clusters)} if seal else {}
+        (folder / "result.json").write_text(json.dumps(result))
+        assert call(monkeypatch, app.encode, str(folder), "data.path=trees.csv", "--clusters", "3") == 2
+        assert "clusters.safetensors" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import numpy as np
 import pandas
 import pytest
 
-from research.data.checks import choose, far_repeats, grows_evenly, many_series
+from research.data.checks import choose, far_repeats, grouped_note, grows_evenly, many_series
 from research.data.columns import Form
 from research.data.table_files import read_table
 from research.tree import ConfigError
@@ -144,3 +144,43 @@ LONG = {"id": ["A"] * 30 + ["B"] * 30, "day": TWICE, "y": normal(60)}
 )
 def test_long_tables_are_recognised_and_calendars_are_not(columns, found, tmp_path):
     assert many_series(table(tmp_path, columns), None) == found
+
+
+@pytest.mark.parametrize(
+    ("cells", "mark", "noted"),
+    [
+        (["1.854", "2.001", "987", "3.125"], "point", True),
+        (["1,854", "2,001", "987", "3,125"], "comma", True),
+        (["1.854", "2.001", "0.987", "3.125"], "point", False),
+        (["1.854", "2.001", "3.1", "987"], "point", False),
+        (["1.854", "2.001", "3.125", "4.000"], "point", False),  # all in thousands, or all fractions: one factor
+    ],
+)
+def test_numbers_whose_thousands_may_be_grouped_are_noted(cells, mark, noted, tmp_path):
+    (tmp_path / "x.csv").write_text("a;b\n" + "".join(f"{cell};x\n" for cell in cells))
+    found = grouped_note(read_table(tmp_path / "x.csv", Form(separator="semicolon", decimal=mark)), ["a"])
+    assert bool(found) == noted
+    if noted:
+        assert f"{cells[0]} beside 987 is read as a fraction" in found[0]
+
+
+def test_parts_of_dates_are_no_channels_of_a_series_until_they_are_listed(tmp_path):
+    content = {"year": np.repeat([2000, 2001], 12), "month": np.tile(np.arange(1, 13), 2), "a": normal(24)}
+    read = table(tmp_path, content)
+    with pytest.raises(
+        ConfigError, match=r"'year' holds parts of dates; list the columns to use: 'data.columns=\[a\]'"
+    ):
+        choose(read, None, {"time_column": None})
+    assert choose(read, ["month", "a"], {"time_column": None})[0] == ["month", "a"]
+    assert choose(read, None, {"target": None})[0] == ["year", "month", "a"]
+
+
+def test_remedies_for_columns_do_not_repeat_names_and_name_what_can_be_read(tmp_path):
+    (tmp_path / "twice.csv").write_text(",a,a\nx,1,2\ny,3,4\n")
+    with pytest.raises(ConfigError, match=r"columns=a: .*more than one column of this name"):
+        choose(read_table(tmp_path / "twice.csv"), None, {"target": None})
+    read = table(tmp_path, {"a": normal(), "id": [2**60 + row for row in range(30)]})
+    with pytest.raises(ConfigError, match=r"beyond 2\^53, .*list the columns to use: 'data.columns=\[a\]'"):
+        choose(read, None, {"target": None})
+    with pytest.raises(ConfigError, match=r"columns=id: .*leave it out: 'data.columns=\[a\]'"):
+        choose(read, None, {"target": None}, trained=["a"], new_rows=True)

@@ -144,7 +144,7 @@ def test_columns_are_matched_by_name():
     twice = pandas.concat([table, table["a"]], axis=1)
     with pytest.raises(ConfigError, match=r"columns=a: the table has more than one column of this name"):
         stored_rows(VECTORS, twice, takes_masks=False)
-    with pytest.raises(ConfigError, match="expected numbers"):
+    with pytest.raises(ConfigError, match="expected real numbers"):
         stored_rows(VECTORS, [["x", "y"]], takes_masks=False)
 
 

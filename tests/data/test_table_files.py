@@ -1,5 +1,6 @@
 """Files of tables: what is read, and that nothing is read that is not there."""
 
+import decimal
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,64 @@ def test_keys_that_do_not_fit_are_refused(keys, match):
     config = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "series.yaml").read_text())
     with pytest.raises(ConfigError, match=match):
         build(config | {"path": "x.csv"} | keys, Series, key="data")
+
+
+# --------------------------------------------------------------------------------------- tables of other programs
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (['"a";"b"', '"1";"2"'], "wrong quotes .*; if semicolons part them: data.separator=semicolon"),
+        (["sep=;", "a;b", "1;2"], "line 1 only names the separator; remove it"),
+        (["a,b", "one,1.5,2"], r"3 values, but 2 in the first line; .* \(R: row.names=FALSE\)"),
+        (["a,b", "1.5,2,"], "3 values, but 2 in the first line; the last one is empty"),
+        (["# made by a logger", "x,y"], "line 2: 2 values, but 1 in the first line$"),
+        ("a,b\n1,2\n".encode("utf-16-le"), "a zero byte; is it utf-16. data.encoding=utf-16-le"),
+        ("a,b\n1,2\n".encode("utf-16-be"), "a zero byte; is it utf-16. data.encoding=utf-16-be"),
+        ("a,b\n1,2\n".encode("utf-16"), "mark of another encoding: data.encoding=utf-16$"),
+    ],
+)
+def test_tables_of_other_programs_are_refused_with_a_remedy(write, content, problem):
+    with pytest.raises(ConfigError, match=problem):
+        read_table(write(content))
+
+
+@pytest.mark.parametrize(
+    ("written", "encoding", "right"),
+    [("utf-16-le", "utf-16", "utf-16-le"), ("utf-16-be", "utf-16", "utf-16-be"), ("utf-8-sig", "cp1252", "utf-8")],
+)
+def test_the_mark_of_an_encoding_is_neither_missing_nor_read_as_text(write, written, encoding, right):
+    path = write("a,b\n1.5,2\n".encode(written))
+    with pytest.raises(ConfigError, match=f"data.encoding={right}$"):
+        read_table(path, Form(encoding=encoding))
+    assert read_table(path, Form(encoding=right)).names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("cells", "remedy"),
+    [
+        (["m/s", "1", "2", "3"], "if this row holds units or names, remove it; if it means a missing value"),
+        (["1", "m/s", "2", "3"], "a number; if it means a missing value"),
+        (["1", "\u22122", "2", "3"], "write its minus as -"),
+    ],
+)
+def test_what_is_no_number_has_its_remedy(write, cells, remedy):
+    table = read_table(write("\n".join(["a,b", *(f"{cell},1" for cell in cells)]).encode()))
+    with pytest.raises(ConfigError, match=remedy):
+        table.numbers(["a"])
+
+
+def test_decimals_beyond_float64_and_repeated_names_of_parquet_are_refused(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    large = [decimal.Decimal(2**60 + row) for row in range(3)]
+    table = pyarrow.table({"a": pyarrow.array(large, pyarrow.decimal128(38, 0))})
+    pyarrow.parquet.write_table(table, tmp_path / "large.parquet")
+    with pytest.raises(ConfigError, match=f"row 0 .*column 'a': {2**60} is beyond"):
+        read_table(tmp_path / "large.parquet").column("a")
+    numbers = pyarrow.array([1.0, 2.0])
+    pyarrow.parquet.write_table(pyarrow.table([numbers, numbers], names=["a", "a"]), tmp_path / "twice.parquet")
+    with pytest.raises(ConfigError, match="more than one column of this name"):
+        read_table(tmp_path / "twice.parquet").column("a")

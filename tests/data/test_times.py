@@ -93,3 +93,20 @@ def test_times_that_are_no_equal_steps_are_refused(times, problem, tmp_path):
     with pytest.raises(ConfigError, match=problem) as caught:
         steps(tmp_path, times)
     assert caught.value.key == "time_column"
+
+
+def test_few_rows_are_placed_by_the_step_of_the_training(tmp_path):
+    week = dates("2024-01-01", "B", 5, "%Y-%m-%d")
+    np.testing.assert_array_equal(steps(tmp_path, week, "1 working day").place, np.arange(5))
+    np.testing.assert_array_equal(steps(tmp_path, ["2024-01-05", "2024-01-08"], "1 working day").place, [0, 1])
+    np.testing.assert_array_equal(steps(tmp_path, ["2024-01-31"], "1 month").place, [0])
+    two_months = ["2024-01-01", "2024-01-02", "2024-01-03", "2024-02-01"]
+    np.testing.assert_array_equal(steps(tmp_path, two_months, "1 day").place, [0, 1, 2, 31])
+    with pytest.raises(ConfigError, match="its times are dates; training had steps of 1 working day"):
+        steps(tmp_path, dates("2024-01-01", "D", form="%Y-%m-%d"), "1 working day")
+
+
+def test_rows_that_are_all_further_apart_than_those_of_the_training_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="its rows are 2 hours apart; training had steps of 1 hour"):
+        steps(tmp_path, HOURS[::2], "1 hour")
+    np.testing.assert_array_equal(steps(tmp_path, [HOURS[0], HOURS[1], HOURS[5]], "1 hour").place, [0, 1, 5])

@@ -245,3 +245,26 @@ def test_errors_and_codes_of_steps_need_sequences(run, x):
         run.score_steps(x)
     with pytest.raises(ConfigError, match="a Halves cannot step"):
         run.start(2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ([1], "the preparation of rows in its config.json is damaged"),
+        ({"stored_shape": "x"}, "stored_shape is"),
+        ({"stored_shape": 4}, "is damaged"),
+        ({"columns": ["a", "b"]}, r"2 columns of rows of shape \(4,\)"),
+        ({"classes": ["a", "a"]}, "2 names of 2 classes"),
+        ({"classes": ["a"]}, "1 names of 2 classes"),
+        ({}, "params.safetensors has no scaling/target_scale"),
+    ],
+)
+def test_a_preparation_that_cannot_be_that_of_the_rows_is_refused(folder, changes, problem):
+    run = RunFolder(folder, ALONE)
+    record = run.read_config()
+    known = {"stored_shape": [4], "class_count": 2}
+    record["preparation"] = known | changes if isinstance(changes, dict) else changes
+    (folder / "config.json").write_text(json.dumps(record))
+    seal(run)
+    with pytest.raises(ConfigError, match=problem):
+        load(folder, trusted_packages=(__name__,))
