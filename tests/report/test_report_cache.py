@@ -238,7 +238,7 @@ def test_what_stands_in_the_place_of_the_cache_is_left_alone(grid, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_goes_without(grid, monkeypatch):
-    def refuse(path, data):
+    def refuse(path, data, lease):
         raise ConfigError("folder", path, "this place cannot be written")
 
     folder = grid().folder
