@@ -53,12 +53,11 @@ class Settings:
         if len(self.name.encode()) > LONGEST_NAME:
             raise ConfigError("name", f"{self.name[:20]}...", f"is too long; at most {LONGEST_NAME} bytes")
         if self.objective is not None and not self.objective.startswith("validation/"):
-            remedy = (
-                "searches choose on the validation rows; name a metric of theirs, or null, which takes one that fits"
-            )
+            remedy = "searches choose on the validation rows; set {key}=null, which takes a metric of theirs that fits"
             raise ConfigError("objective", self.objective, remedy)
         if self.objective is not None and not direction(self.objective):
-            raise ConfigError("objective", self.objective, undirected(self.objective))
+            remedy = f"{undirected(self.objective)}; set {{key}}=null, which takes a metric that fits"
+            raise ConfigError("objective", self.objective, remedy)
 
 
 class Diverged(RuntimeError):
@@ -255,13 +254,14 @@ def show_table(folder: Path) -> None:
 def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     """Everything that can be refused is refused here, before a file is written; True if only the plan was asked for."""
     from research.runs.folder import writable
+    from research.sweep.choosing import check_table
     from research.sweep.display import Display
     from research.sweep.manifest import hold
     from research.sweep.prepare import prepare
 
     check_places(config)
     options = options_of(config)
-    report_of(config)
+    report = report_of(config)
     launcher = section_of(config, "hydra.launcher")
     if str(launcher.get("_target_", "")).startswith("hydra_plugins.fused."):
         executor_of(launcher)
@@ -269,6 +269,8 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
         writable(folder_of(config))
         hold(folder_of(config))  # Hydra writes into the folder next
     prepared = prepare(jobs, folder_of(config), options, objective=objective_of(config))
+    known = [name for group in prepared.groups for name in group.metrics]
+    check_table(report, jobs, prepared.todo, known)
     if options.plan_only:
         Display().plan(prepared.groups, prepared.beside)
         return True

@@ -139,11 +139,12 @@ def higher_is_better(name: str) -> bool:
 
 
 def undirected(name: str) -> str:
-    """Why a metric chooses nothing, and what to do about it."""
+    """Why a metric chooses nothing."""
     if base(name) in METRICS:
-        return "neither low nor high values of it are better; name another, as validation/loss"
-    guess = nearest(base(name), METRICS)
-    return f"the table of metrics (research/metrics.py) gives it no direction{guess}; add one, or name validation/loss"
+        return "neither low nor high values of it are better"
+    part = name.removesuffix(base(name))
+    guess = nearest(name, [f"{part}{known}" for known in METRICS])
+    return f"the table of metrics (research/metrics.py) gives it no direction{guess}"
 
 
 def judges(names: Sequence[str]) -> list[str]:

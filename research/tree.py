@@ -313,6 +313,8 @@ def _named(hint: Any) -> str:
         return _named(hint.__origin__)
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join("null" if member is type(None) else _named(member) for member in typing.get_args(hint))
+    if typing.get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
     named = {float: "a number", int: "an integer", bool: "true or false", str: "text"}
     return named.get(hint) or getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
 

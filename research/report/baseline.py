@@ -5,12 +5,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from research.report.cell import EQUAL, Averaging
 from research.report.collect import Hole, Run, Runs
 from research.report.keys import FOLD, SEED, ranking
 from research.report.methods import label, methods_of, name_of, position
+from research.report.statistics import mean_of
 from research.tree import group
 
 Point = tuple[Run, str, float]  # a run, a metric and the baseline's value in it
@@ -60,7 +59,7 @@ def _at(run: Run, keys: Sequence[str]) -> tuple[Any, ...]:
 def _mean(points: Sequence[Point], averaging: Averaging) -> float:
     """The mean over folds, each counted once however many runs report it."""
     settings = group(points, lambda point: _at(point[0], (FOLD, *averaging.keys)))
-    return float(np.mean([np.mean([value for *_, value in same]) for same in settings]))
+    return mean_of([mean_of([value for *_, value in same]) for same in settings])
 
 
 def _deciding(points: Sequence[Point], row_keys: Sequence[str], others: Sequence[str]) -> list[str]:

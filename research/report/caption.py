@@ -70,16 +70,17 @@ def _marks(table: Table) -> str:
     text = " Bold: the best mean of a column among cells all of whose runs finished"
     tests = [judged.seeds for judged in table.judged.values() if judged.seeds is not None]
     small = [judged.untested for judged in table.judged.values() if judged.untested is not None]
-    untested = f"no test with {plural(min(small), 'seed')} ({SMALLEST} that all rows have are needed)" if small else ""
+    untested = f"There is no test with {plural(min(small), 'seed')}" if small else ""
+    needed = f"it needs {SMALLEST} that all rows have"
     if not tests:
-        text += f", alone: {untested}."
+        text += f". {untested}: {needed}."
     else:
         low, high = min(low for low, _ in tests), max(high for _, high in tests)
         rows = max(judged.rows for judged in table.judged.values())
         several = f" with Holm's correction for up to {rows} rows" if rows > 1 else ""
         text += f", and all that are not significantly worse (n={low if low == high else f'{low} to {high}'}; both by a"
         text += f" paired t test{several} and by permuting the rows within the seeds, 5 %, two-sided)"
-        text += f"; {untested}: there the best mean alone is bold." if untested else "."
+        text += f". {untested} ({needed}): the best mean alone is bold." if untested else "."
     if any(cell.second for cell in table.cells.values()):
         text += " Underlined: the second best mean."
     return text
@@ -90,7 +91,11 @@ def notes(table: Table) -> list[tuple[str, str]]:
     found = []
     if table.averaging.keys:
         found.append(
-            ("", f"Warning: the means are also over {_listed(table.averaging.keys)}; make it a row or a column.")
+            (
+                "",
+                f"Warning: the means are also over {_listed(table.averaging.keys)};"
+                f" make {'it a row or a column' if len(table.averaging.keys) == 1 else 'them rows or columns'}.",
+            )
         )
     found += [("", text) for text in _copies(table)]
     separated: dict[tuple[str, ...], list[str]] = {}
@@ -168,20 +173,28 @@ def _selected(table: Table) -> list[str]:
         values = zip(selection.keys, selection.chosen[place], strict=True)
         return f"{where}: {', '.join(f'{key}={shown(value)}' for key, value in values)}"
 
+    chosen = [named(place) for place in selection.chosen if place not in selection.blind]
     texts = [
         f"Chosen by the mean of {selection.by} among up to {selection.offered} settings"
-        f" ({plural(selection.left_out, 'run')} of others not shown): {'; '.join(map(named, selection.chosen))}."
+        f" ({plural(selection.left_out, 'run')} of others not shown): {'; '.join(chosen)}."
     ]
+    texts = texts if chosen else []
     if selection.stood_back:
+        its = "its" if selection.stood_back == 1 else "their"
         texts.append(
-            f"{plural(selection.stood_back, 'setting')} could not be chosen: some of their runs are absent or have no"
-            f" {selection.by}."
+            f"{plural(selection.stood_back, 'setting')} could not be chosen, because some of {its} runs are absent or"
+            f" have no {selection.by}."
         )
     if selection.seeds:
         texts.append("Beware: " + "; ".join(selection.seeds) + ": a choice among seeds, which flatters the mean.")
     if selection.incomplete:
         cells = "; ".join(named(place) for place in selection.incomplete)
-        texts.append(f"Chosen among settings none of which had finished in all its runs: {cells}.")
+        texts.append(
+            f"Chosen among incomplete settings only, each without {selection.by} for some seed or fold: {cells}."
+        )
+    if selection.blind:
+        cells = "; ".join(named(place) for place in selection.blind)
+        texts.append(f"Shown without a choice, because no setting has a number of {selection.by}: {cells}.")
     return texts
 
 

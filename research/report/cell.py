@@ -11,6 +11,7 @@ from research.report.collect import FINISHED, STATUSES, Hole, Run, Runs
 from research.report.keys import FOLD, SEED, better, comparison_keys, distinct, varying
 from research.report.methods import BOUNDS, MEANS, methods_of, name_of, position
 from research.report.run import RECORDED
+from research.report.statistics import mean_of
 
 COLLAPSED = "test/collapsed"
 NLL, EFFECTIVE_SHARE = "test/nll_nats", "test/nll_effective_share"
@@ -156,15 +157,15 @@ class Members:
         for number, unit in zip(numbers, used, strict=True):
             seeds.setdefault(next(iter(unit.values())).value(SEED), []).append(number)
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = _mean(numbers) if numbers else None
-            sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+            mean = mean_of(numbers) if numbers else None
+            sd = None if len(numbers) < 2 else 0.0 if len(set(numbers)) == 1 else float(np.std(numbers, ddof=1))
         worse = None if mean is None else _worse(mean, used, metric, self.averaging)
         return Cell(
             mean=mean,
             sd=sd,
             n=len(numbers),
             values=tuple(numbers),
-            seeds={seed: _mean(own) for seed, own in seeds.items()},
+            seeds={seed: mean_of(own) for seed, own in seeds.items()},
             counts=self.counts,
             reasons=self.reasons,
             nulls=nulls,
@@ -185,10 +186,6 @@ class Members:
 def summarize(runs: Sequence[Run], metric: str, averaging: Averaging) -> Cell:
     """The summary of a metric over the runs of one cell."""
     return Members(runs, averaging).summarize(metric)
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return float(numbers[0]) if len(numbers) == 1 else float(np.mean(numbers))
 
 
 Unit = Mapping[Any, Run]  # fold -> run
@@ -214,7 +211,7 @@ def _numbers(units: Sequence[Unit], metric: str, averaging: Averaging) -> tuple[
     for unit in units:
         values = [value for run in unit.values() if run.finished and (value := run.metrics.get(metric)) is not None]
         if len(values) == expected:
-            numbers.append(_mean(values))
+            numbers.append(mean_of(values))
             used.append(unit)
         elif values:
             partial += 1
@@ -237,7 +234,7 @@ def _worse(
     for method in sorted(methods, key=position):
         name = name_of(method, metric)
         if all(run.metrics.get(name) is not None for run in runs):
-            value = _mean(_numbers(used, name, averaging)[0])
+            value = mean_of(_numbers(used, name, averaging)[0])
             if best is None or better(value, best[0], metric):
                 best = value, method
     if best is None or not better(best[0], mean, metric) or math.isclose(best[0], mean, rel_tol=EQUAL):

@@ -35,8 +35,9 @@ def judge(cells: Mapping[Values, Cell], members: Mapping[Values, Sequence[Run]],
 
     Only cells all of whose runs finished take part: a mean over the survivors of a setting that diverges for some seeds
     is no result. All other rows are tested against the best (`statistics.compare_all`). Rows of fewer than five seeds
-    are not tested and not marked; where the best is such a row, no test is made, and the best mean alone is marked
-    (rows of the same mean with it, unless all have it).
+    are not tested and not marked; where the best is such a row, no test is made, and the best mean alone is marked.
+    Rows of equal means have the same marks; where several have the best mean, none is the second best, and where all
+    have it and no test was made, none is the best.
     """
     way = direction(metric)
     if not way:
@@ -62,8 +63,8 @@ def judge(cells: Mapping[Values, Cell], members: Mapping[Values, Sequence[Run]],
         for row in ranked:
             p = tested[row].p if row in tested else None
             best = row == first or (p is not None and p >= LEVEL)
-            best |= not tested and cells[row].mean == cells[first].mean
-            second = row == others[0] and len(ranked) > 2
+            best |= cells[row].mean == cells[first].mean
+            second = len(ranked) > 2 and cells[first].mean != cells[row].mean == cells[others[0]].mean
             found[row] = dataclasses.replace(cells[row], best=best, second=second, p=p)
         seen += [result.n for result in tested.values()]
         rows = max(rows, len(tested))

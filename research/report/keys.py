@@ -24,7 +24,7 @@ def check(option: str, names: Sequence[str], known: Iterable[str]) -> tuple[str,
     known = list(known)
     for name in names:
         if name not in known:
-            kind = "metric" if option == "metrics" else "key"
+            kind = "metric" if option in ("metrics", "by") else "key"
             raise ConfigError(option, name, f"no run has this {kind}{nearest(name, known)}")
     return tuple(dict.fromkeys(names))
 

@@ -84,7 +84,8 @@ def beside(
         if not alike:
             nearest = min(others.values(), key=len, default=[])
             keys = [DATA] if DATA in nearest else nearest
-            reason = f"of another {' and '.join(keys)}" if keys else f"of {one.metric}, which no run has"
+            named = ["data set" if key == DATA else key for key in keys]
+            reason = f"of another {' and '.join(named)}" if keys else f"of {one.metric}, which no run has"
             left[reason] = left.get(reason, 0) + 1
         found += [_held(one, place, cells[(*place, one.metric)]) for place in alike]
     return found, left

@@ -4,12 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from research.metrics import direction, judges, undirected
 from research.report.cell import pairs_of
 from research.report.collect import FINISHED, STATUSES, Run, Runs
-from research.report.keys import SEED, apart, better, check
+from research.report.keys import FOLD, SEED, apart, better, check
+from research.report.statistics import mean_of
 from research.report.texts import shown
 from research.tree import ConfigError, group, nearest
 
@@ -25,7 +24,8 @@ class Selection:
       by: metric of the validation rows.
       chosen: (row, column) -> values of the keys.
       offered: number of settings to choose among, at most.
-      incomplete: cells in which no setting had finished in all its runs.
+      incomplete: cells in which every setting lacks numbers of `by` that others have, or that were planned.
+      blind: cells in which no setting has a number of `by`, so that the first one is shown.
       stood_back: number of settings that could not be chosen because some of their runs are absent or have no number.
       left_out: number of runs of settings that were not chosen.
       everything: the runs that were there before.
@@ -41,6 +41,7 @@ class Selection:
     left_out: int
     everything: Runs
     seeds: tuple[str, ...] = ()
+    blind: tuple[tuple[Values, Values], ...] = ()
 
 
 def judge_of(runs: Runs, cells: Sequence[Sequence[Run]], keys: Sequence[str], metrics: Sequence[str]) -> str:
@@ -49,13 +50,13 @@ def judge_of(runs: Runs, cells: Sequence[Sequence[Run]], keys: Sequence[str], me
     Raises:
       ConfigError: there is none.
     """
-    known = set(runs.metric_names())
     finished = [run for run in runs if run.finished]
+    known = {name for run in finished for name, value in run.metrics.items() if value is not None}
     fitting = [name for name in judges(metrics) if name in known and not _separated(name, cells)]
     everywhere = [name for name in fitting if all(name in run.metrics for run in finished)]
     if not fitting:
-        remedy = "no metric of the validation rows measures the same in all of these settings; make the key a row"
-        raise ConfigError("select", ",".join(keys), f"{remedy}: --rows {','.join(keys)}")
+        remedy = "no metric of the validation rows has numbers that measure the same in all of these settings"
+        raise ConfigError("select", ",".join(keys), f"{remedy}; choose nothing: --rows {','.join(keys)}")
     return (everywhere or fitting)[0]
 
 
@@ -70,19 +71,23 @@ def _check_judge(by: str, runs: Runs, cells: Sequence[Sequence[Run]], keys: Sequ
     Raises:
       ConfigError: it is not of the validation rows, unknown, of no direction, or measures something else in some.
     """
+    problem = ""
     if not by.startswith("validation/"):
-        raise ConfigError("by", by, "settings are chosen on the validation rows: name a metric validation/...")
-    (by,) = check("metrics", [by], runs.metric_names())
-    if not direction(by):
-        raise ConfigError("by", by, undirected(by))
-    if separating := _separated(by, cells):
+        problem = "settings are chosen on the validation rows"
+    else:
+        (by,) = check("by", [by], runs.metric_names())
+        if not direction(by):
+            problem = undirected(by)
+        elif separating := _separated(by, cells):
+            named = f"{', '.join(separating)} differ{'s' * (len(separating) == 1)}"
+            problem = f"it measures something else where {named}"
+    if problem:
         try:
-            other = judge_of(runs, cells, keys, ())
-            remedy = f"choose by a metric that does not, --by {other} (in a config report.by={other})"
-        except ConfigError:
-            remedy = f"make them rows: --rows {','.join(separating)}"
-        named = f"{', '.join(separating)} differ{'s' * (len(separating) == 1)}"
-        raise ConfigError("by", by, f"it measures something else where {named}; {remedy}")
+            other = judge_of(runs, cells, keys, [by])
+            remedy = f"choose by another metric, --by {other} (in a config report.by={other})"
+        except ConfigError as error:
+            remedy = error.remedy
+        raise ConfigError("by", by, f"{problem}; {remedy}")
     return by
 
 
@@ -97,8 +102,8 @@ def select(
     """Keep in every cell the runs of the one setting of `keys` whose mean of `by` is best.
 
     Without `by`, `judge_of` names the metric. Seeds count alike: folds and copies of one seed are averaged first.
-    Settings some of whose runs did not finish, or that lack seeds or folds of others, stand back; where a cell has no
-    other, they are chosen among, and said to be incomplete.
+    Settings some of whose runs did not finish, or that lack seeds or folds of others, stand back. Where a cell has no
+    other, these are chosen among by the seeds and folds that all of them have, and said to be incomplete.
 
     Raises:
       ConfigError: an unknown key, one that is a row or column, or a metric by which settings cannot be chosen.
@@ -116,6 +121,7 @@ def select(
     chosen: dict[tuple[Values, Values], Values] = {}
     kept: set[int] = set()
     incomplete: list[tuple[Values, Values]] = []
+    blind: list[tuple[Values, Values]] = []
     seeds: list[str] = []
     offered = stood_back = 0
     for cell in cells:
@@ -128,11 +134,13 @@ def select(
             for own in settings
             if wanted <= pairs_of(own).keys() and all(run.finished and run.metrics.get(by) is not None for run in own)
         ]
-        if not whole:
+        scores = _scores(whole or settings, by)
+        if not scores:
+            blind.append(place)
+        elif not whole:
             incomplete.append(place)
         else:
             stood_back += len(settings) - len(whole)
-        scores = [(score, own) for own in whole or settings if (score := _mean(own, by)) is not None]
         best = settings[0] if not scores else scores[0][1]
         if scores:
             top = scores[0][0]
@@ -147,17 +155,34 @@ def select(
         kept |= {id(run) for run in best}
     left_over = tuple(run for run in runs if id(run) in kept)
     number = len(runs) - len(left_over)
-    selection = Selection(keys, by, chosen, offered, tuple(incomplete), stood_back, number, runs, tuple(seeds))
+    selection = Selection(
+        keys, by, chosen, offered, tuple(incomplete), stood_back, number, runs, tuple(seeds), tuple(blind)
+    )
     return dataclasses.replace(runs, records=left_over), selection
 
 
-def _mean(runs: Sequence[Run], metric: str) -> float | None:
-    """The mean over seeds of the means of every seed; None without a number."""
+def _scores(settings: Sequence[Sequence[Run]], metric: str) -> list[tuple[float, Sequence[Run]]]:
+    """(mean of a metric, runs) of the settings that have numbers, at the seeds and folds that all of these have.
+
+    Where they have none in common, each mean is over its own seeds and folds.
+    """
+    having = [[run for run in own if run.finished and run.metrics.get(metric) is not None] for own in settings]
+    pairs = [pairs_of(own).keys() for own in having if own]
+    common = set.intersection(*map(set, pairs)) if pairs else set()
+    found = []
+    for own, numbered in zip(settings, having, strict=True):
+        alike = [run for run in numbered if (run.value(SEED), run.value(FOLD)) in common] or numbered
+        if alike:
+            found.append((_mean(alike, metric), own))
+    return found
+
+
+def _mean(runs: Sequence[Run], metric: str) -> float:
+    """The mean over seeds of the means of every seed."""
     seeds: dict[Any, list[float]] = {}
     for run in runs:
-        if run.finished and (value := run.metrics.get(metric)) is not None:
-            seeds.setdefault(run.value(SEED), []).append(value)
-    return float(np.mean([np.mean(values) for values in seeds.values()])) if seeds else None
+        seeds.setdefault(run.value(SEED), []).append(run.metrics[metric] or 0.0)
+    return mean_of([mean_of(values) for values in seeds.values()])
 
 
 class Included(Run):

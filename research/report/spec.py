@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from research.metrics import direction, undirected
 from research.ranges import Finite, NonNegative
 from research.tree import ConfigError, build, recipe
 
@@ -61,6 +62,13 @@ class Report:
     select: tuple[str, ...]
     by: str | None
     published: tuple[Published, ...]
+
+    def validate(self) -> None:
+        if self.by is not None and not self.by.startswith("validation/"):
+            remedy = "settings are chosen on the validation rows; set {key}=null for one that compares"
+            raise ConfigError("by", self.by, remedy)
+        if self.by is not None and not direction(self.by):
+            raise ConfigError("by", self.by, f"{undirected(self.by)}; set {{key}}=null for one that compares")
 
 
 def recorded(folder: Path) -> Report:

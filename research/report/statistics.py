@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import statistics
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal
@@ -21,6 +22,11 @@ RESAMPLES = 9999
 
 Numbers = Sequence[float]
 IntervalKind = Literal["t", "bootstrap"]
+
+
+def mean_of(numbers: Numbers) -> float:
+    """The mean, rounded once: equal numbers have themselves as mean, and the order of numbers changes nothing."""
+    return float(statistics.mean(map(float, numbers)))
 
 
 def interquartile_mean(numbers: Numbers) -> float:

@@ -7,7 +7,7 @@ from research.evaluation import Evaluation
 from research.metrics import FOLD, base, comparison_keys, dependencies, higher_is_better, judges
 from research.sweep.job import Bound, Job
 from research.sweep.plan import Group, Options
-from research.tree import ConfigError, flatten
+from research.tree import ConfigError, flatten, nearest
 
 
 def depends(model: Any) -> dict[str, list[str]]:
@@ -77,6 +77,29 @@ def check_pruning(options: Options, groups: Sequence[Group]) -> None:
             remedy = f"set trainer.monitor={other}" if other else "set sweep.prune=none"
             why = f"peers are judged by trainer.monitor={monitor}, and {_why(keys, group.bounds)}"
             raise ConfigError("sweep.prune", options.prune, f"{why}; {remedy}")
+
+
+def check_table(section: Mapping[str, Any], jobs: Sequence[Job], bounds: Sequence[Bound], known: Sequence[str]) -> None:
+    """Refuse a table of keys that no job has, or that chooses between settings which its metric does not compare.
+
+    Args:
+      section: the `report:` section of the command.
+      jobs: of the command.
+      bounds: those that are to be trained.
+      known: as of `comparable`.
+
+    Raises:
+      ConfigError: it is such a table.
+    """
+    there = list({name: None for job in jobs for name in values_of(job)})
+    for option in ("rows", "columns", "select"):
+        for name in section.get(option) or ():
+            if name not in there:
+                raise ConfigError(f"report.{option}", name, f"no job has this key{nearest(name, there)}")
+    by, chosen = section.get("by"), section.get("select") or ()
+    if by is not None and (apart := [key for key in separating(by, bounds) if key in chosen]):
+        remedy = f"set report.by={comparable(bounds, known) or 'null'}"
+        raise ConfigError("report.by", by, f"{_why(apart, bounds)}; {remedy}")
 
 
 def _why(keys: Sequence[str], bounds: Sequence[Bound]) -> str:

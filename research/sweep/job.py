@@ -165,7 +165,9 @@ def bind(job: Job) -> Bound:
         remedy = f"of a {type(model).__name__} a lower {watched} is not better; set trainer.keep=last"
         raise ConfigError("trainer.monitor", job.trainer.monitor, f"{remedy} and trainer.patience=null")
     if not direction(watched):
-        raise ConfigError("trainer.monitor", job.trainer.monitor, undirected(watched))
+        raise ConfigError(
+            "trainer.monitor", job.trainer.monitor, f"{undirected(job.trainer.monitor)}; set {{key}}=validation/loss"
+        )
     return Bound(job=job, model=model, dataset=dataset)
 
 

@@ -101,7 +101,15 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["trainer.monitor=validation/los"], ["trainer.monitor=validation/los", "validation/loss"]),
     (["objective=validation/los"], ["objective=validation/los", "validation/loss"]),
     (["objective=test/loss"], ["objective=test/loss", "validation rows"]),
-    (["trainer.monitor=validation/kl_nats"], ["trainer.monitor=validation/kl_nats", "neither low nor high"]),
+    (
+        ["trainer.monitor=validation/kl_nats"],
+        ["trainer.monitor=validation/kl_nats", "neither low nor high", "set trainer.monitor=validation/loss"],
+    ),
+    (["objective=validation/kl_nats"], ["objective=validation/kl_nats", "neither low nor high", "set objective=null"]),
+    (["report.by=test/loss"], ["report.by=test/loss", "validation rows; set report.by=null"]),
+    (["report.by=validation/r2"], ["report.by=validation/r2", "no direction", "set report.by=null"]),
+    (["report.rows=[model.latnt_dim]"], ["report.rows=model.latnt_dim", "did you mean 'model.latent_dim'?"]),
+    (["sweep.prune=null"], ["sweep.prune=null", "expected one of none, median, successive_halving"]),
     (
         ["-m", "model.beta=1,4", "objective=validation/loss"],
         ["objective=validation/loss", "model.beta", "set objective=validation/elbo_nats"],

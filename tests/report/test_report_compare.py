@@ -79,8 +79,8 @@ def test_below_five_seeds_the_best_alone_is_bold_and_no_test_is_made():
     cells = [made.cells[row, (), "test/mse"] for row in made.rows]
     assert [cell.best for cell in cells] == [False, False, False, True]
     assert [cell.p for cell in cells] == [None] * 4
-    text = "Bold: the best mean of a column among cells all of whose runs finished, alone: no test with 3 seeds (5 that"
-    assert f"{text} all rows have are needed). Underlined: the second best mean." in caption(made)
+    text = "Bold: the best mean of a column among cells all of whose runs finished. There is no test with 3 seeds"
+    assert f"{text}: it needs 5 that all rows have. Underlined: the second best mean." in caption(made)
 
 
 def test_a_row_of_too_few_seeds_is_neither_best_nor_compared():
@@ -97,6 +97,21 @@ def test_equal_means_without_a_test_are_bold_together():
     assert bold([[8.0, 8.0, 8.0], [8.0, 8.0, 8.0], [9.0, 9.0, 9.0]]) == [0, 1]
 
 
+def test_the_order_of_seeds_breaks_no_tie():
+    rows = [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1], [0.9, 0.9, 0.9]]
+    assert np.mean(rows[0]) != np.mean(rows[1])
+    assert bold(rows) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "second"),
+    [([1.0, 1.0, 3.0], []), ([1.0, 2.0, 2.0], [1, 2]), ([1.0, 2.0, 3.0], [1]), ([1.0, 2.0], []), ([1.0, 1.0, 1.0], [])],
+)
+def test_the_second_best_mean_is_no_equal_of_the_best(numbers, second):
+    made = table(runs_of([[number] * 3 for number in numbers]))
+    assert [at for at, row in enumerate(made.rows) if made.cells[row, (), "test/mse"].second] == second
+
+
 def test_a_row_of_too_few_seeds_is_not_tested():
     made = table(runs_of([[7.0, 7.1, 7.2, 7.05, 7.15], [8.0, 8.1], [8.5, 6.2, 9.9, 6.5, 9.0]]))
     assert [made.cells[row, (), "test/mse"].best for row in made.rows] == [True, False, True]
@@ -110,7 +125,7 @@ def test_folds_of_one_seed_are_no_independent_numbers(sweep):
     made = table(collect(sweep.folder))
     assert made.n == 5
     assert [made.cells[row, (), "test/mse"].best for row in made.rows] == [True, False]
-    assert "alone: no test with 1 seed" in caption(made)
+    assert "There is no test with 1 seed" in caption(made)
     assert any("folds of one seed are not independent" in text for _, text in notes(made))
 
 

@@ -70,7 +70,7 @@ def test_one_run_a_cell_has_no_deviation(sweep):
     sweep.add({"model.latent_dim": 8}, {"test/loss": 1e30})
     text = markdown(made(sweep))
     assert row(text, "2")[1] == "**1.250**"
-    assert "alone: no test with 1 seed (5 that all rows have are needed)" in text
+    assert "There is no test with 1 seed: it needs 5 that all rows have." in text
     assert row(text, "8")[1] == "1.00e30"
     assert "one run in every cell" in text
     assert "±" not in text
@@ -223,3 +223,12 @@ def test_csv_has_no_formulas(sweep):
         sweep.add({"model.cell": cell, "model.beta": -1.5}, {"test/loss": loss})
     lines = list(csv.DictReader(spreadsheet(made(sweep)).splitlines()))
     assert [(line["model.cell"], line["mean"]) for line in lines] == [("'=1+1", "1.0"), ("'@x", "-2.5")]
+
+
+def test_equal_numbers_have_no_deviation(sweep):
+    for seed in range(3):
+        sweep.add({"model.latent_dim": 2, "seed": seed}, {"test/mse": 0.1})
+        sweep.add({"model.latent_dim": 8, "seed": seed}, {"test/mse": 0.1 + 1e-9 * seed})
+    text = markdown(made(sweep))
+    assert row(text, "2")[1] == "**0.1000 ± 0.0000**"
+    assert row(text, "8")[1].endswith("± 1.00e-9")  # a small one is one

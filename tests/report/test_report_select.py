@@ -61,7 +61,60 @@ def test_a_setting_that_diverged_for_a_seed_stands_back(tuned):
     tuned.add({"model.beta": 1.0, "optimizer.learning_rate": 0.2, "seed": 3}, status="diverged")
     made = table(collect(tuned.folder), choose=["optimizer.learning_rate"])
     assert made.selection.chosen[(1.0,), ()] == (0.1,)
-    assert any("none of which had finished in all its runs: 1: optimizer" in text for _, text in notes(made))
+    assert any("each without validation/mse for some seed or fold: 1: optimizer" in text for _, text in notes(made))
+
+
+def test_incomplete_settings_are_compared_at_the_folds_that_all_of_them_have(sweep):
+    """Fold 0 is easy; one setting diverged there, the other on fold 2: fold 1 decides."""
+    difficulty = (0.0, 5.0, 10.0)
+    for rate, gain, missing in ((0.1, 1.0, 2), (0.2, 0.0, 0)):
+        for fold, base in enumerate(difficulty):
+            diverged = fold == missing
+            metrics = {} if diverged else {f"{part}/mse": base + gain for part in ("validation", "test")}
+            status = "diverged" if diverged else "completed"
+            sweep.add({"optimizer.learning_rate": rate, "data.fold": fold}, metrics, status=status)
+    made = table(collect(sweep.folder), choose=["optimizer.learning_rate"])
+    assert list(made.selection.chosen.values()) == [(0.2,)]
+    assert any("Chosen among incomplete settings only" in text for _, text in notes(made))
+
+
+def test_nothing_is_called_chosen_without_a_number(sweep):
+    for model in ("vae", "dense_ae"):
+        for rate in (0.1, 0.2):
+            number = None if model == "vae" else rate
+            metrics = {"validation/mse": number, "test/mse": 1.0}
+            sweep.add({"model": model, "optimizer.learning_rate": rate}, metrics, model=model)
+    made = table(collect(sweep.folder), rows=["model"], choose=["optimizer.learning_rate"])
+    told = [text for _, text in notes(made)]
+    assert any("not shown): dense_ae: optimizer.learning_rate=0.1." in text for text in told)
+    shown = (
+        "Shown without a choice, because no setting has a number of validation/mse: vae: optimizer.learning_rate=0.1."
+    )
+    assert shown in told
+
+
+def test_where_no_metric_has_a_number_nothing_is_chosen(sweep):
+    for rate in (0.1, 0.2):
+        sweep.add({"optimizer.learning_rate": rate}, {"validation/mse": None, "test/mse": 1.0})
+    with pytest.raises(ConfigError, match=r"no metric of the validation rows has numbers .*--rows optimizer.learning_"):
+        table(collect(sweep.folder), choose=["optimizer.learning_rate"])
+
+
+@pytest.mark.parametrize(
+    ("by", "words"),
+    [
+        ("test/mse", "settings are chosen on the validation rows; choose by another metric, --by validation/mse"),
+        ("validation/kl_nats", "neither low nor high values of it are better; .*--by validation/mse"),
+        ("validation/r2", "gives it no direction.*; choose by another metric, --by validation/mse"),
+        ("validation/msee", r"by=validation/msee: no run has this metric \(did you mean 'validation/mse'"),
+    ],
+)
+def test_a_metric_that_cannot_choose_is_refused_with_one_that_can(sweep, by, words):
+    for rate in (0.1, 0.2):
+        metrics = dict.fromkeys(("validation/mse", "validation/kl_nats", "validation/r2", "test/mse"), rate)
+        sweep.add({"optimizer.learning_rate": rate}, metrics)
+    with pytest.raises(ConfigError, match=words):
+        table(collect(sweep.folder), choose=["optimizer.learning_rate"], by=by)
 
 
 def test_pruned_runs_are_averaged_only_when_asked_for(sweep):
@@ -111,7 +164,7 @@ def test_published_values_have_a_verdict(sweep, entries, verdict, reason):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"where": {"data": "mnist", "data.horizon": 96}}, "1 published value of another data."),
+        ({"where": {"data": "mnist", "data.horizon": 96}}, "1 published value of another data set."),
         ({"where": {"data": "digits", "data.fold": 3}}, "1 published value of another data.fold."),
         ({"where": {"data": "digits", "model.latent_dim": 32}}, "1 published value of another model.latent_dim."),
         ({"where": {"model.latent_dim": 2}}, "without a data set (add data: NAME to where in report.published)."),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.report.statistics import LEVEL, compare, compare_all, holm, interquartile_mean, interval
+from research.report.statistics import LEVEL, compare, compare_all, holm, interquartile_mean, interval, mean_of
 
 
 def seeds(numbers):
@@ -34,6 +34,12 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
     assert held == pytest.approx(0.95, abs=0.015)
     narrow = np.mean([low <= 0 <= high for low, high in (interval(row, "bootstrap") for row in drawn[:500])])
     assert narrow == pytest.approx(0.84, abs=0.05)
+
+
+def test_a_mean_is_rounded_once_and_knows_no_order():
+    assert mean_of([0.1] * 3) == 0.1 != np.mean([0.1] * 3)
+    assert mean_of([0.1, 0.2, 0.3]) == mean_of([0.3, 0.2, 0.1])
+    assert mean_of([1e308, 1e308]) == 1e308
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,15 @@ import types
 import pytest
 
 from research.engine import NEVER
-from research.sweep.choosing import check_direction, check_objective, comparable, depends, separating, sought
+from research.sweep.choosing import (
+    check_direction,
+    check_objective,
+    check_table,
+    comparable,
+    depends,
+    separating,
+    sought,
+)
 from research.sweep.prune import losers
 from research.tree import ConfigError
 
@@ -73,3 +81,30 @@ def test_members_are_pruned_among_those_of_their_own_fold(make_options):
     options = make_options(prune="median", prune_after=1)
     assert losers(writer, options, trainer, [0, 0, 0, 1, 1, 1]) == [2, 5]
     assert losers(writer, options, trainer, [None] * 6) == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"rows": ["model.latnt_dim"]}, r"report.rows=model.latnt_dim: no job has this key .*'model.latent_dim'"),
+        ({"columns": ["model.beta.x"]}, r"report.columns=model.beta.x: no job has this key"),
+        ({"select": ["optimizer.rate"]}, r"report.select=optimizer.rate: no job has this key"),
+        (
+            {"select": ["model.beta"], "by": "validation/loss"},
+            r"report.by=validation/loss: .*model.beta differs; set report.by=validation/elbo_nats$",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_made_is_refused_before_training(make_bounds, section, said):
+    bounds = make_bounds("model.beta=1,4", "optimizer.learning_rate=0.1,0.2")
+    with pytest.raises(ConfigError, match=said):
+        check_table(section, [bound.job for bound in bounds], bounds, KNOWN)
+
+
+def test_a_table_that_can_be_made_is_not_refused(make_bounds):
+    bounds = make_bounds("model.beta=1,4", "optimizer.learning_rate=0.1,0.2")
+    jobs = [bound.job for bound in bounds]
+    check_table({"rows": ["model", "seed"], "select": ["optimizer.learning_rate"]}, jobs, bounds, KNOWN)
+    section = {"rows": ["model.beta"], "select": ["optimizer.learning_rate"], "by": "validation/loss"}
+    check_table(section, jobs, bounds, KNOWN)  # within a row all settings have one beta
+    check_table({"rows": None, "columns": (), "select": ["model.beta"], "by": "validation/loss"}, jobs, [], KNOWN)

@@ -269,7 +269,7 @@ def _extremes(table: Table, means: Mapping[Place, Mean], layout: Layout, metric:
         keys = (*layout.panel_keys, *layout.line_keys, layout.key)
         return f"{known[place]:.4g} at {label_of(table, keys, (*place[0], *place[1], place[2]))}"
 
-    whole = [place for place in known if not means[place].cell.lacks] or list(known)
+    whole = [place for place in known if means[place].cell.complete] or list(known)
     best = whole[0]
     for place in whole:
         if better(known[place], known[best], metric):

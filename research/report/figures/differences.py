@@ -116,7 +116,7 @@ def _against_best(scene: Scene, metric: str) -> Sketch:
             if values(run, of_data) == place:
                 rows.setdefault(values(run, keys), []).append(run)
         means = means_of(rows, judge, over).items()
-        scores = {row: mean.value for row, mean in means if mean.value is not None and not mean.cell.lacks}
+        scores = {row: mean.value for row, mean in means if mean.value is not None and mean.cell.complete}
         if not scores:
             continue
         best = next(iter(scores))

@@ -97,7 +97,7 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
         text += f", a panel for each {style.listed(separating)}" + " with shades of its own" * own_scale
     caption = f"{text}. {averaged_words(table, over, list(means.values()), bands=False)}"
     if direction(metric):
-        caption += " Darker is better; the best mean is outlined."
+        caption += " Darker is better; the best mean of cells all of whose runs finished is outlined."
     else:
         caption += " Darker is larger."
     if any(mean is None or mean.value is None for mean in means.values()) or len(means) < len(panels) * len(rows) * len(
@@ -161,12 +161,12 @@ def _grid(
         )
     best = None
     for place, mean in known.items():
-        if mean.cell.lacks:  # seeds or folds of other cells: never the best
+        if not mean.cell.complete:  # some runs did not finish, or were never planned: never the best
             continue
         if best is None or better(mean.value or 0.0, known[best].value or 0.0, metric):
             best = place
     for place, mean in known.items():
-        if best is None or not direction(metric) or mean.cell.lacks or not _alike(mean, known[best]):
+        if best is None or not direction(metric) or not mean.cell.complete or not _alike(mean, known[best]):
             continue
         corner = (columns.index(place[1]) - 0.46, rows.index(place[0]) - 0.46)
         axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=style.COLORS[1], linewidth=1.6))
