@@ -187,6 +187,9 @@ def _check_whole(preparation: Preparation, x: np.ndarray) -> None:
     elif finite.size and (finite.min() < 0 or finite.max() > preparation.whole):
         wrong = finite.min() if finite.min() < 0 else finite.max()
     else:
+        if preparation.whole > 1 and finite.size and finite.max() == 1:
+            text = f"no value of these rows is above 1, and those of training reached up to {preparation.whole}"
+            warnings.warn(f"{text} as stored; were they scaled before?", stacklevel=5)
         return
     remedy = f"rows of this run are whole numbers from 0 to {preparation.whole} as stored; do not scale them before"
     raise ConfigError("x", wrong.item() if isinstance(wrong, np.generic) else wrong, remedy)

@@ -26,7 +26,7 @@ def as_numbers(key: str, values: Any) -> np.ndarray:
         masked = isinstance(array, np.ma.MaskedArray) and np.ma.getmaskarray(array).any()
         if masked or array.dtype.kind not in "biuf":
             array = array.astype(np.float64)
-        return array.filled(np.nan) if masked else np.asarray(array)
+        return np.ma.filled(array, np.nan) if masked else np.asarray(array)
     except (TypeError, ValueError):
         raise ConfigError(key, given, "expected real numbers in rows of one shape") from None
 

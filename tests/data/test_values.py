@@ -91,6 +91,8 @@ def test_observed_is_true_or_false():
 def test_truth_values_are_no_pixels():
     with pytest.raises(ConfigError, match="whole numbers from 0 to 255"):
         stored_rows(Preparation(stored_shape=(2,), whole=255), np.ones((3, 2), bool), takes_masks=False)
+    with pytest.warns(UserWarning, match="no value of these rows is above 1"):
+        stored_rows(Preparation(stored_shape=(2,), whole=255), np.ones((3, 2)), takes_masks=False)
 
 
 @pytest.mark.parametrize("labels", [[[1], [2]], [1, 2]])
