@@ -182,8 +182,8 @@ def _selected(table: Table) -> list[str]:
     if selection.stood_back:
         its = "its" if selection.stood_back == 1 else "their"
         texts.append(
-            f"{plural(selection.stood_back, 'setting')} could not be chosen, because some of {its} runs are absent or"
-            f" have no {selection.by}."
+            f"{plural(selection.stood_back, 'setting')} could not be chosen, because some of {its} runs did not"
+            f" finish, are absent or have no {selection.by}."
         )
     if selection.seeds:
         texts.append("Beware: " + "; ".join(selection.seeds) + ": a choice among seeds, which flatters the mean.")

@@ -26,7 +26,8 @@ class Selection:
       offered: number of settings to choose among, at most.
       incomplete: cells in which every setting lacks numbers of `by` that others have, or that were planned.
       blind: cells in which no setting has a number of `by`, so that the first one is shown.
-      stood_back: number of settings that could not be chosen because some of their runs are absent or have no number.
+      stood_back: number of settings that could not be chosen because some of their runs did not
+        finish, are absent or have no number.
       left_out: number of runs of settings that were not chosen.
       everything: the runs that were there before.
       seeds: cells whose chosen setting has fewer seeds than the cell, in words.

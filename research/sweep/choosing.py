@@ -80,7 +80,7 @@ def check_pruning(options: Options, groups: Sequence[Group]) -> None:
 
 
 def check_table(section: Mapping[str, Any], jobs: Sequence[Job], bounds: Sequence[Bound], known: Sequence[str]) -> None:
-    """Refuse a table of keys that no job has, or that chooses between settings which its metric does not compare.
+    """Refuse a table of keys that no job has, or that chooses what is no setting or what its metric does not compare.
 
     Args:
       section: the `report:` section of the command.
@@ -97,6 +97,10 @@ def check_table(section: Mapping[str, Any], jobs: Sequence[Job], bounds: Sequenc
             if name not in there:
                 raise ConfigError(f"report.{option}", name, f"no job has this key{nearest(name, there)}")
     by, chosen = section.get("by"), section.get("select") or ()
+    placed = {*(section.get("rows") or ()), *(section.get("columns") or ()), "seed", FOLD}
+    if no_settings := [key for key in chosen if key in placed]:
+        remedy = "rows, columns, seeds and folds are no settings to choose; leave it out"
+        raise ConfigError("report.select", no_settings[0], remedy)
     if by is not None and (apart := [key for key in separating(by, bounds) if key in chosen]):
         remedy = f"set report.by={comparable(bounds, known) or 'null'}"
         raise ConfigError("report.by", by, f"{_why(apart, bounds)}; {remedy}")

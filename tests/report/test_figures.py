@@ -313,6 +313,22 @@ def test_cells_have_their_means_the_best_is_outlined_and_holes_are_hatched(two_b
     assert "n is written" in sketch.caption
 
 
+def test_a_cell_with_a_diverged_seed_is_never_the_best(sweep):
+    for size, beta, seed in itertools.product((2, 8), (1.0, 4.0), range(3)):
+        best = (size, beta) == (8, 4.0)
+        metrics = {f"{part}/reconstruction_mse": 0.01 if best else size / 10 for part in ("validation", "test")}
+        status = "diverged" if best and seed == 1 else "completed"
+        sweep.add({"model.latent_dim": size, "model.beta": beta, "seed": seed}, metrics, status=status)
+    (sketch,) = sketches(heat.heat_map, sweep, [MSE]).values()
+    outlined = [patch.get_xy() for patch in sketch.figure.axes[0].patches if not patch.get_fill()]
+    assert outlined == [pytest.approx((-0.46, -0.46)), pytest.approx((0.54, -0.46))]
+    for sketch in sketches(curves.metric_over_key, sweep, [MSE]).values():
+        assert ". Means reach from 0.01 at " in sketch.alternative
+    with style.styled():
+        caption = differences._against_best(scene_of(sweep, [MSE]), MSE).caption
+    assert "minus latent dim 2, beta 1" in caption
+
+
 def test_shades_follow_the_direction():
     found = np.array([[1.0, 2.0, 3.0]])
     np.testing.assert_allclose(heat._shades(found, MSE), [[1, 0.5, 0]])

@@ -110,7 +110,9 @@ def test_a_cell_without_all_folds_is_incomplete_and_never_best(unequal_folds):
 def test_a_setting_without_all_folds_is_never_chosen(unequal_folds):
     made = table(unequal_folds, choose=["model.latent_dim"])
     assert list(made.selection.chosen.values()) == [(2,)]
-    text = "1 setting could not be chosen, because some of its runs are absent or have no validation/mse."
+    text = (
+        "1 setting could not be chosen, because some of its runs did not finish, are absent or have no validation/mse."
+    )
     assert text in told(made)
 
 

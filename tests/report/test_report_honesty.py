@@ -53,7 +53,9 @@ def test_settings_that_stood_back_and_runs_not_shown_are_told(sweep):
             metrics = {"validation/mse": loss, "test/mse": loss} if loss else {}
             sweep.add({"optimizer.learning_rate": rate, "seed": seed}, metrics, status=status, reason="step 3")
     made = table(collect(sweep.folder), rows=["model"], choose=["optimizer.learning_rate"])
-    text = "1 setting could not be chosen, because some of its runs are absent or have no validation/mse."
+    text = (
+        "1 setting could not be chosen, because some of its runs did not finish, are absent or have no validation/mse."
+    )
     assert text in told(made)
     assert len(made.runs) == 2
     assert "4 runs: 3 completed, 1 diverged" in markdown(made)  # the provenance is of the whole sweep

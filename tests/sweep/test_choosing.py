@@ -89,6 +89,8 @@ def test_members_are_pruned_among_those_of_their_own_fold(make_options):
         ({"rows": ["model.latnt_dim"]}, r"report.rows=model.latnt_dim: no job has this key .*'model.latent_dim'"),
         ({"columns": ["model.beta.x"]}, r"report.columns=model.beta.x: no job has this key"),
         ({"select": ["optimizer.rate"]}, r"report.select=optimizer.rate: no job has this key"),
+        ({"select": ["seed"]}, r"report.select=seed: rows, columns, seeds and folds are no settings to choose"),
+        ({"rows": ["model.beta"], "select": ["model.beta"]}, r"report.select=model.beta: rows, columns, seeds"),
         (
             {"select": ["model.beta"], "by": "validation/loss"},
             r"report.by=validation/loss: .*model.beta differs; set report.by=validation/elbo_nats$",

@@ -277,5 +277,5 @@ def _extremes(table: Table, means: Mapping[Place, Mean], layout: Layout, metric:
     low, high = min(known, key=lambda place: known[place]), max(known, key=lambda place: known[place])
     if any(better(known[place], known[best], metric) for place in whole) or known[low] == known[high]:
         return f"All means are near {known[best]:.4g}."
-    first = f"The best mean is {named(best)}; " if best in (low, high) else ""
-    return f"{first}means reach from {named(low)} to {named(high)}."
+    reach = f"eans reach from {named(low)} to {named(high)}."
+    return f"The best mean is {named(best)}; m{reach}" if best in (low, high) else f"M{reach}"

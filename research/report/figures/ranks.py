@@ -85,7 +85,7 @@ def score_matrix(
     for run in table.runs:
         places.setdefault((values(run, of_data), values(run, methods)), []).append(run)
     means = means_of(places, metric, over)
-    found = {place: None if mean.cell.lacks else mean.value for place, mean in means.items()}
+    found = {place: mean.value if mean.cell.complete else None for place, mean in means.items()}
     sets = list(dict.fromkeys(place[0] for place in found))
     rows = list(dict.fromkeys(place[1] for place in found))
     known = lambda one, row: found.get((one, row)) is not None
