@@ -54,6 +54,20 @@ def settle_streams() -> list[Stream]:
     return streams
 
 
+def check_working_folder() -> None:
+    """Refuse a working folder that was removed: Hydra, and every relative path, start from it.
+
+    Raises:
+      ConfigError: it was.
+    """
+    from research.tree import ConfigError
+
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("folder", ".", "the working folder was removed; change into one that is there") from None
+
+
 def known(error: BaseException) -> str | None:
     """One line on an error that is none of this program's: the setting or the place, and the remedy; else None."""
     from research.runs.folder import disk_remedy
@@ -76,6 +90,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     streams = settle_streams()
     warnings.formatwarning = lambda message, *about, **more: f"warning: {one_line(str(message))}\n"
     try:
+        check_working_folder()
         code: int | str | None = main()
     except SystemExit as ended:
         code = ended.code

@@ -17,7 +17,7 @@ from research.engine import Model, Trainer
 from research.evaluation import Evaluation
 from research.metrics import base, direction, undirected
 from research.optimizer import Optimizer, Players
-from research.sweep.size import COUNTED, check_numbers
+from research.sweep.size import check_numbers
 from research.tree import ConfigError, build, config_hash, plain, structure
 
 HASH_DIGITS = 12
@@ -144,10 +144,6 @@ def bind(job: Job) -> Bound:
         raise ConfigError("data", type(job.data).__name__, f"it does not fit into the memory here ({error})") from None
     try:
         job.trainer.check(dataset.facts)
-        steps = job.trainer.epochs * job.trainer.steps_per_epoch(dataset.facts)
-        if steps > COUNTED:
-            remedy = f"these are {steps:,} steps; at most {COUNTED:,} can be counted"
-            raise ConfigError("epochs", job.trainer.epochs, remedy)
     except ConfigError as error:
         raise error.under("trainer") from None
     try:
