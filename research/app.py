@@ -46,7 +46,8 @@ class Settings:
     trusted_packages: tuple[str, ...]
 
     def validate(self) -> None:
-        if self.name in ("reference", ".", "..") or not self.name or set(self.name) & set("/\\\0"):
+        plain = not any(letter < " " or letter in "/\\\x7f" for letter in self.name)
+        if self.name in ("reference", ".", "..", "") or not plain:
             raise ConfigError(
                 "name", self.name, "must be a plain folder name, and not 'reference' (the committed tables)"
             )
@@ -81,11 +82,11 @@ def job_of(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: Seque
     from research.sweep.job import Job
     from research.tree import build
 
-    settings = ("name", "output_root", "seed", "objective", "trusted_packages")
-    for key in (*settings, "model", "optimizer", "trainer", "data", "evaluation"):
+    own = ("name", "output_root", "seed", "objective", "trusted_packages")
+    for key in (*own, "model", "data", "optimizer", "trainer", "evaluation", "sweep", "report"):
         if key not in tree:
-            raise ConfigError(key, None, f"every run needs this key; leave out ~{key}, or name a choice")
-    named = {key: tree[key] for key in settings}
+            raise ConfigError(key, None, f"no run goes without this key; leave out ~{key}")
+    named = {key: tree[key] for key in own}
     build({**named, "name": "unnamed" if tree["name"] is None else tree["name"]}, Settings)
     chosen = {key: str(value) for key, value in choices.items() if "hydra" not in key and value}
     return Job.from_config(tree, chosen, overrides)
@@ -178,7 +179,7 @@ def train(
     jobs: Sequence[Any],
     config: DictConfig,
     swept: Collection[str] | None = (),
-    register: Callable[[Any, Path], None] | None = None,
+    register: Callable[[Any, Any], None] | None = None,
     executor: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """Check, plan, train and evaluate jobs of one command; their outcomes in order (`swept`: see `prepare`)."""
@@ -364,16 +365,24 @@ def _main() -> None:
     register_resolvers()
     given = parse(arguments.overrides)
     searched = [override.value() for override in given if override.key_or_group == "hydra.searchpath"]
-    places = [place.removeprefix("file://") for value in searched if isinstance(value, list) for place in value]
-    for folder in (arguments.config_dir, arguments.config_path, *places):
+    places = [str(place).removeprefix("file://") for value in searched if isinstance(value, list) for place in value]
+    primary = Path(__file__).parent / (CONF if arguments.config_path is None else arguments.config_path)
+    for option, folder in (("--config-dir", arguments.config_dir), ("--config-path", primary)):
+        if folder is not None and not Path(folder).is_dir():
+            refuse(f"{option}={folder}: no such folder")
+    for folder in (arguments.config_dir, primary if arguments.config_path else None, *places):
         if folder is not None:
             check_files(folder)
+    if arguments.experimental_rerun is not None:
+        refuse("--experimental-rerun: it would unpickle a file; give the command of the run again (its result.json)")
     if arguments.multirun:
         check_count(given)
-    if not any(other) and arguments.config_name is None and arguments.config_path is None:
+    if not any(other):
+        if arguments.resolve or arguments.package is not None:
+            refuse("--resolve and --package belong to --cfg; add --cfg job")
         overrides = first_choices(arguments.overrides) if arguments.multirun else list(arguments.overrides)
         with refusals():
-            config = compose(overrides, arguments.config_dir)
+            config = compose(overrides, arguments.config_dir, primary, arguments.config_name or "train")
             if config.name is None:
                 # one name for the whole command, whichever sweeper and launcher: a time would differ from job to job
                 sys.argv.append(f"name={time.strftime('%Y-%m-%d_%H-%M-%S')}")
@@ -396,7 +405,7 @@ def _main() -> None:
     except UNCOMPOSABLE as error:
         if not any(other):  # of a task it is a bug
             raise
-        refuse(f"this configuration cannot be shown ({error})")
+        refuse(str(error))  # options of Hydra's that do not go together, or a config that cannot be shown
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: finished runs are kept, the same command goes on with the rest\n")
         raise SystemExit(130) from None

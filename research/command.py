@@ -54,6 +54,20 @@ def settle_streams() -> list[Stream]:
     return streams
 
 
+def check_working_folder() -> None:
+    """Refuse a working folder that was removed: Hydra, and every relative path, start from it.
+
+    Raises:
+      ConfigError: it was.
+    """
+    from research.tree import ConfigError
+
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigError("folder", ".", "the working folder was removed; change into one that is there") from None
+
+
 def known(error: BaseException) -> str | None:
     """One line on an error that is none of this program's: the setting, the file or the place; else None."""
     import yaml
@@ -80,11 +94,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     streams = settle_streams()
     warnings.formatwarning = lambda message, *about, **more: f"warning: {one_line(str(message))}\n"
     try:
-        os.getcwd()
-    except FileNotFoundError:
-        sys.stderr.write("error: the working folder was removed; change to one that exists\n")
-        raise SystemExit(REFUSED) from None
-    try:
+        check_working_folder()
         code: int | str | None = main()
     except SystemExit as ended:
         code = ended.code

@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,12 +27,15 @@ from research.tree import ConfigError, flatten, nearest
 CONF = Path(__file__).parents[1] / "conf"
 MOST_JOBS = 100_000  # of one command
 MOST_NODES = 100_000  # values of a YAML file
+MOST_LEVELS = 50  # lists and sections within each other
+LONGEST_SHOWN = 100  # characters of an override in a message
 # where Hydra writes: into the folder of the sweep and its runs, which output_root and name choose
 PLACES = {
     "hydra.run.dir": "${output_root}/${name}/${run_id:}",
     "hydra.sweep.dir": "${output_root}/${name}",
     "hydra.sweep.subdir": "${run_id:}",
     "hydra.job.chdir": False,
+    "hydra.output_subdir": ".hydra",
 }
 
 
@@ -49,7 +53,7 @@ def refusals(overrides: Sequence[str] = ()) -> Iterator[None]:
         yield
     except LeaseLost as error:
         refuse(str(error), LOST)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         refuse(explain(error, overrides))
     except Exception as error:
         if (message := known(error)) is None:
@@ -71,25 +75,40 @@ def check_count(overrides: Sequence[Any]) -> None:
             continue
         values = override.value()
         if isinstance(values, RangeSweep):
-            assert values.start is not None
-            assert values.stop is not None
-            number = max(0, math.ceil((values.stop - values.start) / values.step)) if values.step else MOST_JOBS + 1
+            number = _count(override.input_line, values)
         else:
             number = len(values.list)
         jobs *= number
         if number > most:
             longest, most = override.input_line, number
     if jobs > MOST_JOBS:
-        refuse(f"{longest}: {jobs:,} jobs in one command; at most {MOST_JOBS:,}, sweep fewer values")
+        shown = f"{jobs:,}" if jobs < 10**15 else "10^15 or more"
+        refuse(f"{longest}: {shown} jobs in one command; at most {MOST_JOBS:,}, sweep fewer values")
+
+
+def _count(text: str, values: RangeSweep) -> int:
+    """How many values a range has; one without an end is refused."""
+    assert values.start is not None
+    assert values.stop is not None
+    try:
+        return max(0, math.ceil((Fraction(values.stop) - Fraction(values.start)) / Fraction(values.step)))
+    except (OverflowError, ValueError, ZeroDivisionError):  # inf, nan, a step of 0
+        refuse(f"{text}: this range has no end; give numbers for its ends, and a step other than 0")
 
 
 def check_files(folder: str | Path) -> None:
-    """Refuse a folder with a YAML file whose aliases stand for far more than it has, before Hydra unfolds them."""
+    """Refuse a folder with a YAML file that Hydra could not unfold: deep, or with aliases for far more than it has."""
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for path in sorted(Path(folder).rglob("*.yaml")):
         try:
-            root = yaml.compose(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-            number = _unfolded(root, {})
-        except RecursionError:
+            text = path.read_text(encoding="utf-8")
+            level = 0
+            for event in yaml.parse(text, Loader=loader):
+                level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if level > MOST_LEVELS:
+                    refuse(f"{path}: more than {MOST_LEVELS} lists or sections within each other; write it flatter")
+            number = _unfolded(yaml.compose(text, Loader=loader), {})
+        except RecursionError:  # an alias of what it stands in
             number = MOST_NODES + 1
         except (yaml.YAMLError, OSError, UnicodeDecodeError):  # Hydra says what is wrong with it, if it reads it
             continue
@@ -110,11 +129,29 @@ def parse(overrides: Sequence[str]) -> list[Any]:
     """Parsed overrides; the first one that cannot be parsed is refused by name."""
     parser, parsed = OverridesParser.create(), []
     for override in overrides:
+        shown = override if len(override) <= LONGEST_SHOWN else f"{override[:LONGEST_SHOWN]}..."
+        if _levels(override) > MOST_LEVELS:
+            refuse(f"{shown}: more than {MOST_LEVELS} brackets within each other; write it flatter")
+        if not override.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in override):
+            refuse(f"{shown}: these bytes are no text in the encoding of this console; set PYTHONUTF8=1")
         try:
             parsed += parser.parse_overrides([override])
-        except HydraException as error:
-            refuse(f"{override}: no override; write key=value ({str(error).splitlines()[0]})")
+        except (HydraException, ValueError) as error:  # ValueError: an integer of thousands of digits
+            key, equals, value = override.partition("=")
+            if equals and key.isascii() and not value.isascii() and not set(value) & set("'\"\\"):
+                quoted = shlex.quote(f'{key}="{value}"')
+                refuse(f"{shown}: a value with other letters than those of ASCII is written in quotes: {quoted}")
+            refuse(f"{shown}: no override; write key=value ({str(error)[:LONGEST_SHOWN].splitlines()[0]})")
     return parsed
+
+
+def _levels(text: str) -> int:
+    """How many brackets stand open at once, at most."""
+    level = most = 0
+    for character in text:
+        level = max(0, level + (character in "[{(") - (character in ")}]"))
+        most = max(most, level)
+    return most
 
 
 def check_places(config: DictConfig) -> None:
@@ -147,8 +184,15 @@ def first_choices(overrides: Sequence[str]) -> list[str]:
     return chosen
 
 
-def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
-    """The config of one run as Hydra composes it, with its `hydra` node; or a refusal with the nearest key."""
+def compose(
+    overrides: Sequence[str], config_dir: str | None = None, place: Path = CONF, name: str = "train"
+) -> DictConfig:
+    """The config of one run as Hydra composes it, with its `hydra` node; or a refusal with the nearest key.
+
+    Args:
+      config_dir: further folder of config groups.
+      place, name: of the primary config.
+    """
     for override in parse(overrides):
         if override.is_sweep_override():
             listed = shlex.quote(re.sub(r"=(.*)", r"=[\1]", str(override.input_line)))
@@ -157,12 +201,17 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> DictConf
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
-            config = hydra.compose("train", overrides=[*overrides, *extra], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+        with hydra.initialize_config_dir(str(place), version_base="1.3", job_name="train"):
+            config = hydra.compose(name, overrides=[*overrides, *extra], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         refuse(explain(error, overrides))
-    except UNCOMPOSABLE as error:
-        refuse(f"{' '.join(overrides)}: no override of this configuration ({error})")
+    except (*UNCOMPOSABLE, AssertionError) as error:  # an override without a key, or a group without a choice
+        for one in parse(overrides):
+            options = sorted(path.stem for path in (CONF / (one.key_or_group or "-")).glob("*.yaml"))
+            if not one.key_or_group or (options and not isinstance(one.value(), str)):
+                what = f"name a choice: {', '.join(options)}" if options else "no override; write key=value"
+                refuse(f"{one.input_line}: {what}")
+        refuse(f"these overrides and files make no configuration ({error}): {shlex.join(overrides)}")
     finally:
         GlobalHydra.instance().hydra = running
     HydraConfig.instance().set_config(config)
@@ -179,18 +228,31 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         apart = _two_commands(overrides, key)
         if apart:
             return f"{given}: {apart}"
+        taken = [one for one in overrides if one.startswith("~") and _covers(one[1:].partition("=")[0], key)]
+        if taken and given != taken[0]:
+            return f"{given}: {taken[0]} takes this key away; leave one of them out"
         near = nearest(key, known_keys(overrides, key))
         return f"{given}: no such key{near}; all keys: python scripts/train.py --cfg job"
-    option = re.search(r"Could not find '([^/']+(?:/[^/']+)*)/([^']+)'", text)
+    option = re.search(r"Could not find '([^/']+(?:/[^/']+)*)/([^']*)'", text)
     if option:
         group, name = option.groups()
-        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        for key, _, value in (one.lstrip("+").partition("=") for one in overrides):
+            if f"{key}/{value}" == f"{group}/{name}":  # where the name has a stroke too
+                group, name = key, value
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or sorted(
+            path.stem for path in (CONF / group).glob("*.yaml")
+        )
         return f"{group}={name}: no such choice{nearest(name, options)}; known: {', '.join(options)}"
     if "does not support sweep type" in text:
         given = next((o for o in overrides if "interval(" in o), "")
         return f"{given}: this sweeper takes lists and ranges; for intervals add hydra/sweeper=optuna"
     cause = error.__cause__
     return text + (f" ({str(cause).strip().splitlines()[0]})" if cause and str(cause).strip() else "")
+
+
+def _covers(section: str, key: str) -> bool:
+    """Whether a key is a section, or lies in it."""
+    return key == section or key.startswith(f"{section}.")
 
 
 def _two_commands(overrides: Sequence[str], key: str) -> str | None:

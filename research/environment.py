@@ -92,12 +92,14 @@ def started() -> bool:
 
 
 def threads() -> int:
-    """Threads of XLA's pool on the CPU, by XLA's own rule."""
+    """Threads of XLA's pool on the CPU, by XLA's own rule; a number beyond `MOST` is passed over, as text is."""
     for name in POOL:
         try:
-            return max(int(os.environ[name]), 1)
+            number = int(os.environ[name])
         except (KeyError, ValueError):
             continue
+        if number <= MOST:
+            return max(number, 1)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -166,7 +168,8 @@ def differences(recorded: Any) -> list[str]:
         return []
     now, found = described(), []
     if None not in (recorded.get("threads"), now["threads"]) and recorded["threads"] != now["threads"]:
-        remedy = f"start Python with {POOL[0]}={recorded['threads']}"
+        possible = type(recorded["threads"]) is int and FEWEST <= recorded["threads"] <= MOST
+        remedy = f"start Python with {POOL[0]}={recorded['threads']}" if possible else "no pool has; restore the record"
         found.append(f"XLA's pool had {recorded['threads']} threads and has {now['threads']} now ({remedy})")
     then = recorded["flags"] if isinstance(recorded["flags"], Mapping) else {}
     for name in sorted({*then, *now["flags"]}):

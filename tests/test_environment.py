@@ -119,6 +119,7 @@ def test_xla_counts_its_threads_as_we_do() -> None:
         ({"NPROC": "1"}, 2),
         ({"NPROC": "0"}, 2),
         ({"PJRT_NPROC": "5", "NPROC": "7"}, 5),
+        ({"PJRT_NPROC": "1000000", "NPROC": "3"}, 3),
         ({"NPROC": "many"}, max(2, len(CORES) or os.cpu_count() or 1)),
     ],
 )
@@ -147,6 +148,14 @@ def test_a_pool_that_is_there_already_is_refused(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(environment, "started", lambda: False)
         environment.go_on({**now, "threads": damaged})
         assert environment.threads() == now["threads"]
+
+
+@pytest.mark.parametrize(
+    ("threads", "said"), [(3000, "PJRT_NPROC=3000"), (10**9, "restore the record"), ("4", "no pool")]
+)
+def test_a_pool_that_cannot_be_is_not_advised(threads: Any, said: str) -> None:
+    (told,) = environment.differences({"threads": threads, "flags": environment.flags()})
+    assert said in told
 
 
 def test_flags_are_compared_without_their_order_and_number_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:

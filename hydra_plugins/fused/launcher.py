@@ -6,7 +6,6 @@ application of the environment, and reads the annotations.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -57,9 +56,9 @@ class FusedLauncher(Launcher):
             jobs = [app.job_of(one.tree(), one.base.choices, one.overrides) for one in composed]
             by_hash = {job.hash: index for index, job in reversed(list(enumerate(jobs)))}
 
-            def register(bound: Any, folder: Path) -> None:
+            def register(bound: Any, run: Any) -> None:
                 index = by_hash[bound.job.hash]
-                composed[index].write(initial_job_idx + index, folder)
+                composed[index].write(initial_job_idx + index, run.path, run.lease)
 
             outcomes = app.train(jobs, self.config, swept, register, self.executor)
         results = []

@@ -226,7 +226,8 @@ class RunFolder:
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json` as strict JSON: NaN and infinities become null with a reason in `null_reasons`."""
-        reasons = dict(result.get("null_reasons") or {})
+        given = result.get("null_reasons")
+        reasons = dict(given) if isinstance(given, Mapping) else {}  # a result that is read again may have anything
         content = strict({name: value for name, value in result.items() if name != "null_reasons"}, "", reasons)
         text = json.dumps(content | {"null_reasons": reasons}, indent=1, allow_nan=False)
         write_atomically(self.result, (text + "\n").encode(), self.lease)
@@ -339,13 +340,17 @@ class RunFolder:
         return numbers
 
     def _rows(self) -> list[list[str]]:
+        """Header and rows of `metrics.csv`, each with a step, without a line that was cut short."""
         refuse_links(self.metrics)
         try:
             text = self.metrics.read_text(encoding="utf-8")
-            rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))  # without a line that was cut short
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise ConfigError("folder", self.path, f"metrics.csv is damaged ({error}); restore or remove it") from None
-        return [row for row in rows if len(row) == len(rows[0])]
+            rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+            rows = [row for row in rows if len(row) == len(rows[0])]
+            for row in rows[1:]:
+                int(float(row[rows[0].index("step")]))
+        except (ValueError, OverflowError, csv.Error) as error:
+            raise ConfigError("folder", self.path, f"metrics.csv is damaged ({error}); restore it, {ANEW}") from None
+        return rows
 
     def _open_metrics(self) -> list[str] | None:
         """The columns on disk, or None; what a killed process left of a last line is removed."""

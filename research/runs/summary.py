@@ -76,6 +76,7 @@ def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]], leas
             continue
         lease.check()
         place.mkdir(parents=True, exist_ok=True)
+        lease.check()
         (place / NAME).unlink(missing_ok=True)
         events = EventFile(place, lease)
         steps = [(int(row["step"]), when, {tag: value for tag, value in row.items() if tag != "step"}) for row in rows]

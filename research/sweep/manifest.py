@@ -148,19 +148,24 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Content of `sweep.json`, or None."""
     path = folder / "sweep.json"
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
         if (
             isinstance(content["base"], dict)
-            and isinstance(content["swept"], list)
+            and all(isinstance(key, str) for key in content["swept"])
             and isinstance(content["runs"], dict)
             and all(_is_group(name, about) for name, about in content.setdefault("groups", {}).items())
         ):
             return content
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError, AttributeError, IsADirectoryError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IsADirectoryError):
         pass
     raise ConfigError("name", folder.name, f"{path} is damaged; restore or remove it")
+
+
+def described(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name -> what a manifest says of the run; entries of another kind, which `verify.py` tells, are left out."""
+    return {name: about for name, about in manifest["runs"].items() if isinstance(about, dict)}
 
 
 def _is_group(name: str, about: Any) -> bool:
@@ -212,7 +217,7 @@ def write_manifest(folder: Path, bounds: Sequence[Bound], name: str, groups: Seq
     else:  # a choice may set keys in other places than its own: experiment=a,b
         changed = {key for job in jobs for key in flatten(job.tree()) if key not in now and not _covers(varied, key)}
     swept = sorted({*manifest["swept"], *swept_keys(jobs), *changed})
-    known = {about.get("config_hash"): name for name, about in manifest["runs"].items()}  # under whichever overrides
+    known = {about.get("config_hash"): name for name, about in described(manifest).items()}  # under whichever overrides
     runs = manifest["runs"] | {
         known.get(bound.job.hash, bound.job.run_id): {
             "overrides": list(bound.job.overrides),

@@ -15,7 +15,7 @@ from research.runs.folder import STATUSES, TRAINED, RunFolder
 from research.runs.load import check_parameters
 from research.sweep.choosing import check_objective, check_pruning
 from research.sweep.job import HASH_DIGITS, NOT_HASHED, Bound, Job, bind
-from research.sweep.manifest import check_sweep, group_folder, read_manifest, runs_in
+from research.sweep.manifest import check_sweep, described, group_folder, read_manifest, runs_in
 from research.sweep.memory import fitted
 from research.sweep.plan import Group, Options, plan
 from research.sweep.size import check_memory
@@ -113,7 +113,7 @@ def prepare(
         if result.get("evaluation") != plain(job.evaluation) and result["status"] not in ("diverged", "failed"):
             again.append((bound, path))
     manifest = read_manifest(folder) or {"runs": {}, "groups": {}}
-    begun_with = {about.get("config_hash"): about.get("data_sha256") for about in manifest["runs"].values()}
+    begun_with = {about.get("config_hash"): about.get("data_sha256") for about in described(manifest).values()}
     for bound in todo:
         planned = begun_with.get(bound.job.hash) or bound.dataset.sha256
         if planned != bound.dataset.sha256:

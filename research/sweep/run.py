@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -116,6 +115,8 @@ class Sweep:
                 if isinstance(error, KeyboardInterrupt | Stopped):
                     self.interrupt()
                     raise KeyboardInterrupt from None
+                if isinstance(error, ConfigError):
+                    self.lease.check()  # a place that is gone may have been removed by the command that took over
                 raise
             finally:
                 for group in list(self.programs):
@@ -313,12 +314,12 @@ def run(
     options: Options,
     display: Display,
     executor: Executor | None = None,
-    register: Callable[[Bound, Path], None] = lambda bound, path: None,
+    register: Callable[[Bound, RunFolder], None] = lambda bound, run: None,
     report: Mapping[str, Any] | None = None,
 ) -> list[Outcome]:
     """Train and evaluate what is to be done; one outcome per job, in the order given.
 
-    `register(bound, folder)` is called before a run's first file is written (Hydra writes its own files there).
+    `register(bound, run)` is called before a run's first file is written (Hydra writes its own files there).
     `report` is recorded in `sweep.json`: the table that the sweep is made for.
     """
     writable(prepared.folder)
@@ -341,8 +342,7 @@ def run(
             for bound in bounds.values():
                 folder = sweep.folder(bound)
                 if bound.job.hash in planned:
-                    lease.check()
-                    register(bound, folder.path)
+                    register(bound, folder)
                 folder.write_config(record.config_content(bound, name))
             if executor is not None and executor.executor != "inline":
                 send_out(sweep, executor, lease)

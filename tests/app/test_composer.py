@@ -11,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from hydra_plugins.fused.compose import Composer
+from research.runs.held import ALONE, LeaseLost
 
 CONF = Path(__file__).parents[2] / "conf"
 POINTS = [
@@ -169,6 +170,25 @@ def test_text_in_a_record_is_text_when_read_again(text: str, composer: Composer,
     escaped = text.replace("'", "\\'")
     composed = composer.compose([f"data.root='{escaped}'"])
     assert composed.tree()["data"]["root"] == text
-    composed.write(0, tmp_path)
+    composed.write(0, tmp_path, ALONE)
     assert OmegaConf.load(tmp_path / ".hydra" / "config.yaml").data.root == text
     assert list(OmegaConf.load(tmp_path / ".hydra" / "overrides.yaml")) == composed.overrides
+
+
+class Lost:
+    """A lease that is lost at the question of this number."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def check(self) -> None:
+        self.left -= 1
+        if not self.left:
+            raise LeaseLost
+
+
+@pytest.mark.parametrize("asked", [1, 2, 4, 6])
+def test_a_record_is_not_written_on_once_the_lease_is_lost(asked: int, composer: Composer, tmp_path: Path) -> None:
+    with pytest.raises(LeaseLost):
+        composer.compose(["seed=1"]).write(0, tmp_path, Lost(asked))
+    assert len(list(tmp_path.glob(".hydra/*"))) == (asked - 1) // 2

@@ -51,6 +51,15 @@ def test_what_is_printed_never_lands_in_a_file_that_took_a_closed_stream(tmp_pat
     assert (tmp_path / "file").read_text() == "content"
 
 
+def test_a_working_folder_that_was_removed_is_told(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone'); from research.command import run; "
+    )
+    done = ended("-c", script + "run(lambda: print('begun'))", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"error: folder=.: the working folder was removed; change into one that is there\n"
+
+
 def test_a_full_disk_below_stdout_is_told(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         return

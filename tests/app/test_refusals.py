@@ -28,26 +28,53 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["-m", "hydra.sweep.dir=elsewhere"], ["hydra.sweep.dir=elsewhere", "output_root=FOLDER name=NAME"]),
     (["-m", "hydra.sweep.subdir=one"], ["hydra.sweep.subdir=one", "output_root=FOLDER name=NAME"]),
     (["hydra.job.chdir=true"], ["hydra.job.chdir=True", "output_root=FOLDER name=NAME"]),
+    (["hydra.output_subdir=../mine"], ["hydra.output_subdir=../mine", "output_root=FOLDER name=NAME"]),
+    (["-m", "hydra.output_subdir=null"], ["hydra.output_subdir=null", "output_root=FOLDER name=NAME"]),
+    (["--config-name", "train", "hydra.run.dir=elsewhere"], ["hydra.run.dir=elsewhere", "output_root=FOLDER"]),
     # more than any machine holds
     (["-m", "seed=range(100000000)"], ["seed=range(100000000)", "100,000,000 jobs", "at most 100,000"]),
     (["-m", "seed=shuffle(range(100000000))"], ["100,000,000 jobs", "at most 100,000"]),
     (["-m", "data.folds=5", "data.fold=range(100000000)"], ["data.fold=range(100000000)", "at most 100,000"]),
     (["-m", "seed=range(1000)", "model.beta=range(0,10,0.05)"], ["seed=range(1000): 200,000 jobs"]),
     (["-m", "hydra/sweeper=basic", "seed=range(100000000)"], ["100,000,000 jobs"]),
+    (["-m", "model.beta=range(0,inf)"], ["model.beta=range(0,inf)", "this range has no end"]),
+    (["-m", "model.beta=range(0,nan)"], ["model.beta=range(0,nan)", "this range has no end"]),
+    (["-m", "seed=range(0,5,0)"], ["seed=range(0,5,0)", "a step other than 0"]),
+    (["-m", f"seed=range({'9' * 400})"], ["10^15 or more jobs", "at most 100,000"]),
+    ([f"model.latent_dim={'9' * 5000}"], ["model.latent_dim=9999", "...: no override", "4300 digits"]),
+    ([f"model.beta={'[' * 300}{']' * 300}"], ["model.beta=[[[", "more than 50 brackets"]),
     (["model.latent_dim=1000000000000"], ["model.latent_dim=1000000000000", "at most 1000000"]),
     (["model.latent_dim=100000000000000000000"], ["model.latent_dim=100000000000000000000", "at most"]),
-    (["model.latent_dim=1000000", "model.hidden_dims=[900000]"], ["model.latent_dim=1000000", "while they train"]),
+    (["model.latent_dim=900000", "model.hidden_dims=[800000]"], ["model.latent_dim=900000", "while they train"]),
     (["model.hidden_dims=[4,1000000000]"], ["model.hidden_dims[1]=1000000000", "at most 1000000"]),
     (["model.hidden_dims=[900000,900000]"], ["model.hidden_dims=900000", "choose a smaller model"]),
     (["model=gru_ae", "data=sines", "model.hidden_dim=1000000000"], ["model.hidden_dim=1000000000", "at most"]),
-    (["model=gru_ae", "data=sines", "model.layers=1000000"], ["model.layers=1000000", "1 ... 1000"]),
+    (["model=gru_ae", "data=sines", "model.layers=1000000"], ["model.layers=1000000", "must lie in 1 ... 1000"]),
     (["model=vq_ae", "model.entries=1000000000000"], ["model.entries=1000000000000", "at most"]),
     (["trainer.epochs=1000000000000"], ["trainer.epochs=1000000000000", "at most"]),
-    (["trainer.epochs=2000000000"], ["trainer.epochs=2000000000", "steps", "counts to"]),
+    (["trainer.epochs=2000000000"], ["trainer.epochs=2000000000", "steps", "a program counts to"]),
     (["trainer.evaluation_batch=1000000000000"], ["trainer.evaluation_batch=1000000000000", "at most"]),
     (["evaluation.nll_samples=1000000000000"], ["evaluation.nll_samples=1000000000000", "at most"]),
+    (["data=low_rank", "data.rows=1000000000000"], ["data.rows=1000000000000", "at most 2147483647"]),
+    (["data=sines", "data.length=1000000000000"], ["data.length=1000000000000", "at most 1000000"]),
+    # keys and choices that are taken away
+    (["~seed"], ["seed=null", "leave out ~seed"]),
+    (["~report"], ["report=null", "leave out ~report"]),
+    (["~model", "model.beta=1"], ["model.beta=1: ~model takes this key away"]),
+    (["model=null"], ["model=null: name a choice: ", "vae"]),
+    (["model="], ["model=: no such choice", "dense_ae"]),
+    (["experiment=../../etc/passwd"], ["experiment=../../etc/passwd: no such choice", "vae_mnist"]),
+    (["-m", "hydra/launcher=nothing"], ["hydra/launcher=nothing: no such choice", "basic, fused"]),
+    # options of Hydra's
+    (["--config-dir", "nowhere"], ["--config-dir=nowhere: no such folder"]),
+    (["--config-path", "/nowhere"], ["--config-path=/nowhere: no such folder"]),
+    (["--config-name", "nothing"], ["Cannot find primary config 'nothing'"]),
+    (["--resolve"], ["add --cfg job"]),
+    (["-m", "--cfg", "job"], ["Only one of"]),
+    (["--shell-completion", "install=none"], ["No completion plugin for 'none'"]),
+    (["--experimental-rerun", "config.pickle"], ["it would unpickle a file"]),
+    (["hydra.searchpath=[5]"], ["must be a list of strings"]),
     (["data=low_rank", "data.rows=2000000000"], ["data.rows=2000000000", "ask for a smaller one"]),
-    (["data=sines", "data.length=1000000", "data.rows=1000000"], ["data.rows=1000000", "ask for a smaller one"]),
     # wrong types
     (["model.latent_dim=abc"], ["model.latent_dim=abc", "expected an integer"]),
     (["model.latent_dim=2.0"], ["model.latent_dim=2.0", "expected an integer"]),
@@ -124,11 +151,14 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["name=.."], ["name=..", "plain folder name"]),
     (["name=2024"], ["name=2024", "quotes"]),
     (["name="], ["name=", "plain folder name"]),
+    (["name='two\nlines'"], ["name=two lines", "plain folder name"]),
+    (["name='\udcc3\udca9'"], ["no text in the encoding of this console", "PYTHONUTF8=1"]),
+    (["name=ünïcødé"], ["in quotes: 'name=\"ünïcødé\"'"]),
     (["name=" + "x" * 256], ["name=xxx", "at most 255 bytes"]),
     # grammar
     (["model.hidden_dims=[4"], ["model.hidden_dims=[4"]),
     (["latent_dim"], ["latent_dim"]),
-    (["=3"], ["=3"]),
+    (["=3"], ["=3: no override"]),
     (["seed=0,1"], ["seed=0,1", "add -m"]),
 ]
 
@@ -252,6 +282,24 @@ def test_a_file_whose_aliases_unfold_without_end_is_refused(by: str, command: Co
     ended = command(*where, "+experiment=bomb")
     assert ended.code == 2
     assert "bomb.yaml: its aliases stand for more than 100,000 values" in ended.error
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("x: " + "[" * 2000 + "]" * 2000, "own.yaml: more than 50 lists or sections within each other"),
+        ("seed: !!python/object/apply:os.system [true]", "could not determine a constructor for the tag"),
+        ("seed: 1\nseed: 2", "found duplicate key seed"),
+        ("seed: " + "9" * 5000, "4300 digits"),
+    ],
+    ids=["deep", "tag", "double", "digits"],
+)
+def test_a_file_that_cannot_be_read_is_refused(content: str, said: str, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "own.yaml").write_text(f"# @package _global_\n{content}\n")
+    ended = command("--config-dir", str(tmp_path / "own"), "experiment=own", "name=a")
+    assert ended.code == 2
+    assert said in ended.error
 
 
 def test_a_file_with_some_aliases_is_read(tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ def test_other_data_than_those_of_the_training_are_not_drawn(images, tmp_path):
         ((), "data: {root: /b}", "/b"),
         ((), "data: {root: !!python/object/apply:os.getcwd []}", None),
         ((), "[", None),
+        ((), "[" * 20_000, None),
         ((), None, None),
     ],
 )

@@ -179,3 +179,18 @@ def test_a_seal_covers_every_file_of_a_run(sealed, name):
         run.check_seal()
     run.write_result({"status": "interrupted"})
     run.check_seal()  # it has no seal yet
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\0\n", b"a,b\n1,2\n", b"step,a\nx,1\n", b"step,a\ninf,1\n"])
+def test_damaged_metrics_are_told(content, tmp_path):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    for use in (RunFolder.read_metrics, lambda run: run.append_metrics([{"step": 1}]), lambda run: run.cut_metrics(1)):
+        with pytest.raises(ConfigError, match=r"metrics\.csv is damaged .*restore it"):
+            use(RunFolder(tmp_path, ALONE))
+    assert (tmp_path / "metrics.csv").read_bytes() == content
+
+
+def test_a_result_that_is_written_again_may_have_reasons_of_any_kind(tmp_path):
+    run = RunFolder(tmp_path, ALONE)
+    run.write_result({"status": "completed", "null_reasons": [1]})
+    assert run.read_result() == {"status": "completed", "null_reasons": {}}

@@ -1,5 +1,6 @@
 """No object that writes into a sweep writes without a lease, nor after it has lost it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,3 +123,20 @@ def test_of_several_leases_all_must_be_held() -> None:
     All((ALONE, All())).check()
     with pytest.raises(LeaseLost):
         All((ALONE, Taken())).check()
+
+
+def test_a_summary_that_another_wrote_meanwhile_stays(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = {"all": [sweep / "a", sweep / "b"]}
+    summary(sweep, groups, ALONE)
+    for member in groups["all"]:
+        os.utime(member / "metrics.csv", ns=(2**61, 2**61))
+    before, mkdir, lease = files(sweep), Path.mkdir, Taken(100)
+
+    def taken(path: Path, *arguments: Any, **named: Any) -> None:
+        mkdir(path, *arguments, **named)
+        lease.asked = 0
+
+    monkeypatch.setattr(Path, "mkdir", taken)
+    with pytest.raises(LeaseLost):
+        summary(sweep, groups, lease)
+    assert files(sweep) == before

@@ -60,7 +60,7 @@ class Sweeps:
             objective="validation/loss",
             options=chosen,
             display=display or Display(),
-            register=lambda bound, path: self.registered.append(path),
+            register=lambda bound, run: self.registered.append(run.path),
         )
 
 

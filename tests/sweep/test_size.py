@@ -41,6 +41,26 @@ def test_a_recorded_width_that_no_program_has_is_refused(width: Any, begun: Any)
         again()
 
 
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"base": {}, "swept": [[1]], "runs": {}}', "\\", "", "[]"])
+def test_a_manifest_of_another_kind_is_refused(content: str, begun: Any) -> None:
+    folder, again = begun
+    (folder / "sweep.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"sweep\.json is damaged; restore or remove it"):
+        again()
+    (folder / "sweep.json").unlink()
+    (folder / "sweep.json").mkdir()
+    with pytest.raises(ConfigError, match=r"sweep\.json is damaged"):
+        again()
+
+
+def test_runs_that_a_manifest_does_not_describe_are_passed_over(begun: Any) -> None:
+    folder, again = begun
+    path = folder / "sweep.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"runs": {**content["runs"], "/etc": 5, "x": None}}))
+    assert len(again().todo) == 1
+
+
 def test_a_map_program_is_no_wider_than_its_members(begun: Any) -> None:
     folder, _ = begun
     recorded(folder, mode="map", width=2)

@@ -13,6 +13,7 @@ from research.sweep.display import Display
 from research.sweep.manifest import LEASE
 from research.sweep.prepare import prepare
 from research.sweep.run import run
+from research.tree import ConfigError
 
 Files = dict[str, tuple[bytes, int]]
 
@@ -79,6 +80,19 @@ def test_a_lease_that_is_lost_is_the_last_that_is_asked(train: Any, tmp_path: Pa
     number = questions(train, tmp_path)
     assert number > 40
     lost(range(2, number + 1, number // 7), train, tmp_path)
+
+
+def test_a_place_that_the_next_holder_removed_is_told_as_a_lost_lease(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(path: Path, key: str, name: str) -> None:
+        lease = tmp_path / "gone" / LEASE
+        lease.write_text(json.dumps(json.loads(lease.read_bytes()) | {"token": "of another process"}))
+        raise ConfigError("name", name, "this place cannot be written")
+
+    monkeypatch.setattr("research.sweep.run.acquire", gone)
+    with pytest.raises(LeaseLost, match="another command took this folder over"):
+        train("gone")
 
 
 @pytest.mark.slow

@@ -284,6 +284,6 @@ def root_of(folder: Path, run: Run) -> str | None:
             content = yaml.safe_load(recorded.read_text(encoding="utf-8"))
             root = content["data"].get("root")
             return root if isinstance(root, str) else None
-        except (yaml.YAMLError, KeyError, AttributeError, TypeError, OSError, UnicodeDecodeError):
+        except (yaml.YAMLError, KeyError, AttributeError, TypeError, OSError, ValueError, RecursionError):
             return None
     return None
