@@ -420,7 +420,7 @@ def test_a_run_that_diverges_late_keeps_its_best_parameters(sweep: Sweeps, make_
 
 def test_a_warm_start_goes_on_from_a_finished_run(sweep: Sweeps, make_jobs: Jobs, tmp_path: Path) -> None:
     (first,) = sweep(make_jobs("seed=3"))
-    still = ("optimizer=sgd", "optimizer.learning_rate=1e-38", f"trainer.warm_start={first.folder}", "seed=0,1")
+    still = ("optimizer=sgd", "optimizer.learning_rate=1e-30", f"trainer.warm_start={first.folder}", "seed=0,1")
     for outcome in Sweeps(tmp_path / "on", sweep.make_options)(make_jobs(*still)):
         assert outcome.status == "completed"
         assert (outcome.folder / "params.safetensors").read_bytes() == (
