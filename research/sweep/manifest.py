@@ -115,7 +115,7 @@ def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] =
     manifest = read_manifest(folder)
     if manifest is None:
         entries = folder.iterdir() if folder.is_dir() else ()
-        foreign = [path.name for path in entries if not _is_own(path.name) and not (path / ".hydra").is_dir()]
+        foreign = [path.name for path in entries if not _is_own(path.name) and not _is_begun(path)]
         if foreign and not runs_in(folder):
             raise ConfigError("name", folder.name, f"{folder} holds {foreign[0]} and no sweep; choose another name=")
         return
@@ -137,6 +137,11 @@ def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] =
 def _covers(swept: Collection[str], key: str) -> bool:
     """Whether a key, or a section above it, is among the swept ones."""
     return any(key == name or key.startswith(f"{name}.") for name in swept)
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a command was killed here while Hydra made the folder of its run: nothing else lies there yet."""
+    return path.is_dir() and ((path / ".hydra").is_dir() or not any(path.iterdir()))
 
 
 def _is_own(name: str) -> bool:

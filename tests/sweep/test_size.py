@@ -10,7 +10,7 @@ import pytest
 
 from research.sweep import size
 from research.sweep.display import Display
-from research.sweep.manifest import read_manifest
+from research.sweep.manifest import check_sweep, read_manifest
 from research.sweep.plan import plan
 from research.sweep.prepare import prepare
 from research.sweep.run import run
@@ -119,3 +119,11 @@ def test_the_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.Mo
     assert size.host_memory() == whole
     limit.write_text("1000000\n")
     assert size.host_memory() == 1e6
+
+
+def test_a_folder_in_which_a_command_was_killed_at_once_is_gone_on_with(tmp_path: Path) -> None:
+    (tmp_path / "sweep" / "run-000000000000").mkdir(parents=True)
+    check_sweep(tmp_path / "sweep", [])
+    (tmp_path / "sweep" / "run-000000000000" / "thesis.tex").write_text("text")
+    with pytest.raises(ConfigError, match="holds run-000000000000 and no sweep"):
+        check_sweep(tmp_path / "sweep", [])
