@@ -85,7 +85,7 @@ def job_of(tree: Mapping[str, Any], choices: Mapping[str, Any], overrides: Seque
     own = ("name", "output_root", "seed", "objective", "trusted_packages")
     for key in (*own, "model", "data", "optimizer", "trainer", "evaluation", "sweep", "report"):
         if key not in tree:
-            raise ConfigError(key, None, f"no run goes without this key; leave out ~{key}")
+            raise ConfigError(key, None, f"every run needs this key; leave out ~{key}")
     named = {key: tree[key] for key in own}
     build({**named, "name": "unnamed" if tree["name"] is None else tree["name"]}, Settings)
     chosen = {key: str(value) for key, value in choices.items() if "hydra" not in key and value}
@@ -309,7 +309,7 @@ def check_before_sweeper(job: Any, config: DictConfig, given: Sequence[str]) -> 
     check_sweep(folder_of(config), [job], keys)
     if "basic_sweeper" in str(sweeper.get("_target_")):  # tries all points, and chooses none
         return
-    objective = search_for(job, config, sorted(keys), OmegaConf.to_container(sweeper) if sweeper else {})
+    objective = search_for(job, config, sorted(keys), sweeper)
     if config.objective is None:  # one for the whole search, whose points come one after another
         sys.argv.append(f"objective={objective}")
 

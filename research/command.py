@@ -65,7 +65,7 @@ def check_working_folder() -> None:
     try:
         os.getcwd()
     except FileNotFoundError:
-        raise ConfigError("folder", ".", "the working folder was removed; change into one that is there") from None
+        raise ConfigError("folder", ".", "the working folder was removed; change to one that exists") from None
 
 
 def known(error: BaseException) -> str | None:

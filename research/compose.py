@@ -53,7 +53,7 @@ def refusals(overrides: Sequence[str] = ()) -> Iterator[None]:
         yield
     except LeaseLost as error:
         refuse(str(error), LOST)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+    except (HydraException, OmegaConfBaseException) as error:
         refuse(explain(error, overrides))
     except Exception as error:
         if (message := known(error)) is None:
@@ -203,7 +203,9 @@ def compose(
     try:
         with hydra.initialize_config_dir(str(place), version_base="1.3", job_name="train"):
             config = hydra.compose(name, overrides=[*overrides, *extra], return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        refuse(known(error) or "")
+    except (HydraException, OmegaConfBaseException) as error:
         refuse(explain(error, overrides))
     except (*UNCOMPOSABLE, AssertionError) as error:  # an override without a key, or a group without a choice
         for one in parse(overrides):

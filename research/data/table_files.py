@@ -140,10 +140,7 @@ def _check_lines(path: Path, separator: str, encoding: str) -> tuple[np.ndarray,
                     remedy = _other_separator(path, separator, encoding, cells, width)
                     if not remedy and not lines[1:] and len(cells) == width + 1 > 2:
                         remedy = "; the last one is empty: end no line with a separator" if not cells[-1] else ""
-                        remedy = (
-                            remedy
-                            or "; if they start with names of rows, leave those out (in R, write them without row names)"
-                        )
+                        remedy = remedy or "; if they start with names of rows, write the table without them"
                     raise ConfigError("", None, shown + remedy)
                 if gap and width == 1 and lines:
                     remedy = 'write a missing value as NA or ""'

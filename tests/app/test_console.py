@@ -57,7 +57,7 @@ def test_a_working_folder_that_was_removed_is_told(tmp_path: Path) -> None:
     )
     done = ended("-c", script + "run(lambda: print('begun'))", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr == b"error: folder=.: the working folder was removed; change into one that is there\n"
+    assert done.stderr == b"error: folder=.: the working folder was removed; change to one that exists\n"
 
 
 def test_a_full_disk_below_stdout_is_told(tmp_path: Path) -> None:

@@ -25,14 +25,14 @@ ROOT = Path(__file__).parents[2]
         (["hydra.launcher=1"], "hydra.launcher=1: expected a section of keys"),
         (["report=1"], "report=1: expected a section of keys"),
         (["sweep=1"], "sweep=1: expected a section of keys"),
-        (["~report"], "report.rows=null: this key must be set"),
-        (["=1"], "no override of this configuration"),
+        (["~report"], "report=null: every run needs this key"),
+        (["=1"], "no override; write key=value"),
         (["", "seed=1"], "no override; write key=value"),
         (["-m", "~seed"], "seed=null: every run needs this key"),
         (["-m", "-c", "job"], "only one of --run, --multirun, --cfg"),
         (["--resolve"], "--resolve: it goes with --cfg or --help"),
         (["--config-name=nope"], "Cannot find primary config 'nope'"),
-        (["--config-path=/nope"], "Primary config directory not found"),
+        (["--config-path=/nope"], "--config-path=/nope: no such folder"),
         (["--cfg", "job", "model=nope"], "model=nope: no such choice"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -138,4 +138,4 @@ def test_a_removed_working_folder_is_told(tmp_path: Path) -> None:
         [sys.executable, "-c", script], cwd=tmp_path / "gone", capture_output=True, text=True, env={"PYTHONPATH": ROOT}
     )
     assert done.returncode == 2
-    assert done.stderr == "error: the working folder was removed; change to one that exists\n"
+    assert done.stderr == "error: folder=.: the working folder was removed; change to one that exists\n"

@@ -208,7 +208,7 @@ def test_keys_that_do_not_fit_are_refused(keys, match):
     [
         (['"a";"b"', '"1";"2"'], "wrong quotes .*; if semicolons part them: data.separator=semicolon"),
         (["sep=;", "a;b", "1;2"], "line 1 only names the separator; remove it"),
-        (["a,b", "one,1.5,2"], r"3 values, but 2 in the first line; .* names of rows"),
+        (["a,b", "one,1.5,2"], r"3 values, but 2 in the first line; if they start with names of rows"),
         (["a,b", "1.5,2,"], "3 values, but 2 in the first line; the last one is empty"),
         (["# made by a logger", "x,y"], "line 2: 2 values, but 1 in the first line$"),
         ("a,b\n1,2\n".encode("utf-16-le"), "a zero byte; is it utf-16. data.encoding=utf-16-le"),
