@@ -234,7 +234,7 @@ def test_other_numbers_and_seeds_do_not_compile(five: list[Any], make_bounds: Bo
 def test_warm_start_goes_on_from_the_given_parameters(five: list[Any], make_bounds: Bounds) -> None:
     first = trained(five[:2], "map")
     given_params = [unstack(first.state.params, index) for index in range(2)]
-    still = make_bounds(PIXELS, "optimizer=sgd", "optimizer.learning_rate=1e-38", "seed=5,6")
+    still = make_bounds(PIXELS, "optimizer=sgd", "optimizer.learning_rate=1e-30", "seed=5,6")
     went_on = trained(still, "map", params=given_params)
     assert same_bits(jax.tree.leaves(went_on.state.params), jax.tree.leaves(first.state.params))
     fresh = trained(still, "map")
