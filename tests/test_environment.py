@@ -177,6 +177,22 @@ def test_settings_made_by_code_are_refused_in_a_notebook() -> None:
     environment.check()
 
 
+def test_verify_says_that_the_environment_is_another() -> None:
+    from types import SimpleNamespace
+
+    from research.sweep.compare import _doubts
+    from research.sweep.program import device_kind
+    from research.sweep.record import versions
+
+    then = environment.described()
+    program = {"device_kind": device_kind(), "threads": then["threads"] + 1, "flags": {"XLA_FLAGS": "--xla_a=1"}}
+    group: Any = SimpleNamespace(mode="map", devices=1)
+    said = list(_doubts({"program": program, "versions": versions()}, group))
+    assert said[0].startswith(f"XLA's pool had {then['threads'] + 1} threads and has {then['threads']} now")
+    assert said[1:] == ["XLA_FLAGS was '--xla_a=1' and is '' now"]
+    assert not list(_doubts({"program": program | then, "versions": versions()}, group))
+
+
 # ------------------------------------------------------------------------------------------------------------ the suite
 
 
