@@ -2,10 +2,10 @@
 
 import dataclasses
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from research.tree import hints, nearest
+from research.tree import hints, nearest, parts
 
 Direction = Literal["lower", "higher", ""]
 Fitted = Literal["", "scaling", "judge"]
@@ -193,22 +193,30 @@ def comparison_keys(
 
 
 def dependencies(cls: type, section: str) -> dict[str, list[str]]:
-    """Metric -> the keys below `section` that change what it measures, of a spec and of every part mixed into it.
+    """Metric -> the keys below `section` that change what it measures, of a spec and of its parts.
 
     Every part says so in `depends`, by its own field names: two numbers of a metric are compared only where these are
     equal. All numbers of a part that says nothing count as parts of the loss.
     """
     found: dict[str, list[str]] = {}
-    types = hints(cls)
-    for part in cls.__mro__:
-        own = vars(part).get("depends")
-        if own is None:
-            fields = [name for name in vars(part).get("__annotations__", {}) if float in _members(types.get(name))]
-            own = {"loss": fields} if fields else {}
-        for name, settings in own.items():
-            known = found.setdefault(name, [])
-            known += [key for key in (f"{section}.{setting}" for setting in settings) if key not in known]
+    for metric, settings in _depends(cls):
+        known = found.setdefault(metric, [])
+        known += [key for key in (f"{section}.{setting}" for setting in settings) if key not in known]
     return found
+
+
+def _depends(cls: type) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Metric and keys, of a class, its bases and its inline parts."""
+    types = hints(cls)
+    for base_ in cls.__mro__:
+        told = vars(base_).get("depends")
+        if told is None:
+            fields = [name for name in vars(base_).get("__annotations__", {}) if float in _members(types.get(name))]
+            told = {"loss": tuple(fields)} if fields else {}
+        yield from told.items()
+    for name, part in parts(cls).items():
+        for metric, settings in _depends(part):
+            yield metric, tuple(name if setting == "kind" else setting for setting in settings)
 
 
 def _members(hint: object) -> tuple[object, ...]:

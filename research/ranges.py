@@ -10,6 +10,7 @@ from typing import Annotated
 import numpy as np
 
 INT32 = 2**31 - 1
+STATIC = "static"  # marks a number that is compiled into the program rather than swept within it
 LARGEST, SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
 
 
@@ -76,6 +77,7 @@ NonNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 Share = Annotated[float, Range(0.0, 1.0)]
 ShareBelow1 = Annotated[float, Range(0.0, 1.0, below=True)]
+StaticShareBelow1 = Annotated[float, Range(0.0, 1.0, below=True), STATIC]
 OpenShare = Annotated[float, Range(0.0, 1.0, above=True, below=True)]
 Epochs = Annotated[float, Range(0.0, 1e9)]  # of a ramp, of which 1 counts all batches once
 

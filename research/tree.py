@@ -14,15 +14,16 @@ import hashlib
 import importlib
 import json
 import math
+import operator
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
 import jax
 import numpy as np
 
-from research.ranges import Range, unfit
+from research.ranges import STATIC, Range, unfit
 
 T = TypeVar("T")
 
@@ -58,6 +59,27 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{match[0]}'?)" if match else ""
 
 
+@runtime_checkable
+class Validated(Protocol):
+    """A spec with rules of its own, on plain values.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+
+    def validate(self) -> None: ...
+
+
+@runtime_checkable
+class Arranged(Protocol):
+    """A class that orders its keys otherwise than a config has them; `rearrange` is the way back."""
+
+    @staticmethod
+    def arrange(config: dict[str, Any]) -> dict[str, Any]: ...
+
+    def rearrange(self) -> dict[str, Any]: ...
+
+
 # --------------------------------------------------------------------------------------------------------- specs
 
 
@@ -69,9 +91,23 @@ def _without_none(hint: Any) -> Any:
     return hint
 
 
+def _without_range(hint: Any) -> Any:
+    """A type without the marks of its numbers."""
+    if typing.get_origin(hint) is Annotated:
+        return _without_range(hint.__origin__)
+    members = tuple(_without_range(member) for member in typing.get_args(hint))
+    if not members or members == typing.get_args(hint):
+        return hint
+    if isinstance(hint, types.UnionType):
+        return functools.reduce(operator.or_, members)
+    return hint.copy_with(members) if not isinstance(hint, types.GenericAlias) else hint.__origin__[members]
+
+
 def _is_subtree(hint: Any) -> bool:
     """Whether a field of this type belongs to the tree: a number, a spec, or a container of them."""
     hint = _without_none(hint)
+    if typing.get_origin(hint) is Annotated:
+        return STATIC not in typing.get_args(hint) and _is_subtree(hint.__origin__)
     if hint is float or hint is Any:
         return True
     if typing.get_origin(hint) in (dict, Mapping):
@@ -79,22 +115,71 @@ def _is_subtree(hint: Any) -> bool:
     return isinstance(hint, type) and getattr(hint, "__tree__", None) == "spec"
 
 
+class Key(NamedTuple):
+    """Where the value of a config key is held.
+
+    Attributes:
+      path: names of fields, each within the one before: `("penalty", "kind")` for the key `penalty`.
+      hint: its type, with the ranges of numbers (`research.ranges`).
+      added: the value at which the key is not written, or MISSING (see `added`).
+    """
+
+    path: tuple[str, ...]
+    hint: Any
+    added: Any
+
+
+@functools.cache
+def keys(cls: type) -> dict[str, Key]:
+    """The keys that a config may set of a class, those of its inline parts among them."""
+    found: dict[str, Key] = {}
+    linen = ("parent", "name") if _is_module(cls) else ()
+    for field in dataclasses.fields(cls):
+        if not field.init or field.name in linen or field.metadata.get("from_data"):
+            continue
+        if field.metadata.get("inline"):
+            part = {_beside(key, field.name): value for key, value in keys(_types(cls)[field.name]).items()}
+            own = {key: value._replace(path=(field.name, *value.path)) for key, value in part.items()}
+        else:
+            added_at = field.default if field.metadata.get("added") else dataclasses.MISSING
+            own = {field.name: Key((field.name,), _types(cls)[field.name], added_at)}
+        if twice := sorted(found.keys() & own.keys()):
+            raise TypeError(f"{cls.__name__}: two parts have the key {twice[0]}")
+        found |= own
+    return found
+
+
+@functools.cache
+def _types(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def parts(cls: type) -> dict[str, type]:
+    """Name -> class of the inline parts of a class."""
+    inlined = (field.name for field in dataclasses.fields(cls) if field.metadata.get("inline"))
+    return {name: _types(cls)[name] for name in inlined}
+
+
+def _beside(key: str, part: str) -> str:
+    """How a key of an inline part is spelled beside its owner's: `kind` is called by the name of the part."""
+    return part if key == "kind" else key
+
+
 @functools.cache
 def hints(cls: type) -> dict[str, Any]:
-    """Field name -> type, of the fields that a config may set: all but those made by `from_data` (and Linen's own)."""
-    return _fields(cls, typing.get_type_hints(cls))
+    """Key -> type, of the keys that a config may set, without the ranges of numbers."""
+    return {name: _without_range(key.hint) for name, key in keys(cls).items()}
 
 
 @functools.cache
 def ranged(cls: type) -> dict[str, Any]:
-    """As `hints`, with the ranges of numbers (`research.ranges`)."""
-    return _fields(cls, typing.get_type_hints(cls, include_extras=True))
+    """As `hints`, with the ranges of numbers."""
+    return {name: key.hint for name, key in keys(cls).items()}
 
 
-def _fields(cls: type, resolved: dict[str, Any]) -> dict[str, Any]:
-    own = ("parent", "name") if _is_module(cls) else ()
-    fields = [field for field in dataclasses.fields(cls) if field.init and field.name not in own]
-    return {field.name: resolved[field.name] for field in fields if not field.metadata.get("from_data")}
+def value_at(spec_: Any, key: str) -> Any:
+    """The value of a config key of a spec."""
+    return functools.reduce(getattr, keys(type(spec_))[key].path, spec_)
 
 
 def from_data(default: Any) -> Any:
@@ -102,21 +187,36 @@ def from_data(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"from_data": True})
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field, from_data))
+def inline() -> Any:
+    """A part: a spec of its own whose keys stand beside its owner's, so that configs are flat.
+
+    Its field `kind` is spelled by the name of the part: `penalty.kind` is the key `penalty`. A class may declare a part
+    by a Protocol, and its subclasses by the specs that satisfy it.
+    """
+    return dataclasses.field(metadata={"inline": True})
+
+
+def added(default: Any) -> Any:
+    """A field that came after runs were made: at `default` it is not written, so that their hashes stay."""
+    return dataclasses.field(default=default, metadata={"added": True})
+
+
+@dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field, from_data, inline, added)
+)
 def spec(cls: type[T]) -> type[T]:
     """A frozen, keyword-only dataclass whose `float` fields are the leaves of a pytree.
 
-    A field `float | None` is absent code when None: the tree then has another structure. Fields of spec type are
-    subtrees. All other fields are structure and must be hashable. An optional method `validate(self)` runs in `build`,
-    on plain values, and never on tracers.
+    A field `float | None` is absent code when None: the tree then has another structure. Fields of spec type and parts
+    (`inline`) are subtrees. All other fields are structure and must be hashable; so is a number whose type is marked
+    `STATIC`. An optional method `validate(self)` runs in `build`, on plain values, and never on tracers.
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     cls.__tree__ = "spec"  # type: ignore[attr-defined]
-    fields = hints(cls)
-    leaves = [name for name, hint in fields.items() if _is_subtree(hint)]
-    own: Any = dataclasses.fields(cls)  # type: ignore[arg-type]
-    static = [field.name for field in own if field.init and field.name not in leaves]
-    jax.tree_util.register_dataclass(cls, leaves, static)
+    own: Any = [field for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+    belongs = lambda field: not field.metadata.get("from_data") and _is_subtree(_types(cls)[field.name])
+    leaves = [field.name for field in own if field.metadata.get("inline") or belongs(field)]
+    jax.tree_util.register_dataclass(cls, leaves, [field.name for field in own if field.name not in leaves])
     return cls
 
 
@@ -200,28 +300,48 @@ def build(config: Any, expected: type | None = None, *, trusted: Sequence[str] =
 
 
 def _construct(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
-    if hasattr(cls, "arrange"):
-        config = cls.arrange(config)  # type: ignore[attr-defined]
-    fields = ranged(cls)
+    if issubclass(cls, Arranged):
+        config = cls.arrange(config)
+    known, gone = keys(cls), _retired(cls)
     for name in config:
-        if name not in fields:
-            remedy = f"unknown key{nearest(name, fields)}; known: {', '.join(fields)}"
+        if name in gone:
+            if config[name] != gone[name]:
+                remedy = f"this version has no such choice; leave {{key}} out, which is {{key}}={_shown(gone[name])}"
+                raise ConfigError(str(name), config[name], remedy)
+        elif name not in known:
+            remedy = f"unknown key{nearest(name, known)}; known: {', '.join(known)}"
             raise ConfigError(str(name), config[name], remedy)
-    values = {name: coerce(value, fields[name], name, trusted) for name, value in config.items()}
-    missing = [
-        field.name
-        for field in dataclasses.fields(cls)
-        if field.name in fields
-        and field.name not in values
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ConfigError(missing[0], None, "this key must be set")
+    return _fill(cls, {name: value for name, value in config.items() if name not in gone}, trusted)
+
+
+def _fill(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
+    """A spec of known keys: first its parts, each valid in itself, then its own fields, then the rules between them."""
+    values: dict[str, Any] = {}
+    own, inlined = ranged(cls), parts(cls)
+    for field in dataclasses.fields(cls):
+        if field.name in inlined:
+            part = inlined[field.name]
+            spelled = {_beside(key, field.name): key for key in keys(part)}
+            section = {spelled[name]: value for name, value in config.items() if name in spelled}
+            try:
+                values[field.name] = _fill(part, section, trusted)
+            except ConfigError as error:
+                raise type(error)(_beside(error.key, field.name), error.value, error.template) from None
+        elif field.name in config and field.name in own:
+            values[field.name] = coerce(config[field.name], own[field.name], field.name, trusted)
+        elif field.name in own and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise ConfigError(field.name, None, "this key must be set")
     made = cls(**values)
-    if hasattr(made, "validate"):
+    if isinstance(made, Validated):
         made.validate()
     return made
+
+
+@functools.cache
+def _retired(cls: type) -> dict[str, Any]:
+    """Keys that older versions had, at the value that is all there is now: their hashes stay what they were."""
+    found: dict[str, Any] = dict(vars(cls).get("retired", {}))
+    return functools.reduce(operator.or_, map(_retired, parts(cls).values()), found)
 
 
 def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:
@@ -324,8 +444,11 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
         section = {"_target_": f"{cls.__module__}.{cls.__qualname__}"}
-        rearrange = getattr(value, "rearrange", None)
-        fields = rearrange() if rearrange else {name: getattr(value, name) for name in hints(cls)}
+        if isinstance(value, Arranged):
+            fields = value.rearrange()
+        else:
+            held = {name: (value_at(value, name), key.added) for name, key in keys(cls).items()}
+            fields = {name: item for name, (item, absent) in held.items() if item != absent} | _retired(cls)
         return section | {name: plain(item) for name, item in fields.items()}
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
