@@ -100,7 +100,11 @@ def _without_range(hint: Any) -> Any:
         return hint
     if isinstance(hint, types.UnionType):
         return functools.reduce(operator.or_, members)
-    return hint.copy_with(members) if not isinstance(hint, types.GenericAlias) else hint.__origin__[members]
+    return (
+        hint.copy_with(members)
+        if not isinstance(hint, types.GenericAlias)
+        else typing.cast(Any, hint.__origin__)[members]
+    )
 
 
 def _is_subtree(hint: Any) -> bool:
@@ -177,9 +181,9 @@ def ranged(cls: type) -> dict[str, Any]:
     return {name: key.hint for name, key in keys(cls).items()}
 
 
-def value_at(spec_: Any, key: str) -> Any:
+def value_at(made: Any, key: str) -> Any:
     """The value of a config key of a spec."""
-    return functools.reduce(getattr, keys(type(spec_))[key].path, spec_)
+    return functools.reduce(getattr, keys(type(made))[key].path, made)
 
 
 def from_data(default: Any) -> Any:
@@ -329,7 +333,9 @@ def _fill(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
                 raise type(error)(_beside(error.key, field.name), error.value, error.template) from None
         elif field.name in config and field.name in own:
             values[field.name] = coerce(config[field.name], own[field.name], field.name, trusted)
-        elif field.name in own and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        elif (
+            field.name in own and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ):
             raise ConfigError(field.name, None, "this key must be set")
     made = cls(**values)
     if isinstance(made, Validated):

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from research.networks.common import count
 
 from research.data import Examples, Facts
 from research.networks.cells import CELLS, Layers, flip, summarize, valid_steps
-from research.networks.common import count
 from research.tree import ConfigError, structure
 
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling
