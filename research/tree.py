@@ -100,11 +100,8 @@ def _without_range(hint: Any) -> Any:
         return hint
     if isinstance(hint, types.UnionType):
         return functools.reduce(operator.or_, members)
-    return (
-        hint.copy_with(members)
-        if not isinstance(hint, types.GenericAlias)
-        else typing.cast(Any, hint.__origin__)[members]
-    )
+    origin: Any = typing.get_origin(hint)
+    return origin[members] if isinstance(hint, types.GenericAlias) else hint.copy_with(members)
 
 
 def _is_subtree(hint: Any) -> bool:
@@ -184,6 +181,19 @@ def ranged(cls: type) -> dict[str, Any]:
 def value_at(made: Any, key: str) -> Any:
     """The value of a config key of a spec."""
     return functools.reduce(getattr, keys(type(made))[key].path, made)
+
+
+def replaced(made: T, **values: Any) -> T:
+    """The same spec with other values at some config keys, which may lie in its parts."""
+    for name, value in values.items():
+        made = _put(made, keys(type(made))[name].path, value)
+    return made
+
+
+def _put(made: Any, path: tuple[str, ...], value: Any) -> Any:
+    first, *deeper = path
+    value = _put(getattr(made, first), tuple(deeper), value) if deeper else value
+    return dataclasses.replace(made, **{first: value})
 
 
 def from_data(default: Any) -> Any:

@@ -77,5 +77,5 @@ def posterior_study(subject: Subject, findings: Findings) -> None:
     )
     cost = exchanged - own
     findings.add({"test/shuffled_nats": cost, "test/collapsed": float(cost < NOTHING) if np.isfinite(cost) else cost})
-    if model.prior.kind == "normal":  # of other priors it is no sum over dimensions
+    if model.standard_prior:  # of other priors it is no sum over dimensions
         findings.curves["kl_per_dimension"] = kl_per_dimension(mean, log_variance)

@@ -81,7 +81,10 @@ class HasPosterior(Protocol):
 
 @runtime_checkable
 class ScoresCodes(Protocol):
-    """-log p(x | z) in nats of any codes, [B]."""
+    """-log p(x | z) in nats of any codes, [B]; `standard_prior`: whether codes have the prior N(0, 1)."""
+
+    @property
+    def standard_prior(self) -> bool: ...
 
     def reconstruction_nats(self, params: Any, z: Float[Array, "B L"], batch: Examples) -> Float[Array, " B"]: ...
 

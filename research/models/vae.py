@@ -143,6 +143,11 @@ class Variational:
         """How often an example passes through the parameters."""
         return self.networks.uses
 
+    @property
+    def standard_prior(self) -> bool:
+        """Whether p(z) = N(0, 1), so that the KL is a sum over dimensions."""
+        return self.prior.kind == "normal"
+
     # ----------------------------------------------------------------------------------------------------- parameters
 
     def counted(self, key: Key[Array, ""]) -> dict[str, Any]:

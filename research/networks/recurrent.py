@@ -267,6 +267,7 @@ class RecurrentNetworks(Coding):
     dropout: StaticShareBelow1 = added(0.0)
 
     takes_masks: ClassVar[bool] = True
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are free-running and without dropout
 
     def validate(self) -> None:
         if self.teacher_dropout is not None and self.decoder != "teacher_forced":
