@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar, datac
 import jax
 import numpy as np
 
-from research.ranges import STATIC, Range, unfit
+from research.ranges import Range, unfit
 
 T = TypeVar("T")
 
@@ -108,7 +108,8 @@ def _is_subtree(hint: Any) -> bool:
     """Whether a field of this type belongs to the tree: a number, a spec, or a container of them."""
     hint = _without_none(hint)
     if typing.get_origin(hint) is Annotated:
-        return STATIC not in typing.get_args(hint) and _is_subtree(hint.__origin__)
+        static = any(isinstance(mark, Range) and mark.static for mark in hint.__metadata__)
+        return not static and _is_subtree(hint.__origin__)
     if hint is float or hint is Any:
         return True
     if typing.get_origin(hint) in (dict, Mapping):
@@ -222,8 +223,8 @@ def spec(cls: type[T]) -> type[T]:
     """A frozen, keyword-only dataclass whose `float` fields are the leaves of a pytree.
 
     A field `float | None` is absent code when None: the tree then has another structure. Fields of spec type and parts
-    (`inline`) are subtrees. All other fields are structure and must be hashable; so is a number whose type is marked
-    `STATIC`. An optional method `validate(self)` runs in `build`, on plain values, and never on tracers.
+    (`inline`) are subtrees. All other fields are structure and must be hashable; so is a number whose range is
+    `static`. An optional method `validate(self)` runs in `build`, on plain values, and never on tracers.
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     cls.__tree__ = "spec"  # type: ignore[attr-defined]

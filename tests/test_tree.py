@@ -13,7 +13,7 @@ import pytest
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from research.ranges import STATIC, StaticShareBelow1
+from research.ranges import StaticShareBelow1
 from research.tree import (
     ConfigError,
     added,
@@ -280,7 +280,7 @@ def test_shipped_configs(path: Path):
 def floats(value: Any) -> list[float]:
     """The numbers of a spec, of specs within it and of dictionaries."""
     if dataclasses.is_dataclass(value):
-        leaves = [name for name, key in keys(type(value)).items() if STATIC not in str(key.hint)]
+        leaves = [name for name, key in keys(type(value)).items() if "static=True" not in str(key.hint)]
         return [number for name in leaves for number in floats(value_at(value, name))]
     if isinstance(value, dict):
         return [number for inner in value.values() for number in floats(inner)]
@@ -294,7 +294,7 @@ def test_leaves_are_exactly_the_float_fields(path: Path):
     leaves = jax.tree.leaves(made) if type(made).__tree__ == "spec" else []
     assert sorted(leaves) == (sorted(numbers) if type(made).__tree__ == "spec" else [])
     for name, hint in hints(type(made)).items():
-        if STATIC in str(keys(type(made))[name].hint):
+        if "static=True" in str(keys(type(made))[name].hint):
             assert structure(replaced(made, **{name: 0.5})) != structure(made), name
         elif hint is float and leaves:
             moved = replaced(made, **{name: value_at(made, name) + 0.25})

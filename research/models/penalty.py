@@ -76,7 +76,7 @@ class Penalty:
         return logits[:, 0]
 
     def of_codes(
-        self, params: Any, z: Float[Array, "B L"], prior: Float[Array, "B L"] | None
+        self, params: Any, z: Float[Array, "B ..."], prior: Float[Array, "B L"] | None
     ) -> tuple[Any, dict[str, Float[Array, ""]]]:
         """What the loss gets more, and scalars to log; `prior` are as many codes from the prior."""
         if self.kind == "none":
