@@ -197,17 +197,13 @@ class Autoencoder:
 
     @property
     def entries(self) -> int:
-        """Size of the codebook."""
-        return self._codebook.entries
+        """Size of the codebook; 0 without one."""
+        return self.code.entries if isinstance(self.code, Codebook) else 0
 
     def assign(self, params: Any, batch: Examples) -> Int[Array, "B ..."]:
         """Entries that the codes of a batch are made of, [B, groups], or [B, T, groups] with a code at every step."""
-        return self._codebook.choices(params, self.code.continuous(self.code_outputs(params, batch)))
-
-    @property
-    def _codebook(self) -> Codebook:
         assert isinstance(self.code, Codebook), "codes are continuous"
-        return self.code
+        return self.code.choices(params, self.code.continuous(self.code_outputs(params, batch)))
 
     # -------------------------------------------------------------------------------------------------------- objective
 
