@@ -282,7 +282,9 @@ def test_a_second_layer_that_says_nothing_is_the_standard_normal(build_model):
 
 @pytest.mark.parametrize(("name", "plain"), [("factor_vae", "vae"), ("adversarial_ae", "dense_ae")])
 def test_a_discriminator_does_not_count_as_the_models_size(name: str, plain: str, build_model):
-    widths = {one: build_model(one, latent_dim=2, parameters=3000).bind(FACTS).networks.hidden_dims for one in (name, plain)}
+    widths = {
+        one: build_model(one, latent_dim=2, parameters=3000).bind(FACTS).networks.hidden_dims for one in (name, plain)
+    }
     assert widths[name] == widths[plain]
 
 
