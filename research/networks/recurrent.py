@@ -283,9 +283,9 @@ class RecurrentNetworks(Coding):
                 raise ConfigError(key, True, f"{remedy}; set {{key}}=false")
 
     @property
-    def steps(self) -> int | None:
-        """T with a code at every step."""
-        return self.feature_shape[0] if self.code == "step" else None
+    def stepwise(self) -> bool:
+        """Whether there is a code at every step."""
+        return self.code == "step"
 
     @property
     def uses(self) -> int:
