@@ -41,7 +41,7 @@ class Breaking(Display):
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def chunk(self, number: int, epochs: int, metrics: Any) -> None:
+    def chunk(self, number: int, epochs: int, metrics: Any, unit: int = 0) -> None:
         if number == self.number and epochs == self.epochs:
             if isinstance(self.how, int):
                 os.kill(os.getpid(), self.how)
@@ -183,7 +183,7 @@ def test_without_a_checkpoint_members_of_a_vmap_program_keep_its_width(
     from research.sweep.finish import finish
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.sweep.run.finish", fail)
+        patch.setattr("research.sweep.ledger.finish", fail)
         assert [o.status for o in sweep(jobs, mode="vmap", checkpoint_every=99)] == ["completed", "failed", "completed"]
     for one, other in zip(sweep(jobs, mode="vmap", checkpoint_every=99), whole(jobs, mode="vmap"), strict=True):
         same(one.folder, other.folder)
@@ -199,7 +199,7 @@ def test_what_is_trained_is_not_trained_again_when_evaluations_were_lost(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.sweep.run.finish", die)
+        patch.setattr("research.sweep.ledger.finish", die)
         with pytest.raises(Killed):
             sweep(jobs)
     outcomes = sweep(jobs)
