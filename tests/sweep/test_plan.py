@@ -113,9 +113,7 @@ def test_the_plan_names_the_key_that_sets_programs_apart(
     assert difference(first.bounds[0], second.bounds[0]) == second.reason
 
 
-@pytest.mark.parametrize(
-    "sweep", ["epochs=2,3", "evaluate_every=1,2", "patience=null,1,2", "target_loss=null,1,2"]
-)
+@pytest.mark.parametrize("sweep", ["epochs=2,3", "evaluate_every=1,2", "patience=null,1,2", "target_loss=null,1,2"])
 def test_what_the_host_loop_goes_by_shares_a_program_in_map_mode(
     sweep: str, make_bounds: Bounds, make_options: MakeOptions
 ) -> None:
@@ -125,7 +123,9 @@ def test_what_the_host_loop_goes_by_shares_a_program_in_map_mode(
     # members that are trained at once have one host loop
     groups = plan(bounds, make_options(mode="vmap"))
     assert [len(group.bounds) for group in groups] == [2] * (len(bounds) // 2)
-    assert [group.reason.split("=")[0] for group in groups[1:]] == [f"trainer.{sweep.split('=')[0]}"] * (len(groups) - 1)
+    assert [group.reason.split("=")[0] for group in groups[1:]] == [f"trainer.{sweep.split('=')[0]}"] * (
+        len(groups) - 1
+    )
 
 
 def test_equal_programs_have_no_difference(make_bounds: Bounds) -> None:
