@@ -5,11 +5,12 @@ step): no key is carried and no iterator state exists.
 """
 
 import dataclasses
-import functools
+import threading
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -24,16 +25,19 @@ from research.tree import ConfigError, recipe
 # purposes of random draws: fold_in(key(seed), purpose)
 INIT, ORDER, LOSS, DRAW, EVALUATE, FIGURES = range(6)
 
-NEVER = -1  # of a step or an epoch
+NEVER = -1  # a step or epoch that did not happen
+
+# Initialise one model at a time: on a CPU, kernels of LAPACK (orthogonal matrices) in two programs can wait for each
+# other for ever.
+initializing = threading.Lock()
 
 
 @runtime_checkable
 class Model(Protocol):
     """What the engine asks of a model; satisfied by structure, there is no base class.
 
-    A model may have besides: `check_rows(examples)`, `check_batch(batch_size)` and `check_optimizer(optimizer)`, which
-    raise ConfigError before any training; `unmonitored`, names of metrics of which lower is not better;
-    `training_only`, parts of its parameters that do not count as its size.
+    What a model may have besides, such as checks of rows and optimizer, or metrics that nobody may choose by, stands in
+    `research.models.abilities`.
     """
 
     def bind(self, facts: Facts) -> "Model":
@@ -61,7 +65,7 @@ class Trainer:
 
     Attributes:
       epochs: at most this many passes over the training rows.
-      batch_size: B; the rows left over by an epoch's last full batch come first in no fixed order another time.
+      batch_size: B. Rows that do not fill a last batch are skipped; which ones changes from epoch to epoch.
       evaluate_every: epochs between evaluations on the validation rows.
       patience: epochs without a better monitored metric after which a run stops; null: never. Acts at evaluations.
       target_loss: a run stops at the evaluation after an epoch whose mean training loss is below; null: never.
@@ -101,7 +105,7 @@ class Trainer:
 
 
 class Member(NamedTuple):
-    """What makes one job of a group its own, beside its model and optimizer numbers."""
+    """The inputs that differ between the jobs of a group, beside the numbers of model and optimizer: seed and rows."""
 
     seed: Any  # uint32
     split: Split
@@ -117,12 +121,45 @@ class Data(NamedTuple):
     evaluation: Examples
 
 
-class Budget(NamedTuple):
-    """What is static in one program: settings, steps, and the recipe that makes fresh batches, if there is one."""
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """A trainer as a program sees it: three numbers that are inputs, and what is compiled.
 
-    trainer: Trainer
-    steps_per_epoch: int
-    draw: Draw | None
+    Make it with `Budget.of`. Changing the numbers, or what only the host loop reads (`evaluate_every`, `warm_start`),
+    compiles nothing.
+
+    Attributes:
+      epochs: int32.
+      patience: int32 epochs; the largest int32 means never.
+      target_loss: float32; -inf means never.
+      draw: makes fresh batches; None: there are none.
+    """
+
+    epochs: Any
+    patience: Any
+    target_loss: Any
+    batch_size: int = dataclasses.field(metadata={"static": True})
+    evaluation_batch: int = dataclasses.field(metadata={"static": True})
+    steps_per_epoch: int = dataclasses.field(metadata={"static": True})
+    keep: Literal["best", "last"] = dataclasses.field(metadata={"static": True})
+    monitor: str = dataclasses.field(metadata={"static": True})
+    draw: Draw | None = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, trainer: Trainer, steps_per_epoch: int, draw: Draw | None = None) -> "Budget":
+        """The budget of a trainer on data that give so many steps an epoch."""
+        return cls(
+            epochs=np.int32(trainer.epochs),
+            patience=np.int32(INT32 if trainer.patience is None else trainer.patience),
+            target_loss=np.float32(-np.inf if trainer.target_loss is None else trainer.target_loss),
+            batch_size=trainer.batch_size,
+            evaluation_batch=trainer.evaluation_batch,
+            steps_per_epoch=steps_per_epoch,
+            keep=trainer.keep,
+            monitor=trainer.monitor,
+            draw=draw,
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -162,14 +199,13 @@ def initialize(
     if params is None:
         train = member.split.prepare(data.train.take(member.split.train))
         params = model.init(purpose_key(member.seed, INIT), train)
-    trainer = budget.trainer
-    worst = -jnp.inf if higher_is_better(trainer.monitor) else jnp.inf
+    worst = -jnp.inf if higher_is_better(budget.monitor) else jnp.inf
     never = jnp.full((), NEVER, jnp.int32)
     return State(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        optimizer_state=optimizer.build(trainer.epochs, budget.steps_per_epoch).init(params),
-        best_params=params if trainer.keep == "best" else None,
+        optimizer_state=optimizer.build(budget.epochs, budget.steps_per_epoch).init(params),
+        best_params=params if budget.keep == "best" else None,
         best=jnp.full((), worst, jnp.float32),
         best_epoch=never,
         first_bad_step=never,
@@ -212,7 +248,7 @@ class Epoch(NamedTuple):
 
 def begin_epoch(epoch: Int[Array, ""], member: Member, budget: Budget) -> Epoch:
     """The rows of every step, in an order that depends on (seed, epoch), and the keys of the draws."""
-    rows, steps, size = member.split.train, budget.steps_per_epoch, budget.trainer.batch_size
+    rows, steps, size = member.split.train, budget.steps_per_epoch, budget.batch_size
     order = jax.random.permutation(jax.random.fold_in(purpose_key(member.seed, ORDER), epoch), rows.shape[0])
     return Epoch(
         batches=rows[order[: steps * size]].reshape(steps, size),
@@ -232,19 +268,19 @@ def step_inputs(
     clock = Clock(
         step=done,
         epoch=number / steps,
-        fraction=number / (steps * budget.trainer.epochs),
+        fraction=number * (1.0 / (steps * budget.epochs)),  # what XLA makes of a division by a constant
         train_size=jnp.asarray(member.split.train.shape[0], jnp.float32),
     )
     return batch, jax.random.fold_in(epoch.loss_key, index), clock
 
 
-@functools.partial(jax.jit, static_argnames="budget")  # inside a program: traced once, though it is used twice there
+@jax.jit  # inside a program: traced once, though it is used twice there
 def train_epoch(
     model: Model, optimizer: Optimizer | Players, state: State, member: Member, data: Data, budget: Budget
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
     """One pass over the training rows; mean training metrics."""
     steps = budget.steps_per_epoch
-    transformation = optimizer.build(budget.trainer.epochs, steps)
+    transformation = optimizer.build(budget.epochs, steps)
     epoch = begin_epoch(state.step // steps, member, budget)
 
     def step(state: State, index: jax.Array) -> tuple[State, dict[str, jax.Array]]:
@@ -260,7 +296,7 @@ def evaluate(
 ) -> dict[str, Float[Array, ""]]:
     """Mean of the model's metrics over one part, every row counted once, whatever the evaluation batch."""
     rows, weight = getattr(split, part), getattr(split, f"{part}_weight")
-    size = min(budget.trainer.evaluation_batch, rows.shape[0])
+    size = min(budget.evaluation_batch, rows.shape[0])
     padding = -rows.shape[0] % size
     rows = jnp.pad(jnp.asarray(rows), (0, padding)).reshape(-1, size)
     weight = jnp.pad(jnp.asarray(weight), (0, padding)).reshape(-1, size)
@@ -290,42 +326,76 @@ def chunk(
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
     """`epochs` epochs, then an evaluation on the validation rows; the training metrics are those of the last epoch.
 
-    A run that patience or the target loss has stopped keeps its state; one select a chunk, so that results do not
-    depend on how the epochs are cut into device calls.
+    A run that patience or the target loss has stopped trains no epoch, so that results do not depend on how the epochs
+    are cut into device calls.
     """
-    trainer = budget.trainer
+    frozen = state.stopped_epoch != NEVER
     shapes = jax.eval_shape(lambda: train_epoch(model, optimizer, state, member, data, budget)[1])
     zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
     new, training = jax.lax.fori_loop(
-        0, epochs, lambda _, carry: train_epoch(model, optimizer, carry[0], member, data, budget), (state, zeros)
+        0,
+        jnp.where(frozen, 0, epochs),
+        lambda _, carry: train_epoch(model, optimizer, carry[0], member, data, budget),
+        (state, zeros),
     )
     metrics = {f"train/{name}": value for name, value in training.items()}
     metrics |= evaluate(model, new.params, member.seed, member.split, data, "validation", budget)
-    if trainer.monitor not in metrics:
-        raise ConfigError("trainer.monitor", trainer.monitor, f"this model gives {', '.join(sorted(metrics))}")
-    monitored = metrics[trainer.monitor].astype(jnp.float32)
-    better = monitored > new.best if higher_is_better(trainer.monitor) else monitored < new.best
-    better &= new.first_bad_step == NEVER
+    if budget.monitor not in metrics:
+        raise ConfigError("trainer.monitor", budget.monitor, f"this model gives {', '.join(sorted(metrics))}")
+    monitored = metrics[budget.monitor].astype(jnp.float32)
+    better = monitored > new.best if higher_is_better(budget.monitor) else monitored < new.best
+    better &= (new.first_bad_step == NEVER) & ~frozen
     epoch = new.step // budget.steps_per_epoch
     best_params = new.best_params
-    if trainer.keep == "best":
+    if budget.keep == "best":
         best_params = jax.tree.map(lambda now, best: jnp.where(better, now, best), new.params, new.best_params)
+    best_epoch = jnp.where(better, epoch, new.best_epoch)
+    stop = epoch - jnp.maximum(best_epoch, 0) >= budget.patience
+    stop |= metrics["train/loss"] < budget.target_loss
+    stopped_epoch = jnp.where(frozen, state.stopped_epoch, jnp.where(stop, epoch, NEVER)).astype(jnp.int32)
+    best = jnp.where(better, monitored, new.best)
     new = dataclasses.replace(
-        new,
-        best_params=best_params,
-        best=jnp.where(better, monitored, new.best),
-        best_epoch=jnp.where(better, epoch, new.best_epoch),
+        new, best_params=best_params, best=best, best_epoch=best_epoch, stopped_epoch=stopped_epoch
     )
-    stop = jnp.zeros((), bool)
-    if trainer.patience is not None:
-        stop |= epoch - jnp.maximum(new.best_epoch, 0) >= trainer.patience
-    if trainer.target_loss is not None:
-        stop |= metrics["train/loss"] < trainer.target_loss
-    if trainer.patience is not None or trainer.target_loss is not None:
-        frozen = state.stopped_epoch != NEVER
-        new = dataclasses.replace(new, stopped_epoch=jnp.where(stop, epoch, NEVER).astype(jnp.int32))
-        new = jax.tree.map(lambda old, now: jnp.where(frozen, old, now), state, new)
     return new, metrics
+
+
+def fit(
+    model: Model, optimizer: Optimizer | Players, examples: Examples, *, steps: int, batch_size: int, seed: int
+) -> Any:
+    """Parameters of a model trained on all of these rows, the last ones: the short way for code.
+
+    Args:
+      model: bound to its data.
+      optimizer: its schedules end with the last whole epoch.
+      examples: as the model sees them; no scaling is applied.
+      steps: at least so many; training ends with an epoch.
+      batch_size: cut to the number of rows.
+      seed: of the fresh parameters and the order of the rows.
+    """
+    size = min(batch_size, len(examples))
+    per_epoch = len(examples) // size
+    trainer = Trainer(
+        epochs=-(-steps // per_epoch),
+        batch_size=size,
+        evaluate_every=1,
+        patience=None,
+        target_loss=None,
+        monitor="validation/loss",
+        keep="last",
+        warm_start=None,
+        evaluation_batch=1,
+    )
+    rows, nothing, weight = np.arange(len(examples), dtype=np.int32), np.zeros(1, np.int32), np.ones(1, np.float32)
+    shift, scale = np.zeros((), np.float32), np.ones((), np.float32)
+    member = Member(np.uint32(seed), Split(rows, nothing, weight, nothing, weight, shift, scale))
+    data, budget = Data(examples, examples), Budget.of(trainer, per_epoch)
+    with initializing:
+        state = jax.block_until_ready(_initialize(model, optimizer, member, data, budget))
+    return _chunk(model, optimizer, state, member, data, budget.epochs, budget)[0].params
+
+
+_initialize, _chunk = jax.jit(initialize), jax.jit(chunk)
 
 
 def kept_params(state: State) -> Any:

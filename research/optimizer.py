@@ -134,8 +134,8 @@ class Optimizer:
         if self.schedule == "exponential" and self.final_factor == 0:
             raise ConfigError("final_factor", 0, "an exponential schedule needs a final factor above 0")
 
-    def rate_shape(self, step: jax.Array, epochs: int, steps_per_epoch: int) -> jax.Array:
-        """The learning rate at a step in units of `learning_rate`."""
+    def rate_shape(self, step: jax.Array, epochs: Any, steps_per_epoch: int) -> jax.Array:
+        """The learning rate at a step in units of `learning_rate`; `epochs` is an integer, also a traced one."""
         total = epochs * steps_per_epoch
         step = jnp.asarray(step, jnp.float32)
         warmup = jnp.asarray(self.warmup_epochs, jnp.float32) * steps_per_epoch
@@ -160,8 +160,8 @@ class Optimizer:
                 decay = jnp.ones(())
         return started * decay
 
-    def build(self, epochs: int, steps_per_epoch: int, period: Any = 1.0) -> optax.GradientTransformation:
-        """The optax transformation for this budget; call it inside the trace, the numbers may be tracers.
+    def build(self, epochs: Any, steps_per_epoch: int, period: Any = 1.0) -> optax.GradientTransformation:
+        """The optax transformation for this budget; call it inside the trace: `epochs` and the numbers may be traced.
 
         `period` is the number of training steps from one update to the next: schedules follow the training.
         """
@@ -216,7 +216,7 @@ class Players:
         """The sections again."""
         return {name: {**plain(optimizer), "period": self.periods[name]} for name, optimizer in self.players.items()}
 
-    def build(self, epochs: int, steps_per_epoch: int) -> optax.GradientTransformation:
+    def build(self, epochs: Any, steps_per_epoch: int) -> optax.GradientTransformation:
         """One transformation; parameters of no player are an error of the config."""
 
         def moves(period: Any) -> Any:

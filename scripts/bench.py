@@ -4,6 +4,7 @@
   overhead   what Hydra and bookkeeping cost a job, at 1,000 jobs of a tiny model
   torch      dense VAE on MNIST-sized data: training samples per second against PyTorch eager (needs torch)
   modes      vmap against map over model sizes: calibrates the rule of sweep.mode=auto
+  threads    eight GRU autoencoders in map mode on one thread and on two: seconds of training
   widths     dense VAE at group widths 1, 8, 64, 256: samples per second and share of the matrix-product rate
   rows       36 recurrent autoencoders of digits read row by row: one fused sweep against 36 processes
   recurrent  LSTM, GRU and RNN autoencoders: training sequences per second against PyTorch (needs torch)
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +158,11 @@ def spec(name: str, group: str, **changes: Any) -> Any:
 
 
 def group_of(model: Any, width: int, mode: str, rows: int, shape: Any, batch: int, epochs: int = 1) -> Any:
-    """A program of `width` equal jobs on random data, and how many samples one epoch trains."""
+    """The programs of `width` equal jobs on random data, and how many samples one chunk of all trains."""
     from research.data.examples import Dataset, Examples, Facts, Split
     from research.sweep.job import Bound, Job
     from research.sweep.plan import Group
-    from research.sweep.program import Program, on_device
+    from research.sweep.program import on_device, program_of
 
     x = np.random.default_rng(0).integers(0, 256, (rows, *shape), np.uint8)
     number = np.arange(rows, dtype=np.int32)
@@ -174,8 +176,9 @@ def group_of(model: Any, width: int, mode: str, rows: int, shape: Any, batch: in
     for seed in range(width):
         job = Job(model, spec("adam", "optimizer"), trainer, _NoFold(), seed, None)  # type: ignore[arg-type]
         bounds.append(Bound(job, model.bind(facts), dataset))
-    group = Group(tuple(bounds), mode, width, 0, 0, "")  # type: ignore[arg-type]
-    return Program(group, on_device(dataset), None), width * (rows // batch) * batch * epochs
+    group = Group(tuple(bounds), mode, 1 if mode == "map" else width, 0, 0, "")  # type: ignore[arg-type]
+    programs = [program_of(unit, on_device(dataset)) for unit in group.units]
+    return programs, width * (rows // batch) * batch * epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,16 +186,20 @@ class _NoFold:
     fold: None = None
 
 
-def rate(program: Any, samples: int, epochs: int, repeats: int = 3) -> float:
-    """Best training samples per second of some chunks, compiled before."""
+def rate(programs: Any, samples: int, epochs: int, repeats: int = 3) -> float:
+    """Best training samples per second of some chunks, compiled before; several programs are dealt to the cores."""
     import jax
 
-    jax.block_until_ready(program.train(epochs))
-    best = 0.0
-    for _ in range(repeats):
-        started = time.perf_counter()
+    def chunk(program: Any) -> None:
         jax.block_until_ready((program.train(epochs), program.state))
-        best = max(best, samples / (time.perf_counter() - started))
+
+    chunk(programs[0])
+    best = 0.0
+    with ThreadPoolExecutor(min(len(programs), len(os.sched_getaffinity(0)))) as threads:
+        for _ in range(repeats):
+            started = time.perf_counter()
+            list(threads.map(chunk, programs))
+            best = max(best, samples / (time.perf_counter() - started))
     return best
 
 
@@ -308,7 +315,19 @@ def widths() -> None:
         print(f"width {width:4}: {found:12,.0f} samples/s of all members, {share:.1%} of that rate")
 
 
-BENCHMARKS = ("digits", "overhead", "torch", "modes", "widths", "rows", "recurrent", "cells", "first", "report")
+BENCHMARKS = (
+    "digits",
+    "overhead",
+    "torch",
+    "modes",
+    "widths",
+    "threads",
+    "rows",
+    "recurrent",
+    "cells",
+    "first",
+    "report",
+)
 
 
 def main() -> None:
@@ -349,6 +368,8 @@ def main() -> None:
                 modes()
             case "widths":
                 widths()
+            case "threads":
+                bench_recurrent.threads()
             case "rows":
                 bench_recurrent.rows(arguments.processes)
             case "recurrent":

@@ -126,3 +126,28 @@ def rows(processes: int) -> None:
     print(f"fused sweep, command to results    {fused:8.1f} s")
     print(f"36 separate processes              {separate:8.1f} s  ({len(alone)} measured)")
     print(f"fused against separate processes   {separate / fused:8.2f} x")
+
+
+def threads(epochs: int = 12, repeats: int = 3) -> None:
+    """Eight GRU autoencoders of digits read row by row, in map mode on one thread and on two, in turn."""
+    fixed = ["-m", "model=gru_ae", "data=digits_rows", "seed=range(8)", "sweep.mode=map", "evaluation=none"]
+    fixed += [f"trainer.epochs={epochs}", "trainer.evaluate_every=1"]
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder:
+        bench.command(*fixed, "trainer.epochs=1", f"output_root={folder}", "name=warm")
+        for repeat in range(repeats):
+            for number, found in seconds.items():
+                name = f"threads{number}_{repeat}"
+                bench.command(*fixed, f"sweep.concurrency={number}", f"output_root={folder}", f"name={name}")
+                found.append(span(Path(folder) / name))
+    for one, two in zip(*seconds.values(), strict=True):
+        print(f"training on one thread {one:6.1f} s, on two {two:6.1f} s: {one / two:.2f} x", flush=True)
+
+
+def span(folder: Path) -> float:
+    """Seconds from the first evaluation of any run of a sweep to the last one."""
+    from research.runs.events import NAME, Event, _records
+
+    events = [Event.FromString(data) for path in folder.glob(f"*/{NAME}") for data in _records(path.read_bytes())]
+    times = [event.wall_time for event in events if any(v.tag == "train/loss" for v in event.summary.value)]
+    return max(times) - min(times)

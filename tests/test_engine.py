@@ -96,7 +96,7 @@ def make_run(make_dataset, build_optimizer, build_trainer):
         data = Data(*[jax.device_put(dataset.examples)] * 2)
         steps = budget.steps_per_epoch(dataset.facts)
         member = Member(np.uint32(seed), dataset.split(None))
-        return Run(model.bind(dataset.facts), optimizer, member, data, Budget(budget, steps, draw))
+        return Run(model.bind(dataset.facts), optimizer, member, data, Budget.of(budget, steps, draw))
 
     return make
 

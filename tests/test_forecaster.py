@@ -280,7 +280,7 @@ def test_the_coefficient_of_an_autoregressive_process_is_recovered(
     facts = dataclasses.replace(FACTS, feature_shape=(4, 1), target_shape=(1, 1), season=None)
     model = build_model("recurrent_forecaster", cell="rnn", hidden_dim=4, normalize="none").bind(facts)
     optimizer = build_optimizer("adam", learning_rate=0.02, schedule="cosine")
-    budget = Budget(build_trainer(epochs=150, batch_size=590, keep="last"), 1, None)
+    budget = Budget.of(build_trainer(epochs=150, batch_size=590, keep="last"), 1, None)
     data, member = Data(rows, rows), Member(np.uint32(0), split)
     state = engine.initialize(model, optimizer, member, data, budget)
     train = jax.jit(engine.chunk, static_argnames="budget")

@@ -158,7 +158,7 @@ FOREIGN = [
     "research.tree.importlib.import_module",  # a module is no package
     "research.runs.folder.os.system",
     "research.app.Path",  # a foreign class under an address of this project
-    "research.sweep.run.ThreadPoolExecutor",
+    "research.sweep.units.ThreadPoolExecutor",
     "research.networks.dense.nn.Dense",
     "research.sweep.prepare.prepare",  # a function of this project
     "research.runs.folder.RunFolder",  # a class that no config may make

@@ -1,13 +1,12 @@
 """Networks that are trained to judge what a model generates, and the draws that they judge."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from research import engine
-from research.data.examples import Examples, Split
+from research.data.examples import Examples
 from research.evaluation.subject import Subject
 from research.models.abilities import is_conditional
 from research.optimizer import Optimizer
@@ -33,7 +32,6 @@ def fit(model: Any, examples: Examples, judge: Judge, seed: int) -> Any:
       model: as the engine trains it, bound to its data.
       seed: of the fresh parameters and the order of the rows.
     """
-    size = min(judge.batch, len(examples))
     optimizer = Optimizer(
         name="adam",
         numbers={"learning_rate": judge.rate, **ADAM},
@@ -45,37 +43,7 @@ def fit(model: Any, examples: Examples, judge: Judge, seed: int) -> Any:
         clip_norm=None,
         clip_value=None,
     )
-    per_epoch = len(examples) // size
-    trainer = engine.Trainer(
-        epochs=-(-judge.steps // per_epoch),
-        batch_size=size,
-        evaluate_every=1,
-        patience=None,
-        target_loss=None,
-        monitor="validation/loss",
-        keep="last",
-        warm_start=None,
-        evaluation_batch=1,
-    )
-    budget = engine.Budget(trainer, per_epoch, None)
-    rows, one = np.arange(len(examples), dtype=np.int32), np.zeros(1, np.int32)
-    split = Split(
-        rows,
-        one,
-        np.ones(1, np.float32),
-        one,
-        np.ones(1, np.float32),
-        np.zeros((), np.float32),
-        np.ones((), np.float32),
-    )
-    return _train(model, optimizer, split, examples, np.uint32(seed), budget).params
-
-
-@functools.partial(jax.jit, static_argnames="budget")
-def _train(model: Any, optimizer: Any, split: Split, examples: Examples, seed: Any, budget: engine.Budget) -> Any:
-    data, member = engine.Data(examples, examples), engine.Member(seed, split)
-    state = engine.initialize(model, optimizer, member, data, budget)
-    return engine.chunk(model, optimizer, state, member, data, jax.numpy.int32(budget.trainer.epochs), budget)[0]
+    return engine.fit(model, optimizer, examples, steps=judge.steps, batch_size=judge.batch, seed=seed)
 
 
 def samples(subject: Subject, number: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from research.sweep.job import Bound
 from research.sweep.loop import Writer
 from research.sweep.plan import CANONICAL_WIDTHS, Group, Options, plan
 from research.sweep.prepare import check_warm_start, load_start
-from research.sweep.program import Program, device_kind, on_device
+from research.sweep.program import Alone, Together, device_kind, on_device, program_of
 from research.sweep.record import versions
 from research.sweep.whole import Finding
 from research.tree import ConfigError, stack, unstack
@@ -86,19 +86,19 @@ def group_of(bound: Bound, program: Mapping[str, Any], options: Options) -> Grou
     if mode not in ("map", "vmap") or (mode == "vmap" and width not in CANONICAL_WIDTHS):
         raise ConfigError("program", f"{mode} of width {width}", "no program is like this; restore result.json")
     (like,) = plan([bound], options)
-    if mode == "map":  # its width is free
+    if mode == "map":
         return dataclasses.replace(like, mode="map", width=1, devices=1)
     devices = program.get("devices", 1)
     return dataclasses.replace(like, mode="vmap", width=width, devices=min(devices, jax.local_device_count()))
 
 
-def start(group: Group) -> Program:
+def start(group: Group) -> Alone | Together:
     """The program of a group with its initial state, from fresh parameters or from those of a warm start."""
     for bound in group.bounds:
         check_warm_start(bound)
     starts = [bound.job.trainer.warm_start for bound in group.bounds]
     params = [load_start(place) for place in starts if place is not None]
-    return Program(group, on_device(group.bounds[0].dataset), params or None)
+    return program_of(group, on_device(group.bounds[0].dataset), params or None)
 
 
 def _recorded(path: Path, result: Mapping[str, Any]) -> Run:
@@ -109,16 +109,16 @@ def _recorded(path: Path, result: Mapping[str, Any]) -> Run:
     return Run(ended, params, scaling, metrics, {int(row["epoch"]): row for row in run.read_metrics()})
 
 
-def _trained(program: Program, bound: Bound, result: Mapping[str, Any]) -> tuple[Run, engine.State]:
+def _trained(program: Alone | Together, bound: Bound, result: Mapping[str, Any]) -> tuple[Run, engine.State]:
     """The run as it comes out now, and the last state; alone nobody is pruned, so that such a run ends where it did."""
-    trainer, pruned = program.budget.trainer, result["status"] == "pruned"
+    trainer, pruned = bound.job.trainer, result["status"] == "pruned"
     last, done = min(result["epochs"], trainer.epochs) if pruned else trainer.epochs, 0
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(place, ALONE)
         writer = Writer([folder], program.budget.steps_per_epoch, trainer)
         while done < last and writer.learning():
             epochs = min(trainer.evaluate_every, trainer.epochs - done)
-            metrics = jax.device_get(program.train(epochs))
+            metrics = program.read(program.train(epochs))
             done += epochs
             writer.write(done, metrics, program.slots)
         rows = {int(row["epoch"]): row for row in folder.read_metrics()}
@@ -136,7 +136,7 @@ def _trained(program: Program, bound: Bound, result: Mapping[str, Any]) -> tuple
     return Run(ended, params, scaling, finite, rows), state
 
 
-def _scores(program: Program, state: engine.State, params: Any) -> dict[str, float]:
+def _scores(program: Alone | Together, state: engine.State, params: Any) -> dict[str, float]:
     """Metrics of given parameters by the program of a run; none without parameters."""
     if params is None:
         return {}

@@ -23,7 +23,7 @@ from research.runs.lease import Lease
 from research.sweep.display import Display
 from research.sweep.executors import Executor, send
 from research.sweep.job import Job
-from research.sweep.manifest import LAUNCHES, group_folder
+from research.sweep.manifest import LAUNCHES, saved
 from research.sweep.plan import Group
 from research.sweep.worker import FAILED
 from research.tree import ConfigError, plain
@@ -91,9 +91,9 @@ def _until_done(
     display: Display,
 ) -> dict[int, str]:
     def state(number: int) -> tuple[int, str]:
-        """Runs without a result, and the newest checkpoint."""
-        saved = group_folder(folder, groups[number].id).glob("*")
-        return settle(number), max((path.name for path in saved if path.name.isdigit()), default="")
+        """Runs without a result, and the newest checkpoint of each unit."""
+        newest = [saved(folder, unit.id)[-1:] for unit in groups[number].units]
+        return settle(number), str(newest)
 
     waiting, given_up = dict.fromkeys(range(len(groups)), 0), dict[int, str]()  # number -> tries without progress
     ended: set[int] = set()

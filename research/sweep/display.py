@@ -46,7 +46,7 @@ class Display:
         self.console.print(Text(printable(text)), soft_wrap=True)
 
     def plan(self, groups: Sequence[Group], done: int) -> None:
-        """The programs, and why each stands apart from the one before."""
+        """The groups, and why each stands apart from the one before."""
         line = describe(groups) + (f" ({done} more finished already)" if done else "")
         self.console.print(f"[bold]{line}[/bold]")
         if not groups:
@@ -80,7 +80,11 @@ class Display:
     def training(self, groups: Sequence[Group]) -> Iterator[None]:
         """Show progress while groups train: a live bar in a terminal, else a line now and then."""
         self.counts = [len(group.bounds) for group in groups]
-        self.total = [group.budget.trainer.epochs for group in groups]
+        # by unit: epochs in all, and done
+        self.total = [
+            [unit.bounds[0].job.trainer.epochs * len(unit.bounds) for unit in group.units] for group in groups
+        ]
+        self.done = [[0 for _ in group.units] for group in groups]
         if not groups:
             yield
             return
@@ -98,39 +102,41 @@ class Display:
         )
         self.started = [0.0] * len(groups)
         self.tasks = [
-            self.progress.add_task(f"program {number}", total=total * count, start=False, rate="", loss="waiting")
-            for number, (total, count) in enumerate(zip(self.total, self.counts, strict=True), 1)
+            self.progress.add_task(f"program {number}", total=sum(total), start=False, rate="", loss="waiting")
+            for number, total in enumerate(self.total, 1)
         ]
         with self.progress:
             yield
         self.progress = None
 
     def begin(self, number: int) -> None:
-        """A group starts; its first chunk includes compiling."""
+        """A unit of a group starts; the first chunk of the first one includes compiling."""
         assert self.progress is not None
+        if self.started[number]:
+            return
         self.started[number] = time.monotonic()
         self.progress.start_task(self.tasks[number])
         self.progress.update(self.tasks[number], loss="compiling")
 
-    def chunk(self, number: int, epochs: int, metrics: Mapping[str, Any]) -> None:
-        """Epochs that a group has done, with the median loss of its members."""
+    def chunk(self, number: int, epochs: int, metrics: Mapping[str, Any], unit: int = 0) -> None:
+        """Epochs that a unit of a group has done, with the median loss of its members."""
         assert self.progress is not None
-        done = epochs * self.counts[number]
+        members = self.counts[number] // len(self.done[number])
+        self.done[number][unit] = epochs * members
+        done, total = sum(self.done[number]), sum(self.total[number])
         rate = done / max(time.monotonic() - self.started[number], 1e-9)
-        losses = np.asarray(metrics.get("validation/loss", np.nan))[: self.counts[number]]
+        losses = np.asarray(metrics.get("validation/loss", np.nan))[:members]
         loss = f"loss {np.nanmedian(losses):.4g}" if np.isfinite(losses).any() else "loss not finite"
         self.progress.update(self.tasks[number], completed=done, rate=f"{rate:.3g}/s", loss=loss)
         if self.progress.disable and time.monotonic() - self.last_line > 10:
             self.last_line = time.monotonic()
-            self.note(f"program {number + 1}: epoch {epochs}/{self.total[number]}, {rate:.3g} epochs/s, {loss}")
+            self.note(f"program {number + 1}: epoch {done}/{total} of all members, {rate:.3g} epochs/s, {loss}")
 
-    def evaluating(self, number: int, members: int) -> None:
-        """A group is trained; its members are evaluated."""
+    def evaluating(self, number: int, unit: int = 0) -> None:
+        """A unit is trained; its members are evaluated."""
         assert self.progress is not None
-        task = self.tasks[number]
-        self.progress.update(
-            task, completed=self.total[number] * self.counts[number], loss=f"evaluating {members} runs"
-        )
+        self.done[number][unit] = self.total[number][unit]
+        self.progress.update(self.tasks[number], completed=sum(self.done[number]), loss="evaluating")
 
     def finished(self, number: int, result: Mapping[str, Any]) -> None:
         """One run has its result."""

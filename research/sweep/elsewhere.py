@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from research import environment
 from research.runs.folder import RunFolder
@@ -12,19 +11,17 @@ from research.runs.lease import Lease
 from research.sweep import record
 from research.sweep.dispatch import dispatch
 from research.sweep.executors import Executor
+from research.sweep.ledger import Sweep
 from research.sweep.prepare import Outcome
 
-if TYPE_CHECKING:
-    from research.sweep.run import Sweep
 
-
-def send_out(sweep: "Sweep", executor: Executor, lease: Lease) -> None:
+def send_out(sweep: Sweep, executor: Executor, lease: Lease) -> None:
     """Have the programs trained by workers elsewhere, under this lease; their results are read from the disk."""
     groups = sweep.prepared.groups
     shared = {
         "name": sweep.name,
         "objective": sweep.shared["objective"],
-        "options": {**dataclasses.asdict(sweep.options), "concurrency": 1},
+        "options": {**dataclasses.asdict(sweep.options), "concurrency": _threads(sweep, executor)},
         "hparams": sweep.hparams,
         "environment": environment.described(),
         "working_directory": os.getcwd(),
@@ -67,6 +64,16 @@ def send_out(sweep: "Sweep", executor: Executor, lease: Lease) -> None:
     for group in groups:
         if not sweep.todo(group):  # a worker may have died before it did so
             sweep.clean(group)
+
+
+def _threads(sweep: Sweep, executor: Executor) -> int | None:
+    """Threads of each worker: those of the command's `sweep.concurrency`, or a share of the cores where all workers are
+    on this machine; None: as many as a worker finds cores.
+    """
+    here = executor.executor == "joblib" or (executor.executor in ("ray", "dask") and executor.address is None)
+    if sweep.options.concurrency is not None or not here:
+        return sweep.options.concurrency
+    return max(1, sweep.options.threads // min(executor.workers, len(sweep.prepared.groups)))
 
 
 def _stamp(run: RunFolder) -> tuple[int, int] | None:

@@ -123,12 +123,12 @@ class Bound:
 
     @property
     def program_key(self) -> Any:
-        """What is compiled: jobs with equal keys train as one program."""
+        """What is compiled: jobs with equal keys share a program."""
+        trainer = self.job.trainer
         return (
             structure((self.model, self.job.optimizer)),
-            dataclasses.replace(self.job.trainer, warm_start=None),
+            (trainer.batch_size, trainer.evaluation_batch, trainer.monitor, trainer.keep),
             dataclasses.replace(self.job.data, fold=None),
-            self.job.trainer.warm_start is not None,
         )
 
 

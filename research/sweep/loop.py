@@ -1,4 +1,7 @@
-"""The host loop over one group: chunks on the device, rows and events on disk while the next chunk runs."""
+"""The host loop over one unit: chunks on the device, rows and events on disk while the next chunk runs.
+
+A unit is a member of map mode, or a whole group of vmap mode (`Group.units`).
+"""
 
 import dataclasses
 import math
@@ -17,8 +20,8 @@ from research.runs.folder import RunFolder
 from research.sweep.checkpoint import Checkpoints
 from research.sweep.goodput import Goodput
 from research.sweep.plan import Group, Options
-from research.sweep.program import Program
-from research.sweep.prune import losers
+from research.sweep.program import Alone, Together
+from research.sweep.prune import Standing, losers
 from research.tree import unstack
 
 
@@ -28,7 +31,7 @@ class Stopped(Exception):
 
 @dataclasses.dataclass
 class Trained:
-    """What training left of one member.
+    """What training left of one member. Times are those of its unit: in map mode its own.
 
     Attributes:
       status: completed, stopped, pruned or diverged.
@@ -40,9 +43,9 @@ class Trained:
       bad_step: first step that was not finite, or NEVER.
       widths: (epochs done, width) of the programs it was trained by.
       resumed: epochs at which the training went on from a checkpoint.
-      seconds_compile_group: time to initialise and compile the group's programs.
-      seconds_wall_group: time to train the whole group.
-      seconds_device_share: its part of that: the group's time divided by the number of members.
+      seconds_compile_group: to initialise it, and to compile its program where no other unit had done so.
+      seconds_wall_group: to train it.
+      seconds_device_share: the same divided by the number of members.
     """
 
     status: str
@@ -67,7 +70,7 @@ class Control:
       progress: called after every chunk with the epochs done and the metrics by member.
       stop: whether the command is to stop; looked at after every chunk.
       warn: shows one line.
-      checkpoints: of this group; None: none are made.
+      checkpoints: of this unit; None: none are made.
       commit: of the code that trains.
       settled: members that have their results, and train along for the sake of others; their files stay as they are.
     """
@@ -80,117 +83,163 @@ class Control:
     settled: Collection[int] = ()
 
 
-def train_group(
-    group: Group,
-    program: Program,
-    folders: Sequence[RunFolder],
-    options: Options,
-    control: Control,
-    goodput: Goodput,
-) -> list[Trained]:
-    """Train all members of a group, from its checkpoint if there is one, and write their metrics and events.
+class Training:
+    """A unit under way: from its checkpoint if there is one, chunk by chunk, to its results.
 
-    Raises:
-      Stopped: the command is to stop; the state is saved.
+    Attributes:
+      done: epochs that the device has done or works on.
+      writer: of the metrics and events of its members.
     """
-    started = time.time()
-    trainer = group.budget.trainer
-    writer = Writer(folders, group.budget.steps_per_epoch, trainer, control.settled)
-    done = resume(program, writer, control)
-    pending: tuple[int, dict[str, jax.Array], list[int]] | None = None
-    chunks = 0
 
-    def settle() -> None:
-        """Write the chunk that is not written yet, and let members go that learn no more."""
-        nonlocal pending
-        if pending is None:
-            return
-        epoch, metrics, slots = pending
-        pending = None
-        with goodput.chunk(len(slots), writer.learning(slots)):
-            values = jax.device_get(metrics)
-        with goodput.writing():
-            writer.write(epoch, values, slots)
-            control.progress(epoch, writer.latest)
+    def __init__(
+        self,
+        group: Group,
+        program: Alone | Together,
+        folders: Sequence[RunFolder],
+        options: Options,
+        control: Control,
+        goodput: Goodput,
+    ):
+        self.group, self.program, self.options, self.control, self.goodput = group, program, options, control, goodput
+        self.trainer = group.bounds[0].job.trainer
+        self.folds = [bound.job.data.fold for bound in group.bounds]
+        self.writer = Writer(folders, group.budget.steps_per_epoch, self.trainer, control.settled)
+        self.seconds, self._chunks = 0.0, 0
+        self._pending: tuple[int, dict[str, jax.Array], list[int]] | None = None
+        self.done = self._resume()
+        self.saved = self.done
 
-    def about() -> dict[str, Any]:
-        return writer.about() | {"commits": commits(writer, control), "widths": program.widths}
+    def train(self) -> list[Trained]:
+        """Train to the end.
 
-    if control.stop():
-        raise Stopped
-    goodput.begin()
-    while done < trainer.epochs and writer.learning():
-        epochs = min(trainer.evaluate_every, trainer.epochs - done)
-        metrics = program.train(epochs)
-        done, chunks = done + epochs, chunks + 1
-        settle()  # the device is busy with the new chunk while the last one is written
-        pending = done, metrics, list(program.slots)
-        stop = control.stop()
-        due = stop or chunks % options.checkpoint_every == 0
-        save = due and control.checkpoints is not None and (stop or done < trainer.epochs)
-        if options.prune != "none" or save or stop:
-            settle()
-            for number in losers(writer, options, trainer, [bound.job.data.fold for bound in group.bounds]):
-                writer.pruned[number] = done
-        program.leave(writer.gone(), done, options.narrow)
-        if save:
-            assert control.checkpoints is not None
-            with goodput.writing():
-                control.checkpoints.save(done, program.collect(), about())
-        if stop:
-            if control.checkpoints is not None:
-                control.checkpoints.wait()
+        Raises:
+          Stopped: the command is to stop; the state is saved.
+        """
+        if self.control.stop():
             raise Stopped
-    settle()
-    state = program.collect()
-    # what was long enough for a checkpoint is kept until the results are written
-    if control.checkpoints is not None and (control.checkpoints.epochs() or control.stop()):
-        control.checkpoints.save(done, state, about())
-    scores = program.score(state)
-    kept = engine.kept_params(state)
-    seconds = time.time() - started
-    results = []
-    for index in range(len(group.bounds)):
-        outcome = writer.outcome(index, int(state.best_epoch[index]))
-        if outcome.params is not None:
-            outcome.params = jax.tree.map(np.asarray, unstack(kept, index))
-        if outcome.status != "diverged":
-            outcome.metrics = {name: float(values[index]) for name, values in scores.items()}
-        outcome.bad_step = writer.bad_step[index]
-        outcome.widths, outcome.resumed = tuple(program.widths), tuple(writer.resumed)
-        outcome.seconds_compile_group = goodput.compile
-        outcome.seconds_wall_group, outcome.seconds_device_share = seconds, seconds / len(group.bounds)
-        results.append(outcome)
-    return results
+        while self.learning:
+            self.advance()
+        return self.finish()
 
+    @property
+    def learning(self) -> bool:
+        """Whether there is anything left to train."""
+        return self.done < self.trainer.epochs and self.writer.learning() > 0
 
-def commits(writer: "Writer", control: Control) -> list[str]:
-    """Commits of the code that trained so far, in order."""
-    return list(dict.fromkeys([*writer.commits, *([control.commit] if control.commit else [])]))
+    def advance(self, settle: bool = False) -> None:
+        """Train one chunk, and meanwhile write the one before; with `settle` write this one as well.
 
+        Raises:
+          Stopped: the command is to stop; the state is saved.
+        """
+        started = time.monotonic()
+        try:
+            self._advance(settle)
+        finally:
+            self.seconds += time.monotonic() - started
 
-def resume(program: Program, writer: "Writer", control: Control) -> int:
-    """Put the newest usable checkpoint into the program and the writer; the epochs it had done, 0 without one."""
-    if control.checkpoints is None or not control.checkpoints.epochs():
-        return 0
-    found = control.checkpoints.restore(program.template(), writer.fits)
-    if found is None:
-        return 0
-    epoch, state, about = found
-    program.resume(state, epoch, about.get("widths", ()))
-    writer.resume(epoch, about)
-    program.leave(writer.gone(), epoch, narrow=False)
-    control.warn(f"going on from epoch {epoch}")
-    return epoch
+    def _advance(self, settle: bool) -> None:
+        if self._pending is None:
+            self.goodput.begin()
+        trainer, control = self.trainer, self.control
+        epochs = min(trainer.evaluate_every, trainer.epochs - self.done)
+        metrics = self.program.train(epochs)
+        self.done, self._chunks = self.done + epochs, self._chunks + 1
+        self._settle()  # the device is busy with the new chunk while the last one is written
+        self._pending = self.done, metrics, list(self.program.slots)
+        stop = control.stop()
+        due = stop or self._chunks % self.options.checkpoint_every == 0
+        save = due and control.checkpoints is not None and (stop or self.done < trainer.epochs)
+        at_once = self.options.prune != "none" and len(self.group.bounds) > 1
+        if settle or at_once or save or stop:
+            self._settle()
+        if at_once:
+            for number in losers(self.writer.standing(self.folds), self.options, trainer):
+                self.writer.pruned[number] = self.done
+        self.program.leave(self.writer.gone(), self.done, self.options.narrow)
+        if save:
+            self.save()
+        if stop:
+            raise Stopped
+
+    def save(self) -> None:
+        """Save the state, once its rows are written."""
+        assert self.control.checkpoints is not None
+        with self.goodput.writing():
+            self.control.checkpoints.save(self.done, self.program.collect(), self._about())
+        self.saved = self.done
+
+    def close(self) -> None:
+        """Wait until what was saved is on disk."""
+        if self.control.checkpoints is not None:
+            self.control.checkpoints.close()
+
+    def _settle(self) -> None:
+        """Write the chunk that is not written yet."""
+        if self._pending is None:
+            return
+        epoch, metrics, slots = self._pending
+        self._pending = None
+        with self.goodput.chunk(len(slots), self.writer.learning(slots)):
+            values = self.program.read(metrics)
+        with self.goodput.writing():
+            self.writer.write(epoch, values, slots)
+            self.control.progress(epoch, self.writer.latest)
+
+    def finish(self) -> list[Trained]:
+        """What became of every member, once nothing is left to train."""
+        started = time.monotonic()
+        self._settle()
+        state, checkpoints = self.program.collect(), self.control.checkpoints
+        # what was long enough for a checkpoint is kept until the results are written
+        if checkpoints is not None and (checkpoints.epochs() or self.control.stop()):
+            checkpoints.save(self.done, state, self._about())
+        scores = self.program.score(state)
+        kept = engine.kept_params(state)
+        seconds = self.seconds + time.monotonic() - started
+        results = []
+        for index in range(len(self.group.bounds)):
+            outcome = self.writer.outcome(index, int(state.best_epoch[index]))
+            if outcome.params is not None:
+                outcome.params = jax.tree.map(np.asarray, unstack(kept, index))
+            if outcome.status != "diverged":
+                outcome.metrics = {name: float(values[index]) for name, values in scores.items()}
+            outcome.bad_step = self.writer.bad_step[index]
+            outcome.widths, outcome.resumed = tuple(self.program.widths), tuple(self.writer.resumed)
+            outcome.seconds_compile_group = self.goodput.compile
+            outcome.seconds_wall_group = seconds
+            outcome.seconds_device_share = seconds / len(self.group.bounds)
+            results.append(outcome)
+        return results
+
+    def _about(self) -> dict[str, Any]:
+        commit = [self.control.commit] if self.control.commit else []
+        commits = list(dict.fromkeys([*self.writer.commits, *commit]))
+        return self.writer.about() | {"commits": commits, "widths": self.program.widths}
+
+    def _resume(self) -> int:
+        """Put the newest usable checkpoint into the program and the writer; the epochs it had done, 0 without one."""
+        checkpoints = self.control.checkpoints
+        if checkpoints is None or not checkpoints.epochs():
+            return 0
+        restored = checkpoints.restore(self.program.template(), self.writer.fits)
+        if restored is None:
+            return 0
+        epoch, state, about = restored
+        self.program.resume(state, epoch, about.get("widths", ()))
+        self.writer.resume(epoch, about)
+        self.control.warn(f"going on from epoch {epoch}")
+        return epoch
 
 
 class Writer:
-    """Metrics and events of every member of a group, chunk by chunk.
+    """Metrics and events of every member of a unit, chunk by chunk.
 
     Attributes:
       latest: metric -> values of all members at the last chunk [J], NaN for those that had left.
       best: best monitored metric of every member so far.
       pruned: epoch at which a member was pruned, or NEVER.
+      monitored: (epoch, monitored metric) of every evaluation of a member since the command began.
     """
 
     def __init__(
@@ -205,6 +254,7 @@ class Writer:
         self.stopped = [NEVER] * len(folders)
         self.pruned = [NEVER] * len(folders)
         self.last_epoch = [0] * len(folders)
+        self.monitored: list[list[tuple[int, float]]] = [[] for _ in folders]
         self.resumed: list[int] = []
         self.commits: list[str] = []
 
@@ -213,7 +263,6 @@ class Writer:
         step, now = epoch * self.steps_per_epoch, time.time()
         names = [name for name in metrics if not name.startswith("state/")]
         self.latest = {name: np.full(len(self.folders), np.nan) for name in names}
-        better = max if higher_is_better(self.trainer.monitor) else min
         for slot, index in reversed(list(enumerate(slots))):  # padding repeats the first member
             row = {name: float(metrics[name][slot]) for name in names}
             for name, value in row.items():
@@ -228,8 +277,8 @@ class Writer:
             self.last_epoch[index] = epoch
             self.stopped[index] = int(metrics["state/stopped_epoch"][slot])
             self.bad_step[index] = int(metrics["state/first_bad_step"][slot])
-            monitored = row[self.trainer.monitor]
-            self.best[index] = monitored if math.isnan(self.best[index]) else better(self.best[index], monitored)
+            self.monitored[index].append((epoch, row[self.trainer.monitor]))
+            self.best[index] = best_of([self.best[index], row[self.trainer.monitor]], self.trainer)
 
     def gone(self) -> set[int]:
         """Members that learn no more."""
@@ -239,6 +288,12 @@ class Writer:
     def learning(self, slots: Sequence[int] | None = None) -> int:
         """How many members learn, among those in `slots`."""
         return len(set(range(len(self.folders)) if slots is None else slots) - self.gone())
+
+    def standing(self, folds: Sequence[Any]) -> Standing:
+        """Where the members stand after the chunk that was written last."""
+        gone, epoch = self.gone(), max(self.last_epoch)
+        learning = [index not in gone for index in range(len(self.folders))]
+        return Standing(epoch, self.best, learning, [step == NEVER for step in self.bad_step], folds)
 
     def outcome(self, index: int, best_epoch: int) -> Trained:
         """Status of a member, its parameters still to be filled in (`params` is None where there are none)."""
@@ -284,3 +339,12 @@ class Writer:
             if missing:
                 return f"{folder.path.name}/{folder.metrics.name} lacks its row of step {min(missing)}"
         return None
+
+
+def best_of(values: Sequence[float], trainer: Trainer) -> float:
+    """The best of some values of the monitored metric, in their order; NaN before the first number."""
+    better = max if higher_is_better(trainer.monitor) else min
+    best = math.nan
+    for value in values:
+        best = value if math.isnan(best) else better(best, value)
+    return best

@@ -179,6 +179,7 @@ def _is_group(name: str, about: Any) -> bool:
         re.fullmatch(f"[0-9a-f]{{{HASH_DIGITS}}}", name) is not None
         and about["mode"] in ("map", "vmap")
         and all(type(about[key]) is int and about[key] > 0 for key in ("width", "devices"))
+        # earlier versions trained several members in one program of map mode
         and (about["width"] in CANONICAL_WIDTHS if about["mode"] == "vmap" else about["width"] <= len(about["members"]))
         and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in about["members"])
     )
@@ -268,5 +269,10 @@ def record_report(folder: Path, report: Mapping[str, Any] | None, lease: Held) -
 
 
 def group_folder(folder: Path, group: str) -> Path:
-    """Where the state of a program lies while it trains."""
+    """Where the lease of a group lies while it trains, or the state of a unit."""
     return folder / GROUPS / group
+
+
+def saved(folder: Path, unit: str) -> list[str]:
+    """Names of what is saved of a unit (its epochs), oldest first."""
+    return sorted(path.name for path in group_folder(folder, unit).glob("*") if path.name.isdigit())

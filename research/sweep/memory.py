@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from research.sweep.job import Bound
-from research.sweep.plan import CANONICAL_WIDTHS, Group, Options, even
+from research.sweep.plan import CANONICAL_WIDTHS, Group, Options
 from research.tree import ConfigError
 
 ERRORS = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "bad_alloc")
@@ -19,13 +19,13 @@ FAR = 1 / 16
 
 
 def fitted(group: Group, options: Options) -> list[Group]:
-    """The group, or narrower ones that fit into the memory.
+    """The group, or narrower ones of vmap mode that fit into the memory.
 
     Raises:
       ConfigError: not even one member fits into `sweep.memory_limit`.
     """
     free = free_memory()
-    limit = options.memory or (free / options.programs_at_once if free else None)
+    limit = options.memory or (free / options.threads if free else None)
     if limit is None or (options.memory is None and group.bytes < FAR * limit) or not group.parameters:
         return [group]
     try:
@@ -42,15 +42,20 @@ def fitted(group: Group, options: Options) -> list[Group]:
 
 
 def measured(group: Group) -> tuple[float, float]:
-    """Bytes of the training program: a fixed part and one for every member, from its compiled form at two widths."""
+    """Bytes of the training program: a fixed part and one for every member, from its compiled form at two widths.
+
+    A program of map mode has one member, and all of its bytes are that member's.
+    """
+    if group.mode == "map":
+        return 0.0, _bytes(group.bounds[0], "map", 1)
     one, two = (_bytes(group.bounds[0], group.mode, width) for width in (1, 2))
     return max(one - (two - one), 0.0), max(two - one, 1.0)
 
 
 def _bytes(bound: Bound, mode: Any, width: int) -> float:
-    from research.sweep.program import Program, on_device
+    from research.sweep.program import on_device, program_of
 
-    program = Program(Group((bound,), mode, width, 0, 0, ""), on_device(bound.dataset), None)
+    program = program_of(Group((bound,), mode, width, 0, 0, ""), on_device(bound.dataset))
     found = program.lower().compile().memory_analysis()
     sizes = (found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes)
     return float(sum(sizes) - found.alias_size_in_bytes)
@@ -62,21 +67,16 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def halves(group: Group) -> list[Group]:
-    """The same members at the next smaller canonical width; empty at width one."""
+    """The same members of vmap mode at the next smaller canonical width; empty at width one."""
     width = next((width for width in reversed(CANONICAL_WIDTHS) if width < group.width), 0)
     if not width:
         return []
-    jobs, rows = len(group.bounds), width * group.devices
-    full = [min(rows, jobs - at) for at in range(0, jobs, rows)]
-    sizes = even(jobs, len(full)) if group.mode == "map" else full
-    parts: list[Group] = []
-    start = 0
-    for size in sizes:
-        members = group.bounds[start : start + size]
-        start += size
-        own = -(-size // group.devices) if group.mode == "map" else width
-        parts.append(dataclasses.replace(group, bounds=members, width=own, reason="less memory"))
-    return parts
+    rows = width * group.devices
+    parts = [group.bounds[at : at + rows] for at in range(0, len(group.bounds), rows)]
+    how: dict[str, Any] = {"mode": "map", "width": 1, "devices": 1} if width == 1 else {"width": width}
+    if width == 1:  # a program of width 1 is always the map program
+        parts = [group.bounds]
+    return [dataclasses.replace(group, bounds=part, reason="less memory", **how) for part in parts]
 
 
 def free_memory() -> float | None:

@@ -2,17 +2,16 @@
 
 import dataclasses
 import functools
-import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
 from research.data.draws import Binarize
-from research.engine import Budget, Data, Member, State, chunk, initialize
+from research.engine import Budget, Data, Member, State, Trainer, chunk, initialize
 from research.models.abilities import CountsUses
 from research.ranges import Count, Range
 from research.sweep.job import HASH_DIGITS, Bound
@@ -24,8 +23,7 @@ CANONICAL_WIDTHS = tuple(sorted({2**i for i in range(11)} | {3 * 2**i for i in r
 # that calling overhead dominates. In multiply-adds of one training step: batch size times parameters times how often a
 # step uses them (the time steps of a recurrent network).
 CPU_VMAP_LIMIT = 1_500_000
-# A group in map mode is cut for idle cores where training it takes longer than tracing another program: multiply-adds.
-WORTH_CUTTING = 1e11
+SCHEDULE = ("epochs", "evaluate_every", "patience", "target_loss")  # what the host loop goes by, and no program
 
 
 @recipe
@@ -33,22 +31,25 @@ class Options:
     """Settings of the sweep itself; not part of any run's identity.
 
     Attributes:
-      mode: "map" trains the members of a program one after another, with the bits of each run alone; "vmap" all at
-        once, in fewer larger operations; "auto" picks by backend and program size, the same every time.
-      max_width: most members of one program.
+      mode: "map" trains every member by the program of one job, with the bits of a run alone, and deals the members
+        to the cores; "vmap" trains all at once, in fewer larger operations; "auto" picks by backend and program size,
+        the same every time.
+      max_width: most members of one group.
       plan_only: print the plan and stop.
       fail_fast: stop at the first failed run.
-      concurrency: programs that compile and train at the same time; null: as many as a CPU has cores, and one on an
-        accelerator. Results do not depend on it.
-      checkpoint_every: evaluations between two checkpoints of a program.
+      concurrency: threads that compile and train, each a member in map mode, a group in vmap mode; null: as many as
+        the CPU has cores, and one on an accelerator. Results do not depend on it.
+      checkpoint_every: evaluations between two checkpoints.
       retry: which runs without a good end are trained again: "none", "failed", "diverged" or "all" (pruned ones too);
         interrupted ones always are.
-      prune: give up members that are worse than their peers in the same program: "none", "median" or
-        "successive_halving" (`research.sweep.prune`).
+      prune: give up members that are worse than their peers in the same group: "none", "median" or
+        "successive_halving" (`research.sweep.prune`). What is pruned does not depend on `concurrency`: members of map
+        mode then advance in rounds (`research.sweep.rounds`).
       prune_after: epochs before the first is given up.
       narrow: in vmap mode, move the members that still learn to a narrower program once others have ended; their bits
         then depend on when that was, and the widths are recorded.
-      devices: over which the members of a program are spread; null: all that this process has.
+      devices: over which members are spread; null: all that this process has. A program of vmap mode has a share of
+        its members on each; a thread of map mode has a device of its own.
       memory_limit: most memory of one program, in bytes or as text ("2GB"); null: what the device has free.
     """
 
@@ -86,31 +87,32 @@ class Options:
         return tuple(status for status in statuses if status not in again[self.retry])
 
     @property
-    def programs_at_once(self) -> int:
-        """How many programs run at the same time."""
+    def threads(self) -> int:
+        """How many threads compile and train."""
         if self.concurrency is not None:
             return self.concurrency
-        return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" and self.devices_used == 1 else 1
+        return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else self.devices_used
 
     @property
     def devices_used(self) -> int:
-        """How many devices share the members of a program."""
+        """How many devices share the members."""
         return min(self.devices or jax.local_device_count(), jax.local_device_count())
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Jobs that train as one program.
+    """Jobs that go through one program, one by one (map) or at once (vmap).
 
     Attributes:
       bounds: its members.
       mode: map or vmap.
-      width: members of the compiled program on each device; those beyond the jobs repeat the first one and are ignored.
+      width: members of the compiled program on each device; 1 in map mode. Rows beyond the jobs repeat the first one
+        and are ignored.
       parameters: of one member.
-      bytes: predicted memory of the whole group: states, gradients and the rows on the device.
-      reason: what sets this program apart from the one before.
+      bytes: predicted memory of the program: states, gradients and the rows on the device.
+      reason: what sets this group apart from the one before.
       metrics: that an evaluation while training gives; empty where the model cannot be traced.
-      devices: that share the members.
+      devices: that share the members of one program; 1 in map mode.
       unread: keys of numbers that differ between the jobs of this structure, and that their training does not read.
     """
 
@@ -131,22 +133,39 @@ class Group:
 
     @property
     def padding(self) -> int:
-        return self.rows - len(self.bounds)
+        return 0 if self.mode == "map" else self.rows - len(self.bounds)
+
+    @property
+    def units(self) -> "list[Group]":
+        """What is trained, saved and finished by itself: every member of map mode, a whole group of vmap mode."""
+        if self.mode == "vmap":
+            return [self]
+        return [dataclasses.replace(self, bounds=(bound,)) for bound in self.bounds]
+
+    @property
+    def program(self) -> Hashable:
+        """What is compiled, whatever the devices: units of an equal one share it."""
+        return self.bounds[0].program_key, self.mode, self.width
 
     @functools.cached_property
     def id(self) -> str:
         """Names the group in its sweep folder: its members in order, mode and width."""
-        return config_hash([[bound.job.hash for bound in self.bounds], self.mode, self.width])[:HASH_DIGITS]
+        return group_id([bound.job.hash for bound in self.bounds], self.mode, self.width)
 
     @property
     def budget(self) -> Budget:
         return budget_of(self.bounds[0])
 
 
+def group_id(members: Sequence[str], mode: str, width: int) -> str:
+    """Names a group by the hashes of its jobs."""
+    return config_hash([list(members), mode, width])[:HASH_DIGITS]
+
+
 def budget_of(bound: Bound) -> Budget:
-    """The static numbers of a job's program."""
-    trainer = dataclasses.replace(bound.job.trainer, warm_start=None)
-    return Budget(trainer, trainer.steps_per_epoch(bound.dataset.facts), bound.dataset.draw)
+    """The budget of a job's program."""
+    trainer = bound.job.trainer
+    return Budget.of(trainer, trainer.steps_per_epoch(bound.dataset.facts), bound.dataset.draw)
 
 
 def widths(jobs: int, max_width: int) -> list[int]:
@@ -171,47 +190,43 @@ def plan(bounds: Sequence[Bound], options: Options) -> list[Group]:
     """Group jobs by structure, choose mode and widths."""
     groups: list[Group] = []
     previous: Bound | None = None
-    alike = group(bounds, lambda bound: bound.program_key)
-    for members in alike:
-        found = measure(members[0], members[1:])
-        work = step_work(members[0], found.parameters)
-        devices = min(options.devices_used, len(members))
-        mode = choose_mode(options.mode, work, -(-len(members) // devices), options.max_width)
-        if devices > 1:  # each runs what one device would run for its share
-            share = -(-len(members) // devices)
-            sizes = widths(share, options.max_width) if mode == "vmap" else even(share, -(-share // options.max_width))
-            again = f"at most {options.max_width} jobs wide"
-        elif mode == "map":
-            budget = budget_of(members[0])
-            whole = work * budget.steps_per_epoch * budget.trainer.epochs * len(members)
-            # the width of a map program is free: members whose cores would be idle have programs of their own
-            cut = max(1, min(options.programs_at_once // len(alike), len(members), int(whole / WORTH_CUTTING)))
-            needed = math.ceil(len(members) / options.max_width)
-            sizes = even(len(members), max(cut, needed))
-            again = "for another core" if cut > needed else f"at most {options.max_width} jobs wide"
-        else:
-            again = f"at most {options.max_width} jobs wide"
-            sizes = widths(len(members), options.max_width)
-        start = 0
-        for index, width in enumerate(sizes):
-            part = members[start : start + width * devices]
-            start += len(part)
-            reason = difference(previous, members[0]) if index == 0 else again
-            if index > 0 and mode == "vmap" and sizes[index - 1] < options.max_width:
-                reason = "less padding than one wider program"
-            # in map mode one member's gradient is alive at a time
-            active = width if mode == "vmap" else 1
-            total = width * found.state_bytes + active * 4 * found.parameters + found.data_bytes
-            about = found.parameters, total, found.problem or reason, found.metrics
-            # a program of width 1 is always the map program
-            groups.append(Group(tuple(part), "map" if width == 1 else mode, width, *about, devices, found.unread))
-        previous = members[0]
+    for alike in group(bounds, lambda bound: bound.program_key):
+        found = measure(alike[0], alike[1:])
+        mode = choose_mode(options.mode, step_work(alike[0], found.parameters), len(alike), options)
+        # members that are trained at once share the budget of the host loop
+        parts = [alike] if mode == "map" else group(alike, lambda bound: _schedule(bound.job.trainer))
+        for members in parts:
+            devices = 1 if mode == "map" else min(options.devices_used, len(members))
+            sizes = _sizes(members, mode, devices, options.max_width)
+            start = 0
+            for index, (width, size) in enumerate(sizes):
+                part = members[start : start + size]
+                start += size
+                reason = difference(previous, members[0]) if index == 0 else f"at most {options.max_width} jobs wide"
+                if index > 0 and mode == "vmap" and sizes[index - 1][0] < options.max_width:
+                    reason = "less padding than one wider program"
+                total = width * (found.state_bytes + 4 * found.parameters) + found.data_bytes
+                about = found.parameters, total, found.problem or reason, found.metrics
+                # a program of width 1 is always the map program
+                how = ("map", 1) if width == 1 else (mode, devices)
+                groups.append(Group(tuple(part), how[0], width, *about, how[1], found.unread))
+            previous = members[0]
     return groups
 
 
-def even(jobs: int, parts: int) -> list[int]:
-    """Sizes of so many parts, as equal as possible."""
-    return [jobs // parts + (index < jobs % parts) for index in range(parts)]
+def _schedule(trainer: Trainer) -> tuple[Any, ...]:
+    return tuple(getattr(trainer, name) for name in SCHEDULE)
+
+
+def _sizes(members: Sequence[Bound], mode: str, devices: int, max_width: int) -> list[tuple[int, int]]:
+    """(width, number of members) of the groups of one structure."""
+    if mode == "map":
+        return [(1, len(members[at : at + max_width])) for at in range(0, len(members), max_width)]
+    left, sizes = len(members), []
+    for width in widths(-(-left // devices), max_width):
+        sizes.append((width, min(left, width * devices)))
+        left -= sizes[-1][1]
+    return sizes
 
 
 def step_work(bound: Bound, parameters: int) -> int:
@@ -220,9 +235,9 @@ def step_work(bound: Bound, parameters: int) -> int:
     return bound.job.trainer.batch_size * parameters * uses
 
 
-def choose_mode(asked: str, work: int, jobs: int, max_width: int) -> Literal["vmap", "map"]:
+def choose_mode(asked: str, work: int, jobs: int, options: Options) -> Literal["vmap", "map"]:
     """The mode of a group: as asked, or by a fixed rule on backend and work per step."""
-    if min(jobs, max_width) == 1 or asked == "map":
+    if min(-(-jobs // options.devices_used), options.max_width) == 1 or asked == "map":
         return "map"
     if asked == "vmap":
         return "vmap"
@@ -275,13 +290,16 @@ def measure(bound: Bound, others: Sequence[Bound] = ()) -> Measure:
 
 
 def difference(previous: Bound | None, bound: Bound) -> str:
-    """The structural settings in which two programs differ."""
+    """The structural settings in which two groups differ, or those of the host loop if there are none."""
     if previous is None:
         return ""
     before, now = structural(previous), structural(bound)
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if "model._target_" in changed:  # another family: its other keys say nothing more
         changed = ["model._target_"] + [key for key in changed if not key.startswith("model.")]
+    trainers = previous.job.trainer, bound.job.trainer
+    of_schedule = [f"trainer.{name}" for name in SCHEDULE if getattr(trainers[0], name) != getattr(trainers[1], name)]
+    changed = changed or of_schedule
     values = flatten(bound.job.tree())
     shown = [f"{key}={_short(values.get(key))}" for key in changed[:3]]
     return ", ".join(shown) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
@@ -298,13 +316,14 @@ def structural(bound: Bound) -> dict[str, Any]:
     tree = {
         "model": blank(job.model),
         "optimizer": blank(job.optimizer),
-        "trainer": {**plain(job.trainer), "warm_start": job.trainer.warm_start is not None},
+        "trainer": {key: value for key, value in plain(job.trainer).items() if key not in (*SCHEDULE, "warm_start")},
         "data": {key: value for key, value in plain(job.data).items() if key != "fold"},
     }
     return flatten(tree)
 
 
 def describe(groups: Sequence[Group]) -> str:
-    """One line: `45 jobs, 3 programs`."""
+    """One line: `45 jobs, 3 programs`; groups of map mode may share a program."""
     jobs = sum(len(group.bounds) for group in groups)
-    return f"{jobs} job{'s' * (jobs != 1)}, {len(groups)} program{'s' * (len(groups) != 1)}"
+    programs = len({group.program if group.mode == "map" else group.id for group in groups})
+    return f"{jobs} job{'s' * (jobs != 1)}, {programs} program{'s' * (programs != 1)}"

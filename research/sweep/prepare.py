@@ -15,9 +15,9 @@ from research.runs.folder import STATUSES, TRAINED, RunFolder
 from research.runs.load import check_parameters
 from research.sweep.choosing import check_objective, check_pruning
 from research.sweep.job import HASH_DIGITS, NOT_HASHED, Bound, Job, bind
-from research.sweep.manifest import check_sweep, described, group_folder, read_manifest, runs_in
+from research.sweep.manifest import check_sweep, described, read_manifest, runs_in, saved
 from research.sweep.memory import fitted
-from research.sweep.plan import Group, Options, plan
+from research.sweep.plan import Group, Options, group_id, plan
 from research.sweep.size import check_memory
 from research.tree import ConfigError, canonical, config_hash, flatten, hints, nearest, plain, resolve_target
 
@@ -56,6 +56,7 @@ class Prepared:
       done: hash -> outcome of runs that are finished here already, with those of `groups` that no job names.
       again: finished runs whose evaluation is to be done anew.
       groups: the plan of `todo`.
+      outdated: names of states that an older version saved of whole groups of map mode; they are of no use.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Prepared:
     done: dict[str, Outcome]
     again: list[tuple[Bound, Path]]
     groups: list[Group]
+    outdated: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def beside(self) -> int:
@@ -128,12 +130,11 @@ def prepare(
     unnamed = [bound.job for group in begun for bound in group.bounds if bound.job.hash not in named]
     # a program is restored whole, and what its other members have is not this command's to change
     done |= finished(unnamed, folder, dataclasses.replace(options, retry="none"))
-    fresh = plan([bound for bound in todo if bound.job.hash not in taken], options)
+    fresh = fresh_plan(folder, [bound for bound in todo if bound.job.hash not in taken], options)
     for group in fresh:
         check_memory(group.bounds[0].job, group.parameters, group.bytes / group.width)
     for group in begun:  # as wide as it was; its bytes are those of one member
-        members = group.width if group.mode == "vmap" else 1
-        check_memory(group.bounds[0].job, group.parameters, group.bytes * members, members)
+        check_memory(group.bounds[0].job, group.parameters, group.bytes * group.width, group.width)
     groups = begun + [part for group in fresh for part in fitted(group, options)]
     for group in groups:
         if objective.startswith("validation/") and group.metrics and objective not in group.metrics:
@@ -143,7 +144,19 @@ def prepare(
         everyone = [*todo, *(bound for bound, _ in kept)]
         check_objective(objective, everyone, [name for group in groups for name in group.metrics])
     check_pruning(options, groups)
-    return Prepared(folder, todo, done, again, groups)
+    of_map = [name for name, about in manifest["groups"].items() if about["mode"] == "map" and about["width"] > 1]
+    return Prepared(folder, todo, done, again, groups, [name for name in of_map if saved(folder, name)])
+
+
+def fresh_plan(folder: Path, todo: Sequence[Bound], options: Options) -> list[Group]:
+    """The plan of runs that belong to no group yet; those that map mode has begun go on in map mode."""
+    groups = plan(todo, options)
+    in_vmap = [bound for group in groups if group.mode == "vmap" for bound in group.bounds]
+    begun = {bound.job.hash for bound in in_vmap if saved(folder, group_id([bound.job.hash], "map", 1))}
+    if not begun:
+        return groups
+    apart = [[bound for bound in todo if (bound.job.hash in begun) == there] for there in (True, False)]
+    return plan(apart[0], dataclasses.replace(options, mode="map")) + plan(apart[1], options)
 
 
 def check_twins(jobs: Sequence[Job]) -> None:
@@ -219,10 +232,11 @@ def begun_groups(
 ) -> list[Group]:
     """Programs that an earlier command began: they keep members, mode and width.
 
-    With a checkpoint a program is restored whole, with members that are finished or that this command does not name.
-    Without one, in vmap mode, the members that are not finished train again beside copies, which gives them the same
-    bits at the same width; in map mode the width is free, and they are planned anew. So do members that are tried again
-    after they diverged or were pruned: in a checkpoint they have ended already.
+    In vmap mode a program with a checkpoint is restored whole, with members that are finished or that this command does
+    not name. Without a checkpoint the members that are not finished train again beside copies, which gives them the
+    same bits at the same width. So do members that are tried again after they diverged or were pruned: in a checkpoint
+    they have ended already. In map mode a member depends on nobody, and groups are planned anew; but where members are
+    compared (`sweep.prune`) a group stays as it was.
     """
 
     def known_there(digest: str, peer: Bound) -> Bound:
@@ -231,6 +245,7 @@ def begun_groups(
         return rebuilt(present[digest[:HASH_DIGITS]], root, peer.job.trusted, plain(peer.job.evaluation))
 
     unfinished = {bound.job.hash: bound for bound in todo}
+    asked = set(unfinished)
     anew = {digest for digest in unfinished if ended(present.get(digest[:HASH_DIGITS]))}
     bounds = {bound.job.hash: bound for bound in known}
     found: list[Group] = []
@@ -239,22 +254,24 @@ def begun_groups(
         own = [digest for digest in about["members"] if digest in unfinished and (digest in anew) == again]
         if not own:
             continue
-        saved = not again and any(entry.name.isdigit() for entry in group_folder(folder, name).glob("*"))
-        if not saved and about["mode"] == "map":
+        members, in_map = own, about["mode"] == "map"
+        if in_map and (again or options.prune == "none"):
             continue
-        members = about["members"] if saved else own
+        if in_map:  # without members that are tried again
+            members = [digest for digest in about["members"] if digest in own or digest not in asked]
+        elif not again and saved(folder, name):
+            members = about["members"]
         peer = unfinished[own[0]]
         try:
             rows = [bounds.get(digest) or known_there(digest, peer) for digest in members]
         except (KeyError, ConfigError):  # a member's folder is gone: its program cannot be restored whole
             rows = [unfinished[digest] for digest in own]
-            if about["mode"] == "map":
-                continue
         (like,) = plan(rows[:1], options)
-        if about["devices"] > jax.local_device_count():
+        if about["devices"] > jax.local_device_count() and not in_map:
             remedy = f"its programs were begun on {about['devices']} devices, and here are {jax.local_device_count()}"
             raise ConfigError("name", folder.name, f"{remedy}; go on where there are as many, or choose another name=")
         begun = {name: about[name] for name in ("mode", "width", "devices")}
+        begun |= {"width": 1, "devices": 1} if in_map else {}
         found.append(dataclasses.replace(like, bounds=tuple(rows), reason="begun before", **begun))
         for digest in own:
             del unfinished[digest]

@@ -1,15 +1,19 @@
-"""The compiled programs of a group: the code for one job over a leading `jobs` axis. The only vmap over jobs."""
+"""The compiled programs of a sweep: of one job (map mode), and of all members of a group at once (vmap mode).
+
+In map mode every member is trained by the program of one job, which knows nothing of other members: its bits are those
+of a run alone by construction. The only vmap over jobs is here.
+"""
 
 import functools
 import hashlib
 import os
 import platform
+import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from research import engine
@@ -18,49 +22,59 @@ from research.data.examples import Dataset
 from research.data.loading import binarized
 from research.engine import Budget, Data, Member, State
 from research.sweep.job import Bound
-from research.sweep.plan import CANONICAL_WIDTHS, Group
+from research.sweep.plan import CANONICAL_WIDTHS, Group, budget_of
 from research.tree import stack, unstack
 
-Mode = Literal["vmap", "map"]
+FLAGS = ("first_bad_step", "stopped_epoch", "best_epoch")  # of a state, beside the metrics of a chunk
+
+# ------------------------------------------------------------------------------------------------------------- one job
 
 
-def over_jobs(function: Callable[..., Any], mode: Mode, devices: int, count: Any, *stacked: Any) -> Any:
-    """`function(*job)` for every index of the stacked trees: one after another (map) or all at once (vmap).
+@jax.jit
+def initialize(model: Any, optimizer: Any, member: Member, params: Any, data: Data, budget: Budget) -> State:
+    """The state of one job before its first step."""
+    return engine.initialize(model, optimizer, member, data, budget, params)
 
-    With several devices each has an equal share of the rows, and runs what a single device would run for as many; in
-    map mode it runs the first `count[device]` of them.
-    """
-    local = functools.partial(_on_one_device, function, mode)
+
+@functools.partial(jax.jit, donate_argnames="state")
+def train(
+    model: Any, optimizer: Any, state: State, member: Member, data: Data, epochs: Any, budget: Budget
+) -> tuple[State, dict[str, jax.Array]]:
+    """One chunk of one job: `epochs` epochs (traced: a short last chunk does not compile) and an evaluation."""
+    return _chunk(model, optimizer, state, member, data, epochs, budget)
+
+
+@jax.jit
+def score(model: Any, params: Any, member: Member, data: Data, budget: Budget) -> dict[str, jax.Array]:
+    """Validation and test metrics of the kept parameters of one job."""
+    return _score(model, params, member, data, budget)
+
+
+def _chunk(
+    model: Any, optimizer: Any, state: State, member: Member, data: Data, epochs: Any, budget: Budget
+) -> tuple[State, dict[str, jax.Array]]:
+    state, metrics = engine.chunk(model, optimizer, state, member, data, epochs, budget)
+    # outputs of their own: the next chunk overwrites the state
+    return state, metrics | {f"state/{name}": getattr(state, name) for name in FLAGS}
+
+
+def _score(model: Any, params: Any, member: Member, data: Data, budget: Budget) -> dict[str, jax.Array]:
+    parts: dict[str, jax.Array] = {}
+    for part in ("validation", "test"):
+        parts |= engine.evaluate(model, params, member.seed, member.split, data, part, budget)
+    return parts
+
+
+# ----------------------------------------------------------------------------------------------------- all jobs at once
+
+
+def over_jobs(function: Callable[..., Any], devices: int, *stacked: Any) -> Any:
+    """`function(*job)` for all rows of the stacked trees at once; each of several devices has an equal share."""
     if devices == 1:
-        return local(count, *stacked)
-    jobs = jax.sharding.PartitionSpec("jobs")
-    shared = jax.shard_map(local, mesh=mesh(devices), in_specs=jobs, out_specs=jobs, check_vma=False)
-    return shared(count, *stacked)
-
-
-def _on_one_device(function: Callable[..., Any], mode: Mode, count: Any, *stacked: Any) -> Any:
-    """All jobs of one device.
-
-    In map mode nothing of the loop reaches into its body, so that every member has the bits of a run alone: `count` is
-    traced, since XLA unrolls a loop that it knows to run once, and barriers keep a member's arithmetic from being fused
-    with reads and writes of arrays that are as wide as the group (seen with jax 0.12: last bits of fresh parameters).
-    """
-    if mode == "vmap":
         return jax.vmap(function)(*stacked)
-    barrier = jax.lax.optimization_barrier
-
-    def job(index: Any) -> Any:
-        return barrier(jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stacked))
-
-    shapes = jax.eval_shape(lambda: function(*job(0)))
-    width = jax.tree.leaves(stacked)[0].shape[0]
-    out = jax.tree.map(lambda shape: jnp.zeros((width, *shape.shape), shape.dtype), shapes)
-
-    def put(index: jax.Array, out: Any) -> Any:
-        values = barrier(function(*job(index)))
-        return jax.tree.map(lambda leaf, value: jax.lax.dynamic_update_index_in_dim(leaf, value, index, 0), out, values)
-
-    return jax.lax.fori_loop(0, count[0], put, out)
+    jobs = jax.sharding.PartitionSpec("jobs")
+    local = jax.vmap(function)
+    return jax.shard_map(local, mesh=mesh(devices), in_specs=jobs, out_specs=jobs, check_vma=False)(*stacked)
 
 
 @functools.cache
@@ -69,53 +83,126 @@ def mesh(devices: int) -> jax.sharding.Mesh:
     return jax.sharding.Mesh(np.asarray(jax.local_devices()[:devices]), ("jobs",))
 
 
-@functools.partial(jax.jit, static_argnames=("devices", "budget"))
-def initialize(
-    models: Any, optimizers: Any, members: Member, params: Any, data: Data, count: Any, *, devices: int, budget: Budget
-) -> State:
-    """States of all members; always one after another, since a batched QR (orthogonal kernels) can deadlock on CPU."""
-    start = lambda model, optimizer, member, params: engine.initialize(model, optimizer, member, data, budget, params)
-    return over_jobs(start, "map", devices, count, models, optimizers, members, params)
-
-
-@functools.partial(jax.jit, static_argnames=("mode", "devices", "budget"), donate_argnames="state")
-def train(
+@functools.partial(jax.jit, static_argnames="devices", donate_argnames="state")
+def train_all(
     models: Any,
     optimizers: Any,
     state: State,
     members: Member,
     data: Data,
     epochs: Any,
-    count: Any,
-    *,
-    mode: Mode,
-    devices: int,
     budget: Budget,
+    *,
+    devices: int,
 ) -> tuple[State, dict[str, jax.Array]]:
-    """One chunk of all members: `epochs` epochs (traced: a short last chunk does not compile) and an evaluation."""
-    chunk = lambda model, optimizer, state, member: engine.chunk(model, optimizer, state, member, data, epochs, budget)
-    return over_jobs(chunk, mode, devices, count, models, optimizers, state, members)
+    """One chunk of all members."""
+    chunk = lambda model, optimizer, state, member: _chunk(model, optimizer, state, member, data, epochs, budget)
+    return over_jobs(chunk, devices, models, optimizers, state, members)
 
 
-@functools.partial(jax.jit, static_argnames=("mode", "devices", "budget"))
-def score(
-    models: Any, params: Any, members: Member, data: Data, count: Any, *, mode: Mode, devices: int, budget: Budget
+@functools.partial(jax.jit, static_argnames="devices")
+def score_all(
+    models: Any, params: Any, members: Member, data: Data, budget: Budget, *, devices: int
 ) -> dict[str, jax.Array]:
-    """Validation and test metrics of the kept parameters."""
-
-    def one(model: Any, params: Any, member: Member) -> dict[str, jax.Array]:
-        parts: dict[str, jax.Array] = {}
-        for part in ("validation", "test"):
-            parts |= engine.evaluate(model, params, member.seed, member.split, data, part, budget)
-        return parts
-
-    return over_jobs(one, mode, devices, count, models, params, members)
+    """Validation and test metrics of the kept parameters of all members."""
+    one = lambda model, params, member: _score(model, params, member, data, budget)
+    return over_jobs(one, devices, models, params, members)
 
 
-class Program:
-    """A group on the device.
+# ------------------------------------------------------------------------------------------------------ on the device
 
-    Members that learn no more can leave it: in map mode at no cost, in vmap mode by a narrower program.
+
+def start(bound: Bound, data: Data, params: Any = None) -> State:
+    """The fresh state of one job, or the one before the first step from given parameters.
+
+    Members of a vmap group start one after another as well: a batched QR (orthogonal kernels) can deadlock on a CPU.
+    """
+    model, optimizer, member = inputs(bound)
+    with engine.initializing:
+        return jax.block_until_ready(initialize(model, optimizer, member, params, data, budget_of(bound)))
+
+
+def inputs(bound: Bound) -> tuple[Any, Any, Member]:
+    """Model, optimizer and member of one job, their numbers as they enter a program."""
+    return unstack(stack([(bound.model, bound.job.optimizer, member(bound))]), 0)
+
+
+class Alone:
+    """One job on the device, trained by the program of one job.
+
+    What is given out has a leading axis of one, as of a group of one.
+
+    Attributes:
+      slots: member number of every row: of the only one.
+      widths: (epochs done, width) of the programs so far.
+    """
+
+    slots: Sequence[int] = (0,)
+
+    def __init__(self, group: Group, data: Data, params: Sequence[Any] | None, device: Any = None):
+        (bound,) = group.bounds
+        self.group, self.budget = group, group.budget
+        # what is on a device is computed there
+        place = (lambda tree: tree) if device is None else functools.partial(jax.device_put, device=device)
+        self.inputs, self.data, self._place = place(inputs(bound)), data, place
+        self.state = start(bound, data, None if params is None else place(params[0]))
+        self.widths = [(0, 1)]
+
+    def compile(self) -> None:
+        """Have both programs compiled, by calling them once for no epoch at all on a copy of the state."""
+        state, _ = self._train(jax.tree.map(lambda leaf: leaf.copy(), self.state), 0)
+        jax.block_until_ready(self._score(engine.kept_params(state)))
+
+    def train(self, epochs: int) -> dict[str, jax.Array]:
+        """Advance the job; metrics that are computed while the host goes on."""
+        self.state, metrics = self._train(self.state, epochs)
+        return metrics
+
+    def read(self, metrics: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+        """Metrics of a chunk on the host, [1]; waits for the device."""
+        return _row(metrics)
+
+    def score(self, state: State) -> dict[str, np.ndarray]:
+        """Validation and test metrics [1] of the kept parameters."""
+        return _row(self._score(self._place(unstack(engine.kept_params(state), 0))))
+
+    def collect(self) -> State:
+        """The state on the host, with an axis of one; waits for the device."""
+        return _row(self.state)
+
+    def template(self) -> State:
+        """Shapes and types of what `collect` gives."""
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), self.state)
+
+    def resume(self, state: State, done: int, widths: Sequence[Sequence[int]]) -> None:
+        """Go on from a state of `collect`."""
+        self.state = jax.tree.map(jax.device_put, self._place(unstack(state, 0)))
+
+    def leave(self, gone: Collection[int], done: int, narrow: bool) -> None:
+        """Nothing: a job that has ended is trained no more."""
+
+    def lower(self) -> Any:
+        """The training program before it is compiled."""
+        model, optimizer, member = self.inputs
+        return train.lower(model, optimizer, self.state, member, self.data, np.int32(1), self.budget)
+
+    def _train(self, state: State, epochs: int) -> tuple[State, dict[str, jax.Array]]:
+        model, optimizer, member = self.inputs
+        return train(model, optimizer, state, member, self.data, np.int32(epochs), self.budget)
+
+    def _score(self, params: Any) -> dict[str, jax.Array]:
+        model, _, member = self.inputs
+        return score(model, params, member, self.data, self.budget)
+
+
+def _row(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[None], jax.device_get(tree))
+
+
+class Together:
+    """A group on the device, trained at once.
+
+    Members that have ended can leave it by a narrower program.
 
     Attributes:
       state: of the members in `slots`.
@@ -124,28 +211,16 @@ class Program:
     """
 
     def __init__(self, group: Group, data: Data, params: Sequence[Any] | None):
-        padded = [*group.bounds, *[group.bounds[0]] * group.padding]
         self.group, self.data, self.budget = group, data, group.budget
         self.slots = [*range(len(group.bounds)), *[0] * group.padding]
-        self.inputs = (
-            stack([bound.model for bound in padded]),
-            stack([bound.job.optimizer for bound in padded]),
-            stack([member(bound) for bound in padded]),
-        )
+        rows = [inputs(bound) for bound in group.bounds]
+        starts = [start(bound, data, params and params[number]) for number, bound in enumerate(group.bounds)]
+        self.inputs = stack([rows[number] for number in self.slots])
         self.whole = self.inputs
         self.left: dict[int, State] = {}
         self.widths = [(0, group.width)]
-        start = None if params is None else stack([*params, *[params[0]] * group.padding])
-        models, optimizers, members = self.inputs
-        self.state = initialize(
-            models, optimizers, members, start, data, self.count(self.slots), devices=group.devices, budget=self.budget
-        )
-
-    def count(self, slots: Sequence[int]) -> np.ndarray:
-        """How many rows every device runs in map mode: jobs come first, padding last."""
-        rows = len(slots) if self.group.devices == 1 else len(self.group.bounds)
-        share = self.group.width
-        return np.asarray([np.clip(rows - share * device, 0, share) for device in range(self.group.devices)], np.int32)
+        starts = jax.device_get(starts)
+        self.state = self.place(stack([starts[number] for number in self.slots]))
 
     def place(self, state: State) -> State:
         """A state on the devices."""
@@ -156,16 +231,17 @@ class Program:
 
     def compile(self) -> None:
         """Have both programs compiled, by calling them once for no epoch at all on a copy of the state."""
-        copy = jax.tree.map(lambda leaf: leaf + 0, self.state)
-        state, _ = self._train(copy, 0)
+        state, _ = self._train(jax.tree.map(lambda leaf: leaf.copy(), self.state), 0)
         jax.block_until_ready(self._score(state))
 
     def train(self, epochs: int) -> dict[str, jax.Array]:
         """Advance all members; metrics [slots] that are computed while the host goes on."""
         self.state, metrics = self._train(self.state, epochs)
-        # small copies: the next chunk overwrites the state
-        flags = {name: getattr(self.state, name) + 0 for name in ("first_bad_step", "stopped_epoch", "best_epoch")}
-        return {**metrics, **{f"state/{name}": value for name, value in flags.items()}}
+        return metrics
+
+    def read(self, metrics: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+        """Metrics of a chunk on the host, [slots]; waits for the device."""
+        return jax.device_get(metrics)
 
     def score(self, state: State) -> dict[str, np.ndarray]:
         """Validation and test metrics [J] of the kept parameters of a whole group, by the program of its full width."""
@@ -191,50 +267,52 @@ class Program:
             self.widths.append((done, now))
 
     def leave(self, gone: Collection[int], done: int, narrow: bool) -> None:
-        """Let members go that learn no more; their state is kept as it stands after `done` epochs.
+        """Where this is wanted (`narrow`), let members go that have ended; their state is kept as it stands.
 
-        In map mode the others go on with the same bits. In vmap mode nothing happens unless `narrow`: the others then
-        move to a program of the next smaller canonical width, whose bits differ.
+        The others move to a program of the next smaller canonical width, and their bits differ from then on.
         """
         own = [slot for slot, number in enumerate(self.slots) if slot == self.slots.index(number)]
         stay = [slot for slot in own if self.slots[slot] not in gone]
-        if not stay or len(stay) == len(self.slots) or self.group.devices > 1:
+        if not narrow or not stay or len(stay) == len(self.slots) or self.group.devices > 1:
             return
-        width = self.group.width  # of a map program, which trains only the first so many rows
-        if self.group.mode == "vmap":
-            width = next(width for width in CANONICAL_WIDTHS if width >= len(stay))
-            if not narrow or width >= len(self.slots):
-                return
+        width = next(width for width in CANONICAL_WIDTHS if width >= len(stay))
+        if width >= len(self.slots):
+            return
         now = jax.device_get(self.state)
         for slot, number in enumerate(self.slots):
             if number in gone:
                 self.left.setdefault(number, unstack(now, slot))
         rows = np.asarray([*stay, *[stay[0]] * (width - len(stay))])
-        numbers = [self.slots[slot] for slot in rows]
-        self.slots = numbers if self.group.mode == "vmap" else numbers[: len(stay)]
-        self.inputs = jax.tree.map(lambda leaf: leaf[np.asarray(numbers)], self.whole)
+        self.slots = [self.slots[slot] for slot in rows]
+        self.inputs = jax.tree.map(lambda leaf: leaf[np.asarray(self.slots)], self.whole)
         self.state = self.place(jax.tree.map(lambda leaf: leaf[rows], now))
-        self.widths.append((done, len(self.slots)))
+        self.widths.append((done, width))
 
     def lower(self) -> Any:
         """The training program before it is compiled."""
         models, optimizers, members = self.inputs
-        count = self.count(self.slots)
-        return train.lower(models, optimizers, self.state, members, self.data, np.int32(1), count, **self._fixed)
+        given = models, optimizers, self.state, members, self.data, np.int32(1), self.budget
+        return train_all.lower(*given, devices=self.group.devices)
 
     def _train(self, state: State, epochs: int) -> tuple[State, dict[str, jax.Array]]:
         models, optimizers, members = self.inputs
-        count = self.count(self.slots)
-        return train(models, optimizers, state, members, self.data, np.int32(epochs), count, **self._fixed)
+        given = models, optimizers, state, members, self.data, np.int32(epochs), self.budget
+        return train_all(*given, devices=self.group.devices)
 
     def _score(self, state: State) -> dict[str, jax.Array]:
         models, _, members = self.whole
-        count = self.count(range(self.group.rows))
-        return score(models, engine.kept_params(state), members, self.data, count, **self._fixed)
+        params = engine.kept_params(state)
+        return score_all(models, params, members, self.data, self.budget, devices=self.group.devices)
 
-    @property
-    def _fixed(self) -> dict[str, Any]:
-        return {"mode": self.group.mode, "devices": self.group.devices, "budget": self.budget}
+
+def program_of(group: Group, data: Data, params: Sequence[Any] | None = None, device: Any = None) -> Alone | Together:
+    """A group of one, or one of vmap mode, on the device with its initial state.
+
+    Args:
+      params: of every member, in the place of fresh ones.
+      device: of a group of one; None: the first.
+    """
+    return Alone(group, data, params, device) if group.mode == "map" else Together(group, data, params)
 
 
 def member(bound: Bound) -> Member:
@@ -243,11 +321,11 @@ def member(bound: Bound) -> Member:
 
 
 @functools.lru_cache(maxsize=2)
-def _on_device(dataset: "_ById") -> Data:
-    examples = jax.device_put(dataset.value.compact)
+def _on_device(dataset: "_ById", device: Any) -> Data:
+    examples = jax.device_put(dataset.value.compact, device)
     if not isinstance(dataset.value.draw, Binarize):
         return Data(examples, examples)
-    return Data(examples, jax.device_put(binarized(dataset.value)))
+    return Data(examples, jax.device_put(binarized(dataset.value), device))
 
 
 class _ById:
@@ -263,9 +341,13 @@ class _ById:
         return isinstance(other, _ById) and other.value is self.value
 
 
-def on_device(dataset: Dataset) -> Data:
-    """The rows of a data set on the device, copied once."""
-    return _on_device(_ById(dataset))
+_copying = threading.Lock()  # a second thread waits for the copy of the first
+
+
+def on_device(dataset: Dataset, device: Any = None) -> Data:
+    """The rows of a data set on a device (None: the first), copied once."""
+    with _copying:
+        return _on_device(_ById(dataset), device)
 
 
 def device_kind() -> str:

@@ -38,7 +38,7 @@ def identity(bound: Bound, run: RunFolder) -> dict[str, Any]:
 
 
 def group_identity(group: Group) -> dict[str, Any]:
-    """Whose state a checkpoint is."""
+    """Whose state the checkpoint of a unit is."""
     return {
         "members": [bound.job.hash for bound in group.bounds],
         "mode": group.mode,

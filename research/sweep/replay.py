@@ -18,9 +18,9 @@ from research.sweep.compare import start
 from research.sweep.display import Display
 from research.sweep.job import HASH_DIGITS, Bound
 from research.sweep.manifest import group_folder, read_manifest, runs_in
-from research.sweep.plan import Group, Options, plan
+from research.sweep.plan import Group, Options, group_id, plan
 from research.sweep.prepare import rebuilt, shipped
-from research.sweep.program import Program
+from research.sweep.program import Alone
 from research.sweep.record import group_identity
 from research.tree import ConfigError, unstack
 
@@ -47,9 +47,10 @@ def replay(path: Path, root: str | None, trusted: Sequence[str], options: Option
     bound = rebuild(path)
     (like,) = plan([bound], options)
     program = start(dataclasses.replace(like, mode="map", width=1, devices=1))
-    steps, trainer = program.budget.steps_per_epoch, program.budget.trainer
-    display.note(f"it diverged at step {recorded} (epoch {recorded // steps + 1}) of {steps * trainer.epochs}")
-    state = jax.tree.map(lambda leaf: leaf[0], jax.device_get(program.state))
+    steps, epochs = program.budget.steps_per_epoch, bound.job.trainer.epochs
+    display.note(f"it diverged at step {recorded} (epoch {recorded // steps + 1}) of {steps * epochs}")
+    assert isinstance(program, Alone)
+    state = jax.device_get(program.state)
     found = _checkpoint(path, bound, recorded // steps, rebuild, options, state, display)
     if found is None:
         display.note("from the beginning: no checkpoint lies before that step")
@@ -61,9 +62,7 @@ def replay(path: Path, root: str | None, trusted: Sequence[str], options: Option
         display.note(line)
     if not lines:
         mode, width = (result.get("program") or {}).get("mode"), (result.get("program") or {}).get("width")
-        display.note(
-            f"alone, in map mode, all {steps * trainer.epochs} steps are finite; it was trained in {mode} mode"
-        )
+        display.note(f"alone, in map mode, all {steps * epochs} steps are finite; it was trained in {mode} mode")
         display.note(f"at width {width}: the divergence hangs on the last bits")
     return bool(lines)
 
@@ -73,7 +72,10 @@ def _checkpoint(
 ) -> tuple[int, engine.State] | None:
     """Epoch and state of a run at its newest usable checkpoint that is not after `epoch`; `one`: a state like it."""
     manifest, present = read_manifest(path.parent) or {"groups": {}}, runs_in(path.parent)
-    for name, about in manifest["groups"].items():
+    begun: dict[str, Any] = {"mode": "map", "width": 1, "devices": 1, "members": [bound.job.hash]}
+    alone = {group_id(begun["members"], "map", 1): begun}
+    in_vmap = {name: about for name, about in manifest["groups"].items() if about["mode"] == "vmap"}
+    for name, about in (alone | in_vmap).items():
         place = group_folder(path.parent, name)
         if bound.job.hash not in about["members"] or not place.is_dir():
             continue
@@ -83,8 +85,8 @@ def _checkpoint(
             display.note(f"the checkpoint cannot be read without all members of the program: {error}")
             continue
         (like,) = plan(bounds[:1], options)
-        begun = {key: about[key] for key in ("mode", "width", "devices")}
-        found = _restored(place, dataclasses.replace(like, bounds=tuple(bounds), **begun), epoch, one, display)
+        own = {key: about[key] for key in ("mode", "width", "devices")}
+        found = _restored(place, dataclasses.replace(like, bounds=tuple(bounds), **own), epoch, one, display)
         if found is not None:
             return found[0], unstack(found[1], about["members"].index(bound.job.hash))
     return None
@@ -108,13 +110,13 @@ def _restored(
     return found and found[:2]
 
 
-def _first_bad_step(program: Program, state: engine.State) -> list[str]:
+def _first_bad_step(program: Alone, state: engine.State) -> list[str]:
     """Train on until a step is not finite, and say of that step what is not; nothing if all are."""
-    model, optimizer, member = jax.tree.map(jnp.asarray, unstack(program.inputs, 0))
+    model, optimizer, member = jax.tree.map(jnp.asarray, program.inputs)
     data, budget = program.data, program.budget
     steps = budget.steps_per_epoch
     state = jax.tree.map(jnp.asarray, state)
-    transformation = optimizer.build(budget.trainer.epochs, steps)
+    transformation = optimizer.build(budget.epochs, steps)
 
     @jax.jit
     def train(state: engine.State) -> engine.State:
@@ -127,7 +129,7 @@ def _first_bad_step(program: Program, state: engine.State) -> list[str]:
 
     step = jax.jit(lambda state, *given: engine.train_step(model, transformation, state, *given)[0])
     by_step = False
-    while int(state.step) < steps * budget.trainer.epochs:
+    while int(state.step) < steps * int(budget.epochs):
         if not by_step and int((after := train(state)).first_bad_step) == engine.NEVER:
             state = after
             continue

@@ -59,7 +59,7 @@ class Remote(Display):
         with contextlib.suppress(OSError, UnicodeError):  # a line that nobody can read stops no program
             super().note(f"program {self.number + 1}: {text}")
 
-    def chunk(self, number: int, epochs: int, metrics: Mapping[str, Any]) -> None:
+    def chunk(self, number: int, epochs: int, metrics: Mapping[str, Any], unit: int = 0) -> None:
         """Nothing: the command tells when the program has ended."""
 
     def finished(self, number: int, result: Mapping[str, Any]) -> None:
@@ -99,7 +99,8 @@ def _train(manifest: Path, number: int, display: Remote, stack: contextlib.ExitS
       LeaseLost: the command has let its folder go, or another one has taken it over.
       KeyboardInterrupt: the command is to stop.
     """
-    from research.sweep.run import Sweep
+    from research.sweep.ledger import Sweep
+    from research.sweep.units import train
 
     try:
         about = manifest.parent.lstat()
@@ -140,7 +141,7 @@ def _train(manifest: Path, number: int, display: Remote, stack: contextlib.ExitS
         sweep.stop = stop
         sweep.hparams = content["hparams"]  # of the whole sweep: a program does not show what is swept beyond it
         if todo:
-            sweep.train()
+            train(sweep)
     if options.fail_fast and sweep.failed.is_set():
         (manifest.parent / FAILED).touch()
 

@@ -40,7 +40,7 @@ class Interrupting(Display):
         if text.startswith("stopping"):
             self.stopping.set()
 
-    def chunk(self, number: int, epochs: int, metrics: Any) -> None:
+    def chunk(self, number: int, epochs: int, metrics: Any, unit: int = 0) -> None:
         if epochs == self.epochs:
             os.kill(os.getpid(), signal.SIGINT)
             assert self.stopping.wait(20)  # the main thread takes the signal
@@ -105,7 +105,7 @@ def test_finished_members_that_a_command_does_not_name_stay_as_they_are(
         return finish(bound, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.sweep.run.finish", fail)
+        patch.setattr("research.sweep.ledger.finish", fail)
         train(jobs, mode="vmap")
     beside = [folder / job.run_id / "result.json" for job in (jobs[0], jobs[2])]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in beside]

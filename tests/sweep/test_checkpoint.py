@@ -25,7 +25,7 @@ from research.runs.held import ALONE
 from research.sweep import checkpoint
 from research.sweep.checkpoint import ARRAYS, SEAL, Checkpoints
 from research.sweep.plan import Group
-from research.sweep.program import Program, on_device
+from research.sweep.program import on_device, program_of
 from research.tree import ConfigError
 
 IDENTITY = {"members": ["a1", "b2"], "mode": "vmap", "width": 2}
@@ -153,8 +153,8 @@ def test_a_resumed_group_has_the_bits_of_an_undisturbed_one(
     make_bounds: Callable[..., list[Any]], open_checkpoints: Callable[..., Checkpoints], warnings: list[str]
 ) -> None:
     bounds = make_bounds("model.beta=1,4", "seed=0")
-    group = Group(tuple(bounds), "map", 2, 0, 0, "")
-    running = Program(group, on_device(bounds[0].dataset), None)
+    group = Group(tuple(bounds), "vmap", 2, 0, 0, "")
+    running = program_of(group, on_device(bounds[0].dataset))
     running.train(1)
     checkpoints = open_checkpoints()
     saved = on_host(running.state)
@@ -162,7 +162,7 @@ def test_a_resumed_group_has_the_bits_of_an_undisturbed_one(
     running.train(1)
     undisturbed = on_host(running.state)
 
-    again = Program(group, on_device(bounds[0].dataset), None)
+    again = program_of(group, on_device(bounds[0].dataset))
     epoch, state, _ = restored(checkpoints, again.state)
     assert isinstance(state, State)
     assert same_bits(state, saved)

@@ -1,4 +1,4 @@
-"""Several devices in one process: members are spread over them, and in map mode keep the bits of a run alone."""
+"""Several devices in one process: members are spread over them, and in map mode have the bits of a run alone."""
 
 import json
 import os
@@ -16,7 +16,7 @@ sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/sweep"]
 import conftest
 from research.sweep.job import Job, bind
 from research.sweep.plan import Group, Options, plan
-from research.sweep.program import Program, on_device, use_compile_cache
+from research.sweep.program import on_device, program_of, use_compile_cache
 from research.sweep.prepare import prepare
 from research.sweep.run import run
 from research.sweep.display import Display
@@ -36,9 +36,9 @@ def job(*overrides):
 jobs = [job(f"seed={seed}") for seed in range(10)] + [job("optimizer.learning_rate=1e30")]
 bounds = [bind(one) for one in jobs]
 
-def trained(group):
-    program = Program(group, on_device(bounds[0].dataset), None)
-    metrics = [jax.device_get(program.train(1)) for _ in range(3)]
+def trained(group, device=None):
+    program = program_of(group, on_device(bounds[0].dataset, device), None, device)
+    metrics = [program.read(program.train(1)) for _ in range(3)]
     state = program.collect()
     return (metrics, state, program.score(state)), program
 
@@ -48,15 +48,13 @@ def member(results, index):
 def same(one, other):
     return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
 
-alone = {index: member(trained(Group((bounds[index],), "map", 1, 0, 0, ""))[0], 0) for index in (0, 2, 7, 10)}
-for count in (3, 8, 11):
-    (group,) = plan(bounds[:count], options())
-    results, program = trained(group)
-    found[f"map {count}"] = {
-        "devices": group.devices, "width": group.width, "padding": group.padding,
-        "spread": len(program.state.step.sharding.device_set),
-        "same": [same(member(results, index), alone[index]) for index in alone if index < count],
-    }
+unit = lambda index: Group((bounds[index],), "map", 1, 0, 0, "")
+for index in (0, 2, 7, 10):
+    alone, _ = trained(unit(index))
+    device = jax.local_devices()[3]
+    results, program = trained(unit(index), device)
+    found.setdefault("same", []).append(same(member(results, 0), member(alone, 0)))
+    found.setdefault("places", []).append(sorted(d.id for d in program.state.step.sharding.device_set))
 (group,) = plan(bounds[:10], options(mode="vmap"))
 results, _ = trained(group)
 one, _ = trained(Group((bounds[2], bounds[3]), group.mode, group.width, 0, 0, ""))
@@ -71,7 +69,7 @@ class Killed(BaseException):
 
 class Breaking(Display):
     epochs = 3
-    def chunk(self, number, epochs, metrics):
+    def chunk(self, number, epochs, metrics, unit=0):
         if epochs == self.epochs:
             raise Killed
     def note(self, text):
@@ -84,27 +82,30 @@ def sweep(name, display, **changes):
     return run(prepare(jobs, folder, chosen), jobs, **about)
 
 try:
-    sweep("broken", Breaking())
+    sweep("broken", Breaking(), mode="vmap")
 except Killed:
     pass
 try:
     jax.local_device_count, all_devices = (lambda: 2), jax.local_device_count
-    sweep("broken", Display())
+    sweep("broken", Display(), mode="vmap")
 except ConfigError as error:
     found["fewer"] = str(error)
 finally:
     jax.local_device_count = all_devices
 whole = Breaking()
 whole.epochs = 99
-again, undisturbed = sweep("broken", whole), sweep("whole", whole)
+again, undisturbed = sweep("broken", whole, mode="vmap"), sweep("whole", whole, mode="vmap")
 found["resumed"] = [outcome.result["resumed_at"] for outcome in again]
 found["program"] = again[0].result["program"]
 found["statuses"] = [outcome.status for outcome in again]
 files = "params.safetensors", "metrics.csv"
-found["equal"] = [
+equal = lambda one, other: [
     all((a.folder / name).read_bytes() == (b.folder / name).read_bytes() for name in files)
-    for a, b in list(zip(again, undisturbed, strict=True))[:10]
+    for a, b in list(zip(one, other, strict=True))[:10]
 ]
+found["equal"] = equal(again, undisturbed)
+# threads of map mode have a device each
+found["threads"] = equal(sweep("one", whole, concurrency=1), sweep("three", whole, concurrency=3))
 print(json.dumps(found))
 """
 
@@ -117,12 +118,9 @@ def test_members_are_spread_over_eight_devices(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     # in map mode every member has the bits of a run alone
-    for count, devices, width, padding in ((3, 3, 1, 0), (8, 8, 1, 0), (11, 8, 2, 5)):
-        about = found[f"map {count}"]
-        assert (about["devices"], about["width"], about["padding"]) == (devices, width, padding)
-        assert about["spread"] == devices
-        assert all(about["same"])
-        assert len(about["same"]) >= 2
+    assert found["places"] == [[3]] * 4
+    assert found["same"] == [True] * 4
+    assert found["threads"] == [True] * 10
     # in vmap mode those of one device at that width, up to rounding: partitioned programs are simplified in other ways
     assert (found["vmap"]["devices"], found["vmap"]["width"]) == (8, 2)
     assert found["vmap"]["largest"] < 1e-3

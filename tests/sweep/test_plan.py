@@ -97,7 +97,6 @@ def test_folds_never_split_a_group(make_bounds: Bounds, make_options: MakeOption
         ("model.samples=1,2", "model.samples=2"),
         ("optimizer.schedule=constant,cosine", "optimizer.schedule=cosine"),
         ("optimizer.clip_norm=null,1", "optimizer.clip_norm=1.0"),
-        ("trainer.epochs=2,3", "trainer.epochs=3"),
         ("trainer.batch_size=16,8", "trainer.batch_size=8"),
         ("trainer.keep=best,last", "trainer.keep=last"),
         ("data.split_seed=0,1", "data.split_seed=1"),
@@ -114,6 +113,21 @@ def test_the_plan_names_the_key_that_sets_programs_apart(
     assert difference(first.bounds[0], second.bounds[0]) == second.reason
 
 
+@pytest.mark.parametrize("sweep", ["epochs=2,3", "evaluate_every=1,2", "patience=null,1,2", "target_loss=null,1,2"])
+def test_what_the_host_loop_goes_by_shares_a_program_in_map_mode(
+    sweep: str, make_bounds: Bounds, make_options: MakeOptions
+) -> None:
+    bounds = make_bounds(f"trainer.{sweep}", "seed=0,1")
+    (group,) = plan(bounds, make_options(mode="map"))
+    assert len(group.bounds) == len(bounds)
+    # members that are trained at once have one host loop
+    groups = plan(bounds, make_options(mode="vmap"))
+    assert [len(group.bounds) for group in groups] == [2] * (len(bounds) // 2)
+    assert [group.reason.split("=")[0] for group in groups[1:]] == [f"trainer.{sweep.split('=')[0]}"] * (
+        len(groups) - 1
+    )
+
+
 def test_equal_programs_have_no_difference(make_bounds: Bounds) -> None:
     first, second = make_bounds("model.beta=1,2")
     assert difference(first, second) == ""
@@ -122,7 +136,7 @@ def test_equal_programs_have_no_difference(make_bounds: Bounds) -> None:
 def test_many_differences_are_shortened(make_job: Callable[..., Any]) -> None:
     from research.sweep.job import bind
 
-    changes = ["model.latent_dim=3", "model.activation=tanh", "trainer.epochs=3", "trainer.keep=last"]
+    changes = ["model.latent_dim=3", "model.activation=tanh", "trainer.batch_size=8", "trainer.keep=last"]
     reason = difference(bind(make_job()), bind(make_job(*changes)))
     assert reason.endswith(" and 1 more")
     assert reason.count("=") == 3
@@ -147,7 +161,8 @@ def test_every_job_is_planned_once_in_the_order_given(
     latents = list(dict.fromkeys(bound.job.model.latent_dim for bound in bounds))
     expected = [bound.job.hash for latent in latents for bound in bounds if bound.job.model.latent_dim == latent]
     assert planned == expected
-    assert all(len(group.bounds) <= group.width <= max_width for group in groups)
+    assert all(len(group.bounds) <= max_width for group in groups)
+    assert all(group.width == 1 if group.mode == "map" else len(group.bounds) <= group.width for group in groups)
     again = [(group.mode, group.width, group.reason, group.bytes) for group in groups]
     assert again == [
         (group.mode, group.width, group.reason, group.bytes)
@@ -194,22 +209,12 @@ def test_map_programs_have_no_padding(jobs: int, make_bounds: Bounds, make_optio
     bounds = make_bounds("seed=" + ",".join(map(str, range(jobs))))
     groups = plan(bounds, make_options(mode="map", max_width=3))
     assert [group.padding for group in groups] == [0] * len(groups)
-    assert sum(group.width for group in groups) == jobs
+    assert [group.width for group in groups] == [1] * len(groups)
+    assert [len(group.bounds) for group in groups] == [min(3, jobs - at) for at in range(0, jobs, 3)]
     assert {group.mode for group in groups} == {"map"}
     assert [group.reason for group in groups[1:]] == ["at most 3 jobs wide"] * (len(groups) - 1)
-
-
-def test_map_members_are_spread_over_idle_cores_where_they_take_long(
-    make_bounds: Bounds, make_options: MakeOptions
-) -> None:
-    short = make_bounds("model.latent_dim=2", "seed=0,1,2")
-    assert [group.width for group in plan(short, make_options(concurrency=2))] == [3]
-    long = make_bounds("model.latent_dim=2", "trainer.epochs=400000000", "seed=0,1,2")
-    groups = plan(long, make_options(concurrency=2))
-    assert [group.width for group in groups] == [2, 1]
-    assert groups[1].reason == "for another core"
-    assert [group.width for group in plan(long, make_options(concurrency=64))] == [1, 1, 1]
-    assert [group.width for group in plan(long, make_options(mode="vmap", concurrency=64))] == [3]
+    assert describe(groups).endswith(", 1 program")  # they share it
+    assert [unit.bounds for group in groups for unit in group.units] == [(bound,) for bound in bounds]
 
 
 def test_recurrent_networks_use_their_parameters_at_every_step(make_bounds: Bounds) -> None:

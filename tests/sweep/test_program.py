@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from research import engine
 from research.sweep import program
 from research.sweep.plan import Group, plan
-from research.sweep.program import Program, on_device
-from research.tree import unstack
+from research.sweep.program import on_device, program_of
+from research.tree import stack, unstack
 
 Bounds = Callable[..., list[Any]]
 PIXELS = "data=digits"  # sums over 64 inputs have other bits in vmap than alone; over 6 features they have not
@@ -37,12 +37,18 @@ class Results:
 def trained(
     bounds: Sequence[Any], mode: str, width: int | None = None, chunks: Sequence[int] = (1, 1), params: Any = None
 ) -> Results:
-    """Train a group of a given width; `chunks` are epochs a device call."""
-    group = Group(tuple(bounds), mode, width or len(bounds), 0, 0, "")  # type: ignore[arg-type]
-    running = Program(group, on_device(bounds[0].dataset), params)
-    metrics = [jax.device_get(running.train(epochs)) for epochs in chunks]
-    state = running.collect()
-    return Results(metrics, running.score(state), state)
+    """Train a group, of a given width in vmap mode; `chunks` are epochs a device call."""
+    group = Group(tuple(bounds), mode, width or (1 if mode == "map" else len(bounds)), 0, 0, "")  # type: ignore[arg-type]
+    units = []
+    for number, unit in enumerate(group.units):
+        given = None if params is None else params[number:][: len(unit.bounds)]
+        running = program_of(unit, on_device(bounds[0].dataset), given)
+        metrics = [running.read(running.train(epochs)) for epochs in chunks]
+        state = running.collect()
+        units.append(Results(metrics, running.score(state), state))
+    if mode == "vmap":
+        return units[0]
+    return Results(*stack([unstack((unit.chunks, unit.scores, unit.state), 0) for unit in units]))
 
 
 def same_bits(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
@@ -73,15 +79,6 @@ def test_members_differ(alone: list[list[np.ndarray]]) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------- map
-
-
-@pytest.mark.parametrize("width", [2, 3, 5])
-def test_a_member_of_a_map_program_has_the_bits_of_a_run_alone(
-    width: int, five: list[Any], alone: list[list[np.ndarray]]
-) -> None:
-    together = trained(five[:width], "map")
-    for index in range(width):
-        assert same_bits(together.member(index), alone[index])
 
 
 def test_map_bits_do_not_depend_on_neighbours_or_order(five: list[Any], alone: list[list[np.ndarray]]) -> None:
@@ -202,17 +199,18 @@ def test_as_many_programs_are_compiled_as_there_are_groups(
 ) -> None:
     bounds = make_bounds("model.hidden_dims=[9]", "model.latent_dim=2,3", "model.beta=1,2", "seed=0,1")
     groups = plan(bounds, make_options(mode="vmap"))
-    before = program.train._cache_size(), program.initialize._cache_size(), program.score._cache_size()
+    compiled = program.train_all, program.initialize, program.score_all
+    before = [function._cache_size() for function in compiled]
     for group in groups:
         trained(group.bounds, "vmap", chunks=(1, 1))
-    after = program.train._cache_size(), program.initialize._cache_size(), program.score._cache_size()
+    after = [function._cache_size() for function in compiled]
     assert [b - a for a, b in zip(before, after, strict=True)] == [2, 2, 2]
     assert len(groups) == 2
 
 
 def test_nothing_is_compiled_for_later_chunks_or_a_short_last_one(five: list[Any]) -> None:
-    group = Group(tuple(five[:2]), "map", 2, 0, 0, "")
-    running = Program(group, on_device(five[0].dataset), None)
+    group = Group(tuple(five[:2]), "vmap", 2, 0, 0, "")
+    running = program_of(group, on_device(five[0].dataset))
     running.train(2)
     before = len(_compiled)
     assert before > 0
@@ -221,10 +219,12 @@ def test_nothing_is_compiled_for_later_chunks_or_a_short_last_one(five: list[Any
     assert len(_compiled) == before
 
 
-def test_other_numbers_and_seeds_do_not_compile(five: list[Any], make_bounds: Bounds) -> None:
-    trained(five[:2], "map")
+@pytest.mark.parametrize("mode", ["map", "vmap"])
+def test_other_numbers_seeds_and_budgets_do_not_compile(mode: str, five: list[Any], make_bounds: Bounds) -> None:
+    trained(five[:2], mode)
     before = len(_compiled)
-    trained(make_bounds(PIXELS, "model.beta=7", "optimizer.learning_rate=0.5,0.25", "seed=11"), "map")
+    other = ["trainer.epochs=7", "trainer.patience=3", "trainer.target_loss=-5", "trainer.evaluate_every=3"]
+    trained(make_bounds(PIXELS, "model.beta=7", "optimizer.learning_rate=0.5,0.25", "seed=11", *other), mode)
     assert len(_compiled) == before
 
 

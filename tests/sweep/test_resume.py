@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,7 @@ class Breaking(Display):
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def chunk(self, number: int, epochs: int, metrics: Any) -> None:
+    def chunk(self, number: int, epochs: int, metrics: Any, unit: int = 0) -> None:
         if number == self.number and epochs == self.epochs:
             if isinstance(self.how, int):
                 os.kill(os.getpid(), self.how)
@@ -113,8 +114,9 @@ def test_a_broken_training_goes_on_from_its_checkpoint_with_the_same_bits(
     display = Breaking()
     outcomes = sweep(jobs, display, mode=mode)
     assert any(note.startswith("going on from epoch 3") for note in display.notes)
+    # in map mode the first member was under way, and the others had not begun
+    assert [outcome.result["resumed_at"] for outcome in outcomes] == [[3]] + [[3] if mode == "vmap" else []] * 5
     for one, other in zip(outcomes, whole(jobs, mode=mode), strict=True):
-        assert one.result["resumed_at"] == [3]
         assert one.result["program"] == other.result["program"]
         same(one.folder, other.folder)
         assert scalars(one.folder, "validation/loss") == [4 * epoch for epoch in range(1, 7)]
@@ -183,7 +185,7 @@ def test_without_a_checkpoint_members_of_a_vmap_program_keep_its_width(
     from research.sweep.finish import finish
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.sweep.run.finish", fail)
+        patch.setattr("research.sweep.ledger.finish", fail)
         assert [o.status for o in sweep(jobs, mode="vmap", checkpoint_every=99)] == ["completed", "failed", "completed"]
     for one, other in zip(sweep(jobs, mode="vmap", checkpoint_every=99), whole(jobs, mode="vmap"), strict=True):
         same(one.folder, other.folder)
@@ -199,7 +201,7 @@ def test_what_is_trained_is_not_trained_again_when_evaluations_were_lost(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.sweep.run.finish", die)
+        patch.setattr("research.sweep.ledger.finish", die)
         with pytest.raises(Killed):
             sweep(jobs)
     outcomes = sweep(jobs)
@@ -275,7 +277,7 @@ def test_a_checkpoint_whose_rows_are_lost_is_not_used(sweep: Sweeps, whole: Any,
     jobs = make_jobs(*LONG, "seed=0,1")
     with pytest.raises(Killed):
         sweep(jobs, Breaking(0, 5))
-    path = sweep.folder / jobs[1].run_id / "metrics.csv"
+    path = sweep.folder / jobs[0].run_id / "metrics.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))  # as after a power cut
     display = Breaking()
     outcomes = sweep(jobs, display)
@@ -293,7 +295,7 @@ def test_a_clock_that_was_set_back_plays_no_part(
     now = time.time
     monkeypatch.setattr(time, "time", lambda: now() - 1e6)
     for one, other in zip(sweep(jobs), whole(jobs), strict=True):
-        assert one.result["resumed_at"] == [3]
+        assert one.result["resumed_at"] == ([3] if one.job is jobs[0] else [])
         same(one.folder, other.folder)
 
 
@@ -356,13 +358,27 @@ def test_what_is_tried_again(retry: str, trained: set[str], sweep: Sweeps, make_
 # ---------------------------------------------------------------------------------------------------- leaving a program
 
 
-def test_leavers_of_a_map_program_cost_nothing_and_change_nothing(sweep: Sweeps, make_jobs: Jobs) -> None:
-    jobs = make_jobs(*LONG, "optimizer.learning_rate=1e30,0.01,0.02")
-    outcomes = sweep(jobs)
-    assert outcomes[1].result["widths"][-1][1] == 2  # the diverged one left
-    for outcome, job in list(zip(outcomes, jobs, strict=True))[1:]:
-        alone = Sweeps(sweep.folder.with_name(f"alone{job.hash}"), sweep.make_options)([job])
+def test_a_member_of_map_mode_is_finished_when_it_has_ended(
+    sweep: Sweeps, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result of the first lies on the disk while the second trains, and its state is removed."""
+    jobs = make_jobs(*LONG, "seed=0,1")
+    seen: list[bool] = []
+
+    class Looking(Breaking):
+        def chunk(self, number: int, epochs: int, metrics: Any, unit: int = 0) -> None:
+            end = time.monotonic() + 60
+            while unit == 1 and epochs == 5 and not seen:
+                if (sweep.folder / jobs[0].run_id / "result.json").exists():
+                    seen.append(True)
+                assert time.monotonic() < end
+
+    outcomes = sweep(jobs, Looking())
+    assert seen == [True]
+    for outcome, job in zip(outcomes, jobs, strict=True):
+        alone = Sweeps(sweep.folder.with_name(f"alone{job.seed}"), sweep.make_options)([job])
         same(outcome.folder, alone[0].folder)
+        assert outcome.result["seconds_device_share"] == outcome.result["seconds_wall_group"]
 
 
 def test_a_vmap_program_narrows_only_when_asked(sweep: Sweeps, tmp_path: Path, make_jobs: Jobs) -> None:
@@ -404,13 +420,17 @@ def test_pruned_members_are_the_worse_ones_and_are_marked(rule: str, sweep: Swee
         same(one.folder, other.folder)
 
 
-def test_pruning_goes_on_after_a_break(sweep: Sweeps, make_jobs: Jobs) -> None:
+@pytest.mark.parametrize("rule", ["median", "successive_halving"])
+def test_pruning_goes_on_after_a_break_and_does_not_depend_on_threads(
+    rule: str, sweep: Sweeps, make_jobs: Jobs
+) -> None:
     jobs = make_jobs(*LONG, "optimizer.learning_rate=1e-6,1e-5,0.01,0.03")
     with pytest.raises(Killed):
-        sweep(jobs, Breaking(0, 4), prune="median")
-    outcomes = sweep(jobs, prune="median")
-    whole = Sweeps(sweep.folder.with_name("whole"), sweep.make_options)(jobs, prune="median")
-    for one, other in zip(outcomes, whole, strict=True):
+        sweep(jobs, Breaking(0, 4), prune=rule, concurrency=2)
+    outcomes = sweep(jobs, prune=rule, concurrency=3)
+    undisturbed = Sweeps(sweep.folder.with_name("whole"), sweep.make_options)(jobs, prune=rule)
+    assert "pruned" in [outcome.status for outcome in undisturbed]
+    for one, other in zip(outcomes, undisturbed, strict=True):
         same(one.folder, other.folder)
 
 
@@ -420,16 +440,16 @@ def test_pruning_goes_on_after_a_break(sweep: Sweeps, make_jobs: Jobs) -> None:
 def test_after_running_out_of_memory_a_program_starts_again_narrower(
     sweep: Sweeps, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from research.sweep.program import Program
+    from research.sweep.program import Together
 
-    compile_program = Program.compile
+    compile_program = Together.compile
 
     def limited(self: Any) -> None:
         if self.group.width > 2:
             raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
         compile_program(self)
 
-    monkeypatch.setattr(Program, "compile", limited)
+    monkeypatch.setattr(Together, "compile", limited)
     jobs = make_jobs("seed=0,1,2,3,4,5")
     display = Breaking()
     outcomes = sweep(jobs, display, mode="vmap")
@@ -441,31 +461,68 @@ def test_after_running_out_of_memory_a_program_starts_again_narrower(
     assert {about["width"] for about in manifest["groups"].values()} == {2}
 
 
-@pytest.mark.parametrize("mode", ["map", "vmap"])
-def test_a_memory_limit_makes_programs_narrower(mode: str, sweep: Sweeps, make_bounds: Any, make_jobs: Jobs) -> None:
+def test_a_member_that_runs_out_of_memory_beside_others_is_tried_again(
+    sweep: Sweeps, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from research.sweep.program import Alone
+
+    train, tries = Alone.train, []
+    both = threading.Barrier(2, timeout=60)
+
+    def limited(self: Any, epochs: int) -> Any:
+        if len(tries) < 2:
+            tries.append(self.group.bounds[0].job.seed)
+            both.wait()  # two members are under way
+            if self.group.bounds[0].job.seed == tries[0]:
+                raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
+        return train(self, epochs)
+
+    monkeypatch.setattr(Alone, "train", limited)
+    display = Breaking()
+    outcomes = sweep(make_jobs("seed=0,1,2"), display, concurrency=2)
+    assert [outcome.status for outcome in outcomes] == ["completed"] * 3
+    assert sum("out of memory; again with fewer members" in note for note in display.notes) == 1
+
+
+def test_a_member_that_runs_out_of_memory_alone_has_failed(
+    sweep: Sweeps, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from research.sweep.program import Alone
+
+    def none(self: Any, epochs: int) -> Any:
+        raise MemoryError("no byte is left")
+
+    monkeypatch.setattr(Alone, "train", none)
+    (outcome,) = sweep(make_jobs("seed=0"))
+    assert (outcome.status, outcome.result["reason"]) == ("failed", "MemoryError: no byte is left")
+
+
+def test_a_memory_limit_makes_vmap_programs_narrower(sweep: Sweeps, make_bounds: Any, make_jobs: Jobs) -> None:
     from research.sweep.memory import measured
     from research.sweep.plan import plan
 
     jobs = make_jobs("seed=0,1,2,3,4,5,6,7")
-    (group,) = plan(make_bounds("seed=0,1,2,3,4,5,6,7"), sweep.make_options(mode=mode))
+    (group,) = plan(make_bounds("seed=0,1,2,3,4,5,6,7"), sweep.make_options(mode="vmap"))
     fixed, each = measured(group)
     limit = int(fixed + 3.5 * each)
-    groups = prepare(jobs, sweep.folder, sweep.make_options(mode=mode, memory_limit=limit)).groups
-    assert max(group.width for group in groups) == (3 if mode == "vmap" else max(group.width for group in groups)) <= 3
+    groups = prepare(jobs, sweep.folder, sweep.make_options(mode="vmap", memory_limit=limit)).groups
+    assert max(group.width for group in groups) == 3
     assert sum(len(group.bounds) for group in groups) == 8
-    with pytest.raises(ConfigError, match=r"sweep\.memory_limit=10: one member of a program alone takes"):
-        prepare(jobs, sweep.folder, sweep.make_options(mode=mode, memory_limit=10))
+    for mode in ("map", "vmap"):
+        with pytest.raises(ConfigError, match=r"sweep\.memory_limit=10: one member of a program alone takes"):
+            prepare(jobs, sweep.folder, sweep.make_options(mode=mode, memory_limit=10))
 
 
 # ---------------------------------------------------------------------------------------------------------------- storm
 
 SWEEP = ["model.latent_dim=2,3", "model.beta=1.0,2.0,4.0", "seed=range(4)", "model.hidden_dims=[4]", "evaluation=none"]
 SWEEP += ["trainer.evaluate_every=3", "sweep.checkpoint_every=2", "data.train_size=64"]
-SWEEP += ["trainer.batch_size=16", "sweep.concurrency=2", "sweep.mode=vmap"]
+SWEEP += ["trainer.batch_size=16", "sweep.concurrency=2"]
 
 
-def start(root: Path, name: str, epochs: int) -> subprocess.Popen[bytes]:
+def start(root: Path, name: str, epochs: int, mode: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), "-m", *SWEEP, f"trainer.epochs={epochs}"]
+    command += [f"sweep.mode={mode}"]
     command += [f"output_root={root}", f"name={name}"]
     with open(root / f"{name}.log", "ab") as log:
         return subprocess.Popen(command, cwd=root, stdout=log, stderr=log)
@@ -477,17 +534,23 @@ def rows(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "kills", [4, pytest.param(20, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)]
+    ("kills", "mode"),
+    [
+        (4, "vmap"),
+        pytest.param(20, "vmap", marks=pytest.mark.slow),
+        pytest.param(20, "map", marks=pytest.mark.slow),
+        pytest.param(100, "vmap", marks=pytest.mark.slow),
+    ],
 )
-def test_a_storm_of_kills_changes_nothing(kills: int, tmp_path: Path) -> None:
-    """24 members in two programs, killed at random moments; every start goes on where the last one was."""
+def test_a_storm_of_kills_changes_nothing(kills: int, mode: str, tmp_path: Path) -> None:
+    """24 members of two structures, killed at random moments; every start goes on where the last one was."""
     epochs = 600 if kills < 100 else 1500
-    quiet = start(tmp_path, "quiet", epochs)
+    quiet = start(tmp_path, "quiet", epochs, mode)
     assert quiet.wait(600) == 0
     random = np.random.default_rng(kills)
     folder, done = tmp_path / "storm", 0
     while done < kills:
-        process = start(tmp_path, "storm", epochs)
+        process = start(tmp_path, "storm", epochs, mode)
         before, began = rows(folder), time.monotonic()
         while process.poll() is None and rows(folder) == before and time.monotonic() - began < 300:
             time.sleep(0.02)  # most of a start is imports; the moments are those of the work
@@ -498,7 +561,7 @@ def test_a_storm_of_kills_changes_nothing(kills: int, tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         done += 1
-    last = start(tmp_path, "storm", epochs)
+    last = start(tmp_path, "storm", epochs, mode)
     assert last.wait(600) == 0, (tmp_path / "storm.log").read_text()
     runs = sorted(path.parent.name for path in (tmp_path / "quiet").glob("*/result.json"))
     assert len(runs) == 24

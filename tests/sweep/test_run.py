@@ -162,7 +162,7 @@ def test_finished_runs_are_skipped(sweep: Sweeps, make_jobs: Jobs, monkeypatch: 
     jobs = make_jobs("model.beta=1,4")
     first = sweep(jobs)
     before = content(sweep.folder)
-    monkeypatch.setattr("research.sweep.run.Program", None)  # nothing may train
+    monkeypatch.setattr("research.sweep.units.program_of", None)  # nothing may train
     second = sweep(jobs)
     assert [outcome.result for outcome in second] == [strict_json(o.folder / "result.json") for o in first]
     assert content(sweep.folder) == before
@@ -198,7 +198,7 @@ def test_another_evaluation_evaluates_again_without_training(
     (first,) = sweep([make_job()])
     before = content(sweep.folder)
     assert "test/active_units" not in first.result["metrics"]
-    monkeypatch.setattr("research.sweep.run.Program", None)
+    monkeypatch.setattr("research.sweep.units.program_of", None)
     (second,) = sweep([make_job("evaluation.active_units=true")])
     assert second.folder == first.folder
     assert "test/active_units" in second.result["metrics"]
@@ -326,7 +326,7 @@ class Interrupting(Display):
         super().__init__()
         self.number = number
 
-    def chunk(self, number: int, epochs: int, metrics: Any) -> None:
+    def chunk(self, number: int, epochs: int, metrics: Any, unit: int = 0) -> None:
         if number == self.number:
             raise KeyboardInterrupt
 
@@ -470,7 +470,7 @@ def test_a_failed_evaluation_keeps_the_training_and_is_done_again(
     assert first.status == "completed"
     assert "test/loss" in first.result["metrics"]
     assert "no codes today" in first.result["null_reasons"]["test/evaluation"]
-    monkeypatch.setattr("research.sweep.run.Program", None)  # nothing may train
+    monkeypatch.setattr("research.sweep.units.program_of", None)  # nothing may train
     (second,) = sweep([make_job("evaluation.active_units=true")])
     assert "test/active_units" in second.result["metrics"]
     assert "test/evaluation" not in second.result["metrics"]

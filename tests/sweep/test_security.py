@@ -76,7 +76,7 @@ class Killed(BaseException):
 
 
 class Breaking(Display):
-    def chunk(self, number: int, epochs: int, metrics: Any) -> None:
+    def chunk(self, number: int, epochs: int, metrics: Any, unit: int = 0) -> None:
         if epochs == 3:
             raise Killed
 

@@ -90,7 +90,7 @@ def test_a_place_that_the_next_holder_removed_is_told_as_a_lost_lease(
         lease.write_text(json.dumps(json.loads(lease.read_bytes()) | {"token": "of another process"}))
         raise ConfigError("name", name, "this place cannot be written")
 
-    monkeypatch.setattr("research.sweep.run.acquire", gone)
+    monkeypatch.setattr("research.sweep.ledger.acquire", gone)
     with pytest.raises(LeaseLost, match="another command took this folder over"):
         train("gone")
 

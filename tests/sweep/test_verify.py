@@ -415,7 +415,7 @@ def test_a_stamp_spoils_nothing(folder: Path, ended: Any, make_jobs: Jobs, make_
     assert after == before
     assert path.stat().st_mtime == 1e9  # reports say when the newest run was trained
     assert [run.status for run in collect(folder)] == ["completed"] * 3
-    monkeypatch.setattr("research.sweep.run.Program", None)  # nothing may train
+    monkeypatch.setattr("research.sweep.units.program_of", None)  # nothing may train
     jobs = make_jobs("seed=0,1,2", "trainer.epochs=6", "trainer.evaluate_every=2")
     assert [outcome.status for outcome in sweep(folder, jobs, make_options(mode="vmap"))] == ["completed"] * 3
 
