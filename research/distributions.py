@@ -208,7 +208,7 @@ def mean_squared_error(
 
 @spec
 class Observation:
-    """The settings of p(x | outputs), mixed into every model with a decoder.
+    """Settings of p(x | outputs), a part of every model with a decoder.
 
     Attributes:
       likelihood: one of `LIKELIHOODS`.
@@ -229,13 +229,13 @@ class Observation:
         **dict.fromkeys(("loss", "reconstruction_nats"), ("likelihood", "scale", "delta", "levels")),
     }
 
-    def validate_observation(self) -> None:
+    def validate(self) -> None:
         if self.likelihood not in LIKELIHOODS:
             remedy = f"expected one of {', '.join(LIKELIHOODS)}{nearest(self.likelihood, LIKELIHOODS)}"
             raise ConfigError("likelihood", self.likelihood, remedy)
 
     def check_range(self, low: float, high: float) -> None:
-        """Refuse data that the likelihood is not defined on."""
+        """Refuse data in [low, high] that the likelihood is not defined on."""
         if self.likelihood in ("bernoulli", "categorical") and not (low >= 0 and high <= 1):
             remedy = (
                 f"needs data in [0, 1], but the data lie in [{low:.4g}, {high:.4g}]; set data.scaling=minmax "
@@ -247,7 +247,7 @@ class Observation:
     def learns_scale(self) -> bool:
         return self.scale is None and self.likelihood in ("gaussian", "laplace", "huber")
 
-    def observation(self, params: Any) -> Likelihood:
+    def of(self, params: Any) -> Likelihood:
         """The likelihood, with its scale from the settings or from `params["likelihood"]`."""
         scale: Any = jnp.exp(params["likelihood"]["log_scale"]) if self.learns_scale else self.scale
         match self.likelihood:
@@ -264,8 +264,8 @@ class Observation:
             case _:
                 return MeanSquaredError()
 
-    def init_observation(self) -> dict[str, Any]:
-        """Parameters of the likelihood itself: log scale 0 where it is learned."""
+    def init(self) -> dict[str, Any]:
+        """Parameters of the likelihood itself: {"likelihood"}, log scale 0, where it is learned."""
         return {"likelihood": {"log_scale": jnp.zeros(())}} if self.learns_scale else {}
 
     @property

@@ -100,7 +100,10 @@ def threads() -> int:
             continue
         if number <= MOST:
             return max(number, 1)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
 
 
 def flags() -> dict[str, str]:

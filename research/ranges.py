@@ -10,7 +10,6 @@ from typing import Annotated
 import numpy as np
 
 INT32 = 2**31 - 1
-STATIC = "static"  # marks a number that is compiled into the program rather than swept within it
 LARGEST, SMALLEST = float(np.finfo(np.float32).max), float(np.finfo(np.float32).tiny)
 
 
@@ -23,6 +22,7 @@ class Range:
       above: low itself lies outside.
       below: high itself lies outside.
       bits: of the number where it is used: 32 in programs, 64 on the host.
+      static: the number is compiled into the program rather than swept within it.
     """
 
     low: float = -math.inf
@@ -30,6 +30,7 @@ class Range:
     above: bool = False
     below: bool = False
     bits: int = 32
+    static: bool = False
 
     def __contains__(self, number: float) -> bool:
         over = number > self.low if self.above else number >= self.low
@@ -77,7 +78,7 @@ NonNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 Share = Annotated[float, Range(0.0, 1.0)]
 ShareBelow1 = Annotated[float, Range(0.0, 1.0, below=True)]
-StaticShareBelow1 = Annotated[float, Range(0.0, 1.0, below=True), STATIC]
+StaticShareBelow1 = Annotated[float, Range(0.0, 1.0, below=True, static=True)]
 OpenShare = Annotated[float, Range(0.0, 1.0, above=True, below=True)]
 Epochs = Annotated[float, Range(0.0, 1e9)]  # of a ramp, of which 1 counts all batches once
 

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypeVar, datac
 import jax
 import numpy as np
 
-from research.ranges import STATIC, Range, unfit
+from research.ranges import Range, unfit
 
 T = TypeVar("T")
 
@@ -100,14 +100,16 @@ def _without_range(hint: Any) -> Any:
         return hint
     if isinstance(hint, types.UnionType):
         return functools.reduce(operator.or_, members)
-    return hint.copy_with(members) if not isinstance(hint, types.GenericAlias) else hint.__origin__[members]
+    origin: Any = typing.get_origin(hint)
+    return origin[members] if isinstance(hint, types.GenericAlias) else hint.copy_with(members)
 
 
 def _is_subtree(hint: Any) -> bool:
     """Whether a field of this type belongs to the tree: a number, a spec, or a container of them."""
     hint = _without_none(hint)
     if typing.get_origin(hint) is Annotated:
-        return STATIC not in typing.get_args(hint) and _is_subtree(hint.__origin__)
+        static = any(isinstance(mark, Range) and mark.static for mark in hint.__metadata__)
+        return not static and _is_subtree(hint.__origin__)
     if hint is float or hint is Any:
         return True
     if typing.get_origin(hint) in (dict, Mapping):
@@ -177,9 +179,22 @@ def ranged(cls: type) -> dict[str, Any]:
     return {name: key.hint for name, key in keys(cls).items()}
 
 
-def value_at(spec_: Any, key: str) -> Any:
+def value_at(made: Any, key: str) -> Any:
     """The value of a config key of a spec."""
-    return functools.reduce(getattr, keys(type(spec_))[key].path, spec_)
+    return functools.reduce(getattr, keys(type(made))[key].path, made)
+
+
+def replaced(made: T, **values: Any) -> T:
+    """The same spec with other values at some config keys, which may lie in its parts."""
+    for name, value in values.items():
+        made = _put(made, keys(type(made))[name].path, value)
+    return made
+
+
+def _put(made: Any, path: tuple[str, ...], value: Any) -> Any:
+    first, *deeper = path
+    value = _put(getattr(made, first), tuple(deeper), value) if deeper else value
+    return dataclasses.replace(made, **{first: value})
 
 
 def from_data(default: Any) -> Any:
@@ -208,8 +223,8 @@ def spec(cls: type[T]) -> type[T]:
     """A frozen, keyword-only dataclass whose `float` fields are the leaves of a pytree.
 
     A field `float | None` is absent code when None: the tree then has another structure. Fields of spec type and parts
-    (`inline`) are subtrees. All other fields are structure and must be hashable; so is a number whose type is marked
-    `STATIC`. An optional method `validate(self)` runs in `build`, on plain values, and never on tracers.
+    (`inline`) are subtrees. All other fields are structure and must be hashable; so is a number whose range is
+    `static`. An optional method `validate(self)` runs in `build`, on plain values, and never on tracers.
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     cls.__tree__ = "spec"  # type: ignore[attr-defined]
@@ -329,7 +344,9 @@ def _fill(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
                 raise type(error)(_beside(error.key, field.name), error.value, error.template) from None
         elif field.name in config and field.name in own:
             values[field.name] = coerce(config[field.name], own[field.name], field.name, trusted)
-        elif field.name in own and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        elif (
+            field.name in own and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        ):
             raise ConfigError(field.name, None, "this key must be set")
     made = cls(**values)
     if isinstance(made, Validated):

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.networks.dense import ACTIVATIONS, INITIALIZERS, DenseStack, activation
+from research.networks.base import ACTIVATIONS, INITIALIZERS, activation
+from research.networks.dense import DenseStack
 
 
 def test_every_activation_and_initializer_works():
@@ -25,6 +26,18 @@ def test_every_activation_and_initializer_works():
     for name in INITIALIZERS:
         kernel = getattr(jax.nn.initializers, name)()(jax.random.key(0), (4, 3))
         assert kernel.shape == (4, 3), name
+
+
+def test_dropout_is_for_training_only():
+    stack, x = DenseStack((400,), 3, "relu", dropout=0.25), jnp.ones((2, 5))
+    params = stack.init(jax.random.key(0), x)
+    plain = DenseStack((400,), 3, "relu")
+    np.testing.assert_array_equal(stack.apply(params, x), plain.apply(params, x))
+    keys = [{"dropout": jax.random.key(seed)} for seed in range(300)]
+    train = jax.jit(lambda key: stack.apply(params, x, True, rngs=key))
+    drawn = np.stack([np.asarray(train(key))[0] for key in keys])
+    assert np.ptp(drawn, 0).min() > 0
+    np.testing.assert_allclose(drawn.mean(0), np.asarray(plain.apply(params, x))[0], atol=0.1)  # its mean is the layer
 
 
 def test_gates():

@@ -102,7 +102,7 @@ def observation(likelihood: str) -> Observation:
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_gradients_at_extremes(name: str):
-    likelihood = observation(name).observation({})
+    likelihood = observation(name).of({})
     extremes = jnp.array([-1e4, -50.0, 0.0, 50.0, 1e4])
     outputs = jnp.repeat(extremes, observation(name).channels)[None]
     if name == "categorical":
@@ -125,7 +125,7 @@ def test_bernoulli_gradient():
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_masked_elements_do_not_count(name: str):
-    likelihood, channels = observation(name).observation({}), observation(name).channels
+    likelihood, channels = observation(name).of({}), observation(name).channels
     x = jnp.array([[0.0, 1.0, 0.5], [1.0, 0.0, 0.5]])
     outputs = jax.random.normal(jax.random.key(1), (2, 3 * channels))
     observed = jnp.array([[True, True, False], [False, False, False]])
@@ -153,7 +153,7 @@ def test_likelihoods_are_sums_and_the_squared_error_a_mean():
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_the_initial_bias_predicts_the_mean(name: str):
-    likelihood = observation(name).observation({})
+    likelihood = observation(name).of({})
     mean = jnp.array([0.001, 0.2, 0.4999, 0.5, 0.7, 0.999])
     bias = likelihood.initial_bias(mean)
     assert bias.shape == (6 * observation(name).channels,)
@@ -169,16 +169,16 @@ def test_the_initial_bias_predicts_the_mean(name: str):
 def test_a_learned_scale_starts_at_one_and_is_read_from_the_parameters():
     for name in ("gaussian", "laplace", "huber"):
         free = Observation(likelihood=name, scale=None, delta=1.0, levels=3)
-        params = free.init_observation()
-        assert float(free.observation(params).scale) == 1
-        assert float(free.observation({"likelihood": {"log_scale": jnp.log(3.0)}}).scale) == pytest.approx(3)
-        assert observation(name).init_observation() == {}
-    assert Observation(likelihood="bernoulli", scale=None, delta=1.0, levels=3).init_observation() == {}
+        params = free.init()
+        assert float(free.of(params).scale) == 1
+        assert float(free.of({"likelihood": {"log_scale": jnp.log(3.0)}}).scale) == pytest.approx(3)
+        assert observation(name).init() == {}
+    assert Observation(likelihood="bernoulli", scale=None, delta=1.0, levels=3).init() == {}
 
 
 def test_an_unknown_likelihood_is_refused():
     with pytest.raises(ConfigError, match="did you mean 'gaussian'") as error:
-        Observation(likelihood="gausian", scale=1.0, delta=1.0, levels=3).validate_observation()
+        Observation(likelihood="gausian", scale=1.0, delta=1.0, levels=3).validate()
     assert error.value.key == "likelihood"
 
 

@@ -302,7 +302,7 @@ def test_recursion_goes_on_from_the_forecast(build_model, monkeypatch):
     params["output"] = jax.tree.map(jnp.zeros_like, params["output"])
     read = []
     step = Layers.step
-    monkeypatch.setattr(Layers, "step", lambda self, own, carries, x: read.append(x) or step(self, own, carries, x))
+    monkeypatch.setattr(Layers, "step", lambda self, carries, x: read.append(x) or step(self, carries, x))
     x = jax.random.normal(jax.random.key(1), (3, 6, 2))
     found = model.forecast(params, Examples(x=x))
     np.testing.assert_allclose(np.stack(read, 1), found.median[:, :-1], rtol=1e-6)

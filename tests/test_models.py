@@ -16,6 +16,7 @@ from research.clock import Clock
 from research.data import Examples, Facts
 from research.distributions import LIKELIHOODS
 from research.engine import Model
+from research.models.abilities import Decodes, Forecasts, Predicts, Samples, able
 from research.networks.cells import CELLS
 from research.tree import ConfigError, stack, structure
 
@@ -84,7 +85,7 @@ DATA: dict[str, tuple[Facts, Examples]] = {
 }
 LAYERS: list[dict[str, Any]] = [
     {"layers": 2, "bidirectional": True, "layer_norm": True, "summary": "mean"},
-    {"cell": "lstm", "layers": 2, "summary": "max", "form": "hoisted", "unroll": 3},
+    {"cell": "lstm", "layers": 2, "summary": "max", "unroll": 3},
 ]
 CODING: list[dict[str, Any]] = [
     {"conditional": True},
@@ -289,7 +290,8 @@ def test_abilities_keep_the_shape_of_the_data(name: str, build_model):
     keys = {key: value for key, value in SMALL.items() if key in SHIPPED[name]}
     model = build_model(name, **keys).bind(facts)
     params = model.init(jax.random.key(0), batch)
-    abilities = {name for name in ("decode", "sample", "forecast", "predict") if hasattr(model, name)}
+    known = {"decode": Decodes, "sample": Samples, "forecast": Forecasts, "predict": Predicts}
+    abilities = {name for name, ability in known.items() if able(model, ability)}
     assert abilities
     if "decode" in abilities:
         code = model.encode(params, batch)

@@ -23,7 +23,7 @@ from research.ranges import LARGEST, SMALLEST, Range, unfit
 from research.report.spec import Published, Report
 from research.sweep.executors import Executor
 from research.sweep.plan import Options
-from research.tree import ConfigError, build, plain, ranged, resolve_target
+from research.tree import ConfigError, build, keys, parts, plain, ranged, resolve_target
 
 BAD: list[Any] = [
     -1,
@@ -65,7 +65,12 @@ def specs() -> list[type]:
     found = {}
     for module in pkgutil.walk_packages(research.__path__, "research."):
         for value in vars(importlib.import_module(module.name)).values():
-            if isinstance(value, type) and "__tree__" in vars(value):
+            abstract = (
+                isinstance(value, type)
+                and "__tree__" in vars(value)
+                and any("__tree__" not in vars(part) for part in parts(value).values())
+            )  # a part that a Protocol declares; the classes below name its spec
+            if isinstance(value, type) and "__tree__" in vars(value) and not abstract:
                 found[f"{value.__module__}.{value.__qualname__}"] = value
     return [found[name] for name in sorted(found)]
 
@@ -182,7 +187,7 @@ def check(config: dict[str, Any], cls: type, prefix: str) -> int:
                 assert str(error).startswith(f"{error.key}="), (spelled, bad)
                 assert error.remedy
                 continue
-            value = at(plain(made), steps)
+            value = at({name: key.added for name, key in keys(cls).items()} | plain(made), steps)
             assert type(value) is kind, (spelled, bad)
             assert fits(value, kind, held), (spelled, bad)
             assert str(value) != "-0.0", "its hash is not that of 0.0"
@@ -244,4 +249,4 @@ def test_ranges_are_no_part_of_the_leaves():
 
     assert hints(VAE)["beta"] is float
     assert hints(VAE)["free_bits"] == float | None
-    assert {field.name for field in dataclasses.fields(VAE)} >= set(ranged(VAE)) == set(hints(VAE))
+    assert set(ranged(VAE)) == set(hints(VAE)) >= {"beta", "latent_dim", "prior", "penalty", "likelihood"}

@@ -1,4 +1,4 @@
-"""Recurrent networks: every cell by its formula, compiled forms, padding, one step at a time, width by parameters."""
+"""Recurrent networks: every cell by its formula, unrolled, padded, one step at a time, with dropout; their width."""
 
 import dataclasses
 import functools
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from research.data import Examples, Facts
-from research.networks.cells import CELLS, Layers, flip, summarize, valid_steps
-from research.networks.common import count
-from research.tree import ConfigError, structure
+from research.networks.base import count
+from research.networks.cells import CELLS, Layers, flip, summarize
+from research.tree import ConfigError, plain, structure
 
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling
 ROWS, STEPS, INPUTS, HIDDEN = 4, 5, 3, 4
@@ -22,22 +22,22 @@ LENGTH = jnp.array([5, 2, 4, 1])
 FACTS = Facts("sequence", (STEPS, INPUTS), -3.0, 3.0, 3, 24, 4, 4)
 
 
-def layers(kind: str, inputs: int = INPUTS, count: int = 1, **options: Any) -> Layers:
-    return Layers(kind, HIDDEN, inputs, count, options.pop("layer_norm", False), **options)
+def layers(kind: str, count: int = 1, **options: Any) -> Layers:
+    return Layers(kind, HIDDEN, count, **options)
 
 
-def start(stack: Layers, forget_bias: float = 1.0) -> Any:
+def start(stack: Layers, inputs: int = INPUTS) -> Any:
     """Parameters with no element that is zero."""
-    params = stack.init(jax.random.key(1), forget_bias)
+    params = stack.init(jax.random.key(1), jnp.zeros((1, 1, inputs)))["params"]
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
     noise = [0.3 * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(tree, [leaf + more for leaf, more in zip(leaves, noise, strict=True)])
 
 
-@functools.partial(jax.jit, static_argnames=("stack", "steps"), compiler_options=QUICKLY)
-def scan(stack: Layers, params: Any, x: Any, length: Any = None, carries: Any = None, steps: int = STEPS) -> Any:
-    return stack.scan(params, x, steps=steps, valid=valid_steps(length, steps), carries=carries, rows=ROWS)
+@functools.partial(jax.jit, static_argnames="stack", compiler_options=QUICKLY)
+def scan(stack: Layers, params: Any, x: Any, length: Any = None, carries: Any = None) -> Any:
+    return stack.apply({"params": params}, x, length, carries)
 
 
 # ------------------------------------------------------------------------------------------------------ cells by hand
@@ -114,11 +114,15 @@ def test_cells_are_those_of_flax(kind: str):
     np.testing.assert_allclose(scan(stack, params, X)[0], expected, atol=1e-5)
 
 
+def fresh(kind: str) -> Any:
+    return layers(kind).init(jax.random.key(0), X)["params"]["layer_0"]
+
+
 def test_kernels_at_first():
-    params = layers("irnn").init(jax.random.key(0), 1.0)["layer_0"]
+    params = fresh("irnn")
     np.testing.assert_array_equal(params["recurrent_kernel"], np.eye(HIDDEN))
     assert 0 < np.abs(params["input_kernel"]).max() < 0.01
-    blocks = np.split(np.asarray(layers("lstm").init(jax.random.key(0), 1.0)["layer_0"]["recurrent_kernel"]), 4, axis=1)
+    blocks = np.split(np.asarray(fresh("lstm")["recurrent_kernel"]), 4, axis=1)
     for block in blocks:
         np.testing.assert_allclose(block @ block.T, np.eye(HIDDEN), atol=1e-5)
     assert np.abs(blocks[0] - blocks[1]).max() > 0.1
@@ -130,8 +134,8 @@ def test_the_forget_bias_reaches_the_forget_gates_alone_and_sweeps(build_model):
     for model, forget_bias in zip(models, (1, 3), strict=True):
         bias = model.init(jax.random.key(0), Examples(x=X))["layers"]["layer_0"]["bias"]
         np.testing.assert_array_equal(bias, np.repeat([0.0, forget_bias, 0.0, 0.0], 4))
-    params = layers("gru").init(jax.random.key(0), 3.0)
-    assert not np.any(params["layer_0"]["bias"])
+    gru = build_model("recurrent_predictor", cell="gru", hidden_dim=4, forget_bias=3).bind(FACTS)
+    assert not np.any(gru.init(jax.random.key(0), Examples(x=X))["layers"]["layer_0"]["bias"])
 
 
 # ----------------------------------------------------------------------------------------------------- stacks of layers
@@ -141,26 +145,38 @@ def test_layers_lie_one_upon_the_other():
     stack, single = layers("gru", count=2), layers("gru")
     params = start(stack)
     below = scan(single, {"layer_0": params["layer_0"]}, X)[0]
-    expected = scan(layers("gru", inputs=HIDDEN), {"layer_0": params["layer_1"]}, below)[0]
+    expected = scan(single, {"layer_0": params["layer_1"]}, below)[0]
     np.testing.assert_allclose(scan(stack, params, X)[0], expected, atol=1e-6)
 
 
 def test_the_backward_layer_reads_from_the_end_of_each_row():
     stack, single = layers("gru", bidirectional=True), layers("gru")
     params = start(stack)
-    states, ends = scan(stack, params, X, LENGTH)
-    backward = scan(single, {"layer_0": params["layer_0_backward"]}, flip(X, LENGTH), LENGTH)
+    states, _ = scan(stack, params, X, LENGTH)
+    backward, _ = scan(single, {"layer_0": params["layer_0_backward"]}, flip(X, LENGTH))
+    last = summarize(states, LENGTH, "last", HIDDEN)
     for row, length in enumerate(LENGTH):
-        expected = np.asarray(backward[0])[row, :length][::-1]
+        expected = np.asarray(backward)[row, :length][::-1]
         np.testing.assert_allclose(states[row, :length, HIDDEN:], expected, atol=1e-6)
-    np.testing.assert_allclose(ends[1][0], backward[1][0][0], atol=1e-6)
+        np.testing.assert_allclose(last[row, HIDDEN:], expected[0], atol=1e-6)
+        np.testing.assert_array_equal(last[row, :HIDDEN], states[row, length - 1, :HIDDEN])
+
+
+def test_padding_changes_no_valid_state():
+    stack = layers("lstm", count=2, bidirectional=True)
+    params = start(stack)
+    garbage = jnp.where(jnp.arange(STEPS)[None, :, None] < LENGTH[:, None, None], X, 7.0)
+    for row, length in enumerate(LENGTH):
+        alone = scan(stack, params, X[row : row + 1, :length])[0][0]
+        np.testing.assert_allclose(scan(stack, params, garbage, LENGTH)[0][row, :length], alone, atol=1e-6)
 
 
 def test_a_stack_without_inputs_is_driven_by_its_first_carry():
-    stack = layers("rnn", inputs=0)
-    params = start(stack)
+    stack = layers("rnn")
+    params = start(stack, inputs=0)
+    assert "input_kernel" not in params["layer_0"]
     first = jnp.linspace(-1, 1, ROWS * HIDDEN).reshape(ROWS, HIDDEN)
-    states, _ = scan(stack, params, None, None, [(first,)])
+    states, _ = scan(stack, params, jnp.zeros((ROWS, STEPS, 0)), None, ((first,),))
     own, state = params["layer_0"], np.asarray(first)
     for time in range(STEPS):
         state = np.tanh(state @ np.asarray(own["recurrent_kernel"]) + np.asarray(own["bias"]))
@@ -168,24 +184,45 @@ def test_a_stack_without_inputs_is_driven_by_its_first_carry():
 
 
 @pytest.mark.parametrize("kind", CELLS)
-def test_compiled_forms_agree(kind: str):
+def test_an_unrolled_scan_agrees(kind: str):
     options: dict[str, Any] = {"count": 2, "layer_norm": True, "bidirectional": kind in ("gru", "rnn")}
     params = start(layers(kind, **options))
-    plain = scan(layers(kind, **options, form="step", unroll=1), params, X, LENGTH)
-    for form, unroll in (("hoisted", 1), ("step", 3), ("hoisted", 3)):
-        other = scan(layers(kind, **options, form=form, unroll=unroll), params, X, LENGTH)
-        for ours, theirs in zip(jax.tree.leaves(plain), jax.tree.leaves(other), strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    plain = scan(layers(kind, **options), params, X, LENGTH)
+    other = scan(layers(kind, **options, unroll=3), params, X, LENGTH)
+    for ours, theirs in zip(jax.tree.leaves(plain), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_dropout_is_the_same_at_all_steps_and_only_in_training():
+    stack = layers("gru", count=1, dropout=0.5)
+    params = start(stack)
+    key = {"dropout": jax.random.key(3)}
+    whole, _ = stack.apply({"params": params}, X)
+    np.testing.assert_allclose(whole, scan(layers("gru"), params, X)[0], atol=1e-6)
+    dropped = np.asarray(stack.apply({"params": params}, X, training=True, rngs=key)[0])
+    gone = dropped == 0
+    assert 0 < gone.mean() < 1
+    np.testing.assert_array_equal(gone, np.broadcast_to(gone[:, :1], gone.shape))
+    np.testing.assert_allclose(dropped[~gone], 2 * np.asarray(whole)[~gone], rtol=1e-6)
+    # padding draws nothing
+    longer = jnp.concatenate([X, jnp.ones((ROWS, 2, INPUTS))], 1)
+    np.testing.assert_allclose(
+        stack.apply({"params": params}, longer, training=True, rngs=key)[0][:, :STEPS], dropped, atol=1e-6
+    )
 
 
 def test_a_push_on_the_states_is_felt_by_all_later_ones():
     stack = layers("gru", count=2)
     params = start(stack)
 
-    def last(nudge: Any, x: Any) -> jax.Array:
-        return stack.scan(params, x, steps=STEPS, nudge=nudge)[0][:, -1].sum()
+    shapes = jax.eval_shape(stack.init, jax.random.key(0), X)["perturbations"]
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape), shapes)
 
-    slopes = np.asarray(jax.jit(jax.grad(last), compiler_options=QUICKLY)(jnp.zeros((ROWS, STEPS, HIDDEN)), X))
+    def last(pushes: Any, x: Any) -> jax.Array:
+        return stack.apply({"params": params, "perturbations": pushes}, x)[0][:, -1].sum()
+
+    slopes = np.asarray(jax.jit(jax.grad(last), compiler_options=QUICKLY)(zeros, X)["layer_1"]["state"])
+    assert slopes.shape == (ROWS, STEPS, HIDDEN)
     assert (np.abs(slopes).max((0, 2)) > 0).all()
     np.testing.assert_array_equal(slopes[:, -1], 1.0)
 
@@ -194,11 +231,11 @@ def test_flip_and_summaries():
     x = jnp.arange(8.0).reshape(2, 4, 1)
     np.testing.assert_array_equal(flip(x, None)[..., 0], [[3, 2, 1, 0], [7, 6, 5, 4]])
     np.testing.assert_array_equal(flip(x, jnp.array([3, 1]))[..., 0], [[2, 1, 0, 3], [4, 5, 6, 7]])
-    valid, last = valid_steps(jnp.array([3, 1]), 4), jnp.full((2, 1), 9.0)
-    for how, whole, part in (("last", [9, 9], [9, 9]), ("mean", [1.5, 5.5], [1, 4]), ("max", [3, 7], [2, 4])):
-        np.testing.assert_array_equal(summarize(x, last, None, how)[:, 0], whole)
-        np.testing.assert_array_equal(summarize(x, last, valid, how)[:, 0], part)
-    negative = summarize(x - 10, last, valid, "max")
+    length = jnp.array([3, 1])
+    for how, whole, part in (("last", [3, 7], [2, 4]), ("mean", [1.5, 5.5], [1, 4]), ("max", [3, 7], [2, 4])):
+        np.testing.assert_array_equal(summarize(x, None, how)[:, 0], whole)
+        np.testing.assert_array_equal(summarize(x, length, how)[:, 0], part)
+    negative = summarize(x - 10, length, "max")
     np.testing.assert_array_equal(negative[:, 0], [-8, -6])  # padding never counts, not even as a zero
 
 
@@ -216,13 +253,18 @@ SIZED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 ]
 
 
+def width_of(model: Any) -> int:
+    made = plain(model)
+    return made["hidden_dims"][0] if "hidden_dims" in made else made["hidden_dim"]
+
+
 @pytest.mark.parametrize(("name", "options", "facts"), SIZED, ids=lambda value: str(value).replace(" ", ""))
 def test_parameters_choose_the_nearest_width(name: str, options: dict[str, Any], facts: dict[str, Any], build_model):
     bound = dataclasses.replace(FACTS, **facts)
     build = functools.partial(build_model, name, **options)
     wanted = 1000
     model = build(parameters=wanted).bind(bound)
-    first = model.hidden_dims[0] if name == "dense_ae" else model.hidden_dim
+    first = width_of(model)
     below, found, above = (count(model.resized(width)) for width in (first - 1, first, first + 1))
     assert below < wanted < above
     assert abs(found - wanted) <= min(wanted - below, above - wanted)
@@ -237,4 +279,4 @@ def test_a_possible_number_of_parameters_is_met_exactly(build_model):
     build = functools.partial(build_model, "recurrent_predictor", cell="rnn")
     for width in (1, 2, 3, 37):
         number = count(build(hidden_dim=width).bind(FACTS))
-        assert build(parameters=number).bind(FACTS).hidden_dim == width
+        assert build(parameters=number).bind(FACTS).recurrent.hidden_dim == width

@@ -12,8 +12,9 @@ import pytest
 from research.clock import Clock
 from research.data import Examples, Facts
 from research.data.examples import prepare
+from research.models.decoding import outputs_of
+from research.networks.base import Training
 from research.networks.cells import CELLS, flip
-from research.networks.recurrent import linear
 
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling
 FACTS = Facts("sequence", (4, 2), -3.0, 3.0, 3, 24, 4, 4)
@@ -42,6 +43,10 @@ def start(model: Any, batch: Examples = WHOLE) -> Any:
     return jax.tree.unflatten(tree, [leaf + more for leaf, more in zip(leaves, noise, strict=True)])
 
 
+def linear(params: Any, x: jax.Array) -> jax.Array:
+    return x @ params["kernel"] + params["bias"].reshape((1,) * (x.ndim - 1) + (-1,))
+
+
 def quickly(function: Any, *arguments: Any) -> Any:
     return jax.jit(function, compiler_options=QUICKLY)(*arguments)
 
@@ -61,11 +66,12 @@ def longer(array: jax.Array, steps: int = 3) -> jax.Array:
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
 def test_padding_changes_no_summary(cell: str, bidirectional: bool, build_model):
-    model = small(build_model, "recurrent_predictor", cell=cell, bidirectional=bidirectional, layers=2, layer_norm=True)
-    params = start(model)
+    options = {"cell": cell, "bidirectional": bidirectional, "layers": 2, "layer_norm": True}
+    models = {how: small(build_model, "recurrent_predictor", **options, summary=how) for how in SUMMARIES}
+    params = start(models["last"])
 
     def summaries(batch: Examples) -> dict[str, jax.Array]:
-        return {how: dataclasses.replace(model, summary=how).encode(params, batch) for how in SUMMARIES}
+        return {how: model.encode(params, batch) for how, model in models.items()}
 
     short = quickly(summaries, PADDED)
     close(quickly(summaries, dataclasses.replace(PADDED, x=longer(X))), short)
@@ -201,12 +207,12 @@ def test_steps_one_by_one_give_the_codes_of_every_beginning(name: str, options: 
     def both(params: Any) -> Any:
         found = {}
         for how in SUMMARIES:
-            own = dataclasses.replace(model, summary=how)
+            own = small(build_model, name, **options, summary=how)
             state, online = own.start(5), []
             for time in range(4):
                 state, out = own.step(params, state, WHOLE.x[:, time], label)
                 online.append(out)
-            call = own.predict if name == "recurrent_predictor" else own.encode
+            call: Any = own.predict if name == "recurrent_predictor" else own.encode
             found[how] = jnp.stack(online), prefixes(functools.partial(call, params), WHOLE)
         return found
 
@@ -232,7 +238,8 @@ def test_a_code_at_every_step_by_hand(build_model):
     z = linear(params["encoder"]["output"], WHOLE.x)
     np.testing.assert_allclose(model.full_code(params, WHOLE), z, atol=1e-6)
     np.testing.assert_allclose(model.encode(params, WHOLE), z[:, -1], atol=1e-6)
-    states, _ = model.writer().scan(params["decoder"]["layers"], z, steps=4)
+    layers = model.networks.decoder_module(1).layers
+    states, _ = layers.apply({"params": params["decoder"]["layers"]}, z)
     output = params["decoder"]["output"]
     expected = states @ output["kernel"] + z @ params["decoder"]["skip"] + output["bias"][None, None]
     np.testing.assert_allclose(model.reconstruct(params, WHOLE), expected, atol=1e-5)
@@ -249,11 +256,14 @@ def test_a_teacher_shows_the_true_last_value_or_with_dropout_nothing(reverse: bo
     params = start(model)
     loss = quickly(model.loss, params, PADDED, jax.random.key(0), CLOCK)[0]
     truth, decoder = flip(X, LENGTH) if reverse else X, params["decoder"]
-    carries = [(linear(decoder["start"], model.encode(params, PADDED)),)]
+    layers, carries = (
+        model.networks.decoder_module(1).layers,
+        ((linear(decoder["start"], model.encode(params, PADDED)),),),
+    )
     x, outputs = jnp.zeros((5, 2)), []
     for time in range(4):
-        carries = model.writer().step(decoder["layers"], carries, x)
-        outputs.append(linear(decoder["output"], carries[-1][0]))
+        carries, last = layers.apply({"params": decoder["layers"]}, carries, x, method="step")
+        outputs.append(linear(decoder["output"], last))
         x = truth[:, time] if dropout is None else jnp.zeros((5, 2))
     error = np.square(np.stack(outputs, 1) - truth).sum((1, 2), where=np.asarray(PADDED.mask)) / (2 * LENGTH)
     assert float(loss) == pytest.approx(float(error.mean()), rel=1e-5)
@@ -283,8 +293,9 @@ def test_the_share_of_the_teacher_is_a_ramp(build_model):
     sudden = teacher_forced(build_model, teacher_start=0.9, teacher_end=0.1, teacher_epochs=0.0)
     for epoch, share in ((0, 0.9), (1, 0.7), (4, 0.1), (9, 0.1)):
         time = CLOCK._replace(epoch=jnp.float32(epoch))
-        assert float(model.teaching(WHOLE, jax.random.key(0), time).share) == pytest.approx(share)
-        assert float(sudden.teaching(WHOLE, jax.random.key(0), time).share) == pytest.approx(0.1)
+        training = Training(WHOLE, jax.random.key(0), time)
+        assert float(model.networks.teaching(training, None).share) == pytest.approx(share)
+        assert float(sudden.networks.teaching(training, None).share) == pytest.approx(0.1)
 
 
 def test_the_penalty_of_a_code_at_every_step_is_of_all_valid_steps(build_model):
@@ -292,7 +303,7 @@ def test_the_penalty_of_a_code_at_every_step_is_of_all_valid_steps(build_model):
     params = model.fresh(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (2, 4, 2))
     length = jnp.array([4, 2])
-    code = np.asarray(model.apply_step_encoder(params, Examples(x=x)))
+    code = np.asarray(model.full_code(params, Examples(x=x)))
     expected = (np.abs(code[0]).sum() + np.abs(code[1, :2]).sum()) / 2
     _, metrics = model.loss(params, Examples(x=x, length=length), jax.random.key(2), CLOCK)
     assert float(metrics["activity_l1"]) == pytest.approx(expected, rel=1e-5)
@@ -307,8 +318,8 @@ def test_a_missing_value_is_not_taught(build_model):
         for mode in ("teacher_forced", "free_running")
     )
     params, code = taught.fresh(jax.random.key(0)), jnp.ones((3, 2))
-    teaching = taught.teaching(hidden, jax.random.key(2), CLOCK)
-    outputs = taught.decoder_outputs(params, code, None, None, teaching)
-    np.testing.assert_allclose(outputs, free.decoder_outputs(params, code, None), rtol=1e-6)
-    seen = taught.teaching(Examples(x=x), jax.random.key(2), CLOCK)
-    assert np.abs(outputs - taught.decoder_outputs(params, code, None, None, seen)).max() > 1e-3
+    training = Training(hidden, jax.random.key(2), CLOCK)
+    outputs = outputs_of(taught, params, code, None, None, training)
+    np.testing.assert_allclose(outputs, outputs_of(free, params, code, None), rtol=1e-6)
+    seen = training._replace(batch=Examples(x=x))
+    assert np.abs(outputs - outputs_of(taught, params, code, None, None, seen)).max() > 1e-3

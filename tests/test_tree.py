@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import hypothesis
 import jax
@@ -13,22 +13,28 @@ import pytest
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from research.ranges import StaticShareBelow1
 from research.tree import (
     ConfigError,
+    added,
     build,
     coerce,
     config_hash,
     flatten,
     group,
     hints,
+    inline,
+    keys,
     nearest,
     plain,
     recipe,
+    replaced,
     resolve_target,
     spec,
     stack,
     structure,
     unstack,
+    value_at,
 )
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -170,6 +176,88 @@ def test_flatten():
     assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": {}}) == {"a.b": 1, "a.c.d": [2], "e": {}}
 
 
+# -------------------------------------------------------------------------------------------------------------- parts
+
+
+@spec
+class Noise:
+    kind: Literal["none", "normal"]
+    noise_scale: float
+
+    def validate(self) -> None:
+        if self.kind == "normal" and self.noise_scale == 0:
+            raise ConfigError("kind", self.kind, "set {key}=none")
+
+
+@spec
+class Whole:
+    noise: Noise = inline()
+    rate: float
+    late: float | None = added(None)
+    share: StaticShareBelow1 = added(0.0)
+
+    retired: ClassVar[dict[str, Any]] = {"form": "auto"}
+
+    def validate(self) -> None:
+        if self.noise.kind == "none" and self.rate > 1:
+            raise ConfigError("rate", self.rate, "too large without noise")
+
+
+FLAT = {"noise": "normal", "noise_scale": 2, "rate": 3}
+
+
+def test_the_keys_of_a_part_stand_beside_its_owners():
+    made = build(FLAT, Whole)
+    assert made == Whole(noise=Noise(kind="normal", noise_scale=2.0), rate=3.0)
+    assert jax.tree.leaves(made) == [2.0, 3.0]
+    assert plain(made) == {"_target_": f"{__name__}.Whole", **FLAT, "form": "auto"}
+    assert list(hints(Whole)) == ["noise", "noise_scale", "rate", "late", "share"]
+    assert value_at(replaced(made, noise_scale=5.0, noise="none"), "noise_scale") == 5
+    assert structure(made) == structure(build(FLAT | {"noise_scale": 7}, Whole))
+    assert structure(made) != structure(build(FLAT | {"noise": "none", "rate": 1}, Whole))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        ({"noise": "norml"}, "model.noise", "did you mean 'normal'"),
+        ({"noise_scale": 0}, "model.noise", "set model.noise=none"),
+        ({"noise_scale": "x"}, "model.noise_scale", "expected a number"),
+        ({"noise": "none"}, "model.rate", "too large without noise"),
+        ({"kind": "none"}, "model.kind", "unknown key"),
+        ({"form": "hoisted"}, "model.form", "this version has no such choice"),
+        ({"share": 1.0}, "model.share", "must lie in"),
+    ],
+)
+def test_a_wrong_key_of_a_part_is_refused_as_the_config_spells_it(changes: dict[str, Any], key: str, words: str):
+    with pytest.raises(ConfigError) as error:
+        build(FLAT | changes, Whole, key="model")
+    assert error.value.key == key
+    assert words in str(error.value)
+    with pytest.raises(ConfigError) as error:
+        build({name: value for name, value in FLAT.items() if name != "noise"}, Whole)
+    assert error.value.key == "noise"
+
+
+def test_a_key_that_came_later_or_is_gone_changes_no_hash():
+    made = build(FLAT, Whole)
+    assert build(FLAT | {"late": None, "share": 0, "form": "auto"}, Whole) == made
+    later = build(FLAT | {"late": 1, "share": 0.5}, Whole)
+    assert plain(later) == plain(made) | {"late": 1.0, "share": 0.5}
+    assert build({name: value for name, value in plain(later).items() if name != "_target_"}, Whole) == later
+    assert len(jax.tree.leaves(later)) == 3  # the marked number is compiled
+    assert structure(later) != structure(build(FLAT | {"late": 1}, Whole))
+
+
+def test_two_parts_cannot_have_one_key():
+    class Twice:
+        one: Whole = inline()
+        rate: float
+
+    with pytest.raises(TypeError, match="two parts have the key rate"):
+        hints(dataclasses.dataclass(kw_only=True)(Twice))
+
+
 # ----------------------------------------------------------------------------------------------------- shipped configs
 
 
@@ -183,7 +271,7 @@ def test_shipped_configs(path: Path):
     assert hash(structure(first)) == hash(structure(second))
     assert config_hash(plain(first)) == config_hash(plain(second))
     # no key has a default of its own: what is not in the file is missing
-    known = [key for key in hints(type(first)) if key in config]
+    known = [name for name, key in keys(type(first)).items() if name in config and key.added is dataclasses.MISSING]
     for key in known:
         with pytest.raises(ConfigError):
             build({name: value for name, value in config.items() if name != key})
@@ -192,7 +280,8 @@ def test_shipped_configs(path: Path):
 def floats(value: Any) -> list[float]:
     """The numbers of a spec, of specs within it and of dictionaries."""
     if dataclasses.is_dataclass(value):
-        return [number for name in hints(type(value)) for number in floats(getattr(value, name))]
+        leaves = [name for name, key in keys(type(value)).items() if "static=True" not in str(key.hint)]
+        return [number for name in leaves for number in floats(value_at(value, name))]
     if isinstance(value, dict):
         return [number for inner in value.values() for number in floats(inner)]
     return [value] if type(value) is float else []
@@ -205,11 +294,13 @@ def test_leaves_are_exactly_the_float_fields(path: Path):
     leaves = jax.tree.leaves(made) if type(made).__tree__ == "spec" else []
     assert sorted(leaves) == (sorted(numbers) if type(made).__tree__ == "spec" else [])
     for name, hint in hints(type(made)).items():
-        if hint is float and leaves:
-            moved = dataclasses.replace(made, **{name: getattr(made, name) + 0.25})
+        if "static=True" in str(keys(type(made))[name].hint):
+            assert structure(replaced(made, **{name: 0.5})) != structure(made), name
+        elif hint is float and leaves:
+            moved = replaced(made, **{name: value_at(made, name) + 0.25})
             assert structure(moved) == structure(made), name
         elif hint == float | None and leaves:
-            absent, present = (dataclasses.replace(made, **{name: value}) for value in (None, 0.5))
+            absent, present = (replaced(made, **{name: value}) for value in (None, 0.5))
             assert structure(absent) != structure(present), name
             assert len(jax.tree.leaves(present)) == len(jax.tree.leaves(absent)) + 1
 

@@ -15,10 +15,11 @@ from research import engine
 from research.clock import Clock
 from research.data import Examples, Facts
 from research.engine import NEVER, State
+from research.models.code import spread_out
+from research.models.decoding import log_likelihood, outputs_of
 from research.models.penalty import MMD_SCALES, aggregate_log_probs, mean_discrepancy
 from research.models.prior import mixture_log_prob
-from research.models.vq_ae import spread_out
-from research.tree import ConfigError
+from research.tree import ConfigError, replaced
 
 FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
 BATCH = Examples(x=jax.random.uniform(jax.random.key(5), (6, 5)), label=jnp.arange(6) % 3)
@@ -37,6 +38,10 @@ def small(build_model, name: str, **options: Any) -> tuple[Any, Any]:
     params = model.init(jax.random.key(0), BATCH)
     keys = iter(jax.random.split(jax.random.key(2), len(jax.tree.leaves(params))))
     return model, jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(next(keys), leaf.shape), params)
+
+
+def log_prior(model: Any, params: Any, z: Any, noise: Any) -> Any:
+    return model.prior.log_prob(params, z, noise, functools.partial(model.posterior, params))
 
 
 def mixture(z: np.ndarray, mean: np.ndarray, log_variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,7 +104,7 @@ def test_the_estimate_of_a_batch_is_unbiased_for_the_aggregate(build_model):
 def test_a_penalty_adds_its_weight_times_itself(name: str, build_model):
     for penalty in ("mmd", "total_correlation", "dip_i", "dip_ii")[: 1 if name == "dense_ae" else 4]:
         model, params = small(build_model, name, penalty=penalty, penalty_weight=0.7)
-        plain = dataclasses.replace(model, penalty="none")
+        plain = replaced(model, penalty="none")
         loss, metrics = model.loss(params, BATCH, KEY, CLOCK)
         assert abs(float(metrics["penalty"])) > 1e-3
         without = float(plain.loss(params, BATCH, KEY, CLOCK)[0])
@@ -166,7 +171,7 @@ def test_no_gradient_crosses_between_code_and_discriminator(name: str, penalty: 
     assert any(np.any(leaf) for leaf in jax.tree.leaves(judgement["discriminator"]))
     # the encoder's gradient is that of the weighted sum, the discriminator's that of its own loss
     whole = quick(jax.grad(lambda params: model.loss(params, BATCH, KEY, CLOCK)[0]))(params)
-    plain = dataclasses.replace(model, penalty="none")
+    plain = replaced(model, penalty="none")
     without = quick(jax.grad(lambda params: plain.loss(params, BATCH, KEY, CLOCK)[0]))(params)
     weighted = jax.tree.map(lambda one, more: one + 2 * more, without["encoder"], deception["encoder"])
     for one, other in ((whole["encoder"], weighted), (whole["discriminator"], judgement["discriminator"])):
@@ -177,7 +182,7 @@ def test_no_gradient_crosses_between_code_and_discriminator(name: str, penalty: 
 def test_shuffled_codes_keep_every_dimension_and_lose_the_rest(build_model, monkeypatch):
     model, params = small(build_model, "factor_vae", discriminator_dims=[3])
     seen: list[Any] = []
-    monkeypatch.setattr(type(model), "discriminate", lambda self, own, z: seen.append(z) or z.sum(-1))
+    monkeypatch.setattr(type(model.penalty), "discriminate", lambda self, own, z: seen.append(z) or z.sum(-1))
     model.loss(params, BATCH, KEY, CLOCK)
     code, apart = np.asarray(seen[1]), np.asarray(seen[2])
     np.testing.assert_array_equal(np.sort(code, 0), np.sort(apart, 0))
@@ -199,7 +204,7 @@ def test_one_pseudo_input_is_one_gaussian(build_model):
     np.testing.assert_allclose(scores["kl_nats"], exact.sum(-1), rtol=0.05, atol=0.01)
     z = jax.random.normal(KEY, (7, 6, 2))
     density = scipy.stats.norm.logpdf(z, other[None], np.exp(0.5 * log_other[None])).sum(-1)
-    found = model.prior_log_prob(params, z, jnp.zeros((7, 6, 0)))
+    found = log_prior(model, params, z, jnp.zeros((7, 6, 0)))
     np.testing.assert_allclose(found, density, rtol=1e-4, atol=1e-4)
     draws = np.asarray(model.prior_sample(params, KEY, 20_000), np.float64)
     np.testing.assert_allclose(draws.mean(0), other[0], atol=0.05 * np.exp(0.5 * log_other[0]).max())
@@ -215,7 +220,7 @@ def test_many_pseudo_inputs_are_a_mixture_that_starts_at_training_rows(build_mod
     z = jax.random.normal(KEY, (3, 6, 2))
     posterior = (np.asarray(part, np.float64) for part in model.posterior(params, Examples(x=jnp.asarray(pseudo))))
     expected = mixture(np.asarray(z, np.float64).reshape(18, 2), *posterior)[0].reshape(3, 6)
-    np.testing.assert_allclose(model.prior_log_prob(params, z, jnp.zeros((3, 6, 0))), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(log_prior(model, params, z, jnp.zeros((3, 6, 0))), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_mixture_of_narrow_posteriors_keeps_its_digits():
@@ -232,13 +237,13 @@ def test_a_mixture_of_narrow_posteriors_keeps_its_digits():
 def test_pseudo_inputs_need_whole_rows(build_model):
     for name, prior in (("recurrent_vae", "vamp"), ("recurrent_vae", "normal")):
         model = build_model(name, prior=prior).bind(SEQUENCE)
-        model.check_rows(dataclasses.replace(SEQUENCES, length=None))
+        model.prior.check_rows(dataclasses.replace(SEQUENCES, length=None))
         if prior == "vamp":
             with pytest.raises(ConfigError, match="padding") as error:
-                model.check_rows(SEQUENCES)
+                model.prior.check_rows(SEQUENCES)
             assert error.value.key == "prior"
         else:
-            model.check_rows(SEQUENCES)
+            model.prior.check_rows(SEQUENCES)
 
 
 def test_with_the_exact_posterior_of_the_second_layer_its_bound_is_the_marginal(build_model):
@@ -258,7 +263,7 @@ def test_with_the_exact_posterior_of_the_second_layer_its_bound_is_the_marginal(
     z = jax.random.normal(KEY, (4, 6, 3))
     covariance = weights @ weights.T + scale**2 * np.eye(3)
     exact = scipy.stats.multivariate_normal(mean, covariance).logpdf(np.asarray(z, np.float64))
-    found = model.prior_log_prob(params, z, jax.random.normal(jax.random.key(3), (4, 6, 2)))
+    found = log_prior(model, params, z, jax.random.normal(jax.random.key(3), (4, 6, 2)))
     np.testing.assert_allclose(found, exact, atol=2e-4)
     draws = np.asarray(model.prior_sample(params, KEY, 20_000), np.float64)
     np.testing.assert_allclose(np.cov(draws.T), covariance, atol=0.06)
@@ -268,7 +273,7 @@ def test_a_second_layer_that_says_nothing_is_the_standard_normal(build_model):
     """p(z | t) = N(0, 1) and q(t | z) = N(0, 1): the loss of one layer, on average."""
     deep, params = small(build_model, "two_layer_vae", samples=4000, top_hidden_dims=[3])
     params["prior"] = jax.tree.map(jnp.zeros_like, params["prior"])
-    plain = dataclasses.replace(deep, prior="normal")
+    plain = replaced(deep, prior="normal")
     keys = jax.random.split(KEY, 6)
     two, one = (quick(model.evaluate)(params, BATCH, keys)["kl_nats"] for model in (deep, plain))
     np.testing.assert_allclose(two, one, rtol=0.1, atol=0.05)
@@ -309,8 +314,8 @@ def test_gradients_pass_straight_through_the_codebook(build_model):
     code = entries[chosen].reshape(6, 4)
 
     def reconstruction(code: jax.Array) -> jax.Array:
-        decoded = model.decoder_outputs(params, code, BATCH.label, None)
-        return -model.log_likelihood(params, decoded, BATCH).mean()
+        decoded = outputs_of(model, params, code, BATCH.label, None)
+        return -log_likelihood(model, params, decoded, BATCH).mean()
 
     expected = jax.grad(reconstruction)(code) + 0.3 * 2 * (outputs - code) / 6
     back = jax.vjp(lambda own: model.code_outputs({**params, "encoder": own}, BATCH), params["encoder"])[1]
@@ -412,7 +417,7 @@ def test_a_codebook_starts_at_points_far_apart():
 def test_the_terms_of_a_regularized_autoencoder(build_model):
     weights: dict[str, Any] = {"code_l2": 0.5, "decoder_l2": 0.25, "decoder_gradient": 2.0}
     model, params = small(build_model, "rae", hidden_dims=[], **weights)
-    plain = dataclasses.replace(model, **dict.fromkeys(weights))
+    plain = replaced(model, **dict.fromkeys(weights))
     loss, metrics = model.loss(params, BATCH, KEY, CLOCK)
     code = np.asarray(model.encode(params, BATCH), np.float64)
     decoder = params["decoder"]["output"]

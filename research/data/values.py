@@ -1,6 +1,6 @@
 """Values that are given from Python: real numbers, whole numbers and targets, or a refusal in one line."""
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -9,13 +9,31 @@ from research.tree import ConfigError
 LARGEST = 2**31 - 1
 
 
+@runtime_checkable
+class Typed(Protocol):
+    """An array of any library."""
+
+    @property
+    def dtype(self) -> Any: ...
+
+
+@runtime_checkable
+class Table(Protocol):
+    """A table with named columns, of pandas or polars."""
+
+    @property
+    def columns(self) -> Any: ...
+
+    def to_numpy(self) -> np.ndarray: ...
+
+
 def as_numbers(key: str, values: Any) -> np.ndarray:
     """Values as an array of real numbers; NaN where a masked array masks one, or a value is None or pandas.NA.
 
     Raises:
       ConfigError: text, dates, complex numbers, or rows of unequal shape.
     """
-    given = f"{values.dtype}" if hasattr(values, "dtype") else type(values).__name__
+    given = f"{values.dtype}" if isinstance(values, Typed) else type(values).__name__
     try:
         array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
         if array.dtype.kind in "cMm":
@@ -33,7 +51,7 @@ def as_numbers(key: str, values: Any) -> np.ndarray:
 
 def is_table(values: Any) -> bool:
     """Whether values are a table with named columns, of pandas or polars."""
-    return hasattr(values, "columns") and hasattr(values, "to_numpy")
+    return isinstance(values, Table)
 
 
 def whole_number(key: str, value: Any, least: int) -> int:

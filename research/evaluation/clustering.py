@@ -10,6 +10,7 @@ import numpy as np
 from research.evaluation.baselines import fitted_components
 from research.evaluation.subject import Findings, Subject
 from research.evaluation.unequal import PADDED, RESAMPLED, whole_rows
+from research.models.abilities import Encodes, able
 from research.runs.clusters import centres_of, kmeans, threads
 from research.tree import ConfigError
 
@@ -158,7 +159,7 @@ def study(subject: Subject, findings: Findings) -> None:
     which is better is known from test labels only.
     """
     recipe, facts = subject.recipe, subject.facts
-    if recipe.clustering == "none" or not hasattr(subject.model, "encode"):
+    if recipe.clustering == "none" or not able(subject.model, Encodes):
         return
     codes = {part: subject.codes(part) for part in subject.parts}
     if not all(np.isfinite(array).all() for array in codes.values()):

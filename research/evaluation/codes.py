@@ -3,6 +3,7 @@
 import numpy as np
 
 from research.evaluation.subject import Findings, Subject
+from research.models.abilities import HasPosterior, able
 
 SMALL = 10_000  # training rows below which probes run in one thread
 
@@ -56,7 +57,7 @@ def study(subject: Subject, findings: Findings) -> None:
 
 def _read(subject: Subject, findings: Findings) -> None:
     recipe, train, test = subject.recipe, subject.train, subject.test
-    if recipe.active_units and hasattr(subject.model, "posterior"):
+    if recipe.active_units and able(subject.model, HasPosterior):
         if np.isfinite(subject.codes("test")).all():
             findings.add({"test/active_units": active_units(subject.codes("test"), recipe.active_threshold)})
         else:

@@ -15,6 +15,7 @@ import numpy as np
 from research.evaluation import classifiers
 from research.evaluation.baselines import fitted_components
 from research.evaluation.subject import BATCH, Findings, Subject
+from research.models.abilities import Encodes, HasPosterior, able
 from research.runs import batches
 
 BINS = 20  # of a code dimension; Locatello et al. (2019) have as many
@@ -326,11 +327,11 @@ def study(subject: Subject, findings: Findings) -> None:
     model, recipe, factors = subject.model, subject.recipe, subject.test.factors
     if not recipe.disentanglement:
         return
-    posterior = hasattr(model, "posterior")
+    posterior = able(model, HasPosterior)
     if posterior:
         _study_posteriors(subject, findings)
     factors = np.empty(0) if factors is None else np.asarray(factors)
-    if factors.ndim != 2 or factors.dtype.kind not in "iu" or not hasattr(model, "encode"):
+    if factors.ndim != 2 or factors.dtype.kind not in "iu" or not able(model, Encodes):
         return
     if (factors != factors[:1]).any(0).sum() < 2:  # not even two factors vary
         return

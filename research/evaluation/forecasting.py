@@ -9,6 +9,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.evaluation.subject import BATCH, Findings, Subject
 from research.metrics import RAW
+from research.models.abilities import Forecasts, able
 from research.runs import batches
 
 ROWS = 1024  # windows that are handled at a time
@@ -246,7 +247,7 @@ class _Moments:
 def study(subject: Subject, findings: Findings) -> None:
     """Errors of a forecaster over all observed values of the test rows, and of forecasts that need no network."""
     model, test = subject.model, subject.test
-    if not subject.recipe.forecasts or not hasattr(model, "forecast"):
+    if not subject.recipe.forecasts or not able(model, Forecasts):
         return
     forecast = lambda batch, _: batches.call(model, subject.params, batch, "forecast")[:2]
     sums = Sums()

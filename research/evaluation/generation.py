@@ -8,6 +8,7 @@ import numpy as np
 from research.data.examples import Examples, Facts
 from research.evaluation.judge import BATCH, Judge, fit, samples, some
 from research.evaluation.subject import Findings, Subject
+from research.models.abilities import Samples, able
 from research.models.recurrent_predictor import RecurrentPredictor
 from research.runs import batches
 from research.tree import build
@@ -190,7 +191,7 @@ def _fit(examples: Examples, judge: Judge, objective: Any, seed: int) -> tuple[A
 def study(subject: Subject, findings: Findings) -> None:
     """Scores of generated sequences, and of rows that need no generator."""
     recipe, model = subject.recipe, subject.model
-    if not recipe.generation or subject.facts.kind != "sequence" or not hasattr(model, "sample"):
+    if not recipe.generation or subject.facts.kind != "sequence" or not able(model, Samples):
         return
     most, seed = recipe.generation_rows, subject.seed
     train, test = (some(np.asarray(subject.parts[part].x), most or len(subject.parts[part]), 0) for part in PARTS)

@@ -9,6 +9,7 @@ import numpy as np
 from research import engine
 from research.data.examples import Examples, Split
 from research.evaluation.subject import Subject
+from research.models.abilities import is_conditional
 from research.optimizer import Optimizer
 from research.runs import batches
 
@@ -89,7 +90,7 @@ def samples(subject: Subject, number: int) -> np.ndarray:
 
 def labels(subject: Subject, number: int, random: np.random.Generator) -> np.ndarray | None:
     """Labels [number] as they occur in the training rows, for a conditional model; None for others."""
-    if not getattr(subject.model, "conditional", False):
+    if not is_conditional(subject.model):
         return None
     return random.choice(np.asarray(subject.train.label), number)
 

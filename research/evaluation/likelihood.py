@@ -9,6 +9,7 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.evaluation.subject import Findings, Subject
+from research.models.abilities import WeighsSamples, able
 from research.runs import batches
 
 BATCH = 256  # most examples, and
@@ -63,7 +64,7 @@ def likelihood(model: Any, params: Any, test: Examples, key: jax.Array, samples:
 def study(subject: Subject, findings: Findings) -> None:
     """The likelihood of the test rows, and the model's metrics on further binarisations of them."""
     recipe, test = subject.recipe, subject.test
-    if recipe.nll_samples is not None and hasattr(subject.model, "log_weights"):
+    if recipe.nll_samples is not None and able(subject.model, WeighsSamples):
         rows = test if recipe.nll_examples is None else test.take(slice(recipe.nll_examples))
         key = jax.random.fold_in(subject.key, 0)
         findings.add(likelihood(subject.model, subject.params, rows, key, recipe.nll_samples))

@@ -9,29 +9,25 @@ import numpy as np
 from research.data.examples import Examples
 from research.evaluation import plots
 from research.evaluation.subject import Findings, Subject
+from research.models.abilities import Predicts, StateGradients, able
 from research.runs import batches
 
 BATCH, ROWS = 64, 512
 
 
 @jax.jit
-def _influence(model: Any, params: Any, batch: Examples) -> jax.Array:
-    nudge = jnp.zeros((*batch.x.shape[:2], model.hidden_dim))
-
-    def loss(nudge: jax.Array) -> jax.Array:
-        return model.scores(model.predict(params, batch, nudge), batch)["loss"].sum()
-
-    return jnp.sqrt(jnp.square(jax.grad(loss)(nudge)).sum(-1))
+def _influence(model: StateGradients, params: Any, batch: Examples) -> jax.Array:
+    return jnp.sqrt(jnp.square(model.state_gradients(params, batch)).sum(-1))
 
 
-def gradient_by_distance(model: Any, params: Any, examples: Examples) -> np.ndarray:
+def gradient_by_distance(model: StateGradients, params: Any, examples: Examples) -> np.ndarray:
     """Norm of d loss / d h_t of the last layer, by distance to the end of the sequence, [T] (Pascanu et al. 2013).
 
     Entry d is the mean over (at most 512) rows of |d loss / d h_{T-1-d}|. Rows are aligned at their ends; a distance
     that no row has is NaN.
 
     Args:
-      model: one with `predict(params, batch, nudge)` whose prediction is of the whole sequence.
+      model: one whose prediction is of the whole sequence.
     """
     examples = examples.take(slice(ROWS))
     norms = batches.over(lambda batch, _: _influence(model, params, batch), examples, BATCH).astype(np.float64)
@@ -58,7 +54,9 @@ def reach(norms: np.ndarray) -> float:
 def study(subject: Subject, findings: Findings) -> None:
     """The gradient's norm by distance in time, trained and with fresh parameters."""
     model = subject.model
-    if not subject.recipe.gradients or not hasattr(model, "predict") or model.stepwise:
+    if not subject.recipe.gradients or not able(model, Predicts) or model.stepwise:
+        return
+    if not able(model, StateGradients):
         return
     fresh = model.fresh(jax.random.fold_in(subject.key, 4))
     trained = gradient_by_distance(model, subject.params, subject.test)

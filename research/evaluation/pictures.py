@@ -6,6 +6,7 @@ import numpy as np
 from research.evaluation import plots
 from research.evaluation.canvas import PALETTE, grid, pixels
 from research.evaluation.subject import Findings, Subject
+from research.models.abilities import Decodes, Encodes, Forecasts, Reconstructs, Samples, able, is_conditional
 from research.runs import batches
 
 COLUMNS, SAMPLES, TRAVERSED, STEPS = 16, 64, 16, 11
@@ -60,7 +61,7 @@ def study(subject: Subject, findings: Findings) -> None:
     turn.
     """
     if subject.recipe.pictures:
-        if hasattr(subject.model, "encode"):
+        if able(subject.model, Encodes):
             label = None if subject.test.label is None else np.asarray(subject.test.label)
             findings.pictures["codes"] = code_map(subject.codes("test"), label)
         if subject.facts.kind == "image" and np.ndim(subject.test.x) in (3, 4):
@@ -77,18 +78,18 @@ def _of_images(subject: Subject) -> dict[str, np.ndarray]:
     model, params, test, classes = subject.model, subject.params, subject.test, subject.facts.classes
     found: dict[str, np.ndarray] = {}
     low, high = float(np.min(test.x)), float(np.max(test.x))
-    conditional = bool(getattr(model, "conditional", False)) and classes > 0
-    if hasattr(model, "reconstruct"):
+    conditional = is_conditional(model) and classes > 0
+    if able(model, Reconstructs):
         batch, _, _ = next(batches.batches(test, min(COLUMNS, len(test))))
         output = batches.call(model, params, batch, "reconstruct")
         both = np.concatenate([pixels(batch.x, low, high), pixels(output, low, high)])
         found["reconstructions"] = grid(both, len(both) // 2)
-    if hasattr(model, "sample"):
+    if able(model, Samples):
         label = np.arange(SAMPLES, dtype=np.int32) % classes if conditional else None
         drawn = batches.sample(model, params, jax.random.fold_in(subject.key, 1), SAMPLES, label)
         found["samples"] = grid(pixels(drawn, low, high), classes if conditional else 8)
-    if hasattr(model, "decode") and np.isfinite(subject.codes("test")).all():
-        z, _ = traversal_codes(subject.codes("test"), prior=hasattr(model, "sample"))
+    if able(model, Decodes) and np.isfinite(subject.codes("test")).all():
+        z, _ = traversal_codes(subject.codes("test"), prior=able(model, Samples))
         label = np.zeros(len(z), np.int32) if conditional else None
         found["traversals"] = grid(pixels(batches.decode(model, params, z, label), low, high), STEPS)
     return found
@@ -101,22 +102,23 @@ def _of_sequences(subject: Subject) -> dict[str, np.ndarray]:
     rows = test.take(np.linspace(0, len(test) - 1, min(PANELS, len(test))).astype(int))
     length = None if rows.length is None else np.asarray(rows.length)
     there = None if rows.observed is None else np.asarray(rows.observed)
-    if hasattr(model, "reconstruct"):
+    if able(model, Reconstructs):
         output = np.asarray(batches.call(model, params, rows, "reconstruct"))
         found["reconstructions"] = plots.reconstructions(np.asarray(rows.x), output, length, there)
-    if hasattr(model, "sample"):
+    if able(model, Samples):
         classes = subject.facts.classes
-        label = np.arange(PANELS, dtype=np.int32) % classes if getattr(model, "conditional", False) else None
+        label = np.arange(PANELS, dtype=np.int32) % classes if is_conditional(model) else None
         drawn = np.asarray(batches.sample(model, params, jax.random.fold_in(subject.key, 1), PANELS, label))
         found["samples"] = plots.sequences(drawn)
-        if not hasattr(model, "reconstruct"):
+        if not able(model, Reconstructs):
             found["data"] = plots.sequences(np.asarray(rows.x), length, there)
-    if hasattr(model, "forecast"):
+    forecaster = subject.model  # only forecasters of quantiles have levels
+    if able(model, Forecasts):
         forecast = jax.tree.map(np.asarray, batches.call(model, params, rows, "forecast"))
         band, name = None, ""
         if forecast.quantiles is not None:
             band = forecast.quantiles[..., 0], forecast.quantiles[..., -1]
-            name = f"{100 * (model.quantiles[-1] - model.quantiles[0]):.0f} % band"
+            name = f"{100 * (forecaster.quantiles[-1] - forecaster.quantiles[0]):.0f} % band"
         elif forecast.deviation is not None:
             width = 1.2816 * forecast.deviation  # of a Gaussian, 80 % lie within
             band, name = (forecast.mean - width, forecast.mean + width), "80 % band"

@@ -7,6 +7,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.evaluation.subject import Findings, Subject
 from research.evaluation.unequal import whole_rows
+from research.models.abilities import Predicts, able
 
 SMALLEST = 1e-6  # of a class frequency
 LOGISTIC = 20_000_000  # most numbers of the training rows that a logistic regression is fitted to
@@ -15,7 +16,7 @@ LOGISTIC = 20_000_000  # most numbers of the training rows that a logistic regre
 def study(subject: Subject, findings: Findings) -> None:
     """`baseline/...` rows beside a model that predicts."""
     model, recipe = subject.model, subject.recipe
-    if not recipe.baselines or not hasattr(model, "predict"):
+    if not recipe.baselines or not able(subject.model, Predicts):
         return
     if model.of_label:
         found = subject.once(("labels", recipe.probe_iterations), lambda: _labels(subject))

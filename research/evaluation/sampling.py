@@ -14,6 +14,7 @@ from research.clock import Clock
 from research.data.examples import Examples, Facts
 from research.evaluation.judge import BATCH, Judge, fit, labels, samples, some
 from research.evaluation.subject import Findings, Subject
+from research.models.abilities import Samples, able
 from research.networks.dense import DenseStack
 from research.ranges import Size
 from research.runs import batches
@@ -53,7 +54,7 @@ class Classifier:
         return dataclasses.replace(self, classes=facts.classes)
 
     def _stack(self, hidden_dims: tuple[int, ...], outputs: int) -> DenseStack:
-        return DenseStack(hidden_dims, outputs, "relu", gated=False, layer_norm=False, kernel_init="lecun_normal")
+        return DenseStack(hidden_dims, outputs, "relu")
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters, and the moments of the training rows."""
@@ -203,7 +204,7 @@ def drawn(subject: Subject, number: int) -> np.ndarray:
       ValueError: codes that no mixture fits.
     """
     model = subject.model
-    if hasattr(model, "sample"):
+    if able(model, Samples):
         return samples(subject, number)
     codes = subject.codes("train")
     if not np.isfinite(codes).all():
@@ -279,7 +280,7 @@ def _impossible(subject: Subject) -> str:
     model, train, test = subject.model, subject.train, subject.test
     if subject.facts.kind == "sequence":
         return "samples of sequences are scored by evaluation.generation"
-    if not hasattr(model, "sample") and not subject.reconstructs:
+    if not able(model, Samples) and not subject.reconstructs:
         return "this model neither samples nor decodes codes"
     if train.mask is not None or test.mask is not None:
         return "rows are padded or have missing values"

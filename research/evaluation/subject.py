@@ -11,6 +11,7 @@ import numpy as np
 
 from research.data.examples import Examples, Facts
 from research.evaluation.recipe import Evaluation
+from research.models.abilities import Decodes, Encodes, able
 from research.runs import batches
 
 BATCH = 256
@@ -115,7 +116,7 @@ class Subject:
     @property
     def reconstructs(self) -> bool:
         """Whether the model has codes that stand for the whole example."""
-        return hasattr(self.model, "encode") and hasattr(self.model, "decode")
+        return able(self.model, Encodes) and able(self.model, Decodes)
 
     @functools.cached_property
     def _codes(self) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from research.data.examples import Examples
 from research.distributions import mean_squared_error
 from research.evaluation.subject import BATCH, Findings, Subject
 from research.metrics import RAW
+from research.models.abilities import Forecasts, Reconstructs, able
 from research.runs import batches
 
 POWERS = {"reconstruction_mse": 2, "mse": 2, "mae": 1}  # of the scale that an error has
@@ -63,12 +64,12 @@ def _again(subject: Subject, part: str, bare: str, scale: np.ndarray) -> dict[st
     """One error of the rows of a part in the units of the data."""
     model, params, rows = subject.model, subject.params, subject.parts[part]
     if bare == "reconstruction_mse":
-        if not hasattr(model, "reconstruct"):
+        if not able(model, Reconstructs):
             return {}
         whole = jnp.asarray(np.broadcast_to(scale, rows.x.shape[1:]), jnp.float32)
         found = {bare: batches.over(lambda batch, _: _reconstruction(model, params, batch, whole), rows, BATCH)}
     else:
-        if not hasattr(model, "forecast"):
+        if not able(model, Forecasts):
             return {}
         whole = jnp.asarray(np.broadcast_to(scale, rows.target.shape[1:]), jnp.float32)
         found = batches.over(lambda batch, _: _forecast(model, params, batch, whole), rows, BATCH)

@@ -9,6 +9,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.distributions import kl_to_standard_normal
 from research.evaluation.subject import BATCH, Findings, Subject
+from research.models.abilities import HasPosterior, Quantizes, ScoresCodes, able
 from research.runs import batches
 
 NOTHING = 0.1  # nats per example: a code that is worth less is not used
@@ -16,8 +17,7 @@ NOTHING = 0.1  # nats per example: a code that is worth less is not used
 
 @jax.jit
 def _nats(model: Any, params: Any, batch: Examples, z: jax.Array) -> jax.Array:
-    outputs = model.decoder_outputs(params, z, batch.label, batch.length)
-    return -model.log_likelihood(params, outputs, batch)
+    return model.reconstruction_nats(params, z, batch)
 
 
 def kl_per_dimension(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
@@ -38,9 +38,9 @@ def study(subject: Subject, findings: Findings) -> None:
     """What `posterior_study` and `codebook_study` say, of the models that they are about."""
     if not subject.recipe.usage:
         return
-    if hasattr(subject.model, "posterior") and hasattr(subject.model, "decoder_outputs"):
+    if able(subject.model, HasPosterior) and able(subject.model, ScoresCodes):
         posterior_study(subject, findings)
-    if hasattr(subject.model, "assign"):
+    if able(subject.model, Quantizes):
         codebook_study(subject, findings)
 
 
@@ -77,5 +77,5 @@ def posterior_study(subject: Subject, findings: Findings) -> None:
     )
     cost = exchanged - own
     findings.add({"test/shuffled_nats": cost, "test/collapsed": float(cost < NOTHING) if np.isfinite(cost) else cost})
-    if model.prior == "normal":  # of other priors it is no sum over dimensions
+    if model.standard_prior:  # of other priors it is no sum over dimensions
         findings.curves["kl_per_dimension"] = kl_per_dimension(mean, log_variance)

@@ -1,35 +1,51 @@
-"""Autoencoder: plain, denoising, sparse, contractive, regularized, with a prior to sample from, conditional."""
+"""Autoencoder: plain, denoising, sparse, contractive, regularized, quantized, conditional, with a prior."""
 
 import dataclasses
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
-from research.data.examples import Examples
+from research.data.examples import Examples, Facts
 from research.distributions import Observation
-from research.models.decoding import GRADIENT, PENALTY, PENALTY_INIT, PRIOR, TEACHING, Decoding
-from research.models.penalty import TOWARDS_PRIOR, Penalized
-from research.networks.cells import valid_steps
-from research.networks.dense import ACTIVATIONS, DenseNetworks, activation, check_name
+from research.models.code import Code, Codebook, PlainCode, over_steps
+from research.models.decoding import (
+    CODEBOOK_INIT,
+    GRADIENT,
+    PENALTY_INIT,
+    PRIOR,
+    at_the_mean,
+    log_likelihood,
+    mean_of,
+    outputs_of,
+    reconstruction_mse,
+)
+from research.models.penalty import Penalty
+from research.networks.base import Networks, Training, matched
+from research.networks.dense import DenseNetworks
+from research.optimizer import Optimizer, Players
 from research.ranges import NonNegative, Repeats, ShareBelow1
-from research.tree import spec
+from research.tree import ConfigError, inline, spec
 
 
 @spec
-class Autoencoding(Penalized, Decoding):
+class Autoencoder:
     """Autoencoder z = f(x), x' = g(z), trained on -log p(x | z) (or the mean squared error) plus optional penalties,
     for any networks.
 
-    A penalty of codes against the prior N(0, 1) (`Penalized`) makes it a model to sample from: mmd is a Wasserstein
+    A penalty of codes against the prior N(0, 1) (`Penalty`) makes it a model to sample from: mmd is a Wasserstein
     autoencoder, adversarial an adversarial one. `code_l2` with one of the two terms of the decoder is a regularized
     autoencoder (Ghosh et al. 2020), whose samples come from a density that is fitted to its codes after training, in
-    `research.evaluation.sampling`; the model itself has none.
+    `research.evaluation.sampling`; the model itself has none. A `Codebook` as the code makes it a vector-quantized one.
 
     Attributes:
-      code_activation: activation of the code itself, or "linear".
+      networks: encoder and decoder.
+      observation: p(x | z), or the mean squared error.
+      code: what is made of the encoder's outputs.
+      penalty: on the codes of a batch.
       gaussian_noise: standard deviation of noise added to the input (Vincent et al. 2010), in units of the scaled data.
       masking_noise: share of the input elements set to zero (Vincent et al. 2010).
       activity_l1: weight of sum |z| (sparse autoencoder), with a code at every step over all steps.
@@ -41,7 +57,10 @@ class Autoencoding(Penalized, Decoding):
       decoder_gradient: weight of |dE[x | z]/dz|^2, squared Frobenius norm by Hutchinson's estimate (RAE-GP).
     """
 
-    code_activation: str
+    networks: Networks = inline()
+    observation: Observation = inline()
+    code: Code = inline()
+    penalty: Penalty = inline()
     gaussian_noise: NonNegative | None
     masking_noise: ShareBelow1 | None
     activity_l1: NonNegative | None
@@ -57,60 +76,147 @@ class Autoencoding(Penalized, Decoding):
             *("code_l2", "decoder_l2", "decoder_gradient"),
         )
     }
-    penalties: ClassVar[tuple[str, ...]] = ("none", *TOWARDS_PRIOR)
 
-    def validate(self: Any) -> None:
-        super().validate()
-        self.validate_penalty()
-        check_name("code_activation", self.code_activation, (*ACTIVATIONS, "linear"))
+    def validate(self) -> None:
+        """Rules between the parts."""
+        self.code.check(self.latent_dim)
+        if self.code.discrete and self.penalty.kind != "none":
+            remedy = "discrete codes cannot follow N(0, 1); set model.penalty=none"
+            raise ConfigError("penalty", self.penalty.kind, remedy)
+        if self.code.discrete and self.code_l2 is not None:
+            raise ConfigError("code_l2", self.code_l2, "the codebook is trained to follow its codes; set {key}=null")
+        self.penalty.check_without_posterior()
+
+    def bind(self, facts: Facts) -> Self:
+        """The model for this data: feature shape and number of classes set, impossible pairs refused."""
+        self.observation.check_range(facts.low, facts.high)
+        networks = self.networks.bind(facts)
+        if networks.steps is not None and self.penalty.kind != "none":
+            remedy = "the prior is of one code for a sequence; set model.code=sequence or model.penalty=none"
+            raise ConfigError("penalty", self.penalty.kind, remedy)
+        return matched(dataclasses.replace(self, networks=networks), networks.parameters)
+
+    def check(self, rows: Examples, batch_size: int, optimizer: Optimizer | Players) -> None:
+        """Refuse a batch or an optimizer that makes no sense of a part."""
+        del rows
+        self.penalty.check_batch(batch_size)
+        self.code.check_optimizer(optimizer)
+
+    def resized(self, width: int) -> Self:
+        """The same model with networks of that width."""
+        return dataclasses.replace(self, networks=self.networks.resized(width))
 
     @property
-    def encoder_outputs(self: Any) -> int:
-        return self.latent_dim
+    def latent_dim(self) -> int:
+        """L, size of the code."""
+        return self.networks.latent_dim
 
     @property
-    def sample(self) -> Any:
-        """`sample(params, key, number, label=None)` -> E[x | z], z ~ N(0, 1); only where codes were held to that prior.
+    def conditional(self) -> bool:
+        """Whether encoder and decoder are given the label."""
+        return self.networks.conditional
 
-        Raises:
-          AttributeError: they were not, so that the model has no such ability.
-        """
-        if self.penalty not in TOWARDS_PRIOR:
-            raise AttributeError(f"codes of penalty={self.penalty} have no known distribution to draw from")
-        return self._sample
+    @property
+    def takes_masks(self) -> bool:
+        """Whether padding and missing values are told apart from zeros."""
+        return self.networks.takes_masks
 
-    def _sample(
-        self: Any, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
-    ) -> Float[Array, "{number} ..."]:
-        return self.decode(params, jax.random.normal(key, (number, self.latent_dim)), label)
+    @property
+    def uses(self) -> int:
+        """How often an example passes through the parameters."""
+        return self.networks.uses
 
-    def fresh(self: Any, key: Key[Array, ""]) -> dict[str, Any]:
+    @property
+    def unable(self) -> Mapping[str, str]:
+        """Codes that were held to no distribution leave nothing to sample from, and only a codebook has entries."""
+        if isinstance(self.code, Codebook):
+            return {}
+        lacks = {"assign": "its codes are not made of entries"}
+        if not self.penalty.towards_prior:
+            lacks["sample"] = f"codes of penalty={self.penalty.kind} have no known distribution to draw from"
+        return lacks
+
+    # ----------------------------------------------------------------------------------------------------- parameters
+
+    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh parameters that count as the model's size."""
+        networks = self.networks.init(key, self.latent_dim, self.observation.channels)
+        code = self.code.init(jax.random.fold_in(key, CODEBOOK_INIT), self.latent_dim)
+        return networks | self.observation.init() | code
+
+    def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters that know nothing of the data."""
-        return super().fresh(key) | self.fresh_penalty(jax.random.fold_in(key, PENALTY_INIT))
+        return self.counted(key) | self.penalty.init(jax.random.fold_in(key, PENALTY_INIT), self.latent_dim)
 
-    def code_outputs(self: Any, params: Any, batch: Examples) -> Float[Array, "B ..."]:
-        """Outputs of the encoder that the whole code is made from, [B, L], or at every step [B, T, L]."""
-        return self.apply_encoder(params, batch, self.latent_dim)
+    def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
+        """Fresh parameters, with what the training rows say of the decoder's output and of a codebook."""
+        params = at_the_mean(self, self.fresh(key), train)
+        if wanted := self.code.rows_wanted(len(train)):
+            own = jax.random.fold_in(key, CODEBOOK_INIT)
+            row_key = jax.random.split(own, 3)[0]
+            rows = train.take(jax.random.choice(row_key, len(train), (wanted,), replace=False))
+            params |= self.code.informed(own, self.code_outputs(params, rows), rows)
+        return params
 
-    def to_code(self, params: Any, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
-        """Codes from outputs of the encoder."""
-        del params
-        return activation(self.code_activation)(outputs)
+    # -------------------------------------------------------------------------------------------------- codes and back
 
-    def encode(self: Any, params: Any, batch: Examples) -> Float[Array, "B L"]:
+    def code_outputs(self, params: Any, batch: Examples, training: Training | None = None) -> Float[Array, "B ..."]:
+        """Outputs of the encoder that codes are made from, [B, L], or at every step [B, T, L]."""
+        return self.networks.encode(params, batch, self.latent_dim, training)
+
+    def encode(self, params: Any, batch: Examples) -> Float[Array, "B L"]:
         """Codes [B, L]."""
-        return self.to_code(params, self.apply_encoder(params, batch, self.latent_dim))
+        return self.code.make(params, self.networks.summary(self.code_outputs(params, batch), batch))
 
     def full_code(self, params: Any, batch: Examples) -> Float[Array, "B ..."]:
         """What the decoder gets: the codes [B, L], or those at every step [B, T, L]."""
-        return self.to_code(params, self.code_outputs(params, batch))
+        return self.code.make(params, self.code_outputs(params, batch))
+
+    def decode(
+        self,
+        params: Any,
+        z: Float[Array, "B ..."],
+        label: Int[Array, " B"] | None = None,
+        length: Int[Array, " B"] | None = None,
+    ) -> Float[Array, "B ..."]:
+        """E[x | z], [B, *feature_shape], of codes [B, L]."""
+        return mean_of(self, params, z, label, length)
+
+    def reconstruct(self, params: Any, batch: Examples) -> Float[Array, "B ..."]:
+        """E[x | z] at the code of x, [B, *feature_shape]."""
+        return self.decode(params, self.full_code(params, batch), batch.label, batch.length)
+
+    def sample(
+        self, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
+    ) -> Float[Array, "{number} ..."]:
+        """E[x | z] of codes drawn from N(0, 1), where a penalty held them to it, or from a codebook's uniform prior."""
+        if isinstance(self.code, Codebook):
+            steps = () if self.networks.steps is None else (self.networks.steps,)
+            return self.decode(params, self.code.sample(params, key, (number, *steps)), label)
+        return self.decode(params, jax.random.normal(key, (number, self.latent_dim)), label)
+
+    @property
+    def entries(self) -> int:
+        """Size of the codebook."""
+        return self._codebook.entries
+
+    def assign(self, params: Any, batch: Examples) -> Int[Array, "B ..."]:
+        """Entries that the codes of a batch are made of, [B, groups], or [B, T, groups] with a code at every step."""
+        return self._codebook.choices(params, self.code.continuous(self.code_outputs(params, batch)))
+
+    @property
+    def _codebook(self) -> Codebook:
+        assert isinstance(self.code, Codebook), "codes are continuous"
+        return self.code
+
+    # -------------------------------------------------------------------------------------------------------- objective
 
     def loss(
-        self: Any, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
+        self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Mean over the batch of the reconstruction loss plus penalties."""
         noise_key, mask_key, probe_key = jax.random.split(key, 3)
-        teaching = self.teaching(batch, jax.random.fold_in(key, TEACHING), clock)
+        training = Training(batch, key, clock)
         inputs = batch.x
         if self.gaussian_noise is not None:
             inputs = inputs + self.gaussian_noise * draw(jax.random.normal, noise_key, inputs.shape)
@@ -119,12 +225,15 @@ class Autoencoding(Penalized, Decoding):
         if batch.mask is not None:  # what is missing stays missing
             inputs = jnp.where(batch.mask, inputs, 0.0)
         corrupted = dataclasses.replace(batch, x=inputs)
-        before = self.code_outputs(params, corrupted)
-        code = self.to_code(params, before)
-        outputs = self.decoder_outputs(params, code, batch.label, batch.length, teaching)
-        loss, metrics = -self.log_likelihood(params, outputs, batch).mean(), {}
-        more, found = self.code_terms(params, before, code, batch, key, clock)
-        loss, metrics = loss + more, metrics | found
+        before = self.code_outputs(params, corrupted, training)
+        code = self.code.make(params, before)
+        outputs = outputs_of(self, params, code, batch.label, batch.length, training)
+        loss, metrics = -log_likelihood(self, params, outputs, batch).mean(), {}
+        prior = None
+        if self.penalty.towards_prior:
+            prior = jax.random.normal(jax.random.fold_in(key, PRIOR), code.shape)
+        for more, scalars in (self.code.terms(params, before, batch), self.penalty.of_codes(params, code, prior)):
+            loss, metrics = loss + more, metrics | scalars
         if self.activity_l1 is not None:
             metrics["activity_l1"] = over_steps(jnp.abs(code).sum(-1), batch).mean()
             loss += self.activity_l1 * metrics["activity_l1"]
@@ -139,30 +248,25 @@ class Autoencoding(Penalized, Decoding):
             metrics["decoder_gradient"] = self.decoder_norm(params, code, batch, own).mean()
             loss += self.decoder_gradient * metrics["decoder_gradient"]
         if self.contractive is not None:
-            name = "hutchinson" if self.linear_encoder(params) is None else "exact"
-            penalty = self.jacobian_norm(params, corrupted, probe_key).mean()
-            metrics[f"contractive_{name}"] = penalty
-            loss += self.contractive * penalty
+            name = "hutchinson" if self.networks.encoder_kernel(params) is None else "exact"
+            norm = self.jacobian_norm(params, corrupted, probe_key).mean()
+            metrics[f"contractive_{name}"] = norm
+            loss += self.contractive * norm
         return loss, metrics
 
-    def code_terms(
-        self: Any,
-        params: Any,
-        before: Float[Array, "B ..."],
-        code: Float[Array, "B ..."],
-        batch: Examples,
-        key: Key[Array, ""],
-        clock: Clock,
-    ) -> tuple[Any, dict[str, Float[Array, ""]]]:
-        """What the codes add to the loss (the penalty), and scalars to log; `before` is what codes were made from."""
-        del before, batch
-        if self.penalty == "none":
-            return 0.0, {}
-        prior = jax.random.normal(jax.random.fold_in(key, PRIOR), code.shape)
-        return self.penalize(params, code, None, prior, jax.random.fold_in(key, PENALTY), clock.train_size)
+    def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
+        """Noiseless reconstruction of every example: loss, reconstruction_mse and, for a likelihood, its nats."""
+        del keys  # nothing is drawn
+        before = self.code_outputs(params, batch)
+        outputs = outputs_of(self, params, self.code.make(params, before), batch.label, batch.length)
+        loss = -log_likelihood(self, params, outputs, batch)
+        scores = {"loss": loss, "reconstruction_mse": reconstruction_mse(self, params, outputs, batch)}
+        if self.observation.of(params).nats:
+            scores["reconstruction_nats"] = loss
+        return self.code.scores(params, before, batch, scores)
 
     def decoder_norm(
-        self: Any, params: Any, code: Float[Array, "B ..."], batch: Examples, key: Key[Array, ""]
+        self, params: Any, code: Float[Array, "B ..."], batch: Examples, key: Key[Array, ""]
     ) -> Float[Array, " B"]:
         """Estimate |J^T v|^2, v ~ N(0, 1), of the squared Frobenius norm of dE[x | z]/dz of every example, [B]."""
 
@@ -175,12 +279,12 @@ class Autoencoding(Penalized, Decoding):
         back = jax.vjp(mean, code)[1](direction)[0]
         return jnp.square(back).reshape(len(back), -1).sum(-1)
 
-    def jacobian_norm(self: Any, params: Any, batch: Examples, key: Key[Array, ""]) -> Float[Array, " B"]:
+    def jacobian_norm(self, params: Any, batch: Examples, key: Key[Array, ""]) -> Float[Array, " B"]:
         """Squared Frobenius norm of the encoder's Jacobian of every example, [B] (exact or Hutchinson's estimate)."""
-        kernel = self.linear_encoder(params)
+        kernel = self.networks.encoder_kernel(params)
         if kernel is not None:
-            before = self.apply_encoder(params, batch, self.latent_dim)
-            _, slope = jax.jvp(activation(self.code_activation), (before,), (jnp.ones_like(before),))
+            before = self.code_outputs(params, batch)
+            _, slope = jax.jvp(self.code.continuous, (before,), (jnp.ones_like(before),))
             return (jnp.square(slope) * jnp.square(kernel).sum(0, keepdims=True)).sum(-1)
 
         def squared(probe_key: Key[Array, ""]) -> Float[Array, " B"]:
@@ -190,26 +294,13 @@ class Autoencoding(Penalized, Decoding):
 
         return jax.vmap(squared)(jax.random.split(key, self.contractive_probes)).mean(0)
 
-    def evaluate(self: Any, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
-        """Noiseless reconstruction of every example: loss, reconstruction_mse and, for a likelihood, its nats."""
-        del keys  # nothing is drawn
-        outputs = self.decoder_outputs(params, self.full_code(params, batch), batch.label, batch.length)
-        loss = -self.log_likelihood(params, outputs, batch)
-        metrics = {"loss": loss, "reconstruction_mse": self.reconstruction_mse(params, outputs, batch)}
-        return metrics | ({"reconstruction_nats": loss} if self.observation(params).nats else {})
-
 
 @spec
-class DenseAE(Autoencoding, DenseNetworks, Observation):
+class DenseAE(Autoencoder):
     """Autoencoder with dense networks."""
 
-
-def over_steps(values: Float[Array, "B ..."], batch: Examples) -> Float[Array, " B"]:
-    """Values [B] of codes as they are, or the sum of values [B, T] at every step over valid steps."""
-    if values.ndim == 1:
-        return values
-    valid = valid_steps(batch.length, values.shape[1])
-    return (values if valid is None else jnp.where(valid, values, 0.0)).sum(-1)
+    networks: DenseNetworks = inline()
+    code: PlainCode = inline()
 
 
 def draw(sampler: Any, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:

@@ -17,10 +17,91 @@ MMD_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 @spec
-class Penalized:
-    """The settings of a penalty, mixed into a model with codes: its loss gets `penalty_weight` R more.
+class Penalty:
+    """Settings of a penalty on the codes of a model: its loss gets `penalty_weight` R more.
 
-    R of codes z [B, L] with q(z | x) = N(m, v):
+    R of codes z [B, L]:
+      mmd: maximum mean discrepancy between codes and prior (InfoVAE: Zhao et al. 2019, beta = 1 - alpha and a weight of
+        alpha + lambda - 1; without noise in the code WAE: Tolstikhin et al. 2018).
+      adversarial: a discriminator between codes and prior (Makhzani et al. 2015). The encoder has one optimizer, on the
+        weighted sum of reconstruction and deception; the paper takes turns.
+      The others need a posterior (`PosteriorPenalty`).
+
+    A discriminator sees codes as constants and is a constant to the codes, so that one gradient of the sum holds both
+    players' own; an optimizer of its own is `optimizer=discriminator`. A penalty is of a batch, not of an example:
+    the loss of validation and test rows leaves it out.
+
+    Attributes:
+      kind: which of them.
+      penalty_weight: its weight.
+      discriminator_dims: widths of the hidden layers (leaky ReLU) of the discriminator.
+    """
+
+    kind: Literal["none", "total_correlation", "factor", "dip_i", "dip_ii", "mmd", "adversarial"]
+    penalty_weight: NonNegative
+    discriminator_dims: tuple[Size, ...]
+
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("kind", "penalty_weight")}
+
+    @property
+    def towards_prior(self) -> bool:
+        """Whether it holds codes to the prior, so that codes drawn from the prior are codes of the model."""
+        return self.kind in TOWARDS_PRIOR
+
+    def check_without_posterior(self) -> None:
+        """Refuse a penalty that needs a posterior."""
+        if self.kind not in ("none", *TOWARDS_PRIOR):
+            remedy = f"this model has codes without a posterior; it takes none, {', '.join(TOWARDS_PRIOR)}"
+            raise ConfigError("penalty", self.kind, remedy)
+
+    def check_batch(self, batch_size: int) -> None:
+        """Refuse batches of one row for penalties that hold the rows of a batch against each other."""
+        if batch_size < 2 and self.kind not in ("none", "adversarial"):
+            remedy = f"it compares the rows of a batch, so at trainer.batch_size={batch_size} it does nothing"
+            raise ConfigError("penalty", self.kind, f"{remedy}; set trainer.batch_size=32 or {{key}}=none")
+
+    def discriminator(self) -> DenseStack:
+        """The discriminator as a Linen module, [B, L] -> logits [B, 1]."""
+        return DenseStack(self.discriminator_dims, 1, "leaky_relu")
+
+    def init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Any]:
+        """Fresh parameters {"discriminator"}, where there is one; only training needs them."""
+        if self.kind not in DISCRIMINATED:
+            return {}
+        return {"discriminator": self.discriminator().init(key, jnp.zeros((1, latent_dim)))["params"]}
+
+    def discriminate(self, params: Any, z: Float[Array, "B L"]) -> Float[Array, " B"]:
+        """Logit of every code, [B]; large means a code of the data (factor) or of the prior (adversarial)."""
+        logits: Any = self.discriminator().apply({"params": params["discriminator"]}, z)
+        return logits[:, 0]
+
+    def of_codes(
+        self, params: Any, z: Float[Array, "B ..."], prior: Float[Array, "B L"] | None
+    ) -> tuple[Any, dict[str, Float[Array, ""]]]:
+        """What the loss gets more, and scalars to log; `prior` are as many codes from the prior."""
+        if self.kind == "none":
+            return 0.0, {}
+        assert prior is not None
+        if self.kind == "mmd":
+            value = mean_discrepancy(z, prior)
+            return self.penalty_weight * value, {"penalty": value}
+        judged = self.discriminate(jax.lax.stop_gradient(params), z)
+        code = self.discriminate(params, jax.lax.stop_gradient(z))
+        low, high = code, self.discriminate(params, jax.lax.stop_gradient(prior))
+        return self.game(jax.nn.softplus(-judged).mean(), low, high)
+
+    def game(
+        self, value: Float[Array, ""], low: Float[Array, " B"], high: Float[Array, " B"]
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Both players' terms: the penalty on the codes, and the discriminator's own loss on logits."""
+        loss = 0.5 * (jax.nn.softplus(-high).mean() + jax.nn.softplus(low).mean())
+        return self.penalty_weight * value + loss, {"penalty": value, "discriminator_loss": loss}
+
+
+@spec
+class PosteriorPenalty(Penalty):
+    """Settings of a penalty on codes with a posterior q(z | x) = N(m, v); besides those of `Penalty`, R is
+
       total_correlation: E log q(z) - sum_l log q(z_l), by `aggregate_log_probs` with N training rows (also where a data
         set draws other rows at every use). With beta = 1 and a weight of b - 1 the loss is that of beta-TCVAE at
         beta = b (Chen et al. 2018), with the KL in closed form.
@@ -28,59 +109,21 @@ class Penalized:
         Mnih 2018), here of the same batch.
       dip_i, dip_ii: sum_(i != j) C_ij^2 + dip_diagonal sum_i (C_ii - 1)^2, C = Cov[m], and for dip_ii + E diag(v)
         (Kumar et al. 2018).
-      mmd: maximum mean discrepancy between codes and prior (InfoVAE: Zhao et al. 2019, beta = 1 - alpha and a weight of
-        alpha + lambda - 1; without noise in the code WAE: Tolstikhin et al. 2018).
-      adversarial: a discriminator between codes and prior (Makhzani et al. 2015). The encoder has one optimizer, on the
-        weighted sum of reconstruction and deception; the paper takes turns.
-
-    A discriminator sees codes as constants and is a constant to the codes, so that one gradient of the sum holds both
-    players' own; an optimizer of its own is `optimizer=discriminator`. A penalty is of a batch, not of an example:
-    the loss of validation and test rows leaves it out.
 
     Attributes:
-      penalty: which of them.
-      penalty_weight: its weight.
-      discriminator_dims: widths of the hidden layers (leaky ReLU) of the discriminator.
+      dip_diagonal: of dip_i and dip_ii, weight of the variances in units of that of the covariances; 10 in the first
+        one's paper, 1 in the second's.
     """
 
-    penalty: Literal["none", "total_correlation", "factor", "dip_i", "dip_ii", "mmd", "adversarial"]
-    penalty_weight: NonNegative
-    discriminator_dims: tuple[Size, ...]
+    dip_diagonal: NonNegative
 
-    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("penalty", "penalty_weight")}
-    penalties: ClassVar[tuple[str, ...]]  # those that make sense of the model
-    training_only: ClassVar[tuple[str, ...]] = ("discriminator",)  # parts that do not count as the model's size
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("dip_diagonal",)}
 
-    def validate_penalty(self: Any) -> None:
-        if self.penalty not in self.penalties:
-            remedy = f"this model has codes without a posterior; it takes {', '.join(self.penalties)}"
-            raise ConfigError("penalty", self.penalty, remedy)
-
-    def check_batch(self: Any, batch_size: int) -> None:
-        """Refuse batches of one row for penalties that hold the rows of a batch against each other."""
-        if batch_size < 2 and self.penalty not in ("none", "adversarial"):
-            remedy = f"it compares the rows of a batch, so at trainer.batch_size={batch_size} it does nothing"
-            raise ConfigError("penalty", self.penalty, f"{remedy}; set trainer.batch_size=32 or {{key}}=none")
-
-    def _discriminator(self) -> DenseStack:
-        return DenseStack(self.discriminator_dims, 1, "leaky_relu", False, False, "lecun_normal")
-
-    def fresh_penalty(self: Any, key: Key[Array, ""]) -> dict[str, Any]:
-        """Fresh parameters {"discriminator"}, where there is one."""
-        if self.penalty not in DISCRIMINATED:
-            return {}
-        return {"discriminator": self._discriminator().init(key, jnp.zeros((1, self.latent_dim)))["params"]}
-
-    def discriminate(self, params: Any, z: Float[Array, "B L"]) -> Float[Array, " B"]:
-        """Logit of every code, [B]; large means a code of the data (factor) or of the prior (adversarial)."""
-        logits: Any = self._discriminator().apply({"params": params["discriminator"]}, z)
-        return logits[:, 0]
-
-    def penalize(
-        self: Any,
+    def of_posterior(
+        self,
         params: Any,
         z: Float[Array, "B L"],
-        posterior: tuple[Float[Array, "B L"], Float[Array, "B L"]] | None,
+        posterior: tuple[Float[Array, "B L"], Float[Array, "B L"]],
         prior: Float[Array, "B L"] | None,
         key: Key[Array, ""],
         train_size: Any,
@@ -90,49 +133,31 @@ class Penalized:
         Args:
           z: one code of every example.
           posterior: mean and log-variance of q(z | x).
-          prior: as many codes from the prior, for `TOWARDS_PRIOR`.
+          prior: as many codes from the prior, for a penalty towards it.
           train_size: N.
         """
-        if self.penalty in DISCRIMINATED:
-            return self._play(params, z, prior, key)
-        match self.penalty:
-            case "none":
-                return 0.0, {}
-            case "mmd":
-                assert prior is not None
-                value = mean_discrepancy(z, prior)
+        match self.kind:
+            case "factor":
+                judged = self.discriminate(jax.lax.stop_gradient(params), z)
+                code = self.discriminate(params, jax.lax.stop_gradient(z))
+                keys = jax.random.split(key, z.shape[1])
+                apart = jax.vmap(jax.random.permutation, (0, 1), 1)(keys, jax.lax.stop_gradient(z))
+                return self.game(judged.mean(), self.discriminate(params, apart), code)
             case "total_correlation":
-                assert posterior is not None
                 joint, product = aggregate_log_probs(z, *posterior, train_size)
                 value = (joint - product).mean()
-            case _:
-                assert posterior is not None
+            case "dip_i" | "dip_ii":
                 mean, log_variance = posterior
                 centered = mean - mean.mean(0, keepdims=True)
                 covariance = centered.T @ centered / len(mean)
-                if self.penalty == "dip_ii":
+                if self.kind == "dip_ii":
                     covariance = covariance + jnp.diag(jnp.exp(log_variance).mean(0))
                 own = jnp.diag(covariance)
                 apart = jnp.square(covariance).sum() - jnp.square(own).sum()
                 value = apart + self.dip_diagonal * jnp.square(own - 1).sum()
+            case _:
+                return self.of_codes(params, z, prior)
         return self.penalty_weight * value, {"penalty": value}
-
-    def _play(
-        self: Any, params: Any, z: Float[Array, "B L"], prior: Float[Array, "B L"] | None, key: Key[Array, ""]
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Both players' terms of a discriminator's game."""
-        judged = self.discriminate(jax.lax.stop_gradient(params), z)
-        code = self.discriminate(params, jax.lax.stop_gradient(z))
-        if self.penalty == "factor":
-            keys = jax.random.split(key, z.shape[1])
-            apart = jax.vmap(jax.random.permutation, (0, 1), 1)(keys, jax.lax.stop_gradient(z))
-            value, low, high = judged.mean(), self.discriminate(params, apart), code
-        else:
-            assert prior is not None
-            value = jax.nn.softplus(-judged).mean()
-            low, high = code, self.discriminate(params, jax.lax.stop_gradient(prior))
-        loss = 0.5 * (jax.nn.softplus(-high).mean() + jax.nn.softplus(low).mean())
-        return self.penalty_weight * value + loss, {"penalty": value, "discriminator_loss": loss}
 
 
 def aggregate_log_probs(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +11,23 @@ from jaxtyping import Array, Float, Key
 from research.clock import Clock
 from research.data.examples import Examples, Facts
 from research.distributions import Forecast
-from research.networks.cells import Carry
-from research.networks.recurrent import RecurrentLayers, init_linear, linear
-from research.ranges import OpenShare, ShareBelow1, Size
-from research.tree import ConfigError, from_data, spec
+from research.networks.base import matched
+from research.networks.cells import RecurrentLayers
+from research.networks.forecasting import ForecastNetwork
+from research.networks.recurrent import check_sequences
+from research.ranges import Count, OpenShare, ShareBelow1, Size
+from research.tree import ConfigError, from_data, inline, spec
 
 
 @spec
-class RecurrentForecaster(RecurrentLayers):
+class RecurrentForecaster:
     """Recurrent layers over segments of a window, and the next H steps from their last states.
 
     In the window's own scale (shift m, scale s): (y - m) / s = residual + network.
 
     Attributes:
+      recurrent: the cells.
+      parameters: choose their width so that the model has about this many parameters; null: as `hidden_dim` says.
       segment: steps of the series that are one step of the scan (Lin et al. 2023, SegRNN); the window is a multiple.
       embedding: segments pass a linear layer of that size and a relu first; null: they enter the cells as they are.
       channels: "independent" treats each channel as a series of its own with shared parameters; "joint" reads and
@@ -39,6 +43,8 @@ class RecurrentForecaster(RecurrentLayers):
       dropout: share of the last states' elements that are set to zero in training; null: none.
     """
 
+    recurrent: RecurrentLayers = inline()
+    parameters: Count | None
     segment: Size
     embedding: Size | None
     channels: Literal["independent", "joint"]
@@ -48,25 +54,28 @@ class RecurrentForecaster(RecurrentLayers):
     objective: Literal["mse", "mae", "gaussian", "quantile"]
     quantiles: tuple[OpenShare, ...]
     dropout: ShareBelow1 | None
+    feature_shape: tuple[int, ...] = from_data(())
     horizon: int = from_data(0)
     season: int | None = from_data(None)
 
     # the loss is taken in the scale of the window
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective", "quantiles", "normalize")}
+    takes_masks: ClassVar[bool] = True
 
     def validate(self) -> None:
-        self.validate_layers()
         levels = self.quantiles
         if self.objective == "quantile" and (list(levels) != sorted(set(levels)) or 0.5 not in levels):
             raise ConfigError("quantiles", list(levels), "expected ascending levels, 0.5 among them")
-        if self.bidirectional and self.decoding != "direct":
+        if self.recurrent.bidirectional and self.decoding != "direct":
             raise ConfigError("bidirectional", True, "a carry that goes on runs forwards; use model.decoding=direct")
-        if self.summary != "last" and self.decoding != "direct":
-            raise ConfigError("summary", self.summary, "a carry that goes on is the last; use model.decoding=direct")
+        if self.recurrent.summary != "last" and self.decoding != "direct":
+            raise ConfigError(
+                "summary", self.recurrent.summary, "a carry that goes on is the last; use model.decoding=direct"
+            )
 
-    def bind(self, facts: Facts) -> Any:
+    def bind(self, facts: Facts) -> Self:
         """The model for this data; refused where they have no steps to forecast or a window does not fit."""
-        self.check_data(facts)
+        check_sequences(facts, type(self).__name__)
         shape = facts.target_shape
         if shape is None or not facts.target_follows:
             raise ConfigError(
@@ -86,7 +95,16 @@ class RecurrentForecaster(RecurrentLayers):
             if facts.season > window:
                 raise ConfigError("residual", "season", f"the season of {facts.season} steps is longer than the window")
         known = {"feature_shape": facts.feature_shape, "horizon": shape[0], "season": facts.season}
-        return dataclasses.replace(self, **known).matched()
+        return matched(dataclasses.replace(self, **known), self.parameters)
+
+    def resized(self, width: int) -> Self:
+        """The same model with layers of that width."""
+        return dataclasses.replace(self, recurrent=dataclasses.replace(self.recurrent, hidden_dim=width))
+
+    @property
+    def uses(self) -> int:
+        """Steps of the scan over the window."""
+        return self.feature_shape[0] // self.segment
 
     @property
     def width(self) -> int:
@@ -103,22 +121,23 @@ class RecurrentForecaster(RecurrentLayers):
         """Future segments."""
         return math.ceil(self.horizon / self.segment)
 
-    def _inputs(self) -> int:
-        return self.embedding or self.segment * self.width
+    def module(self) -> ForecastNetwork:
+        """The network as a Linen module."""
+        steps = self.horizon if self.decoding == "direct" else self.segment
+        outputs = steps * self.width * self.numbers
+        layers, summary = self.recurrent.module(), self.recurrent.summary
+        return ForecastNetwork(layers, summary, self.embedding, outputs, self.decoding, self.pieces)
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters."""
-        keys = jax.random.split(key, 4)
-        reader = self.reader(self._inputs())
-        params: dict[str, Any] = {"layers": reader.init(keys[0], self.forget_bias)}
-        if self.embedding is not None:
-            params["embedding"] = init_linear(keys[1], self.segment * self.width, self.embedding)
-        steps = self.horizon if self.decoding == "direct" else self.segment
-        params["output"] = init_linear(keys[2], reader.features, steps * self.width * self.numbers)
-        if self.decoding == "parallel":
-            shape = (self.pieces, self._inputs())
-            params["position"] = jax.random.normal(keys[3], shape) / jnp.sqrt(jnp.float32(self._inputs()))
-        return params
+        size = self.segment * self.width
+        segments = jnp.zeros((1, self.feature_shape[0] // self.segment, size))
+        read_back, drop = (lambda piece, outputs: jnp.zeros((1, size))), (lambda states: states)
+        return self.recurrent.fresh(self.module(), key, segments, read_back, drop)
+
+    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """All parameters count."""
+        return self.fresh(key)
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters."""
@@ -156,11 +175,6 @@ class RecurrentForecaster(RecurrentLayers):
             residual = jnp.tile(filled[:, -self.season :], (1, repeats, 1))[:, : self.horizon]
         return own, shift, scale, residual
 
-    def _embed(self, params: Any, segments: Float[Array, "B pieces D"]) -> Float[Array, "B pieces E"]:
-        if self.embedding is None:
-            return segments
-        return jax.nn.relu(linear(params["embedding"], segments))
-
     def network(
         self, params: Any, own: Float[Array, "B T C"], key: Any = None, residual: Float[Array, "B H C"] | None = None
     ) -> Float[Array, "B H C numbers"]:
@@ -174,49 +188,24 @@ class RecurrentForecaster(RecurrentLayers):
             own = jnp.swapaxes(own, 1, 2).reshape(rows * channels, steps, 1)
             residual = jnp.swapaxes(residual, 1, 2).reshape(rows * channels, self.horizon, 1)
         segments = own.reshape(own.shape[0], steps // self.segment, self.segment * self.width)
-        layers = self.reader(self._inputs())
 
-        def head(states: Float[Array, "*B features"]) -> Float[Array, "*B outputs"]:
-            if key is not None and self.dropout is not None:
-                kept = jax.random.bernoulli(key, 1 - self.dropout, states.shape)
-                states = jnp.where(kept, states / (1 - self.dropout), 0.0)
-            return linear(params["output"], states)
+        def drop(states: Float[Array, "*B features"]) -> Float[Array, "*B features"]:
+            if key is None or self.dropout is None:
+                return states
+            kept = jax.random.bernoulli(key, 1 - self.dropout, states.shape)
+            return jnp.where(kept, states / (1 - self.dropout), 0.0)
 
-        if self.decoding == "direct":
-            out = head(self.read(params["layers"], self._embed(params, segments), None)[1])
-        else:
-            embedded = self._embed(params, segments)
-            _, carries = layers.scan(params["layers"], embedded, steps=embedded.shape[1])
-            if self.decoding == "parallel":
-                out = self._positions(params, carries, head)
-            else:
-                out = self._recursion(params, carries, head, residual)
+        def read_back(piece: int, outputs: Float[Array, "B outputs"]) -> Float[Array, "B D"]:
+            """The forecast of a segment, as an input."""
+            values = outputs.reshape(len(outputs), self.segment * self.width, self.numbers)
+            before = residual[:, piece * self.segment : (piece + 1) * self.segment]
+            return before.reshape(len(before), -1) + self._center(values)[..., 0]
+
+        out: Any = self.module().apply({"params": params}, segments, read_back, drop)
         out = out.reshape(out.shape[0], -1, self.width, self.numbers)[:, : self.horizon]
         if self.channels == "independent":
             out = jnp.swapaxes(out.reshape(rows, channels, self.horizon, self.numbers), 1, 2)
         return out
-
-    def _positions(self, params: Any, carries: list[Carry], head: Any) -> Float[Array, "B pieces outputs"]:
-        layers = self.reader(self._inputs())
-        rows, pieces = carries[0][0].shape[0], self.pieces
-        inputs = jnp.tile(params["position"], (rows, 1))  # [B * pieces, E]
-        spread = [tuple(jnp.repeat(part, pieces, axis=0) for part in carry) for carry in carries]
-        states = layers.step(params["layers"], spread, inputs)[-1][0]
-        return head(states).reshape(rows, pieces, -1)
-
-    def _recursion(
-        self, params: Any, carries: list[Carry], head: Any, residual: Float[Array, "B H width"]
-    ) -> Float[Array, "B pieces outputs"]:
-        layers = self.reader(self._inputs())
-        outputs = []
-        for piece in range(self.pieces):
-            outputs.append(head(carries[-1][0]))
-            if piece + 1 < self.pieces:
-                values = outputs[-1].reshape(outputs[-1].shape[0], self.segment * self.width, self.numbers)
-                before = residual[:, piece * self.segment : (piece + 1) * self.segment]
-                segment = before.reshape(len(before), -1) + self._center(values)[..., 0]  # the forecast, as an input
-                carries = layers.step(params["layers"], carries, self._embed(params, segment[:, None])[:, 0])
-        return jnp.stack(outputs, 1)
 
     def _center(self, outputs: Float[Array, "... numbers"]) -> Float[Array, "... one"]:
         """Mean or median of network outputs, with the last axis of size 1."""

@@ -1,7 +1,7 @@
 """Generative adversarial network of sequences."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +9,15 @@ from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
 from research.data.examples import Examples, Facts
-from research.networks.cells import Layers, valid_steps
-from research.networks.dense import activation, check_name
-from research.networks.recurrent import RecurrentLayers, init_linear, linear
-from research.ranges import NonNegative, Size
-from research.tree import ConfigError, from_data, spec
+from research.networks.base import activation, check_name, matched
+from research.networks.cells import RecurrentLayers, valid_steps
+from research.networks.recurrent import Reader, check_sequences
+from research.ranges import Count, NonNegative, Size
+from research.tree import ConfigError, from_data, inline, spec
 
 
 @spec
-class RecurrentGAN(RecurrentLayers):
+class RecurrentGAN:
     """Generator x_t = f(W h_t + b) from noise at every step, against a recurrent discriminator (Mogren 2016;
     Esteban et al. 2017).
 
@@ -26,6 +26,8 @@ class RecurrentGAN(RecurrentLayers):
     gradients are exactly zero. Updates are simultaneous. D is a logit, the mean over time of one at every step.
 
     Attributes:
+      recurrent: the cells of both players.
+      parameters: choose their width so that both have about this many parameters; null: as `hidden_dim` says.
       noise_dim: size of z_t ~ N(0, 1), and of one z for the whole sequence that is given at every step beside it.
       generator_activation: f; "sigmoid" for data in [0, 1], "tanh" in [-1, 1], or "linear".
       game: "non_saturating" (Goodfellow et al. 2014), "least_squares" (Mao et al. 2017) or "wasserstein" (Arjovsky et
@@ -33,57 +35,70 @@ class RecurrentGAN(RecurrentLayers):
       gradient_penalty: weight of (|dD/dx| - 1)^2 between real and fake samples (Gulrajani et al. 2017); null: none.
     """
 
+    recurrent: RecurrentLayers = inline()
+    parameters: Count | None
     noise_dim: Size
     generator_activation: str
     game: Literal["non_saturating", "least_squares", "wasserstein"]
     gradient_penalty: NonNegative | None
+    feature_shape: tuple[int, ...] = from_data(())
     steps: int = from_data(0)
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("game", "gradient_penalty")}
+    takes_masks: ClassVar[bool] = True
     # of no metric can one say that the better its value, the better the samples
-    unmonitored = ("loss", "generator_loss", "discriminator_loss", "discriminator_accuracy")
+    unmonitored: ClassVar[tuple[str, ...]] = ("loss", "generator_loss", "discriminator_loss", "discriminator_accuracy")
 
     def validate(self) -> None:
-        self.validate_layers()
-        if self.summary != "last":
+        if self.recurrent.summary != "last":
             remedy = (
                 "a discriminator judges every step and takes the mean, so no summary is made; set model.summary=last"
             )
-            raise ConfigError("summary", self.summary, remedy)
+            raise ConfigError("summary", self.recurrent.summary, remedy)
         check_name("generator_activation", self.generator_activation, ("sigmoid", "tanh", "linear"))
         if self.game == "wasserstein" and self.gradient_penalty is None:
             raise ConfigError("gradient_penalty", None, "a wasserstein critic needs one (10 in the paper)")
 
-    def bind(self, facts: Facts) -> Any:
+    def bind(self, facts: Facts) -> Self:
         """The model for this data; refused where the generator cannot reach their range."""
-        self.check_data(facts)
+        check_sequences(facts, type(self).__name__)
         low, high = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(self.generator_activation, (-jnp.inf, jnp.inf))
         # the generator covers the training range; later values may lie a little outside
         if facts.low < low - 0.5 * (high - low) or facts.high > high + 0.5 * (high - low):
             remedy = f"the data lie in [{facts.low:.4g}, {facts.high:.4g}]; set data.scaling=minmax or {{key}}=linear"
             raise ConfigError("generator_activation", self.generator_activation, remedy)
         known = {"feature_shape": facts.feature_shape, "steps": facts.feature_shape[0]}
-        return dataclasses.replace(self, **known).matched()
+        return matched(dataclasses.replace(self, **known), self.parameters)
 
-    def _generator(self) -> Layers:
-        inputs = 2 * self.noise_dim
-        return Layers(self.cell, self.hidden_dim, inputs, self.layers, self.layer_norm, False, self.form, self.unroll)
+    def resized(self, width: int) -> Self:
+        """The same model with layers of that width."""
+        return dataclasses.replace(self, recurrent=dataclasses.replace(self.recurrent, hidden_dim=width))
+
+    @property
+    def uses(self) -> int:
+        """T: the cells use their parameters at every step."""
+        return self.steps
+
+    def generator(self) -> Reader:
+        """The generator as a Linen module: an output at every step, from layers that run forwards."""
+        return Reader(self.recurrent.module(bidirectional=False), self.feature_shape[-1], None)
+
+    def discriminator(self) -> Reader:
+        """The discriminator as a Linen module: a logit at every step."""
+        return Reader(self.recurrent.module(), 1, None)
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters {"generator", "discriminator"}: the names of the players."""
-        keys = jax.random.split(key, 4)
-        channels = self.feature_shape[-1]
-        reader = self.reader(channels)
+        generator_key, discriminator_key = jax.random.split(key)
+        noise, x = jnp.zeros((1, 1, 2 * self.noise_dim)), jnp.zeros((1, 1, self.feature_shape[-1]))
         return {
-            "generator": {
-                "layers": self._generator().init(keys[0], self.forget_bias),
-                "output": init_linear(keys[1], self.hidden_dim, channels),
-            },
-            "discriminator": {
-                "layers": reader.init(keys[2], self.forget_bias),
-                "output": init_linear(keys[3], reader.features, 1),
-            },
+            "generator": self.recurrent.fresh(self.generator(), generator_key, noise),
+            "discriminator": self.recurrent.fresh(self.discriminator(), discriminator_key, x),
         }
+
+    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """Both players count."""
+        return self.fresh(key)
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters."""
@@ -97,16 +112,15 @@ class RecurrentGAN(RecurrentLayers):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(self.steps))
         noise = jax.vmap(lambda own: jax.random.normal(own, (number, self.noise_dim)), out_axes=1)(keys)
         whole = jnp.broadcast_to(whole[:, None], noise.shape)
-        inputs = jnp.concatenate([noise, whole], -1)
-        states, _ = self._generator().scan(params["generator"]["layers"], inputs, steps=self.steps)
-        return activation(self.generator_activation)(linear(params["generator"]["output"], states))
+        outputs = self.generator().apply({"params": params["generator"]}, jnp.concatenate([noise, whole], -1))
+        return activation(self.generator_activation)(outputs)
 
     def discriminate(
         self, params: Any, x: Float[Array, "B T C"], length: Int[Array, " B"] | None = None
     ) -> Float[Array, " B"]:
         """Logit (or value of the critic) of every sequence, [B]; large means real."""
-        states, _ = self.read(params["discriminator"]["layers"], x, length)
-        logits, valid = linear(params["discriminator"]["output"], states)[..., 0], valid_steps(length, x.shape[1])
+        outputs: Any = self.discriminator().apply({"params": params["discriminator"]}, x, length)
+        logits, valid = outputs[..., 0], valid_steps(length, x.shape[1])
         if valid is None:
             return logits.mean(1)
         return jnp.where(valid, logits, 0.0).sum(1) / jnp.maximum(valid.sum(1), 1)
@@ -170,8 +184,8 @@ class RecurrentGAN(RecurrentLayers):
         critic, generator, real_value, fake_value = self.terms(params, batch, fake)
         border = 0.5 if self.game == "least_squares" else 0.0  # between the values that real and fake rows are to have
         right = 0.5 * ((real_value > border).astype(jnp.float32) + (fake_value < border).astype(jnp.float32))
-        found = {"loss": critic + generator, "discriminator_loss": critic, "generator_loss": generator}
-        return found if self.game == "wasserstein" else found | {"discriminator_accuracy": right}
+        scores = {"loss": critic + generator, "discriminator_loss": critic, "generator_loss": generator}
+        return scores if self.game == "wasserstein" else scores | {"discriminator_accuracy": right}
 
 
 def _beside(fake: Float[Array, "B T C"], batch: Examples) -> Float[Array, "B T C"]:

@@ -1,45 +1,54 @@
 """Classes or values of a sequence, or of each of its steps."""
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
 from research.data.examples import Examples, Facts
-from research.networks.cells import valid_steps
-from research.networks.recurrent import Online, RecurrentLayers, init_linear, linear
-from research.tree import ConfigError, from_data, spec
+from research.networks.base import matched
+from research.networks.cells import RecurrentLayers, valid_steps
+from research.networks.recurrent import Online, Reader, check_sequences
+from research.ranges import Count, StaticShareBelow1
+from research.tree import ConfigError, added, from_data, inline, spec
 
 
 @spec
-class RecurrentPredictor(RecurrentLayers):
+class RecurrentPredictor:
     """Recurrent layers with a linear layer upon them: y = W s + b of the summary s, or y_t = W h_t + b at every step.
 
     What is predicted is the data's `target`, or their `label` where they have none: one class of a sequence, values of
     a sequence [D], a class at every step [T], values at every step [T, D].
 
     Attributes:
+      recurrent: the cells.
+      parameters: choose their width so that the model has about this many parameters; null: as `hidden_dim` says.
+      dropout: share of every layer's states that are set to zero in training, the same at all steps.
       objective: "cross_entropy" in nats, summed over steps and values: of classes, or of values in [0, 1] (independent
         Bernoulli); "mse" or "mae" of values, means over steps and values; "auto" takes cross_entropy for classes and
         mse for values.
     """
 
+    recurrent: RecurrentLayers = inline()
+    parameters: Count | None
+    dropout: StaticShareBelow1 = added(0.0)
     objective: Literal["auto", "cross_entropy", "mse", "mae"]
+    feature_shape: tuple[int, ...] = from_data(())
     target_shape: tuple[int, ...] = from_data(())
     target_classes: int = from_data(0)
     of_label: bool = from_data(False)
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective",)}
 
-    def validate(self) -> None:
-        self.validate_layers()
+    takes_masks: ClassVar[bool] = True
 
-    def bind(self, facts: Facts) -> Any:
+    def bind(self, facts: Facts) -> Self:
         """The model for this data; refused where there is nothing to predict."""
-        self.check_data(facts)
+        check_sequences(facts, type(self).__name__)
         shape, classes, of_label = facts.target_shape, facts.target_classes, False
         if shape is None:
             if facts.classes < 1:
@@ -63,7 +72,22 @@ class RecurrentPredictor(RecurrentLayers):
             remedy = f"values must lie in [0, 1], these lie in [{low:.4g}, {high:.4g}]; use {{key}}=mse"
             raise ConfigError("objective", "cross_entropy", remedy)
         known = {"target_shape": shape, "target_classes": classes, "of_label": of_label}
-        return dataclasses.replace(self, feature_shape=facts.feature_shape, **known).matched()
+        bound = dataclasses.replace(self, feature_shape=facts.feature_shape, **known)
+        return matched(bound, self.parameters)
+
+    def resized(self, width: int) -> Self:
+        """The same model with layers of that width."""
+        return dataclasses.replace(self, recurrent=dataclasses.replace(self.recurrent, hidden_dim=width))
+
+    @property
+    def uses(self) -> int:
+        """T: the cells use their parameters at every step."""
+        return self.feature_shape[0]
+
+    @property
+    def cell(self) -> str:
+        """The kind of its cells."""
+        return self.recurrent.cell
 
     @property
     def stepwise(self) -> bool:
@@ -75,14 +99,18 @@ class RecurrentPredictor(RecurrentLayers):
         """Linear outputs of the sequence or of a step."""
         return self.target_classes or self.target_shape[-1]
 
+    def module(self) -> Reader:
+        """The layers and the linear one upon them as a Linen module."""
+        summary = None if self.stepwise else self.recurrent.summary
+        return Reader(self.recurrent.module(dropout=self.dropout), self.outputs, summary)
+
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters."""
-        layers_key, output_key = jax.random.split(key)
-        reader = self.reader(self.feature_shape[-1])
-        return {
-            "layers": reader.init(layers_key, self.forget_bias),
-            "output": init_linear(output_key, reader.features, self.outputs),
-        }
+        return self.recurrent.fresh(self.module(), key, jnp.zeros((1, 1, self.feature_shape[-1])))
+
+    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """All parameters count."""
+        return self.fresh(key)
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters."""
@@ -91,25 +119,50 @@ class RecurrentPredictor(RecurrentLayers):
 
     def encode(self, params: Any, batch: Examples) -> Float[Array, "B features"]:
         """Summary of the states, [B, features]."""
-        return self.read(params["layers"], batch.x, batch.length)[1]
+        reader = dataclasses.replace(self.module(), summary=self.recurrent.summary)
+        states: Any = reader.apply({"params": params}, batch.x, batch.length, method="read")
+        return states
 
     def predict(
-        self, params: Any, batch: Examples, nudge: Float[Array, "B T H"] | None = None
+        self, params: Any, batch: Examples, key: Key[Array, ""] | None = None, perturbations: Any = None
     ) -> Float[Array, "B ..."]:
         """Linear outputs: logits of classes (or of values in [0, 1]), or values; [B, outputs] or [B, T, outputs].
 
-        `nudge` is added to the last layer's states, so that a gradient with respect to it is one to them.
+        Args:
+          key: of dropout, in training.
+          perturbations: of the states, as `research.networks.cells.Cell` takes them.
         """
-        states, summary = self.read(params["layers"], batch.x, batch.length, nudge)
-        return linear(params["output"], states if self.stepwise else summary)
+        variables = {"params": params} if perturbations is None else {"params": params, "perturbations": perturbations}
+        drop = key is not None and self.dropout > 0
+        rngs = {"dropout": key} if key is not None and drop else None
+        outputs: Any = self.module().apply(variables, batch.x, batch.length, drop, rngs=rngs)
+        return outputs
+
+    def state_gradients(self, params: Any, batch: Examples) -> Float[Array, "B T H"]:
+        """Slope of the loss of every row with respect to the states h_t of the last layer that runs forwards."""
+        shapes = jax.eval_shape(self.module().init, jax.random.key(0), batch.x)["perturbations"]
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+
+        def loss(perturbations: Any) -> Float[Array, ""]:
+            return self.scores(self.predict(params, batch, perturbations=perturbations), batch)["loss"].sum()
+
+        return jax.grad(loss)(zeros)["layers"][f"layer_{self.recurrent.layers - 1}"]["state"]
+
+    def start(self, rows: int) -> Online:
+        """The state before the first step of `rows` sequences."""
+        self.recurrent.check_forwards()
+        return Online.begin(self.recurrent.module().rest(rows), rows, self.recurrent.hidden_dim)
 
     def step(
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None = None
     ) -> tuple[Online, Float[Array, "B outputs"]]:
         """One more time step: the state after it, and the linear outputs for all steps so far."""
         del label
-        state, last, summary = self.advance(params["layers"], state, x)
-        return state, linear(params["output"], last if self.stepwise else summary)
+        after: Any = self.module().apply({"params": params}, state.carries, x, method="step")
+        carries, last = after
+        state, summary = state.add(carries, last, self.recurrent.summary)
+        output: Any = nn.Dense(self.outputs).apply({"params": params["output"]}, last if self.stepwise else summary)
+        return state, output
 
     def scores(self, outputs: Float[Array, "B ..."], batch: Examples) -> dict[str, Float[Array, " B"]]:
         """Loss and metrics of every example, [B]."""
@@ -150,8 +203,9 @@ class RecurrentPredictor(RecurrentLayers):
         self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Mean over the batch."""
-        del key, clock
-        scores = {name: value.mean() for name, value in self.scores(self.predict(params, batch), batch).items()}
+        del clock
+        outputs = self.predict(params, batch, key)
+        scores = {name: value.mean() for name, value in self.scores(outputs, batch).items()}
         return scores.pop("loss"), scores
 
     def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:

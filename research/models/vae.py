@@ -1,33 +1,50 @@
 """Variational autoencoder: beta, warm-up, free bits, capacity, several samples, importance-weighted bound."""
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+import dataclasses
+import functools
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
-from research.data.examples import Examples
+from research.data.examples import Examples, Facts
 from research.distributions import Observation, kl_to_standard_normal, normal_log_prob
-from research.models.decoding import PENALTY, PENALTY_INIT, PRIOR, PRIOR_INIT, TEACHING, Decoding
-from research.models.penalty import TOWARDS_PRIOR, Penalized
+from research.models.decoding import (
+    PENALTY,
+    PENALTY_INIT,
+    PRIOR,
+    PRIOR_INIT,
+    at_the_mean,
+    log_likelihood,
+    mean_of,
+    outputs_of,
+    reconstruction_mse,
+)
+from research.models.penalty import PosteriorPenalty
 from research.models.prior import Prior
+from research.networks.base import Networks, Training, matched
 from research.networks.dense import DenseNetworks
+from research.optimizer import Optimizer, Players
 from research.ranges import Epochs, NonNegative, Range, Repeats
-from research.tree import ConfigError, spec
+from research.tree import ConfigError, inline, spec
 
 LogVariance = Annotated[float, Range(-80.0, 80.0)]  # beyond, exp leaves the numbers of 32 bits
 
 
 @spec
-class Variational(Penalized, Prior, Decoding):
-    """The variational part of a VAE (Kingma & Welling 2014), for any networks, priors (`Prior`) and penalties
-    (`Penalized`).
+class Variational:
+    """The formulas of a VAE (Kingma & Welling 2014), for any networks, priors and penalties.
 
     loss = -E_q[log p(x | z)] + beta w(t) KL(q(z | x) || p(z)), in nats, mean over the batch, plus a penalty. The KL is
     in closed form where p(z) = N(0, 1), else the mean of log q(z | x) - log p(z) over the samples.
 
     Attributes:
+      networks: encoder and decoder.
+      observation: p(x | z).
+      prior: p(z).
+      penalty: on the codes of a batch.
       beta: weight of the KL (Higgins et al. 2017).
       warmup: ramp w(t) of the KL from 0 to 1: linear, logistic (Bowman et al. 2016; its middle at half of the ramp), or
         cyclical (Fu et al. 2019: `cycles` times over the whole training, each half ramp, half 1).
@@ -40,10 +57,12 @@ class Variational(Penalized, Prior, Decoding):
       bound: "elbo" averages over the samples; "iwae" is the importance-weighted bound (Burda et al. 2016).
       samples: k, number of codes drawn for every example.
       log_variance_range: clips the posterior's log-variance to [low, high]; null leaves it free.
-      dip_diagonal: of the penalties dip_i and dip_ii, weight of the variances in units of that of the covariances; 10
-        in the first one's paper, 1 in the second's.
     """
 
+    networks: Networks = inline()
+    observation: Observation = inline()
+    prior: Prior = inline()
+    penalty: PosteriorPenalty = inline()
     beta: NonNegative
     warmup: Literal["none", "linear", "logistic", "cyclical"]
     warmup_epochs: Epochs
@@ -55,19 +74,21 @@ class Variational(Penalized, Prior, Decoding):
     bound: Literal["elbo", "iwae"]
     samples: Repeats
     log_variance_range: tuple[LogVariance, LogVariance] | None
-    dip_diagonal: NonNegative
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {
-        "loss": ("beta", "free_bits", "capacity", "gamma", "bound", "samples", "dip_diagonal"),
+        "loss": ("beta", "free_bits", "capacity", "gamma", "bound", "samples"),
         "iwae_nats": ("beta", "samples"),
     }
-    penalties: ClassVar[tuple[str, ...]] = ("none", "total_correlation", "factor", "dip_i", "dip_ii", *TOWARDS_PRIOR)
 
-    def validate(self: Any) -> None:
-        super().validate()
-        self.validate_prior()
-        self.validate_penalty()
-        if self.likelihood == "mse":
+    def validate(self) -> None:
+        """Rules between the parts, and between the settings of the objective."""
+        if self.prior.kind == "vamp" and self.conditional:
+            remedy = "pseudo-inputs have no labels, which a conditional encoder needs; set model.conditional=false"
+            raise ConfigError("prior", self.prior.kind, remedy)
+        if self.prior.kind != "normal" and self.free_bits is not None:
+            remedy = "the KL to this prior is no sum over dimensions; set model.prior=normal or {key}=null"
+            raise ConfigError("free_bits", self.free_bits, remedy)
+        if self.observation.likelihood == "mse":
             remedy = "without a likelihood beta depends on the size of the data; use {key}=gaussian with model.scale"
             raise ConfigError("likelihood", "mse", remedy)
         if self.warmup in ("linear", "logistic") and self.warmup_epochs == 0:
@@ -84,22 +105,74 @@ class Variational(Penalized, Prior, Decoding):
         if clip is not None and not clip[0] < clip[1]:
             raise ConfigError("log_variance_range", list(clip), "expected [low, high] with low < high")
 
+    def bind(self, facts: Facts) -> Self:
+        """The model for this data: feature shape and number of classes set, impossible pairs refused."""
+        self.observation.check_range(facts.low, facts.high)
+        networks = self.networks.bind(facts)
+        if networks.steps is not None:
+            raise ConfigError("code", "step", "a recurrent VAE has one code for a sequence; set model.code=sequence")
+        return matched(dataclasses.replace(self, networks=networks), networks.parameters)
+
+    def check(self, rows: Examples, batch_size: int, optimizer: Optimizer | Players) -> None:
+        """Refuse rows or a batch that make no sense of a part."""
+        del optimizer
+        self.prior.check_rows(rows)
+        self.penalty.check_batch(batch_size)
+
+    def resized(self, width: int) -> Self:
+        """The same model with networks of that width."""
+        return dataclasses.replace(self, networks=self.networks.resized(width))
+
     @property
-    def encoder_outputs(self: Any) -> int:
-        return 2 * self.latent_dim
+    def latent_dim(self) -> int:
+        """L, size of the code."""
+        return self.networks.latent_dim
 
-    def fresh(self: Any, key: Key[Array, ""]) -> dict[str, Any]:
+    @property
+    def conditional(self) -> bool:
+        """Whether encoder and decoder are given the label."""
+        return self.networks.conditional
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether padding and missing values are told apart from zeros."""
+        return self.networks.takes_masks
+
+    @property
+    def uses(self) -> int:
+        """How often an example passes through the parameters."""
+        return self.networks.uses
+
+    @property
+    def standard_prior(self) -> bool:
+        """Whether p(z) = N(0, 1), so that the KL is a sum over dimensions."""
+        return self.prior.kind == "normal"
+
+    # ----------------------------------------------------------------------------------------------------- parameters
+
+    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh parameters that count as the model's size."""
+        networks = self.networks.init(key, 2 * self.latent_dim, self.observation.channels)
+        own = jax.random.fold_in(key, PRIOR_INIT)
+        return networks | self.observation.init() | self.prior.init(own, self.latent_dim, self.networks.feature_shape)
+
+    def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters that know nothing of the data."""
-        prior = self.fresh_prior(jax.random.fold_in(key, PRIOR_INIT))
-        return super().fresh(key) | prior | self.fresh_penalty(jax.random.fold_in(key, PENALTY_INIT))
+        return self.counted(key) | self.penalty.init(jax.random.fold_in(key, PENALTY_INIT), self.latent_dim)
 
-    def init(self: Any, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
+    def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters; what the training rows can say of the decoder's output and of the prior is in them."""
-        return super().init(key, train) | self.informed_prior(jax.random.fold_in(key, PRIOR_INIT), train)
+        params = at_the_mean(self, self.fresh(key), train)
+        return params | self.prior.informed(jax.random.fold_in(key, PRIOR_INIT), train)
 
-    def posterior(self: Any, params: Any, batch: Examples) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
+    # -------------------------------------------------------------------------------------------------- codes and back
+
+    def posterior(
+        self, params: Any, batch: Examples, training: Training | None = None
+    ) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
         """Mean and log-variance of q(z | x), both [B, L]."""
-        mean, log_variance = jnp.split(self.apply_encoder(params, batch, self.encoder_outputs), 2, axis=-1)
+        outputs = self.networks.encode(params, batch, 2 * self.latent_dim, training)
+        mean, log_variance = jnp.split(outputs, 2, axis=-1)
         if self.log_variance_range is not None:
             log_variance = jnp.clip(log_variance, *self.log_variance_range)
         return mean, log_variance
@@ -108,11 +181,35 @@ class Variational(Penalized, Prior, Decoding):
         """Posterior means [B, L]."""
         return self.posterior(params, batch)[0]
 
+    def decode(
+        self,
+        params: Any,
+        z: Float[Array, "B L"],
+        label: Int[Array, " B"] | None = None,
+        length: Int[Array, " B"] | None = None,
+    ) -> Float[Array, "B ..."]:
+        """E[x | z], [B, *feature_shape]."""
+        return mean_of(self, params, z, label, length)
+
+    def reconstruct(self, params: Any, batch: Examples) -> Float[Array, "B ..."]:
+        """E[x | z] at the posterior mean of x, [B, *feature_shape]."""
+        return self.decode(params, self.encode(params, batch), batch.label, batch.length)
+
     def sample(
-        self: Any, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
+        self, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
     ) -> Float[Array, "{number} ..."]:
         """E[x | z] for z from the prior, [number, *feature_shape]."""
         return self.decode(params, self.prior_sample(params, key, number), label)
+
+    def prior_sample(self, params: Any, key: Key[Array, ""], number: int) -> Float[Array, "{number} L"]:
+        """Codes from p(z), [number, L]."""
+        return self.prior.sample(params, key, number, self.latent_dim, functools.partial(self.posterior, params))
+
+    def reconstruction_nats(self, params: Any, z: Float[Array, "B L"], batch: Examples) -> Float[Array, " B"]:
+        """-log p(x | z) of every example at any codes, [B] nats."""
+        return -log_likelihood(self, params, outputs_of(self, params, z, batch.label, batch.length), batch)
+
+    # -------------------------------------------------------------------------------------------------------- objective
 
     def _kl_weight(self, clock: Clock) -> Float[Array, ""]:
         if self.warmup == "none":
@@ -124,77 +221,96 @@ class Variational(Penalized, Prior, Decoding):
             return progress
         return jnp.where(progress >= 1, 1.0, jax.nn.sigmoid(10 * (progress - 0.5)))
 
-    def _regularizer(self, drawn: "Drawn", clock: Clock) -> Float[Array, ""]:
-        """The term of the loss made from the KL -> scalar."""
-        kl = drawn.kl
+    def objective(
+        self,
+        reconstruction: Float[Array, "*B"],
+        kl: Float[Array, "*B"],
+        by_dimension: Float[Array, "*B L"] | None,
+        weight: Any = 1.0,
+        growth: Any = 1.0,
+    ) -> Float[Array, "*B"]:
+        """Reconstruction plus what is made of the KL, in nats.
+
+        In training its arguments are means over the batch, as free bits and a capacity are of the batch; a score has
+        them of one example.
+
+        Args:
+          reconstruction: -log p(x | z).
+          kl: the whole KL.
+          by_dimension: that of every latent dimension, where the prior has them.
+          weight: w(t).
+          growth: how far the capacity has grown, from 0 to 1.
+        """
         if self.capacity is not None:
-            target = self.capacity * ramp(clock.epoch, self.capacity_epochs)
-            return self.gamma * jnp.abs(kl.mean() - target)
+            return reconstruction + self.gamma * jnp.abs(kl - self.capacity * growth)
         if self.free_bits is not None:
-            return self.beta * self._kl_weight(clock) * jnp.maximum(drawn.by_dimension.mean(0), self.free_bits).sum()
-        return self.beta * self._kl_weight(clock) * kl.mean()
+            assert by_dimension is not None
+            kl = jnp.maximum(by_dimension, self.free_bits).sum(-1)
+        return reconstruction + self.beta * weight * kl
 
     def loss(
-        self: Any, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
+        self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The loss above, mean over the batch, and its parts in nats."""
-        posterior = self.posterior(params, batch)
-        noise = jax.random.normal(key, (self.samples, len(batch), self.noise_size))
-        teaching = self.teaching(batch, jax.random.fold_in(key, TEACHING), clock)
-        drawn = self._draw(params, batch, posterior, noise, teaching)
-        parts = {"reconstruction_nats": -drawn.log_likelihood.mean(), "kl_nats": drawn.kl.mean()}
+        training = Training(batch, key, clock)
+        posterior = self.posterior(params, batch, training)
+        noise = jax.random.normal(key, (self.samples, len(batch), self.prior.noise_size(self.latent_dim)))
+        drawn, weight = self._draw(params, batch, posterior, noise, training), self._kl_weight(clock)
+        metrics = {"reconstruction_nats": -drawn.log_likelihood.mean(), "kl_nats": drawn.kl.mean()}
         if self.bound == "iwae":
-            # beta scales log p(z) - log q(z | x) in every weight; at beta = 1 this is the bound of the paper
-            log_weights = drawn.log_likelihood + self.beta * self._kl_weight(clock) * drawn.gap
-            loss = -_log_mean_exp(log_weights).mean()
+            loss = -self._bound(drawn, weight).mean()
         else:
-            loss = parts["reconstruction_nats"] + self._regularizer(drawn, clock)
+            by_dimension = None if drawn.by_dimension is None else drawn.by_dimension.mean(0)
+            growth = ramp(clock.epoch, self.capacity_epochs)
+            loss = self.objective(metrics["reconstruction_nats"], metrics["kl_nats"], by_dimension, weight, growth)
         prior = None
-        if self.penalty in TOWARDS_PRIOR:
+        if self.penalty.towards_prior:
             prior = self.prior_sample(jax.lax.stop_gradient(params), jax.random.fold_in(key, PRIOR), len(batch))
         own = jax.random.fold_in(key, PENALTY)
-        more, found = self.penalize(params, drawn.z[0], posterior, prior, own, clock.train_size)
-        return loss + more, parts | found
+        more, scalars = self.penalty.of_posterior(params, drawn.z[0], posterior, prior, own, clock.train_size)
+        return loss + more, metrics | scalars
 
     def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
         """Per example, at the end of every ramp, in nats: loss, ELBO, its parts; reconstruction_mse at the mean."""
         posterior = self.posterior(params, batch)
-        drawn = self._draw(params, batch, posterior, _noise(keys, self.samples, self.noise_size))
+        drawn = self._draw(params, batch, posterior, self._noise(keys, self.samples))
         reconstruction, kl = -drawn.log_likelihood.mean(0), drawn.kl
+        outputs = outputs_of(self, params, posterior[0], batch.label, batch.length)
         metrics = {
             "reconstruction_nats": reconstruction,
             "kl_nats": kl,
             "elbo_nats": -reconstruction - kl,
-            "reconstruction_mse": self.reconstruction_mse(
-                params, self.decoder_outputs(params, posterior[0], batch.label, batch.length), batch
-            ),
+            "reconstruction_mse": reconstruction_mse(self, params, outputs, batch),
         }
         if self.bound == "iwae":
-            bound = _log_mean_exp(drawn.log_likelihood + self.beta * drawn.gap)
+            bound = self._bound(drawn, 1.0)
             return metrics | {"loss": -bound, "iwae_nats": bound}
-        if self.capacity is not None:
-            # |KL - C| of the example; training takes it of the batch mean, which no per-example number can equal
-            return metrics | {"loss": reconstruction + self.gamma * jnp.abs(kl - self.capacity)}
-        if self.free_bits is not None:
-            free = jnp.maximum(drawn.by_dimension, self.free_bits).sum(-1)
-            return metrics | {"loss": reconstruction + self.beta * free}
-        return metrics | {"loss": reconstruction + self.beta * kl}
+        return metrics | {"loss": self.objective(reconstruction, kl, drawn.by_dimension)}
+
+    def _bound(self, drawn: "Drawn", weight: Any) -> Float[Array, " B"]:
+        """log of the mean importance weight, [B]; beta scales log p(z) - log q(z | x); 1 is that of the paper."""
+        log_weights = drawn.log_likelihood + self.beta * weight * drawn.gap
+        return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(log_weights.shape[0])
 
     def log_weights(
         self, params: Any, batch: Examples, keys: Key[Array, " B"], samples: int
     ) -> Float[Array, "B {samples}"]:
         """log p(x, z) - log q(z | x) of `samples` codes of every example, [B, samples], in nats."""
-        noise = _noise(keys, samples, self.noise_size)
-        drawn = self._draw(params, batch, self.posterior(params, batch), noise)
+        drawn = self._draw(params, batch, self.posterior(params, batch), self._noise(keys, samples))
         return (drawn.log_likelihood + drawn.gap).T
 
+    def _noise(self, keys: Key[Array, " B"], samples: int) -> Float[Array, "{samples} B size"]:
+        """Standard normal [k, B, noise_size] that depends on each example's own key only."""
+        shape = samples, self.prior.noise_size(self.latent_dim)
+        return jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(keys)
+
     def _draw(
-        self: Any,
+        self,
         params: Any,
         batch: Examples,
         posterior: tuple[Float[Array, "B L"], Float[Array, "B L"]],
         noise: Float[Array, "k B noise"],
-        teaching: Any = None,
+        training: Training | None = None,
     ) -> "Drawn":
         """Codes of a batch made from noise [k, B, noise_size], and what they are worth."""
         mean, log_variance = posterior
@@ -202,17 +318,18 @@ class Variational(Penalized, Prior, Decoding):
         z = mean[None] + jnp.exp(0.5 * log_variance)[None] * noise
 
         def one(code: Float[Array, "B L"]) -> Float[Array, " B"]:
-            outputs = self.decoder_outputs(params, code, batch.label, batch.length, teaching)
-            return self.log_likelihood(params, outputs, batch)
+            outputs = outputs_of(self, params, code, batch.label, batch.length, training)
+            return log_likelihood(self, params, outputs, batch)
 
         # one sample without a mapped axis: the same numbers, and a plain matrix product
-        log_likelihood = one(z[0])[None] if z.shape[0] == 1 else jax.vmap(one)(z)
+        likelihoods = one(z[0])[None] if z.shape[0] == 1 else jax.vmap(one)(z)
         prior, posterior_log_prob = normal_log_prob(z), normal_log_prob(z, mean[None], log_variance[None])
-        if self.prior == "normal":
+        if self.prior.kind == "normal":
             by_dimension = kl_to_standard_normal(mean, log_variance)
-            return Drawn(z, log_likelihood, (prior - posterior_log_prob).sum(-1), by_dimension.sum(-1), by_dimension)
-        gap = self.prior_log_prob(params, z, prior_noise) - posterior_log_prob.sum(-1)
-        return Drawn(z, log_likelihood, gap, -gap.mean(0), None)
+            return Drawn(z, likelihoods, (prior - posterior_log_prob).sum(-1), by_dimension.sum(-1), by_dimension)
+        of_prior = self.prior.log_prob(params, z, prior_noise, functools.partial(self.posterior, params))
+        gap = of_prior - posterior_log_prob.sum(-1)
+        return Drawn(z, likelihoods, gap, -gap.mean(0), None)
 
 
 class Drawn(NamedTuple):
@@ -234,21 +351,13 @@ class Drawn(NamedTuple):
 
 
 @spec
-class VAE(Variational, DenseNetworks, Observation):
+class VAE(Variational):
     """VAE with dense networks."""
+
+    networks: DenseNetworks = inline()
 
 
 def ramp(time: Float[Array, ""], length: Any) -> Float[Array, ""]:
     """min(time / length, 1), and 1 everywhere for length 0, without the NaN gradient of a plain quotient."""
     length = jnp.asarray(length, jnp.float32)
     return jnp.where(time >= length, 1.0, time / jnp.where(length > 0, length, 1.0))
-
-
-def _noise(keys: Key[Array, " B"], samples: int, size: int) -> Float[Array, "{samples} B {size}"]:
-    """Standard normal [k, B, size] that depends on each example's own key only."""
-    return jax.vmap(lambda key: jax.random.normal(key, (samples, size)), out_axes=1)(keys)
-
-
-def _log_mean_exp(log_weights: Float[Array, "k B"]) -> Float[Array, " B"]:
-    """log of the mean over axis 0 of exp."""
-    return jax.nn.logsumexp(log_weights, axis=0) - jnp.log(log_weights.shape[0])

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ class Training(NamedTuple):
         return {"dropout": jax.random.fold_in(self.key, number)}
 
 
+@runtime_checkable
 class Networks(Protocol):
     """An encoder and a decoder, as a spec that a model holds in its field `networks`.
 
@@ -225,9 +226,10 @@ def output_bias(params: dict[str, Any], bias: Float[Array, " outputs"]) -> dict[
     return {**params, "decoder": {**params["decoder"], "output": output}}
 
 
-# ------------------------------------------------------------------------------------------ width by number of parameters
+# ---------------------------------------------------------------------------------- width by the number of parameters
 
 
+@runtime_checkable
 class Sized(Protocol):
     """A model whose width can be chosen by its number of parameters."""
 
@@ -252,9 +254,7 @@ def matched(model: Any, parameters: int | None) -> Any:
 def _width(structure: Any, leaves: int, wanted: int) -> int:
     model: Sized = structure.unflatten([0.0] * leaves)
     if wanted < (least := count(model.resized(1))):
-        raise ConfigError(
-            "parameters", wanted, f"this model has at least {least}; ask for more, or make a code smaller"
-        )
+        raise ConfigError("parameters", wanted, f"this model has at least {least}; ask for more")
     low, high = 1, 2
     while count(model.resized(high)) < wanted:
         low, high = high, 2 * high

@@ -1,105 +1,102 @@
-"""Recurrent cells, and stacks of them scanned over time."""
+"""Recurrent cells, and stacks of them over time, as Linen modules."""
 
-import functools
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
+from research.networks.base import check_name
+from research.ranges import Finite, Range, Size
+from research.tree import ConfigError, spec
+
 CELLS = ("rnn", "irnn", "gru", "lstm")
 GATES = {"rnn": 1, "irnn": 1, "gru": 3, "lstm": 4}  # blocks of H columns in the kernels
 PARTS = {"rnn": 1, "irnn": 1, "gru": 1, "lstm": 2}  # arrays [B, H] of the carry: the state, and the lstm's memory
-# Form and unrolling by backend; on the CPU from `scripts/bench.py cells` (outputs/reference/cells.md). On a GPU nothing
-# was measured: there one large product before the scan is the usual form (Appleyard et al. 2016).
-DEFAULTS: dict[str, tuple[Literal["step", "hoisted"], int]] = {"cpu": ("step", 1), "gpu": ("hoisted", 1)}
 
-Carry = tuple[jax.Array, ...]
+Carry = tuple[jax.Array, ...]  # of one cell; the state is its first array
+Carries = tuple[Carry, ...]  # of every layer
 
 
-class Cell(nn.Module):
-    """One recurrent layer's step. The state is the first part of the carry.
+class Cell(nn.RNNCellBase):
+    """One recurrent layer's step, for `nn.RNN`: (carry, x [B, D]) -> (carry, state [B, H]).
 
     rnn: h' = tanh(a); irnn: h' = relu(a) with U = I and a small W at first (Le et al. 2015), a = W x + U h + b;
     gru: r, u = sigmoid(..), n = tanh(W x + b + r (U h + b_n)), h' = (1 - u) n + u h (Cho et al. 2014);
     lstm: i, f, o = sigmoid(..), c' = f c + i tanh(..), h' = o tanh(c') (Hochreiter & Schmidhuber 1997; Gers et al.
     2000).
 
-    Kernels of all gates lie side by side: one product a step for the input, one for the state. Recurrent kernels are
-    orthogonal, each gate of its own. With `layer_norm` both products are normalised (Ba et al. 2016).
+    These are the formulas of Linen's SimpleCell, GRUCell and LSTMCell. Here the kernels of all gates lie side by side,
+    so that a step is one product for the input and one for the state, and `layer_norm` normalises both (Ba et al.
+    2016). Recurrent kernels are orthogonal, each gate of its own. An input of size 0 has no kernel: the cell is then
+    driven by its state alone.
+
+    The collection `perturbations` takes additions to the states, so that a gradient with respect to them is one with
+    respect to the states: `state` [B, H] of a step.
 
     Attributes:
       kind: one of `CELLS`.
       hidden_dim: H.
-      inputs: size of x; 0 for a cell that is driven by its state alone.
       layer_norm: normalise.
     """
 
     kind: str
     hidden_dim: int
-    inputs: int
-    layer_norm: bool
+    layer_norm: bool = False
 
-    def setup(self) -> None:
-        width = GATES[self.kind] * self.hidden_dim
-        if self.inputs:
-            small = nn.initializers.normal(0.001) if self.kind == "irnn" else nn.initializers.lecun_normal()
-            self.input_kernel = self.param("input_kernel", small, (self.inputs, width))
-        start = _identity if self.kind == "irnn" else _orthogonal
-        self.recurrent_kernel = self.param("recurrent_kernel", start, (self.hidden_dim, width))
-        self.bias = self.param("bias", nn.initializers.zeros, (width,))
-        if self.kind == "gru":
-            self.recurrent_bias = self.param("recurrent_bias", nn.initializers.zeros, (self.hidden_dim,))
-        if self.layer_norm:
-            self.recurrent_scale = self.param("recurrent_scale", nn.initializers.ones, (width,))
-            if self.inputs:
-                self.input_scale = self.param("input_scale", nn.initializers.ones, (width,))
-
-    def project(self, x: Float[Array, "*B D"] | None) -> Float[Array, "*B gates"]:
-        """W x + b, [..., gates * H]; it does not depend on the state, so it may be computed for all times at once."""
-        if x is None:
-            return self.bias
-        product = x @ self.input_kernel
-        if self.layer_norm:
-            product = _normalize(product, self.input_scale)
-        return product + _like(self.bias, product)
-
-    def __call__(self, carry: Carry, projected: Float[Array, "*B gates"]) -> Carry:
-        """The carry after one step, from W x + b."""
+    @nn.compact
+    def __call__(self, carry: Carry, x: Float[Array, "B D"]) -> tuple[Carry, Float[Array, "B H"]]:
+        size, width = self.hidden_dim, GATES[self.kind] * self.hidden_dim
         state = carry[0]
-        if projected.ndim < state.ndim:
-            projected = jnp.broadcast_to(projected, (*state.shape[:-1], *projected.shape))
-        product = state @ self.recurrent_kernel
+        projected = None
+        if x.shape[-1]:
+            small = nn.initializers.normal(0.001) if self.kind == "irnn" else nn.initializers.lecun_normal()
+            projected = x @ self.param("input_kernel", small, (x.shape[-1], width))
+        start = _identity if self.kind == "irnn" else _orthogonal
+        product = state @ self.param("recurrent_kernel", start, (size, width))
+        bias = self.param("bias", nn.initializers.zeros, (width,))[None]
         if self.layer_norm:
-            product = _normalize(product, self.recurrent_scale)
-        size = self.hidden_dim
-        if self.kind == "rnn":
-            return (jnp.tanh(projected + product),)
-        if self.kind == "irnn":
-            return (jax.nn.relu(projected + product),)
-        if self.kind == "gru":
-            reset, update = jnp.split(jax.nn.sigmoid(projected[..., : 2 * size] + product[..., : 2 * size]), 2, axis=-1)
-            recurrent = product[..., 2 * size :] + _like(self.recurrent_bias, state)
-            new = jnp.tanh(projected[..., 2 * size :] + reset * recurrent)
-            return ((1 - update) * new + update * state,)
-        gates = projected + product
-        # sigmoids side by side, so that they are one operation
-        enter, forget, leave = jnp.split(jax.nn.sigmoid(gates[..., : 3 * size]), 3, axis=-1)
-        memory = forget * carry[1] + enter * jnp.tanh(gates[..., 3 * size :])
-        return leave * jnp.tanh(memory), memory
+            product = _normalize(product, self.param("recurrent_scale", nn.initializers.ones, (width,)))
+            if projected is not None:
+                projected = _normalize(projected, self.param("input_scale", nn.initializers.ones, (width,)))
+        projected = jnp.broadcast_to(bias, product.shape) if projected is None else projected + bias
+        match self.kind:
+            case "rnn":
+                after: Carry = (jnp.tanh(projected + product),)
+            case "irnn":
+                after = (jax.nn.relu(projected + product),)
+            case "gru":
+                again = self.param("recurrent_bias", nn.initializers.zeros, (size,))
+                gates = jax.nn.sigmoid(projected[:, : 2 * size] + product[:, : 2 * size])
+                reset, update = jnp.split(gates, 2, axis=-1)
+                new = jnp.tanh(projected[:, 2 * size :] + reset * (product[:, 2 * size :] + again[None]))
+                after = ((1 - update) * new + update * state,)
+            case _:
+                gates = projected + product
+                # sigmoids side by side, so that they are one operation
+                enter, forget, leave = jnp.split(jax.nn.sigmoid(gates[:, : 3 * size]), 3, axis=-1)
+                memory = forget * carry[1] + enter * jnp.tanh(gates[:, 3 * size :])
+                after = (leave * jnp.tanh(memory), memory)
+        pushed = self.perturb("state", after[0])
+        return (pushed, *after[1:]), pushed
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Key[Array, ""], input_shape: tuple[int, ...]) -> Carry:
+        """Zeros [B, H]."""
+        del rng
+        return tuple(jnp.zeros((*input_shape[:-1], self.hidden_dim)) for _ in range(PARTS[self.kind]))
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Axes of x that are no batch."""
+        return 1
 
 
-def _normalize(product: jax.Array, scale: jax.Array) -> jax.Array:
+def _normalize(product: Float[Array, "B gates"], scale: Float[Array, " gates"]) -> Float[Array, "B gates"]:
     centered = product - product.mean(-1, keepdims=True)
     deviation = jnp.sqrt(jnp.square(centered).mean(-1, keepdims=True) + 1e-6)
-    return centered / deviation * _like(scale, product)
-
-
-def _like(row: jax.Array, array: jax.Array) -> jax.Array:
-    """A row [D] with as many axes as an array [..., D]."""
-    return row.reshape((1,) * (array.ndim - 1) + row.shape)
+    return centered / deviation * scale[None]
 
 
 def _orthogonal(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "H gates"]:
@@ -114,143 +111,145 @@ def _identity(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "H ga
     return jnp.eye(*shape)
 
 
-class Layers(NamedTuple):
-    """A stack of recurrent layers, structure only; its functions take the parameters.
+class Layers(nn.Module):
+    """Recurrent layers, one upon the other: x [B, T, D] -> states of the last one [B, T, features].
 
-    With `bidirectional`, every layer has a second cell that runs from the end, and the next one sees both states.
-
-    Attributes:
-      kind, hidden_dim, layer_norm: of every cell.
-      inputs: size of x; 0: driven by the first carry alone.
-      layers: how many.
-      bidirectional: whether.
-      form: "step" computes W x inside the scan, "hoisted" before it for all times; "auto" as measured on this backend.
-      unroll: steps per iteration of the scan; 0 as measured on this backend.
+    With `bidirectional`, every layer has a second cell that runs from the end, and the next layer sees both states
+    (Schuster & Paliwal 1997). `dropout` sets the same elements of a layer's states to zero at all times (Gal &
+    Ghahramani 2016), so that padding changes no draw.
     """
 
     kind: str
     hidden_dim: int
-    inputs: int
-    layers: int
-    layer_norm: bool
+    layers: int = 1
+    layer_norm: bool = False
     bidirectional: bool = False
-    form: str = "auto"
-    unroll: int = 0
+    unroll: int = 1
+    dropout: float = 0.0
+
+    def setup(self) -> None:
+        names = [
+            f"{number}{way}" for number in range(self.layers) for way in ("", "_backward")[: 1 + self.bidirectional]
+        ]
+        self.layer = {name: Cell(self.kind, self.hidden_dim, self.layer_norm) for name in names}
+        self.drop = nn.Dropout(self.dropout, broadcast_dims=(1,))
 
     @property
     def features(self) -> int:
         """Size of the states that come out."""
         return self.hidden_dim * (2 if self.bidirectional else 1)
 
-    def cells(self) -> dict[str, Cell]:
-        """Name -> cell, in order."""
-        made: dict[str, Cell] = {}
-        for index in range(self.layers):
-            inputs = self.features if index else self.inputs
-            made[f"layer_{index}"] = Cell(self.kind, self.hidden_dim, inputs, self.layer_norm)
-            if self.bidirectional:
-                made[f"layer_{index}_backward"] = Cell(self.kind, self.hidden_dim, inputs, self.layer_norm)
-        return made
-
-    def init(self, key: Key[Array, ""], forget_bias: Any) -> dict[str, Any]:
-        """Fresh parameters; `forget_bias` is where an lstm's forget gates start (Jozefowicz et al. 2015: 1)."""
-        params: dict[str, Any] = {}
-        for (name, cell), own in zip(self.cells().items(), jax.random.split(key, len(self.cells())), strict=True):
-            x = jnp.zeros((1, cell.inputs)) if cell.inputs else None
-            start = lambda cell, x: cell(self.rest(1)[0], cell.project(x))
-            params[name] = cell.init(own, x, method=start)["params"]
-            if self.kind == "lstm":
-                size = self.hidden_dim
-                params[name]["bias"] = params[name]["bias"].at[size : 2 * size].set(forget_bias)
-        return params
-
-    def rest(self, rows: int) -> list[Carry]:
-        """The carry of every cell before the first step: zeros [B, H]."""
-        count = self.layers * (2 if self.bidirectional else 1)
-        return [tuple(jnp.zeros((rows, self.hidden_dim)) for _ in range(PARTS[self.kind])) for _ in range(count)]
-
-    def step(self, params: Any, carries: list[Carry], x: Float[Array, "B D"] | None) -> list[Carry]:
-        """All layers one step on, of a stack that runs forwards; the last one's state is `carries[-1][0]`."""
-        after: list[Carry] = []
-        for (name, cell), carry in zip(self.cells().items(), carries, strict=True):
-            projected = cell.apply({"params": params[name]}, x, method="project")
-            carry = cell.apply({"params": params[name]}, carry, projected)
-            after.append(carry)  # type: ignore[arg-type]
-            x = carry[0]  # type: ignore[index]
-        return after
-
-    def scan(
+    @nn.compact
+    def __call__(
         self,
-        params: Any,
-        x: Float[Array, "B T D"] | None,
-        *,
-        steps: int,
-        valid: Bool[Array, "B T"] | None = None,
-        carries: list[Carry] | None = None,
-        rows: int = 0,
-        nudge: Float[Array, "B T H"] | None = None,
-    ) -> tuple[Float[Array, "B T features"], list[Carry]]:
-        """States of the last layer at all times, and the carries at the end.
+        x: Float[Array, "B T D"],
+        length: Int[Array, " B"] | None = None,
+        carries: Carries | None = None,
+        training: bool = False,
+    ) -> tuple[Float[Array, "B T features"], Carries]:
+        """States at all times, and the carries after the last step of layers that run forwards only.
 
-        Args:
-          x: inputs [B, T, D], or None for a stack without inputs; then `rows` is B.
-          steps: T.
-          valid: False for padding, after which the carry stays as it is; None: everything is valid.
-          carries: before the first step; None: at rest.
-          nudge: added to the state of the last forward cell at every step (gradients with respect to states).
+        States after `length` steps of a row say nothing.
         """
-        rows = rows if x is None else x.shape[0]
-        carries = self.rest(rows) if carries is None else carries
-        masks = None if valid is None else valid.T[..., None]
-        inputs = None if x is None else jnp.swapaxes(x, 0, 1)
         ends: list[Carry] = []
-        states: list[jax.Array] = []
-        cells = list(self.cells().items())
-        per_layer = 2 if self.bidirectional else 1
-        for number, (name, cell) in enumerate(cells):
-            last = number == len(cells) - per_layer
-            pushes = jnp.swapaxes(nudge, 0, 1) if nudge is not None and last else None
-            out, end = self._layer(
-                cell, params[name], inputs, masks, carries[number], steps, pushes, name.endswith("backward")
-            )
-            states.append(out)
-            ends.append(end)
-            if len(states) == per_layer:
-                inputs, states = (states[0] if per_layer == 1 else jnp.concatenate(states, -1)), []
-        assert inputs is not None
-        return jnp.swapaxes(inputs, 0, 1), ends
+        for number in range(self.layers):
+            forwards = self._over_time(self.layer[f"{number}"])
+            if self.bidirectional:
+                backwards = self._over_time(self.layer[f"{number}_backward"])
+                both: Any = nn.Bidirectional(forwards, backwards)(x, seq_lengths=length)
+                x = both
+            else:
+                start = None if carries is None else carries[number]
+                end, x = forwards(x, initial_carry=start, return_carry=True)
+                ends.append(end)
+            if self.dropout:
+                x = self.drop(x, deterministic=not training)
+        return x, tuple(ends)
 
-    def _layer(
-        self,
-        cell: Cell,
-        params: Any,
-        inputs: jax.Array | None,
-        masks: jax.Array | None,
-        carry: Carry,
-        steps: int,
-        pushes: jax.Array | None,
-        reverse: bool,
-    ) -> tuple[jax.Array, Carry]:
-        form, unroll = DEFAULTS.get(jax.default_backend(), DEFAULTS["gpu"])
-        form = form if self.form == "auto" else self.form
-        project: Callable[[Any], Any] = functools.partial(cell.apply, {"params": params}, method="project")
-        if form == "hoisted" and inputs is not None:
-            inputs = project(inputs)  # type: ignore[assignment]
+    def _over_time(self, cell: Cell) -> nn.RNN:
+        return nn.RNN(cell, unroll=self.unroll, variable_axes={"perturbations": 1})
 
-        def step(carry: Carry, at: tuple[Any, Any, Any]) -> tuple[Carry, jax.Array]:
-            x, mask, push = at
-            projected = x if form == "hoisted" and x is not None else project(x)
-            new: Any = cell.apply({"params": params}, carry, projected)
-            if push is not None:
-                new = (new[0] + push, *new[1:])
-            if mask is not None:
-                new = tuple(jnp.where(mask, now, before) for now, before in zip(new, carry, strict=True))
-            return new, new[0]
+    def step(self, carries: Carries, x: Float[Array, "B D"], training: bool = False) -> tuple[Carries, jax.Array]:
+        """All layers one step on, of layers that run forwards: carries, and the last one's state [B, H]."""
+        after: list[Carry] = []
+        for number, carry in enumerate(carries):
+            carry, x = self.layer[f"{number}"](carry, x)
+            after.append(carry)
+            x = self.drop(x[:, None], deterministic=not training)[:, 0] if self.dropout else x
+        return tuple(after), x
 
-        end, states = jax.lax.scan(
-            step, carry, (inputs, masks, pushes), length=steps, reverse=reverse, unroll=self.unroll or unroll
+    @nn.nowrap
+    def rest(self, rows: int) -> Carries:
+        """The carries before the first step: zeros."""
+        one = tuple(jnp.zeros((rows, self.hidden_dim)) for _ in range(PARTS[self.kind]))
+        return (one,) * self.layers
+
+
+@spec
+class RecurrentLayers:
+    """Settings of recurrent layers that read a sequence.
+
+    Attributes:
+      cell: one of `CELLS`.
+      hidden_dim: H.
+      layers: how many, one upon the other.
+      bidirectional: every layer also reads from the end.
+      layer_norm: normalise the two products of every cell.
+      forget_bias: where the forget gates of an lstm start (Jozefowicz et al. 2015: 1).
+      summary: what stands for the whole sequence: the last state, or mean or maximum of the states over time.
+      unroll: steps per iteration of the scan; 0: one.
+    """
+
+    cell: str
+    hidden_dim: Size
+    layers: Annotated[int, Range(1, 1_000)]
+    bidirectional: bool
+    layer_norm: bool
+    forget_bias: Finite
+    summary: Literal["last", "mean", "max"]
+    unroll: Annotated[int, Range(0, 10_000)]
+
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}
+    retired: ClassVar[dict[str, Any]] = {"form": "auto"}  # the input's product is computed inside the scan
+
+    def validate(self) -> None:
+        check_name("cell", self.cell, CELLS)
+
+    def module(self, *, bidirectional: bool | None = None, dropout: float = 0.0) -> Layers:
+        """The layers; `bidirectional` in place of the setting for layers that must run forwards."""
+        return Layers(
+            self.cell,
+            self.hidden_dim,
+            self.layers,
+            self.layer_norm,
+            self.bidirectional if bidirectional is None else bidirectional,
+            max(self.unroll, 1),
+            dropout,
         )
-        return states, end
+
+    def fresh(self, module: nn.Module, key: Key[Array, ""], *inputs: Any) -> dict[str, Any]:
+        """Fresh parameters of a module with these `layers`, whose lstm cells start at `forget_bias`.
+
+        That is a number of a sweep, which no initialiser can hold: Linen modules are structure.
+        """
+        params: Any = module.init(key, *inputs, mutable=["params"])["params"]
+        if self.cell != "lstm" or "layers" not in params:
+            return dict(params)
+        gates = slice(self.hidden_dim, 2 * self.hidden_dim)
+        cells = params["layers"].items()
+        layers = {name: own | {"bias": own["bias"].at[gates].set(self.forget_bias)} for name, own in cells}
+        return {**params, "layers": layers}
+
+    def check_forwards(self) -> None:
+        """Refuse to go step by step where a layer also reads from the end."""
+        if self.bidirectional:
+            remedy = (
+                "a network that also reads backwards needs the whole sequence; train with model.bidirectional=false"
+            )
+            raise ConfigError("bidirectional", True, remedy)
+
+
+# ---------------------------------------------------------------------------------------------------------- sequences
 
 
 def valid_steps(length: Int[Array, " B"] | None, steps: int) -> Bool[Array, "B T"] | None:
@@ -267,15 +266,26 @@ def flip(x: Shaped[Array, "B T C"], length: Int[Array, " B"] | None) -> Shaped[A
     return jnp.take_along_axis(x, times[..., None], axis=1)
 
 
+def last_step(states: Float[Array, "B T D"], length: Int[Array, " B"] | None) -> Float[Array, "B D"]:
+    """The states at the last valid step of every row, [B, D]."""
+    if length is None:
+        return states[:, -1]
+    chosen = (jnp.arange(states.shape[1])[None] == length[:, None] - 1)[..., None]
+    return jnp.where(chosen, states, 0.0).sum(1)  # a gather is slow under vmap
+
+
 def summarize(
-    states: Float[Array, "B T features"],
-    last: Float[Array, "B features"],
-    valid: Bool[Array, "B T"] | None,
-    how: str,
+    states: Float[Array, "B T features"], length: Int[Array, " B"] | None, how: str, backwards: int = 0
 ) -> Float[Array, "B features"]:
-    """States of all times as one vector: the last, the mean or the maximum over valid times."""
+    """States of all times as one vector: the last, or the mean or the maximum over valid times.
+
+    The last `backwards` features run from the end: their last state is that of the first step.
+    """
     if how == "last":
-        return last
+        forwards = states.shape[-1] - backwards
+        last = last_step(states[..., :forwards], length)
+        return jnp.concatenate([last, states[:, 0, forwards:]], axis=-1) if backwards else last
+    valid = valid_steps(length, states.shape[1])
     if how == "mean":
         if valid is None:
             return states.mean(1)

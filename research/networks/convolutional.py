@@ -67,7 +67,7 @@ class ConvTranspose(nn.Module):
 
 
 def _overlap_add(patches: Float[Array, "..."], axis: int, stride: int) -> Float[Array, "..."]:
-    """Sum of patches, of taps [axis + 1], that begin `stride` apart, one at each position [axis]; one axis replaces both."""
+    """Sum of patches: those of neighbouring positions [axis] begin `stride` taps [axis + 1] apart; both axes become one."""
     shape = patches.shape
     reach = shape[axis + 1] // stride
     pieces = patches.reshape(*shape[: axis + 1], reach, stride, *shape[axis + 2 :])

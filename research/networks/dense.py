@@ -79,6 +79,7 @@ class DenseNetworks(Coding):
     dropout: StaticShareBelow1 = added(0.0)
 
     takes_masks: ClassVar[bool] = False
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are without dropout
 
     def validate(self) -> None:
         if self.parameters is not None and not self.hidden_dims:

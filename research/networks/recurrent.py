@@ -1,153 +1,92 @@
 """Recurrent encoder and decoder over time."""
 
 import dataclasses
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from research.clock import Clock
 from research.data.examples import Examples, Facts
 from research.distributions import Likelihood
-from research.networks.cells import CELLS, PARTS, Carry, Layers, flip, summarize, valid_steps
-from research.networks.common import Coding, Sized, observed_mean
-from research.networks.dense import check_name
-from research.ranges import Epochs, Finite, Range, Share, Size
-from research.tree import ConfigError, spec
+from research.networks.base import (
+    DECODER_DROPOUT,
+    ENCODER_DROPOUT,
+    TEACHING,
+    Coding,
+    Training,
+    observed_mean,
+    output_bias,
+)
+from research.networks.cells import PARTS, Carries, Layers, RecurrentLayers, flip, summarize
+from research.ranges import Epochs, Share, StaticShareBelow1
+from research.tree import ConfigError, added, inline, spec
 
-SUMMARIES = ("last", "mean", "max")
 DECODERS = ("every_step", "first_state", "free_running", "teacher_forced")
 
 
-class Online(NamedTuple):
-    """What a recurrent encoder carries from one call to the next: after t steps, everything a code depends on.
+def check_sequences(facts: Facts, name: str) -> None:
+    """Refuse data without a time axis.
 
-    Attributes:
-      carries: of every cell.
-      steps: t.
-      total, largest: sum and maximum of the last layer's states so far, [B, H].
+    Raises:
+      ConfigError: naming what needs sequences, and how such data are read.
     """
-
-    carries: list[Carry]
-    steps: jax.Array
-    total: jax.Array
-    largest: jax.Array
-
-
-@spec
-class RecurrentLayers(Sized):
-    """The settings of recurrent layers that read a sequence, mixed into a model.
-
-    Attributes:
-      cell: one of `CELLS`.
-      hidden_dim: H.
-      layers: how many, one upon the other.
-      bidirectional: a second stack reads from the end (Schuster & Paliwal 1997).
-      layer_norm: normalise the two products of every cell.
-      forget_bias: where the forget gates of an lstm start.
-      summary: what stands for the whole sequence: the last state, or mean or maximum of the states over time.
-      form, unroll: how the scan is compiled (`research.networks.cells.Layers`); the numbers that come out agree up to
-        rounding.
-    """
-
-    takes_masks: ClassVar[bool] = True
-
-    cell: str
-    hidden_dim: Size
-    layers: Annotated[int, Range(1, 1_000)]
-    bidirectional: bool
-    layer_norm: bool
-    forget_bias: Finite
-    summary: Literal["last", "mean", "max"]
-    form: Literal["auto", "step", "hoisted"]
-    unroll: Annotated[int, Range(0, 10_000)]
-
-    depends: ClassVar[dict[str, tuple[str, ...]]] = {}
-
-    def validate_layers(self) -> None:
-        check_name("cell", self.cell, CELLS)
-
-    def check_data(self, facts: Facts) -> None:
-        """Refuse data without a time axis."""
-        if facts.kind != "sequence":
-            remedy = (
-                f"it needs sequences [N, T, C], and these data are {facts.kind}s {list(facts.feature_shape)}; "
-                "images can be read row by row (data=digits_rows, mnist_rows, mnist_pixels), files of your own by "
-                "data=series and data=ucr"
-            )
-            raise ConfigError("", type(self).__name__, remedy)
-
-    def resized(self, width: int) -> Self:
-        """The same layers, so many units wide."""
-        return dataclasses.replace(self, hidden_dim=width)
-
-    def reader(self, inputs: int) -> Layers:
-        """The stack that reads inputs of that size."""
-        return Layers(
-            self.cell,
-            self.hidden_dim,
-            inputs,
-            self.layers,
-            self.layer_norm,
-            self.bidirectional,
-            self.form,
-            self.unroll,
+    if facts.kind != "sequence":
+        remedy = (
+            f"it needs sequences [N, T, C], and these data are {facts.kind}s {list(facts.feature_shape)}; "
+            "images can be read row by row (data=digits_rows, mnist_rows, mnist_pixels), files of your own by "
+            "data=series and data=ucr"
         )
+        raise ConfigError("", name, remedy)
+
+
+# -------------------------------------------------------------------------------------------------------- Linen modules
+
+
+class Reader(nn.Module):
+    """Recurrent layers with a linear layer upon them: of a summary of the states, [B, outputs], or of every step.
+
+    Attributes:
+      layers: the recurrent layers.
+      outputs: of the linear layer.
+      summary: "last", "mean" or "max" of the states over time; None: outputs at every step, [B, T, outputs].
+    """
+
+    layers: Layers
+    outputs: int
+    summary: str | None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B T D"], length: Int[Array, " B"] | None = None, training: bool = False
+    ) -> Float[Array, "B ..."]:
+        return nn.Dense(self.outputs, name="output")(self.read(x, length, training))
 
     def read(
-        self,
-        params: Any,
-        x: Float[Array, "B T D"],
-        length: Int[Array, " B"] | None,
-        nudge: Float[Array, "B T H"] | None = None,
-    ) -> tuple[Float[Array, "B T features"], Float[Array, "B features"]]:
-        """States of the last layer at all times, and their summary."""
-        layers, valid = self.reader(x.shape[-1]), valid_steps(length, x.shape[1])
-        states, ends = layers.scan(params, x, steps=x.shape[1], valid=valid, nudge=nudge)
-        last = jnp.concatenate([end[0] for end in ends[-2 if self.bidirectional else -1 :]], -1)
-        return states, summarize(states, last, valid, self.summary)
+        self, x: Float[Array, "B T D"], length: Int[Array, " B"] | None = None, training: bool = False
+    ) -> Float[Array, "B ..."]:
+        """The states at every step or their summary, without the linear layer."""
+        states, _ = self.layers(x, length, training=training)
+        if self.summary is None:
+            return states
+        backwards = self.layers.hidden_dim if self.layers.bidirectional else 0
+        return summarize(states, length, self.summary, backwards)
 
-    # ----------------------------------------------------------------------------------------------- one step at a time
-
-    def start(self, rows: int) -> Online:
-        """The state before the first step of `rows` sequences."""
-        if self.bidirectional:
-            remedy = (
-                "a network that also reads backwards needs the whole sequence; train with model.bidirectional=false"
-            )
-            raise ConfigError("bidirectional", True, remedy)
-        zeros = jnp.zeros((rows, self.summary_dim))
-        return Online(self.reader(1).rest(rows), jnp.zeros((), jnp.int32), zeros, zeros - jnp.inf)
-
-    @property
-    def summary_dim(self) -> int:
-        """Size of what is summarised over time."""
-        return self.hidden_dim
-
-    def advance(
-        self, params: Any, state: Online, x: Float[Array, "B D"]
-    ) -> tuple[Online, Float[Array, "B H"], Float[Array, "B H"]]:
-        """The state after one more step, the last layer's state, and the summary of all steps so far."""
-        carries = self.reader(x.shape[-1]).step(params, state.carries, x)
-        last = carries[-1][0]
-        state = Online(carries, state.steps + 1, state.total + last, jnp.maximum(state.largest, last))
-        summaries = {"last": last, "mean": state.total / state.steps, "max": state.largest}
-        return state, last, summaries[self.summary]
+    def step(self, carries: Carries, x: Float[Array, "B D"]) -> tuple[Carries, Float[Array, "B H"]]:
+        """One more time step: carries and the last layer's state."""
+        return self.layers.step(carries, x)
 
 
-def init_linear(key: Key[Array, ""], inputs: int, outputs: int) -> dict[str, Any]:
-    """Kernel [inputs, outputs] of variance 1 / inputs, bias zero."""
-    return {
-        "kernel": jax.nn.initializers.lecun_normal()(key, (inputs, outputs)),
-        "bias": jnp.zeros((outputs,)),
-    }
+class StepEncoder(nn.Module):
+    """A code at every step, linear in the input: z_t = W x_t + b."""
 
+    outputs: int
 
-def linear(params: Any, x: Float[Array, "*B D"]) -> Float[Array, "*B outputs"]:
-    """W x + b."""
-    bias = params["bias"]
-    return x @ params["kernel"] + bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T outputs"]:
+        return nn.Dense(self.outputs, name="output")(x)
 
 
 class Teaching(NamedTuple):
@@ -168,14 +107,140 @@ class Teaching(NamedTuple):
     key: jax.Array
 
 
+class Decoder(nn.Module):
+    """Recurrent layers from a code to a sequence, y_t = W h_t + b.
+
+    Attributes:
+      layers: the recurrent layers, which run forwards.
+      channels: C, of the sequence.
+      outputs: numbers at every step.
+      code_starts: the code gives the first states by a linear layer, rather than entering at every step.
+      code_skips: the code of a step also enters its output linearly: y_t = W_h h_t + W_z z_t + b.
+    """
+
+    layers: Layers
+    channels: int
+    outputs: int
+    code_starts: bool
+    code_skips: bool
+
+    def setup(self) -> None:
+        self.output = nn.Dense(self.outputs)
+        if self.code_starts:
+            self.start = nn.Dense(self.layers.layers * PARTS[self.layers.kind] * self.layers.hidden_dim)
+
+    @nn.compact
+    def __call__(
+        self,
+        code: Float[Array, "*codes L"],
+        steps: int,
+        read_back: Callable[[jax.Array], jax.Array] | None = None,
+        teaching: Teaching | None = None,
+        training: bool = False,
+    ) -> Float[Array, "B T outputs"]:
+        """Outputs at all steps.
+
+        Args:
+          code: [B, L], or [B, T, L] at every step.
+          read_back: makes the next input [B, C] of outputs; None: the decoder does not read its own output.
+          teaching: the true values that it is shown instead.
+        """
+        rows = code.shape[0]
+        carries = self._first(code) if self.code_starts else self.layers.rest(rows)
+        if read_back is not None:
+            return self._feed_back(carries, steps, read_back, teaching, training)
+        inputs = jnp.zeros((rows, steps, 0)) if self.code_starts else code
+        if inputs.ndim == 2:
+            inputs = jnp.broadcast_to(inputs[:, None], (rows, steps, inputs.shape[-1]))
+        states, _ = self.layers(inputs, carries=carries, training=training)
+        outputs = self.output(states)
+        if self.code_skips:
+            outputs += inputs @ self.param("skip", nn.initializers.lecun_normal(), (inputs.shape[-1], self.outputs))
+        return outputs
+
+    def _first(self, code: Float[Array, "B L"]) -> Carries:
+        """The first carries, linear in the code."""
+        layers, parts = self.layers.layers, PARTS[self.layers.kind]
+        first = self.start(code).reshape(len(code), layers, parts, self.layers.hidden_dim)
+        return tuple(tuple(first[:, layer, part] for part in range(parts)) for layer in range(layers))
+
+    def _feed_back(
+        self,
+        carries: Carries,
+        steps: int,
+        read_back: Callable[[jax.Array], jax.Array],
+        teaching: Teaching | None,
+        training: bool,
+    ) -> Float[Array, "B T outputs"]:
+        """Outputs of a decoder that reads its own last output, or the true last value."""
+        rows = carries[0][0].shape[0]
+        truth = there = None
+        if teaching is not None:
+            truth = jnp.swapaxes(teaching.x, 0, 1)
+            there = None if teaching.mask is None else jnp.swapaxes(teaching.mask, 0, 1)
+
+        def step(decoder: Decoder, state: tuple[Carries, jax.Array], at: tuple[jax.Array, Any, Any]) -> Any:
+            carries, x = state
+            time, value, seen = at
+            carries, last = decoder.layers.step(carries, x, training)
+            outputs = decoder.output(last)
+            after = read_back(outputs)
+            if teaching is not None:  # draws of a step of their own: padding changes none
+                seen_key, drop_key = jax.random.split(jax.random.fold_in(teaching.key, time))
+                if teaching.dropout is not None:
+                    dropped = jax.random.uniform(drop_key, (rows, 1)) < teaching.dropout
+                    value = jnp.where(dropped, 0.0, value)
+                taught = jax.random.uniform(seen_key, (rows, 1)) < teaching.share
+                after = jnp.where(taught if seen is None else taught & seen, value, after)
+            return (carries, after), outputs
+
+        # one draw of dropout for all steps
+        over_time = nn.scan(step, variable_broadcast="params", split_rngs={"params": False, "dropout": False})
+        _, outputs = over_time(self, (carries, jnp.zeros((rows, self.channels))), (jnp.arange(steps), truth, there))
+        return jnp.swapaxes(outputs, 0, 1)
+
+
+# ------------------------------------------------------------------------------------------------- one step at a time
+
+
+class Online(NamedTuple):
+    """What is carried from one time step to the next: after t steps, everything a summary depends on.
+
+    Attributes:
+      carries: of every layer.
+      steps: t.
+      total, largest: sum and maximum of what is summarised so far, [B, H].
+    """
+
+    carries: Carries
+    steps: jax.Array
+    total: jax.Array
+    largest: jax.Array
+
+    @classmethod
+    def begin(cls, carries: Carries, rows: int, size: int) -> "Online":
+        """Before the first step."""
+        zeros = jnp.zeros((rows, size))
+        return cls(carries, jnp.zeros((), jnp.int32), zeros, zeros - jnp.inf)
+
+    def add(self, carries: Carries, last: Float[Array, "B H"], how: str) -> tuple["Online", Float[Array, "B H"]]:
+        """After one more step that ended in `last`: the state, and the summary of all steps so far."""
+        after = Online(carries, self.steps + 1, self.total + last, jnp.maximum(self.largest, last))
+        return after, {"last": last, "mean": after.total / after.steps, "max": after.largest}[how]
+
+
+# ------------------------------------------------------------------------------------------------------------- the spec
+
+
 @spec
-class RecurrentNetworks(Coding, RecurrentLayers):
-    """The settings of a recurrent encoder and decoder, mixed into a model.
+class RecurrentNetworks(Coding):
+    """Settings of a recurrent encoder and decoder.
 
     The encoder's summary s gives the code by one linear layer. The decoder has cells of the same kind, width and
     number, and a linear output layer at every step.
 
     Attributes:
+      recurrent: the cells of both.
       code: "sequence": one code for the whole sequence. "step": a code at every step, z_t = W x_t + b, read by the
         decoder's cells, y_t = W_h h_t + W_z z_t + b; the code of the sequence is then the summary of z_t over time.
       decoder: what the decoder's cells get. "every_step": the code at every step (Cho et al. 2014). "first_state": the
@@ -187,8 +252,11 @@ class RecurrentNetworks(Coding, RecurrentLayers):
       teacher_start, teacher_end, teacher_epochs: above.
       teacher_dropout: share of true values that are set to zero, so that the decoder must use the code (Bowman et al.
         2016); null: none.
+      dropout: share of every layer's states that are set to zero in training, the same at all steps (Gal & Ghahramani
+        2016).
     """
 
+    recurrent: RecurrentLayers = inline()
     code: Literal["sequence", "step"]
     decoder: Literal["every_step", "first_state", "free_running", "teacher_forced"]
     reverse: bool
@@ -196,11 +264,12 @@ class RecurrentNetworks(Coding, RecurrentLayers):
     teacher_end: Share
     teacher_epochs: Epochs
     teacher_dropout: Share | None
+    dropout: StaticShareBelow1 = added(0.0)
 
-    depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are free-running, whatever training saw
+    takes_masks: ClassVar[bool] = True
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are free-running and without dropout
 
-    def validate_networks(self) -> None:
-        self.validate_layers()
+    def validate(self) -> None:
         if self.teacher_dropout is not None and self.decoder != "teacher_forced":
             remedy = "only a teacher-forced decoder sees true values; set model.decoder=teacher_forced"
             raise ConfigError("teacher_dropout", self.teacher_dropout, remedy)
@@ -208,167 +277,136 @@ class RecurrentNetworks(Coding, RecurrentLayers):
             if self.decoder != "every_step":
                 remedy = "a code at every step is read at every step; set model.decoder=every_step"
                 raise ConfigError("decoder", self.decoder, remedy)
-            if self.bidirectional or self.reverse:
-                key = "bidirectional" if self.bidirectional else "reverse"
-                raise ConfigError(
-                    key, True, "a code at every step is linear in x_t: nothing is read or written backwards"
-                )
+            if self.recurrent.bidirectional or self.reverse:
+                key = "bidirectional" if self.recurrent.bidirectional else "reverse"
+                remedy = "a code at every step is linear in x_t: nothing is read or written backwards"
+                raise ConfigError(key, True, f"{remedy}; set {{key}}=false")
 
     @property
-    def summary_dim(self: Any) -> int:
-        return self.encoder_outputs if self.code == "step" else self.hidden_dim
+    def steps(self) -> int | None:
+        """T with a code at every step."""
+        return self.feature_shape[0] if self.code == "step" else None
 
     @property
-    def feedback(self) -> bool:
-        """Whether the decoder reads its own output."""
+    def uses(self) -> int:
+        """T: the cells use their parameters at every step."""
+        return self.feature_shape[0]
+
+    def bind(self, facts: Facts) -> Self:
+        """The networks for this data; refused where they have no time axis."""
+        check_sequences(facts, "a recurrent network")
+        self.check_labels(facts)
+        return dataclasses.replace(self, feature_shape=facts.feature_shape, classes=facts.classes)
+
+    def resized(self, width: int) -> Self:
+        """The same layers, so many units wide."""
+        return dataclasses.replace(self, recurrent=dataclasses.replace(self.recurrent, hidden_dim=width))
+
+    def encoder(self, outputs: int) -> Reader | StepEncoder:
+        """The encoder as a Linen module."""
+        if self.code == "step":
+            return StepEncoder(outputs)
+        return Reader(self.recurrent.module(dropout=self.dropout), outputs, self.recurrent.summary)
+
+    def decoder_module(self, channels: int) -> Decoder:
+        """The decoder as a Linen module."""
+        layers = self.recurrent.module(bidirectional=False, dropout=self.dropout)
+        size, starts = self.feature_shape[-1], self.decoder != "every_step"
+        return Decoder(layers, size, size * channels, code_starts=starts, code_skips=self.code == "step")
+
+    @property
+    def _feeds_back(self) -> bool:
         return self.decoder in ("free_running", "teacher_forced")
 
-    @property
-    def size(self) -> int:
-        """C, channels of the sequence."""
-        return self.feature_shape[-1]
-
-    def writer(self) -> Layers:
-        """The decoder's stack."""
-        code = self.latent_dim + self.label_size()
-        inputs = self.size if self.feedback else code if self.decoder == "every_step" else 0
-        return Layers(self.cell, self.hidden_dim, inputs, self.layers, self.layer_norm, False, self.form, self.unroll)
-
-    def init_networks(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
+    def init(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}."""
-        keys = jax.random.split(key, 6)
-        inputs, code = self.size + self.label_size(), self.latent_dim + self.label_size()
-        decoder: dict[str, Any] = {
-            "layers": self.writer().init(keys[0], self.forget_bias),
-            "output": init_linear(keys[1], self.hidden_dim, self.size * channels),
+        encoder_key, decoder_key = jax.random.split(key)
+        x = jnp.zeros((1, 1, self.feature_shape[-1] + self.label_size))
+        z = jnp.zeros((1, *((1,) if self.code == "step" else ()), self.latent_dim + self.label_size))
+        read_back = (lambda outputs: outputs[:, : self.feature_shape[-1]]) if self._feeds_back else None
+        decoder = self.decoder_module(channels)
+        return {
+            "encoder": self.recurrent.fresh(self.encoder(encoder_outputs), encoder_key, x),
+            "decoder": self.recurrent.fresh(decoder, decoder_key, z, 1, read_back),
         }
-        if self.decoder != "every_step":
-            decoder["start"] = init_linear(keys[2], code, self.layers * PARTS[self.cell] * self.hidden_dim)
-        if self.code == "step":
-            decoder["skip"] = jax.nn.initializers.lecun_normal()(keys[3], (code, self.size * channels))
-            return {"encoder": {"output": init_linear(keys[4], inputs, encoder_outputs)}, "decoder": decoder}
-        reader = self.reader(inputs)
-        encoder = {
-            "layers": reader.init(keys[5], self.forget_bias),
-            "output": init_linear(keys[4], reader.features, encoder_outputs),
-        }
-        return {"encoder": encoder, "decoder": decoder}
 
-    def apply_encoder(self, params: Any, batch: Examples, outputs: int) -> Float[Array, "B {outputs}"]:
-        """Encoder outputs of a batch, [B, outputs]; with a code at every step their summary over time."""
-        if self.code == "step":
-            steps = self.apply_step_encoder(params, batch)
-            valid = valid_steps(batch.length, steps.shape[1])
-            at_end = jnp.full((len(batch),), steps.shape[1]) if batch.length is None else batch.length
-            last = jnp.take_along_axis(steps, (at_end - 1)[:, None, None], axis=1)[:, 0]
-            return summarize(steps, last, valid, self.summary)
-        _, summary = self.read(params["encoder"]["layers"], self.with_label(batch.x, batch.label), batch.length)
-        return linear(params["encoder"]["output"], summary)
+    def encode(
+        self, params: Any, batch: Examples, outputs: int, training: Training | None = None
+    ) -> Float[Array, "B ..."]:
+        """Encoder outputs [B, outputs], or [B, T, outputs] with a code at every step."""
+        x, encoder = self.with_label(batch.x, batch.label), self.encoder(outputs)
+        rngs = training.rngs(ENCODER_DROPOUT) if training is not None and self.dropout > 0 else None
+        given = (x,) if isinstance(encoder, StepEncoder) else (x, batch.length, rngs is not None)
+        codes: Any = encoder.apply({"params": params["encoder"]}, *given, rngs=rngs)
+        return codes
 
-    def apply_step_encoder(self, params: Any, batch: Examples) -> Float[Array, "B T outputs"]:
-        """z_t = W x_t + b, [B, T, outputs]."""
-        return linear(params["encoder"]["output"], self.with_label(batch.x, batch.label))
+    def summary(self, codes: Float[Array, "B ..."], batch: Examples) -> Float[Array, "B outputs"]:
+        """One vector for a sequence: codes as they are, or those of all steps summarised over time."""
+        return codes if codes.ndim == 2 else summarize(codes, batch.length, self.recurrent.summary)
 
-    def online_encoder(
-        self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None
-    ) -> tuple[Online, Float[Array, "B outputs"]]:
-        """One more time step: the state after it, and the encoder's outputs for all steps so far."""
-        x = self.with_label(x, label)
-        if self.code == "step":
-            out = linear(params["encoder"]["output"], x)
-            steps, total, largest = state.steps + 1, state.total + out, jnp.maximum(state.largest, out)
-            summaries = {"last": out, "mean": total / steps, "max": largest}
-            return Online(state.carries, steps, total, largest), summaries[self.summary]
-        state, _, summary = self.advance(params["encoder"]["layers"], state, x)
-        return state, linear(params["encoder"]["output"], summary)
+    def decode(
+        self,
+        params: Any,
+        z: Float[Array, "B ..."],
+        label: Int[Array, " B"] | None,
+        likelihood: Likelihood,
+        length: Int[Array, " B"] | None = None,
+        training: Training | None = None,
+    ) -> Float[Array, "B outputs"]:
+        """Decoder outputs [B, T * C * channels] of codes [B, L], or of codes [B, T, L] at every step."""
+        drop = training is not None and self.dropout > 0
+        outputs: Any = self.decoder_module(likelihood.channels).apply(
+            {"params": params["decoder"]},
+            self.with_label(z, label),
+            self.feature_shape[0],
+            likelihood.mean if self._feeds_back else None,
+            None if training is None else self.teaching(training, length),
+            drop,
+            rngs=training.rngs(DECODER_DROPOUT) if training is not None and drop else None,
+        )
+        if self.reverse:
+            outputs = flip(outputs, length)
+        return outputs.reshape(len(z), -1)
 
-    def teaching(self, batch: Examples, key: Key[Array, ""], clock: Clock) -> Teaching | None:
+    def teaching(self, training: Training, length: Int[Array, " B"] | None) -> Teaching | None:
         """The true sequence for a teacher-forced decoder, as far as the schedule lets it be seen."""
         if self.decoder != "teacher_forced":
             return None
-        length = jnp.asarray(self.teacher_epochs, jnp.float32)
-        progress = jnp.where(clock.epoch >= length, 1.0, clock.epoch / jnp.where(length > 0, length, 1.0))
+        batch, ramp = training.batch, jnp.asarray(self.teacher_epochs, jnp.float32)
+        progress = jnp.where(training.clock.epoch >= ramp, 1.0, training.clock.epoch / jnp.where(ramp > 0, ramp, 1.0))
         share = self.teacher_start + (self.teacher_end - self.teacher_start) * progress
-        return Teaching(batch.x, batch.observed, share, self.teacher_dropout, key)
-
-    def apply_decoder(
-        self,
-        params: Any,
-        z: Float[Array, "*codes L"],
-        label: Int[Array, " B"] | None,
-        observation: Likelihood,
-        length: Int[Array, " B"] | None = None,
-        teaching: Teaching | None = None,
-    ) -> Float[Array, "B outputs"]:
-        """Decoder outputs [B, T * C * channels] of codes [B, L], or of codes [B, T, L] at every step."""
-        decoder, steps, rows = params["decoder"], self.feature_shape[0], z.shape[0]
-        code = self.with_label(z, label)
-        layers, carries = self.writer(), None
-        if self.decoder != "every_step":
-            parts = PARTS[self.cell]
-            first = linear(decoder["start"], code).reshape(rows, self.layers, parts, self.hidden_dim)
-            carries = [tuple(first[:, layer, part] for part in range(parts)) for layer in range(self.layers)]
-        if self.feedback:
-            assert carries is not None
-            outputs = self._feed_back(decoder, layers, carries, observation, steps, length, teaching)
-        else:
-            inputs = None
-            if self.decoder == "every_step":
-                inputs = code if code.ndim == 3 else jnp.broadcast_to(code[:, None], (rows, steps, code.shape[-1]))
-            states, _ = layers.scan(decoder["layers"], inputs, steps=steps, carries=carries, rows=rows)
-            outputs = linear(decoder["output"], states)
-            if self.code == "step":
-                assert inputs is not None
-                outputs = outputs + inputs @ decoder["skip"]
+        x, mask = batch.x, batch.observed
         if self.reverse:
-            outputs = flip(outputs, length)
-        return outputs.reshape(rows, -1)
+            x, mask = flip(x, length), None if mask is None else flip(mask, length)
+        return Teaching(x, mask, share, self.teacher_dropout, jax.random.fold_in(training.key, TEACHING))
 
-    def _feed_back(
-        self,
-        decoder: Any,
-        layers: Layers,
-        carries: list[Carry],
-        observation: Likelihood,
-        steps: int,
-        length: Int[Array, " B"] | None,
-        teaching: Teaching | None,
-    ) -> Float[Array, "B T outputs"]:
-        """Outputs of a decoder that reads its own last output, or the true last value."""
-        rows = carries[0][0].shape[0]
-        truth, there = None, None
-        if teaching is not None:
-            ahead = lambda x: jnp.swapaxes(flip(x, length) if self.reverse else x, 0, 1)
-            truth, there = ahead(teaching.x), None if teaching.mask is None else ahead(teaching.mask)
-
-        def step(state: tuple[list[Carry], jax.Array], at: tuple[jax.Array, Any, Any]) -> Any:
-            carries, x = state
-            time, value, seen = at
-            carries = layers.step(decoder["layers"], carries, x)
-            output = linear(decoder["output"], carries[-1][0])
-            after = observation.mean(output)
-            if teaching is not None:  # draws of a step of their own: padding changes none
-                seen_key, drop_key = jax.random.split(jax.random.fold_in(teaching.key, time))
-                if teaching.dropout is not None:
-                    dropped = jax.random.uniform(drop_key, (rows, 1)) < teaching.dropout
-                    value = jnp.where(dropped, 0.0, value)
-                taught = jax.random.uniform(seen_key, (rows, 1)) < teaching.share
-                after = jnp.where(taught if seen is None else taught & seen, value, after)
-            return (carries, after), output
-
-        start = carries, jnp.zeros((rows, self.size))
-        _, outputs = jax.lax.scan(step, start, (jnp.arange(steps), truth, there))
-        return jnp.swapaxes(outputs, 0, 1)
-
-    def linear_encoder(self, params: Any) -> None:
+    def encoder_kernel(self, params: Any) -> None:
         """No recurrent encoder is one linear layer."""
         del params
 
-    def feature_mean(self, train: Examples) -> Float[Array, " C"]:
-        """Mean of every channel over rows and time, [C]."""
-        return observed_mean(train, 2)
+    def with_output_bias(self, params: dict[str, Any], likelihood: Likelihood, train: Examples) -> dict[str, Any]:
+        """Parameters whose decoder predicts the mean of every channel over rows and time."""
+        return output_bias(params, likelihood.initial_bias(observed_mean(train, 2)))
 
-    def set_output_bias(self, params: dict[str, Any], bias: Float[Array, " outputs"]) -> dict[str, Any]:
-        """Parameters whose decoder starts at `bias` [C * channels] at every step."""
-        output = {**params["decoder"]["output"], "bias": bias}
-        return {**params, "decoder": {**params["decoder"], "output": output}}
+    # ------------------------------------------------------------------------------------------- one step at a time
+
+    def begin(self, rows: int, outputs: int) -> Online:
+        """The state of the encoder before the first step of `rows` sequences."""
+        self.recurrent.check_forwards()
+        if self.code == "step":
+            return Online.begin((), rows, outputs)
+        return Online.begin(self.recurrent.module().rest(rows), rows, self.recurrent.hidden_dim)
+
+    def encode_step(
+        self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None, outputs: int
+    ) -> tuple[Online, Float[Array, "B outputs"]]:
+        """One more time step: the state after it, and the encoder's outputs for all steps so far."""
+        x, encoder, variables = self.with_label(x, label), self.encoder(outputs), {"params": params["encoder"]}
+        if isinstance(encoder, StepEncoder):
+            codes: Any = encoder.apply(variables, x[:, None])
+            return state.add((), codes[:, 0], self.recurrent.summary)
+        after: Any = encoder.apply(variables, state.carries, x, method="step")
+        carries, last = after
+        state, summary = state.add(carries, last, self.recurrent.summary)
+        output: Any = nn.Dense(outputs).apply({"params": params["encoder"]["output"]}, summary)
+        return state, output

@@ -11,6 +11,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.data.new_rows import class_numbers
 from research.data.splits import Source
+from research.models.abilities import latent_dim_of
 from research.runs.clusters import centres_of, nearest_centre
 from research.runs.csv_text import csv_text
 from research.runs.folder import RunFolder, write_atomically
@@ -40,8 +41,7 @@ def encode_rows(
     columns: dict[str, np.ndarray] = {"row": numbers}
     codes = run.encode(stored)
     columns |= {f"z{index}": codes[:, index] for index in range(codes.shape[1])}
-    if hasattr(run.model, "evaluate"):
-        columns["score"] = run.score(stored, numbers=numbers)
+    columns["score"] = run.score(stored, numbers=numbers)
     if centres is not None:
         columns["cluster"] = nearest_centre(codes, centres)
     if names is not None:
@@ -80,7 +80,7 @@ def cluster_centres(run: Run, clusters: int, own: Callable[[], tuple[Examples, n
     """
     found = RunFolder(run.folder).load_clusters()
     if found is not None and len(found) == clusters:
-        latent_dim = getattr(run.model, "latent_dim", found.shape[1])
+        latent_dim = latent_dim_of(run.model) or found.shape[1]
         if found.shape[1] != latent_dim:
             remedy = f"its clusters.safetensors has centres of {found.shape[1]} numbers, the codes have {latent_dim}"
             raise ConfigError("folder", run.folder, f"{remedy}; remove it")

@@ -12,7 +12,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -132,12 +132,19 @@ def writable(folder: Path | str) -> None:
             os.unlink(temporary)
 
 
+@runtime_checkable
+class SupportsArray(Protocol):
+    """An array or a scalar of any library."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
 def strict(value: Any, key: str, reasons: dict[str, str]) -> Any:
     """`value` as strict JSON allows it: arrays as lists, NaN and infinities as null with an entry in `reasons`."""
     if isinstance(value, Mapping):
         prefix = "" if key in ("", "metrics") else f"{key}."
         return {str(name): strict(item, f"{prefix}{name}", reasons) for name, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
+    if isinstance(value, SupportsArray):
         value = np.asarray(value).tolist()
     if isinstance(value, tuple | list):
         return [strict(item, f"{key}[{index}]", reasons) for index, item in enumerate(value)]

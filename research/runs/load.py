@@ -14,6 +14,7 @@ from research.data.new_rows import class_numbers, ordered, stored_rows
 from research.data.preparation import SCALING, Preparation
 from research.data.values import as_numbers, is_table, whole_number
 from research.distributions import Forecast
+from research.models.abilities import Forecasts, Predicts, able, is_conditional, lack, latent_dim_of, takes_masks
 from research.runs import batches
 from research.runs.folder import RunFolder
 from research.tree import ConfigError
@@ -67,7 +68,7 @@ class Run:
         """E[x | z] of codes [N, L] as stored, [N, *stored_shape]; z-scored series stay z-scored."""
         self._need("decode")
         z = as_numbers("z", z).astype(np.float32)
-        latent_dim = getattr(self.model, "latent_dim", None)
+        latent_dim = latent_dim_of(self.model)
         if z.ndim != 2 or (latent_dim is not None and z.shape[1] != latent_dim):
             raise ConfigError("z", z.shape, f"expected codes of shape [N, {latent_dim or 'L'}]")
         if not np.isfinite(z).all():
@@ -183,7 +184,7 @@ class Run:
 
     def rows(self, x: Any, **beside: Any) -> Examples:
         """Rows as stored, checked against those of training; see `research.data.new_rows.stored_rows`."""
-        masks = getattr(self.model, "takes_masks", False)
+        masks = takes_masks(self.model)
         shape, classes = (None, 0) if self.facts is None else (self.facts.target_shape, self.facts.target_classes)
         rows = stored_rows(self.preparation, x, takes_masks=masks, target_shape=shape, target_classes=classes, **beside)
         if rows.label is None:
@@ -193,16 +194,12 @@ class Run:
     # --------------------------------------------------------------------------------------------------- inside
 
     def _need(self, ability: str) -> None:
-        try:
-            getattr(self.model, ability)
-        except AttributeError as error:
-            why = str(error) if hasattr(type(self.model), ability) else "choose another model"  # abilities by settings
-            text = f"a {type(self.model).__name__} cannot {ability}; {why}"
-            raise ConfigError("folder", self.folder, text) from None
+        if why := lack(self.model, ability):
+            raise ConfigError("folder", self.folder, f"a {type(self.model).__name__} cannot {ability}; {why}")
 
     def _need_target(self, rows: Examples) -> None:
         """Refuse to score a prediction of rows that are given without what is to be predicted."""
-        if self.facts is None or not (hasattr(self.model, "predict") or hasattr(self.model, "forecast")):
+        if self.facts is None or not (able(self.model, Predicts) or able(self.model, Forecasts)):
             return
         key = "label" if self.facts.target_shape is None else "target"
         if getattr(rows, key) is None:
@@ -211,7 +208,7 @@ class Run:
     def _label(self, label: Any, rows: int) -> np.ndarray | None:
         """Classes as numbers, [N] int32; a conditional model needs them."""
         if label is None:
-            if getattr(self.model, "conditional", False):
+            if is_conditional(self.model):
                 raise ConfigError("label", None, "this model is conditional: give the class of each row as label")
             return None
         numbers = class_numbers(self.preparation, label)
@@ -277,7 +274,7 @@ def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
     model = tree.build(config["model"], trusted=trusted_packages, key="model")
     try:
         facts = None if record.get("facts") is None else _facts(record["facts"])
-        if facts is not None and hasattr(model, "bind"):
+        if facts is not None and isinstance(model, engine.Model):
             model = model.bind(facts)
     except ConfigError:
         raise
@@ -377,7 +374,7 @@ def _check(folder: Path, model: Any, params: Any, preparation: Preparation, fact
 
 def _wanted(model: Any, facts: Facts | None) -> Any:
     """Parameters of a bound model as shapes and types; None where the facts do not say what rows look like."""
-    if facts is None or not hasattr(model, "init"):
+    if facts is None or not isinstance(model, engine.Model):
         return None
     rows = 2
     x = np.zeros((rows, *facts.feature_shape), np.float32)

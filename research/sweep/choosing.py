@@ -5,6 +5,7 @@ from typing import Any
 
 from research.evaluation import Evaluation
 from research.metrics import FOLD, base, comparison_keys, dependencies, higher_is_better, judges
+from research.models.abilities import unmonitored
 from research.sweep.job import Bound, Job
 from research.sweep.plan import Group, Options
 from research.tree import ConfigError, flatten, nearest
@@ -13,7 +14,7 @@ from research.tree import ConfigError, flatten, nearest
 def depends(model: Any) -> dict[str, list[str]]:
     """Metric -> keys that change what it measures; `run_id` where it tells nothing of one run beside another."""
     of_model = dependencies(type(model), "model")
-    of_model |= {name: ["run_id"] for name in getattr(model, "unmonitored", ())}
+    of_model |= {name: ["run_id"] for name in unmonitored(model)}
     of_evaluation = dependencies(Evaluation, "evaluation")
     return {name: [*of_model.get(name, ()), *of_evaluation.get(name, ())] for name in {**of_model, **of_evaluation}}
 

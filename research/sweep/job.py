@@ -16,6 +16,7 @@ from research.data.splits import Splitting
 from research.engine import Model, Trainer
 from research.evaluation import Evaluation
 from research.metrics import base, direction, undirected
+from research.models.abilities import Checks, unmonitored
 from research.optimizer import Optimizer, Players
 from research.sweep.size import check_numbers
 from research.tree import ConfigError, build, config_hash, plain, structure
@@ -152,16 +153,15 @@ def bind(job: Job) -> Bound:
         raise error.under("evaluation") from None
     try:
         model = job.model.bind(dataset.facts)
-        # what a model can say only of the rows, of a batch, or beside its optimizer
-        getattr(model, "check_rows", lambda rows: None)(dataset.examples)
-        getattr(model, "check_batch", lambda size: None)(job.trainer.batch_size)
-        getattr(model, "check_optimizer", lambda optimizer: None)(job.optimizer)
+        checks: Any = model
+        if isinstance(checks, Checks):
+            checks.check(dataset.examples, job.trainer.batch_size, job.optimizer)
     except ConfigError as error:
         raise error.under("model") from None
     _check_players(job.optimizer, model, dataset)
     watched = base(job.trainer.monitor)
     follows = job.trainer.keep == "best" or job.trainer.patience is not None
-    if follows and watched in getattr(model, "unmonitored", ()):
+    if follows and watched in unmonitored(model):
         remedy = f"of a {type(model).__name__} a lower {watched} is not better; set trainer.keep=last"
         raise ConfigError("trainer.monitor", job.trainer.monitor, f"{remedy} and trainer.patience=null")
     if not direction(watched):

@@ -13,6 +13,7 @@ import numpy as np
 
 from research.data.draws import Binarize
 from research.engine import Budget, Data, Member, State, chunk, initialize
+from research.models.abilities import CountsUses
 from research.ranges import Count, Range
 from research.sweep.job import HASH_DIGITS, Bound
 from research.sweep.unread import unread_numbers
@@ -215,8 +216,7 @@ def even(jobs: int, parts: int) -> list[int]:
 
 def step_work(bound: Bound, parameters: int) -> int:
     """Multiply-adds of one training step forwards, roughly: a recurrent network uses its parameters at every step."""
-    recurrent = hasattr(bound.model, "cell")
-    uses = bound.dataset.facts.feature_shape[0] // getattr(bound.model, "segment", 1) if recurrent else 1
+    uses = bound.model.uses if isinstance(bound.model, CountsUses) else 1
     return bound.job.trainer.batch_size * parameters * uses
 
 

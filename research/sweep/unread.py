@@ -8,7 +8,7 @@ from jax.interpreters import partial_eval
 
 from research.engine import Budget, Data, Member, State, evaluate, initialize, train_epoch
 from research.sweep.job import Bound
-from research.tree import stack, unstack
+from research.tree import keys, stack, unstack
 
 
 def unread_numbers(
@@ -39,12 +39,23 @@ def unread_numbers(
 def numbers(bound: Bound) -> dict[str, Any]:
     """Config key -> number, of the model and the optimizer."""
     tree = {"model": bound.model, "optimizer": bound.job.optimizer}
-    return {key_of(path): value for path, value in jax.tree_util.tree_leaves_with_path(tree)}
+    named = {(key.path): name for name, key in keys(type(bound.model)).items()}
+    found = {}
+    for path, value in jax.tree_util.tree_leaves_with_path(tree):
+        steps = names(path)
+        own = named.get(steps[1:]) if steps[0] == "model" else None
+        found[key_of(path) if own is None else f"model.{own}"] = value
+    return found
+
+
+def names(path: Sequence[Any]) -> tuple[str, ...]:
+    """The fields and keys on the way to a leaf."""
+    return tuple(str(getattr(step, "name", None) or getattr(step, "key", None)) for step in path)
 
 
 def key_of(path: Sequence[Any]) -> str:
     """The config key of a leaf: flat numbers of an optimizer, `period` beside the other keys of a player."""
-    steps = [str(getattr(step, "name", None) or getattr(step, "key", None)) for step in path]
+    steps = names(path)
     if "periods" in steps:
         return ".".join([*(step for step in steps if step != "periods"), "period"])
     return ".".join(step for step in steps if step not in ("numbers", "players"))

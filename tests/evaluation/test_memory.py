@@ -16,6 +16,10 @@ class Recurrence:
     """h_t = a h_{t-1} + x_t, and the loss is half the square of the last state of a row."""
 
     hidden_dim: int
+    cell: str = "linear"
+
+    def fresh(self, key):
+        return {"a": jnp.ones(())}
 
     def predict(self, params, batch, nudge=None):
         length = jnp.full(len(batch), batch.x.shape[1]) if batch.length is None else batch.length
@@ -25,8 +29,9 @@ class Recurrence:
             state = jnp.where((step < length)[:, None], new, state)
         return state
 
-    def scores(self, outputs, batch):
-        return {"loss": 0.5 * jnp.square(outputs).sum(-1)}
+    def state_gradients(self, params, batch):
+        loss = lambda nudge: 0.5 * jnp.square(self.predict(params, batch, nudge)).sum()
+        return jax.grad(loss)(jnp.zeros(batch.x.shape))
 
 
 def rows(number=5, **fields):
@@ -76,7 +81,14 @@ def test_states_of_a_recurrent_predictor(build_model, changes):
     params, examples = model.fresh(jax.random.key(0)), rows(4, label=np.array([0, 1, 2, 0]))
     examples = jax.tree.map(jnp.asarray, examples)
     nudge, step = np.zeros((4, STEPS, 4), np.float32), 1e-2
-    loss = lambda nudge: model.scores(model.predict(params, examples, jnp.asarray(nudge)), examples)["loss"]
+
+    def loss(nudge):
+        last = f"layer_{changes.get('layers', 1) - 1}"
+        shapes = jax.eval_shape(model.module().init, jax.random.key(0), examples.x)["perturbations"]
+        pushes = jax.tree.map(lambda shape: jnp.zeros(shape.shape), shapes)
+        pushes["layers"][last]["state"] = jnp.asarray(nudge)
+        return model.scores(model.predict(params, examples, perturbations=pushes), examples)["loss"]
+
     expected = []
     for distance in (0, STEPS - 1):
         slopes = []

@@ -22,16 +22,13 @@ class Gaussian:
     """q(z | x) = N(x, 1/4), p(x | z) = N(gain z, 1): exchanged codes cost gain^2 |x - x'|^2 / 2 more, at gain 1."""
 
     latent_dim: int = 2
-    prior: str = "normal"
+    standard_prior: bool = True
 
     def posterior(self, params, batch):
         return batch.x, jnp.full(batch.x.shape, 2 * np.log(DEVIATION))
 
-    def decoder_outputs(self, params, z, label=None, length=None, teaching=None):
-        return z * params["gain"]
-
-    def log_likelihood(self, params, outputs, batch):
-        return -0.5 * jnp.square(batch.x - outputs).sum(-1) - jnp.log(2 * jnp.pi)
+    def reconstruction_nats(self, params, z, batch):
+        return 0.5 * jnp.square(batch.x - z * params["gain"]).sum(-1) + jnp.log(2 * jnp.pi)
 
 
 def used(gain, x, **changes):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from research.metrics import CHOOSING, base, judges
+from research.models.abilities import is_conditional
 from research.report.collect import Run
 from research.report.figures.points import label_of, swept, values
 from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
@@ -79,7 +80,7 @@ class Best:
 
     @property
     def conditional(self) -> bool:
-        return bool(getattr(self.model, "conditional", False))
+        return is_conditional(self.model)
 
     def raw(self, x: Any) -> np.ndarray:
         """Rows on the scale of the data as stored."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from research.models.abilities import Encodes, Predicts, able
 from research.report.figures import style, tiles
 from research.report.figures.best import Best, plans_of
 from research.report.figures.scene import Plan, Scene, Sketch
@@ -17,7 +18,7 @@ COUNT = "test/clusters"
 def _unclustered(best: Best) -> str:
     if best.run.metrics.get(COUNT) is None:
         return f"its run has no {COUNT} (evaluation.clustering)"
-    if not hasattr(best.model, "encode") or best.codes.ndim != 2 or not np.isfinite(best.codes).all():
+    if not able(best.model, Encodes) or best.codes.ndim != 2 or not np.isfinite(best.codes).all():
         return "it has no finite codes of rows"
     return ""
 
@@ -114,7 +115,7 @@ def _no_classes(best: Best) -> str:
 def _predicts(best: Best) -> bool:
     """Whether the model predicts one class of a row."""
     model = best.model
-    return bool(hasattr(model, "predict") and model.target_classes and not model.stepwise)
+    return bool(able(model, Predicts) and model.target_classes and not model.stepwise)
 
 
 def confusion(scene: Scene) -> list[Plan]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from research.models.abilities import Decodes, Encodes, Samples, able
 from research.report.figures import style, tiles
 from research.report.figures.best import Best, plans_of
 from research.report.figures.scene import Plan, Scene, Sketch
@@ -26,7 +27,7 @@ def latent_map(scene: Scene) -> list[Plan]:
 
 
 def _no_codes(best: Best) -> str:
-    if not hasattr(best.model, "encode"):
+    if not able(best.model, Encodes):
         return f"a {type(best.model).__name__} has no codes"
     if best.codes.ndim != 2:
         return "its codes are of steps, not of rows"
@@ -112,7 +113,7 @@ def _classes(axes: Any, points: np.ndarray, label: np.ndarray, look: dict[str, A
 
 
 def _no_decoder(best: Best) -> str:
-    if not hasattr(best.model, "encode") or not hasattr(best.model, "decode"):
+    if not able(best.model, Encodes) or not able(best.model, Decodes):
         return f"a {type(best.model).__name__} does not decode codes"
     if not (best.is_image or best.is_sequence):
         return "rows are neither images nor sequences"
@@ -140,7 +141,7 @@ def traversal(codes: np.ndarray, steps: np.ndarray, prior: bool) -> tuple[np.nda
 
 
 def _traversals(best: Best) -> Sketch:
-    prior = hasattr(best.model, "sample")
+    prior = able(best.model, Samples)
     steps = np.linspace(-3, 3, STEPS) if best.is_image else LINES
     z, latents = traversal(best.codes, steps, prior)
     made = best.decode(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:2], *best.test.x.shape[1:])

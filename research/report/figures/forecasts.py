@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from research.models.abilities import Forecasts, able
 from research.report.figures import style, tiles
 from research.report.figures.best import Best, plans_of
 from research.report.figures.scene import Plan, Scene, Sketch
@@ -18,7 +19,7 @@ def forecasts(scene: Scene) -> list[Plan]:
 
 
 def _lacks(best: Best) -> str:
-    return "" if hasattr(best.model, "forecast") else f"a {type(best.model).__name__} does not forecast"
+    return "" if able(best.model, Forecasts) else f"a {type(best.model).__name__} does not forecast"
 
 
 def band_of(forecast: Any, model: Any) -> tuple[np.ndarray, np.ndarray, str] | None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from research.models.abilities import Reconstructs, Samples, able, latent_dim_of, methods
 from research.report.figures import style, tiles
 from research.report.figures.best import Best, plans_of
 from research.report.figures.scene import Plan, Scene, Sketch
@@ -12,10 +13,10 @@ COLUMNS, ROWS, PANELS, CHANNELS = 12, 5, 8, 3
 LARGEST = 30_000_000  # values of the training rows that principal components are fitted to
 
 
-def _needs(ability: str) -> Any:
+def _needs(ability: type) -> Any:
     def lacks(best: Best) -> str:
-        if not hasattr(best.model, ability):
-            return f"a {type(best.model).__name__} does not {ability}"
+        if not able(best.model, ability):
+            return f"a {type(best.model).__name__} does not {methods(ability)[0]}"
         return "" if best.is_image or best.is_sequence else "rows are neither images nor sequences"
 
     return lacks
@@ -23,14 +24,14 @@ def _needs(ability: str) -> Any:
 
 def reconstructions(scene: Scene) -> list[Plan]:
     """Test rows and their reconstructions."""
-    return plans_of(scene, _needs("reconstruct"), _reconstructions)
+    return plans_of(scene, _needs(Reconstructs), _reconstructions)
 
 
 def _principal(best: Best, rows: np.ndarray) -> np.ndarray | None:
     """Reconstructions of test rows by as many principal components as the model has latents, where they can be had."""
     from research.evaluation.baselines import components
 
-    latent_dim = getattr(best.model, "latent_dim", None)
+    latent_dim = latent_dim_of(best.model)
     if latent_dim is None or best.train.mask is not None or np.size(best.train.x) > LARGEST:
         return None
     try:
@@ -49,7 +50,7 @@ def _reconstructions(best: Best) -> Sketch:
     x = np.asarray(examples.x)
     output = np.asarray(best.call("reconstruct", examples))
     principal = _principal(best, rows)
-    latent_dim = getattr(best.model, "latent_dim", None)
+    latent_dim = latent_dim_of(best.model)
     also = f" and by {latent_dim} principal components" if principal is not None else ""
     if best.is_image:
         text = f"Test rows (above), and their reconstructions by the model{also}."
@@ -83,7 +84,7 @@ def _reconstructions(best: Best) -> Sketch:
 
 def samples(scene: Scene) -> list[Plan]:
     """Draws from the model, beside rows of the data."""
-    return plans_of(scene, _needs("sample"), _samples)
+    return plans_of(scene, _needs(Samples), _samples)
 
 
 def _samples(best: Best) -> Sketch:

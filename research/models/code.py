@@ -1,0 +1,286 @@
+"""What an autoencoder's code is made of: the encoder's outputs as they are, or entries of a codebook."""
+
+import math
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from research.data.examples import Examples
+from research.networks.base import ACTIVATIONS, activation, check_name
+from research.networks.cells import valid_steps
+from research.optimizer import Optimizer, Players
+from research.ranges import NonNegative, Range, Size
+from research.tree import ConfigError, inline, spec
+
+ROWS = 4  # training rows for every entry of a codebook that starts at their codes
+
+
+@runtime_checkable
+class Code(Protocol):
+    """The step from outputs of the encoder, [B, L] or at every time step [B, T, L], to codes of that shape."""
+
+    discrete: ClassVar[bool]  # of such codes the model knows the distribution, and nothing else may choose it
+
+    def check(self, latent_dim: int) -> None:
+        """Refuse a size of the code that these settings cannot make."""
+        ...
+
+    def check_optimizer(self, optimizer: Optimizer | Players) -> None:
+        """Refuse an optimizer that makes no sense of the code's own parameters."""
+        ...
+
+    def init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Any]:
+        """Fresh parameters of the code itself."""
+        ...
+
+    def informed(self, key: Key[Array, ""], outputs: Float[Array, "N ..."], rows: Examples) -> dict[str, Any]:
+        """Parameters that start at the encoder's outputs of some training rows (chosen by `split(key, 3)[0]`)."""
+        ...
+
+    def rows_wanted(self, rows: int) -> int:
+        """How many training rows `informed` looks at, of so many; 0: it is not called."""
+        ...
+
+    def continuous(self, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
+        """Codes before anything is rounded."""
+        ...
+
+    def make(self, params: Any, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
+        """Codes."""
+        ...
+
+    def terms(
+        self, params: Any, outputs: Float[Array, "B ..."], batch: Examples
+    ) -> tuple[Any, dict[str, Float[Array, ""]]]:
+        """What the code adds to the loss of a batch, and scalars to log."""
+        ...
+
+    def scores(
+        self, params: Any, outputs: Float[Array, "B ..."], batch: Examples, reconstruction: dict[str, Any]
+    ) -> dict[str, Float[Array, " B"]]:
+        """Scores of every example, [B], in place of or beside those of the reconstruction."""
+        ...
+
+
+@spec
+class PlainCode:
+    """The code is an activation of the encoder's outputs.
+
+    Attributes:
+      code_activation: one of `ACTIVATIONS`, or "linear".
+    """
+
+    code_activation: str
+
+    discrete: ClassVar[bool] = False
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    def validate(self) -> None:
+        check_name("code_activation", self.code_activation, (*ACTIVATIONS, "linear"))
+
+    def check(self, latent_dim: int) -> None:
+        """Every size will do."""
+
+    def check_optimizer(self, optimizer: Optimizer | Players) -> None:
+        """Every optimizer will do."""
+
+    def init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Any]:
+        """No parameters."""
+        return {}
+
+    def informed(self, key: Key[Array, ""], outputs: Float[Array, "N ..."], rows: Examples) -> dict[str, Any]:
+        """No parameters."""
+        return {}
+
+    def rows_wanted(self, rows: int) -> int:
+        """None."""
+        return 0
+
+    def continuous(self, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
+        """f(outputs)."""
+        return activation(self.code_activation)(outputs)
+
+    def make(self, params: Any, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
+        """f(outputs)."""
+        return self.continuous(outputs)
+
+    def terms(
+        self, params: Any, outputs: Float[Array, "B ..."], batch: Examples
+    ) -> tuple[float, dict[str, Float[Array, ""]]]:
+        """Nothing."""
+        return 0.0, {}
+
+    def scores(
+        self, params: Any, outputs: Float[Array, "B ..."], batch: Examples, reconstruction: dict[str, Any]
+    ) -> dict[str, Float[Array, " B"]]:
+        """Those of the reconstruction."""
+        return reconstruction
+
+
+@spec
+class Codebook:
+    """`groups` entries of one codebook (VQ-VAE: van den Oord et al. 2017).
+
+    The encoder's outputs [L] are cut into groups of L / groups numbers; each becomes its nearest entry e, with the
+    straight-through gradient dL/de on the output u. loss = -log p(x | e) + |sg(u) - e|^2 + commitment |u - sg(e)|^2,
+    sums over the code. Under the uniform prior over entries the KL is groups ln(entries) nats, at every valid step of a
+    code at every step: a constant that the loss leaves out. Entries start at codes of training rows.
+
+    Attributes:
+      plain: the outputs u, with their activation.
+      entries: K, size of the codebook.
+      groups: entries in one code.
+      commitment: weight of the last term.
+      codebook: "gradient" trains entries by the second term. "average" replaces it by 1/2 sum_k |e_k - sg(mean of the
+        batch's outputs that chose k)|^2, which under plain gradient descent at rate 1 - decay is a moving average
+        (`optimizer=codebook`); the paper averages sums and counts apart.
+    """
+
+    plain: PlainCode = inline()
+    entries: Annotated[int, Range(2, 1_000_000)]
+    groups: Size
+    commitment: NonNegative
+    codebook: Literal["gradient", "average"]
+
+    discrete: ClassVar[bool] = True
+    # the loss leaves out the KL, which entries and groups decide, as does a code at every step
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("commitment", "entries", "groups", "code")}
+
+    def check(self, latent_dim: int) -> None:
+        """Refuse groups that do not divide the code."""
+        if latent_dim % self.groups:
+            remedy = f"must divide model.latent_dim={latent_dim}: every group gets as many numbers"
+            raise ConfigError("groups", self.groups, remedy)
+
+    def check_optimizer(self, optimizer: Optimizer | Players) -> None:
+        """Refuse an optimizer that makes no sense of the codebook's term.
+
+        Raises:
+          ConfigError: an average that is none, or a codebook that follows its gradient at the rate of an average.
+        """
+        player = optimizer.players.get("codebook") if isinstance(optimizer, Players) else None
+        rate = player.numbers["learning_rate"] if player is not None and player.name == "sgd" else None
+        if self.codebook == "average" and (rate is None or rate > 1):
+            remedy = "a moving average needs plain descent at a rate of at most 1 (1 - decay); set optimizer=codebook"
+            raise ConfigError("codebook", self.codebook, remedy)
+        if self.codebook == "gradient" and rate is not None:
+            remedy = "optimizer=codebook is for moving averages; set model.codebook=average, or optimizer=adam"
+            raise ConfigError("codebook", self.codebook, remedy)
+
+    def init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Any]:
+        """Fresh parameters {"codebook": {"entries": [K, L / groups]}}."""
+        shape = (self.entries, latent_dim // self.groups)
+        return {"codebook": {"entries": jax.random.normal(key, shape)}}
+
+    def rows_wanted(self, rows: int) -> int:
+        """Some rows for every entry."""
+        return min(ROWS * self.entries, rows)
+
+    def informed(self, key: Key[Array, ""], outputs: Float[Array, "N ..."], rows: Examples) -> dict[str, Any]:
+        """Entries that are parts of codes of training rows, far apart, so that none is out of reach."""
+        _, part_key, noise_key = jax.random.split(key, 3)  # the first one chooses the rows
+        parts = self.continuous(outputs)
+        valid = valid_steps(rows.length, parts.shape[1]) if parts.ndim == 3 else None
+        there = jnp.ones(parts.shape[:-1], bool) if valid is None else valid
+        there = jnp.broadcast_to(there[..., None], (*there.shape, self.groups)).reshape(-1)
+        parts = parts.reshape(-1, outputs.shape[-1] // self.groups)
+        entries = spread_out(part_key, parts, self.entries, there)
+        # equal rows would make equal entries, of which one is never chosen
+        spread = 0.01 * jnp.std(parts, where=there[:, None]) + 1e-6
+        return {"codebook": {"entries": entries + spread * jax.random.normal(noise_key, entries.shape)}}
+
+    def continuous(self, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
+        """u."""
+        return self.plain.continuous(outputs)
+
+    def choices(self, params: Any, u: Float[Array, "*B L"]) -> Int[Array, "*B groups"]:
+        """Number of the nearest entry of every group, [..., groups]."""
+        entries = params["codebook"]["entries"]
+        parts = u.reshape(-1, entries.shape[1])
+        # |u|^2 is the same for all entries
+        distance = jnp.square(entries).sum(-1)[None] - 2 * parts @ entries.T
+        return jnp.argmin(distance, axis=-1).reshape(*u.shape[:-1], self.groups)
+
+    def look_up(self, params: Any, hot: Float[Array, "*B groups K"]) -> Float[Array, "*B L"]:
+        """Codes of choices, one-hot; a product rather than a gather, which is slow under vmap."""
+        entries = hot @ params["codebook"]["entries"]
+        return entries.reshape(*entries.shape[:-2], -1)
+
+    def _nearest(self, params: Any, u: Float[Array, "*B L"]) -> tuple[Float[Array, "*B L"], Float[Array, "..."]]:
+        """The entries e nearest to u, and which ones they are, one-hot."""
+        hot = jax.nn.one_hot(self.choices(params, u), self.entries)
+        return self.look_up(params, hot), hot
+
+    def make(self, params: Any, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
+        """Exactly the entries, with the straight-through gradient."""
+        u, constant = self.continuous(outputs), jax.lax.stop_gradient
+        return constant(self._nearest(params, u)[0]) + (u - constant(u))
+
+    def terms(
+        self, params: Any, outputs: Float[Array, "B ..."], batch: Examples
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """The last two terms of the loss, and how many entries the batch uses: exp of the entropy of its choices."""
+        u, constant = self.continuous(outputs), jax.lax.stop_gradient
+        entries, hot = self._nearest(params, u)
+        away = over_steps(jnp.square(u - constant(entries)).sum(-1), batch).mean()
+        valid = valid_steps(batch.length, u.shape[1]) if u.ndim == 3 else None
+        if valid is not None:  # padding chooses nothing
+            hot = jnp.where(valid[..., None, None], hot, 0.0)
+        hot = hot.reshape(-1, self.entries)
+        count = hot.sum(0)
+        if self.codebook == "gradient":
+            toward = over_steps(jnp.square(constant(u) - entries).sum(-1), batch).mean()
+        else:
+            parts = constant(u).reshape(-1, u.shape[-1] // self.groups)
+            mean = (hot.T @ parts) / jnp.maximum(count, 1)[:, None]
+            apart = jnp.square(params["codebook"]["entries"] - mean).sum(-1)
+            toward = 0.5 * jnp.where(count > 0, apart, 0.0).sum()
+        share = count / jnp.maximum(count.sum(), 1)
+        perplexity = jnp.exp(-(share * jnp.log(jnp.where(share > 0, share, 1.0))).sum())
+        return toward + self.commitment * away, {"commitment": away, "codebook_perplexity": perplexity}
+
+    def scores(
+        self, params: Any, outputs: Float[Array, "B ..."], batch: Examples, reconstruction: dict[str, Any]
+    ) -> dict[str, Float[Array, " B"]]:
+        """Beside the reconstruction the distance of outputs to entries, and the ELBO under the uniform prior.
+
+        The loss is that of `codebook=gradient`; a moving average is of a batch and not of an example.
+        """
+        u = self.continuous(outputs)
+        away = over_steps(jnp.square(u - self._nearest(params, u)[0]).sum(-1), batch)
+        loss = reconstruction["loss"] + (1 + self.commitment) * away
+        scores = reconstruction | {"loss": loss, "commitment": away}
+        if "reconstruction_nats" in scores:
+            kl = over_steps(jnp.full(u.shape[:-1], self.groups * math.log(self.entries)), batch)
+            scores |= {"kl_nats": kl, "elbo_nats": -scores["reconstruction_nats"] - kl}
+        return scores
+
+    def sample(self, params: Any, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "*shape L"]:
+        """Codes [*shape, L] of entries drawn from the uniform prior."""
+        chosen = jax.random.randint(key, (*shape, self.groups), 0, self.entries)
+        return self.look_up(params, jax.nn.one_hot(chosen, self.entries))
+
+
+def over_steps(values: Float[Array, "B ..."], batch: Examples) -> Float[Array, " B"]:
+    """Values [B] of codes as they are, or the sum of values [B, T] at every step over valid steps."""
+    if values.ndim == 1:
+        return values
+    valid = valid_steps(batch.length, values.shape[1])
+    return (values if valid is None else jnp.where(valid, values, 0.0)).sum(-1)
+
+
+def spread_out(
+    key: Key[Array, ""], points: Float[Array, "N D"], number: int, there: Bool[Array, " N"]
+) -> Float[Array, "{number} D"]:
+    """Points [number, D] of those that are there, each drawn in proportion to its squared distance from those before
+    (k-means++; Arthur & Vassilvitskii 2007); where none is left that differs, any of them."""
+
+    def step(distance: Float[Array, " N"], key: Key[Array, ""]) -> tuple[Float[Array, " N"], Float[Array, " D"]]:
+        # the first one, and those after all that differ: from all alike
+        far = jnp.where((jnp.max(distance, where=there, initial=0.0) > 0) & jnp.isfinite(distance), distance, 1.0)
+        chosen = points[jax.random.categorical(key, jnp.log(jnp.where(there, far, 0.0)))]
+        return jnp.minimum(distance, jnp.square(points - chosen[None]).sum(-1)), chosen
+
+    return jax.lax.scan(step, jnp.full(len(points), jnp.inf), jax.random.split(key, number))[1]

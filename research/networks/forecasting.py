@@ -1,0 +1,75 @@
+"""The network of a forecaster: recurrent layers over segments of a window, and outputs for the steps that follow."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from research.networks.cells import Carries, Layers, summarize
+
+
+class ForecastNetwork(nn.Module):
+    """Segments [B, pieces, D] of a window -> outputs [B, horizon pieces, outputs] (Lin et al. 2023, SegRNN).
+
+    Attributes:
+      layers: the recurrent layers.
+      summary: "last", "mean" or "max" of their states, for `direct`.
+      embedding_dim: size of a linear layer with a relu before the cells; None: segments enter as they are.
+      outputs: numbers that the last layer gives at once: of the whole horizon (direct), or of one future segment.
+      decoding: "direct": all steps by one linear layer; "parallel": one step of the cells for every future segment,
+        each from the same carry with an embedding of its position; "recursive": segment after segment, each from the
+        forecast of the one before.
+      pieces: future segments.
+    """
+
+    layers: Layers
+    summary: str
+    embedding_dim: int | None
+    outputs: int
+    decoding: Literal["direct", "parallel", "recursive"]
+    pieces: int
+
+    @nn.compact
+    def __call__(
+        self,
+        segments: Float[Array, "B pieces D"],
+        read_back: Callable[[int, jax.Array], jax.Array],
+        drop: Callable[[jax.Array], jax.Array],
+    ) -> Float[Array, "B future outputs"]:
+        """Outputs: [B, 1, outputs] if direct.
+
+        Args:
+          read_back: makes the next segment [B, D] of the number of a future segment and its outputs, for `recursive`.
+          drop: what is applied to the states that the output layer sees.
+        """
+        output, embed = nn.Dense(self.outputs, name="output"), lambda x: x
+        if self.embedding_dim is not None:
+            dense = nn.Dense(self.embedding_dim, name="embedding")
+            embed = lambda x: jax.nn.relu(dense(x))
+        embedded = embed(segments)
+        states, carries = self.layers(embedded)
+        match self.decoding:
+            case "direct":
+                backwards = self.layers.hidden_dim if self.layers.bidirectional else 0
+                return output(drop(summarize(states, None, self.summary, backwards)))[:, None]
+            case "parallel":
+                shape = self.pieces, embedded.shape[-1]
+                start = nn.initializers.normal(shape[1] ** -0.5)
+                return output(drop(self._positions(carries, self.param("position", start, shape))))
+            case _:
+                outputs: list[jax.Array] = []
+                for piece in range(self.pieces):
+                    outputs.append(output(drop(carries[-1][0])))
+                    if piece + 1 < self.pieces:
+                        carries, _ = self.layers.step(carries, embed(read_back(piece, outputs[-1])))
+                return jnp.stack(outputs, 1)
+
+    def _positions(self, carries: Carries, position: Float[Array, "pieces D"]) -> Float[Array, "B pieces H"]:
+        """One step from the same carries for every position."""
+        rows, pieces = carries[0][0].shape[0], self.pieces
+        spread = tuple(tuple(jnp.repeat(part, pieces, axis=0) for part in carry) for carry in carries)
+        _, states = self.layers.step(spread, jnp.tile(position, (rows, 1)))
+        return states.reshape(rows, pieces, -1)
