@@ -63,11 +63,11 @@ class ConvTranspose(nn.Module):
             start = max((x.shape[axis] - 1) * self.stride + self.kernel_size - size, 0) // 2  # padding of "SAME"
             patches = _overlap_add(patches, axis, self.stride)
             patches = jax.lax.slice_in_dim(patches, start, start + size, axis=axis)
-        return patches + bias
+        return patches + bias.reshape(*(1,) * (axes + 1), -1)
 
 
 def _overlap_add(patches: Float[Array, "..."], axis: int, stride: int) -> Float[Array, "..."]:
-    """Sum of patches: those of neighbouring positions [axis] begin `stride` taps [axis + 1] apart; both axes become one."""
+    """Sum of patches, of which each position [axis] has one; they begin `stride` taps [axis + 1] apart."""
     shape = patches.shape
     reach = shape[axis + 1] // stride
     pieces = patches.reshape(*shape[: axis + 1], reach, stride, *shape[axis + 2 :])
