@@ -1,6 +1,5 @@
 """Every number of every shipped config has a range, and is held to it before any training."""
 
-import dataclasses
 import importlib
 import inspect
 import math

@@ -15,6 +15,7 @@ from research import engine
 from research.clock import Clock
 from research.data import Examples, Facts
 from research.engine import NEVER, State
+from research.models.abilities import Samples, able
 from research.models.code import spread_out
 from research.models.decoding import log_likelihood, outputs_of
 from research.models.penalty import MMD_SCALES, aggregate_log_probs, mean_discrepancy
@@ -281,7 +282,9 @@ def test_a_second_layer_that_says_nothing_is_the_standard_normal(build_model):
 
 @pytest.mark.parametrize(("name", "plain"), [("factor_vae", "vae"), ("adversarial_ae", "dense_ae")])
 def test_a_discriminator_does_not_count_as_the_models_size(name: str, plain: str, build_model):
-    widths = {one: build_model(one, latent_dim=2, parameters=3000).bind(FACTS).hidden_dims for one in (name, plain)}
+    widths = {
+        one: build_model(one, latent_dim=2, parameters=3000).bind(FACTS).networks.hidden_dims for one in (name, plain)
+    }
     assert widths[name] == widths[plain]
 
 
@@ -431,7 +434,7 @@ def test_the_terms_of_a_regularized_autoencoder(build_model):
     estimate = jax.vmap(lambda key: model.decoder_norm(params, jnp.asarray(code, jnp.float32), BATCH, key))(keys)
     exact = float(jnp.square(decoder["kernel"]).sum())
     np.testing.assert_allclose(estimate.mean(0), exact, rtol=0.1)
-    assert not hasattr(model, "sample")  # its codes have no known distribution
+    assert not able(model, Samples)  # its codes have no known distribution
 
 
 def test_padding_is_no_part_of_the_decoders_slope(build_model):

@@ -9,11 +9,18 @@ from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Float, Int, Key
 
-from research.data.examples import Examples
+from research.data.examples import Examples, Facts
 from research.distributions import Forecast
 from research.optimizer import Optimizer, Players
 
 A = TypeVar("A")
+
+
+@runtime_checkable
+class Binds(Protocol):
+    """A model that takes up what there is to know of the data."""
+
+    def bind(self, facts: Facts) -> Any: ...
 
 
 @runtime_checkable

@@ -87,14 +87,14 @@ class Autoencoder:
         if self.code.discrete and self.code_l2 is not None:
             raise ConfigError("code_l2", self.code_l2, "the codebook is trained to follow its codes; set {key}=null")
         self.penalty.check_without_posterior()
+        if self.networks.stepwise and self.penalty.kind != "none":
+            remedy = "the prior is of one code for a sequence; set model.code=sequence or model.penalty=none"
+            raise ConfigError("penalty", self.penalty.kind, remedy)
 
     def bind(self, facts: Facts) -> Self:
         """The model for this data: feature shape and number of classes set, impossible pairs refused."""
         self.observation.check_range(facts.low, facts.high)
         networks = self.networks.bind(facts)
-        if networks.steps is not None and self.penalty.kind != "none":
-            remedy = "the prior is of one code for a sequence; set model.code=sequence or model.penalty=none"
-            raise ConfigError("penalty", self.penalty.kind, remedy)
         return matched(dataclasses.replace(self, networks=networks), networks.parameters)
 
     def check(self, rows: Examples, batch_size: int, optimizer: Optimizer | Players) -> None:
@@ -192,23 +192,19 @@ class Autoencoder:
     ) -> Float[Array, "{number} ..."]:
         """E[x | z] of codes drawn from N(0, 1), where a penalty held them to it, or from a codebook's uniform prior."""
         if isinstance(self.code, Codebook):
-            steps = () if self.networks.steps is None else (self.networks.steps,)
+            steps = self.networks.feature_shape[:1] if self.networks.stepwise else ()
             return self.decode(params, self.code.sample(params, key, (number, *steps)), label)
         return self.decode(params, jax.random.normal(key, (number, self.latent_dim)), label)
 
     @property
     def entries(self) -> int:
-        """Size of the codebook."""
-        return self._codebook.entries
+        """Size of the codebook; 0 without one."""
+        return self.code.entries if isinstance(self.code, Codebook) else 0
 
     def assign(self, params: Any, batch: Examples) -> Int[Array, "B ..."]:
         """Entries that the codes of a batch are made of, [B, groups], or [B, T, groups] with a code at every step."""
-        return self._codebook.choices(params, self.code.continuous(self.code_outputs(params, batch)))
-
-    @property
-    def _codebook(self) -> Codebook:
         assert isinstance(self.code, Codebook), "codes are continuous"
-        return self.code
+        return self.code.choices(params, self.code.continuous(self.code_outputs(params, batch)))
 
     # -------------------------------------------------------------------------------------------------------- objective
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Literal, Self
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -133,7 +134,13 @@ class RecurrentForecaster:
         size = self.segment * self.width
         segments = jnp.zeros((1, self.feature_shape[0] // self.segment, size))
         read_back, drop = (lambda piece, outputs: jnp.zeros((1, size))), (lambda states: states)
-        return self.recurrent.fresh(self.module(), key, segments, read_back, drop)
+        keys, linear = jax.random.split(key, 4), nn.initializers.lecun_normal()
+        position = lambda key, shape: jax.random.normal(key, shape) / jnp.sqrt(jnp.float32(shape[1]))
+        names = ("layers", "embedding", "output", "position")
+        draws: dict[str, Any] = dict(
+            zip(names, zip(keys, (linear, linear, linear, position), strict=True), strict=True)
+        )
+        return self.recurrent.fresh(self.module(), draws, segments, read_back, drop)
 
     def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
         """All parameters count."""

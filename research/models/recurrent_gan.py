@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, ClassVar, Literal, Self
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
@@ -89,11 +90,14 @@ class RecurrentGAN:
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters {"generator", "discriminator"}: the names of the players."""
-        generator_key, discriminator_key = jax.random.split(key)
+        keys, start = jax.random.split(key, 4), nn.initializers.lecun_normal()
         noise, x = jnp.zeros((1, 1, 2 * self.noise_dim)), jnp.zeros((1, 1, self.feature_shape[-1]))
         return {
-            "generator": self.recurrent.fresh(self.generator(), generator_key, noise),
-            "discriminator": self.recurrent.fresh(self.discriminator(), discriminator_key, x),
+            player: self.recurrent.fresh(module, {"layers": (own[0], start), "output": (own[1], start)}, inputs)
+            for player, module, own, inputs in (
+                ("generator", self.generator(), keys[:2], noise),
+                ("discriminator", self.discriminator(), keys[2:], x),
+            )
         }
 
     def counted(self, key: Key[Array, ""]) -> dict[str, Any]:

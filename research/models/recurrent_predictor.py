@@ -106,7 +106,9 @@ class RecurrentPredictor:
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters."""
-        return self.recurrent.fresh(self.module(), key, jnp.zeros((1, 1, self.feature_shape[-1])))
+        keys, start = jax.random.split(key), nn.initializers.lecun_normal()
+        draws = {"layers": (keys[0], start), "output": (keys[1], start)}
+        return self.recurrent.fresh(self.module(), draws, jnp.zeros((1, 1, self.feature_shape[-1])))
 
     def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
         """All parameters count."""

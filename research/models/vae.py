@@ -83,6 +83,8 @@ class Variational:
 
     def validate(self) -> None:
         """Rules between the parts, and between the settings of the objective."""
+        if self.networks.stepwise:
+            raise ConfigError("code", "step", "a VAE has one code for a sequence; set model.code=sequence")
         if self.prior.kind == "vamp" and self.conditional:
             remedy = "pseudo-inputs have no labels, which a conditional encoder needs; set model.conditional=false"
             raise ConfigError("prior", self.prior.kind, remedy)
@@ -110,8 +112,6 @@ class Variational:
         """The model for this data: feature shape and number of classes set, impossible pairs refused."""
         self.observation.check_range(facts.low, facts.high)
         networks = self.networks.bind(facts)
-        if networks.steps is not None:
-            raise ConfigError("code", "step", "a recurrent VAE has one code for a sequence; set model.code=sequence")
         return matched(dataclasses.replace(self, networks=networks), networks.parameters)
 
     def check(self, rows: Examples, batch_size: int, optimizer: Optimizer | Players) -> None:

@@ -77,8 +77,8 @@ class Networks(Protocol):
     def feature_shape(self) -> tuple[int, ...]: ...
 
     @property
-    def steps(self) -> int | None:
-        """T where there is a code at every time step, [B, T, L]; None where there is one code, [B, L]."""
+    def stepwise(self) -> bool:
+        """Whether there is a code at every time step, [B, T, L], rather than one code, [B, L]."""
         ...
 
     @property

@@ -1,5 +1,7 @@
 """Recurrent cells, and stacks of them over time, as Linen modules."""
 
+import functools
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
@@ -17,6 +19,7 @@ PARTS = {"rnn": 1, "irnn": 1, "gru": 1, "lstm": 2}  # arrays [B, H] of the carry
 
 Carry = tuple[jax.Array, ...]  # of one cell; the state is its first array
 Carries = tuple[Carry, ...]  # of every layer
+Draw = tuple[jax.Array, Any]  # a key and an initialiser
 
 
 class Cell(nn.RNNCellBase):
@@ -109,6 +112,12 @@ def _orthogonal(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "H 
 def _identity(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "H gates"]:
     del key
     return jnp.eye(*shape)
+
+
+def layer_names(layers: int, bidirectional: bool) -> list[str]:
+    """Names of the parameters of `Layers`: `layer_0`, `layer_0_backward`, `layer_1`, ..."""
+    ways = ("", "_backward") if bidirectional else ("",)
+    return [f"layer_{number}{way}" for number in range(layers) for way in ways]
 
 
 class Layers(nn.Module):
@@ -227,18 +236,45 @@ class RecurrentLayers:
             dropout,
         )
 
-    def fresh(self, module: nn.Module, key: Key[Array, ""], *inputs: Any) -> dict[str, Any]:
-        """Fresh parameters of a module with these `layers`, whose lstm cells start at `forget_bias`.
+    def fresh(self, module: nn.Module, draws: Mapping[str, Draw], *inputs: Any) -> dict[str, Any]:
+        """Fresh parameters of a module with these `layers`, every part of it drawn with a key of its own.
+
+        So a seed gives the same numbers however the modules are nested, as Linen's own keys would not.
+
+        Args:
+          draws: name of a parameter, or of a linear layer -> key and initialiser of its kernel; `layers`: key of the
+            cells, which have their own initialisers.
+          inputs: of the module, for the shapes.
+        """
+        init = functools.partial(module.init, mutable=["params"])
+        shapes: Any = jax.eval_shape(lambda key: init(key, *inputs), jax.random.key(0))["params"]
+        params: dict[str, Any] = {}
+        for name, shape in shapes.items():
+            key, start = draws[name]
+            if name == "layers":
+                params[name] = self._cells(shape, key)
+            elif isinstance(shape, Mapping):
+                zeros = jnp.zeros(shape["bias"].shape)
+                params[name] = {"kernel": start(key, shape["kernel"].shape), "bias": zeros}
+            else:
+                params[name] = start(key, shape.shape)
+        return params
+
+    def _cells(self, shapes: Mapping[str, Any], key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh parameters of all cells; the forget gates of an lstm start at `forget_bias`.
 
         That is a number of a sweep, which no initialiser can hold: Linen modules are structure.
         """
-        params: Any = module.init(key, *inputs, mutable=["params"])["params"]
-        if self.cell != "lstm" or "layers" not in params:
-            return dict(params)
-        gates = slice(self.hidden_dim, 2 * self.hidden_dim)
-        cells = params["layers"].items()
-        layers = {name: own | {"bias": own["bias"].at[gates].set(self.forget_bias)} for name, own in cells}
-        return {**params, "layers": layers}
+        cell, params = Cell(self.cell, self.hidden_dim, self.layer_norm), {}
+        names = [name for name in layer_names(self.layers, True) if name in shapes]
+        for name, own in zip(names, jax.random.split(key, len(names)), strict=True):
+            inputs = shapes[name]["input_kernel"].shape[0] if "input_kernel" in shapes[name] else 0
+            carry = cell.initialize_carry(own, (1, inputs))
+            params[name] = dict(cell.init(own, carry, jnp.zeros((1, inputs)), mutable=["params"])["params"])
+            if self.cell == "lstm":
+                gates = slice(self.hidden_dim, 2 * self.hidden_dim)
+                params[name]["bias"] = params[name]["bias"].at[gates].set(self.forget_bias)
+        return params
 
     def check_forwards(self) -> None:
         """Refuse to go step by step where a layer also reads from the end."""

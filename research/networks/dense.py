@@ -88,8 +88,9 @@ class DenseNetworks(Coding):
         check_name("kernel_init", self.kernel_init, INITIALIZERS)
 
     @property
-    def steps(self) -> None:
+    def stepwise(self) -> bool:
         """One code for an example."""
+        return False
 
     @property
     def uses(self) -> int:

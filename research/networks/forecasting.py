@@ -57,8 +57,8 @@ class ForecastNetwork(nn.Module):
                 return output(drop(summarize(states, None, self.summary, backwards)))[:, None]
             case "parallel":
                 shape = self.pieces, embedded.shape[-1]
-                start = nn.initializers.normal(shape[1] ** -0.5)
-                return output(drop(self._positions(carries, self.param("position", start, shape))))
+                position = self.param("position", nn.initializers.normal(), shape)
+                return output(drop(self._positions(carries, position)))
             case _:
                 outputs: list[jax.Array] = []
                 for piece in range(self.pieces):

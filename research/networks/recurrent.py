@@ -283,9 +283,9 @@ class RecurrentNetworks(Coding):
                 raise ConfigError(key, True, f"{remedy}; set {{key}}=false")
 
     @property
-    def steps(self) -> int | None:
-        """T with a code at every step."""
-        return self.feature_shape[0] if self.code == "step" else None
+    def stepwise(self) -> bool:
+        """Whether there is a code at every step."""
+        return self.code == "step"
 
     @property
     def uses(self) -> int:
@@ -320,14 +320,15 @@ class RecurrentNetworks(Coding):
 
     def init(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}."""
-        encoder_key, decoder_key = jax.random.split(key)
+        keys, linear = jax.random.split(key, 6), nn.initializers.lecun_normal()
         x = jnp.zeros((1, 1, self.feature_shape[-1] + self.label_size))
         z = jnp.zeros((1, *((1,) if self.code == "step" else ()), self.latent_dim + self.label_size))
         read_back = (lambda outputs: outputs[:, : self.feature_shape[-1]]) if self._feeds_back else None
-        decoder = self.decoder_module(channels)
+        decoder = {name: (keys[at], linear) for at, name in enumerate(("layers", "output", "start", "skip"))}
+        encoder = {"output": (keys[4], linear), "layers": (keys[5], linear)}
         return {
-            "encoder": self.recurrent.fresh(self.encoder(encoder_outputs), encoder_key, x),
-            "decoder": self.recurrent.fresh(decoder, decoder_key, z, 1, read_back),
+            "encoder": self.recurrent.fresh(self.encoder(encoder_outputs), encoder, x),
+            "decoder": self.recurrent.fresh(self.decoder_module(channels), decoder, z, 1, read_back),
         }
 
     def encode(

@@ -14,7 +14,7 @@ from research.data.new_rows import class_numbers, ordered, stored_rows
 from research.data.preparation import SCALING, Preparation
 from research.data.values import as_numbers, is_table, whole_number
 from research.distributions import Forecast
-from research.models.abilities import Forecasts, Predicts, able, is_conditional, lack, latent_dim_of, takes_masks
+from research.models.abilities import Binds, Forecasts, Predicts, able, is_conditional, lack, latent_dim_of, takes_masks
 from research.runs import batches
 from research.runs.folder import RunFolder
 from research.tree import ConfigError
@@ -274,7 +274,7 @@ def load(folder: Path | str, trusted_packages: Sequence[str] = ()) -> Run:
     model = tree.build(config["model"], trusted=trusted_packages, key="model")
     try:
         facts = None if record.get("facts") is None else _facts(record["facts"])
-        if facts is not None and isinstance(model, engine.Model):
+        if facts is not None and isinstance(model, Binds):
             model = model.bind(facts)
     except ConfigError:
         raise

@@ -22,6 +22,7 @@ class Predictor:
     of_label: bool = False
     target_classes: int = 0
     objective: str = "auto"
+    stepwise: bool = False
 
     def predict(self, params, batch):
         raise AssertionError("no baseline needs the model")
