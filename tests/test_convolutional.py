@@ -35,6 +35,7 @@ SETTINGS: dict[str, Any] = {
     "dropout": 0.0,
 }
 CLOCK = Clock(*(jnp.float32(value) for value in (12, 3, 0.3, 6)))
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling
 SHAPES = [("sequence", (7, 2)), ("sequence", (1, 3)), ("image", (7, 5)), ("image", (8, 8)), ("image", (6, 9, 3))]
 LIKELIHOOD = Gaussian(scale=1.0)
 
@@ -49,6 +50,12 @@ def made(kind: str = "image", shape: tuple[int, ...] = (7, 5), **options: Any) -
 
 def rows(shape: tuple[int, ...], number: int = 6) -> Examples:
     return Examples(x=jax.random.normal(jax.random.key(5), (number, *shape)), label=jnp.arange(number) % 3)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=QUICKLY)
+def fresh(networks: ConvolutionalNetworks, outputs: int = 3, channels: int = 1) -> dict[str, Any]:
+    """Fresh parameters."""
+    return networks.init(jax.random.key(0), outputs, channels)
 
 
 def through(networks: Networks, params: Any, batch: Examples, training: Training | None = None) -> jax.Array:
@@ -88,10 +95,11 @@ def by_hand(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
 )
 def test_an_encoder_of_one_layer_by_hand(kind: str, shape: tuple[int, ...], kernel_size: int, stride: int):
     networks = made(kind, shape, channels=[4], strides=[stride], kernel_size=kernel_size, hidden_dims=[])
-    params, batch = networks.init(jax.random.key(0), 3, 1), rows(shape, 2)
+    params, batch = fresh(networks), rows(shape, 2)
     encoder = jax.tree.map(np.asarray, params["encoder"])
     encoder["layer_0"]["bias"] = np.linspace(-1, 1, 4, dtype=np.float32)
-    for x, code in zip(batch.x, networks.encode({"encoder": encoder}, batch, 3), strict=True):
+    encode = jax.jit(lambda batch: networks.encode({"encoder": encoder}, batch, 3), compiler_options=QUICKLY)
+    for x, code in zip(batch.x, encode(batch), strict=True):
         x = np.asarray(x, np.float64).reshape(*shape[: networks.axes], -1)
         hidden = np.tanh(by_hand(x, encoder["layer_0"]["kernel"], stride) + encoder["layer_0"]["bias"])
         output = encoder["dense"]["output"]
@@ -142,7 +150,7 @@ def test_a_transposed_convolution_is_that_of_flax(axes: int):
 def test_a_decoder_of_one_layer_by_hand():
     """Dense layer, activation, and every position spreads a patch of 3 with stride 2 over 7 steps from step -1 on."""
     networks = made("sequence", (7, 2), channels=[4], strides=[2], hidden_dims=[])
-    params = networks.init(jax.random.key(0), 3, 1)
+    params = fresh(networks)
     z = jax.random.normal(jax.random.key(1), (1, 3))
     dense, last = (jax.tree.map(np.asarray, params["decoder"][name]) for name in ("dense", "output"))
     hidden = np.tanh(np.asarray(z) @ dense["output"]["kernel"]).reshape(4, 4)
@@ -164,18 +172,25 @@ def test_a_decoder_of_one_layer_by_hand():
 )
 def test_outputs_have_the_shape_of_the_data(kind: str, shape: tuple[int, ...], strides: list[int]):
     networks = made(kind, shape, strides=strides)
-    params, batch = networks.init(jax.random.key(0), 6, 2), rows(shape)
-    codes = networks.encode(params, batch, 6)
+    batch, likelihood = rows(shape), Categorical(levels=2)
+
+    def both(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        params = networks.init(key, 6, 2)
+        codes = networks.encode(params, batch, 6)
+        assert networks.summary(codes, batch) is codes
+        assert networks.encoder_kernel(params) is None
+        return codes, networks.decode(params, codes[:, :3], None, likelihood)
+
+    codes, outputs = jax.eval_shape(both, jax.random.key(0))
     assert codes.shape == (6, 6)
-    assert networks.decode(params, codes[:, :3], None, Categorical(levels=2)).shape == (6, 2 * math.prod(shape))
-    assert networks.summary(codes, batch) is codes
-    assert (networks.steps, networks.encoder_kernel(params)) == (None, None)
+    assert outputs.shape == (6, 2 * math.prod(shape))
+    assert not networks.stepwise
 
 
 def test_elements_and_their_outputs_are_in_the_order_of_the_data():
     """A bias of the last layer by channel and output arrives at [rows, columns, channels, outputs]."""
     networks = made("image", (4, 3, 2))
-    params = networks.init(jax.random.key(0), 3, 5)
+    params = fresh(networks, 3, 5)
     params["decoder"] = jax.tree.map(jnp.zeros_like, params["decoder"])
     params["decoder"]["output"]["bias"] = jnp.arange(10.0)
     outputs = networks.decode(params, jnp.zeros((1, 3)), None, Categorical(levels=5)).reshape(4, 3, 2, 5)
@@ -212,10 +227,15 @@ def test_gradients_reach_every_parameter(kind: str, shape: tuple[int, ...], opti
     networks = made(kind, shape, **options)
     batch = rows(shape)
     # moved away from zero biases and unit scales
-    params = jax.tree.map(lambda leaf: leaf + 0.1, networks.init(jax.random.key(0), 3, 1))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, fresh(networks))
     training = Training(batch, jax.random.key(3), CLOCK)
     weight = jax.random.normal(jax.random.key(8), (6, math.prod(shape)))
-    gradient = jax.jit(jax.grad(lambda params: (weight * through(networks, params, batch, training)).sum()))(params)
+
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    def slope(params: Any) -> Any:
+        return jax.grad(lambda params: (weight * through(networks, params, batch, training)).sum())(params)
+
+    gradient = slope(params)
     last = networks.sizes[-1]
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert np.isfinite(leaf).all(), path
@@ -227,7 +247,7 @@ def test_gradients_reach_every_parameter(kind: str, shape: tuple[int, ...], opti
 
 def test_a_layer_is_normalised_over_positions_and_channels():
     networks = made(layer_norm=True, activation="linear", hidden_dims=[], channels=[4], strides=[2])
-    params, batch = networks.init(jax.random.key(0), 3, 1), rows((7, 5))
+    params, batch = fresh(networks), rows((7, 5))
     louder = dataclasses.replace(batch, x=7 * batch.x)
     np.testing.assert_allclose(networks.encode(params, louder, 3), networks.encode(params, batch, 3), atol=1e-4)
     assert params["encoder"]["norm_0"]["scale"].shape == (4,)
@@ -265,7 +285,7 @@ def test_uses_count_the_positions_of_a_kernel():
     def forwards(networks: ConvolutionalNetworks, params: Any, x: jax.Array) -> jax.Array:
         return through(networks, params, Examples(x=x))
 
-    params, x = networks.init(jax.random.key(0), 3, 1), rows((7, 5), 8).x
+    params, x = fresh(networks), rows((7, 5), 8).x
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     costs: Any = forwards.lower(networks, params, x).compile().cost_analysis()
     assert costs["flops"] == pytest.approx(2 * 8 * size * networks.uses, rel=0.5)
@@ -278,7 +298,7 @@ def test_uses_count_the_positions_of_a_kernel():
 def test_a_label_is_a_channel_at_every_position(kind: str, shape: tuple[int, ...]):
     networks = made(kind, shape, conditional=True, channels=[4], strides=[1], kernel_size=1, hidden_dims=[])
     batch = rows(shape, 6)  # as many rows as steps: an axis too few would not be noticed by its size
-    params = networks.init(jax.random.key(0), 3, 1)
+    params = fresh(networks)
     inputs = params["encoder"]["layer_0"]["kernel"].shape[-2]
     assert inputs == networks.data_channels + 3
     params["encoder"]["layer_0"]["kernel"] = (
@@ -295,7 +315,7 @@ def test_a_label_is_a_channel_at_every_position(kind: str, shape: tuple[int, ...
 
 def test_labels_reach_encoder_and_decoder():
     networks, batch = made(conditional=True), rows((7, 5))
-    params = networks.init(jax.random.key(0), 3, 1)
+    params = fresh(networks)
     other = dataclasses.replace(batch, label=(batch.label + 1) % 3)
     assert np.abs(networks.encode(params, batch, 3) - networks.encode(params, other, 3)).min() > 0
     z = jnp.ones((6, 3))
@@ -307,7 +327,7 @@ def test_labels_reach_encoder_and_decoder():
 
 def test_dropout_is_of_training_alone():
     networks, without, batch = made(dropout=0.5), made(), rows((7, 5))
-    params = networks.init(jax.random.key(0), 3, 1)
+    params = fresh(networks)
     z = jax.random.normal(jax.random.key(4), (6, 3))
     calls: dict[str, Callable[..., jax.Array]] = {
         "encode": lambda networks, training: networks.encode(params, batch, 3, training),
@@ -327,7 +347,7 @@ def test_dropout_is_of_training_alone():
 @pytest.mark.parametrize(("kind", "shape"), SHAPES)
 def test_a_decoder_starts_at_the_mean_of_every_channel(kind: str, shape: tuple[int, ...]):
     networks, batch = made(kind, shape), rows(shape)
-    params = networks.init(jax.random.key(0), 3, 1)
+    params = fresh(networks)
     started = networks.with_output_bias(params, LIKELIHOOD, batch)
     mean = np.asarray(batch.x).reshape(-1, networks.data_channels).mean(0)
     np.testing.assert_allclose(started["decoder"]["output"]["bias"], mean, rtol=1e-5)
@@ -373,7 +393,7 @@ def test_labels_that_are_not_there_are_refused():
 @pytest.mark.parametrize("gap", ["length", "observed"])
 def test_padding_and_missing_values_are_refused(gap: str):
     networks, batch = made("sequence", (7, 2)), rows((7, 2))
-    params = networks.init(jax.random.key(0), 3, 1)
+    params = fresh(networks)
     gaps: Any = {"length": jnp.full(6, 7), "observed": jnp.ones(batch.x.shape, bool)}[gap]
     with pytest.raises(ConfigError, match="padding and missing values"):
         networks.encode(params, dataclasses.replace(batch, **{gap: gaps}), 3)

@@ -188,8 +188,9 @@ class ConvolutionalNetworks(Coding):
         check_name("kernel_init", self.kernel_init, INITIALIZERS)
 
     @property
-    def steps(self) -> None:
+    def stepwise(self) -> bool:
         """One code for an example."""
+        return False
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
