@@ -34,14 +34,27 @@ AXES = {"sequence": 1, "image": 2}  # along which kernels move: time, or rows an
 # -------------------------------------------------------------------------------------------------------- Linen modules
 
 
+def convolve(
+    x: Float[Array, "B *n C"], kernel: Float[Array, "..."], strides: tuple[int, ...], *_: Any, **__: Any
+) -> Float[Array, "B *m features"]:
+    """The convolution of `nn.Conv` with padding "SAME" (its hook `conv_general_dilated`), as one product of matrices.
+
+    XLA computes a convolution slowly inside a scan on a CPU, and every training step is inside one. With this and
+    `ConvTranspose`, 4 x 4 kernels and strides of 2, a step on two CPU cores takes 65 ms rather than 570 (MNIST, 22 and 44
+    channels, batch 128), .74 rather than 6.5 (digits, 16 and 32, batch 64) and .91 rather than 11.5 (BasicMotions, 32
+    and 64, batch 16). It costs memory: patches hold kernel size / stride times as many numbers along every axis as x.
+    """
+    for axis, stride in enumerate(strides):
+        x = _patches(x, 1 + 2 * axis, kernel.shape[axis], stride)
+    return jnp.einsum({1: "bnkc,kcf->bnf", 2: "bnkmlc,klcf->bnmf"}[len(strides)], x, kernel)
+
+
 class ConvTranspose(nn.Module):
-    """The transpose of a convolution from `size` positions with padding "SAME"; [B, *n, C] -> [B, *size, outputs].
+    """The transpose of a convolution from `size` positions with padding "SAME"; [B, *n, C] -> [B, *size, features].
 
     Position n of x adds the patch x[n] @ kernel to the output, from step `stride` * n on. The kernel is that of
     `nn.ConvTranspose` with its taps in reverse; the output has exactly `size` positions, whether or not the stride
-    divides them. On two CPU cores a layer from 7 x 7 x 64 to 14 x 14 x 32, with its gradients at batch 128, takes 20 ms
-    as such matrix products and 163 ms as `nn.ConvTranspose`, whose gradient of the kernel is slow there. A training
-    step of the networks below became 1.6 to 4.2 times as fast (MNIST, digits, BasicMotions).
+    divides them.
     """
 
     features: int
@@ -51,31 +64,44 @@ class ConvTranspose(nn.Module):
     kernel_init: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B *positions C"]) -> Float[Array, "B *size outputs"]:
-        axes = len(self.size)
-        init = getattr(nn.initializers, self.kernel_init)()
+    def __call__(self, x: Float[Array, "B *n C"]) -> Float[Array, "B *size features"]:
+        axes, init = len(self.size), getattr(nn.initializers, self.kernel_init)()
         kernel = self.param("kernel", init, (*(self.kernel_size,) * axes, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        reach = -(-self.kernel_size // self.stride)  # strides that a patch covers
-        kernel = jnp.pad(kernel, [(0, reach * self.stride - self.kernel_size)] * axes + [(0, 0), (0, 0)])
-        patches = jnp.einsum({1: "bnc,kco->bnko", 2: "bnmc,klco->bnkmlo"}[axes], x, kernel)
+        y = jnp.einsum({1: "bnc,kcf->bnkf", 2: "bnmc,klcf->bnkmlf"}[axes], x, kernel)
         for axis, size in enumerate(self.size, 1):
-            start = max((x.shape[axis] - 1) * self.stride + self.kernel_size - size, 0) // 2  # padding of "SAME"
-            patches = _overlap_add(patches, axis, self.stride)
-            patches = jax.lax.slice_in_dim(patches, start, start + size, axis=axis)
-        return patches + bias.reshape(*(1,) * (axes + 1), -1)
+            y = _overlap_add(y, axis, size, self.stride)
+        return y + bias.reshape(*(1,) * (axes + 1), -1)
 
 
-def _overlap_add(patches: Float[Array, "..."], axis: int, stride: int) -> Float[Array, "..."]:
-    """Sum of patches, of which each position [axis] has one; they begin `stride` taps [axis + 1] apart."""
-    shape = patches.shape
-    reach = shape[axis + 1] // stride
-    pieces = patches.reshape(*shape[: axis + 1], reach, stride, *shape[axis + 2 :])
+def _patches(x: Float[Array, "..."], axis: int, taps: int, stride: int) -> Float[Array, "..."]:
+    """For every `stride` steps [axis] of x, with padding "SAME", a patch of so many taps [axis + 1]."""
+    number, reach = -(-x.shape[axis] // stride), -(-taps // stride)
+    before = _padding(x.shape[axis], taps, stride)
+    after = (number + reach - 1) * stride - before - x.shape[axis]
+    x = jnp.pad(x, [(before, after) if at == axis else (0, 0) for at in range(x.ndim)])
+    blocks = x.reshape(*x.shape[:axis], -1, stride, *x.shape[axis + 1 :])
+    pieces = [jax.lax.slice_in_dim(blocks, late, late + number, axis=axis) for late in range(reach)]
+    return jax.lax.slice_in_dim(jnp.concatenate(pieces, axis + 1), 0, taps, axis=axis + 1)
+
+
+def _overlap_add(patches: Float[Array, "..."], axis: int, size: int, stride: int) -> Float[Array, "..."]:
+    """The transpose of `_patches`: `size` steps [axis], each the sum of its taps in all patches."""
+    taps = patches.shape[axis + 1]
+    reach, before = -(-taps // stride), _padding(size, taps, stride)
+    full = [(0, reach * stride - taps) if at == axis + 1 else (0, 0) for at in range(patches.ndim)]
+    blocks = jnp.pad(patches, full).reshape(*patches.shape[: axis + 1], reach, stride, *patches.shape[axis + 2 :])
     total = 0.0
     for late in range(reach):
-        piece = jax.lax.index_in_dim(pieces, late, axis + 1, keepdims=False)
+        piece = jax.lax.index_in_dim(blocks, late, axis + 1, keepdims=False)
         total += jnp.pad(piece, [(late, reach - 1 - late) if at == axis else (0, 0) for at in range(piece.ndim)])
-    return jnp.reshape(total, (*shape[:axis], -1, *shape[axis + 2 :]))
+    steps = jnp.reshape(total, (*patches.shape[:axis], -1, *patches.shape[axis + 2 :]))
+    return jax.lax.slice_in_dim(steps, before, before + size, axis=axis)
+
+
+def _padding(size: int, taps: int, stride: int) -> int:
+    """Zeros before the first of `size` steps, by padding "SAME"."""
+    return max((-(-size // stride) - 1) * stride + taps - size, 0) // 2
 
 
 class Layers(nn.Module):
@@ -125,7 +151,10 @@ class Encoder(Layers):
         axes, init = len(self.sizes[0]), getattr(nn.initializers, self.kernel_init)()
         for index, (channels, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
             kernel, strides = (self.kernel_size,) * axes, (stride,) * axes
-            x = nn.Conv(channels, kernel, strides, "SAME", kernel_init=init, name=f"layer_{index}")(x)
+            layer = nn.Conv(
+                channels, kernel, strides, kernel_init=init, conv_general_dilated=convolve, name=f"layer_{index}"
+            )
+            x = layer(x)
             x = self.hidden(x, f"norm_{index}", training)
         return self.dense(self.hidden_dims, self.outputs)(x.reshape(len(x), -1), training)
 
@@ -156,8 +185,8 @@ class ConvolutionalNetworks(Coding):
     of stride s turns n positions into ceil(n / s). All steps and pixels must be there: a bias makes padding and missing
     values look like data, so data with either are refused.
 
-    On two CPU cores vmap trains 4 to 6 members in 1.1 to 2.0 times the seconds that they take one after another, since
-    XLA makes grouped convolutions of theirs; only at 200 parameters it takes .7 times as many.
+    On two CPU cores vmap trains 4 members in 1.1 (digits, BasicMotions) to 1.5 times (MNIST) the seconds that they take
+    one after another: `uses` lets the plan see how much work a step is.
 
     Attributes:
       channels: of the encoder's layers; the decoder has them in reverse.
