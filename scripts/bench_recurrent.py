@@ -1,8 +1,10 @@
 """The recurrent part of `scripts/bench.py`."""
 
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,6 @@ def sequences_per_second(model: Any, rows: int = 1280) -> float:
 
 def torch_autoencoder(cell: str, rows: int = 1280) -> float:
     """Training sequences per second of the same autoencoder in PyTorch."""
-    import time
-
     import torch  # pyright: ignore[reportMissingImports]
     from torch import nn  # pyright: ignore[reportMissingImports]
 
@@ -71,15 +71,41 @@ def against_torch() -> None:
 
 
 def cells() -> None:
-    """Forms of the scan: the input's product inside or before it, unrolled or not."""
+    """Our cell against Linen's, each under `nn.RNN`: a gradient of all states, in turn, medians of seven rounds."""
+    import flax.linen as nn
     import jax
 
-    print(f"{jax.devices()[0].device_kind}; T {STEPS}, hidden {HIDDEN}, batch {BATCH}: training sequences/s")
-    forms = [(form, unroll) for form in ("step", "hoisted") for unroll in (1, 2, 4)]
-    print("cell  " + "".join(f"{form} x{unroll}".rjust(12) for form, unroll in forms))
-    for cell in ("rnn", "gru", "lstm"):
-        found = [sequences_per_second(autoencoder(cell, form=form, unroll=unroll)) for form, unroll in forms]
-        print(f"{cell:6}" + "".join(f"{value:12,.0f}" for value in found), flush=True)
+    from research.networks.cells import Cell
+
+    linen = {"rnn": [nn.SimpleCell], "gru": [nn.GRUCell], "lstm": [nn.OptimizedLSTMCell, nn.LSTMCell]}
+    print(f"{jax.devices()[0].device_kind}; hidden {HIDDEN}, batch {BATCH}: ours over Linen's in sequences/s")
+    for steps, channels in ((STEPS, CHANNELS), (8, 8)):
+        x = jax.random.normal(jax.random.key(0), (BATCH, steps, channels))
+        for kind, classes in linen.items():
+            programs = {"ours": _gradient(nn.RNN(Cell(kind, HIDDEN)), x)}
+            programs |= {cls.__name__: _gradient(nn.RNN(cls(HIDDEN)), x) for cls in classes}
+            seconds: dict[str, list[float]] = {name: [] for name in programs}
+            for _ in range(7):
+                for name, program in programs.items():
+                    started = time.perf_counter()
+                    for _ in range(30):
+                        jax.block_until_ready(program())
+                    seconds[name].append(time.perf_counter() - started)
+            ours = statistics.median(seconds.pop("ours"))
+            ratios = {name: statistics.median(own) / ours for name, own in seconds.items()}
+            shown = ", ".join(f"{ratio:.2f} x {name}" for name, ratio in ratios.items())
+            print(f"T {steps:3} {kind:4}: {30 * BATCH / ours:9,.0f} sequences/s, {shown}", flush=True)
+
+
+def _gradient(rnn: Any, x: Any) -> Any:
+    """A compiled gradient of the mean square of all states, warm."""
+    import jax
+    import jax.numpy as jnp
+
+    params = rnn.init(jax.random.key(1), x)["params"]
+    compiled = jax.jit(jax.grad(lambda params, x: jnp.square(rnn.apply({"params": params}, x)).mean()))
+    jax.block_until_ready(compiled(params, x))
+    return lambda: compiled(params, x)
 
 
 def rows(processes: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 from research.data import Examples, Facts
 from research.networks.base import count
 from research.networks.cells import CELLS, Layers, flip, summarize
+from research.networks.earlier import GRU_GATES, gates_apart
 from research.tree import ConfigError, plain, structure
 
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling
@@ -51,9 +52,18 @@ def normalize(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * scale
 
 
+def side_by_side(params: Any) -> dict[str, Any]:
+    """Parameters of a cell with the kernels of all gates in one array."""
+    found = {name: value for name, value in params.items() if not name.endswith(GRU_GATES)}
+    for name in ("input_kernel", "recurrent_kernel", "bias"):
+        if f"{name}_new" in params:
+            found[name] = jnp.concatenate([params[f"{name}{end}"] for end in GRU_GATES], -1)
+    return found
+
+
 def by_hand(kind: str, params: Any, x: np.ndarray) -> np.ndarray:
     """States [B, T, H] of one layer, gate by gate in double precision."""
-    p = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    p = {name: np.asarray(value, np.float64) for name, value in side_by_side(params).items()}
     state = memory = np.zeros((len(x), HIDDEN))
     states = []
     for time in range(x.shape[1]):
@@ -90,6 +100,7 @@ def test_cells_are_their_formulas(kind: str, layer_norm: bool):
 
 def of_flax(kind: str, own: Any) -> tuple[Any, Any]:
     """The cell of flax with our weights; its gates have names, and biases that we keep once lie in either product."""
+    own = side_by_side(own)
     kernel, recurrent = own["input_kernel"], own["recurrent_kernel"]
     blocks = {"rnn": ["i"], "gru": ["r", "z", "n"], "lstm": ["i", "f", "o", "g"]}[kind]
     params: dict[str, Any] = {}
@@ -118,6 +129,16 @@ def fresh(kind: str) -> Any:
     return layers(kind).init(jax.random.key(0), X)["params"]["layer_0"]
 
 
+def test_gates_of_earlier_versions_are_taken_apart():
+    params = {"encoder": {"layers": start(layers("gru", count=2))}, "scale": jnp.ones(())}
+    cells = {name: side_by_side(cell) for name, cell in params["encoder"]["layers"].items()}
+    again = gates_apart({"encoder": {"layers": cells}, "scale": jnp.ones(())})
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    assert gates_apart(params) == params
+    lstm = start(layers("lstm"))
+    assert gates_apart(lstm) == lstm
+
+
 def test_kernels_at_first():
     params = fresh("irnn")
     np.testing.assert_array_equal(params["recurrent_kernel"], np.eye(HIDDEN))
@@ -135,7 +156,8 @@ def test_the_forget_bias_reaches_the_forget_gates_alone_and_sweeps(build_model):
         bias = model.init(jax.random.key(0), Examples(x=X))["layers"]["layer_0"]["bias"]
         np.testing.assert_array_equal(bias, np.repeat([0.0, forget_bias, 0.0, 0.0], 4))
     gru = build_model("recurrent_predictor", cell="gru", hidden_dim=4, forget_bias=3).bind(FACTS)
-    assert not np.any(gru.init(jax.random.key(0), Examples(x=X))["layers"]["layer_0"]["bias"])
+    fresh_gru = gru.init(jax.random.key(0), Examples(x=X))["layers"]["layer_0"]
+    assert not any(np.any(fresh_gru[f"bias{end}"]) for end in GRU_GATES)
 
 
 # ----------------------------------------------------------------------------------------------------- stacks of layers

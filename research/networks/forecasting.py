@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.networks.cells import Carries, Layers, summarize
+from research.networks.cells import Carries, Layers
 
 
 class ForecastNetwork(nn.Module):
@@ -50,11 +50,10 @@ class ForecastNetwork(nn.Module):
             dense = nn.Dense(self.embedding_dim, name="embedding")
             embed = lambda x: jax.nn.relu(dense(x))
         embedded = embed(segments)
-        states, carries = self.layers(embedded)
+        if self.decoding == "direct":
+            return output(drop(self.layers.summary(embedded, self.summary)))[:, None]
+        _, carries = self.layers(embedded)
         match self.decoding:
-            case "direct":
-                backwards = self.layers.hidden_dim if self.layers.bidirectional else 0
-                return output(drop(summarize(states, None, self.summary, backwards)))[:, None]
             case "parallel":
                 shape = self.pieces, embedded.shape[-1]
                 position = self.param("position", nn.initializers.normal(), shape)

@@ -68,11 +68,7 @@ class Reader(nn.Module):
         self, x: Float[Array, "B T D"], length: Int[Array, " B"] | None = None, training: bool = False
     ) -> Float[Array, "B ..."]:
         """The states at every step or their summary, without the linear layer."""
-        states, _ = self.layers(x, length, training=training)
-        if self.summary is None:
-            return states
-        backwards = self.layers.hidden_dim if self.layers.bidirectional else 0
-        return summarize(states, length, self.summary, backwards)
+        return self.layers.summary(x, self.summary, length, training)
 
     def step(self, carries: Carries, x: Float[Array, "B D"]) -> tuple[Carries, Float[Array, "B H"]]:
         """One more time step: carries and the last layer's state."""

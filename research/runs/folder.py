@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from research.networks.earlier import gates_apart
 from research.runs.held import Held
 from research.tree import ConfigError
 
@@ -401,7 +402,7 @@ class RunFolder:
             tree = _nested(safetensors.numpy.load(content))
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ConfigError("folder", self.path, f"{self.parameters.name} is damaged ({error})") from None
-        return tree.get("params", {}), tree.get("scaling", {})
+        return gates_apart(tree.get("params", {})), tree.get("scaling", {})
 
     def save_clusters(self, centres: np.ndarray) -> None:
         """Write `clusters.safetensors`: the centres of the clusters that the evaluation found, [K, L]."""
