@@ -18,7 +18,7 @@ from research.data import Examples, Facts
 from research.distributions import Categorical, Gaussian
 from research.networks.base import Networks, Training
 from research.networks.convolutional import ConvolutionalNetworks
-from research.networks.patches import ConvTranspose
+from research.networks.patches import ConvTranspose, convolve
 from research.tree import ConfigError, build, plain, structure
 
 SETTINGS: dict[str, Any] = {
@@ -146,6 +146,13 @@ def test_a_transposed_convolution_is_that_of_flax(axes: int):
     expected: Any = theirs.apply({"params": params}, x)
     found: Any = ours.apply({"params": reversed_taps}, x)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"padding": "VALID"}, {"kernel_dilation": 2}, {"feature_group_count": 2}])
+def test_other_convolutions_are_refused(options: dict[str, Any]):
+    layer = nn.Conv(2, (3,), use_bias=False, conv_general_dilated=convolve, **options)
+    with pytest.raises(AssertionError):
+        layer.init(jax.random.key(0), jnp.zeros((1, 7, 2)))
 
 
 def test_a_decoder_of_one_layer_by_hand():

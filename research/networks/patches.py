@@ -9,7 +9,15 @@ from jaxtyping import Array, Float
 
 
 def convolve(
-    x: Float[Array, "B *n C"], kernel: Float[Array, "..."], strides: tuple[int, ...], *_: Any, **__: Any
+    x: Float[Array, "B *n C"],
+    kernel: Float[Array, "..."],
+    strides: tuple[int, ...],
+    padding: str,
+    *,
+    lhs_dilation: tuple[int, ...],
+    rhs_dilation: tuple[int, ...],
+    feature_group_count: int,
+    **_: Any,
 ) -> Float[Array, "B *m features"]:
     """The convolution of `nn.Conv` with padding "SAME" (its hook `conv_general_dilated`), as one product of matrices.
 
@@ -18,6 +26,8 @@ def convolve(
     rather than 6.5 (digits, 16 and 32, batch 64), and .91 rather than 11.5 (BasicMotions, 32 and 64, batch 16), on two
     CPU cores. It costs memory: patches hold kernel size / stride times as many numbers along every axis as x.
     """
+    assert padding == "SAME", padding
+    assert {*lhs_dilation, *rhs_dilation, feature_group_count} == {1}, "dilations and groups are not computed"
     for axis, stride in enumerate(strides):
         x = _patches(x, 1 + 2 * axis, kernel.shape[axis], stride)
     return jnp.einsum({1: "bnkc,kcf->bnf", 2: "bnkmlc,klcf->bnmf"}[len(strides)], x, kernel)
