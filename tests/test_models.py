@@ -42,6 +42,7 @@ SMALL |= {
     "entries": 3,
     "groups": 2,
 }
+SMALL_CONVOLUTIONAL = {"channels": [3, 4], "kernel_size": 2, "hidden_dims": []}  # forecasters have other `channels`
 CLOCK = Clock(*(jnp.float32(value) for value in (12, 3, 0.3, 6)))
 
 
@@ -64,7 +65,12 @@ GAPS = dataclasses.replace(GAPS, x=jnp.where(GAPS.mask, GAPS.x, 0.0))
 FUTURE = dataclasses.replace(SEQUENCE, target_shape=(3, 2), target_follows=True, season=2)
 DATA: dict[str, tuple[Facts, Examples]] = {
     "vectors": (FACTS, Examples(x=draw(5, 6, 5), label=jnp.arange(6) % 3)),  # every class, and tenths
+    "images": (
+        dataclasses.replace(FACTS, kind="image", feature_shape=(4, 3, 2)),
+        Examples(x=draw(5, 6, 4, 3, 2), label=jnp.arange(6) % 3),
+    ),
     "sequences": (SEQUENCE, GAPS),
+    "whole_sequences": (SEQUENCE, ROWS),
     "values": (
         dataclasses.replace(SEQUENCE, target_shape=(3,)),
         dataclasses.replace(GAPS, target=draw(8, 6, 3)),
@@ -110,6 +116,11 @@ DENSE: list[dict[str, Any]] = [
     {"hidden_dims": []},
     {"hidden_dims": [4, 3], "kernel_init": "orthogonal"},
     {"hidden_dims": [8], "dropout": 0.2},
+]
+CONVOLUTIONAL: list[dict[str, Any]] = [
+    {"layer_norm": True, "strides": [2, 1]},
+    {"conditional": True, "dropout": 0.3},
+    {"channels": [3], "strides": [3], "hidden_dims": [4, 3], "kernel_init": "orthogonal"},
 ]
 PENALTIES: list[dict[str, Any]] = [
     {"gaussian_noise": 0.1, "masking_noise": 0.3},
@@ -170,6 +181,9 @@ FAMILIES: dict[str, tuple[list[str], list[dict[str, Any]]]] = {
     "vae": (["vectors", "sequences"], LIKELIHOOD[:5] + LIKELIHOOD[6:] + DENSE + VARIATIONAL + OF_POSTERIORS),
     **{name: (["vectors"], [{}]) for name in VAES + AUTOENCODERS},
     "vq_ae": (["vectors", "sequences"], QUANTIZED),
+    "convolutional_ae": (["images", "whole_sequences"], LIKELIHOOD[::4] + CONVOLUTIONAL + PENALTIES + REGULARIZED),
+    "convolutional_vae": (["images", "whole_sequences"], [{}, *VARIATIONAL[4:6], *OF_POSTERIORS[-3:]]),
+    "convolutional_vq_ae": (["images", "whole_sequences"], QUANTIZED),
     "recurrent_ae": (
         ["sequences"],
         [
@@ -201,8 +215,12 @@ CASES = [
 
 
 def small(build_model, name: str, kind: str | None = None, **options: Any) -> Any:
+    return build_model(name, **(small_keys(name) | options)).bind(DATA[kind or FAMILIES[name][0][0]][0])
+
+
+def small_keys(name: str) -> dict[str, Any]:
     keys = {key: value for key, value in SMALL.items() if key in SHIPPED[name]}
-    return build_model(name, **(keys | options)).bind(DATA[kind or FAMILIES[name][0][0]][0])
+    return keys | (SMALL_CONVOLUTIONAL if "kernel_size" in SHIPPED[name] else {})
 
 
 def batch_of(name: str) -> Examples:
@@ -289,8 +307,7 @@ def test_abilities_keep_the_shape_of_the_data(name: str, build_model):
     if facts.kind == "vector":
         batch = Examples(x=jnp.linspace(0, 1, 6 * 4).reshape(6, 2, 2, 1))
         facts = dataclasses.replace(facts, kind="image", feature_shape=(2, 2, 1))
-    keys = {key: value for key, value in SMALL.items() if key in SHIPPED[name]}
-    model = build_model(name, **keys).bind(facts)
+    model = build_model(name, **small_keys(name)).bind(facts)
     params = model.init(jax.random.key(0), batch)
     known = {"decode": Decodes, "sample": Samples, "forecast": Forecasts, "predict": Predicts}
     abilities = {name for name, ability in known.items() if able(model, ability)}
@@ -312,7 +329,7 @@ def test_abilities_keep_the_shape_of_the_data(name: str, build_model):
 def test_training_starts_at_the_mean_of_the_data(name: str, build_model):
     batch = batch_of(name)
     mask = np.ones(batch.x.shape, bool) if batch.mask is None else np.asarray(batch.mask)
-    axes = 0 if batch.x.ndim == 2 else (0, 1)  # of sequences it is the mean of a channel
+    axes = tuple(range(max(1, batch.x.ndim - 1)))  # of sequences and images it is the mean of a channel
     mean = np.asarray(batch.x).sum(axes, where=mask) / mask.sum(axes)
     model, code = small(build_model, name), jnp.zeros((1, 2))
     decoded = model.decode(start(model, 0, batch), code)[0]

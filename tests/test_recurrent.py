@@ -266,6 +266,12 @@ def test_flip_and_summaries():
 FORECAST = {"target_shape": (3, INPUTS), "target_follows": True}
 SIZED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("dense_ae", {"hidden_dims": [64, 32], "conditional": True}, {}),
+    ("convolutional_ae", {"channels": [16, 32], "hidden_dims": [64], "conditional": True}, {}),
+    (
+        "convolutional_vae",
+        {"channels": [8], "strides": [3], "likelihood": "gaussian"},
+        {"kind": "image", "feature_shape": (7, 5)},
+    ),
     *(("recurrent_ae", {"cell": cell, "decoder": "first_state", "layers": 2}, {}) for cell in CELLS),
     ("recurrent_ae", {"bidirectional": True, "layer_norm": True}, {}),
     ("recurrent_vae", {"scale": None}, {}),
@@ -277,7 +283,10 @@ SIZED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 def width_of(model: Any) -> int:
     made = plain(model)
-    return made["hidden_dims"][0] if "hidden_dims" in made else made["hidden_dim"]
+    first = next(
+        made[key] for key in ("channels", "hidden_dims", "hidden_dim") if isinstance(made.get(key), int | list)
+    )
+    return first[0] if isinstance(first, list) else first
 
 
 @pytest.mark.parametrize(("name", "options", "facts"), SIZED, ids=lambda value: str(value).replace(" ", ""))
@@ -290,7 +299,8 @@ def test_parameters_choose_the_nearest_width(name: str, options: dict[str, Any],
     below, found, above = (count(model.resized(width)) for width in (first - 1, first, first + 1))
     assert below < wanted < above
     assert abs(found - wanted) <= min(wanted - below, above - wanted)
-    params = jax.eval_shape(model.init, jax.random.key(0), Examples(x=X, label=jnp.arange(ROWS) % 3))
+    rows = Examples(x=jnp.zeros((ROWS, *bound.feature_shape)), label=jnp.arange(ROWS) % 3)
+    params = jax.eval_shape(model.init, jax.random.key(0), rows)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == found
     with pytest.raises(ConfigError, match="at least") as error:
         build(parameters=3).bind(bound)

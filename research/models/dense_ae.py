@@ -25,6 +25,7 @@ from research.models.decoding import (
 )
 from research.models.penalty import Penalty
 from research.networks.base import Networks, Training, matched
+from research.networks.convolutional import ConvolutionalNetworks
 from research.networks.dense import DenseNetworks
 from research.optimizer import Optimizer, Players
 from research.ranges import NonNegative, Repeats, ShareBelow1
@@ -296,6 +297,14 @@ class DenseAE(Autoencoder):
     """Autoencoder with dense networks."""
 
     networks: DenseNetworks = inline()
+    code: PlainCode = inline()
+
+
+@spec
+class ConvolutionalAE(Autoencoder):
+    """Autoencoder of images or sequences with convolutional networks."""
+
+    networks: ConvolutionalNetworks = inline()
     code: PlainCode = inline()
 
 

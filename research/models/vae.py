@@ -25,6 +25,7 @@ from research.models.decoding import (
 from research.models.penalty import PosteriorPenalty
 from research.models.prior import Prior
 from research.networks.base import Networks, Training, matched
+from research.networks.convolutional import ConvolutionalNetworks
 from research.networks.dense import DenseNetworks
 from research.optimizer import Optimizer, Players
 from research.ranges import Epochs, NonNegative, Range, Repeats
@@ -355,6 +356,13 @@ class VAE(Variational):
     """VAE with dense networks."""
 
     networks: DenseNetworks = inline()
+
+
+@spec
+class ConvolutionalVAE(Variational):
+    """VAE of images or sequences with convolutional networks."""
+
+    networks: ConvolutionalNetworks = inline()
 
 
 def ramp(time: Float[Array, ""], length: Any) -> Float[Array, ""]:

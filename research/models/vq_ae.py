@@ -6,6 +6,7 @@ from jaxtyping import Array, Float, Int
 
 from research.models.code import Codebook
 from research.models.dense_ae import Autoencoder
+from research.networks.convolutional import ConvolutionalNetworks
 from research.networks.dense import DenseNetworks
 from research.networks.recurrent import Online, RecurrentNetworks
 from research.tree import inline, spec
@@ -16,6 +17,14 @@ class VQAE(Autoencoder):
     """Vector-quantized autoencoder with dense networks."""
 
     networks: DenseNetworks = inline()
+    code: Codebook = inline()
+
+
+@spec
+class ConvolutionalVQAE(Autoencoder):
+    """Vector-quantized autoencoder of images or sequences with convolutional networks."""
+
+    networks: ConvolutionalNetworks = inline()
     code: Codebook = inline()
 
 

@@ -185,14 +185,15 @@ class Coding:
             raise ConfigError("conditional", True, remedy)
 
     def with_label(self, inputs: Float[Array, "*B D"], label: Int[Array, "..."] | None) -> Float[Array, "*B inputs"]:
-        """Inputs [..., D] with the one-hot label [...] behind, for conditional networks; of [B, T, D] at every step."""
+        """Inputs [B, ..., D] with the one-hot label [B] behind, at every position between, for conditional networks."""
         if not self.conditional:
             return inputs
         if label is None:
             raise ConfigError("label", None, "this model is conditional: give a label for every example")
         hot = jax.nn.one_hot(label, self.classes)
-        if inputs.ndim > hot.ndim:  # at every time step
-            hot = jnp.broadcast_to(hot[:, None], (*inputs.shape[:-1], self.classes))
+        positions = inputs.ndim - hot.ndim
+        hot = hot.reshape(*hot.shape[:-1], *(1,) * positions, self.classes)
+        hot = jnp.broadcast_to(hot, (*inputs.shape[:-1], self.classes))
         return jnp.concatenate([inputs, hot], axis=-1)
 
 
