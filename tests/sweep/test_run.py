@@ -92,9 +92,9 @@ def test_every_run_has_its_files(sweep: Sweeps, make_jobs: Jobs) -> None:
         assert result["overrides"] == list(job.overrides)
         assert result["config_hash"] == job.hash
         assert len(result["data_sha256"]) == 64
-        assert result["program"].items() >= {"mode": "map", "width": 4, **environment.described()}.items()
+        assert result["program"].items() >= {"mode": "map", "width": 1, **environment.described()}.items()
         assert result["program"].keys() == {"mode", "width", "device_kind", "threads", "flags"}
-        assert result["seconds_device_share"] == pytest.approx(result["seconds_wall_group"] / 4)
+        assert result["seconds_device_share"] == result["seconds_wall_group"] > 0
         assert result["versions"].keys() >= {"python", "jax", "flax", "optax"}
         assert all(override in result["command"] for override in job.overrides)
         assert {"validation/loss", "test/loss", "test/kl_nats"} <= set(result["metrics"])
