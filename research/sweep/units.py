@@ -112,6 +112,8 @@ class Dealer:
 
     def _whole(self, unit: Group, turn: Turn) -> None:
         """Train a unit from its checkpoint or its beginning to its end."""
+        if not self.sweep.todo(unit):  # its program cannot be compiled
+            return
         with self.guard(unit, again=True):
             training = self.open(unit, turn)
             try:
@@ -203,9 +205,10 @@ class Dealer:
                 self._told.add(error)
                 self.sweep.display.error(error)
             self.sweep.failed.set()
-            for _, bound in self.sweep.todo(unit):
-                result = record.fail(self.sweep.folder(bound), self.sweep.frame(bound, self.group), error)
-                self.sweep.settle(self.number, self.group, bound, result)
+            with self.sweep.lock:
+                for _, bound in self.sweep.todo(self.group if error is self._broken else unit):
+                    result = record.fail(self.sweep.folder(bound), self.sweep.frame(bound, self.group), error)
+                    self.sweep.settle(self.number, self.group, bound, result)
 
     def _again(self, unit: Group) -> bool:
         """Try a unit again that ran out of memory: a group of vmap mode narrower, a member beside fewer others."""
