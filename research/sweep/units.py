@@ -39,6 +39,8 @@ def train(sweep: Sweep) -> None:
     background = ThreadPoolExecutor(1, "finish")
     background.submit(_import_early)
     threads = min(options.threads, sum(len(group.units) for group in groups))
+    if options.concurrency is None and any(group.devices > 1 for group in groups):
+        threads = 1  # one program fills all devices
     pool = Pool(threads, min(options.devices_used, threads))
     dealers = [Dealer(sweep, number, group, pool, background) for number, group in enumerate(groups)]
     with stopping(sweep):
@@ -134,10 +136,11 @@ class Dealer:
         started = time.monotonic()
         device = jax.local_devices()[turn.lane] if self.pool.lanes > 1 and unit.mode == "map" else None
         starts = [bound.job.trainer.warm_start for bound in unit.bounds]
-        params = [load_start(path) for path in starts if path is not None]
-        program = program_of(unit, on_device(unit.bounds[0].dataset, device), params or None, device)
-        self._compile(program.compile)
-        turn.compiled()
+        params = [None if path is None else load_start(path) for path in starts]
+        program = program_of(unit, on_device(unit.bounds[0].dataset, device), params, device)
+        if turn.first:
+            self._compile(program.compile)
+            turn.compiled()
         goodput.compile = time.monotonic() - started
         place = group_folder(sweep.prepared.folder, unit.id)
         checkpoints = Checkpoints(place, record.group_identity(unit), sweep.display.note, held)
