@@ -30,6 +30,7 @@ SWEEP = (
     "evaluation=none",
     "seed=0,1",
     "sweep.mode=map",
+    "sweep.concurrency=1",  # another thread could be stopped within a file, whose temporary it removes later
     "sweep.checkpoint_every=1",
 )
 INTERVAL = 0.05  # seconds between two movements of a lease: three of them without one, and it is taken over
