@@ -30,7 +30,6 @@ SWEEP = (
     "evaluation=none",
     "seed=0,1",
     "sweep.mode=map",
-    "sweep.concurrency=1",  # another thread could be stopped within a file, whose temporary it removes later
     "sweep.checkpoint_every=1",
 )
 INTERVAL = 0.05  # seconds between two movements of a lease: three of them without one, and it is taken over
@@ -128,6 +127,11 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
 
+def without_temporaries(before: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Of the files that there were, without temporaries that are gone: a thread that was stopped within a file tidies up."""
+    return {name: file for name, file in before.items() if (folder / name).exists() or Path(name).name[0] != "."}
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="whether a process has stopped is read in /proc")
 def test_a_stopped_command_writes_nothing_once_another_has_finished_its_work(
     victim: subprocess.Popen[str], command: Command, outputs: Path
@@ -149,7 +153,7 @@ def test_a_stopped_command_writes_nothing_once_another_has_finished_its_work(
         if ends:
             victim.send_signal(signal.SIGTERM)
         *said, code = wake(victim)
-        assert files(folder) == before, (phase, ends)
+        assert files(folder) == without_temporaries(before, folder), (phase, ends)
         assert code == f"ended {LOST}", (phase, ends, said)
         assert "another command took this folder over while this one stood still" in said[-1]
         assert len([line for line in said if line.startswith("error")]) == 1, said
