@@ -44,9 +44,12 @@ from research import app
 from research.report import cli
 from research.sweep.display import Display
 
-def stopping(owner, name):
-    original = getattr(owner, name)
+def stopping(owner, name, before=0):
+    original, calls = getattr(owner, name), []
     def stop(*arguments, **named):
+        calls.append(name)
+        if len(calls) <= before:
+            return original(*arguments, **named)
         setattr(owner, name, original)
         sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -56,7 +59,7 @@ def stopping(owner, name):
 
 PHASES = dict(
     training=(Display, "chunk"),
-    evaluating=(research.sweep.finish, "evaluate_run"),
+    evaluating=(research.sweep.finish, "evaluate_run", 1),  # of the second member: no other one trains any more
     summary=(research.sweep.run, "summary"),
     reporting=(research.report.table, "table_of"),
 )
@@ -128,7 +131,7 @@ def files(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def without_temporaries(before: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Of the files that there were, without temporaries that are gone: a thread that was stopped within a file tidies up."""
+    """The files of before; a thread that was stopped within a file may have removed its temporary."""
     return {name: file for name, file in before.items() if (folder / name).exists() or Path(name).name[0] != "."}
 
 
