@@ -1,5 +1,6 @@
 """The recurrent part of `scripts/bench.py`."""
 
+import importlib
 import statistics
 import subprocess
 import sys
@@ -146,8 +147,8 @@ def threads(epochs: int = 12, repeats: int = 3) -> None:
 
 def span(folder: Path) -> float:
     """Seconds from the first evaluation of any run of a sweep to the last one."""
-    from research.runs.events import NAME, Event, _records
-
-    events = [Event.FromString(data) for path in folder.glob(f"*/{NAME}") for data in _records(path.read_bytes())]
+    module: Any = importlib.import_module("research.runs.events")
+    files = [path.read_bytes() for path in folder.glob(f"*/{module.NAME}")]
+    events = [module.Event.FromString(data) for file in files for data in module._records(file)]
     times = [event.wall_time for event in events if any(v.tag == "train/loss" for v in event.summary.value)]
     return max(times) - min(times)

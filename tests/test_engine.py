@@ -152,6 +152,18 @@ def test_the_order_depends_on_seed_and_epoch_only(make_run, build_optimizer):
     assert not np.array_equal(order(), order(seed=1))
 
 
+@pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (3, 1), (4, 2), (7, 3)])
+def test_fit_trains_on_all_rows_for_whole_epochs(steps: int, epochs: int, build_optimizer):
+    rows, optimizer = Examples(np.eye(24, dtype=np.float32)), build_optimizer("sgd", learning_rate=1.0)
+    fit = lambda **changes: engine.fit(
+        Recorder(), optimizer, rows, **({"steps": steps, "batch_size": 8, "seed": 0} | changes)
+    )
+    np.testing.assert_array_equal(fit()["visits"], epochs)
+    np.testing.assert_array_equal(fit()["step"], fit()["step"])
+    assert not np.array_equal(fit()["step"], fit(seed=1)["step"])
+    np.testing.assert_array_equal(fit(batch_size=100)["visits"], steps)  # a batch is cut to the number of rows
+
+
 def test_chunked_equals_whole(vae_run):
     run = vae_run(keep="last")
     traces = []

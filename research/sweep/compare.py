@@ -97,8 +97,8 @@ def start(group: Group) -> Alone | Together:
     for bound in group.bounds:
         check_warm_start(bound)
     starts = [bound.job.trainer.warm_start for bound in group.bounds]
-    params = [load_start(place) for place in starts if place is not None]
-    return program_of(group, on_device(group.bounds[0].dataset), params or None)
+    params = [None if place is None else load_start(place) for place in starts]
+    return program_of(group, on_device(group.bounds[0].dataset), params)
 
 
 def _recorded(path: Path, result: Mapping[str, Any]) -> Run:

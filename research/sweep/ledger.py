@@ -142,6 +142,8 @@ class Sweep:
         self.let_go(group)
         for unit in group.units:
             self.forget_ended(unit)
+        if group.mode == "map" and len(group.bounds) > 1:
+            self.forget(group.id)  # where the lease of a killed worker lay
 
     def forget_ended(self, unit: Group) -> None:
         """Remove the state of a finished unit, unless a member diverged: `verify.py --replay` starts from it."""

@@ -25,7 +25,8 @@ def fitted(group: Group, options: Options) -> list[Group]:
       ConfigError: not even one member fits into `sweep.memory_limit`.
     """
     free = free_memory()
-    limit = options.memory or (free / options.threads if free else None)
+    at_once = 1 if group.devices > 1 else options.threads
+    limit = options.memory or (free / at_once if free else None)
     if limit is None or (options.memory is None and group.bytes < FAR * limit) or not group.parameters:
         return [group]
     try:

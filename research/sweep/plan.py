@@ -38,7 +38,7 @@ class Options:
       plan_only: print the plan and stop.
       fail_fast: stop at the first failed run.
       concurrency: threads that compile and train, each a member in map mode, a group in vmap mode; null: as many as
-        the CPU has cores, and one on an accelerator. Results do not depend on it.
+        the CPU has cores, and one for each accelerator. Results do not depend on it.
       checkpoint_every: evaluations between two checkpoints.
       retry: which runs without a good end are trained again: "none", "failed", "diverged" or "all" (pruned ones too);
         interrupted ones always are.

@@ -6,6 +6,7 @@ instead, and waits only if there is none.
 """
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
@@ -18,10 +19,12 @@ class Turn(NamedTuple):
 
     Attributes:
       lane: number of the device that its thread computes on.
-      compiled: to be called once its program is compiled, so that other threads may use it.
+      first: whether its program is not compiled yet; no other task of the program runs meanwhile.
+      compiled: to be called once it is.
     """
 
     lane: int
+    first: bool
     compiled: Callable[[], None]
 
 
@@ -103,7 +106,10 @@ class Pool:
         lane = number % self.lanes
         while (task := self._next(lane)) is not None:
             try:
-                task.work(Turn(lane, lambda key=(task.program, lane): self._ready(key)))
+                key = task.program, lane
+                with self._changed:
+                    first = key in self._compiling
+                task.work(Turn(lane, first, functools.partial(self._ready, key)))
             except BaseException as error:
                 self._close(error)
             finally:

@@ -309,7 +309,7 @@ def program_of(group: Group, data: Data, params: Sequence[Any] | None = None, de
     """A group of one, or one of vmap mode, on the device with its initial state.
 
     Args:
-      params: of every member, in the place of fresh ones.
+      params: of every member, in the place of fresh ones; None for a member that has fresh ones.
       device: of a group of one; None: the first.
     """
     return Alone(group, data, params, device) if group.mode == "map" else Together(group, data, params)

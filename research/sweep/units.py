@@ -39,6 +39,8 @@ def train(sweep: Sweep) -> None:
     background = ThreadPoolExecutor(1, "finish")
     background.submit(_import_early)
     threads = min(options.threads, sum(len(group.units) for group in groups))
+    if options.concurrency is None and any(group.devices > 1 for group in groups):
+        threads = 1  # one program fills all devices
     pool = Pool(threads, min(options.devices_used, threads))
     dealers = [Dealer(sweep, number, group, pool, background) for number, group in enumerate(groups)]
     with stopping(sweep):
@@ -112,6 +114,8 @@ class Dealer:
 
     def _whole(self, unit: Group, turn: Turn) -> None:
         """Train a unit from its checkpoint or its beginning to its end."""
+        if not self.sweep.todo(unit):  # its program cannot be compiled
+            return
         with self.guard(unit, again=True):
             training = self.open(unit, turn)
             try:
@@ -132,10 +136,11 @@ class Dealer:
         started = time.monotonic()
         device = jax.local_devices()[turn.lane] if self.pool.lanes > 1 and unit.mode == "map" else None
         starts = [bound.job.trainer.warm_start for bound in unit.bounds]
-        params = [load_start(path) for path in starts if path is not None]
-        program = program_of(unit, on_device(unit.bounds[0].dataset, device), params or None, device)
-        self._compile(program.compile)
-        turn.compiled()
+        params = [None if path is None else load_start(path) for path in starts]
+        program = program_of(unit, on_device(unit.bounds[0].dataset, device), params, device)
+        if turn.first:
+            self._compile(program.compile)
+            turn.compiled()
         goodput.compile = time.monotonic() - started
         place = group_folder(sweep.prepared.folder, unit.id)
         checkpoints = Checkpoints(place, record.group_identity(unit), sweep.display.note, held)
@@ -203,9 +208,10 @@ class Dealer:
                 self._told.add(error)
                 self.sweep.display.error(error)
             self.sweep.failed.set()
-            for _, bound in self.sweep.todo(unit):
-                result = record.fail(self.sweep.folder(bound), self.sweep.frame(bound, self.group), error)
-                self.sweep.settle(self.number, self.group, bound, result)
+            with self.sweep.lock:
+                for _, bound in self.sweep.todo(self.group if error is self._broken else unit):
+                    result = record.fail(self.sweep.folder(bound), self.sweep.frame(bound, self.group), error)
+                    self.sweep.settle(self.number, self.group, bound, result)
 
     def _again(self, unit: Group) -> bool:
         """Try a unit again that ran out of memory: a group of vmap mode narrower, a member beside fewer others."""

@@ -1,10 +1,10 @@
 """Objectives and pruning compare jobs only where their metric measures the same."""
 
+import dataclasses
 import types
 
 import pytest
 
-from research.engine import NEVER
 from research.sweep.choosing import (
     check_direction,
     check_objective,
@@ -14,7 +14,7 @@ from research.sweep.choosing import (
     separating,
     sought,
 )
-from research.sweep.prune import losers
+from research.sweep.prune import Standing, losers
 from research.tree import ConfigError
 
 KNOWN = ("validation/loss", "validation/elbo_nats", "validation/reconstruction_mse")
@@ -69,18 +69,11 @@ def test_a_sweeper_that_looks_for_the_worst_is_refused(sweeper, minimizes, key):
 def test_members_are_pruned_among_those_of_their_own_fold(make_options):
     """The second fold is harder throughout; in each fold the last member is worst."""
     best = [1.0, 1.1, 1.2, 9.0, 9.1, 9.2]
-    writer = types.SimpleNamespace(
-        latest={"validation/loss": best},
-        folders=range(6),
-        gone=set,
-        last_epoch=[1] * 6,
-        best=best,
-        bad_step=[NEVER] * 6,
-    )
+    standing = Standing(epoch=1, best=best, learning=[True] * 6, healthy=[True] * 6, folds=[0, 0, 0, 1, 1, 1])
     trainer = types.SimpleNamespace(epochs=3, monitor="validation/loss", evaluate_every=1)
     options = make_options(prune="median", prune_after=1)
-    assert losers(writer, options, trainer, [0, 0, 0, 1, 1, 1]) == [2, 5]
-    assert losers(writer, options, trainer, [None] * 6) == [3, 4, 5]
+    assert losers(standing, options, trainer) == [2, 5]
+    assert losers(dataclasses.replace(standing, folds=[None] * 6), options, trainer) == [3, 4, 5]
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,10 @@ from research import app
 counts = Counter()
 jax.monitoring.register_event_listener(lambda name, **_: counts.update([name.rpartition("/")[2]]))
 sys.argv = ["train.py", *sys.argv[2:]]
-app.main()
-print(json.dumps(counts))
+try:
+    app.main()
+finally:  # it exits
+    print("\\n" + json.dumps(counts))
 """
 SWEEP = ["-m", "model.latent_dim=2", "model.hidden_dims=[4]", "trainer.epochs=2", "trainer.evaluate_every=1"]
 SWEEP += ["data.train_size=64", "evaluation=none", "sweep.mode=map", "name=sweep"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from research.sweep.manifest import GROUPS, LAUNCHES, LEASE
+from research.sweep.manifest import GROUPS, LAUNCHES, LEASE, read_manifest, saved
+from research.sweep.plan import group_id
 
 ROOT = Path(__file__).parents[2]
 SWEEP = ["model.latent_dim=2,3", "seed=0,1", "model.hidden_dims=[4]", "evaluation=none", "sweep.mode=map"]
@@ -34,15 +35,23 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "inline"
 
 
+def saved_groups(folder: Path) -> list[str]:
+    """Groups of which a unit has a committed checkpoint."""
+    found = []
+    for name, about in ((read_manifest(folder) or {"groups": {}})["groups"]).items():
+        alone = [group_id([digest], "map", 1) for digest in about["members"]]
+        if any(saved(folder, unit) for unit in (alone if about["mode"] == "map" else [name])):
+            found.append(name)
+    return found
+
+
 def kill_a_worker(folder: Path, process: subprocess.Popen[bytes]) -> int:
     """Kill the worker of the first program that has a checkpoint; its process id is in the lease of the program."""
     began = time.monotonic()
     while time.monotonic() - began < 200 and process.poll() is None:
-        for generation in folder.glob(f"{GROUPS}/*/[0-9]*"):
-            if not generation.name.isdigit():  # not committed
-                continue
+        for group in saved_groups(folder):
             try:
-                pid = json.loads((generation.parent / LEASE).read_text())["pid"]
+                pid = json.loads((folder / GROUPS / group / LEASE).read_text())["pid"]
                 assert pid not in (process.pid, os.getpid())
                 os.kill(pid, signal.SIGKILL)
                 return pid

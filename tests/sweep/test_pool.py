@@ -22,7 +22,8 @@ def test_a_program_is_compiled_by_one_thread_while_others_take_other_programs() 
 
     def work(name: str, program: str) -> Callable[[Turn], None]:
         def go(turn: Turn) -> None:
-            if program not in compiled:
+            assert turn.first == (program not in compiled)
+            if turn.first:
                 compiling[program] += 1
                 if program == "a":
                     assert other_began.wait(WITHIN)  # another program is begun though others of this one come first

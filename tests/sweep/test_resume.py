@@ -273,6 +273,25 @@ def test_a_removed_checkpoint_starts_the_program_again(sweep: Sweeps, whole: Any
         assert len(set(scalars(one.folder, "train/loss"))) == len(scalars(one.folder, "train/loss")) == 6
 
 
+def test_states_of_whole_groups_of_map_mode_are_told_and_removed(sweep: Sweeps, whole: Any, make_jobs: Jobs) -> None:
+    """An older version trained several members in one program of map mode."""
+    jobs = make_jobs(*LONG, "seed=0,1")
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 3), checkpoint_every=99)
+    path, name = sweep.folder / "sweep.json", "0123456789ab"
+    manifest = json.loads(path.read_text())
+    about = {"mode": "map", "width": 2, "devices": 1, "members": [job.hash for job in jobs]}
+    path.write_text(json.dumps(manifest | {"groups": {name: about}}))
+    (sweep.folder / GROUPS / name / "00000002").mkdir(parents=True)
+    display = Breaking()
+    outcomes = sweep(jobs, display)
+    assert display.notes[0] == "what an older version had saved of unfinished runs is not used; they begin anew"
+    assert not (sweep.folder / GROUPS).exists()
+    for one, other in zip(outcomes, whole(jobs), strict=True):
+        assert one.result["resumed_at"] == []
+        same(one.folder, other.folder)
+
+
 def test_a_checkpoint_whose_rows_are_lost_is_not_used(sweep: Sweeps, whole: Any, make_jobs: Jobs) -> None:
     jobs = make_jobs(*LONG, "seed=0,1")
     with pytest.raises(Killed):

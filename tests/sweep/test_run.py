@@ -2,6 +2,7 @@
 
 import csv
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,9 @@ def test_every_run_has_its_files(sweep: Sweeps, make_jobs: Jobs) -> None:
         assert result["overrides"] == list(job.overrides)
         assert result["config_hash"] == job.hash
         assert len(result["data_sha256"]) == 64
-        assert result["program"].items() >= {"mode": "map", "width": 4, **environment.described()}.items()
+        assert result["program"].items() >= {"mode": "map", "width": 1, **environment.described()}.items()
         assert result["program"].keys() == {"mode", "width", "device_kind", "threads", "flags"}
-        assert result["seconds_device_share"] == pytest.approx(result["seconds_wall_group"] / 4)
+        assert result["seconds_device_share"] == result["seconds_wall_group"] > 0
         assert result["versions"].keys() >= {"python", "jax", "flax", "optax"}
         assert all(override in result["command"] for override in job.overrides)
         assert {"validation/loss", "test/loss", "test/kl_nats"} <= set(result["metrics"])
@@ -320,14 +321,19 @@ def test_programs_at_the_same_time_give_what_they_give_one_after_another(
 
 
 class Interrupting(Display):
-    """Interrupts the training of one program."""
+    """Interrupts the training of one program, once the runs of those before it have their results."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, before: int):
         super().__init__()
         self.number = number
+        self.before = threading.Semaphore(0), before
+
+    def finished(self, number: int, result: Any) -> None:
+        self.before[0].release()
 
     def chunk(self, number: int, epochs: int, metrics: Any, unit: int = 0) -> None:
         if number == self.number:
+            assert all(self.before[0].acquire(timeout=60) for _ in range(self.before[1]))
             raise KeyboardInterrupt
 
 
@@ -338,7 +344,7 @@ def test_an_interrupt_marks_what_is_unfinished_and_goes_on_later(
     # first, so that everything is compiled: what an interrupt waits for is over before its ten seconds
     whole = Sweeps(tmp_path / "whole", sweep.make_options)(jobs)
     with pytest.raises(KeyboardInterrupt):
-        sweep(jobs, Interrupting(1))
+        sweep(jobs, Interrupting(1, before=2))
     results = [strict_json(sweep.folder / job.run_id / "result.json") for job in jobs]
     assert [result["status"] for result in results] == ["completed"] * 2 + ["interrupted"] * 4
     assert all(set(result) >= CONTRACT and result["reason"] for result in results[2:])

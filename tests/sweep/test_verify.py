@@ -163,7 +163,7 @@ def test_a_warm_start_is_started_from_again(train: Train, make_jobs: Jobs, tmp_p
         jax.tree.leaves(RunFolder(begun.folder).load_parameters()[0]),
         strict=True,
     ):
-        np.testing.assert_array_equal(one[0], other)
+        np.testing.assert_array_equal(one, other)
     shutil.move(begun.folder, tmp_path / "elsewhere")
     from research.sweep.prepare import load_start
 

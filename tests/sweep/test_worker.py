@@ -140,7 +140,7 @@ def test_a_program_is_given_up_after_three_tries_without_progress(
     sweep: Any, engine: Engine, make_jobs: Jobs, make_options: Callable[..., Any], tmp_path: Path
 ) -> None:
     jobs = make_jobs(*TWO)
-    first = prepare(jobs, tmp_path / "sweep", make_options()).groups[0].id
+    first = prepare(jobs, tmp_path / "sweep", make_options()).groups[0].units[0].id
 
     def behave(manifest: str, number: int) -> Any:
         if number == 1:
