@@ -98,6 +98,7 @@ CODING: list[dict[str, Any]] = [
     {"cell": "lstm", "layers": 2, "decoder": "first_state", "reverse": True, "conditional": True, "layer_norm": True},
     {"cell": "irnn", "decoder": "free_running", "summary": "mean"},
     {"cell": "rnn", "decoder": "teacher_forced", "bidirectional": True, "teacher_dropout": 0.4},
+    {"decoder": "free_running", "layers": 2, "dropout": 0.2, "hidden_dim": 8},
 ]
 NETWORKS: list[dict[str, Any]] = [
     *({"cell": cell} for cell in CELLS),
@@ -114,6 +115,7 @@ DENSE: list[dict[str, Any]] = [
     {"conditional": True},
     {"hidden_dims": []},
     {"hidden_dims": [4, 3], "kernel_init": "orthogonal"},
+    {"hidden_dims": [8], "dropout": 0.2},
 ]
 CONVOLUTIONAL: list[dict[str, Any]] = [
     {"layer_norm": True, "strides": [2, 1]},
@@ -367,3 +369,21 @@ def test_noise_spoils_the_input_and_not_the_target(build_model):
         assert noisy.loss(seen, batch, key, CLOCK)[0] != clean.loss(seen, batch, key, CLOCK)[0]
         scores = [model.evaluate(seen, batch, jax.random.split(key, 6))["loss"] for model in (clean, noisy)]
         np.testing.assert_array_equal(*scores)  # evaluation is without noise
+
+
+@pytest.mark.parametrize("name", ["dense_ae", "vae", "recurrent_ae", "recurrent_vae", "recurrent_predictor"])
+def test_dropout_is_of_the_training_alone(name: str, build_model):
+    plain, dropped = (small(build_model, name, dropout=rate) for rate in (0.0, 0.5))
+    batch, keys = batch_of(name), jax.random.split(jax.random.key(1), 6)
+    params = start(plain, 0, batch)
+    for metric, value in plain.evaluate(params, batch, keys).items():
+        np.testing.assert_array_equal(dropped.evaluate(params, batch, keys)[metric], value, err_msg=metric)
+    losses = [
+        float(model.loss(params, batch, jax.random.key(seed), CLOCK)[0])
+        for model in (plain, dropped)
+        for seed in (0, 1)
+    ]
+    assert losses[2] != losses[0]
+    assert losses[2] != losses[3]
+    if "vae" not in name:
+        assert losses[0] == losses[1]  # nothing else is drawn
