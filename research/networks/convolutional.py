@@ -189,10 +189,10 @@ class ConvolutionalNetworks(Coding):
         """
         if facts.kind not in AXES or len(facts.feature_shape) > 3:
             remedy = (
-                "it needs sequences [N, T, C] or images [N, H, W] or [N, H, W, C], and these data are "
+                "a convolutional network needs sequences [N, T, C] or images [N, H, W] or [N, H, W, C], and these data are "
                 f"{facts.kind}s {list(facts.feature_shape)}; take dense networks for them (model=dense_ae, vae, vq_ae)"
             )
-            raise ConfigError("", "a convolutional network", remedy)
+            raise ConfigError("", facts.kind, remedy)
         self.check_labels(facts)
         axes = AXES[facts.kind]
         return dataclasses.replace(self, feature_shape=facts.feature_shape, classes=facts.classes, axes=axes)
@@ -231,8 +231,10 @@ class ConvolutionalNetworks(Coding):
           ConfigError: the batch has padding or missing values.
         """
         if batch.length is not None or batch.observed is not None:
-            remedy = "it would read padding and missing values as data; take a recurrent or a dense network for them"
-            raise ConfigError("", "a convolutional network", remedy)
+            remedy = (
+                "a convolutional network would read padding and missing values as data; take a recurrent or dense one"
+            )
+            raise ConfigError("", None, remedy)
         x = self.with_label(batch.x.reshape(len(batch), *self.sizes[0], self.data_channels), batch.label)
         rngs = self._rngs(training, ENCODER_DROPOUT)
         return self.encoder(outputs).apply({"params": params["encoder"]}, x, rngs is not None, rngs=rngs)  # type: ignore[return-value]
