@@ -189,10 +189,10 @@ class ConvolutionalNetworks(Coding):
         """
         if facts.kind not in AXES or len(facts.feature_shape) > 3:
             remedy = (
-                "a convolutional network needs sequences [N, T, C] or images [N, H, W] or [N, H, W, C], and these data are "
+                "it needs sequences [N, T, C] or images [N, H, W] or [N, H, W, C], and these data are "
                 f"{facts.kind}s {list(facts.feature_shape)}; take dense networks for them (model=dense_ae, vae, vq_ae)"
             )
-            raise ConfigError("", facts.kind, remedy)
+            raise ConfigError("", "a convolutional network", remedy)
         self.check_labels(facts)
         axes = AXES[facts.kind]
         return dataclasses.replace(self, feature_shape=facts.feature_shape, classes=facts.classes, axes=axes)
