@@ -254,10 +254,12 @@ def test_gradients_reach_every_parameter(kind: str, shape: tuple[int, ...], opti
 
 
 def test_a_layer_is_normalised_over_positions_and_channels():
-    networks = made(layer_norm=True, activation="linear", hidden_dims=[], channels=[4], strides=[2])
+    networks = made(layer_norm=True, activation="linear", hidden_dims=[], channels=[4], strides=[1], kernel_size=1)
     params, batch = fresh(networks), rows((7, 5))
     louder = dataclasses.replace(batch, x=7 * batch.x)
     np.testing.assert_allclose(networks.encode(params, louder, 3), networks.encode(params, batch, 3), atol=1e-4)
+    half = dataclasses.replace(batch, x=batch.x.at[:, :4].multiply(7))  # all positions have one mean and one variance
+    assert np.abs(networks.encode(params, half, 3) - networks.encode(params, batch, 3)).max() > 0.1
     assert params["encoder"]["norm_0"]["scale"].shape == (4,)
 
 
@@ -333,8 +335,10 @@ def test_labels_reach_encoder_and_decoder():
         networks.encode(params, dataclasses.replace(batch, label=None), 3)
 
 
-def test_dropout_is_of_training_alone():
-    networks, without, batch = made(dropout=0.5), made(), rows((7, 5))
+@pytest.mark.parametrize("hidden_dims", [[], [5]])  # of feature maps alone, and of dense layers too
+def test_dropout_is_of_training_alone(hidden_dims: list[int]):
+    networks, without = (made(dropout=share, hidden_dims=hidden_dims) for share in (0.5, 0.0))
+    batch = rows((7, 5))
     params = fresh(networks)
     z = jax.random.normal(jax.random.key(4), (6, 3))
     calls: dict[str, Callable[..., jax.Array]] = {

@@ -148,7 +148,7 @@ class Facts:
     """What a model may ask about a data set before any training, of the data as models see it (after scaling).
 
     Attributes:
-      kind: picks the pictures that make sense.
+      kind: what an example is; picks the pictures that make sense, and the axes of convolutions.
       feature_shape: shape of one example.
       low, high: smallest and largest value over all rows, without padding and missing values.
       classes: number of classes, or 0 without labels.

@@ -54,7 +54,8 @@ class Networks(Protocol):
 
     A new kind of networks is a class that inherits `Coding` and has these methods; a model of it is three lines
     (`research.models.vae.VAE`), its settings are a yaml in `conf/model`. Parameters are a dict
-    {"encoder": ..., "decoder": ...}.
+    {"encoder": ..., "decoder": ...}; the decoder's last layer is called "output", and has a bias, where networks use
+    `output_bias` of this module.
     """
 
     takes_masks: ClassVar[bool]  # whether padding and missing values are told apart from zeros
@@ -83,14 +84,17 @@ class Networks(Protocol):
 
     @property
     def uses(self) -> int:
-        """How often one example passes through the parameters, for the plan's estimate of work."""
+        """Mean number of times that one example uses a parameter, roughly, for the plan's estimate of work."""
         ...
 
     def bind(self, facts: Facts) -> Self:
-        """The networks for this data: feature shape and number of classes set.
+        """The networks for this data: feature shape and number of classes set, and what else they need of `facts`.
+
+        Facts do not say whether there is padding or a missing value: networks that cannot take either refuse a batch
+        with `length` or `observed` in `encode`, which the plan traces.
 
         Raises:
-          ConfigError: these networks cannot take such data.
+          ConfigError: these networks cannot take such data, or there is no label (`Coding.check_labels`).
         """
         ...
 

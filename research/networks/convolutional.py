@@ -231,8 +231,10 @@ class ConvolutionalNetworks(Coding):
           ConfigError: the batch has padding or missing values.
         """
         if batch.length is not None or batch.observed is not None:
-            remedy = "it would read padding and missing values as data; take a recurrent or a dense network for them"
-            raise ConfigError("", "a convolutional network", remedy)
+            remedy = (
+                "a convolutional network would read padding and missing values as data; take a recurrent or dense one"
+            )
+            raise ConfigError("", None, remedy)
         x = self.with_label(batch.x.reshape(len(batch), *self.sizes[0], self.data_channels), batch.label)
         rngs = self._rngs(training, ENCODER_DROPOUT)
         return self.encoder(outputs).apply({"params": params["encoder"]}, x, rngs is not None, rngs=rngs)  # type: ignore[return-value]
