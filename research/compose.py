@@ -271,6 +271,10 @@ def _two_commands(overrides: Sequence[str], key: str) -> str | None:
     lacking = [choice for choice in choices if choice not in having]
     if not having:
         return None
+    if not lacking:  # Hydra reads the fixed overrides with the default choice first, which lacks the key
+        given = next(one for one in overrides if one.partition("=")[0].lstrip("+~") == key)
+        spelled = shlex.quote(f"{key}=choice({given.partition('=')[2]})")
+        return f"the default {group} has no such key; write it as one that is swept: {spelled}"
     others = [one for one in others if not re.fullmatch(r"name=\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", one)]  # by the time
     rest = [one for one in others if one.partition("=")[0].lstrip("+~") != key]
     rest = [f"{one}-{lacking[0]}" if one.startswith("name=") else one for one in rest]  # a folder holds one sweep

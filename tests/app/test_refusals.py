@@ -192,6 +192,10 @@ SWEPT: list[tuple[list[str], list[str]]] = [
             "; python scripts/train.py -m model=dense_ae,wae 'seed=range(3)' name=a-dense_ae ",
         ],
     ),
+    (
+        ["model=rnn_ae,gru_ae", "model.gaussian_noise=0.5"],
+        ["model.gaussian_noise=0.5: the default model has no such key", "'model.gaussian_noise=choice(0.5)'"],
+    ),
     (["model=glob(lstm*)", "model.beta=1,2"], ["model.beta=1,2: no such key"]),
     (
         ["model=glob(*ae)", "model.beta=1"],
