@@ -104,8 +104,8 @@ class RecurrentForecaster:
 
     @property
     def uses(self) -> int:
-        """Steps of the scan over the window."""
-        return self.feature_shape[0] // self.segment
+        """Steps of the scan over the window; 1 before the data are known."""
+        return max(next(iter(self.feature_shape), 1) // self.segment, 1)
 
     @property
     def width(self) -> int:

@@ -81,8 +81,8 @@ class RecurrentPredictor:
 
     @property
     def uses(self) -> int:
-        """T: the cells use their parameters at every step."""
-        return self.feature_shape[0]
+        """T: the cells use their parameters at every step; 1 before the data are known."""
+        return next(iter(self.feature_shape), 1)
 
     @property
     def cell(self) -> str:

@@ -285,8 +285,8 @@ class RecurrentNetworks(Coding):
 
     @property
     def uses(self) -> int:
-        """T: the cells use their parameters at every step."""
-        return self.feature_shape[0]
+        """T: the cells use their parameters at every step; 1 before the data are known."""
+        return next(iter(self.feature_shape), 1)
 
     def bind(self, facts: Facts) -> Self:
         """The networks for this data; refused where they have no time axis."""
