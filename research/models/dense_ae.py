@@ -54,7 +54,8 @@ class Autoencoder:
       contractive_probes: number of v's in that estimate.
       code_l2: weight of |z|^2 / 2 (RAE), over the steps of a code at every step.
       decoder_l2: weight of |decoder's parameters|^2 / 2 (RAE-L2).
-      decoder_gradient: weight of |dE[x | z]/dz|^2, squared Frobenius norm by Hutchinson's estimate (RAE-GP).
+      decoder_gradient: weight of |dE[x | z]/dz|^2, squared Frobenius norm by Hutchinson's estimate (RAE-GP). This norm
+        and that of `contractive` are of the networks without dropout.
     """
 
     networks: Networks = inline()
