@@ -134,21 +134,21 @@ class Key(NamedTuple):
 @functools.cache
 def keys(cls: type) -> dict[str, Key]:
     """The keys that a config may set of a class, those of its inline parts among them."""
-    found: dict[str, Key] = {}
+    all_keys: dict[str, Key] = {}
     linen = ("parent", "name") if _is_module(cls) else ()
     for field in dataclasses.fields(cls):
         if not field.init or field.name in linen or field.metadata.get("from_data"):
             continue
         if field.metadata.get("inline"):
             part = {_beside(key, field.name): value for key, value in keys(_types(cls)[field.name]).items()}
-            own = {key: value._replace(path=(field.name, *value.path)) for key, value in part.items()}
+            of_field = {key: value._replace(path=(field.name, *value.path)) for key, value in part.items()}
         else:
             added_at = field.default if field.metadata.get("added") else dataclasses.MISSING
-            own = {field.name: Key((field.name,), _types(cls)[field.name], added_at)}
-        if twice := sorted(found.keys() & own.keys()):
+            of_field = {field.name: Key((field.name,), _types(cls)[field.name], added_at)}
+        if twice := sorted(all_keys.keys() & of_field.keys()):
             raise TypeError(f"{cls.__name__}: two parts have the key {twice[0]}")
-        found |= own
-    return found
+        all_keys |= of_field
+    return all_keys
 
 
 @functools.cache
@@ -228,10 +228,10 @@ def spec(cls: type[T]) -> type[T]:
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     cls.__tree__ = "spec"  # type: ignore[attr-defined]
-    own: Any = [field for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+    fields: Any = [field for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
     belongs = lambda field: not field.metadata.get("from_data") and _is_subtree(_types(cls)[field.name])
-    leaves = [field.name for field in own if belongs(field)]
-    jax.tree_util.register_dataclass(cls, leaves, [field.name for field in own if field.name not in leaves])
+    leaves = [field.name for field in fields if belongs(field)]
+    jax.tree_util.register_dataclass(cls, leaves, [field.name for field in fields if field.name not in leaves])
     return cls
 
 
@@ -340,7 +340,7 @@ def _construct(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any
 def _fill(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
     """A spec of known keys: its parts and its own fields, each valid in itself, then the rules between them."""
     values: dict[str, Any] = {}
-    own, inlined = ranged(cls), parts(cls)
+    known, inlined = ranged(cls), parts(cls)
     for field in dataclasses.fields(cls):
         if field.name in inlined:
             part = inlined[field.name]
@@ -350,10 +350,12 @@ def _fill(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
                 values[field.name] = _fill(part, section, trusted)
             except ConfigError as error:
                 raise type(error)(_beside(error.key, field.name), error.value, error.template) from None
-        elif field.name in config and field.name in own:
-            values[field.name] = coerce(config[field.name], own[field.name], field.name, trusted)
+        elif field.name in config and field.name in known:
+            values[field.name] = coerce(config[field.name], known[field.name], field.name, trusted)
         elif (
-            field.name in own and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            field.name in known
+            and field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
         ):
             raise ConfigError(field.name, None, "this key must be set")
     made = cls(**values)

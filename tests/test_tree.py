@@ -193,8 +193,8 @@ class Noise:
 class Whole:
     noise: Noise = inline()
     rate: float
-    late: float | None = added(None)
-    share: StaticShareBelow1 = added(0.0)
+    late: float | None = added(default=None)
+    share: StaticShareBelow1 = added(default=0.0)
 
     retired: ClassVar[dict[str, Any]] = {"form": "auto"}
 

@@ -148,7 +148,7 @@ def _normalize(product: Float[Array, "B gates"], scale: Float[Array, " gates"]) 
 def _orthogonal(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "H gates"]:
     """An orthogonal block for every gate, side by side."""
     start = nn.initializers.orthogonal()
-    blocks = [start(own, (shape[0], shape[0])) for own in jax.random.split(key, shape[1] // shape[0])]
+    blocks = [start(block_key, (shape[0], shape[0])) for block_key in jax.random.split(key, shape[1] // shape[0])]
     return jnp.concatenate(blocks, axis=1)
 
 
@@ -275,8 +275,8 @@ class Layers(nn.Module):
     @nn.nowrap
     def rest(self, rows: int) -> Carries:
         """The carries before the first step: zeros."""
-        one = tuple(jnp.zeros((rows, self.hidden_dim)) for _ in range(PARTS[self.kind]))
-        return (one,) * self.layers
+        carry = tuple(jnp.zeros((rows, self.hidden_dim)) for _ in range(PARTS[self.kind]))
+        return (carry,) * self.layers
 
 
 @spec
@@ -352,11 +352,11 @@ class RecurrentLayers:
         """
         params: dict[str, Any] = {}
         names = [name for name in layer_names(self.layers, True) if name in shapes]
-        for name, own in zip(names, jax.random.split(key, len(names)), strict=True):
+        for name, cell_key in zip(names, jax.random.split(key, len(names)), strict=True):
             kernels = [shape for part, shape in shapes[name].items() if part.startswith("input_kernel")]
             inputs = kernels[0].shape[0] if kernels else 0
             params[name] = gates_apart(
-                _SideBySide(self.cell, self.hidden_dim, self.layer_norm, inputs).init(own)["params"]
+                _SideBySide(self.cell, self.hidden_dim, self.layer_norm, inputs).init(cell_key)["params"]
             )
             if self.cell == "lstm":
                 gates = slice(self.hidden_dim, 2 * self.hidden_dim)
