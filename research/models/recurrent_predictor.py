@@ -130,6 +130,8 @@ class RecurrentPredictor:
     ) -> Float[Array, "B ..."]:
         """Linear outputs: logits of classes (or of values in [0, 1]), or values; [B, outputs] or [B, T, outputs].
 
+        Outputs after the length of a row say nothing.
+
         Args:
           key: of dropout, in training.
           perturbations: of the states, as `research.networks.cells.Cell` takes them.
