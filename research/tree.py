@@ -134,21 +134,21 @@ class Key(NamedTuple):
 @functools.cache
 def keys(cls: type) -> dict[str, Key]:
     """The keys that a config may set of a class, those of its inline parts among them."""
-    found: dict[str, Key] = {}
+    all_keys: dict[str, Key] = {}
     linen = ("parent", "name") if _is_module(cls) else ()
     for field in dataclasses.fields(cls):
         if not field.init or field.name in linen or field.metadata.get("from_data"):
             continue
         if field.metadata.get("inline"):
             part = {_beside(key, field.name): value for key, value in keys(_types(cls)[field.name]).items()}
-            own = {key: value._replace(path=(field.name, *value.path)) for key, value in part.items()}
+            of_field = {key: value._replace(path=(field.name, *value.path)) for key, value in part.items()}
         else:
             added_at = field.default if field.metadata.get("added") else dataclasses.MISSING
-            own = {field.name: Key((field.name,), _types(cls)[field.name], added_at)}
-        if twice := sorted(found.keys() & own.keys()):
+            of_field = {field.name: Key((field.name,), _types(cls)[field.name], added_at)}
+        if twice := sorted(all_keys.keys() & of_field.keys()):
             raise TypeError(f"{cls.__name__}: two parts have the key {twice[0]}")
-        found |= own
-    return found
+        all_keys |= of_field
+    return all_keys
 
 
 @functools.cache
@@ -222,16 +222,16 @@ def added(default: Any) -> Any:
 def spec(cls: type[T]) -> type[T]:
     """A frozen, keyword-only dataclass whose `float` fields are the leaves of a pytree.
 
-    A field `float | None` is absent code when None: the tree then has another structure. Fields of spec type and parts
-    (`inline`) are subtrees. All other fields are structure and must be hashable; so is a number whose range is
-    `static`. An optional method `validate(self)` runs in `build`, on plain values, and never on tracers.
+    A field `float | None` is absent code when None: the tree then has another structure. Fields of spec type are
+    subtrees, parts (`inline`) among them. All other fields are structure and must be hashable; so is a number whose
+    range is `static`. An optional method `validate(self)` runs in `build`, on plain values, and never on tracers.
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     cls.__tree__ = "spec"  # type: ignore[attr-defined]
-    own: Any = [field for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+    fields: Any = [field for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
     belongs = lambda field: not field.metadata.get("from_data") and _is_subtree(_types(cls)[field.name])
-    leaves = [field.name for field in own if field.metadata.get("inline") or belongs(field)]
-    jax.tree_util.register_dataclass(cls, leaves, [field.name for field in own if field.name not in leaves])
+    leaves = [field.name for field in fields if belongs(field)]
+    jax.tree_util.register_dataclass(cls, leaves, [field.name for field in fields if field.name not in leaves])
     return cls
 
 
@@ -284,7 +284,15 @@ def resolve_target(target: Any, trusted: Sequence[str] = ()) -> type:
         raise ConfigError("_target_", target, f"{module_name} has no class {name}{nearest(name, known)}")
     if not _buildable(cls) or not inside(cls.__module__):
         raise ConfigError("_target_", target, f"it must be a @spec, a @recipe or a Linen module; {remedy}")
+    if left_open := _open_parts(cls):
+        which = ", ".join(left_open)
+        raise ConfigError("_target_", target, f"it does not say of what kind its {which} are; name a class that does")
     return cls
+
+
+def _open_parts(cls: type) -> list[str]:
+    """Names of the parts that a class declares by a Protocol: only its subclasses can be made."""
+    return [name for name, part in parts(cls).items() if not _buildable(part) or _open_parts(part)]
 
 
 def build(config: Any, expected: type | None = None, *, trusted: Sequence[str] = (), key: str = "") -> Any:
@@ -330,9 +338,9 @@ def _construct(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any
 
 
 def _fill(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
-    """A spec of known keys: first its parts, each valid in itself, then its own fields, then the rules between them."""
+    """A spec of known keys: its parts and its own fields, each valid in itself, then the rules between them."""
     values: dict[str, Any] = {}
-    own, inlined = ranged(cls), parts(cls)
+    known, inlined = ranged(cls), parts(cls)
     for field in dataclasses.fields(cls):
         if field.name in inlined:
             part = inlined[field.name]
@@ -342,10 +350,12 @@ def _fill(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
                 values[field.name] = _fill(part, section, trusted)
             except ConfigError as error:
                 raise type(error)(_beside(error.key, field.name), error.value, error.template) from None
-        elif field.name in config and field.name in own:
-            values[field.name] = coerce(config[field.name], own[field.name], field.name, trusted)
+        elif field.name in config and field.name in known:
+            values[field.name] = coerce(config[field.name], known[field.name], field.name, trusted)
         elif (
-            field.name in own and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+            field.name in known
+            and field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
         ):
             raise ConfigError(field.name, None, "this key must be set")
     made = cls(**values)
@@ -356,9 +366,13 @@ def _fill(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
 
 @functools.cache
 def _retired(cls: type) -> dict[str, Any]:
-    """Keys that older versions had, at the value that is all there is now: their hashes stay what they were."""
-    found: dict[str, Any] = dict(vars(cls).get("retired", {}))
-    return functools.reduce(operator.or_, map(_retired, parts(cls).values()), found)
+    """Keys that older versions had, at the value that is all there is now: their hashes stay what they were.
+
+    A class says so in `retired`, also for its subclasses, unless one has a field of that name.
+    """
+    retired = {name: value for base in reversed(cls.__mro__) for name, value in vars(base).get("retired", {}).items()}
+    retired = functools.reduce(operator.or_, map(_retired, parts(cls).values()), retired)
+    return {name: value for name, value in retired.items() if name not in keys(cls)}
 
 
 def coerce(value: Any, hint: Any, key: str, trusted: Sequence[str] = ()) -> Any:

@@ -8,7 +8,7 @@
   widths     dense VAE at group widths 1, 8, 64, 256: samples per second and share of the matrix-product rate
   rows       36 recurrent autoencoders of digits read row by row: one fused sweep against 36 processes
   recurrent  LSTM, GRU and RNN autoencoders: training sequences per second against PyTorch (needs torch)
-  cells      our recurrent cell against Linen's, each under nn.RNN
+  cells      the recurrent cells against those of Linen: a gradient of all states, in sequences per second
   first      seconds from the command to the first finished training epoch
   report     a table of 10,000 runs: reading them, reading them again, reading them after some changed
 

@@ -12,8 +12,9 @@ import pytest
 from research.clock import Clock
 from research.data import Examples, Facts
 from research.data.examples import prepare
-from research.models.decoding import outputs_of
-from research.networks.base import Training
+from research.models.abilities import CountsUses, able
+from research.models.decoding import Autoencodes, outputs_of
+from research.networks.base import Networks, Training
 from research.networks.cells import CELLS, flip
 
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling
@@ -56,6 +57,13 @@ def close(ours: Any, theirs: Any, rtol: float = 1e-6, atol: float = 1e-6) -> Non
         np.testing.assert_allclose(one, other, rtol, atol, err_msg=str(path))
 
 
+@pytest.mark.parametrize("name", ["recurrent_ae", "recurrent_predictor", "recurrent_forecaster", "recurrent_gan"])
+def test_a_model_can_be_asked_for_abilities_before_it_knows_its_data(name: str, build_model):
+    model = build_model(name)
+    assert able(model, CountsUses)
+    assert not isinstance(model, Autoencodes) or isinstance(model.networks, Networks)
+
+
 # ------------------------------------------------------------------------------------------------------------- padding
 
 
@@ -90,6 +98,8 @@ def test_padding_changes_no_summary(cell: str, bidirectional: bool, build_model)
         ("recurrent_ae", {"cell": "irnn", "decoder": "teacher_forced", "reverse": True, "summary": "max"}),
         *(("recurrent_ae", {"code": "step", "summary": how, "contractive": 0.1}) for how in SUMMARIES),
         ("recurrent_ae", {"gaussian_noise": 0.5, "masking_noise": 0.3, "contractive": 0.1}),
+        ("recurrent_ae", {"dropout": 0.4, "layers": 2, "bidirectional": True, "summary": "mean"}),
+        ("recurrent_vae", {"dropout": 0.4, "layers": 2, "decoder": "teacher_forced", "likelihood": "gaussian"}),
         ("recurrent_vae", {"decoder": "teacher_forced", "summary": "mean", "samples": 2}),
         ("recurrent_vae", {"cell": "lstm", "decoder": "first_state", "bound": "iwae", "samples": 2}),
     ],
@@ -106,6 +116,16 @@ def test_padding_changes_no_code_score_or_loss(name: str, options: dict[str, Any
 
     longer_batch = dataclasses.replace(PADDED, x=longer(X))
     close(quickly(everything, other, longer_batch), quickly(everything, model, PADDED), rtol=2e-6)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_states_that_would_grow_without_end_over_padding_harm_no_gradient(bidirectional: bool, build_model):
+    model = small(build_model, "recurrent_predictor", cell="irnn", bidirectional=bidirectional)
+    params = start(model)
+    for layer in params["layers"].values():
+        layer["recurrent_kernel"] = 3 * jnp.abs(layer["recurrent_kernel"])  # 3^128 is no number of 32 bits
+    slope = jax.grad(lambda params, batch: model.loss(params, batch, jax.random.key(0), CLOCK)[0])
+    close(slope(params, dataclasses.replace(PADDED, x=longer(X, 150))), slope(params, PADDED), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -193,8 +193,8 @@ class Noise:
 class Whole:
     noise: Noise = inline()
     rate: float
-    late: float | None = added(None)
-    share: StaticShareBelow1 = added(0.0)
+    late: float | None = added(default=None)
+    share: StaticShareBelow1 = added(default=0.0)
 
     retired: ClassVar[dict[str, Any]] = {"form": "auto"}
 
@@ -247,6 +247,52 @@ def test_a_key_that_came_later_or_is_gone_changes_no_hash():
     assert build({name: value for name, value in plain(later).items() if name != "_target_"}, Whole) == later
     assert len(jax.tree.leaves(later)) == 3  # the marked number is compiled
     assert structure(later) != structure(build(FLAT | {"late": 1}, Whole))
+
+
+@recipe
+class Layout:
+    kind: Literal["rows", "columns"]
+    size: int
+
+
+@spec
+class Arrangement:
+    layout: Layout = inline()
+    weight: float
+
+
+@spec
+class LaterWhole(Whole):
+    other: int
+
+
+@spec
+class NamedAnew(Whole):
+    form: str
+
+
+def test_a_part_without_leaves_is_structure():
+    small, large = (build({"layout": "rows", "size": size, "weight": 2}, Arrangement) for size in (3, 4))
+    assert jax.tree.leaves(small) == [2.0]
+    assert structure(small) != structure(large)
+    assert stack([small, small]).layout == Layout(kind="rows", size=3)
+    assert build(plain(small) | {"_target_": None}, Arrangement) == small
+
+
+def test_a_key_that_is_gone_is_gone_from_subclasses_too_unless_they_have_it():
+    made = build(FLAT | {"other": 1, "form": "auto"}, LaterWhole)
+    assert plain(made)["form"] == "auto"
+    anew = build(FLAT | {"form": "hoisted"}, NamedAnew)
+    assert (anew.form, plain(anew)["form"]) == ("hoisted", "hoisted")
+
+
+@pytest.mark.parametrize(
+    ("target", "open_parts"), [("vae.Variational", "networks"), ("dense_ae.Autoencoder", "networks, code")]
+)
+def test_a_class_with_parts_of_no_kind_cannot_be_named(target: str, open_parts: str):
+    with pytest.raises(ConfigError, match=f"of what kind its {open_parts} are; name a class that does") as error:
+        build({"_target_": f"research.models.{target}", "latent_dim": 2}, key="model")
+    assert error.value.key == "model._target_"
 
 
 def test_two_parts_cannot_have_one_key():

@@ -183,12 +183,12 @@ class Codebook:
         _, part_key, noise_key = jax.random.split(key, 3)  # the first one chooses the rows
         parts = self.continuous(outputs)
         valid = valid_steps(rows.length, parts.shape[1]) if parts.ndim == 3 else None
-        there = jnp.ones(parts.shape[:-1], bool) if valid is None else valid
-        there = jnp.broadcast_to(there[..., None], (*there.shape, self.groups)).reshape(-1)
+        present = jnp.ones(parts.shape[:-1], bool) if valid is None else valid
+        present = jnp.broadcast_to(present[..., None], (*present.shape, self.groups)).reshape(-1)
         parts = parts.reshape(-1, outputs.shape[-1] // self.groups)
-        entries = spread_out(part_key, parts, self.entries, there)
+        entries = spread_out(part_key, parts, self.entries, present)
         # equal rows would make equal entries, of which one is never chosen
-        spread = 0.01 * jnp.std(parts, where=there[:, None]) + 1e-6
+        spread = 0.01 * jnp.std(parts, where=present[:, None]) + 1e-6
         return {"codebook": {"entries": entries + spread * jax.random.normal(noise_key, entries.shape)}}
 
     def continuous(self, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
@@ -272,15 +272,15 @@ def over_steps(values: Float[Array, "B ..."], batch: Examples) -> Float[Array, "
 
 
 def spread_out(
-    key: Key[Array, ""], points: Float[Array, "N D"], number: int, there: Bool[Array, " N"]
+    key: Key[Array, ""], points: Float[Array, "N D"], number: int, present: Bool[Array, " N"]
 ) -> Float[Array, "{number} D"]:
-    """Points [number, D] of those that are there, each drawn in proportion to its squared distance from those before
+    """Points [number, D] of those that are present, each drawn in proportion to its squared distance from those before
     (k-means++; Arthur & Vassilvitskii 2007); where none is left that differs, any of them."""
 
     def step(distance: Float[Array, " N"], key: Key[Array, ""]) -> tuple[Float[Array, " N"], Float[Array, " D"]]:
         # the first one, and those after all that differ: from all alike
-        far = jnp.where((jnp.max(distance, where=there, initial=0.0) > 0) & jnp.isfinite(distance), distance, 1.0)
-        chosen = points[jax.random.categorical(key, jnp.log(jnp.where(there, far, 0.0)))]
+        far = jnp.where((jnp.max(distance, where=present, initial=0.0) > 0) & jnp.isfinite(distance), distance, 1.0)
+        chosen = points[jax.random.categorical(key, jnp.log(jnp.where(present, far, 0.0)))]
         return jnp.minimum(distance, jnp.square(points - chosen[None]).sum(-1)), chosen
 
     return jax.lax.scan(step, jnp.full(len(points), jnp.inf), jax.random.split(key, number))[1]

@@ -55,7 +55,8 @@ class Autoencoder:
       contractive_probes: number of v's in that estimate.
       code_l2: weight of |z|^2 / 2 (RAE), over the steps of a code at every step.
       decoder_l2: weight of |decoder's parameters|^2 / 2 (RAE-L2).
-      decoder_gradient: weight of |dE[x | z]/dz|^2, squared Frobenius norm by Hutchinson's estimate (RAE-GP).
+      decoder_gradient: weight of |dE[x | z]/dz|^2, squared Frobenius norm by Hutchinson's estimate (RAE-GP). This norm
+        and that of `contractive` are of the networks without dropout.
     """
 
     networks: Networks = inline()
@@ -153,10 +154,10 @@ class Autoencoder:
         """Fresh parameters, with what the training rows say of the decoder's output and of a codebook."""
         params = at_the_mean(self, self.fresh(key), train)
         if wanted := self.code.rows_wanted(len(train)):
-            own = jax.random.fold_in(key, CODEBOOK_INIT)
-            row_key = jax.random.split(own, 3)[0]
+            codebook_key = jax.random.fold_in(key, CODEBOOK_INIT)
+            row_key = jax.random.split(codebook_key, 3)[0]
             rows = train.take(jax.random.choice(row_key, len(train), (wanted,), replace=False))
-            params |= self.code.informed(own, self.code_outputs(params, rows), rows)
+            params |= self.code.informed(codebook_key, self.code_outputs(params, rows), rows)
         return params
 
     # -------------------------------------------------------------------------------------------------- codes and back
@@ -241,8 +242,8 @@ class Autoencoder:
             metrics["decoder_l2"] = 0.5 * sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(params["decoder"]))
             loss += self.decoder_l2 * metrics["decoder_l2"]
         if self.decoder_gradient is not None:
-            own = jax.random.fold_in(key, GRADIENT)
-            metrics["decoder_gradient"] = self.decoder_norm(params, code, batch, own).mean()
+            gradient_key = jax.random.fold_in(key, GRADIENT)
+            metrics["decoder_gradient"] = self.decoder_norm(params, code, batch, gradient_key).mean()
             loss += self.decoder_gradient * metrics["decoder_gradient"]
         if self.contractive is not None:
             name = "hutchinson" if self.networks.encoder_kernel(params) is None else "exact"
@@ -313,4 +314,4 @@ def draw(sampler: Any, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Arr
     if len(shape) != 3:
         return sampler(key, shape)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(shape[1]))
-    return jax.vmap(lambda own: sampler(own, (shape[0], shape[2])), out_axes=1)(keys)
+    return jax.vmap(lambda step_key: sampler(step_key, (shape[0], shape[2])), out_axes=1)(keys)

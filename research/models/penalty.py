@@ -152,9 +152,9 @@ class PosteriorPenalty(Penalty):
                 covariance = centered.T @ centered / len(mean)
                 if self.kind == "dip_ii":
                     covariance = covariance + jnp.diag(jnp.exp(log_variance).mean(0))
-                own = jnp.diag(covariance)
-                apart = jnp.square(covariance).sum() - jnp.square(own).sum()
-                value = apart + self.dip_diagonal * jnp.square(own - 1).sum()
+                variances = jnp.diag(covariance)
+                apart = jnp.square(covariance).sum() - jnp.square(variances).sum()
+                value = apart + self.dip_diagonal * jnp.square(variances - 1).sum()
             case _:
                 return self.of_codes(params, z, prior)
         return self.penalty_weight * value, {"penalty": value}

@@ -142,8 +142,8 @@ def mixture_log_prob(
 
     @jax.checkpoint
     def step(squares: Float[Array, "k B K"], dimension: Any) -> tuple[Float[Array, "k B K"], None]:
-        own, center, spread = dimension
-        away = jnp.square(own[..., None] - center[None, None]) * jnp.exp(-spread)[None, None]
+        values, center, spread = dimension
+        away = jnp.square(values[..., None] - center[None, None]) * jnp.exp(-spread)[None, None]
         return squares + away + spread[None, None], None
 
     start = jnp.full((*z.shape[:2], len(mean)), mean.shape[1] * jnp.log(2 * jnp.pi))

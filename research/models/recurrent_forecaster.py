@@ -104,8 +104,8 @@ class RecurrentForecaster:
 
     @property
     def uses(self) -> int:
-        """Steps of the scan over the window."""
-        return self.feature_shape[0] // self.segment
+        """Steps of the scan over the window; 1 before the data are known."""
+        return max(next(iter(self.feature_shape), 1) // self.segment, 1)
 
     @property
     def width(self) -> int:
@@ -169,32 +169,32 @@ class RecurrentForecaster:
             # a window that is constant up to rounding keeps its scale
             floor = jnp.square(1e-6 * jnp.abs(shift)) + 1e-12
             scale = jnp.where(variance > floor, jnp.sqrt(jnp.where(variance > floor, variance, 1.0)), 1.0)
-        own = (x - shift) / scale
+        scaled = (x - shift) / scale
         if mask is not None:
-            own = jnp.where(mask, own, 0.0)
+            scaled = jnp.where(mask, scaled, 0.0)
         residual = jnp.zeros((x.shape[0], self.horizon, x.shape[2]))
         if self.residual == "last":
             residual = residual + (last - shift) / scale
         elif self.residual == "season":
             assert self.season is not None
-            filled = own if mask is None else jnp.where(mask, own, (last - shift) / scale)
+            filled = scaled if mask is None else jnp.where(mask, scaled, (last - shift) / scale)
             repeats = -(-self.horizon // self.season)
             residual = jnp.tile(filled[:, -self.season :], (1, repeats, 1))[:, : self.horizon]
-        return own, shift, scale, residual
+        return scaled, shift, scale, residual
 
     def network(
-        self, params: Any, own: Float[Array, "B T C"], key: Any = None, residual: Float[Array, "B H C"] | None = None
+        self, params: Any, scaled: Float[Array, "B T C"], key: Any = None, residual: Float[Array, "B H C"] | None = None
     ) -> Float[Array, "B H C numbers"]:
         """Network outputs, to be added to the residual (None: 0), for windows in their own scale.
 
         With a key, states are dropped out.
         """
-        rows, steps, channels = own.shape
+        rows, steps, channels = scaled.shape
         residual = jnp.zeros((rows, self.horizon, channels)) if residual is None else residual
         if self.channels == "independent":
-            own = jnp.swapaxes(own, 1, 2).reshape(rows * channels, steps, 1)
+            scaled = jnp.swapaxes(scaled, 1, 2).reshape(rows * channels, steps, 1)
             residual = jnp.swapaxes(residual, 1, 2).reshape(rows * channels, self.horizon, 1)
-        segments = own.reshape(own.shape[0], steps // self.segment, self.segment * self.width)
+        segments = scaled.reshape(scaled.shape[0], steps // self.segment, self.segment * self.width)
 
         def drop(states: Float[Array, "*B features"]) -> Float[Array, "*B features"]:
             if key is None or self.dropout is None:
@@ -223,8 +223,8 @@ class RecurrentForecaster:
 
     def forecast(self, params: Any, batch: Examples) -> Forecast:
         """Distribution of the next H steps in the scale of the data, [B, H, C]."""
-        own, shift, scale, residual = self._window(batch)
-        return self._distribution(self.network(params, own, None, residual), shift, scale, residual)
+        scaled, shift, scale, residual = self._window(batch)
+        return self._distribution(self.network(params, scaled, None, residual), shift, scale, residual)
 
     def _distribution(self, outputs: jax.Array, shift: jax.Array, scale: jax.Array, residual: jax.Array) -> Forecast:
         center = shift + scale * (residual + self._center(outputs)[..., 0])
@@ -245,8 +245,8 @@ class RecurrentForecaster:
 
     def scores(self, params: Any, batch: Examples, key: Any) -> dict[str, Float[Array, " B"]]:
         """Loss and errors of every example, [B]."""
-        own, shift, scale, residual = self._window(batch)
-        outputs = self.network(params, own, key, residual)
+        scaled, shift, scale, residual = self._window(batch)
+        outputs = self.network(params, scaled, key, residual)
         mask = batch.target_observed
         target = batch.target if mask is None else jnp.where(mask, batch.target, 0.0)
         weight = jnp.ones_like(target) if mask is None else mask.astype(target.dtype)
@@ -269,11 +269,11 @@ class RecurrentForecaster:
                 levels = jnp.asarray(self.quantiles)[None, None, None]
                 gap = ((target - shift) / scale - residual)[..., None] - outputs
                 loss = mean(jnp.maximum(levels * gap, (levels - 1) * gap).mean(-1))
-        found = self._distribution(outputs, shift, scale, residual)
+        forecast = self._distribution(outputs, shift, scale, residual)
         return {
             "loss": loss,
-            "mse": mean(jnp.square(target - found.mean)),
-            "mae": mean(jnp.abs(target - found.median)),
+            "mse": mean(jnp.square(target - forecast.mean)),
+            "mae": mean(jnp.abs(target - forecast.median)),
         }
 
     def loss(

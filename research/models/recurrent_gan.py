@@ -93,8 +93,10 @@ class RecurrentGAN:
         keys, start = jax.random.split(key, 4), nn.initializers.lecun_normal()
         noise, x = jnp.zeros((1, 1, 2 * self.noise_dim)), jnp.zeros((1, 1, self.feature_shape[-1]))
         return {
-            player: self.recurrent.fresh(module, {"layers": (own[0], start), "output": (own[1], start)}, inputs)
-            for player, module, own, inputs in (
+            player: self.recurrent.fresh(
+                module, {"layers": (player_keys[0], start), "output": (player_keys[1], start)}, inputs
+            )
+            for player, module, player_keys, inputs in (
                 ("generator", self.generator(), keys[:2], noise),
                 ("discriminator", self.discriminator(), keys[2:], x),
             )
@@ -114,7 +116,7 @@ class RecurrentGAN:
         whole_key, step_key = jax.random.split(key)
         whole = jax.random.normal(whole_key, (number, self.noise_dim))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(self.steps))
-        noise = jax.vmap(lambda own: jax.random.normal(own, (number, self.noise_dim)), out_axes=1)(keys)
+        noise = jax.vmap(lambda key: jax.random.normal(key, (number, self.noise_dim)), out_axes=1)(keys)
         whole = jnp.broadcast_to(whole[:, None], noise.shape)
         outputs = self.generator().apply({"params": params["generator"]}, jnp.concatenate([noise, whole], -1))
         return activation(self.generator_activation)(outputs)

@@ -35,7 +35,7 @@ class RecurrentPredictor:
 
     recurrent: RecurrentLayers = inline()
     parameters: Count | None
-    dropout: StaticShareBelow1 = added(0.0)
+    dropout: StaticShareBelow1 = added(default=0.0)
     objective: Literal["auto", "cross_entropy", "mse", "mae"]
     feature_shape: tuple[int, ...] = from_data(())
     target_shape: tuple[int, ...] = from_data(())
@@ -81,8 +81,8 @@ class RecurrentPredictor:
 
     @property
     def uses(self) -> int:
-        """T: the cells use their parameters at every step."""
-        return self.feature_shape[0]
+        """T: the cells use their parameters at every step; 1 before the data are known."""
+        return next(iter(self.feature_shape), 1)
 
     @property
     def cell(self) -> str:
@@ -129,6 +129,8 @@ class RecurrentPredictor:
         self, params: Any, batch: Examples, key: Key[Array, ""] | None = None, perturbations: Any = None
     ) -> Float[Array, "B ..."]:
         """Linear outputs: logits of classes (or of values in [0, 1]), or values; [B, outputs] or [B, T, outputs].
+
+        Outputs after the length of a row say nothing.
 
         Args:
           key: of dropout, in training.
@@ -185,21 +187,21 @@ class RecurrentPredictor:
             right = of_rows((outputs.argmax(-1) == target).astype(jnp.float32)) / steps
             return {"loss": loss, "cross_entropy": loss / steps, "accuracy": right}
         target = jnp.asarray(target, jnp.float32)
-        there = None if valid is None else jnp.broadcast_to(valid[..., None], outputs.shape)
+        present = None if valid is None else jnp.broadcast_to(valid[..., None], outputs.shape)
         if batch.target_observed is not None:
-            there = batch.target_observed if there is None else there & batch.target_observed
+            present = batch.target_observed if present is None else present & batch.target_observed
             target = jnp.where(batch.target_observed, target, 0.0)
-        weight = jnp.ones_like(outputs) if there is None else there.astype(outputs.dtype)
+        weight = jnp.ones_like(outputs) if present is None else present.astype(outputs.dtype)
         over = tuple(range(1, outputs.ndim))
         if self.objective == "cross_entropy":
             loss = ((jnp.logaddexp(outputs, 0.0) - target * outputs) * weight).sum(over)
             return {"loss": loss, "cross_entropy": loss / steps}
         number = jnp.maximum(weight.sum(over), 1)
-        found = {
+        errors = {
             "mse": (jnp.square(outputs - target) * weight).sum(over) / number,
             "mae": (jnp.abs(outputs - target) * weight).sum(over) / number,
         }
-        return {"loss": found["mae" if self.objective == "mae" else "mse"], **found}
+        return {"loss": errors["mae" if self.objective == "mae" else "mse"], **errors}
 
     def loss(
         self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock

@@ -154,8 +154,12 @@ class Variational:
     def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters that count as the model's size."""
         networks = self.networks.init(key, 2 * self.latent_dim, self.observation.channels)
-        own = jax.random.fold_in(key, PRIOR_INIT)
-        return networks | self.observation.init() | self.prior.init(own, self.latent_dim, self.networks.feature_shape)
+        prior_key = jax.random.fold_in(key, PRIOR_INIT)
+        return (
+            networks
+            | self.observation.init()
+            | self.prior.init(prior_key, self.latent_dim, self.networks.feature_shape)
+        )
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters that know nothing of the data."""
@@ -267,8 +271,8 @@ class Variational:
         prior = None
         if self.penalty.towards_prior:
             prior = self.prior_sample(jax.lax.stop_gradient(params), jax.random.fold_in(key, PRIOR), len(batch))
-        own = jax.random.fold_in(key, PENALTY)
-        more, scalars = self.penalty.of_posterior(params, drawn.z[0], posterior, prior, own, clock.train_size)
+        penalty_key = jax.random.fold_in(key, PENALTY)
+        more, scalars = self.penalty.of_posterior(params, drawn.z[0], posterior, prior, penalty_key, clock.train_size)
         return loss + more, metrics | scalars
 
     def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
@@ -318,12 +322,12 @@ class Variational:
         noise, prior_noise = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
         z = mean[None] + jnp.exp(0.5 * log_variance)[None] * noise
 
-        def one(code: Float[Array, "B L"]) -> Float[Array, " B"]:
+        def of_code(code: Float[Array, "B L"]) -> Float[Array, " B"]:
             outputs = outputs_of(self, params, code, batch.label, batch.length, training)
             return log_likelihood(self, params, outputs, batch)
 
         # one sample without a mapped axis: the same numbers, and a plain matrix product
-        likelihoods = one(z[0])[None] if z.shape[0] == 1 else jax.vmap(one)(z)
+        likelihoods = of_code(z[0])[None] if z.shape[0] == 1 else jax.vmap(of_code)(z)
         prior, posterior_log_prob = normal_log_prob(z), normal_log_prob(z, mean[None], log_variance[None])
         if self.prior.kind == "normal":
             by_dimension = kl_to_standard_normal(mean, log_variance)

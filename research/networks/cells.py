@@ -114,6 +114,31 @@ class Cell(nn.RNNCellBase):
         return 1
 
 
+class Held(nn.RNNCellBase):
+    """A cell that keeps its carry at steps of padding; the last column of x [B, D + 1] is 0 there and 1 before.
+
+    Only the states of an irnn need it, which may grow without end: a gradient of 0 with respect to an infinite state
+    would make NaN of that of a kernel.
+    """
+
+    cell: Cell
+
+    def __call__(self, carry: Carry, x: Float[Array, "B inputs"]) -> tuple[Carry, Float[Array, "B H"]]:
+        after, _ = self.cell(carry, x[:, :-1])
+        kept = tuple(jnp.where(x[:, -1:] > 0, new, old) for new, old in zip(after, carry, strict=True))
+        return kept, kept[0]
+
+    @nn.nowrap
+    def initialize_carry(self, rng: Key[Array, ""], input_shape: tuple[int, ...]) -> Carry:
+        """That of the cell."""
+        return self.cell.initialize_carry(rng, input_shape)
+
+    @property
+    def num_feature_axes(self) -> int:
+        """Axes of x that are no batch."""
+        return 1
+
+
 def _normalize(product: Float[Array, "B gates"], scale: Float[Array, " gates"]) -> Float[Array, "B gates"]:
     centered = product - product.mean(-1, keepdims=True)
     deviation = jnp.sqrt(jnp.square(centered).mean(-1, keepdims=True) + 1e-6)
@@ -123,7 +148,7 @@ def _normalize(product: Float[Array, "B gates"], scale: Float[Array, " gates"]) 
 def _orthogonal(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "H gates"]:
     """An orthogonal block for every gate, side by side."""
     start = nn.initializers.orthogonal()
-    blocks = [start(own, (shape[0], shape[0])) for own in jax.random.split(key, shape[1] // shape[0])]
+    blocks = [start(block_key, (shape[0], shape[0])) for block_key in jax.random.split(key, shape[1] // shape[0])]
     return jnp.concatenate(blocks, axis=1)
 
 
@@ -205,10 +230,14 @@ class Layers(nn.Module):
         States after `length` steps of a row say nothing.
         """
         ends: list[Carry] = []
+        valid = valid_steps(length, x.shape[1]) if self.kind == "irnn" else None
+        over_time = functools.partial(self._over_time, held=valid is not None)
         for number in range(self.layers):
-            forwards = self._over_time(self.layer[f"{number}"])
+            forwards = over_time(self.layer[f"{number}"])
+            if valid is not None:
+                x = jnp.concatenate([x, valid[..., None]], axis=-1)
             if self.bidirectional:
-                backwards = self._over_time(self.layer[f"{number}_backward"])
+                backwards = over_time(self.layer[f"{number}_backward"])
                 both: Any = nn.Bidirectional(forwards, backwards)(x, seq_lengths=length)
                 x = both
             else:
@@ -231,8 +260,8 @@ class Layers(nn.Module):
             return carries[-1][0]  # the same, and the gradient of the others is not added up
         return summarize(states, length, how, self.hidden_dim if self.bidirectional else 0)
 
-    def _over_time(self, cell: Cell) -> nn.RNN:
-        return nn.RNN(cell, unroll=self.unroll, variable_axes={"perturbations": 1})
+    def _over_time(self, cell: Cell, held: bool) -> nn.RNN:
+        return nn.RNN(Held(cell) if held else cell, unroll=self.unroll, variable_axes={"perturbations": 1})
 
     def step(self, carries: Carries, x: Float[Array, "B D"], training: bool = False) -> tuple[Carries, jax.Array]:
         """All layers one step on, of layers that run forwards: carries, and the last one's state [B, H]."""
@@ -246,8 +275,8 @@ class Layers(nn.Module):
     @nn.nowrap
     def rest(self, rows: int) -> Carries:
         """The carries before the first step: zeros."""
-        one = tuple(jnp.zeros((rows, self.hidden_dim)) for _ in range(PARTS[self.kind]))
-        return (one,) * self.layers
+        carry = tuple(jnp.zeros((rows, self.hidden_dim)) for _ in range(PARTS[self.kind]))
+        return (carry,) * self.layers
 
 
 @spec
@@ -323,11 +352,11 @@ class RecurrentLayers:
         """
         params: dict[str, Any] = {}
         names = [name for name in layer_names(self.layers, True) if name in shapes]
-        for name, own in zip(names, jax.random.split(key, len(names)), strict=True):
+        for name, cell_key in zip(names, jax.random.split(key, len(names)), strict=True):
             kernels = [shape for part, shape in shapes[name].items() if part.startswith("input_kernel")]
             inputs = kernels[0].shape[0] if kernels else 0
             params[name] = gates_apart(
-                _SideBySide(self.cell, self.hidden_dim, self.layer_norm, inputs).init(own)["params"]
+                _SideBySide(self.cell, self.hidden_dim, self.layer_norm, inputs).init(cell_key)["params"]
             )
             if self.cell == "lstm":
                 gates = slice(self.hidden_dim, 2 * self.hidden_dim)

@@ -68,7 +68,8 @@ class DenseNetworks(Coding):
       gated: hidden layers compute f(a) * sigmoid(b) from twice the outputs.
       layer_norm: normalise before each activation.
       kernel_init: one of `INITIALIZERS`.
-      dropout: share of the hidden units that are set to zero in training (Srivastava et al. 2014).
+      dropout: share of the hidden units that are set to zero in training (Srivastava et al. 2014), the same units for
+        all codes that a VAE draws of one example.
     """
 
     hidden_dims: tuple[Size, ...]
@@ -76,7 +77,7 @@ class DenseNetworks(Coding):
     gated: bool
     layer_norm: bool
     kernel_init: str
-    dropout: StaticShareBelow1 = added(0.0)
+    dropout: StaticShareBelow1 = added(default=0.0)
 
     takes_masks: ClassVar[bool] = False
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are without dropout
@@ -84,6 +85,8 @@ class DenseNetworks(Coding):
     def validate(self) -> None:
         if self.parameters is not None and not self.hidden_dims:
             raise ConfigError("parameters", self.parameters, "there is no hidden layer whose width could be chosen")
+        if self.dropout and not self.hidden_dims:
+            raise ConfigError("dropout", self.dropout, "there is no hidden layer to drop units of; set {key}=0.0")
         check_name("activation", self.activation, (*ACTIVATIONS, "linear"))
         check_name("kernel_init", self.kernel_init, INITIALIZERS)
 

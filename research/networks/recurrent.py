@@ -170,10 +170,10 @@ class Decoder(nn.Module):
     ) -> Float[Array, "B T outputs"]:
         """Outputs of a decoder that reads its own last output, or the true last value."""
         rows = carries[0][0].shape[0]
-        truth = there = None
+        truth = present = None
         if teaching is not None:
             truth = jnp.swapaxes(teaching.x, 0, 1)
-            there = None if teaching.mask is None else jnp.swapaxes(teaching.mask, 0, 1)
+            present = None if teaching.mask is None else jnp.swapaxes(teaching.mask, 0, 1)
 
         def step(decoder: Decoder, state: tuple[Carries, jax.Array], at: tuple[jax.Array, Any, Any]) -> Any:
             carries, x = state
@@ -192,7 +192,7 @@ class Decoder(nn.Module):
 
         # one draw of dropout for all steps
         over_time = nn.scan(step, variable_broadcast="params", split_rngs={"params": False, "dropout": False})
-        _, outputs = over_time(self, (carries, jnp.zeros((rows, self.channels))), (jnp.arange(steps), truth, there))
+        _, outputs = over_time(self, (carries, jnp.zeros((rows, self.channels))), (jnp.arange(steps), truth, present))
         return jnp.swapaxes(outputs, 0, 1)
 
 
@@ -260,7 +260,7 @@ class RecurrentNetworks(Coding):
     teacher_end: Share
     teacher_epochs: Epochs
     teacher_dropout: Share | None
-    dropout: StaticShareBelow1 = added(0.0)
+    dropout: StaticShareBelow1 = added(default=0.0)
 
     takes_masks: ClassVar[bool] = True
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are free-running and without dropout
@@ -285,8 +285,8 @@ class RecurrentNetworks(Coding):
 
     @property
     def uses(self) -> int:
-        """T: the cells use their parameters at every step."""
-        return self.feature_shape[0]
+        """T: the cells use their parameters at every step; 1 before the data are known."""
+        return next(iter(self.feature_shape), 1)
 
     def bind(self, facts: Facts) -> Self:
         """The networks for this data; refused where they have no time axis."""

@@ -1,6 +1,7 @@
 """One run of a sweep as a record, read from `config.json` and `result.json` of its folder."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -64,7 +65,22 @@ class Run:
         except KeyError:
             if key in RECORDED:
                 return getattr(self, key)
-            return Hole.ABSENT if self.known else Hole.UNKNOWN
+            if not self.known:
+                return Hole.UNKNOWN
+            section, _, name = key.rpartition(".")
+            return _unwritten(self.values.get(f"{section}._target_"), name)
+
+
+@functools.cache
+def _unwritten(target: Any, name: str) -> Any:
+    """The value of a key that configs leave out at this value (`research.tree.added`); of other keys a hole."""
+    from research.tree import ConfigError, keys, resolve_target  # which loads JAX, and is seldom needed
+
+    try:
+        key = keys(resolve_target(target)).get(name)
+    except ConfigError:  # no target, or a class of another package
+        return Hole.ABSENT
+    return Hole.ABSENT if key is None or key.added is dataclasses.MISSING else frozen(key.added)
 
 
 def union(mappings: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -142,7 +142,10 @@ class Run:
         return Forecast(raw(found.mean), raw(found.median), deviation, quantiles)
 
     def predict(self, x: Any, **beside: Any) -> np.ndarray:
-        """What a predictor says of rows: probabilities of `classes`, probabilities of values in {0, 1}, or values."""
+        """What a predictor says of rows: probabilities of `classes`, probabilities of values in {0, 1}, or values.
+
+        Of a prediction at every step, what comes after the length of a row says nothing.
+        """
         outputs = np.asarray(self._over("predict", self.rows(x, **beside)), np.float64)
         if self.model.target_classes:
             odds = np.exp(outputs - outputs.max(-1, keepdims=True))

@@ -32,7 +32,7 @@ def identity(bound: Bound, run: RunFolder) -> dict[str, Any]:
         "data_sha256": bound.dataset.sha256,
         "evaluation": plain(job.evaluation),
         # as chosen by model.parameters, where that is set
-        "widths": {name: value for name, value in plain(bound.model).items() if name in WIDTHS},
+        "sizes": {name: value for name, value in plain(bound.model).items() if name in WIDTHS},
         "lineage": lineage(job),
     }
 

@@ -25,6 +25,16 @@ def test_a_run_has_its_flat_config_choices_and_metrics(sweep):
     assert (run.status, run.commit, run.program) == ("completed", "c0ffee", "vmap on cpu")
 
 
+def test_a_key_that_configs_leave_out_at_its_default_has_that_value(sweep):
+    target = {"model._target_": "research.models.vae.VAE"}
+    sweep.add({**target, "seed": 0}, {"test/loss": 1})
+    sweep.add({**target, "seed": 1, "model.dropout": 0.2}, {"test/loss": 2})
+    sweep.add({"model._target_": "elsewhere.Model", "seed": 2}, {"test/loss": 3})
+    runs = sorted(collect(sweep.folder), key=lambda run: run.value("seed"))
+    assert [run.value("model.dropout") for run in runs] == [0.0, 0.2, Hole.ABSENT]
+    assert runs[0].value("model.beat") is Hole.ABSENT
+
+
 def test_frame_has_a_row_a_run(grid):
     frame = collect(grid().folder).frame()
     assert frame.groupby("model.latent_dim")["test/loss"].mean().to_dict() == {2: 3, 8: 9}
