@@ -228,6 +228,9 @@ def spec(cls: type[T]) -> type[T]:
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     cls.__tree__ = "spec"  # type: ignore[attr-defined]
+    before = {name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base) for name in parts(base)}
+    if lost := sorted(before - parts(cls).keys()):
+        raise TypeError(f"{cls.__name__}.{lost[0]} is a part: write {lost[0]}: ... = inline()")
     fields: Any = [field for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
     belongs = lambda field: not field.metadata.get("from_data") and _is_subtree(_types(cls)[field.name])
     leaves = [field.name for field in fields if belongs(field)]

@@ -295,6 +295,11 @@ def test_a_class_with_parts_of_no_kind_cannot_be_named(target: str, open_parts: 
     assert error.value.key == "model._target_"
 
 
+def test_a_part_stays_a_part_in_a_subclass():
+    with pytest.raises(TypeError, match=r"Forgetful.noise is a part: write noise: \.\.\. = inline\(\)"):
+        spec(type("Forgetful", (Whole,), {"__annotations__": {"noise": Noise}, "__module__": __name__}))
+
+
 def test_two_parts_cannot_have_one_key():
     class Twice:
         one: Whole = inline()
