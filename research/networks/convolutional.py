@@ -143,10 +143,11 @@ class ConvolutionalNetworks(Coding):
     axes: int = from_data(0)
 
     takes_masks: ClassVar[bool] = False
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are without dropout
 
     def validate(self) -> None:
         if not self.channels:
-            raise ConfigError("channels", [], "there is no layer; name the channels of at least one, {key}=[32]")
+            raise ConfigError("channels", [], "there is no layer; name the channels of at least one, '{key}=[32]'")
         if len(self.strides) != len(self.channels):
             remedy = f"every layer has a stride: give {len(self.channels)}, as many as model.channels has"
             raise ConfigError("strides", list(self.strides), remedy)

@@ -223,10 +223,11 @@ def test_recurrent_networks_use_their_parameters_at_every_step(make_bounds: Boun
     (dense,) = make_bounds("data=digits")
     assert step_work(dense, 100) == 16 * 100
     steps = dense.dataset.facts.feature_shape[0]
-    recurrent = dataclasses.replace(dense, model=SimpleNamespace(cell="gru"))  # type: ignore[arg-type]
+    recurrent = dataclasses.replace(dense, model=SimpleNamespace(uses=steps))  # type: ignore[arg-type]
     assert step_work(recurrent, 100) == 16 * 100 * steps
-    in_segments = dataclasses.replace(dense, model=SimpleNamespace(cell="gru", segment=steps))  # type: ignore[arg-type]
-    assert step_work(in_segments, 100) == 16 * 100
+    for command, uses in (("model=gru_ae", 8), ("model=recurrent_predictor", 8), ("model=rnn_ae model.code=step", 8)):
+        (bound,) = make_bounds("data=digits_rows", *command.split())
+        assert step_work(bound, 100) == bound.job.trainer.batch_size * 100 * uses
 
 
 def test_vmap_programs_are_padded_and_say_so(make_bounds: Bounds, make_options: MakeOptions) -> None:
