@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from research.data import Facts
 from research.sweep.display import Display
 from research.sweep.plan import CANONICAL_WIDTHS, describe, difference, plan, widths
 from research.sweep.unread import key_of
@@ -217,7 +218,7 @@ def test_map_programs_have_no_padding(jobs: int, make_bounds: Bounds, make_optio
     assert [unit.bounds for group in groups for unit in group.units] == [(bound,) for bound in bounds]
 
 
-def test_recurrent_networks_use_their_parameters_at_every_step(make_bounds: Bounds) -> None:
+def test_recurrent_networks_use_their_parameters_at_every_step(make_bounds: Bounds, build_model: Any) -> None:
     from research.sweep.plan import step_work
 
     (dense,) = make_bounds("data=digits")
@@ -225,9 +226,10 @@ def test_recurrent_networks_use_their_parameters_at_every_step(make_bounds: Boun
     steps = dense.dataset.facts.feature_shape[0]
     recurrent = dataclasses.replace(dense, model=SimpleNamespace(uses=steps))  # type: ignore[arg-type]
     assert step_work(recurrent, 100) == 16 * 100 * steps
-    for command, uses in (("model=gru_ae", 8), ("model=recurrent_predictor", 8), ("model=rnn_ae model.code=step", 8)):
-        (bound,) = make_bounds("data=digits_rows", *command.split())
-        assert step_work(bound, 100) == bound.job.trainer.batch_size * 100 * uses
+    facts = Facts("sequence", (12, 2), -3.0, 3.0, 3, 24, 4, 4)
+    assert [build_model(name).bind(facts).uses for name in ("gru_ae", "recurrent_predictor", "dense_ae")] == [12, 12, 1]
+    future = dataclasses.replace(facts, target_shape=(3, 2), target_follows=True)
+    assert build_model("recurrent_forecaster", segment=4).bind(future).uses == 3
 
 
 def test_vmap_programs_are_padded_and_say_so(make_bounds: Bounds, make_options: MakeOptions) -> None:
