@@ -40,9 +40,9 @@ class Cell(nn.RNNCellBase):
     which normalises both products (Ba et al. 2016), and it may be driven by its state alone: an input of size 0 has no
     kernel. Recurrent kernels are orthogonal, each gate of its own.
 
-    On two CPU cores (`scripts/bench.py cells`: gradients, hidden 64, batch 64) it is 1.01 times as fast as SimpleCell
-    at 100 steps and at 8, 1.01 and 1.13 times as GRUCell, .98 and 1.03 times as OptimizedLSTMCell. A gru has a kernel for
-    each gate: side by side, as an lstm has them, they are 1.2 and 1.1 times as slow.
+    On two CPU cores it is 1.01 times as fast as SimpleCell at 100 steps and at 8, 1.01 and 1.13 times as GRUCell, .98
+    and 1.03 times as OptimizedLSTMCell (`scripts/bench.py cells`: gradients, hidden 64, batch 64). A gru has a kernel
+    for each gate: side by side, as an lstm has them, they are 1.2 and 1.1 times as slow.
 
     The collection `perturbations` takes additions to the states, so that a gradient with respect to them is one with
     respect to the states: `state` [B, H] of a step.
