@@ -139,7 +139,8 @@ def _dates(times: np.ndarray, step: str | None = None) -> tuple[np.ndarray, str]
     """Dates as counts of months, working days or microseconds, and which of them; few of them, in those of `step`."""
     days = times.astype(DAYS)
     months = days.astype("datetime64[M]")
-    first, last = months.astype(DAYS), (months + 1).astype(DAYS) - 1
+    first = months.astype(DAYS)
+    last = (months + np.timedelta64(1, "M")).astype(DAYS) - np.timedelta64(1, "D")
     clock = (times - days).astype(np.int64)
     if step is not None and step.rstrip("s").endswith("working day"):
         return _working_days(days) if np.is_busday(days).all() else (times.astype(np.int64), "microsecond")
@@ -153,7 +154,7 @@ def _dates(times: np.ndarray, step: str | None = None) -> tuple[np.ndarray, str]
             and np.is_busday(days).all()
             and (apart > 0).all()
             and _common(apart) == 1
-            and days[-1] - days[0] > 6
+            and days[-1] - days[0] > np.timedelta64(6, "D")
         ):
             return _working_days(days)
     return times.astype(np.int64), "microsecond"
