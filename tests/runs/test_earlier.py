@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -39,8 +40,9 @@ def test_an_earlier_run_gives_its_numbers(folder: Path):
                 found[name] = getattr(run, name)(x)
     assert len(found) >= 2
     for name, expected in stored.items():
-        close = 3e-4 * np.abs(expected).max()  # jax 0.12 rounds otherwise than 0.10
-        np.testing.assert_allclose(found[name], expected, rtol=3e-4, atol=close, err_msg=name)
+        # jax 0.10 trained them; others round otherwise, which layer normalisation of a state near 0 makes larger
+        close = 1e-5 if jax.__version__.startswith("0.10.") else 3e-3 * np.abs(expected).max()
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=close, err_msg=name)
 
 
 def test_a_choice_that_is_gone_is_refused_by_name(shipped_config):
