@@ -46,7 +46,9 @@ class Breaking(Display):
         if number == self.number and epochs == self.epochs:
             if isinstance(self.how, int):
                 os.kill(os.getpid(), self.how)
-                time.sleep(0.1)  # the main thread takes the signal
+                end = time.monotonic() + 60  # the main thread takes the signal when it is its turn
+                while not any(line.startswith("stopping") for line in self.notes) and time.monotonic() < end:
+                    time.sleep(0.01)
             else:
                 raise self.how
 

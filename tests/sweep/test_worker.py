@@ -20,6 +20,7 @@ from research.sweep.display import Display
 from research.sweep.executors import Executor, send
 from research.sweep.manifest import GROUPS, LAUNCHES, LEASE
 from research.sweep.prepare import prepare
+from research.sweep.units import Dealer
 from research.sweep.worker import Command, following, run_group, wait_for
 from research.tree import ConfigError, build
 
@@ -98,17 +99,28 @@ def statuses(folder: Path) -> list[str]:
     return sorted(json.loads(path.read_text())["status"] for path in folder.glob("*/result.json"))
 
 
-def once_saved(folder: Path, act: Callable[[], Any]) -> threading.Thread:
-    """A thread that acts as soon as there is a checkpoint."""
+def after_a_checkpoint(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
+    """Act at the first checkpoint of the first sweep; its members go on when they are asked to stop, however fast."""
+    begin, sweeps, lock = Dealer.open, list[Any](), threading.Lock()
 
-    def watch() -> None:
-        while not any(path.name.isdigit() for path in folder.glob(f"{GROUPS}/*/*")):
-            time.sleep(0.005)
-        act()
+    def held(self: Dealer, unit: Any, turn: Any) -> Any:
+        training = begin(self, unit, turn)
+        checkpoints = training.control.checkpoints
+        save = checkpoints.save
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    return thread
+        def save_and_wait(*args: Any) -> None:
+            save(*args)
+            with lock:
+                if not sweeps:
+                    sweeps.append(self.sweep)
+                    act()
+            if self.sweep is sweeps[0]:
+                assert self.sweep.stop.wait(60)
+
+        monkeypatch.setattr(checkpoints, "save", save_and_wait)
+        return training
+
+    monkeypatch.setattr(Dealer, "open", held)
 
 
 def terminate() -> None:
@@ -232,7 +244,7 @@ def test_what_lets_no_worker_go_on_ends_the_command(
 
 
 def test_a_stop_saves_the_state_of_workers_wherever_they_are(
-    sweep: Any, engine: Engine, make_jobs: Jobs, tmp_path: Path
+    sweep: Any, engine: Engine, make_jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = make_jobs(*ONE)
 
@@ -241,10 +253,9 @@ def test_a_stop_saves_the_state_of_workers_wherever_they_are(
             return thread.submit(run_group, manifest, number).result()
 
     engine.behave = behave
-    thread = once_saved(tmp_path / "sweep", terminate)
+    after_a_checkpoint(monkeypatch, terminate)
     with pytest.raises(KeyboardInterrupt):
         sweep(jobs)
-    thread.join()
     assert statuses(tmp_path / "sweep") == ["interrupted"] * 2
     assert not (tmp_path / "sweep" / LAUNCHES).exists()
     outcomes = sweep(jobs, executor="inline")
@@ -253,12 +264,11 @@ def test_a_stop_saves_the_state_of_workers_wherever_they_are(
 
 
 def test_a_worker_that_must_end_saves_its_state_and_another_goes_on(
-    sweep: Any, engine: Engine, make_jobs: Jobs, tmp_path: Path
+    sweep: Any, engine: Engine, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = make_jobs(*ONE)
-    thread = once_saved(tmp_path / "sweep", terminate)  # the worker, which is in the main thread
+    after_a_checkpoint(monkeypatch, terminate)  # the worker, which is in the main thread
     outcomes = sweep(jobs)
-    thread.join()
     assert engine.rounds == [[0], [0]]
     assert len(outcomes[0].result["resumed_at"]) == 1
     same(outcomes, sweep(jobs, "whole", "inline"))
