@@ -1,7 +1,7 @@
-"""Running a command: consoles of any encoding, streams that nobody reads, and known errors in one line.
+"""How every script runs its command: with any console encoding, with closed streams, and with known errors in one line.
 
-`run` is the only thing that scripts call. What is known (a refused setting, a full disk) ends in one line and exit code
-2; anything else is a bug of this project and shows its traceback.
+Scripts call `run` and nothing else. An error that the user can mend (a refused setting, a full disk) ends in one line and
+exit code 2. Any other error is a bug of this project and shows its traceback.
 """
 
 import errno
@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import NoReturn
 
 INTERRUPTED, REFUSED = 130, 2
-GONE = {errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET}  # nobody reads a stream any more
+GONE = {errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET}  # errors that say that nobody reads the stream any more
 
 
 class Stream(io.FileIO):
-    """A stream of the console that goes on when nobody reads it.
+    """A stream of the console. Writing goes on without an error when nobody reads it any more.
 
     Attributes:
-      failure: what is wrong with a stream that is a file, so that something is missing there.
+      failure: the error of a stream that is a file, in which some of the output is therefore missing.
     """
 
     failure: OSError | None = None
@@ -36,11 +36,11 @@ class Stream(io.FileIO):
 
 
 def settle_streams() -> list[Stream]:
-    """Give stdout and stderr an encoder that replaces what it cannot write; closed ones lead nowhere."""
+    """Let stdout and stderr replace characters that they cannot encode, and open closed streams on the null device."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
-        except OSError:  # else the next file that is opened would have this number, and get what is printed
+        except OSError:  # The next opened file would get this number, and with it all printed text.
             os.open(os.devnull, os.O_RDWR)
     streams = []
     for number, name in ((1, "stdout"), (2, "stderr")):
@@ -55,10 +55,10 @@ def settle_streams() -> list[Stream]:
 
 
 def check_working_folder() -> None:
-    """Refuse a working folder that was removed: Hydra, and every relative path, start from it.
+    """Refuse a working folder that was removed, since Hydra and every relative path start from it.
 
     Raises:
-      ConfigError: it was.
+      ConfigError: the folder does not exist any more.
     """
     from research.tree import ConfigError
 
@@ -69,7 +69,7 @@ def check_working_folder() -> None:
 
 
 def known(error: BaseException) -> str | None:
-    """One line on an error that is none of this program's: the setting, the file or the place; else None."""
+    """One line about an error that the user can mend, naming the setting or the file; None for a bug of this project."""
     import yaml
 
     from research.runs.folder import disk_remedy
@@ -85,12 +85,12 @@ def known(error: BaseException) -> str | None:
 
 
 def one_line(message: str) -> str:
-    """A message without line breaks and control characters: what was read from a folder cannot steer the terminal."""
+    """A message without line breaks and control characters, so that text from a file cannot steer the terminal."""
     return "".join(character if character.isprintable() else "?" for character in " ".join(message.split()))
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a command and leave with its exit code."""
+    """Run a command and exit with its code."""
     streams = settle_streams()
     warnings.formatwarning = lambda message, *about, **more: f"warning: {one_line(str(message))}\n"
     try:

@@ -1,4 +1,4 @@
-"""Composing the config as Hydra does, before Hydra starts, and refusals in one line with the nearest key or choice."""
+"""Composes the config as Hydra does, before Hydra starts, and refuses bad overrides in one line with the nearest key."""
 
 import contextlib
 import math
@@ -29,7 +29,7 @@ MOST_JOBS = 100_000  # of one command
 MOST_NODES = 100_000  # values of a YAML file
 MOST_LEVELS = 50  # lists and sections within each other
 LONGEST_SHOWN = 100  # characters of an override in a message
-# where Hydra writes: into the folder of the sweep and its runs, which output_root and name choose
+# Hydra writes into the folder of the sweep and of its runs, which output_root and name choose.
 PLACES = {
     "hydra.run.dir": "${output_root}/${name}/${run_id:}",
     "hydra.sweep.dir": "${output_root}/${name}",
@@ -39,15 +39,15 @@ PLACES = {
 }
 
 
-# what Hydra raises of an override without a key, of a file that is no section, of defaults that name themselves
+# Hydra raises these for an override without a key, for a file that holds no section, and for circular defaults.
 UNCOMPOSABLE = (ValueError, OSError, RecursionError)
 
 
 @contextlib.contextmanager
 def refusals(overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Turn what `known` names, or an override that Hydra refuses, into one line on stderr and an exit code.
+    """Turn errors that the user can mend into one line on stderr and an exit code.
 
-    2 for these; 4 where another command took the folder over.
+    The code is 2 for a refusal, and 4 if another command took the sweep folder over.
     """
     try:
         yield
@@ -62,13 +62,13 @@ def refusals(overrides: Sequence[str] = ()) -> Iterator[None]:
 
 
 def refuse(message: str, code: int = REFUSED) -> NoReturn:
-    """Say why nothing was done, in one line, and leave."""
+    """Print in one line why nothing was done, and exit."""
     sys.stderr.write(f"error: {one_line(message)}\n")
     raise SystemExit(code)
 
 
 def check_count(overrides: Sequence[Any]) -> None:
-    """Refuse a sweep of more than `MOST_JOBS` jobs, by counting before any is made."""
+    """Refuse a sweep of more than `MOST_JOBS` jobs. The values are counted before any job is made."""
     jobs, longest, most = 1, "", 0
     for override in overrides:
         if not override.is_discrete_sweep() or isinstance(override.value(), Glob):
@@ -87,7 +87,7 @@ def check_count(overrides: Sequence[Any]) -> None:
 
 
 def _count(text: str, values: RangeSweep) -> int:
-    """How many values a range has; one without an end is refused."""
+    """The number of values in a range. A range without an end is refused."""
     assert values.start is not None
     assert values.stop is not None
     try:
@@ -97,7 +97,7 @@ def _count(text: str, values: RangeSweep) -> int:
 
 
 def check_files(folder: str | Path) -> None:
-    """Refuse a folder with a YAML file that Hydra could not unfold: deep, or with aliases for far more than it has."""
+    """Refuse a folder with a YAML file that is nested too deeply, or whose aliases unfold to too many values."""
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for path in sorted(Path(folder).rglob("*.yaml")):
         try:
@@ -108,16 +108,16 @@ def check_files(folder: str | Path) -> None:
                 if level > MOST_LEVELS:
                     refuse(f"{path}: more than {MOST_LEVELS} lists or sections within each other; write it flatter")
             number = _unfolded(yaml.compose(text, Loader=loader), {})
-        except RecursionError:  # an alias of what it stands in
+        except RecursionError:  # an alias refers to the node that contains it
             number = MOST_NODES + 1
-        except (yaml.YAMLError, OSError, UnicodeDecodeError):  # Hydra says what is wrong with it, if it reads it
+        except (yaml.YAMLError, OSError, UnicodeDecodeError):  # if Hydra reads the file, it reports the error
             continue
         if number > MOST_NODES:
             refuse(f"{path}: its aliases stand for more than {MOST_NODES:,} values; write out what is needed")
 
 
 def _unfolded(node: Any, known: dict[int, int]) -> int:
-    """How many values a YAML node has with all aliases written out."""
+    """The number of values in a YAML node with all aliases written out."""
     if id(node) not in known:
         children = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
@@ -126,7 +126,7 @@ def _unfolded(node: Any, known: dict[int, int]) -> int:
 
 
 def parse(overrides: Sequence[str]) -> list[Any]:
-    """Parsed overrides; the first one that cannot be parsed is refused by name."""
+    """Parse overrides. The first one that cannot be parsed is refused."""
     parser, parsed = OverridesParser.create(), []
     for override in overrides:
         shown = override if len(override) <= LONGEST_SHOWN else f"{override[:LONGEST_SHOWN]}..."
@@ -136,7 +136,7 @@ def parse(overrides: Sequence[str]) -> list[Any]:
             refuse(f"{shown}: these bytes are no text in the encoding of this console; set PYTHONUTF8=1")
         try:
             parsed += parser.parse_overrides([override])
-        except (HydraException, ValueError) as error:  # ValueError: an integer of thousands of digits
+        except (HydraException, ValueError) as error:  # ValueError comes from an integer with thousands of digits
             key, equals, value = override.partition("=")
             if equals and key.isascii() and not value.isascii() and not set(value) & set("'\"\\"):
                 quoted = shlex.quote(f'{key}="{value}"')
@@ -146,7 +146,7 @@ def parse(overrides: Sequence[str]) -> list[Any]:
 
 
 def _levels(text: str) -> int:
-    """How many brackets stand open at once, at most."""
+    """The deepest nesting of brackets in a text."""
     level = most = 0
     for character in text:
         level = max(0, level + (character in "[{(") - (character in ")}]"))
@@ -155,10 +155,10 @@ def _levels(text: str) -> int:
 
 
 def check_places(config: DictConfig) -> None:
-    """Refuse other places for Hydra's files than those of the sweep: its runs would be written elsewhere all the same.
+    """Refuse other folders for Hydra's files than that of the sweep, since the runs would not be written there.
 
     Raises:
-      ConfigError: naming the key.
+      ConfigError: one of the keys of `PLACES` was changed.
     """
     for key, shipped in PLACES.items():
         section, _, name = key.rpartition(".")
@@ -173,7 +173,7 @@ def first_choices(overrides: Sequence[str]) -> list[str]:
     chosen = []
     for override in parse(overrides):
         if isinstance(override.value(), Glob):
-            continue  # some choice of the group: its default will do
+            continue  # any choice of the group will do, so its default stays
         if override.is_discrete_sweep():
             first = next(iter(override.sweep_string_iterator()), None)
             if first is None:
@@ -185,13 +185,13 @@ def first_choices(overrides: Sequence[str]) -> list[str]:
 
 
 def compose(
-    overrides: Sequence[str], config_dir: str | None = None, place: Path = CONF, name: str = "train"
+    overrides: Sequence[str], config_dir: str | None = None, folder: Path = CONF, name: str = "train"
 ) -> DictConfig:
-    """The config of one run as Hydra composes it, with its `hydra` node; or a refusal with the nearest key.
+    """Compose the config of one run, with its `hydra` node, as Hydra does. A bad override is refused with the nearest key.
 
     Args:
-      config_dir: further folder of config groups.
-      place, name: of the primary config.
+      config_dir: a further folder of config groups.
+      folder, name: where the primary config is.
     """
     for override in parse(overrides):
         if override.is_sweep_override():
@@ -201,18 +201,18 @@ def compose(
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(place), version_base="1.3", job_name="train"):
+        with hydra.initialize_config_dir(str(folder), version_base="1.3", job_name="train"):
             config = hydra.compose(name, overrides=[*overrides, *extra], return_hydra_config=True)
     except yaml.YAMLError as error:
         refuse(known(error) or "")
     except (HydraException, OmegaConfBaseException) as error:
         refuse(explain(error, overrides))
-    except (*UNCOMPOSABLE, AssertionError) as error:  # an override without a key, or a group without a choice
-        for one in parse(overrides):
-            options = sorted(path.stem for path in (CONF / (one.key_or_group or "-")).glob("*.yaml"))
-            if not one.key_or_group or (options and not isinstance(one.value(), str)):
-                what = f"name a choice: {', '.join(options)}" if options else "no override; write key=value"
-                refuse(f"{one.input_line}: {what}")
+    except (*UNCOMPOSABLE, AssertionError) as error:  # an override has no key, or a group has no choice
+        for override in parse(overrides):
+            options = sorted(path.stem for path in (CONF / (override.key_or_group or "-")).glob("*.yaml"))
+            if not override.key_or_group or (options and not isinstance(override.value(), str)):
+                remedy = f"name a choice: {', '.join(options)}" if options else "no override; write key=value"
+                refuse(f"{override.input_line}: {remedy}")
         refuse(f"these overrides and files make no configuration ({error}): {shlex.join(overrides)}")
     finally:
         GlobalHydra.instance().hydra = running
@@ -221,7 +221,7 @@ def compose(
 
 
 def explain(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's complaint about an override in one line, with the nearest key or option."""
+    """Hydra's error about an override in one line, with the nearest key or option."""
     text = str(error).strip()
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
@@ -239,7 +239,7 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     if option:
         group, name = option.groups()
         for key, _, value in (one.lstrip("+").partition("=") for one in overrides):
-            if f"{key}/{value}" == f"{group}/{name}":  # where the name has a stroke too
+            if f"{key}/{value}" == f"{group}/{name}":  # the name may contain a stroke too
                 group, name = key, value
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or sorted(
             path.stem for path in (CONF / group).glob("*.yaml")
@@ -253,12 +253,12 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
 
 
 def _covers(section: str, key: str) -> bool:
-    """Whether a key is a section, or lies in it."""
+    """Whether a key is the section itself or lies in it."""
     return key == section or key.startswith(f"{section}.")
 
 
 def _two_commands(overrides: Sequence[str], key: str) -> str | None:
-    """The remedy where only some choices of a swept group have a key: a command for these and one for the others."""
+    """The remedy if only some choices of a swept group have a key: one command for these and one for the others."""
     group = key.partition(".")[0]
     swept = [one for one in parse(overrides) if one.key_or_group == group and one.is_sweep_override()]
     if not swept or not (CONF / group).is_dir():
@@ -271,7 +271,7 @@ def _two_commands(overrides: Sequence[str], key: str) -> str | None:
     lacking = [choice for choice in choices if choice not in having]
     if not having:
         return None
-    if not lacking:  # Hydra reads the fixed overrides with the default choice first, which lacks the key
+    if not lacking:  # Hydra first applies fixed overrides to the default choice, which lacks the key
         given = next(one for one in overrides if one.partition("=")[0].lstrip("+~") == key)
         spelled = shlex.quote(f"{key}=choice({given.partition('=')[2]})")
         return f"the default {group} has no such key; write it as one that is swept: {spelled}"
@@ -287,7 +287,7 @@ def _two_commands(overrides: Sequence[str], key: str) -> str | None:
 
 
 def known_keys(overrides: Sequence[str], wrong: str) -> list[str]:
-    """Dotted keys of the config without the value overrides (the group choices are kept)."""
+    """The dotted keys of the config that the group choices of a command compose."""
     groups = [
         o for o in overrides if "." not in o.partition("=")[0] and (CONF / o.partition("=")[0].lstrip("+")).is_dir()
     ]

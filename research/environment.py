@@ -1,14 +1,14 @@
-"""The switches of the environment that change numbers: what is fixed, what is recorded, and what is refused.
+"""Environment variables that change results: some are dropped, some are recorded, and changes between runs are refused.
 
-JAX and XLA read variables that give the same program other bits. `research/__init__.py` calls `fix`, so that every
-command, worker, test and notebook has passed through it before anything is computed:
+JAX and XLA read variables under which the same program computes other bits. `research/__init__.py` calls `fix`, so every
+command, worker, test and notebook passes through it before it computes anything.
 
-* switches that no run needs (`DROPPED`: 64-bit floats, other random numbers, no compilation, ...) are taken out of the
-  environment with a line on stderr, so that JAX's own defaults hold;
-* XLA's pool of threads within an operation has two threads at least. Long sums are cut by its size: one thread, two and
-  eight give other last bits;
-* the size of the pool and the switches that may be wanted (`RECORDED`) are written into every result, checkpoint and
-  `sweep.json`. A sweep goes on with the pool that it was begun with, and is refused where other switches are set.
+* `fix` removes the variables of `DROPPED` (64-bit floats, other random numbers, no compilation, ...) from the environment
+  and prints a line on stderr. JAX then uses its defaults.
+* `fix` gives XLA's pool of threads at least two threads. XLA splits long sums by the size of the pool, so one thread, two
+  and eight give other last bits.
+* Every result, checkpoint and `sweep.json` records the size of the pool and the variables of `RECORDED`. A sweep goes on
+  with the pool size that it began with. A command with other variables is refused.
 """
 
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 FEWEST, MOST = 2, 4096  # threads of XLA's pool
-POOL = ("PJRT_NPROC", "NPROC")  # where XLA looks for its size, in this order
+POOL = ("PJRT_NPROC", "NPROC")  # the variables from which XLA takes the size of its pool, in this order
 
 DROPPED = (
     "JAX_ALLOW_F16_REDUCTIONS",
@@ -54,9 +54,12 @@ DROPPED = (
     "JAX_USE_SHARDY_PARTITIONER",
 )
 RECORDED = ("JAX_DEFAULT_MATMUL_PRECISION", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE", "XLA_FLAGS")
-HARMLESS_FLAGS = ("--xla_force_host_platform_device_count", "--xla_dump_")  # devices are recorded by themselves
+HARMLESS_FLAGS = (
+    "--xla_force_host_platform_device_count",
+    "--xla_dump_",
+)  # the number of devices is recorded elsewhere
 
-SETTINGS = {  # of `jax.config`, which a program may also set by code
+SETTINGS = {  # the values of `jax.config` that code may not have changed
     "enable_x64": False,
     "default_prng_impl": "threefry2x32",
     "threefry_partitionable": True,
@@ -70,11 +73,11 @@ SETTINGS = {  # of `jax.config`, which a program may also set by code
 
 
 def fix() -> None:
-    """Drop the switches of `DROPPED` and give XLA's pool two threads at least; best before JAX is imported."""
+    """Drop the variables of `DROPPED` and give XLA's pool at least two threads. Call it before JAX is imported."""
     for name in DROPPED:
         setting, late = name.removeprefix("JAX_").lower(), "jax" in sys.modules
         if name not in os.environ or (late and setting not in SETTINGS):
-            continue  # too late: what JAX has read already is recorded
+            continue  # JAX has read it already, so it is recorded instead
         note(f"{name}={os.environ.pop(name)} is left out: results would not be those of other runs")
         if late:
             sys.modules["jax"].config.update(f"jax_{setting}", SETTINGS[setting])
@@ -83,16 +86,16 @@ def fix() -> None:
 
 
 def started() -> bool:
-    """Whether JAX has made its devices; XLA's pool keeps its size from then on."""
+    """Whether JAX has created its devices. From then on, XLA's pool keeps its size."""
     if "jax" not in sys.modules:
         return False
-    from jax._src import xla_bridge  # the only place that tells it without making them
+    from jax._src import xla_bridge  # no public function tells this without creating them
 
     return xla_bridge.backends_are_initialized()
 
 
 def threads() -> int:
-    """Threads of XLA's pool on the CPU, by XLA's own rule; a number beyond `MOST` is passed over, as text is."""
+    """The number of threads of XLA's pool on the CPU, by XLA's rule. It ignores text and numbers above `MOST`."""
     for name in POOL:
         try:
             number = int(os.environ[name])
@@ -107,21 +110,21 @@ def threads() -> int:
 
 
 def flags() -> dict[str, str]:
-    """The switches of `RECORDED` that are set: name -> value, flags of XLA in order."""
-    found = {name: os.environ[name] for name in (*RECORDED, *DROPPED) if os.environ.get(name)}
-    if "jax" in sys.modules:  # it may have been set by code
-        found.pop("JAX_DEFAULT_MATMUL_PRECISION", None)
+    """The variables of `RECORDED` that are set, with their values; flags of XLA are sorted."""
+    values = {name: os.environ[name] for name in (*RECORDED, *DROPPED) if os.environ.get(name)}
+    if "jax" in sys.modules:  # code may have changed the setting
+        values.pop("JAX_DEFAULT_MATMUL_PRECISION", None)
         precision = sys.modules["jax"].config.jax_default_matmul_precision
-        found |= {} if precision is None else {"JAX_DEFAULT_MATMUL_PRECISION": str(precision)}
-    text = found.pop("XLA_FLAGS", "")
-    if text and not text.startswith("-") and Path(text).is_file():  # XLA reads such a file
+        values |= {} if precision is None else {"JAX_DEFAULT_MATMUL_PRECISION": str(precision)}
+    text = values.pop("XLA_FLAGS", "")
+    if text and not text.startswith("-") and Path(text).is_file():  # XLA reads flags from this file
         text = Path(text).read_text(encoding="utf-8", errors="replace")
     kept = sorted({word for word in text.split() if not word.startswith(HARMLESS_FLAGS)})
-    return dict(sorted(({**found, "XLA_FLAGS": " ".join(kept)} if kept else found).items()))
+    return dict(sorted(({**values, "XLA_FLAGS": " ".join(kept)} if kept else values).items()))
 
 
 def described() -> dict[str, Any]:
-    """What is recorded of the environment: `threads` of XLA's pool (None where a GPU computes) and `flags`.
+    """The record of the environment: `threads` of XLA's pool (None on an accelerator) and `flags`.
 
     Raises:
       ConfigError: JAX finds no device.
@@ -139,10 +142,10 @@ def described() -> dict[str, Any]:
 
 
 def check() -> None:
-    """Refuse settings of `jax.config` that were made by code and would give other results.
+    """Refuse settings of `jax.config` that code has changed and that would change results.
 
     Raises:
-      ConfigError: naming the setting.
+      ConfigError: a setting differs from `SETTINGS`.
     """
     import jax
 
@@ -157,7 +160,7 @@ def check() -> None:
 
 
 def go_on(recorded: Any) -> None:
-    """Take over the size of the pool that a sweep was begun with, where JAX has not started yet."""
+    """Use the pool size that a sweep began with, unless JAX has started already."""
     number = recorded.get("threads") if isinstance(recorded, Mapping) else None
     if type(number) is not int or not FEWEST <= number <= MOST or started() or number == threads():
         return
@@ -166,22 +169,22 @@ def go_on(recorded: Any) -> None:
 
 
 def differences(recorded: Any) -> list[str]:
-    """How a recorded environment differs from this one, with the remedy; nothing where none was recorded."""
+    """Each difference between a recorded environment and this one, with a remedy; empty if nothing was recorded."""
     if not isinstance(recorded, Mapping) or "flags" not in recorded:
         return []
-    now, found = described(), []
+    now, lines = described(), []
     if None not in (recorded.get("threads"), now["threads"]) and recorded["threads"] != now["threads"]:
         possible = type(recorded["threads"]) is int and FEWEST <= recorded["threads"] <= MOST
         remedy = f"start Python with {POOL[0]}={recorded['threads']}" if possible else "no pool has; restore the record"
-        found.append(f"XLA's pool had {recorded['threads']} threads and has {now['threads']} now ({remedy})")
+        lines.append(f"XLA's pool had {recorded['threads']} threads and has {now['threads']} now ({remedy})")
     then = recorded["flags"] if isinstance(recorded["flags"], Mapping) else {}
     for name in sorted({*then, *now["flags"]}):
         if then.get(name) != now["flags"].get(name):
-            found.append(f"{name} was {then.get(name, '')!r} and is {now['flags'].get(name, '')!r} now")
-    return found
+            lines.append(f"{name} was {then.get(name, '')!r} and is {now['flags'].get(name, '')!r} now")
+    return lines
 
 
 def note(text: str) -> None:
-    """One line on stderr, where there is one."""
+    """Print one line on stderr, if the process has one."""
     if sys.stderr is not None:
         sys.stderr.write(f"note: {text}\n")

@@ -1,7 +1,7 @@
 """Codes, scores and clusters of new data from a finished run: `python scripts/encode.py --help`."""
 
-from research.app import encode
 from research.command import run
+from research.encode import main
 
 if __name__ == "__main__":
-    run(encode)
+    run(main)

@@ -15,8 +15,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import research
-from research.app import Settings
 from research.compose import CONF
+from research.config import Settings
 from research.optimizer import NUMBERS, OWN_KEYS, Optimizer, Players, known_optimizers
 from research.ranges import LARGEST, SMALLEST, Range, unfit
 from research.report.spec import Published, Report

@@ -388,12 +388,12 @@ def test_a_loaded_run_makes_no_foreign_class_whatever_it_says_of_trust(run: RunF
 def test_encoding_with_a_foreign_class_is_refused(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from research import app
+    from research import encode
 
     monkeypatch.chdir(run.path.parent)
     monkeypatch.setattr("sys.argv", ["encode.py", str(run.path), "data=digits"])
     with pytest.raises(SystemExit) as ended:
-        app.encode()
+        encode.main()
     assert ended.value.code == 2
     assert "model._target_=os.system" in capsys.readouterr().err
     assert not (run.path.parent / "codes.csv").exists()
@@ -401,7 +401,7 @@ def test_encoding_with_a_foreign_class_is_refused(
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", ".", "", "reference", "a\\b", "a\0b"])
 def test_names_cannot_leave_the_output_folder(name: str) -> None:
-    from research.app import Settings
+    from research.config import Settings
 
     settings = {"output_root": "outputs", "seed": 0, "objective": "x", "trusted_packages": []}
     with pytest.raises(ConfigError, match="must be a plain folder name"):

@@ -45,15 +45,15 @@ class FusedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from hydra_plugins.fused.compose import composer
-        from research import app
+        from research import app, config
         from research.compose import refusals
 
-        app.register_resolvers()
+        config.register_resolvers()
         swept = swept_by_command(self.config)
         with refusals():
             compose = composer(self.hydra_context.config_loader, self.config).compose
             composed = [compose(overrides) for overrides in job_overrides]
-            jobs = [app.job_of(one.tree(), one.base.choices, one.overrides) for one in composed]
+            jobs = [config.job_of(one.tree(), one.base.choices, one.overrides) for one in composed]
             by_hash = {job.hash: index for index, job in reversed(list(enumerate(jobs)))}
 
             def register(bound: Any, run: Any) -> None:

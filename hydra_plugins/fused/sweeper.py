@@ -48,27 +48,27 @@ class FusedSweeper(Sweeper):
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         from hydra_plugins.fused.compose import composer
-        from research import app
+        from research import app, config
         from research.compose import check_count, refusals, refuse
         from research.sweep.manifest import check_held
         from research.sweep.program import use_compile_cache
 
         arguments = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        app.register_resolvers()
+        config.register_resolvers()
         use_compile_cache()
         loader = self.hydra_context.config_loader
         with refusals(arguments):
             overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
             for override in overrides:
-                if override.is_sweep_override() and not app.is_swept(override.key_or_group):
+                if override.is_sweep_override() and not config.is_swept(override.key_or_group):
                     refuse(f"{override.key_or_group}: one command has one {override.key_or_group}; give one value")
             check_count(overrides)
             (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
             compose = composer(loader, self.config).compose
             composed = [compose(overrides) for overrides in jobs]
-            if app.check([app.job_of(one.tree(), one.base.choices, one.overrides) for one in composed], self.config):
+            if app.check([config.job_of(one.tree(), one.base.choices, one.overrides) for one in composed], self.config):
                 return []
-            folder = app.folder_of(self.config)
+            folder = config.folder_of(self.config)
             check_held(folder)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, Path(folder) / "multirun.yaml")

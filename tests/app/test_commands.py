@@ -188,15 +188,16 @@ def options() -> list[str]:
 
 @pytest.mark.parametrize("option", options())
 def test_every_shipped_option_composes_and_builds(option: str) -> None:
-    from research import app
+    from research import compose
+    from research import config as composed
 
     mandatory = {"data=arrays": "data.path=rows.csv", "data=series": "data.path=rows.csv", "data=ucr": "data.problem=A"}
     extra = [mandatory[option]] if option in mandatory else []
-    app.register_resolvers()
-    config = app.compose([option, *extra])
+    composed.register_resolvers()
+    config = compose.compose([option, *extra])
     group, _, name = option.partition("=")
-    job = app.job_of_config(config)
-    assert app.job_of_config(app.compose([option, *extra])) == job
+    job = composed.job_of_config(config)
+    assert composed.job_of_config(compose.compose([option, *extra])) == job
     if group != "experiment":
         assert job.choices[group] == name
     from research.tree import build
@@ -235,7 +236,7 @@ SEARCH = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "model.beta=
             "it measures something else where model.beta differs; set objective=validation",
         ),
         ([], "objective=validation/elbo_nats: higher values of elbo_nats are better, and the sweeper looks for"),
-        (["objective=test/elbo_nats"], "objective=test/elbo_nats: searches choose on the validation rows"),
+        (["objective=test/elbo_nats"], "objective=test/elbo_nats: a search chooses by the validation rows"),
         (["objective=validation/kl_nats"], "neither low nor high values"),
         (["objective=validation/r2"], "(research/metrics.py) gives it no direction"),
     ],

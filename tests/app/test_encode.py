@@ -12,6 +12,7 @@ import pandas
 import pytest
 
 from research import app
+from research.encode import main as encode_main
 from research.runs.folder import RunFolder, digest
 from research.runs.held import ALONE
 from research.runs.load import load
@@ -61,7 +62,7 @@ def encode(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def run(name: str, *arguments: str, first: tuple[str, ...] = ()) -> Any:
         monkeypatch.chdir(place)
         capsys.readouterr()
-        code = call(monkeypatch, app.encode, *first, str(run_of(place, name)), *arguments)
+        code = call(monkeypatch, encode_main, *first, str(run_of(place, name)), *arguments)
         error = capsys.readouterr().err
         if code:
             assert code == 2
@@ -153,7 +154,7 @@ def test_notes_on_new_rows_are_printed_and_refusals_have_the_prefix_of_the_keys(
     series = pandas.read_csv(place / "series.csv")
     series.drop(index=[4, 5]).to_csv(place / "gaps.csv", index=False)
     monkeypatch.chdir(place)
-    assert call(monkeypatch, app.encode, str(run_of(place, "series")), "data.path=gaps.csv") == 0
+    assert call(monkeypatch, encode_main, str(run_of(place, "series")), "data.path=gaps.csv") == 0
     assert "note: 2 of 90 steps of 1 hour are missing and masked" in capsys.readouterr().err
     series[::2].to_csv(place / "other.csv", index=False)
     assert "data.time_column=time: its rows are 2 hours apart" in encode("series", "data.path=other.csv")
@@ -176,5 +177,5 @@ def test_clusters_that_are_not_those_of_the_run_are_refused(place, tmp_path, mon
         result["files"].pop("clusters.safetensors", None)
         result["files"] |= {"clusters.safetensors": digest(files.clusters)} if seal else {}
         (folder / "result.json").write_text(json.dumps(result))
-        assert call(monkeypatch, app.encode, str(folder), "data.path=trees.csv", "--clusters", "3") == 2
+        assert call(monkeypatch, encode_main, str(folder), "data.path=trees.csv", "--clusters", "3") == 2
         assert "clusters.safetensors" in capsys.readouterr().err

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from research import app
+from research import compose
+from research import config as composed
 from research.report.caption import notes
 from research.report.collect import Run, Runs, collect
 from research.report.latex import latex
@@ -189,9 +190,9 @@ def experiments() -> list[str]:
 
 @pytest.mark.parametrize("name", experiments())
 def test_published_values_of_shipped_experiments_hold_for_their_own_data_only(name):
-    app.register_resolvers()
-    config = app.compose([f"experiment={name}"])
-    job = app.job_of_config(config)
+    composed.register_resolvers()
+    config = compose.compose([f"experiment={name}"])
+    job = composed.job_of_config(config)
     section = build(OmegaConf.to_container(config.report), Report)
     values = values_of(job.tree(), job.choices)
     swept = config.hydra.sweeper.params or {}

@@ -309,14 +309,14 @@ def test_a_program_of_impossible_size_is_not_built(
 def test_encoding_with_pickled_parameters_is_refused(
     trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from research import app
+    from research import encode
 
     (outcome, _), _ = trained
     (outcome.folder / "params.safetensors").write_bytes(pickle.dumps(Bomb()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["encode.py", str(outcome.folder), "data=digits"])
     with pytest.raises(SystemExit) as ended:
-        app.encode()
+        encode.main()
     assert ended.value.code == 2
     assert "params.safetensors is not the file" in capsys.readouterr().err
     assert not (tmp_path / "codes.csv").exists()
