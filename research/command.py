@@ -1,7 +1,7 @@
-"""How every script runs its command: with any console encoding, with closed streams, and with known errors in one line.
+"""How every script runs its command: with any console encoding, with closed streams, with known errors in one line.
 
-Scripts call `run` and nothing else. An error that the user can mend (a refused setting, a full disk) ends in one line and
-exit code 2. Any other error is a bug of this project and shows its traceback.
+Scripts call `run` and nothing else. An error that the user can mend (a refused setting, a full disk) ends in one line
+and exit code 2. Any other error is a bug of this project and shows its traceback.
 """
 
 import errno
@@ -69,7 +69,7 @@ def check_working_folder() -> None:
 
 
 def known(error: BaseException) -> str | None:
-    """One line about an error that the user can mend, naming the setting or the file; None for a bug of this project."""
+    """One line about an error that the user can mend, with the setting or the file; None for a bug of this project."""
     import yaml
 
     from research.runs.folder import disk_remedy

@@ -1,4 +1,4 @@
-"""Composes the config as Hydra does, before Hydra starts, and refuses bad overrides in one line with the nearest key."""
+"""Composes the config before Hydra does, and refuses bad overrides in one line with the nearest key."""
 
 import contextlib
 import math
@@ -187,7 +187,7 @@ def first_choices(overrides: Sequence[str]) -> list[str]:
 def compose(
     overrides: Sequence[str], config_dir: str | None = None, folder: Path = CONF, name: str = "train"
 ) -> DictConfig:
-    """Compose the config of one run, with its `hydra` node, as Hydra does. A bad override is refused with the nearest key.
+    """Compose the config of one run, with its `hydra` node, as Hydra does. A bad override is refused.
 
     Args:
       config_dir: a further folder of config groups.

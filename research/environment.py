@@ -1,14 +1,14 @@
-"""Environment variables that change results: some are dropped, some are recorded, and changes between runs are refused.
+"""Environment variables that change results: some are dropped, some are recorded, and later changes are refused.
 
-JAX and XLA read variables under which the same program computes other bits. `research/__init__.py` calls `fix`, so every
-command, worker, test and notebook passes through it before it computes anything.
+JAX and XLA read variables under which the same program computes other bits. `research/__init__.py` calls `fix`, so
+every command, worker, test and notebook passes through it before it computes anything.
 
-* `fix` removes the variables of `DROPPED` (64-bit floats, other random numbers, no compilation, ...) from the environment
-  and prints a line on stderr. JAX then uses its defaults.
-* `fix` gives XLA's pool of threads at least two threads. XLA splits long sums by the size of the pool, so one thread, two
-  and eight give other last bits.
-* Every result, checkpoint and `sweep.json` records the size of the pool and the variables of `RECORDED`. A sweep goes on
-  with the pool size that it began with. A command with other variables is refused.
+* `fix` removes the variables of `DROPPED` (64-bit floats, other random numbers, no compilation, ...) from the
+  environment and prints a line on stderr. JAX then uses its defaults.
+* `fix` gives XLA's pool of threads at least two threads. XLA splits long sums by the size of the pool, so one thread,
+  two and eight give other last bits.
+* Every result, checkpoint and `sweep.json` records the size of the pool and the variables of `RECORDED`. A sweep goes
+  on with the pool size that it began with. A command with other variables is refused.
 """
 
 import os
@@ -57,7 +57,7 @@ RECORDED = ("JAX_DEFAULT_MATMUL_PRECISION", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVE
 HARMLESS_FLAGS = (
     "--xla_force_host_platform_device_count",
     "--xla_dump_",
-)  # the number of devices is recorded elsewhere
+)  # devices are recorded elsewhere
 
 SETTINGS = {  # the values of `jax.config` that code may not have changed
     "enable_x64": False,
