@@ -25,12 +25,12 @@ runpy.run_path({path!r}, run_name="__main__")
 
 
 def command(script: str, *arguments: str, core: int | None = None, **switches: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of the project with switches of the environment, on one core if one is given."""
+    """Run a script with variables of the environment, as users compile, on one core if one is given."""
     path = str(ROOT / "scripts" / script)
     start = [path] if core is None else ["-c", ON_ONE_CORE.format(core=core, path=path)]
     line = [sys.executable, *start, *arguments]
     others = {key: value for key, value in os.environ.items() if key not in environment.POOL}
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env={**others, **switches})
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env={**others, "XLA_FLAGS": "", **switches})
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -177,13 +177,14 @@ def test_settings_made_by_code_are_refused_in_a_notebook() -> None:
     environment.check()
 
 
-def test_verify_says_that_the_environment_is_another() -> None:
+def test_verify_says_that_the_environment_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
     from research.sweep.compare import _doubts
     from research.sweep.program import device_kind
     from research.sweep.record import versions
 
+    monkeypatch.setenv("XLA_FLAGS", "")
     then = environment.described()
     program = {"device_kind": device_kind(), "threads": then["threads"] + 1, "flags": {"XLA_FLAGS": "--xla_a=1"}}
     group: Any = SimpleNamespace(mode="map", devices=1)

@@ -19,6 +19,7 @@ TINY = (
     "trainer.evaluate_every=1",
     "trainer.batch_size=16",
     "evaluation=none",
+    "sweep.mode=map",  # tests then share the programs of single jobs through the compile cache
 )
 
 

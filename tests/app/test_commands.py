@@ -36,26 +36,27 @@ def same_run(one: Path, other: Path) -> None:
 
 
 def test_numbers_and_seeds_share_a_program(tiny: Command, outputs: Path, results: Results) -> None:
-    ended = tiny("-m", "model=vae", "model.latent_dim=2,8", "model.beta=1,4", "seed=0,1,2", "name=grid")
+    sweep = ("-m", "model=vae", "model.latent_dim=2,3", "model.beta=1,4", "seed=0,1", "sweep.mode=vmap", "name=grid")
+    ended = tiny(*sweep)
     assert ended.code == 0, ended.err
-    assert "12 jobs, 2 programs\n" in ended.out
-    found = results(outputs / "grid")
-    assert [result["status"] for result in found] == ["completed"] * 12
-    assert {tuple(result["program"].items())[:2] for result in found} == {(("mode", "vmap"), ("width", 6))}
-    assert len({result["metrics"]["test/loss"] for result in found}) == 12
+    assert "8 jobs, 2 programs\n" in ended.out
+    written = results(outputs / "grid")
+    assert [result["status"] for result in written] == ["completed"] * 8
+    assert {tuple(result["program"].items())[:2] for result in written} == {(("mode", "vmap"), ("width", 4))}
+    assert len({result["metrics"]["test/loss"] for result in written}) == 8
     # and nothing is left to do
-    again = tiny("-m", "model=vae", "model.latent_dim=2,8", "model.beta=1,4", "seed=0,1,2", "name=grid")
+    again = tiny(*sweep)
     assert again.code == 0
-    assert "0 jobs, 0 programs (12 more finished already)" in again.out
+    assert "0 jobs, 0 programs (8 more finished already)" in again.out
 
 
 def test_families_are_programs_of_one_sweep_folder(tiny: Command, outputs: Path, results: Results) -> None:
-    ended = tiny("-m", "model=dense_ae,vae", "model.latent_dim=2,8", "seed=0,1,2")
+    ended = tiny("-m", "model=dense_ae,vae", "seed=0,1")
     assert ended.code == 0, ended.err
-    assert "12 jobs, 4 programs\n" in ended.out
+    assert "4 jobs, 2 programs\n" in ended.out
     (folder,) = outputs.iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", folder.name)
-    assert len(results(folder)) == 12
+    assert len(results(folder)) == 4
 
 
 @pytest.mark.parametrize("launcher", ["fused", "basic"])
@@ -67,16 +68,15 @@ def test_one_command_has_one_name_whatever_is_swept(
 
     ticks = itertools.count(1_000_000_000, 100)
     monkeypatch.setattr("research.app.time.strftime", lambda *_: f"time_{next(ticks)}")
-    common = ["model.likelihood=gaussian", "trainer.epochs=1", "sweep.mode=map", f"hydra/launcher={launcher}"]
-    ended = tiny("-m", "model=dense_ae,vae", "data=digits,low_rank", *common)
+    ended = tiny("-m", "model=dense_ae,vae", f"hydra/launcher={launcher}")
     assert ended.code == 0, ended.err
     (folder,) = outputs.iterdir()
-    assert len(results(folder)) == 4
+    assert len(results(folder)) == 2
     assert all(path.parent.parent == folder for path in outputs.rglob("result.json"))
 
 
 def test_the_fused_launcher_gives_what_one_by_one_gives(tiny: Command, outputs: Path) -> None:
-    sweep = ["model.latent_dim=2,3", "model.beta=1,4", "sweep.mode=map", "evaluation=none"]
+    sweep = ["model.latent_dim=2,3", "model.beta=1,4"]
     for launcher in ("fused", "basic"):
         ended = tiny("-m", *sweep, f"name={launcher}", f"hydra/launcher={launcher}")
         assert ended.code == 0, ended.err
@@ -89,22 +89,22 @@ def test_the_fused_launcher_gives_what_one_by_one_gives(tiny: Command, outputs: 
 
 
 def test_a_run_alone_is_that_run_of_a_sweep(tiny: Command, outputs: Path) -> None:
-    assert tiny("-m", "model.beta=1,4", "seed=0,1", "name=sweep", "sweep.mode=map").code == 0
+    assert tiny("-m", "model.beta=1,4", "seed=0,1", "name=sweep").code == 0
     assert tiny("model.beta=4", "seed=1", "name=alone").code == 0
     ((key, alone),) = runs(outputs / "alone").items()
     same_run(alone, runs(outputs / "sweep")[key])
 
 
 def test_a_run_keeps_its_folder_under_other_overrides(tiny: Command, outputs: Path) -> None:
-    assert tiny("-m", "seed=0,1", "name=sweep", "trainer.epochs=1").code == 0
+    assert tiny("-m", "seed=0,1", "name=sweep").code == 0
     before = {path.name for path in (outputs / "sweep").iterdir()}
     for flag in ([], ["-m"]):
-        assert tiny(*flag, "model.beta=1.0", "seed=1", "name=sweep", "trainer.epochs=1").code == 0
+        assert tiny(*flag, "model.beta=1.0", "seed=1", "name=sweep").code == 0
         assert {path.name for path in (outputs / "sweep").iterdir()} == before
 
 
 def test_the_command_of_a_result_reproduces_it(tiny: Command, command: Command, outputs: Path) -> None:
-    assert tiny("-m", "model.beta=1,4", "data.root='a b'", "name=sweep", "sweep.mode=map").code == 0
+    assert tiny("-m", "model.beta=1,4", "data.root='a b'", "name=sweep").code == 0
     for key, folder in runs(outputs / "sweep").items():
         words = shlex.split(json.loads((folder / "result.json").read_text())["command"])
         assert words[:2] == ["python", "scripts/train.py"]

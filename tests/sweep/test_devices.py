@@ -112,7 +112,7 @@ print(json.dumps(found))
 
 def test_members_are_spread_over_eight_devices(tmp_path: Path) -> None:
     """One process sees it all, since most of its time is compiling."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
     command = [sys.executable, "-W", "error::UserWarning", "-c", SCRIPT, str(ROOT), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
