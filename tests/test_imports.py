@@ -81,6 +81,30 @@ def test_packages_stay_in_their_rooms(path: Path):
         assert room(path) in ROOMS.get(package, {room(path)}), f"{room(path)} imports {name}"
 
 
+def imported_files(path: Path) -> set[Path]:
+    """The files of the project that a file imports anywhere: at the top, in functions, or only for type checkers."""
+    files = set()
+    for name, _ in imported(path):
+        parts = name.split(".")
+        for length in range(len(parts), 0, -1):
+            place = ROOT.joinpath(*parts[:length])
+            candidates = [file for file in (place.with_suffix(".py"), place / "__init__.py") if file in FILES]
+            if candidates:
+                files.add(candidates[0])
+                break
+    return files - {path}
+
+
+def test_no_files_import_each_other():
+    """Take away files that import none of the rest, again and again: what remains imports in a circle."""
+    rest = {path: imported_files(path) for path in FILES}
+    while leaves := [path for path, files in rest.items() if not files & rest.keys()]:
+        for path in leaves:
+            del rest[path]
+    circles = {shown: sorted(map(str, files & rest.keys())) for shown, files in rest.items()}
+    assert not circles, circles
+
+
 def test_the_engine_knows_no_model_and_the_plugin_starts_without_jax():
     engine = ROOT / "research" / "engine.py"
     assert not {"models", "networks"} & rooms_used(engine)
