@@ -1,12 +1,14 @@
-"""Runs -> the numbers that figures show: means over seeds with intervals, naive methods, and what tells runs apart."""
+"""The numbers that figures show: means over seeds with intervals, baselines, and the settings that tell runs apart."""
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from research.metrics import CHOOSING, base, judges
 from research.report.cell import Averaging, Cell, averaging, lacking, summarize
 from research.report.collect import Hole, Run, Runs
-from research.report.keys import comparison_keys, distinct, varying
+from research.report.figures.style import key_label, literal
+from research.report.keys import SEED, better, comparison_keys, distinct, peers, varying
 from research.report.methods import methods_of, name_of, position
 from research.report.statistics import interval
 from research.report.table import Table
@@ -96,26 +98,21 @@ def apart(metric: str, table: Table) -> list[str]:
 
 
 def baseline_of(runs: Sequence[Run], metric: str) -> dict[str, float]:
-    """Naive method -> its mean over these runs, folds and seeds alike; bounds are left in."""
-    methods = {method for run in runs for method in methods_of(run, metric)}
-    found = {}
-    for method in sorted(methods, key=position):
+    """Baseline -> its mean over these runs, folds and seeds alike; bounds are included."""
+    means = {}
+    for method in sorted({method for run in runs for method in methods_of(run, metric)}, key=position):
         numbers = [value for run in runs if (value := run.metrics.get(name_of(method, metric))) is not None]
-        found[method] = sum(numbers) / len(numbers)
-    return found
+        means[method] = sum(numbers) / len(numbers)
+    return means
 
 
 def word(value: Any) -> str:
     """A value of a config key as figures write it."""
-    from research.report.figures.style import literal
-
     return literal(shown(value))
 
 
 def label_of(table: Table, keys: Sequence[str], row: Sequence[Any]) -> str:
     """Values of keys in words: `latent dim 8`, `warmup none`; the bare value where it speaks for itself (`gru`)."""
-    from research.report.figures.style import key_label
-
     parts = []
     for key, value in zip(keys, row, strict=True):
         plain = isinstance(value, Hole) or (isinstance(value, str) and ("." not in key or key in SPEAKING))
@@ -137,18 +134,63 @@ def averaged_words(table: Table, over: Averaging, means: Sequence[Mean], bands: 
         text += "; bands and bars are 95 % t intervals." if bands else "."
     if over.keys:
         text += f" Also averaged over {', '.join(over.keys)}."
-    left = {run: status for mean in means for run, status in _unfinished(table, mean.cell)}
-    if left:
-        kinds = ", ".join(sorted(set(left.values())))
-        text += f" {plural(len(left), 'run')} left out ({kinds})."
+    left_out = {run for mean in means for run in mean.cell.runs}
+    statuses = [run.status for run in table.runs if run.run_id in left_out and not run.finished]
+    if statuses:
+        text += f" {plural(len(statuses), 'run')} left out ({', '.join(sorted(set(statuses)))})."
     return text
-
-
-def _unfinished(table: Table, cell: Cell) -> list[tuple[str, str]]:
-    own = set(cell.runs)
-    return [(run.run_id, run.status) for run in table.runs if run.run_id in own and not run.finished]
 
 
 def shown_runs(means: Sequence[Mean]) -> tuple[str, ...]:
     """Ids of the runs that means are of."""
     return tuple(dict.fromkeys(run for mean in means for run in mean.cell.runs))
+
+
+def counted(counts: Iterable[int]) -> str:
+    """`3`, or `2 to 3` where numbers differ."""
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+# ------------------------------------------------------------------------------------------- which runs are the best
+
+
+def data_keys(table: Table) -> list[str]:
+    """The swept keys that make another data set."""
+    separating = set(comparison_keys("test/accuracy", table.runs))
+    return [key for key in swept(table) if key in separating]
+
+
+def method_keys(table: Table) -> list[str]:
+    """The swept keys that leave the data set as it is."""
+    of_data = data_keys(table)
+    return [key for key in swept(table) if key not in of_data]
+
+
+def judge_of(table: Table) -> str:
+    """The metric of the validation rows by which runs are chosen.
+
+    It is the metric by which most runs on one data set may be compared (losses of different beta may not), the first
+    of `CHOOSING` among equals, and the loss where no run has any.
+    """
+    keys = data_keys(table)
+    of_data = group([run for run in table.runs if run.finished], lambda run: values(run, keys))
+    comparable: dict[str, int] = {}
+    for metric in judges(table.metrics):
+        having = [[run for run in runs if run.metrics.get(metric) is not None] for runs in of_data]
+        comparable[metric] = sum(len(peers(metric, runs)[0]) for runs in having if runs)
+    order = lambda metric: CHOOSING.index(base(metric)) if base(metric) in CHOOSING else len(CHOOSING)
+    best = max(sorted(comparable, key=order), key=lambda metric: comparable[metric])
+    return best if comparable[best] else "validation/loss"
+
+
+def ranked(runs: Sequence[Run], judge: str) -> list[Run]:
+    """The finished runs that a metric compares, the best first."""
+    scored, _ = peers(judge, [run for run in runs if run.finished and run.metrics.get(judge) is not None])
+    sign = -1 if better(1.0, 0.0, judge) else 1
+    return sorted(scored, key=lambda run: sign * (run.metrics[judge] or 0.0))
+
+
+def seed_of(run: Run) -> int | None:
+    seed = run.value(SEED)
+    return seed if isinstance(seed, int) else None
