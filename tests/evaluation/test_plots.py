@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from research.evaluation.glyphs import text
 
 from research.evaluation import lines, plots
-from research.evaluation.glyphs import text
 from research.evaluation.pictures import PALETTE
 
 BLUE, ORANGE, GREEN = (tuple(color) for color in PALETTE[:3].tolist())

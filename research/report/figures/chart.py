@@ -91,6 +91,7 @@ class Chart:
       one_label: writes `x_label` once below all panels.
       legend: how many entries make a legend.
       legend_title: above its entries.
+      title_size: of the titles of panels, points; None is the size of all figures.
       bare: draws no axes.
       equal: whether a unit is equally long on both axes.
     """
@@ -110,6 +111,7 @@ class Chart:
     one_label: bool = False
     legend: int = 1
     legend_title: str = ""
+    title_size: float | None = None
     bare: bool = False
     equal: bool = False
 
@@ -149,7 +151,7 @@ class Chart:
             axes.axvline(panel.vertical, color=style.LIGHT, linewidth=0.8, zorder=0)
         for x, y, text, look in panel.texts:
             axes.annotate(text, (x, y), **look)
-        axes.set_title(panel.title)
+        axes.set_title(panel.title, fontsize=self.title_size)
         if self.bare:
             axes.set_axis_off()
         if self.rows:

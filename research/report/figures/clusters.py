@@ -74,7 +74,7 @@ def _series(best: Best) -> Sketch:
         label = None if best.label is None else best.label[members]
         limits = {"x_limits": (-0.5, values.shape[1] - 0.5), "y_limits": (low - room, high + room)}
         panels.append(Panel(_lines(values[members]), _title(number, int(members.sum()), label), **limits))
-    chart = small_panels(panels, min(4, len(panels)), 1.15, 0.3, width=style.PAGE)
+    chart = small_panels(panels, min(4, len(panels)), 1.15, 0.3, width=style.PAGE, title_size=6.6)
     text = f"Test rows by the cluster of their code (k-means, {count} clusters), and the mean of each cluster."
     text += f" At most {LINES} rows of a cluster are drawn." if np.bincount(cluster).max() > LINES else ""
     text += " Titles: number of rows, and the share of the most frequent class." if best.label is not None else ""

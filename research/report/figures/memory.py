@@ -29,6 +29,7 @@ from research.report.texts import plural
 REACH, CELL = "test/gradient_reach", "model.cell"
 SEEDS, CELLS, PANELS = 3, 6, 4
 DECADES = 12  # powers of ten below the largest norm that are drawn
+DOTTED = {"linewidth": 0.8, "linestyle": DASHES[2], "zorder": 2}  # of fresh parameters
 
 
 def gradient_norm(scene: Scene) -> list[Plan]:
@@ -66,12 +67,10 @@ def _lines(norms: Sequence[tuple[np.ndarray, np.ndarray]], number: int, name: st
     trained, low, high = geometric_band([after for after, _ in norms])
     start, *_ = geometric_band([before for _, before in norms])
     lags = range(len(trained))
-    dotted = {"linewidth": 0.8, "linestyle": DASHES[2], "zorder": 2}
     every = {"markevery": max(1, len(lags) // 8)}
     return [
         Line(lags, trained, {**look(number), **every}, name, (low, high)),
-        Line(lags, start, look(number, marked=False) | dotted),
-        Line([], [], {"color": style.GREY, **dotted}, "at start"),  # for the legend
+        Line(lags, start, look(number, marked=False) | DOTTED),
     ]
 
 
@@ -110,6 +109,8 @@ def _sketch(scene: Scene) -> Sketch:
         raise UnavailableError(failures[0] if failures else "no figure gradient_norm: no run is there to be loaded")
     limits = (max(norms.min() / 2, norms.max() * 10.0**-DECADES), norms.max() * 3) if len(norms) else None
     panels = [dataclasses.replace(panel, y_limits=limits) for panel in panels]
+    entry = Line([], [], {"color": style.GREY, **DOTTED}, "at start")  # of the legend
+    panels[-1] = dataclasses.replace(panels[-1], lines=[*panels[-1].lines, entry])
     chart = Chart(
         panels,
         "steps back in time",

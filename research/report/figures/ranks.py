@@ -25,6 +25,7 @@ from research.report.figures.scene import Scene
 from research.report.figures.sketch import Plan, Sketch, UnfitError
 from research.report.statistics import LEVEL
 from research.report.table import Table
+from research.report.texts import plural
 
 SMALLEST, LARGEST = 3, 12  # data sets and methods at least, methods at most
 METRICS = 2
@@ -139,7 +140,7 @@ def _sketch(
     )
     total = len({values(run, methods) for run in table.runs})
     if total > len(rows):
-        caption += f" {total - len(rows)} methods without a number on every data set are left out."
+        caption += f" {plural(total - len(rows), 'method')} without a number on every data set left out."
     title = f"Average ranks by {style.metric_label(metric, arrow=False)}"
     runs = tuple(run.run_id for run in table.runs if values(run, methods) in rows)
     chart = _diagram(names, ordered, distance, cliques(ordered, distance))
