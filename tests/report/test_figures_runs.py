@@ -199,20 +199,6 @@ def test_the_map_shows_all_codes_in_their_plane(images):
     assert "principal components of 3 latents" in planned.caption
 
 
-def test_the_plane_is_that_of_the_largest_variances():
-    generator = np.random.default_rng(0)
-    wanted = generator.normal(size=(200, 2)) * [5, 2]
-    turned = np.linalg.qr(generator.normal(size=(4, 4)))[0]
-    points, shares = plane(np.concatenate([wanted, np.zeros((200, 2))], 1) @ turned)
-    # distances in the plane are those of the codes
-    np.testing.assert_allclose(np.linalg.norm(points, axis=1), np.linalg.norm(wanted - wanted.mean(0), axis=1))
-    assert sum(shares or ()) == pytest.approx(1)
-    assert points[:, 0].var() > points[:, 1].var()
-    two = generator.normal(size=(5, 2))
-    np.testing.assert_array_equal(plane(two)[0], two)
-    assert plane(two[:, :1])[0].shape == (5, 2)
-
-
 def test_pairs_are_of_different_classes():
     assert codes.pairs(np.array([0, 0, 1, 1]), np.arange(4)) == [(0, 2), (1, 3)]
     assert codes.pairs(np.zeros(4, int), np.arange(4)) == [(0, 1), (2, 3)]
