@@ -188,14 +188,11 @@ def _lines(size: tuple[int, int], frame: Frame | None, curves: Sequence[Curve], 
     return picture.reduce(FINE)
 
 
-def line_panel(
-    curves: Sequence[Curve], *, size: tuple[int, int] = PANEL, title: str = "", marks: Sequence[int] = ()
-) -> np.ndarray:
+def line_panel(curves: Sequence[Curve], *, size: tuple[int, int] = PANEL, marks: Sequence[int] = ()) -> np.ndarray:
     """Curves over steps in one frame, with the ranges of both axes written beside it.
 
     Args:
       size: height and width of the picture, pixels.
-      title: one line above the frame.
       marks: steps at which a thin vertical line is drawn.
 
     Returns:
@@ -207,11 +204,10 @@ def line_panel(
     last = max((curve.start + len(curve.y) for curve in curves), default=1) - 1
     labels = number(high), number(low)
     left = max(map(_length, labels)) + 5
-    top = LINE if title else 3
+    top = 3
     frame = Frame(top, left, size[0] - top - LINE - 2, size[1] - left - 4, first, last, low, high)
     picture = _lines(size, frame, curves, [((mark, mark), (low, high), FRAME) for mark in marks])
     bottom, right = top + frame.height, left + frame.width
-    write(picture, title, left, 0, INK)
     write(picture, labels[0], left - 3, top - 1, anchor="ra")
     write(picture, labels[1], left - 3, bottom + 1, anchor="rs")
     write(picture, str(first), left, bottom + 3)
@@ -256,20 +252,14 @@ def _names(channels: int) -> list[str]:
 # -------------------------------------------------------------------------------------------------------- pictures
 
 
-def sequences(
-    x: np.ndarray, length: np.ndarray | None = None, observed: np.ndarray | None = None, titles: Sequence[str] = ()
-) -> np.ndarray:
+def sequences(x: np.ndarray, length: np.ndarray | None = None, observed: np.ndarray | None = None) -> np.ndarray:
     """A panel for every row of x [N, T, C], its first three channels in one frame.
 
     Args:
       length: valid steps, [N].
       observed: False leaves a gap, [N, T, C].
-      titles: one line above each panel.
     """
-    tiles = [
-        line_panel(list(map(Curve, row.T[:CHANNELS], COLORS)), title=titles[at] if titles else "")
-        for at, row in enumerate(series(x, length, observed))
-    ]
+    tiles = [line_panel(list(map(Curve, row.T[:CHANNELS], COLORS))) for row in series(x, length, observed)]
     return _panels(tiles, [(name, color, False) for name, color in zip(_names(x.shape[2]), COLORS, strict=False)])
 
 
@@ -297,12 +287,11 @@ def forecasts(
     target: np.ndarray,
     median: np.ndarray,
     band: tuple[np.ndarray, np.ndarray] | None = None,
-    channel: int = 0,
     observed: np.ndarray | None = None,
     target_observed: np.ndarray | None = None,
     band_name: str = "80 % interval",
 ) -> np.ndarray:
-    """A panel for every row: the end of the look-back, the truth and the forecast of one channel.
+    """A panel for every row: the end of the look-back, the truth and the forecast of the first channel.
 
     Step 0 is the first that is forecast. At most as many steps of the look-back are drawn as are forecast.
 
@@ -310,23 +299,21 @@ def forecasts(
       x: look-back, [N, T, C].
       target, median: truth and forecast, [N, H, C].
       band: lower and upper edge of the interval, each [N, H, C].
-      channel: which channel is drawn.
       observed, target_observed: False leaves a gap, of the shapes of `x` and `target`.
       band_name: for the legend.
     """
     blue, orange = COLORS[:2]
     back = min(x.shape[1], target.shape[1])
     before, truth = (
-        np.stack(series(values, None, mask))[..., channel]
-        for values, mask in ((x, observed), (target, target_observed))
+        np.stack(series(values, None, mask))[..., 0] for values, mask in ((x, observed), (target, target_observed))
     )
     tiles = []
     for row in range(len(x)):
-        edges = None if band is None else (band[0][row, :, channel], band[1][row, :, channel])
+        edges = None if band is None else (band[0][row, :, 0], band[1][row, :, 0])
         curves = [
             Curve(before[row, -back:], INK, start=-back),
             Curve(np.concatenate([before[row, -1:], truth[row]]), blue, start=-1),
-            Curve(np.asarray(median)[row, :, channel], orange, band=edges),
+            Curve(np.asarray(median)[row, :, 0], orange, band=edges),
         ]
         tiles.append(line_panel(curves, marks=[0]))
     entries = [("look-back", INK, False), ("truth", blue, False), ("forecast", orange, False)]

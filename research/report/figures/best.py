@@ -11,7 +11,7 @@ import numpy as np
 from research.evaluation.views import spread
 from research.models.abilities import is_conditional
 from research.report.collect import Run
-from research.report.figures.points import data_keys, label_of, method_keys, ranked, seed_of, values
+from research.report.figures import points
 from research.report.figures.scene import Scene
 from research.report.figures.sketch import Picture, Plan, Sketch, UnavailableError, UnfitError
 from research.report.texts import plural
@@ -172,22 +172,22 @@ def best_runs(scene: Scene) -> list[Best]:
 
 
 def _load_best(scene: Scene) -> list[Best]:
-    table, keys, settings = scene.table, data_keys(scene.table), method_keys(scene.table)
-    of_data = group(list(table.runs), lambda run: values(run, keys))
-    orders = [order for runs in of_data if (order := ranked(runs, scene.judge))]
+    table, keys, settings = scene.table, points.data_keys(scene.table), points.method_keys(scene.table)
+    of_data = group(list(table.runs), lambda run: points.values(run, keys))
+    orders = [order for runs in of_data if (order := points.ranked(runs, scene.judge))]
     if not orders:
         raise UnfitError(f"no finished run has {scene.judge}")
     loaded: list[Best] = []
     failures: list[str] = []
     for order in orders[:SETS]:
         run = order[0]
-        row = values(run, keys)
+        row = points.values(run, keys)
         suffix = "-".join(f"{key.rpartition('.')[2]}={value}" for key, value in zip(keys, row, strict=True))
-        which = [label_of(table, settings, values(run, settings))] if settings else []
-        which += [f"seed {seed_of(run)}"] if seed_of(run) is not None else []
+        which = [points.label_of(table, settings, points.values(run, settings))] if settings else []
+        which += [f"seed {points.seed_of(run)}"] if points.seed_of(run) is not None else []
         words = f"the best of {plural(len(order), 'run')} by {scene.judge}"
         words += f" ({', '.join(which)})" if which else ""
-        words += f" on {label_of(table, keys, row)}" if keys else ""
+        words += f" on {points.label_of(table, keys, row)}" if keys else ""
         try:
             loaded.append(Best(run, load(scene, run), dataset_of(scene, run), suffix, words))
         except UnavailableError as error:

@@ -8,23 +8,9 @@ from typing import Any
 
 from research.evaluation.views import COLORS
 from research.report.cell import Averaging
-from research.report.collect import Hole, Run
-from research.report.figures import style
+from research.report.collect import Hole
+from research.report.figures import points, style
 from research.report.figures.chart import Chart, Limits, Line, Panel, bars, baseline_look, framed, look
-from research.report.figures.points import (
-    Mean,
-    apart,
-    averaged_words,
-    averaging_of,
-    baseline_of,
-    label_of,
-    main_metrics,
-    means_of,
-    numeric,
-    shown_runs,
-    swept,
-    values,
-)
 from research.report.figures.scene import Scene
 from research.report.figures.sketch import Plan, Sketch, UnfitError
 from research.report.keys import better, comparison_keys, ranking
@@ -39,10 +25,11 @@ Values = tuple[Any, ...]
 def metric_over_key(scene: Scene) -> list[Plan]:
     """Every main metric over every swept number, where its values may be compared along it."""
     table = scene.table
-    keys = [key for key in swept(table) if len(numeric(table.runs, key)) > 1][:KEYS]
+    keys = [key for key in points.swept(table) if len(points.numeric(table.runs, key)) > 1][:KEYS]
     if not keys:
         raise UnfitError("no number is swept but seed and fold")
-    pairs = [(metric, key) for metric in main_metrics(table) for key in keys if key not in apart(metric, table)]
+    metrics = points.main_metrics(table)
+    pairs = [(metric, key) for metric in metrics for key in keys if key not in points.apart(metric, table)]
     if not pairs:
         raise UnfitError("no finished run has a metric that may be compared along a swept number")
     return [functools.partial(_sketch, table, metric, key) for metric, key in pairs]
@@ -61,10 +48,10 @@ class Layout:
     left_out: int  # lines and panels that do not fit
 
     def panel_title(self, table: Table, panel: Values) -> str:
-        return label_of(table, self.panel_keys, panel) if self.panel_keys else ""
+        return points.label_of(table, self.panel_keys, panel) if self.panel_keys else ""
 
     def line_name(self, table: Table, line: Values) -> str:
-        return label_of(table, self.line_keys, line) if self.line_keys else "models"
+        return points.label_of(table, self.line_keys, line) if self.line_keys else "models"
 
 
 def arrange(table: Table, metric: str, key: str, averages: bool = True) -> Layout:
@@ -75,7 +62,7 @@ def arrange(table: Table, metric: str, key: str, averages: bool = True) -> Layou
     Args:
       averages: False averages over seeds and folds only, and keys that values cannot be compared across make panels.
     """
-    others = [other for other in swept(table) if other != key]
+    others = [other for other in points.swept(table) if other != key]
     separating = [other for other in others if other in set(comparison_keys(metric, table.runs))]
     panel_keys = [other for other in separating if not averages or other.partition(".")[0] == "data"]
     rest = [other for other in others if other not in panel_keys]
@@ -83,41 +70,42 @@ def arrange(table: Table, metric: str, key: str, averages: bool = True) -> Layou
     rest = [other for other in rest if other not in line_keys]
     if not panel_keys and rest:  # keys that must not be averaged over come first
         panel_keys = [other for other in rest if other in separating] or rest[:1]
-        if len({values(run, panel_keys) for run in table.runs}) > PANELS:
+        if len({points.values(run, panel_keys) for run in table.runs}) > PANELS:
             panel_keys = []
     line_keys += [other for other in rest if other in separating and other not in panel_keys]
 
     def existing(keys: Sequence[str]) -> list[Values]:
-        rows = {values(run, keys) for run in table.runs if not isinstance(run.value(key), Hole)}
+        rows = {points.values(run, keys) for run in table.runs if not isinstance(run.value(key), Hole)}
         return sorted(rows, key=ranking(table.runs, keys))
 
     panels, lines = existing(panel_keys), existing(line_keys)
     left_out = max(0, len(panels) - PANELS) + max(0, len(lines) - LINES)
-    over = averaging_of(table, (key, *panel_keys, *line_keys))
+    over = points.averaging_of(table, (key, *panel_keys, *line_keys))
     return Layout(key, tuple(panel_keys), tuple(line_keys), over, panels[:PANELS], lines[:LINES], left_out)
 
 
 Place = tuple[Values, Values, float]  # panel, line, value of the key
 
 
-def gather(table: Table, metric: str, layout: Layout) -> tuple[dict[Place, Mean], dict[Place, dict[str, float]]]:
+def gather(table: Table, metric: str, layout: Layout) -> tuple[dict[Place, points.Mean], dict[Place, dict[str, float]]]:
     """Means and baselines at every point."""
-    runs: dict[Place, list[Run]] = {}
-    for run in table.runs:
-        panel, line, x = values(run, layout.panel_keys), values(run, layout.line_keys), run.value(layout.key)
-        if not isinstance(x, Hole) and panel in layout.panels and line in layout.lines:
-            runs.setdefault((panel, line, x), []).append(run)
-    means = means_of(runs, metric, layout.over)
-    return means, {place: baseline_of(members, metric) for place, members in runs.items()}
+    places = points.grouped(table.runs, layout.panel_keys, layout.line_keys, [layout.key])
+    runs = {
+        (panel, line, x): members
+        for (panel, line, (x,)), members in places.items()
+        if not isinstance(x, Hole) and panel in layout.panels and line in layout.lines
+    }
+    means = points.means_of(runs, metric, layout.over)
+    return means, {place: points.baseline_of(members, metric) for place, members in runs.items()}
 
 
 Baseline = tuple[str, Values | None, list[float], list[float]]  # method, line or None for all lines, x, y
 
 
-def baselines_of(points: Mapping[Place, Mapping[str, float]], panel: Values) -> list[Baseline]:
+def baselines_of(known: Mapping[Place, Mapping[str, float]], panel: Values) -> list[Baseline]:
     """The baselines of a panel; a method has one line for all lines of models where they agree on it."""
     baselines: list[Baseline] = []
-    here = {(line, x): methods for (where, line, x), methods in points.items() if where == panel}
+    here = {(line, x): methods for (where, line, x), methods in known.items() if where == panel}
     for method in dict.fromkeys(method for methods in here.values() for method in methods):
         at: dict[float, list[float]] = {}
         for (_, x), methods in here.items():
@@ -133,7 +121,7 @@ def baselines_of(points: Mapping[Place, Mapping[str, float]], panel: Values) -> 
     return baselines
 
 
-def limits(means: Sequence[Mean]) -> Limits:
+def limits(means: Sequence[points.Mean]) -> Limits:
     """The range of the means and their intervals; an interval much wider than most (of two seeds) is cut."""
     centers = [mean.value for mean in means if mean.value is not None]
     low, high = min(centers), max(centers)
@@ -143,7 +131,7 @@ def limits(means: Sequence[Mean]) -> Limits:
     return max(min(*edges, low), low - reach), min(max(*edges, high), high + reach)
 
 
-def mean_lines(means: Mapping[float, Mean], number: int, name: str) -> list[Line]:
+def mean_lines(means: Mapping[float, points.Mean], number: int, name: str) -> list[Line]:
     """Means joined by a line, with their intervals as a band, or as bars where some or all but two have none."""
     places = sorted(means)
     known = [x for x in places if means[x].low is not None]
@@ -178,7 +166,7 @@ def _baseline_lines(
 
 def _sketch(table: Table, metric: str, key: str) -> Sketch:
     layout = arrange(table, metric, key)
-    means, points = gather(table, metric, layout)
+    means, methods = gather(table, metric, layout)
     if not any(mean.value is not None for mean in means.values()):
         raise UnfitError(f"no run has {metric}")
     comparing = comparison_keys(metric, table.runs)
@@ -193,7 +181,7 @@ def _sketch(table: Table, metric: str, key: str) -> Sketch:
             at = {x: mean for (owner, x), mean in here.items() if owner == line}
             lines += mean_lines(at, number, layout.line_name(table, line)) if at else []
         reach = limits(list(here.values()) if own_scale else [mean for mean in means.values() if mean.n])
-        baselines, reach, far = _baseline_lines(baselines_of(points, panel), layout, reach)
+        baselines, reach, far = _baseline_lines(baselines_of(methods, panel), layout, reach)
         beyond |= dict.fromkeys(far)
         panels.append(Panel([*lines, *baselines], layout.panel_title(table, panel), y_limits=reach))
     common = min(panel.y_limits[0] for panel in panels), max(panel.y_limits[1] for panel in panels)
@@ -215,24 +203,25 @@ def _sketch(table: Table, metric: str, key: str) -> Sketch:
     caption = f"{style.sentence(style.metric_label(metric, arrow=False))} over {key}"
     caption += f", a line for each {style.listed(layout.line_keys)}" if layout.line_keys else ""
     caption += f", a panel for each {style.listed(layout.panel_keys)}" if layout.panel_keys else ""
-    caption += f". {averaged_words(table, layout.over, list(means.values()))} {_extremes(table, means, layout, metric)}"
+    caption += f". {points.averaged_words(table, layout.over, means.values())}"
+    caption += f" {_extremes(table, means, layout, metric)}"
     if separating := [name for name in layout.line_keys if name in comparing]:
         caption += f" Lines of different {style.listed(separating)} cannot be compared."
-    if nowhere := [x for x in numeric(table.runs, key) if x not in xs]:
+    if nowhere := [x for x in points.numeric(table.runs, key) if x not in xs]:
         caption += f" No run finished at {style.listed([f'{x:g}' for x in nowhere])}."
     caption += f" Beyond the axis: {', '.join(beyond)}." if beyond else ""
     caption += f" Not drawn for want of room: {layout.left_out} more." if layout.left_out else ""
     title = f"{style.metric_label(metric, arrow=False)} over {style.key_label(key)}"
-    return Sketch(f"metric_over_key-{metric}-{key}", title, caption, shown_runs(list(means.values())), chart)
+    return Sketch(f"metric_over_key-{metric}-{key}", title, caption, points.shown_runs(means.values()), chart)
 
 
-def _extremes(table: Table, means: Mapping[Place, Mean], layout: Layout, metric: str) -> str:
+def _extremes(table: Table, means: Mapping[Place, points.Mean], layout: Layout, metric: str) -> str:
     """The best (or smallest and largest) mean in words."""
     known = {place: mean.value for place, mean in means.items() if mean.value is not None}
 
     def named(place: Place) -> str:
         keys = (*layout.panel_keys, *layout.line_keys, layout.key)
-        return f"{known[place]:.4g} at {label_of(table, keys, (*place[0], *place[1], place[2]))}"
+        return f"{known[place]:.4g} at {points.label_of(table, keys, (*place[0], *place[1], place[2]))}"
 
     whole = [place for place in known if means[place].cell.complete] or list(known)
     best = whole[0]

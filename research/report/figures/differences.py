@@ -9,21 +9,8 @@ from research.evaluation.views import COLORS
 from research.metrics import direction
 from research.report.cell import Averaging
 from research.report.collect import Run
-from research.report.figures import style
+from research.report.figures import points, style
 from research.report.figures.chart import SMALL, Chart, Line, Panel, bars
-from research.report.figures.points import (
-    apart,
-    averaging_of,
-    counted,
-    data_keys,
-    label_of,
-    main_metrics,
-    mean_of,
-    means_of,
-    method_keys,
-    values,
-    word,
-)
 from research.report.figures.scene import Scene
 from research.report.figures.scores import seed_marks
 from research.report.figures.sketch import Plan, Sketch, UnfitError
@@ -53,7 +40,7 @@ class Difference:
 
 def difference(runs: Sequence[Run], others: Sequence[Run], metric: str, over: Averaging) -> Difference:
     """Paired differences of a metric between the runs of two configurations; folds of a seed are averaged first."""
-    first, second = (mean_of(members, metric, over).seeds for members in (runs, others))
+    first, second = (points.mean_of(members, metric, over).seeds for members in (runs, others))
     tested = compare(first, second)
     return Difference(
         {seed: first[seed] - second[seed] for seed in first if seed in second},
@@ -66,20 +53,20 @@ def paired_differences(scene: Scene) -> list[Plan]:
     """For every key of two values, one value against the other. Without such a key, the best configuration is compared
     with all others."""
     table = scene.table
-    of_data, keys = data_keys(table), method_keys(table)
-    metrics = [metric for metric in main_metrics(table, len(table.metrics)) if direction(metric)]
+    of_data, keys = points.data_keys(table), points.method_keys(table)
+    metrics = [metric for metric in points.main_metrics(table, len(table.metrics)) if direction(metric)]
     if not keys:
         raise UnfitError("all runs are of one configuration")
     plans: list[Plan] = []
     for key in [key for key in keys if len(distinct(table.runs, key)) == 2][:KEYS]:
-        fitting = [metric for metric in metrics if key not in apart(metric, table)][:METRICS]
+        fitting = [metric for metric in metrics if key not in points.apart(metric, table)][:METRICS]
         plans += [functools.partial(_of_two, scene, metric, key) for metric in fitting]
-    if not plans and not set(keys) & set(apart(scene.judge, table)):
-        fitting = [metric for metric in metrics if not set(apart(metric, table)) - set(of_data)][:METRICS]
+    if not plans and not set(keys) & set(points.apart(scene.judge, table)):
+        fitting = [metric for metric in metrics if not set(points.apart(metric, table)) - set(of_data)][:METRICS]
         plans = [functools.partial(_against_best, scene, metric) for metric in fitting]
     if not plans:
         raise UnfitError("no metric with a direction may be compared between configurations")
-    over = averaging_of(table, (*of_data, *keys))
+    over = points.averaging_of(table, (*of_data, *keys))
     if over.seeds < 2 and over.folds < 2:
         raise UnfitError("there is one seed only, and nothing to pair")
     return plans
@@ -90,40 +77,34 @@ Cells = dict[tuple[Values, Values], Difference]  # by row and data set
 
 def _of_two(scene: Scene, metric: str, key: str) -> Sketch:
     table = scene.table
-    of_data = data_keys(table)
-    rest = [other for other in method_keys(table) if other != key]
+    of_data = points.data_keys(table)
+    rest = [other for other in points.method_keys(table) if other != key]
     low, high = distinct(table.runs, key)
-    over = averaging_of(table, (key, *rest, *of_data))
-    members: dict[Any, list[Run]] = {}
-    for run in table.runs:
-        members.setdefault((values(run, rest), values(run, of_data)), []).append(run)
+    over = points.averaging_of(table, (key, *rest, *of_data))
     cells: Cells = {}
-    for place, runs in members.items():
+    for place, runs in points.grouped(table.runs, rest, of_data).items():
         pair = [[run for run in runs if run.value(key) == value] for value in (high, low)]
         cells[place] = difference(pair[0], pair[1], metric, over)
-    words = f"{style.key_label(key)} {word(high)} minus {word(low)}"
+    words = f"{style.key_label(key)} {points.word(high)} minus {points.word(low)}"
     return _sketch(scene, metric, cells, rest, f"{metric}-{key}", words)
 
 
 def _against_best(scene: Scene, metric: str) -> Sketch:
     table, judge = scene.table, scene.judge
-    of_data, keys = data_keys(table), method_keys(table)
-    over = averaging_of(table, (*keys, *of_data))
+    of_data, keys = points.data_keys(table), points.method_keys(table)
+    over = points.averaging_of(table, (*keys, *of_data))
     cells: Cells = {}
     bests = {}
-    for data in dict.fromkeys(values(run, of_data) for run in table.runs):
-        rows: dict[Values, list[Run]] = {}
-        for run in table.runs:
-            if values(run, of_data) == data:
-                rows.setdefault(values(run, keys), []).append(run)
-        means = means_of(rows, judge, over).items()
+    for (data,), members in points.grouped(table.runs, of_data).items():
+        rows = {row: runs for (row,), runs in points.grouped(members, keys).items()}
+        means = points.means_of(rows, judge, over).items()
         scores = {row: mean.value for row, mean in means if mean.value is not None and mean.cell.complete}
         if not scores:
             continue
         best = next(iter(scores))
         for row, score in scores.items():
             best = row if better(score, scores[best], judge) else best
-        bests[data] = label_of(table, keys, best)
+        bests[data] = points.label_of(table, keys, best)
         cells |= {(row, data): difference(runs, rows[best], metric, over) for row, runs in rows.items() if row != best}
     several = len(set(bests.values())) > 1
     words = "minus the best" if several else f"minus {next(iter(bests.values()), 'the best')}"
@@ -135,7 +116,7 @@ def _against_best(scene: Scene, metric: str) -> Sketch:
 def _sketch(
     scene: Scene, metric: str, cells: Cells, row_keys: Sequence[str], name: str, words: str, extra: str = ""
 ) -> Sketch:
-    table, of_data = scene.table, data_keys(scene.table)
+    table, of_data = scene.table, points.data_keys(scene.table)
     cells = {place: cell for place, cell in cells.items() if cell.seeds}
     if not cells:
         raise UnfitError("no two configurations have a seed in common")
@@ -153,7 +134,7 @@ def _sketch(
         zero = Line([0, 0], [-0.6, len(rows) - 0.4], {"color": "black", "linewidth": 0.7, "zorder": 1})
         lines = [zero, *(line for at, place in here for line in _row(at, cells[place], metric))]
         texts = [(1, at, _p(corrected[place]), beside) for at, place in here if place in corrected]
-        panels.append(Panel(lines, label_of(table, of_data, data) if of_data else "", texts=texts))
+        panels.append(Panel(lines, points.label_of(table, of_data, data) if of_data else "", texts=texts))
     chart = Chart(
         panels,
         _axis(metric, words) if len(panels) == 1 else "difference",
@@ -162,12 +143,12 @@ def _sketch(
         room=0.75 + 0.2 * bool(of_data),
         shared="y",
         ticks=(4, None),
-        rows=[label_of(table, row_keys, row) if row_keys else "all" for row in rows],
+        rows=[points.label_of(table, row_keys, row) if row_keys else "all" for row in rows],
     )
     counts = [len(cells[row, data].seeds) for row in rows for data in sets if (row, data) in cells]
     caption = (
         f"Differences in {style.metric_label(metric, arrow=False)} at equal seeds: {words}. Small marks: "
-        f"{counted(counts)} seeds; large ones and bars: mean and 95 % t interval; filled: better."
+        f"{points.counted(counts)} seeds; large ones and bars: mean and 95 % t interval; filled: better."
     )
     if tested:
         several = f", Holm's correction for {len(tested)} tests" if len(tested) > 1 else ""

@@ -11,21 +11,7 @@ import numpy as np
 from research.metrics import direction
 from research.report.cell import EQUAL
 from research.report.collect import Hole
-from research.report.figures import style
-from research.report.figures.points import (
-    Mean,
-    apart,
-    averaged_words,
-    averaging_of,
-    label_of,
-    main_metrics,
-    means_of,
-    numeric,
-    shown_runs,
-    swept,
-    values,
-    word,
-)
+from research.report.figures import points, style
 from research.report.figures.scene import Scene
 from research.report.figures.sketch import Plan, Sketch, UnfitError
 from research.report.figures.tiles import Cells, Shaded
@@ -38,16 +24,16 @@ LARGEST, PAIRS, PANELS = 12, 2, 4  # most values of a key, pairs of keys, and pa
 def heat_map(scene: Scene) -> list[Plan]:
     """Every main metric over pairs of swept keys, numbers first, where all cells may be compared."""
     table = scene.table
-    keys = [key for key in swept(table) if 2 <= len(_values(table, key)) <= LARGEST]
-    keys.sort(key=lambda key: not numeric(table.runs, key))
+    keys = [key for key in points.swept(table) if 2 <= len(_values(table, key)) <= LARGEST]
+    keys.sort(key=lambda key: not points.numeric(table.runs, key))
     pairs = [pair for pair in itertools.combinations(keys, 2) if _crossed(table, *pair)][:PAIRS]
     if not pairs:
         raise UnfitError("no two keys are swept against each other (besides seed and fold)")
     plans: list[Plan] = [
         functools.partial(_sketch, table, metric, *pair)
         for pair in pairs
-        for metric in main_metrics(table)
-        if not set(pair) & set(apart(metric, table))
+        for metric in points.main_metrics(table)
+        if not set(pair) & set(points.apart(metric, table))
     ]
     if not plans:
         raise UnfitError("no metric may be compared over two swept keys")
@@ -60,7 +46,7 @@ def _values(table: Table, key: str) -> list[Any]:
 
 def _crossed(table: Table, down: str, across: str) -> bool:
     """Whether most combinations of the values of two keys were planned."""
-    planned = {values(run, (down, across)) for run in table.runs}
+    planned = {points.values(run, (down, across)) for run in table.runs}
     return len(planned) >= 0.5 * len(_values(table, down)) * len(_values(table, across)) >= 1
 
 
@@ -71,16 +57,16 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
     if len(_values(table, down)) > len(_values(table, across)):
         down, across = across, down
     rows, columns = _values(table, down), _values(table, across)
-    separating = [key for key in apart(metric, table) if key not in (down, across)]
-    panels = list(dict.fromkeys(values(run, separating) for run in table.runs))
+    separating = [key for key in points.apart(metric, table) if key not in (down, across)]
+    panels = list(dict.fromkeys(points.values(run, separating) for run in table.runs))
     left_out, panels = len(panels[PANELS:]), panels[:PANELS]
-    over = averaging_of(table, (down, across, *separating))
-    cells: dict[tuple[Any, Place], list[Any]] = {}
-    for run in table.runs:
-        panel, place = values(run, separating), (run.value(down), run.value(across))
-        if panel in panels and not any(isinstance(value, Hole) for value in place):
-            cells.setdefault((panel, place), []).append(run)
-    means = means_of(cells, metric, over)
+    over = points.averaging_of(table, (down, across, *separating))
+    cells = {
+        (panel, place): runs
+        for (panel, place), runs in points.grouped(table.runs, separating, (down, across)).items()
+        if panel in panels and not any(isinstance(value, Hole) for value in place)
+    }
+    means = points.means_of(cells, metric, over)
     panels = [panel for panel in panels if any(mean.n for place, mean in means.items() if place[0] == panel)]
     if not panels:
         raise UnfitError(f"no run has {metric}")
@@ -88,12 +74,12 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
     shaded = []
     for panel in panels:
         here = {place: mean for (where, place), mean in means.items() if where == panel and mean.value is not None}
-        title = label_of(table, separating, panel) if separating else ""
+        title = points.label_of(table, separating, panel) if separating else ""
         shaded.append(_shaded(here, rows, columns, metric, usual, title))
     picture = Cells(
         shaded,
-        [word(value) for value in rows],
-        [word(value) for value in columns],
+        [points.word(value) for value in rows],
+        [points.word(value) for value in columns],
         style.key_label(down),
         style.key_label(across),
         style.PAGE if len(panels) > 1 else min(style.PAGE, max(style.COLUMN, 0.9 + 0.55 * len(columns))),
@@ -104,7 +90,7 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
         of_data = any(key.partition(".")[0] == "data" for key in separating)
         caption += f", a panel for each {style.listed(separating)}"
         caption += " with shades of its own" if of_data or len(panels) > 1 else ""
-    caption += f". {averaged_words(table, over, list(means.values()), bands=False)}"
+    caption += f". {points.averaged_words(table, over, means.values(), bands=False)}"
     if direction(metric):
         caption += " Darker is better; the best mean of cells all of whose runs finished is outlined."
     else:
@@ -115,11 +101,12 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
         caption += f" n is written where it is not {usual}."
     caption += f" Not drawn for want of room: {left_out} more." if left_out else ""
     title = f"{style.metric_label(metric, arrow=False)} over {style.key_label(down)} and {style.key_label(across)}"
-    return Sketch(f"heat_map-{metric}-{down}-{across}", title, caption, shown_runs(list(means.values())), picture)
+    runs = points.shown_runs(means.values())
+    return Sketch(f"heat_map-{metric}-{down}-{across}", title, caption, runs, picture)
 
 
 def _shaded(
-    means: Mapping[Place, Mean], rows: Sequence[Any], columns: Sequence[Any], metric: str, usual: int, title: str
+    means: Mapping[Place, points.Mean], rows: Sequence[Any], columns: Sequence[Any], metric: str, usual: int, title: str
 ) -> Shaded:
     """Cells with their means; the best one is outlined, with those equal to it."""
     table = np.full((len(rows), len(columns)), np.nan)

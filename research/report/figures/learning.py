@@ -10,9 +10,8 @@ import numpy as np
 
 from research.evaluation.views import COLORS
 from research.report.collect import Run
-from research.report.figures import style
+from research.report.figures import points, style
 from research.report.figures.chart import DASHES, Chart, Limits, Line, Panel
-from research.report.figures.points import apart, averaging_of, counted, label_of, mean_of, swept, values
 from research.report.figures.scene import Scene
 from research.report.figures.sketch import Plan, Sketch, UnfitError
 from research.report.keys import SEED, better
@@ -94,11 +93,11 @@ def monitored(runs: Sequence[Run], histories: Histories) -> tuple[str, str | Non
 
 def _sketch(scene: Scene, histories: Histories) -> Sketch:
     table, judge = scene.table, scene.judge
-    panel_keys = apart(OF_ONE_KIND, table)
-    keys = [key for key in swept(table) if key not in panel_keys]
+    panel_keys = points.apart(OF_ONE_KIND, table)
+    keys = [key for key in points.swept(table) if key not in panel_keys]
     runs = [run for run in table.runs if len(histories[run.run_id]) > (run.status != "diverged")]
-    of_panels = group(runs, lambda run: values(run, panel_keys))
-    configurations = [values(members[0], keys) for members in group(runs, lambda run: values(run, keys))]
+    of_panels = group(runs, lambda run: points.values(run, panel_keys))
+    configurations = [points.values(members[0], keys) for members in group(runs, lambda run: points.values(run, keys))]
     chosen = _chosen(scene, configurations, of_panels, keys)
     metric, twin = monitored(runs, histories)
     panels: list[Panel] = []
@@ -109,10 +108,10 @@ def _sketch(scene: Scene, histories: Histories) -> Sketch:
         lines: list[Line] = []
         curves: list[Curve] = []
         for number, configuration in enumerate(chosen):
-            of_line = [run for run in members if values(run, keys) == configuration]
+            of_line = [run for run in members if points.values(run, keys) == configuration]
             shown += [run.run_id for run in of_line]
             color = COLORS[number % len(COLORS)]
-            name = label_of(table, keys, configuration) if keys else "models"
+            name = points.label_of(table, keys, configuration) if keys else "models"
             for part in (twin, metric):
                 mean = curve([run for run in of_line if run.status != "diverged"], histories, part) if part else None
                 if mean is None:
@@ -130,7 +129,7 @@ def _sketch(scene: Scene, histories: Histories) -> Sketch:
                 lines += ending
         limits, logarithmic, hidden = _limits(curves)
         cut |= hidden
-        title = label_of(table, panel_keys, values(members[0], panel_keys)) if panel_keys else ""
+        title = points.label_of(table, panel_keys, points.values(members[0], panel_keys)) if panel_keys else ""
         panels.append(Panel(lines, title, y_limits=limits, logarithmic=logarithmic))
     if twin:
         parts = ((metric.partition("/")[0], "-"), ("train", DASHES[2]))
@@ -151,7 +150,7 @@ def _sketch(scene: Scene, histories: Histories) -> Sketch:
     caption = f"{style.sentence(style.metric_label(metric, arrow=False))} over epochs"
     caption += f", and {style.metric_label(twin, arrow=False)} dotted." if twin else "."
     if counts and max(counts) > 1:
-        caption += f" Means over {counted(counts)} seeds as far as all of them go; bands are 95 % t intervals."
+        caption += f" Means over {points.counted(counts)} seeds as far as all of them go; bands are 95 % t intervals."
     if len(configurations) > len(chosen):
         caption += f" The best {len(chosen)} of {len(configurations)} configurations by {judge}."
     caption += f" {plural(crosses, 'run')} diverged: thin lines that end with a cross." if crosses else ""
@@ -166,13 +165,14 @@ def _chosen(
     """At most eight configurations, those of the best mean rank over the data sets, in the order of the table."""
     if len(lines) <= CONFIGURATIONS:
         return list(lines)
-    over = averaging_of(scene.table, (*apart(OF_ONE_KIND, scene.table), *keys))
+    over = points.averaging_of(scene.table, (*points.apart(OF_ONE_KIND, scene.table), *keys))
     ranks: dict[Values, list[float]] = {line: [] for line in lines}
     sign = -1 if better(1.0, 0.0, scene.judge) else 1
     for members in panels:
         scores = {}
         for line in lines:
-            value = mean_of([run for run in members if values(run, keys) == line], scene.judge, over).value
+            runs = [run for run in members if points.values(run, keys) == line]
+            value = points.mean_of(runs, scene.judge, over).value
             scores[line] = math.inf if value is None else sign * value
         for rank, line in enumerate(sorted(lines, key=lambda line: scores[line])):
             ranks[line].append(rank)

@@ -7,19 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from research.report.collect import Hole, Run
-from research.report.figures import style
+from research.report.figures import points, style
 from research.report.figures.best import dataset_of, load
 from research.report.figures.chart import DASHES, Chart, Line, Panel, look
-from research.report.figures.points import (
-    counted,
-    data_keys,
-    label_of,
-    method_keys,
-    ranked,
-    seed_of,
-    values,
-    word,
-)
 from research.report.figures.scene import Scene
 from research.report.figures.sketch import Plan, Sketch, UnavailableError, UnfitError
 from research.report.keys import distinct
@@ -47,7 +37,7 @@ def _norms(scene: Scene, run: Run) -> tuple[np.ndarray, np.ndarray]:
     from research.evaluation.memory import gradient_by_distance
 
     loaded, test = load(scene, run), dataset_of(scene, run).parts["test"]
-    key = engine.purpose_key(seed_of(run) or 0, engine.FIGURES)
+    key = engine.purpose_key(points.seed_of(run) or 0, engine.FIGURES)
     fresh = loaded.model.fresh(jax.random.fold_in(key, 4))  # the draw of the run's own figure
     return gradient_by_distance(loaded.model, loaded.params, test), gradient_by_distance(loaded.model, fresh, test)
 
@@ -76,9 +66,9 @@ def _lines(norms: Sequence[tuple[np.ndarray, np.ndarray]], number: int, name: st
 
 def _sketch(scene: Scene) -> Sketch:
     table = scene.table
-    of_data, settings = data_keys(table), method_keys(table)
+    of_data, settings = points.data_keys(table), points.method_keys(table)
     runs = [run for run in table.runs if run.finished and run.metrics.get(REACH) is not None]
-    sets = list(dict.fromkeys(values(run, of_data) for run in runs))[:PANELS]
+    sets = list(dict.fromkeys(points.values(run, of_data) for run in runs))[:PANELS]
     cells = [cell for cell in distinct(runs, CELL) if not isinstance(cell, Hole)][:CELLS] or [None]
     panels: list[Panel] = []
     used: dict[str, None] = {}
@@ -86,9 +76,9 @@ def _sketch(scene: Scene) -> Sketch:
     for data in sets:
         lines: list[Line] = []
         for number, cell in enumerate(cells):
-            of_cell = [run for run in runs if values(run, of_data) == data and cell in (None, run.value(CELL))]
-            best = ranked(of_cell, scene.judge)[:1]
-            same = [run for run in of_cell if best and values(run, settings) == values(best[0], settings)][:SEEDS]
+            of_cell = [run for run in runs if points.values(run, of_data) == data and cell in (None, run.value(CELL))]
+            best = points.ranked(of_cell, scene.judge)[:1]
+            same = points.grouped(of_cell, settings)[(points.values(best[0], settings),)][:SEEDS] if best else []
             norms = []
             for run in same:
                 try:
@@ -97,12 +87,12 @@ def _sketch(scene: Scene) -> Sketch:
                 except UnavailableError as error:
                     failures.append(str(error))
             if norms:
-                name = word(cell) if cell is not None else "model"
+                name = points.word(cell) if cell is not None else "model"
                 if len(sets) == 1 and any(key != CELL for key in settings):
-                    name = label_of(table, settings, values(same[0], settings))
+                    name = points.label_of(table, settings, points.values(same[0], settings))
                 lines += _lines(norms, number, name)
                 counts.append(len(norms))
-        panels.append(Panel(lines, label_of(table, of_data, data) if of_data else "", logarithmic=True))
+        panels.append(Panel(lines, points.label_of(table, of_data, data) if of_data else "", logarithmic=True))
     norms = np.concatenate([np.zeros(0), *(line.y for panel in panels for line in panel.lines)])
     norms = norms[np.isfinite(norms) & (norms > 0)]
     if not counts:
@@ -126,7 +116,7 @@ def _sketch(scene: Scene) -> Sketch:
         " mean over at most 512 test rows; dotted: fresh parameters."
     )
     if max(counts) > 1:
-        caption += f" Geometric means over {counted(counts)} seeds; bands are 95 % t intervals."
+        caption += f" Geometric means over {points.counted(counts)} seeds; bands are 95 % t intervals."
     if any(key != CELL for key in settings):
         caption += f" Of each cell the best configuration by {scene.judge}."
     caption += f" {plural(len(failures), 'run')} could not be loaded." if failures else ""

@@ -67,7 +67,15 @@ def values(run: Run, keys: Sequence[str]) -> tuple[Any, ...]:
     return tuple(run.value(key) for key in keys)
 
 
-def numeric(runs: Runs, key: str) -> list[float]:
+def grouped(runs: Iterable[Run], *keys: Sequence[str]) -> dict[Any, list[Run]]:
+    """Runs by their values of several lists of keys, each a tuple, in the order of their first appearance."""
+    places: dict[Any, list[Run]] = {}
+    for run in runs:
+        places.setdefault(tuple(values(run, names) for names in keys), []).append(run)
+    return places
+
+
+def numeric(runs: Iterable[Run], key: str) -> list[float]:
     """The values of a key in their order if all are numbers, else nothing."""
     found = [value for value in distinct(runs, key) if not isinstance(value, Hole)]
     return found if all(isinstance(value, int | float) and not isinstance(value, bool) for value in found) else []
@@ -120,15 +128,15 @@ def label_of(table: Table, keys: Sequence[str], row: Sequence[Any]) -> str:
     return ", ".join(parts)
 
 
-def averaged_words(table: Table, over: Averaging, means: Sequence[Mean], bands: bool = True) -> str:
+def averaged_words(table: Table, over: Averaging, means: Iterable[Mean], bands: bool = True) -> str:
     """What points and bands are, in one or two sentences."""
+    means = list(means)
     counts = sorted({mean.n for mean in means if mean.n})
     what = "folds" if over.over_folds else "seeds"
     if not counts or counts[-1] == 1:
         text = "One run at each point." if not over.keys else "One seed at each point."
     else:
-        many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        text = f"Means over {many} {what}"
+        text = f"Means over {counted(counts)} {what}"
         if over.folds > 1 and not over.over_folds:
             text += f" (each the mean over {over.folds} folds)"
         text += "; bands and bars are 95 % t intervals." if bands else "."
@@ -141,7 +149,7 @@ def averaged_words(table: Table, over: Averaging, means: Sequence[Mean], bands: 
     return text
 
 
-def shown_runs(means: Sequence[Mean]) -> tuple[str, ...]:
+def shown_runs(means: Iterable[Mean]) -> tuple[str, ...]:
     """Ids of the runs that means are of."""
     return tuple(dict.fromkeys(run for mean in means for run in mean.cell.runs))
 

@@ -9,18 +9,8 @@ import numpy as np
 
 from research.evaluation.views import COLORS
 from research.metrics import direction, higher_is_better
-from research.report.figures import style
+from research.report.figures import points, style
 from research.report.figures.chart import Chart, Line, Panel
-from research.report.figures.points import (
-    apart,
-    averaging_of,
-    data_keys,
-    label_of,
-    main_metrics,
-    means_of,
-    method_keys,
-    values,
-)
 from research.report.figures.scene import Scene
 from research.report.figures.sketch import Plan, Sketch, UnfitError
 from research.report.statistics import LEVEL
@@ -84,11 +74,9 @@ def score_matrix(
 
     A data set that most methods have no number on is left out, and then every method that has no number on another.
     """
-    over = averaging_of(table, (*methods, *of_data))
-    places: dict[tuple[Any, Any], list[Any]] = {}
-    for run in table.runs:
-        places.setdefault((values(run, of_data), values(run, methods)), []).append(run)
-    means = means_of(places, metric, over)
+    over = points.averaging_of(table, (*methods, *of_data))
+    places = points.grouped(table.runs, of_data, methods)
+    means = points.means_of(places, metric, over)
     known = {place: mean.value for place, mean in means.items() if mean.cell.complete and mean.value is not None}
     sets = list(dict.fromkeys(data for data, _ in places))
     rows = list(dict.fromkeys(row for _, row in places))
@@ -101,14 +89,14 @@ def score_matrix(
 def critical_difference(scene: Scene) -> list[Plan]:
     """One diagram for each of the first two metrics with a direction that have enough data sets and methods."""
     table = scene.table
-    of_data, methods = data_keys(table), method_keys(table)
+    of_data, methods = points.data_keys(table), points.method_keys(table)
     if not of_data or not methods:
         missing = "no data set" if not of_data else "nothing but data sets"
         raise UnfitError(f"it takes {SMALLEST} data sets and {SMALLEST} methods; {missing} is swept")
     plans: list[Plan] = []
     reasons = []
-    for metric in main_metrics(table, len(table.metrics)):
-        if not direction(metric) or set(apart(metric, table)) - set(of_data) or len(plans) == METRICS:
+    for metric in points.main_metrics(table, len(table.metrics)):
+        if not direction(metric) or set(points.apart(metric, table)) - set(of_data) or len(plans) == METRICS:
             continue
         scores, sets, rows = score_matrix(table, metric, methods, of_data)
         if len(sets) < SMALLEST or not SMALLEST <= len(rows) <= LARGEST:
@@ -129,7 +117,7 @@ def _sketch(
     ranks = average_ranks(scores, higher_is_better(metric))
     order = np.argsort(ranks, kind="stable")
     ordered = [float(ranks[at]) for at in order]
-    names = [label_of(table, methods, rows[at]) for at in order]
+    names = [points.label_of(table, methods, rows[at]) for at in order]
     distance = critical_difference_of(len(rows), len(sets))
     p = friedman(scores)
     caption = (
@@ -138,11 +126,11 @@ def _sketch(
         f" 5 % (critical difference CD = {distance:.2f}; Demšar 2006). Friedman's test that all rank alike:"
         f" p = {p:.2g}."
     )
-    total = len({values(run, methods) for run in table.runs})
+    total = len({points.values(run, methods) for run in table.runs})
     if total > len(rows):
         caption += f" {plural(total - len(rows), 'method')} without a number on every data set left out."
     title = f"Average ranks by {style.metric_label(metric, arrow=False)}"
-    runs = tuple(run.run_id for run in table.runs if values(run, methods) in rows)
+    runs = tuple(run.run_id for run in table.runs if points.values(run, methods) in rows)
     chart = _diagram(names, ordered, distance, cliques(ordered, distance))
     return Sketch(f"critical_difference-{metric}", title, caption, runs, chart)
 

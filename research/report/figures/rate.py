@@ -10,11 +10,10 @@ import numpy as np
 from research.evaluation.views import COLORS
 from research.report.cell import COLLAPSED
 from research.report.collect import Run
-from research.report.figures import style
+from research.report.figures import points, style
 from research.report.figures.best import dataset_of
 from research.report.figures.chart import Chart, Limits, Line, Panel, bars, baseline_look, look
-from research.report.figures.curves import arrange
-from research.report.figures.points import Mean, averaged_words, mean_of, numeric, shown_runs, values
+from research.report.figures.curves import Layout, arrange
 from research.report.figures.scene import Scene
 from research.report.figures.sketch import Plan, Sketch, UnavailableError, UnfitError
 
@@ -27,15 +26,15 @@ class Point(NamedTuple):
     """Means at one beta, and the number of runs whose posterior collapsed."""
 
     beta: float
-    rate: Mean
-    distortion: Mean
+    rate: points.Mean
+    distortion: points.Mean
     collapsed: int
 
 
 def rate_distortion(scene: Scene) -> list[Plan]:
     """One figure, where beta is swept and both terms of the bound are in nats."""
     table = scene.table
-    if len(numeric(table.runs, BETA)) < 2:
+    if len(points.numeric(table.runs, BETA)) < 2:
         raise UnfitError(f"{BETA} is not swept")
     if not any(_has(run) for run in table.runs):
         raise UnfitError(f"no finished run has both {RATE} and {DISTORTION}")
@@ -50,30 +49,25 @@ def _sketch(scene: Scene) -> Sketch:
     table = scene.table
     layout = arrange(table, DISTORTION, BETA, averages=False)
     panels: list[Panel] = []
-    everything: list[Mean] = []
+    everything: list[points.Mean] = []
     beyond: list[str] = []
     broken: list[str] = []
     collapsed = 0
     for panel in layout.panels:
-        runs = [run for run in table.runs if values(run, layout.panel_keys) == panel]
+        runs = [run for run in table.runs if points.values(run, layout.panel_keys) == panel]
         if not any(_has(run) for run in runs):
             continue
         lines: list[Line] = []
         labels = []
         for number, line in enumerate(layout.lines):
-            points = []
-            for beta in numeric(table.runs, BETA):
-                here = [run for run in runs if values(run, layout.line_keys) == line and run.value(BETA) == beta]
-                rate, distortion = (mean_of(here, metric, layout.over) for metric in (RATE, DISTORTION))
-                if rate.value is not None and distortion.value is not None:
-                    points.append(Point(beta, rate, distortion, sum(run.metrics.get(COLLAPSED) == 1 for run in here)))
-            if points:
+            front = _front([run for run in runs if points.values(run, layout.line_keys) == line], layout)
+            if front:
                 name = layout.line_name(table, line)
-                lines += point_lines(points, number, name)
-                labels += [(at.rate.value, at.distortion.value, f"{at.beta:g}") for at in points]
-                broken += [f"{name}, {words}" for words in breaks(points)]
-                collapsed += sum(at.collapsed for at in points)
-                everything += [mean for at in points for mean in (at.rate, at.distortion)]
+                lines += point_lines(front, number, name)
+                labels += [(at.rate.value, at.distortion.value, f"{at.beta:g}") for at in front]
+                broken += [f"{name}, {words}" for words in breaks(front)]
+                collapsed += sum(at.collapsed for at in front)
+                everything += [mean for at in front for mean in (at.rate, at.distortion)]
         more, limits, far = _bounded(lines, _bounds(scene, runs))
         beyond += far
         title = layout.panel_title(table, panel)
@@ -92,7 +86,7 @@ def _sketch(scene: Scene) -> Sketch:
     caption += f", lines are of one {style.listed(layout.line_keys)}" if layout.line_keys else ""
     caption += f", panels of one {style.listed(layout.panel_keys)}" if layout.panel_keys else ""
     caption += ". Along a grey diagonal the sum of both, the negative ELBO, is constant. "
-    caption += averaged_words(table, layout.over, everything)
+    caption += points.averaged_words(table, layout.over, everything)
     if broken:
         caption += f" Rate should fall and distortion rise with beta; they do not at {'; '.join(broken)}."
     else:
@@ -103,16 +97,27 @@ def _sketch(scene: Scene) -> Sketch:
         caption += " Independent pixels: their cross-entropy, what a decoder without a code needs."
     caption += f" Not drawn for want of room: {layout.left_out} more." if layout.left_out else ""
     caption += f" Beyond the axis: {', '.join(dict.fromkeys(beyond))}." if beyond else ""
-    return Sketch("rate_distortion", "Rate and distortion", caption, shown_runs(everything), chart)
+    return Sketch("rate_distortion", "Rate and distortion", caption, points.shown_runs(everything), chart)
 
 
-def breaks(points: Sequence[Point]) -> list[str]:
+def _front(runs: Sequence[Run], layout: Layout) -> list[Point]:
+    """The points of one line, by beta."""
+    front = []
+    for beta in points.numeric(runs, BETA):
+        here = [run for run in runs if run.value(BETA) == beta]
+        rate, distortion = (points.mean_of(here, metric, layout.over) for metric in (RATE, DISTORTION))
+        if rate.value is not None and distortion.value is not None:
+            front.append(Point(beta, rate, distortion, sum(run.metrics.get(COLLAPSED) == 1 for run in here)))
+    return front
+
+
+def breaks(front: Sequence[Point]) -> list[str]:
     """Steps to a larger beta at which the rate rises or the distortion falls by more than noise explains.
 
     Noise is the larger of 0.1 nats and the half-widths of both intervals together.
     """
     words = []
-    for before, after in itertools.pairwise(sorted(points, key=lambda point: point.beta)):
+    for before, after in itertools.pairwise(sorted(front, key=lambda point: point.beta)):
         for name, sign in (("rate", 1), ("distortion", -1)):
             first, second = getattr(before, name), getattr(after, name)
             halves = [0.0 if mean.low is None else (mean.high - mean.low) / 2 for mean in (first, second)]
@@ -121,18 +126,18 @@ def breaks(points: Sequence[Point]) -> list[str]:
     return words
 
 
-def point_lines(points: Sequence[Point], number: int, name: str) -> list[Line]:
+def point_lines(front: Sequence[Point], number: int, name: str) -> list[Line]:
     """Means joined in the order of beta, with bars of both intervals, and crosses where runs collapsed."""
-    x, y = ([getattr(point, which).value for point in points] for which in ("rate", "distortion"))
+    x, y = ([getattr(point, which).value for point in front] for which in ("rate", "distortion"))
     lines = [Line(x, y, look(number, zorder=4), name)]
     bar: dict[str, Any] = {"color": COLORS[number % len(COLORS)], "linewidth": 0.6, "alpha": 0.7}
-    for _, rate, distortion, _ in points:
+    for _, rate, distortion, _ in front:
         x_mean, y_mean = rate.value or 0.0, distortion.value or 0.0
         if rate.low is not None and rate.high is not None:
             lines += bars([y_mean], [rate.low], [rate.high], flat=True, **bar)
         if distortion.low is not None and distortion.high is not None:
             lines += bars([x_mean], [distortion.low], [distortion.high], **bar)
-    lost = [point for point in points if point.collapsed]
+    lost = [point for point in front if point.collapsed]
     if lost:
         x, y = ([getattr(point, which).value for point in lost] for which in ("rate", "distortion"))
         cross = {"color": "black", "marker": "x", "linestyle": "", "markersize": 7, "markeredgewidth": 1.2, "zorder": 5}

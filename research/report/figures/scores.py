@@ -5,23 +5,8 @@ import math
 from collections.abc import Sequence
 
 from research.evaluation.views import COLORS
-from research.report.figures import style
+from research.report.figures import points, style
 from research.report.figures.chart import Chart, Line, Panel, bars, baseline_look
-from research.report.figures.points import (
-    Mean,
-    apart,
-    averaged_words,
-    averaging_of,
-    baseline_of,
-    data_keys,
-    label_of,
-    main_metrics,
-    mean_of,
-    method_keys,
-    numeric,
-    shown_runs,
-    values,
-)
 from research.report.figures.scene import Scene
 from research.report.figures.sketch import Plan, Sketch, UnfitError
 from research.report.keys import ranking
@@ -34,10 +19,11 @@ BASELINE_MARKS = ("x", "+", "1", "2", "3")
 def scores(scene: Scene) -> list[Plan]:
     """One figure of all metrics of the table, a panel each, where some setting is no number."""
     table = scene.table
-    of_data = data_keys(table)
-    if all(numeric(table.runs, key) for key in method_keys(table)):
+    of_data = points.data_keys(table)
+    if all(points.numeric(table.runs, key) for key in points.method_keys(table)):
         raise UnfitError("every swept setting is a number")
-    metrics = [name for name in main_metrics(table, METRICS) if not set(apart(name, table)) - set(of_data)]
+    known = points.main_metrics(table, METRICS)
+    metrics = [name for name in known if not set(points.apart(name, table)) - set(of_data)]
     if not metrics:
         raise UnfitError("no metric may be compared between all settings")
     return [functools.partial(_sketch, scene, metrics)]
@@ -49,7 +35,7 @@ def seed_marks(numbers: Sequence[float], row: float) -> Line:
     return Line(numbers, [row + 0.24] * len(numbers), look)
 
 
-def _row(row: int, mean: Mean) -> list[Line]:
+def _row(row: int, mean: points.Mean) -> list[Line]:
     """The mean of a setting with its interval, and its seeds below."""
     if mean.value is None:
         return []
@@ -72,25 +58,26 @@ def _baseline(method: str, numbers: Sequence[float | None], number: int) -> Line
 
 def _sketch(scene: Scene, metrics: Sequence[str]) -> Sketch:
     table = scene.table
-    keys, of_data = method_keys(table), data_keys(table)
-    over = averaging_of(table, (*keys, *of_data))
-    finished = {values(run, keys) for run in table.runs if run.finished}
+    keys, of_data = points.method_keys(table), points.data_keys(table)
+    over = points.averaging_of(table, (*keys, *of_data))
+    finished = {points.values(run, keys) for run in table.runs if run.finished}
     rows = sorted(finished, key=ranking(table.runs, keys))
-    sets = sorted({values(run, of_data) for run in table.runs}, key=ranking(table.runs, of_data))
+    sets = sorted({points.values(run, of_data) for run in table.runs}, key=ranking(table.runs, of_data))
+    cells = points.grouped(table.runs, keys, of_data)
     places = [(metric, data) for metric in metrics for data in sets]
     left_out = max(0, len(rows) - ROWS) + max(0, len(places) - PANELS)
     rows, places = rows[:ROWS], places[:PANELS]
     panels, everything = [], []
     order: dict[str, int] = {}  # a method looks the same in all panels
     for metric, data in places:
-        here = [[run for run in table.runs if values(run, (*keys, *of_data)) == (*row, *data)] for row in rows]
-        means = [mean_of(runs, metric, over) for runs in here]
+        here = [cells.get((row, data), []) for row in rows]
+        means = [points.mean_of(runs, metric, over) for runs in here]
         lines = [line for row, mean in enumerate(means) for line in _row(row, mean)]
-        baselines = [baseline_of(runs, metric) for runs in here]
+        baselines = [points.baseline_of(runs, metric) for runs in here]
         for method in dict.fromkeys(name for methods in baselines for name in methods):
             number = order.setdefault(label(method), len(order))
             lines.append(_baseline(method, [methods.get(method) for methods in baselines], number))
-        title = [style.metric_label(metric), *([label_of(table, of_data, data)] if of_data else [])]
+        title = [style.metric_label(metric), *([points.label_of(table, of_data, data)] if of_data else [])]
         panels.append(Panel(lines, "\n".join(title)))
         everything += means
     chart = Chart(
@@ -100,10 +87,10 @@ def _sketch(scene: Scene, metrics: Sequence[str]) -> Sketch:
         room=0.35,
         shared="y",
         ticks=(3, None),
-        rows=[label_of(table, keys, row) for row in rows],
+        rows=[points.label_of(table, keys, row) for row in rows],
     )
     caption = f"Scores by {style.listed(keys)}, a panel for each metric. Small marks: seeds. "
-    caption += averaged_words(table, over, everything)
+    caption += points.averaged_words(table, over, everything)
     caption += f" Not drawn for want of room: {left_out} more." if left_out else ""
     title = f"Scores by {style.listed([style.key_label(key) for key in keys])}"
-    return Sketch("scores", title, caption, shown_runs(everything), chart)
+    return Sketch("scores", title, caption, points.shown_runs(everything), chart)
