@@ -1,4 +1,7 @@
-"""Pictures of what a model has learned, as grids of pixels."""
+"""Pictures of what a model has learned, drawn after training into TensorBoard and the folder `figures` of a run.
+
+`views` has what these pictures share with the figures of a report, and `plots` draws pictures of lines.
+"""
 
 import jax
 import numpy as np
@@ -39,11 +42,11 @@ def code_map(codes: np.ndarray, label: np.ndarray | None) -> np.ndarray:
 
 
 def study(subject: Subject, findings: Findings) -> None:
-    """The pictures that make sense for this model and data.
+    """Draw the pictures that this model and these data allow.
 
-    `codes` (a map) for every model with codes; for images and sequences also `reconstructions`, `samples` and
-    `traversals` (images only, one row per latent dimension); `forecasts`. A conditional model draws its classes in
-    turn.
+    A model with codes has a map of them, `codes`. Images and sequences have `reconstructions` and `samples`, images also
+    `traversals` (one row for each latent), and windows of series have `forecasts`. A conditional model draws its classes
+    in turn.
     """
     if subject.recipe.pictures:
         if able(subject.model, Encodes):
@@ -61,61 +64,63 @@ def study(subject: Subject, findings: Findings) -> None:
 
 def _of_images(subject: Subject) -> dict[str, np.ndarray]:
     model, params, test, classes = subject.model, subject.params, subject.test, subject.facts.classes
-    found: dict[str, np.ndarray] = {}
+    pictures: dict[str, np.ndarray] = {}
     low, high = float(np.min(test.x)), float(np.max(test.x))
     conditional = is_conditional(model) and classes > 0
     if able(model, Reconstructs):
         batch, _, _ = next(batches.batches(test, min(COLUMNS, len(test))))
         output = batches.call(model, params, batch, "reconstruct")
         both = np.concatenate([pixels(batch.x, low, high), pixels(output, low, high)])
-        found["reconstructions"] = grid(both, len(both) // 2)
+        pictures["reconstructions"] = grid(both, len(both) // 2)
     if able(model, Samples):
         label = np.arange(SAMPLES, dtype=np.int32) % classes if conditional else None
         drawn = batches.sample(model, params, jax.random.fold_in(subject.key, 1), SAMPLES, label)
-        found["samples"] = grid(pixels(drawn, low, high), classes if conditional else 8)
+        pictures["samples"] = grid(pixels(drawn, low, high), classes if conditional else 8)
     if able(model, Decodes) and np.isfinite(subject.codes("test")).all():
         codes = subject.codes("test")
         latents = np.sort(most_active(codes, TRAVERSED))
         z = traversal(codes, latents, np.linspace(-3, 3, STEPS), prior=able(model, Samples)).reshape(-1, codes.shape[1])
         label = np.zeros(len(z), np.int32) if conditional else None
-        found["traversals"] = grid(pixels(batches.decode(model, params, z, label), low, high), STEPS)
-    return found
+        pictures["traversals"] = grid(pixels(batches.decode(model, params, z, label), low, high), STEPS)
+    return pictures
 
 
 def _of_sequences(subject: Subject) -> dict[str, np.ndarray]:
     model, params, test = subject.model, subject.params, subject.test
-    found: dict[str, np.ndarray] = {}
+    pictures: dict[str, np.ndarray] = {}
     rows = test.take(spread(len(test), PANELS))
     length = None if rows.length is None else np.asarray(rows.length)
-    there = None if rows.observed is None else np.asarray(rows.observed)
+    observed = None if rows.observed is None else np.asarray(rows.observed)
     if able(model, Reconstructs):
         output = np.asarray(batches.call(model, params, rows, "reconstruct"))
-        found["reconstructions"] = plots.reconstructions(np.asarray(rows.x), output, length, there)
+        pictures["reconstructions"] = plots.reconstructions(np.asarray(rows.x), output, length, observed)
     if able(model, Samples):
         classes = subject.facts.classes
         label = np.arange(PANELS, dtype=np.int32) % classes if is_conditional(model) else None
         drawn = np.asarray(batches.sample(model, params, jax.random.fold_in(subject.key, 1), PANELS, label))
-        found["samples"] = plots.sequences(drawn)
+        pictures["samples"] = plots.sequences(drawn)
         if not able(model, Reconstructs):
-            found["data"] = plots.sequences(np.asarray(rows.x), length, there)
+            pictures["data"] = plots.sequences(np.asarray(rows.x), length, observed)
     if able(model, Forecasts):
         forecast = jax.tree.map(np.asarray, batches.call(model, params, rows, "forecast"))
         interval = interval_of(forecast, subject.model)  # of quantiles, the model has the levels
-        found["forecasts"] = plots.forecasts(
+        pictures["forecasts"] = plots.forecasts(
             np.asarray(rows.x),
             np.asarray(rows.target),
             forecast.median,
             None if interval is None else interval[:2],
-            observed=there,
+            observed=observed,
             target_observed=None if rows.target_observed is None else np.asarray(rows.target_observed),
             band_name="" if interval is None else interval[2],
         )
-    return found
+    return pictures
 
 
 def _sprite(tiles: np.ndarray) -> tuple[np.ndarray, int, int] | None:
-    """Tiles [N, H, W] or [N, H, W, 3] in one square grid, with height and width of one; None where TensorBoard's page
-    could not take it (more than 8,192 pixels a side)."""
+    """Tiles [N, H, W] or [N, H, W, 3] in one square grid, with height and width of a tile.
+
+    None where the grid has more than 8,192 pixels a side, which TensorBoard's page cannot show.
+    """
     number, height, width = tiles.shape[:3]
     side = int(np.ceil(np.sqrt(number)))
     if side * max(height, width) > 8192:

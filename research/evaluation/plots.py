@@ -67,8 +67,10 @@ class Frame:
         x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
         right = (x - self.first) / (self.last - self.first) if self.last > self.first else np.full(x.shape, 0.5)
         down = (self.high - y) / (self.high - self.low)
-        places = np.stack([self.left + 0.5 + right * (self.width - 1), self.top + 0.5 + down * (self.height - 1)], -1)
-        return np.where(np.isfinite(places).all(-1, keepdims=True), places, np.nan)
+        positions = np.stack(
+            [self.left + 0.5 + right * (self.width - 1), self.top + 0.5 + down * (self.height - 1)], -1
+        )
+        return np.where(np.isfinite(positions).all(-1, keepdims=True), positions, np.nan)
 
 
 def limits(values: np.ndarray) -> tuple[float, float]:
@@ -127,11 +129,11 @@ def write(picture: Any, words: str, left: float, top: float, color: str = GREY, 
     ImageDraw.Draw(picture).text((left, top), _spaced(words), fill=color, font=_font(), anchor=anchor)
 
 
-def _pieces(places: np.ndarray) -> list[np.ndarray]:
-    """The stretches of places [N, 2] between gaps."""
-    finite = np.isfinite(places).all(-1)
+def _pieces(positions: np.ndarray) -> list[np.ndarray]:
+    """The stretches of positions [N, 2] between gaps."""
+    finite = np.isfinite(positions).all(-1)
     cuts = np.flatnonzero(np.diff(finite)) + 1
-    return [piece for piece in np.split(places, cuts) if len(piece) and np.isfinite(piece[0, 0])]
+    return [piece for piece in np.split(positions, cuts) if len(piece) and np.isfinite(piece[0, 0])]
 
 
 def _dashes(piece: np.ndarray) -> list[np.ndarray]:
@@ -141,14 +143,14 @@ def _dashes(piece: np.ndarray) -> list[np.ndarray]:
     for begin in np.arange(0, along[-1], PERIOD):
         end = min(begin + DASH, along[-1])
         inside = along[(along > begin) & (along < end)]
-        places = np.concatenate([[begin], inside, [end]])
-        dashes.append(np.stack([np.interp(places, along, piece[:, axis]) for axis in (0, 1)], -1))
+        positions = np.concatenate([[begin], inside, [end]])
+        dashes.append(np.stack([np.interp(positions, along, piece[:, axis]) for axis in (0, 1)], -1))
     return dashes
 
 
-def _stroke(draw: Any, places: np.ndarray, color: str, *, dashed: bool = False, width: float = WIDTH) -> None:
-    """Draw straight lines from place to place [N, 2]; a place between two gaps becomes a dot."""
-    for piece in _pieces(places):
+def _stroke(draw: Any, positions: np.ndarray, color: str, *, dashed: bool = False, width: float = WIDTH) -> None:
+    """Draw straight lines from point to point [N, 2]; a point between two gaps becomes a dot."""
+    for piece in _pieces(positions):
         if len(piece) == 1:
             (x, y), radius = piece[0] * FINE, 1.25 * width * FINE
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
@@ -183,8 +185,8 @@ def _lines(size: tuple[int, int], frame: Frame | None, curves: Sequence[Curve], 
                     corners = np.concatenate([piece[:, :2], piece[::-1, 2:]])
                     draw.polygon((corners * FINE).ravel().tolist(), fill=lighter(curve.color, 0.75))
         for curve in curves:
-            places = frame.at(curve.start + np.arange(len(curve.y)), curve.y)
-            _stroke(draw, places, curve.color, dashed=curve.dashed)
+            positions = frame.at(curve.start + np.arange(len(curve.y)), curve.y)
+            _stroke(draw, positions, curve.color, dashed=curve.dashed)
     return picture.reduce(FINE)
 
 
@@ -232,8 +234,8 @@ def legend(entries: Sequence[Entry], width: int) -> np.ndarray:
         shown.append((name, left + 18))
         left += 30 + _length(name)
     picture = picture.reduce(FINE)
-    for name, place in shown:
-        write(picture, name, place, 0, INK)
+    for name, position in shown:
+        write(picture, name, position, 0, INK)
     return np.asarray(picture)
 
 
@@ -354,13 +356,13 @@ def decay_panel(curves: Mapping[str, np.ndarray], height: int = 240, width: int 
     picture.paste(_image(legend(entries, width)), (0, LINE + 2))
     write(picture, title or "gradient norm", 4, 1, INK)
     for power in powers:
-        place = frame.at([0.0], [power])[0, 1]
-        write(picture, f"1e{int(power)}" if power else "1", left - 4, place, anchor="rm")
+        down = frame.at([0.0], [power])[0, 1]
+        write(picture, f"1e{int(power)}" if power else "1", left - 4, down, anchor="rm")
     bottom = top + frame.height
     for tick in ticks(last):
-        place = frame.at([float(tick)], [low])[0, 0]
-        picture.paste(GREY, (int(place), bottom + 1, int(place) + 1, bottom + 4))
-        write(picture, str(tick), min(place, width - _length(str(tick)) / 2), bottom + 5, anchor="ma")
+        right = frame.at([float(tick)], [low])[0, 0]
+        picture.paste(GREY, (int(right), bottom + 1, int(right) + 1, bottom + 4))
+        write(picture, str(tick), min(right, width - _length(str(tick)) / 2), bottom + 5, anchor="ma")
     write(picture, "steps back in time", left + frame.width / 2, height - 1, anchor="md")
     return np.asarray(picture)
 

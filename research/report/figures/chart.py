@@ -204,10 +204,10 @@ def look(number: int, marked: bool = True, **more: Any) -> dict[str, Any]:
 def bars(
     at: Sequence[float], low: Sequence[float], high: Sequence[float], flat: bool = False, **look: Any
 ) -> list[Line]:
-    """A vertical (or horizontal) bar from `low` to `high` at each place."""
-    ends = [([place, place], [bottom, top]) for place, bottom, top in zip(at, low, high, strict=True)]
+    """A bar from `low` to `high` at each position, vertical, or horizontal if `flat`."""
+    ends = [([position] * 2, [bottom, top]) for position, bottom, top in zip(at, low, high, strict=True)]
     look = {"linewidth": 0.8, "zorder": 2, **look}
-    return [Line(span, place, look) if flat else Line(place, span, look) for place, span in ends]
+    return [Line(span, position, look) if flat else Line(position, span, look) for position, span in ends]
 
 
 def baseline_look(number: int, color: str = style.GREY) -> dict[str, Any]:
@@ -283,11 +283,11 @@ def _geometric(values: Sequence[float]) -> bool:
 
 def roomy(values: Sequence[float], logarithmic: bool) -> list[float]:
     """The values of ascending ones whose labels have room: none is nearer to the one before than 8 % of the axis."""
-    places = [math.log(value) if logarithmic else value for value in values]
-    least = 0.08 * ((places[-1] - places[0]) or 1.0)
+    positions = [math.log(value) if logarithmic else value for value in values]
+    least = 0.08 * ((positions[-1] - positions[0]) or 1.0)
     kept: list[int] = [0]
     for at in range(1, len(values)):
-        if places[at] - places[kept[-1]] >= least:
+        if positions[at] - positions[kept[-1]] >= least:
             kept.append(at)
     return [values[at] for at in kept]
 
@@ -316,5 +316,5 @@ def _label_points(figure: "Figure", labels: Sequence[tuple["Axes", float, float,
         across, down = axes.transData.transform((x, y))
         if all(abs(across - a) > 12 * unit or abs(down - d) > 7 * unit for a, d in taken):
             taken.append((across, down))
-            place: dict[str, Any] = {"xytext": (2.5, 2.5), "textcoords": "offset points"}
-            axes.annotate(text, (x, y), fontsize=6.0, color=style.GREY, zorder=6, **place)
+            offset: dict[str, Any] = {"xytext": (2.5, 2.5), "textcoords": "offset points"}
+            axes.annotate(text, (x, y), fontsize=6.0, color=style.GREY, zorder=6, **offset)

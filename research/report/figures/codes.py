@@ -84,8 +84,8 @@ def _classes(points: np.ndarray, label: np.ndarray, look: dict[str, Any]) -> tup
         lines.append(Line(members[:, 0], members[:, 1], look | mark))
         if len(classes) <= 30:
             edge = [withStroke(linewidth=2, foreground="white")]
-            place = {"ha": "center", "va": "center", "fontsize": 8, "weight": "bold", "zorder": 5}
-            texts.append((*np.median(members, 0), str(number), place | {"path_effects": edge}))
+            centered = {"ha": "center", "va": "center", "fontsize": 8, "weight": "bold", "zorder": 5}
+            texts.append((*np.median(members, 0), str(number), centered | {"path_effects": edge}))
     return lines, texts
 
 

@@ -37,7 +37,7 @@ def metric_over_key(scene: Scene) -> list[Plan]:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which keys distinguish panels and lines, and what is averaged over."""
+    """Which keys distinguish panels and lines, and what means are over."""
 
     key: str
     panel_keys: tuple[str, ...]
@@ -62,17 +62,17 @@ def arrange(table: Table, metric: str, key: str, averages: bool = True) -> Layou
     Args:
       averages: False averages over seeds and folds only, and keys that values cannot be compared across make panels.
     """
-    others = [other for other in points.swept(table) if other != key]
-    separating = [other for other in others if other in set(comparison_keys(metric, table.runs))]
-    panel_keys = [other for other in separating if not averages or other.partition(".")[0] == "data"]
-    rest = [other for other in others if other not in panel_keys]
+    others = [name for name in points.swept(table) if name != key]
+    separating = [name for name in others if name in set(comparison_keys(metric, table.runs))]
+    panel_keys = [name for name in separating if not averages or name.partition(".")[0] == "data"]
+    rest = [name for name in others if name not in panel_keys]
     line_keys = rest[: 1 if averages else None]
-    rest = [other for other in rest if other not in line_keys]
+    rest = [name for name in rest if name not in line_keys]
     if not panel_keys and rest:  # keys that must not be averaged over come first
-        panel_keys = [other for other in rest if other in separating] or rest[:1]
+        panel_keys = [name for name in rest if name in separating] or rest[:1]
         if len({points.values(run, panel_keys) for run in table.runs}) > PANELS:
             panel_keys = []
-    line_keys += [other for other in rest if other in separating and other not in panel_keys]
+    line_keys += [name for name in rest if name in separating and name not in panel_keys]
 
     def existing(keys: Sequence[str]) -> list[Values]:
         rows = {points.values(run, keys) for run in table.runs if not isinstance(run.value(key), Hole)}
@@ -84,10 +84,10 @@ def arrange(table: Table, metric: str, key: str, averages: bool = True) -> Layou
     return Layout(key, tuple(panel_keys), tuple(line_keys), over, panels[:PANELS], lines[:LINES], left_out)
 
 
-Place = tuple[Values, Values, float]  # panel, line, value of the key
+Point = tuple[Values, Values, float]  # panel, line, value of the key
 
 
-def gather(table: Table, metric: str, layout: Layout) -> tuple[dict[Place, points.Mean], dict[Place, dict[str, float]]]:
+def gather(table: Table, metric: str, layout: Layout) -> tuple[dict[Point, points.Mean], dict[Point, dict[str, float]]]:
     """Means and baselines at every point."""
     places = points.grouped(table.runs, layout.panel_keys, layout.line_keys, [layout.key])
     runs = {
@@ -96,13 +96,13 @@ def gather(table: Table, metric: str, layout: Layout) -> tuple[dict[Place, point
         if not isinstance(x, Hole) and panel in layout.panels and line in layout.lines
     }
     means = points.means_of(runs, metric, layout.over)
-    return means, {place: points.baseline_of(members, metric) for place, members in runs.items()}
+    return means, {point: points.baseline_of(members, metric) for point, members in runs.items()}
 
 
 Baseline = tuple[str, Values | None, list[float], list[float]]  # method, line or None for all lines, x, y
 
 
-def baselines_of(known: Mapping[Place, Mapping[str, float]], panel: Values) -> list[Baseline]:
+def baselines_of(known: Mapping[Point, Mapping[str, float]], panel: Values) -> list[Baseline]:
     """The baselines of a panel; a method has one line for all lines of models where they agree on it."""
     baselines: list[Baseline] = []
     here = {(line, x): methods for (where, line, x), methods in known.items() if where == panel}
@@ -173,7 +173,7 @@ def _sketch(table: Table, metric: str, key: str) -> Sketch:
     own_scale = bool(set(layout.panel_keys) & set(comparing))
     panels, beyond = [], {}
     for panel in layout.panels:
-        here = {place[1:]: mean for place, mean in means.items() if place[0] == panel and mean.n}
+        here = {point[1:]: mean for point, mean in means.items() if point[0] == panel and mean.n}
         if not here:
             continue
         lines: list[Line] = []
@@ -215,21 +215,21 @@ def _sketch(table: Table, metric: str, key: str) -> Sketch:
     return Sketch(f"metric_over_key-{metric}-{key}", title, caption, points.shown_runs(means.values()), chart)
 
 
-def _extremes(table: Table, means: Mapping[Place, points.Mean], layout: Layout, metric: str) -> str:
+def _extremes(table: Table, means: Mapping[Point, points.Mean], layout: Layout, metric: str) -> str:
     """The best (or smallest and largest) mean in words."""
-    known = {place: mean.value for place, mean in means.items() if mean.value is not None}
+    known = {point: mean.value for point, mean in means.items() if mean.value is not None}
 
-    def named(place: Place) -> str:
+    def named(point: Point) -> str:
         keys = (*layout.panel_keys, *layout.line_keys, layout.key)
-        return f"{known[place]:.4g} at {points.label_of(table, keys, (*place[0], *place[1], place[2]))}"
+        return f"{known[point]:.4g} at {points.label_of(table, keys, (*point[0], *point[1], point[2]))}"
 
-    whole = [place for place in known if means[place].cell.complete] or list(known)
+    whole = [point for point in known if means[point].cell.complete] or list(known)
     best = whole[0]
-    for place in whole:
-        if better(known[place], known[best], metric):
-            best = place
-    low, high = min(known, key=lambda place: known[place]), max(known, key=lambda place: known[place])
-    if any(better(known[place], known[best], metric) for place in whole) or known[low] == known[high]:
+    for point in whole:
+        if better(known[point], known[best], metric):
+            best = point
+    low, high = min(known, key=lambda point: known[point]), max(known, key=lambda point: known[point])
+    if any(better(known[point], known[best], metric) for point in whole) or known[low] == known[high]:
         return f"All means are near {known[best]:.4g}."
     reach = f"eans reach from {named(low)} to {named(high)}."
     return f"The best mean is {named(best)}; m{reach}" if best in (low, high) else f"M{reach}"

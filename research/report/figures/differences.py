@@ -50,8 +50,10 @@ def difference(runs: Sequence[Run], others: Sequence[Run], metric: str, over: Av
 
 
 def paired_differences(scene: Scene) -> list[Plan]:
-    """For every key of two values, one value against the other. Without such a key, the best configuration is compared
-    with all others."""
+    """Compare the two values of every key that has two values.
+
+    Where no key has two, all configurations are compared with the best one.
+    """
     table = scene.table
     of_data, keys = points.data_keys(table), points.method_keys(table)
     metrics = [metric for metric in points.main_metrics(table, len(table.metrics)) if direction(metric)]
@@ -82,9 +84,9 @@ def _of_two(scene: Scene, metric: str, key: str) -> Sketch:
     low, high = distinct(table.runs, key)
     over = points.averaging_of(table, (key, *rest, *of_data))
     cells: Cells = {}
-    for place, runs in points.grouped(table.runs, rest, of_data).items():
+    for where, runs in points.grouped(table.runs, rest, of_data).items():
         pair = [[run for run in runs if run.value(key) == value] for value in (high, low)]
-        cells[place] = difference(pair[0], pair[1], metric, over)
+        cells[where] = difference(pair[0], pair[1], metric, over)
     words = f"{style.key_label(key)} {points.word(high)} minus {points.word(low)}"
     return _sketch(scene, metric, cells, rest, f"{metric}-{key}", words)
 
@@ -109,7 +111,11 @@ def _against_best(scene: Scene, metric: str) -> Sketch:
     several = len(set(bests.values())) > 1
     words = "minus the best" if several else f"minus {next(iter(bests.values()), 'the best')}"
     extra = f" The best by {judge}"
-    extra += f" on each data set: {'; '.join(bests.values())}." if several else " is what others are held against."
+    extra += (
+        f" on each data set: {'; '.join(bests.values())}."
+        if several
+        else " is the one that all others are compared with."
+    )
     return _sketch(scene, metric, cells, keys, metric, words, extra)
 
 
@@ -117,23 +123,23 @@ def _sketch(
     scene: Scene, metric: str, cells: Cells, row_keys: Sequence[str], name: str, words: str, extra: str = ""
 ) -> Sketch:
     table, of_data = scene.table, points.data_keys(scene.table)
-    cells = {place: cell for place, cell in cells.items() if cell.seeds}
+    cells = {where: cell for where, cell in cells.items() if cell.seeds}
     if not cells:
         raise UnfitError("no two configurations have a seed in common")
     rows = list(dict.fromkeys(row for row, _ in cells))
     sets = list(dict.fromkeys(data for _, data in cells))
     left_out = max(0, len(rows) - ROWS) + max(0, len(sets) - PANELS)
     rows, sets = rows[:ROWS], sets[:PANELS]
-    tested = [place for place in cells if cells[place].p is not None]
-    corrected = dict(zip(tested, holm([cells[place].p or 0.0 for place in tested]), strict=True))
+    tested = [where for where in cells if cells[where].p is not None]
+    corrected = dict(zip(tested, holm([cells[where].p or 0.0 for where in tested]), strict=True))
     beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
     beside |= {"va": "center", "fontsize": SMALL, "color": style.GREY}
     panels = []
     for data in sets:
         here = [(at, (row, data)) for at, row in enumerate(rows) if (row, data) in cells]
         zero = Line([0, 0], [-0.6, len(rows) - 0.4], {"color": "black", "linewidth": 0.7, "zorder": 1})
-        lines = [zero, *(line for at, place in here for line in _row(at, cells[place], metric))]
-        texts = [(1, at, _p(corrected[place]), beside) for at, place in here if place in corrected]
+        lines = [zero, *(line for at, where in here for line in _row(at, cells[where], metric))]
+        texts = [(1, at, _p(corrected[where]), beside) for at, where in here if where in corrected]
         panels.append(Panel(lines, points.label_of(table, of_data, data) if of_data else "", texts=texts))
     chart = Chart(
         panels,

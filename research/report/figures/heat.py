@@ -50,7 +50,7 @@ def _crossed(table: Table, down: str, across: str) -> bool:
     return len(planned) >= 0.5 * len(_values(table, down)) * len(_values(table, across)) >= 1
 
 
-Place = tuple[Any, Any]  # values of the keys that go down and across
+Pair = tuple[Any, Any]  # values of the keys that go down and across
 
 
 def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
@@ -62,18 +62,18 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
     left_out, panels = len(panels[PANELS:]), panels[:PANELS]
     over = points.averaging_of(table, (down, across, *separating))
     cells = {
-        (panel, place): runs
-        for (panel, place), runs in points.grouped(table.runs, separating, (down, across)).items()
-        if panel in panels and not any(isinstance(value, Hole) for value in place)
+        (panel, pair): runs
+        for (panel, pair), runs in points.grouped(table.runs, separating, (down, across)).items()
+        if panel in panels and not any(isinstance(value, Hole) for value in pair)
     }
     means = points.means_of(cells, metric, over)
-    panels = [panel for panel in panels if any(mean.n for place, mean in means.items() if place[0] == panel)]
+    panels = [panel for panel in panels if any(mean.n for (where, _), mean in means.items() if where == panel)]
     if not panels:
         raise UnfitError(f"no run has {metric}")
     usual = max(mean.n for mean in means.values())
     shaded = []
     for panel in panels:
-        here = {place: mean for (where, place), mean in means.items() if where == panel and mean.value is not None}
+        here = {pair: mean for (where, pair), mean in means.items() if where == panel and mean.value is not None}
         title = points.label_of(table, separating, panel) if separating else ""
         shaded.append(_shaded(here, rows, columns, metric, usual, title))
     picture = Cells(
@@ -106,23 +106,23 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
 
 
 def _shaded(
-    means: Mapping[Place, points.Mean], rows: Sequence[Any], columns: Sequence[Any], metric: str, usual: int, title: str
+    means: Mapping[Pair, points.Mean], rows: Sequence[Any], columns: Sequence[Any], metric: str, usual: int, title: str
 ) -> Shaded:
     """Cells with their means; the best one is outlined, with those equal to it."""
     table = np.full((len(rows), len(columns)), np.nan)
     texts = [[""] * len(columns) for _ in rows]
-    at = {place: (rows.index(place[0]), columns.index(place[1])) for place in means}
-    for place, mean in means.items():
-        table[at[place]] = mean.value
-    for place, mean in means.items():
-        row, column = at[place]
+    at = {pair: (rows.index(pair[0]), columns.index(pair[1])) for pair in means}
+    for pair, mean in means.items():
+        table[at[pair]] = mean.value
+    for pair, mean in means.items():
+        row, column = at[pair]
         texts[row][column] = number(table[row, column], table) + (f"\nn={mean.n}" if mean.n != usual else "")
-    whole = [place for place, mean in means.items() if mean.cell.complete]  # all runs were planned and finished
+    whole = [pair for pair, mean in means.items() if mean.cell.complete]  # all runs were planned and finished
     best = table[at[whole[0]]] if whole else math.nan
-    for place in whole:
-        best = table[at[place]] if better(table[at[place]], best, metric) else best
+    for pair in whole:
+        best = table[at[pair]] if better(table[at[pair]], best, metric) else best
     known = whole if direction(metric) else []
-    outlined = [at[place] for place in known if math.isclose(table[at[place]], best, rel_tol=EQUAL)]
+    outlined = [at[pair] for pair in known if math.isclose(table[at[pair]], best, rel_tol=EQUAL)]
     return Shaded(shades_of(table, metric), texts, sorted(outlined), title)
 
 

@@ -150,7 +150,8 @@ def _sketch(scene: Scene, histories: Histories) -> Sketch:
     caption = f"{style.sentence(style.metric_label(metric, arrow=False))} over epochs"
     caption += f", and {style.metric_label(twin, arrow=False)} dotted." if twin else "."
     if counts and max(counts) > 1:
-        caption += f" Means over {points.counted(counts)} seeds as far as all of them go; bands are 95 % t intervals."
+        caption += f" Means over {points.counted(counts)} seeds, up to the last epoch that all of them have."
+        caption += " Bands are 95 % t intervals."
     if len(configurations) > len(chosen):
         caption += f" The best {len(chosen)} of {len(configurations)} configurations by {judge}."
     caption += f" {plural(crosses, 'run')} diverged: thin lines that end with a cross." if crosses else ""

@@ -96,7 +96,7 @@ def _sketch(scene: Scene) -> Sketch:
     norms = np.concatenate([np.zeros(0), *(line.y for panel in panels for line in panel.lines)])
     norms = norms[np.isfinite(norms) & (norms > 0)]
     if not counts:
-        raise UnavailableError(failures[0] if failures else "no figure gradient_norm: no run is there to be loaded")
+        raise UnavailableError(failures[0] if failures else "no figure gradient_norm: no run can be loaded")
     limits = (max(norms.min() / 2, norms.max() * 10.0**-DECADES), norms.max() * 3) if len(norms) else None
     panels = [dataclasses.replace(panel, y_limits=limits) for panel in panels]
     entry = Line([], [], {"color": style.GREY, **DOTTED}, "at start")  # of the legend

@@ -1,4 +1,4 @@
-"""The numbers that figures show: means over seeds with intervals, baselines, and the settings that tell runs apart."""
+"""The numbers that figures show: means over seeds with intervals, baselines, and the settings that distinguish runs."""
 
 import dataclasses
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ class Mean:
     Attributes:
       seeds: seed -> its number; of folds where there is only one seed.
       low, high: 95 % t interval, None with one number.
-      cell: what became of the runs.
+      cell: the runs with their status.
     """
 
     value: float | None
@@ -49,16 +49,16 @@ def mean_of(runs: Sequence[Run], metric: str, over: Averaging) -> Mean:
 
 
 def means_of(cells: Mapping[P, Sequence[Run]], metric: str, over: Averaging) -> dict[P, Mean]:
-    """The mean at every place; its cell says how many seeds and folds of other places it lacks."""
-    found = {}
-    for (place, runs), lacks in zip(cells.items(), lacking(list(cells.values())), strict=True):
+    """The mean of every cell; it says how many seeds and folds of the other cells it lacks."""
+    means = {}
+    for (where, runs), lacks in zip(cells.items(), lacking(list(cells.values())), strict=True):
         mean = mean_of(runs, metric, over)
-        found[place] = dataclasses.replace(mean, cell=dataclasses.replace(mean.cell, lacks=len(lacks)))
-    return found
+        means[where] = dataclasses.replace(mean, cell=dataclasses.replace(mean.cell, lacks=len(lacks)))
+    return means
 
 
 def averaging_of(table: Table, keys: Sequence[str]) -> Averaging:
-    """What means are over when only `keys` are told apart."""
+    """What means are over when only `keys` distinguish runs."""
     cells = group(list(table.runs), lambda run: values(run, keys))
     return averaging(table.runs, cells, keys)
 
@@ -69,28 +69,28 @@ def values(run: Run, keys: Sequence[str]) -> tuple[Any, ...]:
 
 def grouped(runs: Iterable[Run], *keys: Sequence[str]) -> dict[Any, list[Run]]:
     """Runs by their values of several lists of keys, each a tuple, in the order of their first appearance."""
-    places: dict[Any, list[Run]] = {}
+    cells: dict[Any, list[Run]] = {}
     for run in runs:
-        places.setdefault(tuple(values(run, names) for names in keys), []).append(run)
-    return places
+        cells.setdefault(tuple(values(run, names) for names in keys), []).append(run)
+    return cells
 
 
 def numeric(runs: Iterable[Run], key: str) -> list[float]:
     """The values of a key in their order if all are numbers, else nothing."""
-    found = [value for value in distinct(runs, key) if not isinstance(value, Hole)]
-    return found if all(isinstance(value, int | float) and not isinstance(value, bool) for value in found) else []
+    known = [value for value in distinct(runs, key) if not isinstance(value, Hole)]
+    return known if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known) else []
 
 
 _varying: list[tuple[Runs, list[str]]] = []  # of the last sweep: a second's work with ten thousand runs
 
 
 def swept(table: Table) -> list[str]:
-    """The keys that tell runs apart; those of the table's rows and columns first."""
+    """The keys that distinguish runs; those of the table's rows and columns first."""
     if not _varying or _varying[0][0] is not table.runs:
         _varying[:] = [(table.runs, varying(table.runs))]
-    found = _varying[0][1]
-    first = [key for key in (*table.row_keys, *table.column_keys) if key in found]
-    return [*first, *(key for key in found if key not in first)]
+    keys = _varying[0][1]
+    first = [key for key in (*table.row_keys, *table.column_keys) if key in keys]
+    return [*first, *(key for key in keys if key not in first)]
 
 
 def main_metrics(table: Table, most: int = METRICS) -> list[str]:
@@ -129,7 +129,7 @@ def label_of(table: Table, keys: Sequence[str], row: Sequence[Any]) -> str:
 
 
 def averaged_words(table: Table, over: Averaging, means: Iterable[Mean], bands: bool = True) -> str:
-    """What points and bands are, in one or two sentences."""
+    """Sentences of a caption that say what points and bands are, and which runs are missing from them."""
     means = list(means)
     counts = sorted({mean.n for mean in means if mean.n})
     what = "folds" if over.over_folds else "seeds"

@@ -75,11 +75,11 @@ def score_matrix(
     A data set that most methods have no number on is left out, and then every method that has no number on another.
     """
     over = points.averaging_of(table, (*methods, *of_data))
-    places = points.grouped(table.runs, of_data, methods)
-    means = points.means_of(places, metric, over)
-    known = {place: mean.value for place, mean in means.items() if mean.cell.complete and mean.value is not None}
-    sets = list(dict.fromkeys(data for data, _ in places))
-    rows = list(dict.fromkeys(row for _, row in places))
+    cells = points.grouped(table.runs, of_data, methods)
+    means = points.means_of(cells, metric, over)
+    known = {cell: mean.value for cell, mean in means.items() if mean.cell.complete and mean.value is not None}
+    sets = list(dict.fromkeys(data for data, _ in cells))
+    rows = list(dict.fromkeys(row for _, row in cells))
     sets = [data for data in sets if 2 * sum((data, row) in known for row in rows) > len(rows)]
     rows = [row for row in rows if all((data, row) in known for data in sets)]
     scores = np.array([[known[data, row] for row in rows] for data in sets], np.float64)

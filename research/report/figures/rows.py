@@ -91,7 +91,7 @@ def _samples(best: Best) -> Sketch:
     classes = best.material.facts.classes
     label = np.arange(number, dtype=np.int32) % classes if best.conditional and classes else None
     draws = np.asarray(batches.sample(best.model, best.loaded.params, jax.random.key(0), number, label))
-    text = f"{number} draws from the model, not chosen."
+    text = f"{number} draws from the model, not selected."
     text += " Classes in turn." if label is not None else ""
     if best.is_image:
         picture = Images(list(draws.reshape(ROWS, COLUMNS, *draws.shape[1:])), *best.range)

@@ -22,7 +22,7 @@ class Scene:
     Attributes:
       note: called with a line of text for each figure that could not be drawn.
       noted: lines that were noted; each is noted once.
-      kept: what several kinds of figures need and only one of them reads: data sets, the best runs.
+      kept: data sets and best runs; the first figure that needs them reads them, and later ones use them again.
     """
 
     table: Table
@@ -63,7 +63,7 @@ def render(scene: Scene, kind: str, planner: Callable[[Scene], Sequence[Plan]]) 
             try:
                 sketch = plan()
                 files = rendered(sketch.picture.draw())
-            except Exception as error:  # the table and the other figures are right all the same
+            except Exception as error:  # the table and the other figures do not depend on it
                 scene.tell(_failure(kind, error))
                 continue
             drawn.append(Drawn(stem(sketch.name), sketch.title, sketch.caption, sketch.runs, **files))

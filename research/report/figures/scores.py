@@ -64,12 +64,12 @@ def _sketch(scene: Scene, metrics: Sequence[str]) -> Sketch:
     rows = sorted(finished, key=ranking(table.runs, keys))
     sets = sorted({points.values(run, of_data) for run in table.runs}, key=ranking(table.runs, of_data))
     cells = points.grouped(table.runs, keys, of_data)
-    places = [(metric, data) for metric in metrics for data in sets]
-    left_out = max(0, len(rows) - ROWS) + max(0, len(places) - PANELS)
-    rows, places = rows[:ROWS], places[:PANELS]
+    shown = [(metric, data) for metric in metrics for data in sets]
+    left_out = max(0, len(rows) - ROWS) + max(0, len(shown) - PANELS)
+    rows, shown = rows[:ROWS], shown[:PANELS]
     panels, everything = [], []
     order: dict[str, int] = {}  # a method looks the same in all panels
-    for metric, data in places:
+    for metric, data in shown:
         here = [cells.get((row, data), []) for row in rows]
         means = [points.mean_of(runs, metric, over) for runs in here]
         lines = [line for row, mean in enumerate(means) for line in _row(row, mean)]

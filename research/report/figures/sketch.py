@@ -1,4 +1,4 @@
-"""What a figure is before and after it is drawn, and the two reasons for which there is none."""
+"""A figure before and after it is drawn, and the two reasons why there may be none."""
 
 import dataclasses
 from collections.abc import Callable
