@@ -44,9 +44,9 @@ def code_map(codes: np.ndarray, label: np.ndarray | None) -> np.ndarray:
 def study(subject: Subject, findings: Findings) -> None:
     """Draw the pictures that this model and these data allow.
 
-    A model with codes has a map of them, `codes`. Images and sequences have `reconstructions` and `samples`, images also
-    `traversals` (one row for each latent), and windows of series have `forecasts`. A conditional model draws its classes
-    in turn.
+    A model with codes has a map of them, `codes`. Images and sequences have `reconstructions` and `samples`. Images
+    also have `traversals`, one row for each latent, and windows of series have `forecasts`. A conditional model draws
+    its classes in turn.
     """
     if subject.recipe.pictures:
         if able(subject.model, Encodes):
