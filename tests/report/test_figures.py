@@ -275,6 +275,8 @@ def test_lines_are_means_with_t_intervals_and_baselines_are_dashed(two_by_two):
     assert [name for name in planned if LOSS in name] == [f"metric_over_key-{LOSS}-model.latent_dim"]
     caption = planned[f"metric_over_key-{LOSS}-model.latent_dim"].caption
     assert "Lines of different model.beta cannot be compared" in caption
+    assert "The best mean" not in caption
+    assert " The best mean is 0.0211 at beta 1, latent dim 2; " in over_size.caption
 
 
 def test_bands_are_drawn_where_there_are_three_points(sweep):

@@ -87,6 +87,7 @@ def test_the_diagram_has_every_method_at_its_rank_and_joins_what_is_not_told_apa
     assert [[round(x) for x in bar] for bar in bars] == [[1, 3], [2, 4]]  # 3 apart is more than 2.35
     assert "4 methods over 4 data sets" in planned.caption
     assert "Nemenyi" in planned.caption
+    assert "Ranks: latent dim 1 1.00, latent dim 2 2.00" in planned.caption
     with style.styled():
         figure = planned.picture.draw()
         figure.draw_without_rendering()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.evaluation.views import COLORS
+from research.metrics import direction
 from research.report.cell import Averaging
 from research.report.collect import Hole
 from research.report.figures import points, style
@@ -204,7 +205,8 @@ def _sketch(table: Table, metric: str, key: str) -> Sketch:
     caption += f", a line for each {style.listed(layout.line_keys)}" if layout.line_keys else ""
     caption += f", a panel for each {style.listed(layout.panel_keys)}" if layout.panel_keys else ""
     caption += f". {points.averaged_words(table, layout.over, means.values())}"
-    caption += f" {_extremes(table, means, layout, metric)}"
+    comparable = not {*layout.panel_keys, *layout.line_keys} & set(comparing)
+    caption += f" {_extremes(table, means, layout, metric if comparable else None)}"
     if separating := [name for name in layout.line_keys if name in comparing]:
         caption += f" Lines of different {style.listed(separating)} cannot be compared."
     if nowhere := [x for x in points.numeric(table.runs, key) if x not in xs]:
@@ -215,21 +217,21 @@ def _sketch(table: Table, metric: str, key: str) -> Sketch:
     return Sketch(f"metric_over_key-{metric}-{key}", title, caption, points.shown_runs(means.values()), chart)
 
 
-def _extremes(table: Table, means: Mapping[Point, points.Mean], layout: Layout, metric: str) -> str:
-    """The best (or smallest and largest) mean in words."""
+def _extremes(table: Table, means: Mapping[Point, points.Mean], layout: Layout, metric: str | None) -> str:
+    """The smallest, the largest and the best mean in words; without a metric there is no best one."""
     known = {point: mean.value for point, mean in means.items() if mean.value is not None}
 
     def named(point: Point) -> str:
         keys = (*layout.panel_keys, *layout.line_keys, layout.key)
         return f"{known[point]:.4g} at {points.label_of(table, keys, (*point[0], *point[1], point[2]))}"
 
-    whole = [point for point in known if means[point].cell.complete] or list(known)
-    best = whole[0]
-    for point in whole:
-        if better(known[point], known[best], metric):
-            best = point
     low, high = min(known, key=lambda point: known[point]), max(known, key=lambda point: known[point])
-    if any(better(known[point], known[best], metric) for point in whole) or known[low] == known[high]:
-        return f"All means are near {known[best]:.4g}."
+    if known[low] == known[high]:
+        return f"All means are near {known[low]:.4g}."
     reach = f"eans reach from {named(low)} to {named(high)}."
+    if not metric or not direction(metric):
+        return f"M{reach}"
+    best, *rest = [point for point in known if means[point].cell.complete] or list(known)
+    for point in rest:
+        best = point if better(known[point], known[best], metric) else best
     return f"The best mean is {named(best)}; m{reach}" if best in (low, high) else f"M{reach}"

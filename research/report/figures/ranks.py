@@ -126,6 +126,7 @@ def _sketch(
         f" 5 % (critical difference CD = {distance:.2f}; Demšar 2006). Friedman's test that all rank alike:"
         f" p = {p:.2g}."
     )
+    caption += f" Ranks: {', '.join(f'{name} {rank:.2f}' for name, rank in zip(names, ordered, strict=True))}."
     total = len({points.values(run, methods) for run in table.runs})
     if total > len(rows):
         caption += f" {plural(total - len(rows), 'method')} without a number on every data set left out."
