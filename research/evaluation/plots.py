@@ -1,92 +1,248 @@
-"""Pictures of lines: sequences, reconstructions, forecasts, and norms on a logarithmic axis; numpy only."""
+"""Pictures of lines: sequences, reconstructions, forecasts, and norms on a logarithmic axis.
 
+Training draws these pictures for every run, so one picture costs a few milliseconds: Pillow draws it, and matplotlib is
+never imported. Equal input gives equal bytes. Pillow draws lines without smooth edges; they are therefore drawn `FINE`
+times larger and then averaged. Values that are not finite leave gaps.
+"""
+
+import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from research.evaluation import lines
-from research.evaluation.canvas import grid
-from research.evaluation.glyphs import HEIGHT, WIDTH
+from research.evaluation.views import COLORS, grid, series
 
-CHANNELS = 3  # drawn of every sequence, the first ones
+CHANNELS = 3  # of every sequence the first ones are drawn
 PANEL = 110, 230  # height and width of one panel of a grid, pixels
 COLUMNS = 4
+FINE = 4  # lines are drawn this much larger and then averaged
+SIZE, LINE = 11, 13  # of the letters and from one line of text to the next, pixels
+WIDTH = 1.6  # of a line, pixels
+DASH, PERIOD = 5, 9  # pixels
+FRAME, FAINT, GREY, INK = "#C8C8C8", "#EBEBEB", "#7F7F7F", "#3C3C3C"
 
 
-def line_panel(
-    curves: Sequence[np.ndarray],
-    *,
-    height: int,
-    width: int,
-    colors: Sequence[lines.Color],
-    bands: Mapping[int, tuple[np.ndarray, np.ndarray]] | None = None,
-    dashed: Sequence[bool] = (),
-    starts: Sequence[int] = (),
-    title: str = "",
-    marks: Sequence[int] = (),
-) -> np.ndarray:
-    """Curves over steps in one frame, with the ranges of both axes written beside it.
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A line of values over steps.
 
-    Values that are not finite leave gaps; lengths may differ.
+    Attributes:
+      y: values, [T].
+      color: name or `#RRGGBB`.
+      dashed: draws the line in dashes.
+      start: step of the first value.
+      band: lower and upper edge of a light area behind all lines, each [T].
+    """
+
+    y: np.ndarray
+    color: str
+    dashed: bool = False
+    start: int = 0
+    band: tuple[np.ndarray, np.ndarray] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """The area of the lines in a picture, and the values at its borders.
+
+    Attributes:
+      top, left, height, width: pixels.
+      first, last: x at the left and at the right border.
+      low, high: y at the lower and at the upper border.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    first: float
+    last: float
+    low: float
+    high: float
+
+    def at(self, x: Any, y: Any) -> np.ndarray:
+        """Places [N, 2] of points (x, y), in pixels from the left and from the top; NaN where x or y is not finite."""
+        x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
+        right = (x - self.first) / (self.last - self.first) if self.last > self.first else np.full(x.shape, 0.5)
+        down = (self.high - y) / (self.high - self.low)
+        positions = np.stack(
+            [self.left + 0.5 + right * (self.width - 1), self.top + 0.5 + down * (self.height - 1)], -1
+        )
+        return np.where(np.isfinite(positions).all(-1, keepdims=True), positions, np.nan)
+
+
+def limits(values: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest finite value, made to differ by at least a little; 0 and 1 where no value is finite."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low, high = float(values.min()), float(values.max())
+    least = max(abs(low), abs(high), 1e-6) * 1e-6
+    return (low, high) if high - low > least else (low - max(abs(low), 1) / 2, high + max(abs(high), 1) / 2)
+
+
+def number(value: float) -> str:
+    """A value with two or three significant digits, in at most six letters: `-1.3`, `0.05`, `1200`, `3e-05`."""
+    if value == 0:
+        return "0"
+    plain = f"{value:.3g}" if 0.01 <= abs(value) < 1000 else f"{value:.0f}" if 1 <= abs(value) < 1e5 else f"{value:.0e}"
+    return plain if len(plain) <= 6 else f"{value:.2g}"
+
+
+def ticks(last: int) -> list[int]:
+    """Round numbers from 0 to `last`, at most six."""
+    steps = (lead * 10**power for power in range(12) for lead in (1, 2, 5))
+    return list(range(0, last + 1, next(step for step in steps if last // step <= 5)))
+
+
+def lighter(color: str, share: float = 0.55) -> str:
+    """The color mixed with a share of white."""
+    values = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(value + (255 - value) * share):02X}" for value in values)
+
+
+# --------------------------------------------------------------------------------------------------------- drawing
+
+
+@functools.cache
+def _font() -> Any:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(SIZE)
+
+
+def _spaced(words: str) -> str:
+    return words.replace(" ", "  ")  # a single space of Pillow's font is hardly seen at this size
+
+
+def _length(words: str) -> int:
+    """Width of a text, pixels."""
+    return int(np.ceil(_font().getlength(_spaced(words))))
+
+
+def write(picture: Any, words: str, left: float, top: float, color: str = GREY, anchor: str = "la") -> None:
+    """Write one line of text on an image of Pillow; the anchor says which point of the text lies at (left, top)."""
+    from PIL import ImageDraw
+
+    ImageDraw.Draw(picture).text((left, top), _spaced(words), fill=color, font=_font(), anchor=anchor)
+
+
+def _pieces(positions: np.ndarray) -> list[np.ndarray]:
+    """The stretches of positions [N, 2] between gaps."""
+    finite = np.isfinite(positions).all(-1)
+    cuts = np.flatnonzero(np.diff(finite)) + 1
+    return [piece for piece in np.split(positions, cuts) if len(piece) and np.isfinite(piece[0, 0])]
+
+
+def _dashes(piece: np.ndarray) -> list[np.ndarray]:
+    """A line [N, 2] cut into dashes of five pixels with four between them."""
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(piece, axis=0).T))])
+    dashes = []
+    for begin in np.arange(0, along[-1], PERIOD):
+        end = min(begin + DASH, along[-1])
+        inside = along[(along > begin) & (along < end)]
+        positions = np.concatenate([[begin], inside, [end]])
+        dashes.append(np.stack([np.interp(positions, along, piece[:, axis]) for axis in (0, 1)], -1))
+    return dashes
+
+
+def _stroke(draw: Any, positions: np.ndarray, color: str, *, dashed: bool = False, width: float = WIDTH) -> None:
+    """Draw straight lines from point to point [N, 2]; a point between two gaps becomes a dot."""
+    for piece in _pieces(positions):
+        if len(piece) == 1:
+            (x, y), radius = piece[0] * FINE, 1.25 * width * FINE
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+            continue
+        for line in _dashes(piece) if dashed else [piece]:
+            draw.line((line * FINE).ravel().tolist(), fill=color, width=round(width * FINE))
+
+
+def _lines(size: tuple[int, int], frame: Frame | None, curves: Sequence[Curve], rules: Sequence[Any] = ()) -> Any:
+    """An image of Pillow of a height and width with curves in a frame.
 
     Args:
-      curves: each [T].
-      height, width: of the picture, pixels.
-      colors: of each curve, red, green, blue.
-      bands: number of a curve -> low [T], high [T]: a light area behind all curves, in its color and from its start.
-      dashed: of each curve; absent: none is.
-      starts: step of the first value of each curve; absent: 0.
-      title: one line above.
+      rules: straight lines one pixel wide behind the curves, each (x, y, color) with two x and two y.
+    """
+    from PIL import Image, ImageDraw
+
+    height, width = size
+    picture = Image.new("RGB", (width * FINE, height * FINE), "white")
+    draw = ImageDraw.Draw(picture)
+    if frame is not None:
+        left, top = frame.left - 1, frame.top - 2
+        box = left, top, left + frame.width + 1, top + frame.height + 3
+        corners = (box[0] * FINE, box[1] * FINE, (box[2] + 1) * FINE - 1, (box[3] + 1) * FINE - 1)
+        draw.rectangle(corners, outline=FRAME, width=FINE)
+        for x, y, color in rules:
+            _stroke(draw, frame.at(x, y), color, width=1)
+        for curve in curves:
+            if curve.band is not None:
+                x = curve.start + np.arange(len(curve.band[0]))
+                edges = np.concatenate([frame.at(x, edge) for edge in curve.band], -1)
+                for piece in _pieces(edges):
+                    corners = np.concatenate([piece[:, :2], piece[::-1, 2:]])
+                    draw.polygon((corners * FINE).ravel().tolist(), fill=lighter(curve.color, 0.75))
+        for curve in curves:
+            positions = frame.at(curve.start + np.arange(len(curve.y)), curve.y)
+            _stroke(draw, positions, curve.color, dashed=curve.dashed)
+    return picture.reduce(FINE)
+
+
+def line_panel(curves: Sequence[Curve], *, size: tuple[int, int] = PANEL, marks: Sequence[int] = ()) -> np.ndarray:
+    """Curves over steps in one frame, with the ranges of both axes written beside it.
+
+    Args:
+      size: height and width of the picture, pixels.
       marks: steps at which a thin vertical line is drawn.
 
     Returns:
       [height, width, 3] uint8.
     """
-    picture = np.full((height, width, 3), 255, np.uint8)
-    starts = [*starts, *[0] * (len(curves) - len(starts))]
-    dashed = [*dashed, *[False] * (len(curves) - len(dashed))]
-    curves = [np.asarray(curve, np.float64) for curve in curves]
-    areas = {at: [np.asarray(edge, np.float64) for edge in band] for at, band in (bands or {}).items()}
-    values = np.concatenate([np.zeros(0), *curves, *(edge for band in areas.values() for edge in band)])
-    low, high = lines.limits(values)
-    ends = [start + len(curve) for start, curve in zip(starts, curves, strict=True)]
-    first, last = min(starts, default=0), max(ends, default=1) - 1
-    labels = lines.number(high), lines.number(low)
-    left = WIDTH * max(len(label) for label in labels) + 4
-    top = HEIGHT + 4 if title else 3
-    area = lines.Area(top, left, height - top - HEIGHT - 5, width - left - 4, first, last, low, high)
-    lines.frame(picture, area)
-    lines.write(picture, title, 1, left, lines.INK)
-    lines.write(picture, labels[0], area.top - 1, left - 2, lines.GREY, align="right")
-    lines.write(picture, labels[1], area.top + area.height - HEIGHT + 1, left - 2, lines.GREY, align="right")
-    below = area.top + area.height + 4
-    lines.write(picture, str(first), below, left, lines.GREY)
-    lines.write(picture, str(last), below, left + area.width, lines.GREY, align="right")
-    for mark in marks:
-        _, column = area.at(np.array([mark]), np.array([low]))
-        picture[area.top : area.top + area.height, int(column[0])] = lines.FRAME
-    for at, (lower, upper) in areas.items():
-        lines.fill(picture, area, starts[at] + np.arange(len(lower)), lower, upper, colors[at])
-    for curve, start, color, broken in zip(curves, starts, colors, dashed, strict=True):
-        lines.draw(picture, area, start + np.arange(len(curve)), curve, color, dashed=broken)
-    return picture
+    edges = [edge for curve in curves for edge in curve.band or ()]
+    low, high = limits(np.concatenate([np.zeros(0), *(curve.y for curve in curves), *edges]))
+    first = min((curve.start for curve in curves), default=0)
+    last = max((curve.start + len(curve.y) for curve in curves), default=1) - 1
+    labels = number(high), number(low)
+    left = max(map(_length, labels)) + 5
+    top = 3
+    frame = Frame(top, left, size[0] - top - LINE - 2, size[1] - left - 4, first, last, low, high)
+    picture = _lines(size, frame, curves, [((mark, mark), (low, high), FRAME) for mark in marks])
+    bottom, right = top + frame.height, left + frame.width
+    write(picture, labels[0], left - 3, top - 1, anchor="ra")
+    write(picture, labels[1], left - 3, bottom + 1, anchor="rs")
+    write(picture, str(first), left, bottom + 3)
+    write(picture, str(last), right, bottom + 3, anchor="ra")
+    return np.asarray(picture)
 
 
-def _channel_colors(channels: int) -> list[lines.Color]:
-    return [lines.color(channel) for channel in range(min(channels, CHANNELS))]
+Entry = tuple[str, str, bool]  # name, color, whether its line is dashed
 
 
-def _panels(tiles: Sequence[np.ndarray], entries: Sequence[tuple[str, lines.Color, bool]]) -> np.ndarray:
+def legend(entries: Sequence[Entry], width: int) -> np.ndarray:
+    """A strip [13, width, 3] with a short line and a name for each entry; entries that do not fit are left out."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (width * FINE, LINE * FINE), "white")
+    draw = ImageDraw.Draw(picture)
+    shown, left = [], 4
+    for name, color, dashed in entries:
+        if left + 18 + _length(name) > width:
+            break
+        _stroke(draw, np.array([[left, LINE / 2], [left + 14, LINE / 2]]), color, dashed=dashed)
+        shown.append((name, left + 18))
+        left += 30 + _length(name)
+    picture = picture.reduce(FINE)
+    for name, position in shown:
+        write(picture, name, position, 0, INK)
+    return np.asarray(picture)
+
+
+def _panels(tiles: Sequence[np.ndarray], entries: Sequence[Entry]) -> np.ndarray:
     """Panels in a grid below a legend."""
     whole = grid(np.stack(tiles), min(COLUMNS, len(tiles)))
-    return np.concatenate([lines.legend(entries, whole.shape[1]), whole])
-
-
-def _valid(x: np.ndarray, length: np.ndarray | None, observed: np.ndarray | None) -> list[np.ndarray]:
-    """Rows of x [N, T, C], each up to its length, NaN where not observed."""
-    x = np.asarray(x, np.float64)
-    x = x if observed is None else np.where(observed, x, np.nan)
-    return [row if length is None else row[: int(length[number])] for number, row in enumerate(x)]
+    return np.concatenate([legend(entries, whole.shape[1]), whole])
 
 
 def _names(channels: int) -> list[str]:
@@ -95,25 +251,18 @@ def _names(channels: int) -> list[str]:
     return names if shown == channels else [*names[:-1], f"{names[-1]} (of {channels})"]
 
 
-def sequences(
-    x: np.ndarray, length: np.ndarray | None = None, observed: np.ndarray | None = None, titles: Sequence[str] = ()
-) -> np.ndarray:
+# -------------------------------------------------------------------------------------------------------- pictures
+
+
+def sequences(x: np.ndarray, length: np.ndarray | None = None, observed: np.ndarray | None = None) -> np.ndarray:
     """A panel for every row of x [N, T, C], its first three channels in one frame.
 
     Args:
       length: valid steps, [N].
       observed: False leaves a gap, [N, T, C].
-      titles: one line above each panel.
     """
-    colors, (height, width) = _channel_colors(x.shape[2]), PANEL
-    tiles = [
-        line_panel(
-            list(row.T[:CHANNELS]), height=height, width=width, colors=colors, title=titles[at] if titles else ""
-        )
-        for at, row in enumerate(_valid(x, length, observed))
-    ]
-    names = _names(x.shape[2])
-    return _panels(tiles, [(name, color, False) for name, color in zip(names, colors, strict=True)])
+    tiles = [line_panel(list(map(Curve, row.T[:CHANNELS], COLORS))) for row in series(x, length, observed)]
+    return _panels(tiles, [(name, color, False) for name, color in zip(_names(x.shape[2]), COLORS, strict=False)])
 
 
 def reconstructions(
@@ -125,15 +274,14 @@ def reconstructions(
       length: valid steps of both, [N].
       observed: False leaves a gap in the input, [N, T, C]; the reconstruction goes on.
     """
-    colors, (height, width) = _channel_colors(x.shape[2]), PANEL
-    light = [lines.lighter(own) for own in colors]
+    light = [lighter(color) for color in COLORS[:CHANNELS]]
     tiles = []
-    for row, found in zip(_valid(x, length, observed), _valid(output, length, None), strict=True):
-        curves = [*row.T[:CHANNELS], *found.T[:CHANNELS]]
-        dashed = [False] * len(colors) + [True] * len(colors)
-        tiles.append(line_panel(curves, height=height, width=width, colors=[*light, *colors], dashed=dashed))
-    entries = [(name, color, False) for name, color in zip(_names(x.shape[2]), light, strict=True)]
-    return _panels(tiles, [*entries, ("reconstruction", colors[0], True)])
+    for inputs, outputs in zip(series(x, length, observed), series(output, length), strict=True):
+        curves = list(map(Curve, inputs.T[:CHANNELS], light))
+        curves += [Curve(y, color, dashed=True) for y, color in zip(outputs.T[:CHANNELS], COLORS, strict=False)]
+        tiles.append(line_panel(curves))
+    entries = [(name, color, False) for name, color in zip(_names(x.shape[2]), light, strict=False)]
+    return _panels(tiles, [*entries, ("reconstruction", COLORS[0], True)])
 
 
 def forecasts(
@@ -141,91 +289,85 @@ def forecasts(
     target: np.ndarray,
     median: np.ndarray,
     band: tuple[np.ndarray, np.ndarray] | None = None,
-    channel: int = 0,
     observed: np.ndarray | None = None,
     target_observed: np.ndarray | None = None,
-    band_name: str = "80 % band",
+    band_name: str = "80 % interval",
 ) -> np.ndarray:
-    """A panel for every row: the end of the look-back, the truth and the forecast of one channel.
+    """A panel for every row: the end of the look-back, the truth and the forecast of the first channel.
 
-    Step 0 is the first that is forecast. The look-back is shown for at most as many steps as the horizon.
+    Step 0 is the first that is forecast. At most as many steps of the look-back are drawn as are forecast.
 
     Args:
       x: look-back, [N, T, C].
       target, median: truth and forecast, [N, H, C].
-      band: lower and upper quantile, each [N, H, C].
-      channel: which channel.
+      band: lower and upper edge of the interval, each [N, H, C].
       observed, target_observed: False leaves a gap, of the shapes of `x` and `target`.
       band_name: for the legend.
     """
-    blue, orange, _ = _channel_colors(CHANNELS)
-    shown = min(x.shape[1], target.shape[1])
+    blue, orange = COLORS[:2]
+    back = min(x.shape[1], target.shape[1])
     before, truth = (
-        np.stack(_valid(values, None, there))[..., channel]
-        for values, there in ((x, observed), (target, target_observed))
+        np.stack(series(values, None, mask))[..., 0] for values, mask in ((x, observed), (target, target_observed))
     )
     tiles = []
     for row in range(len(x)):
-        bands = None if band is None else {2: (band[0][row, :, channel], band[1][row, :, channel])}
-        joined = np.concatenate([before[row, -1:], truth[row]])
-        curves = [before[row, -shown:], joined, np.asarray(median)[row, :, channel]]
-        panel = line_panel(
-            curves,
-            height=PANEL[0],
-            width=PANEL[1],
-            colors=[lines.INK, blue, orange],
-            bands=bands,
-            starts=[-shown, -1, 0],
-            marks=[0],
-        )
-        tiles.append(panel)
-    entries = [("look-back", lines.INK, False), ("truth", blue, False), ("forecast", orange, False)]
-    return _panels(tiles, entries if band is None else [*entries, (band_name, lines.lighter(orange, 0.75), False)])
+        edges = None if band is None else (band[0][row, :, 0], band[1][row, :, 0])
+        curves = [
+            Curve(before[row, -back:], INK, start=-back),
+            Curve(np.concatenate([before[row, -1:], truth[row]]), blue, start=-1),
+            Curve(np.asarray(median)[row, :, 0], orange, band=edges),
+        ]
+        tiles.append(line_panel(curves, marks=[0]))
+    entries = [("look-back", INK, False), ("truth", blue, False), ("forecast", orange, False)]
+    return _panels(tiles, entries if band is None else [*entries, (band_name, lighter(orange, 0.75), False)])
 
 
 def decay_panel(curves: Mapping[str, np.ndarray], height: int = 240, width: int = 360, title: str = "") -> np.ndarray:
     """Norms by distance in time on a logarithmic axis: how far back a gradient reaches.
 
-    Norms of 0, or more than 12 powers of ten below the largest, lie below the lower border, where their curve ends.
+    A norm of 0, or one more than 12 powers of ten below the largest, lies below the lower border and is not drawn.
 
     Args:
       curves: name -> norms [T]; the index is the distance.
-      height, width: pixels.
-      title: one line above.
+      height, width: of the picture, pixels.
+      title: one line above the frame.
 
     Returns:
       [height, width, 3] uint8.
     """
-    picture = np.full((height, width, 3), 255, np.uint8)
-    exponents = {}
-    for name, norms in curves.items():
+    exponents = []
+    for norms in curves.values():
         norms = np.asarray(norms, np.float64)
-        exponents[name] = np.log10(np.where(np.isfinite(norms) & (norms > 0), norms, np.nan))
-    low, high = lines.limits(np.concatenate([np.zeros(0), *exponents.values()]))
+        exponents.append(np.log10(np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)))
+    low, high = limits(np.concatenate([np.zeros(0), *exponents]))
     low, high = np.floor(max(low, high - 12)), np.ceil(high)
     low = low if high > low else high - 1
-    last = max((len(norms) for norms in curves.values()), default=2) - 1
-    colors = [lines.color(at) for at in range(len(curves))]
-    strip = lines.legend([(name, color, False) for name, color in zip(curves, colors, strict=True)], width)
-    picture[HEIGHT + 4 : HEIGHT + 4 + len(strip)] = strip
-    top, left = 2 * HEIGHT + 12, 40
-    area = lines.Area(top, left, height - top - 2 * HEIGHT - 12, width - left - 8, 0, max(last, 1), low, high)
-    lines.frame(picture, area)
-    lines.write(picture, title or "gradient norm", 3, 4, lines.INK)
-    step = max(1, int(np.ceil((high - low) * (HEIGHT + 3) / area.height)))
-    for exponent in np.arange(high, low - 0.5, -step):
-        row = int(area.at(np.zeros(1), np.array([exponent]))[0][0])
-        picture[row, area.left : area.left + area.width] = (235, 235, 235)
-        lines.write(picture, f"1e{int(exponent)}" if exponent else "1", row - 3, left - 4, lines.GREY, align="right")
-    for tick in lines.ticks(last):
-        column = int(area.at(np.array([float(tick)]), np.array([low]))[1][0])
-        picture[area.top + area.height + 1 : area.top + area.height + 4, column] = lines.GREY
-        ink = WIDTH * len(str(tick)) - 1
-        at = min(column - ink // 2, width - ink - 1)
-        lines.write(picture, str(tick), area.top + area.height + 6, at, lines.GREY)
-    words = "steps back in time"
-    lines.write(picture, words, height - HEIGHT - 1, left + (area.width - WIDTH * len(words)) // 2, lines.GREY)
-    for norms, color in zip(exponents.values(), colors, strict=True):
-        shown = np.where(norms >= low, norms, np.nan)
-        lines.draw(picture, area, np.arange(len(norms)), shown, color)
-    return picture
+    last = max((len(norms) for norms in exponents), default=2) - 1
+    top, left = 2 * LINE + 6, 40
+    frame = Frame(top, left, height - top - 2 * LINE - 6, width - left - 8, 0, max(last, 1), low, high)
+    step = max(1, int(np.ceil((high - low) * LINE / frame.height)))
+    powers = np.arange(high, low - 0.5, -step)
+    lines = [
+        Curve(np.where(norms >= low, norms, np.nan), COLORS[at % len(COLORS)]) for at, norms in enumerate(exponents)
+    ]
+    rules = [((frame.first, frame.last), (power, power), FAINT) for power in powers]
+    picture = _lines((height, width), frame, lines, rules)
+    entries = [(name, line.color, False) for name, line in zip(curves, lines, strict=True)]
+    picture.paste(_image(legend(entries, width)), (0, LINE + 2))
+    write(picture, title or "gradient norm", 4, 1, INK)
+    for power in powers:
+        down = frame.at([0.0], [power])[0, 1]
+        write(picture, f"1e{int(power)}" if power else "1", left - 4, down, anchor="rm")
+    bottom = top + frame.height
+    for tick in ticks(last):
+        right = frame.at([float(tick)], [low])[0, 0]
+        picture.paste(GREY, (int(right), bottom + 1, int(right) + 1, bottom + 4))
+        write(picture, str(tick), min(right, width - _length(str(tick)) / 2), bottom + 5, anchor="ma")
+    write(picture, "steps back in time", left + frame.width / 2, height - 1, anchor="md")
+    return np.asarray(picture)
+
+
+def _image(picture: np.ndarray) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(picture)

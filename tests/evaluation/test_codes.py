@@ -4,7 +4,8 @@ import pytest
 
 from research.evaluation import baselines
 from research.evaluation.codes import active_units, probes
-from research.evaluation.pictures import MAP, code_map, grid, pixels, traversal_codes
+from research.evaluation.pictures import MAP, code_map
+from research.evaluation.views import grid, most_active, pixels, traversal
 from research.runs import batches
 
 
@@ -83,20 +84,20 @@ def test_map_shows_classes_in_their_colours(latent_dim):
     picture = code_map(codes, np.repeat([0, 1], 20))
     assert picture.shape == (MAP, MAP, 3)
     colors = {tuple(color) for color in picture.reshape(-1, 3).tolist()}
-    assert colors == {(255, 255, 255), (31, 119, 180), (255, 127, 14)}
+    assert colors == {(255, 255, 255), (0, 114, 178), (213, 94, 0)}  # Okabe & Ito's blue and vermilion
     assert (code_map(np.full((3, latent_dim), np.nan), None) == 255).all()
 
 
-def test_traversals_change_one_dimension_at_a_time():
-    codes = np.random.default_rng(0).normal(size=(500, 20)) * np.arange(20) + 1
-    z, dimensions = traversal_codes(codes, prior=True)
-    assert dimensions.tolist() == list(range(4, 20))
-    z = z.reshape(16, 11, 20)
-    assert z[0, 0, 4] == -3
-    assert z[0, -1, 4] == 3
-    assert np.count_nonzero(z[0, 0]) == 1
-    z, _ = traversal_codes(codes[:, :2], prior=False)
-    np.testing.assert_allclose(z[5], codes[:, :2].mean(0), rtol=1e-5)
+def test_traversals_move_one_latent_at_a_time_the_most_active_first():
+    codes = np.random.default_rng(0).normal(size=(50, 3)) * [1, 3, 2] + 7
+    latents, steps = most_active(codes, 3), np.array([-1.0, 0.0, 2.0])
+    assert list(latents) == [1, 2, 0]
+    assert list(most_active(codes, 2)) == [1, 2]
+    z = traversal(codes, latents, steps, prior=True)
+    np.testing.assert_allclose(z[0], [[0, -1, 0], [0, 0, 0], [0, 2, 0]])
+    z = traversal(codes, latents, steps, prior=False)
+    np.testing.assert_allclose(z[1, :, 2], codes[:, 2].mean() + steps * codes[:, 2].std(), rtol=1e-5)
+    np.testing.assert_allclose(z[1, :, 0], codes[:, 0].mean(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 24, 25])

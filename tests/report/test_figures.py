@@ -1,4 +1,7 @@
-"""Figures of the numbers of a sweep: what is drawn, what is not, and bytes that are the same each time."""
+"""Figures of the numbers of a sweep: what they show, when there is none, and bytes that are the same each time.
+
+Most tests read the description of a figure and draw nothing.
+"""
 
 import itertools
 import json
@@ -10,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from research.evaluation.views import COLORS
 from research.report.collect import collect
 from research.report.figures import (
     KINDS,
     Drawn,
+    chart,
     curves,
     differences,
     draw,
@@ -23,6 +28,7 @@ from research.report.figures import (
     rate,
     scene,
     scores,
+    sketch,
     style,
 )
 from research.report.statistics import interval
@@ -37,50 +43,57 @@ def scene_of(sweep: Any, metrics: Any = None) -> scene.Scene:
     return scene.Scene(table(collect(sweep.folder), metrics=metrics), sweep.folder, notes.append)
 
 
-def sketches(planner: Any, sweep: Any, metrics: Any = None) -> dict[str, scene.Sketch]:
-    with style.styled():
-        found = [plan() for plan in planner(scene_of(sweep, metrics))]
-        for sketch in found:
-            check_texts(sketch.figure)
-    return {sketch.name: sketch for sketch in found}
+def sketches(planner: Any, sweep: Any, metrics: Any = None) -> dict[str, sketch.Sketch]:
+    return {planned.name: planned for planned in (plan() for plan in planner(scene_of(sweep, metrics)))}
+
+
+def panels_of(planner: Any, sweep: Any, metrics: Any = None) -> list[Any]:
+    (only,) = sketches(planner, sweep, metrics).values()
+    return only.picture.panels
+
+
+def lines(panel: Any, **look: Any) -> list[tuple[list[float], list[float]]]:
+    """x and y of the lines that look like this."""
+    fitting = [one for one in panel.lines if all(one.look.get(name) == value for name, value in look.items())]
+    return [(list(one.x), list(one.y)) for one in fitting if len(one.x)]
+
+
+def model_line(panel: Any, number: int) -> tuple[list[float], list[float]]:
+    (only,) = lines(panel, marker=chart.MARKERS[number], color=COLORS[number])
+    return only
+
+
+def legend_of(picture: Any) -> list[str]:
+    return list(dict.fromkeys(one.name for panel in picture.panels for one in panel.lines if one.name))
 
 
 def texts_of(figure: Any) -> list[Any]:
     """The texts that are seen, but for those that stand at points of the data: ticks, labels, titles, legends."""
-    found = [text for legend in figure.legends for text in legend.get_texts()]
-    found += [text for text in (figure._supxlabel, figure._supylabel) if text is not None]
+    texts = [text for legend in figure.legends for text in legend.get_texts()]
+    texts += [text for text in (figure._supxlabel, figure._supylabel) if text is not None]
     for axes in figure.axes:
-        found.append(axes.title)
+        texts.append(axes.title)
         if axes.axison:
             for axis in (axes.xaxis, axes.yaxis):
                 low, high = sorted(axis.get_view_interval())
                 ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
-                found += [tick.label1 for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_visible()]
-                found.append(axis.label)
-        found += [text for text in axes.texts if axes.axison is False or text.get_position()[0] == 3]
-    return [text for text in found if text.get_text().strip()]
+                texts += [tick.label1 for tick in ticks if low <= tick.get_loc() <= high and tick.label1.get_visible()]
+                texts.append(axis.label)
+        texts += [text for text in axes.texts if axes.axison is False or text.get_position()[0] == 3]
+    return [text for text in texts if text.get_text().strip()]
 
 
 def check_texts(figure: Any) -> None:
     """No text is cut off, and no two of them lie over each other."""
     figure.draw_without_rendering()
     boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in texts_of(figure)]
+    assert boxes
     whole = figure.bbox.padded(2)
     for text, box in boxes:
         assert whole.x0 <= box.x0 <= box.x1 <= whole.x1, text
         assert whole.y0 <= box.y0 <= box.y1 <= whole.y1, text
     for (one, box), (other, beside) in itertools.combinations(boxes, 2):
         assert not box.overlaps(beside), (one, other)
-
-
-def line(axes: Any, number: int) -> tuple[list[float], list[float]]:
-    """x and y of the line of a model by its number."""
-    (found,) = [
-        one
-        for one in axes.lines
-        if one.get_marker() == style.MARKERS[number] and one.get_color() == style.COLORS[number]
-    ]
-    return list(found.get_xdata()), list(found.get_ydata())
 
 
 @pytest.fixture
@@ -98,6 +111,9 @@ def two_by_two(sweep):
     return sweep
 
 
+# --------------------------------------------------------------------------------------------------------- drawing
+
+
 def test_importing_costs_nothing():
     code = "import sys, research.report.figures; print([m for m in ('matplotlib', 'jax', 'scipy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
@@ -111,17 +127,31 @@ def test_an_unknown_kind_is_refused_with_the_nearest_and_one_that_does_not_apply
         draw(scene_of(sweep).table, sweep.folder, ["rate_distortion"])
 
 
-def test_everything_that_applies_is_drawn_in_order_and_twice_the_same(two_by_two):
+def test_everything_that_applies_is_drawn_in_order_and_twice_the_same(two_by_two, monkeypatch):
+    """Also: matplotlib's settings are left alone, no figure stays open, no text is cut or covered."""
+    import matplotlib
+    from matplotlib._pylab_helpers import Gcf
+
+    def checked(figure: Any) -> dict[str, bytes]:
+        check_texts(figure)
+        return style.rendered(figure)
+
+    monkeypatch.setattr(scene, "rendered", checked)
     notes: list[str] = []
     view = scene_of(two_by_two, [MSE])
-    found = draw(view.table, two_by_two.folder, None, notes.append)
-    kinds = [figure.name.partition("-")[0] for figure in found]
+    with matplotlib.rc_context({"font.size": 3.0, "svg.hashsalt": "own"}):
+        before = dict(matplotlib.rcParams)
+        drawn = draw(view.table, two_by_two.folder, None, notes.append)
+        assert dict(matplotlib.rcParams) == before
+    assert not Gcf.figs
+    kinds = [figure.name.partition("-")[0] for figure in drawn]
     assert list(dict.fromkeys(kinds)) == ["metric_over_key", "heat_map", "rate_distortion", "paired_differences"]
     assert kinds == sorted(kinds, key=list(KINDS).index)
     assert len(notes) == 1  # of all kinds that load the best run, once
     assert "config.json" in notes[0] or "parameters" in notes[0]
-    assert found[-1] == draw(view.table, two_by_two.folder, ["paired_differences"], notes.append)[-1]
-    first = found[0]
+    (again,) = draw(view.table, two_by_two.folder, ["rate_distortion"], notes.append)
+    assert again in drawn
+    first = drawn[0]
     assert isinstance(first, Drawn)
     assert first.svg.startswith(b"<?xml")
     assert first.pdf.startswith(b"%PDF")
@@ -131,68 +161,132 @@ def test_everything_that_applies_is_drawn_in_order_and_twice_the_same(two_by_two
     assert b"CreationDate" not in first.pdf
     width = int.from_bytes(first.png[16:20], "big")
     assert width == round(style.COLUMN * style.DPI)
-    for figure in found:
+    for figure in drawn:
         assert set(figure.name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._=-")
         assert figure.caption.endswith(".")
-        assert figure.alternative
         assert len(figure.runs) == 12
 
 
-def test_nothing_is_left_open_or_changed(grid):
-    import matplotlib
-
-    sweep = grid()
-    with matplotlib.rc_context({"font.size": 3.0, "svg.hashsalt": "own"}):
-        before = dict(matplotlib.rcParams)
-        assert draw(scene_of(sweep).table, sweep.folder, ["metric_over_key"])
-        assert dict(matplotlib.rcParams) == before
-    from matplotlib._pylab_helpers import Gcf
-
-    assert not Gcf.figs
-
-
 def test_a_figure_that_fails_is_noted_and_stops_no_other(two_by_two, monkeypatch):
-    real, notes = curves._line, []
+    real, notes = curves.mean_lines, []
 
-    def fail(axes, own, number):
-        if "MSE" in axes.get_ylabel() or 0.02 < next(iter(own.values())).value < 0.1:
+    def fail(means, number, name):
+        if 0.02 < next(iter(means.values())).value < 0.1:
             raise RuntimeError("broken")
-        return real(axes, own, number)
+        return real(means, number, name)
 
-    monkeypatch.setattr(curves, "_line", fail)
-    found = draw(
-        scene_of(two_by_two, [MSE, "test/kl_nats"]).table, two_by_two.folder, ["metric_over_key"], notes.append
-    )
-    assert {figure.name.split("-")[1] for figure in found} == {"test_kl_nats"}
+    monkeypatch.setattr(curves, "mean_lines", fail)
+    monkeypatch.setattr(scene, "rendered", lambda figure: dict.fromkeys(("svg", "pdf", "png"), b""))
+    view = scene_of(two_by_two, [MSE, "test/kl_nats"])
+    drawn = draw(view.table, two_by_two.folder, ["metric_over_key"], notes.append)
+    assert {figure.name.split("-")[1] for figure in drawn} == {"test_kl_nats"}
     assert notes
     assert all("broken" in note and "metric_over_key" in note for note in notes)
+
+
+def test_a_chart_is_drawn_as_it_is_described():
+    """Every field of a description that has to do with looks, on one figure."""
+    look = {"color": "black"}
+    described = chart.Line([1, 2], [1.0, 100.0], look, "line", ([0.5, 50], [2, 200]), "band")
+    shaded = chart.Line([1, 2], [3, 4], look | {"markersize": 2}, shades=[0.1, 0.9], shades_name="factor")
+    panels = [
+        chart.Panel([described], "title", (0, 3), (0.1, 1000), True, vertical=1.5),
+        chart.Panel(
+            [shaded], texts=[(1, 3, "text", {"ha": "left"})], labels=[(2, 4, "a"), (2, 4, "hidden")], beside="own"
+        ),
+        chart.Panel([chart.Line([0.2], [1], look)]),
+    ]
+    picture = chart.Chart(panels, "x", "y", columns=2, ticks=(3, 0), legend_title="legend")
+    with style.styled():
+        figure = picture.draw()
+        check_texts(figure)
+    first, second, third, empty, bar = figure.axes
+    assert (first.get_title(), first.get_yscale(), first.get_ylim(), first.get_xlim()) == (
+        "title",
+        "log",
+        (0.1, 1000),
+        (0, 3),
+    )
+    assert [list(one.get_xdata()) for one in first.lines] == [[1, 2], [1.5, 1.5]]
+    (band,) = first.collections
+    assert {tuple(corner) for corner in band.get_paths()[0].vertices} == {(1, 0.5), (1, 2), (2, 50), (2, 200)}
+    (marks,) = second.collections
+    assert list(marks.get_array()) == [0.1, 0.9]
+    assert [text.get_text() for text in second.texts] == ["text", "a"]
+    assert bar.get_ylabel() == "factor"
+    assert not empty.axison
+    assert [axes.get_ylabel() for axes in (first, second, third)] == ["y", "", "y"]
+    assert [axes.get_xlabel() for axes in (first, second, third)] == ["", "x", "x"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["line", "band"]
+    assert list(third.yaxis.get_majorticklocs()) == []
+
+
+def test_ticks_stand_at_the_values_and_those_without_room_have_no_label():
+    values = [40.0, 1.0, 1.1, 2.0, 4.0, 40.0]
+    line = chart.Line(values, values, {"color": "black"})
+    with style.styled():
+        (axes,) = chart.Chart([chart.Panel([line])], at=values).draw().axes
+    assert axes.get_xscale() == "log"
+    assert list(axes.xaxis.get_majorticklocs()) == [1, 2, 4, 40]
+    assert list(axes.xaxis.get_minorticklocs()) == [1.1]
+    assert chart.roomy([1.0, 2.0, 3.0], False) == [1, 2, 3]
+    assert not style.wide([1.0, 30.0])
+    assert style.wide([1.0, 31.0])
+    assert not style.wide([-1.0, 1000.0])
+    assert not chart.framed(1.0, 30.0)[1]
+    assert chart.framed(1.0, 1000.0)[1]
+
+
+def test_a_long_legend_has_room_of_its_own():
+    names = [f"a configuration with a long name {at}" for at in range(6)]
+    panel = chart.Panel([chart.Line([0, 1], [0, 1], {"color": "black"}, name) for name in names])
+    with style.styled():
+        drawn = chart.Chart([panel], height=1.5).draw()
+        check_texts(drawn)
+    assert drawn.get_figheight() == pytest.approx(2 + 4 * 0.155)
+    assert drawn.axes[0].get_position().height * drawn.get_figheight() > 1.2
 
 
 # ------------------------------------------------------------------------------------------------- metric over key
 
 
-def test_lines_are_means_with_t_intervals(two_by_two):
-    axes = sketches(curves.metric_over_key, two_by_two, [MSE])[f"metric_over_key-{MSE}-model.latent_dim"].figure.axes
-    assert len(axes) == 1
-    x, y = line(axes[0], 0)  # beta 1
+def test_lines_are_means_with_t_intervals_and_baselines_are_dashed(two_by_two):
+    planned = sketches(curves.metric_over_key, two_by_two, [MSE, LOSS])
+    over_size = planned[f"metric_over_key-{MSE}-model.latent_dim"]
+    (panel,) = over_size.picture.panels
+    x, y = model_line(panel, 0)  # beta 1
     assert x == [2, 8]
     assert y == pytest.approx([0.0211, 0.0811])
-    low, high = interval([0.021, 0.0211, 0.0212]) or (0, 0)
-    bars = [one.get_ydata() for one in axes[0].lines if list(one.get_xdata()) == [2, 2]]
-    assert list(bars[0]) == pytest.approx([low, high])
-    assert axes[0].get_ylabel() == "test reconstruction MSE ↓"
+    bars = [y for x, y in lines(panel, color=COLORS[0]) if x == [2, 2]]
+    assert bars[0] == pytest.approx(interval([0.021, 0.0211, 0.0212]))
+    assert over_size.picture.y_label == "test reconstruction MSE ↓"
+    ((_, pca),) = lines(panel, color=style.GREY)
+    assert pca == pytest.approx([0.05, 0.0125])
+    assert lines(panel, linestyle=chart.BASELINE_DASHES[0])
+    assert "Beyond the axis: mean (9)" in over_size.caption
+    assert legend_of(over_size.picture) == ["beta 1", "beta 4", "PCA"]
+    # a baseline that depends on the line has the color of the line
+    (panel,) = planned[f"metric_over_key-{MSE}-model.beta"].picture.panels
+    for at, value in enumerate((0.05, 0.0125)):
+        ((_, y),) = lines(panel, color=COLORS[at], linestyle=chart.BASELINE_DASHES[0])
+        assert y == pytest.approx([value, value])
+    # losses cannot be compared over beta
+    assert [name for name in planned if LOSS in name] == [f"metric_over_key-{LOSS}-model.latent_dim"]
+    caption = planned[f"metric_over_key-{LOSS}-model.latent_dim"].caption
+    assert "Lines of different model.beta cannot be compared" in caption
+    assert "The best mean" not in caption
+    assert " The best mean is 0.0211 at beta 1, latent dim 2; " in over_size.caption
 
 
 def test_bands_are_drawn_where_there_are_three_points(sweep):
     for size in (1, 2, 3):
         for seed in range(2):
             sweep.add({"model.latent_dim": size, "seed": seed}, {MSE: size + seed})
-    (sketch,) = sketches(curves.metric_over_key, sweep).values()
-    (band,) = sketch.figure.axes[0].collections
-    low, high = interval([1, 2]) or (0, 0)
-    at_one = [y for x, y in band.get_paths()[0].vertices if x == 1]
-    assert (min(at_one), max(at_one)) == pytest.approx((low, high))
-    assert "2 seeds" in sketch.caption
+    (planned,) = sketches(curves.metric_over_key, sweep).values()
+    (line,) = planned.picture.panels[0].lines
+    assert (line.band[0][0], line.band[1][0]) == pytest.approx(interval([1, 2]))
+    assert "2 seeds" in planned.caption
 
 
 def test_intervals_are_over_seeds_whatever_else_is_averaged(sweep):
@@ -206,69 +300,22 @@ def test_intervals_are_over_seeds_whatever_else_is_averaged(sweep):
     assert (mean.low, mean.high) == pytest.approx(interval([5, 6, 7]))
 
 
-def test_one_interval_that_is_much_wider_than_the_others_is_cut():
-    def mean(value, half):
-        return points.Mean(value, value - half, value + half, 3, {}, cell=None)  # type: ignore[arg-type]
+def mean(value: float, half: float | None) -> points.Mean:
+    low, high = (None, None) if half is None else (value - half, value + half)
+    return points.Mean(value, low, high, 3, {}, cell=None)  # type: ignore[arg-type]
 
+
+def test_one_interval_that_is_much_wider_than_the_others_is_cut():
     assert curves.limits([mean(1, 0.1), mean(2, 0.1), mean(3, 100)]) == (pytest.approx(-1), pytest.approx(5))
     assert curves.limits([mean(1, 0.1), mean(2, 0.1), mean(3, 0.1)]) == (pytest.approx(0.9), pytest.approx(3.1))
-
-
-def test_naive_methods_are_dashed_lines_and_named_beyond_the_axis(two_by_two):
-    sketch = sketches(curves.metric_over_key, two_by_two, [MSE])[f"metric_over_key-{MSE}-model.latent_dim"]
-    axes = sketch.figure.axes[0]
-    (pca,) = [one for one in axes.lines if one.get_color() == style.GREY]
-    assert list(pca.get_ydata()) == pytest.approx([0.05, 0.0125])
-    assert pca.get_linestyle() == "--"
-    assert "Beyond the axis: mean (9)" in sketch.caption
-    texts = [text.get_text() for legend in sketch.figure.legends for text in legend.get_texts()]
-    assert texts == ["beta 1", "beta 4", "PCA"]
-
-
-def test_naive_values_that_depend_on_the_line_have_its_color(two_by_two):
-    sketch = sketches(curves.metric_over_key, two_by_two, [MSE])[f"metric_over_key-{MSE}-model.beta"]
-    dashed = {one.get_color(): list(one.get_ydata()) for one in sketch.figure.axes[0].lines if one.is_dashed()}
-    assert dashed[style.COLORS[0]] == pytest.approx([0.05, 0.05])
-    assert dashed[style.COLORS[1]] == pytest.approx([0.0125, 0.0125])
-
-
-def test_losses_are_not_drawn_over_beta(two_by_two):
-    names = sketches(curves.metric_over_key, two_by_two, [LOSS])
-    assert list(names) == [f"metric_over_key-{LOSS}-model.latent_dim"]
-    assert (
-        "Lines of different model.beta cannot be compared" in names[f"metric_over_key-{LOSS}-model.latent_dim"].caption
-    )
 
 
 def test_axes_are_logarithmic_where_values_reach_far(sweep):
     for size, error in ((1, 1.0), (10, 0.1), (1000, 0.001)):
         sweep.add({"model.latent_dim": size, "seed": 0}, {MSE: error})
-    (sketch,) = sketches(curves.metric_over_key, sweep).values()
-    assert sketch.figure.axes[0].get_xscale() == sketch.figure.axes[0].get_yscale() == "log"
-    assert not style.wide([1.0, 30.0])
-    assert style.wide([1.0, 31.0])
-    assert not style.wide([-1.0, 1000.0])
-
-
-def test_ticks_stand_at_the_values_and_those_without_room_have_no_label():
-    with style.styled():
-        axes = style.figure(style.COLUMN, 2).subplots()
-        style.numbers_axis(axes, [10.0, 1.0, 1.1, 2.0, 4.0, 10.0])
-        style.numbers_axis(axes, [1.0, 2.0, 3.0], which="y")
-    assert list(axes.xaxis.get_majorticklocs()) == [1, 2, 4, 10]
-    assert list(axes.xaxis.get_minorticklocs()) == [1.1]
-    assert list(axes.yaxis.get_majorticklocs()) == [1, 2, 3]
-    assert axes.get_yscale() == "linear"
-
-
-def test_a_long_legend_has_room_of_its_own():
-    with style.styled():
-        drawn = style.figure(style.COLUMN, 2)
-        (handle,) = drawn.subplots().plot([0, 1])
-        style.legend_above(drawn, [handle] * 6, [f"a configuration with a long name {at}" for at in range(6)])
-        check_texts(drawn)
-        assert drawn.get_figheight() == pytest.approx(2 + 4 * 0.155)
-        assert drawn.axes[0].get_position().height * drawn.get_figheight() > 1.2
+    (panel,) = panels_of(curves.metric_over_key, sweep)
+    assert panel.logarithmic
+    assert 0 < panel.y_limits[0] < 0.001
 
 
 def test_a_second_key_makes_panels_and_a_third_is_averaged_over_and_said(sweep):
@@ -278,16 +325,16 @@ def test_a_second_key_makes_panels_and_a_third_is_averaged_over_and_said(sweep):
                 for rate_ in (0.1, 0.2):
                     values = {"model.latent_dim": size, "model.beta": beta, "optimizer.learning_rate": rate_}
                     sweep.add({**values, "model": model}, {MSE: size + rate_}, model=model)
-    sketch = sketches(curves.metric_over_key, sweep)[f"metric_over_key-{MSE}-model.latent_dim"]
-    assert [axes.get_title() for axes in sketch.figure.axes] == ["beta 1", "beta 2"]
-    assert "Also averaged over optimizer.learning_rate" in sketch.caption
-    assert line(sketch.figure.axes[0], 0)[1] == pytest.approx([2.15, 8.15])
+    planned = sketches(curves.metric_over_key, sweep)[f"metric_over_key-{MSE}-model.latent_dim"]
+    assert [panel.title for panel in planned.picture.panels] == ["beta 1", "beta 2"]
+    assert "Also averaged over optimizer.learning_rate" in planned.caption
+    assert model_line(planned.picture.panels[0], 0)[1] == pytest.approx([2.15, 8.15])
 
 
 def test_without_a_number_it_does_not_apply(sweep):
     for model in ("vae", "gru"):
         sweep.add({"model": model}, {MSE: 1.0}, model=model)
-    with pytest.raises(scene.UnfitError, match="no number"):
+    with pytest.raises(sketch.UnfitError, match="no number"):
         curves.metric_over_key(scene_of(sweep))
 
 
@@ -297,20 +344,26 @@ def test_without_a_number_it_does_not_apply(sweep):
 def test_cells_have_their_means_the_best_is_outlined_and_holes_are_hatched(two_by_two):
     two_by_two.add({"model.latent_dim": 32, "model.beta": 1.0, "seed": 0}, {MSE: 0.001})
     two_by_two.add({"model.latent_dim": 32, "model.beta": 4.0, "seed": 0}, {}, status="diverged", reason="loss")
-    (sketch,) = sketches(heat.heat_map, two_by_two, [MSE]).values()
-    axes = sketch.figure.axes[0]
-    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    (planned,) = sketches(heat.heat_map, two_by_two, [MSE]).values()
+    (panel,) = planned.picture.panels
     # beta has fewer values and goes down, latent size across
+    assert (planned.picture.rows, planned.picture.columns) == (["1", "4"], ["2", "8", "32"])
+    assert panel.texts == [["0.0211", "0.0811", "0.0010\nn=1"], ["0.0241", "0.0841", ""]]
+    assert np.argwhere(np.isnan(panel.shades)).tolist() == [[1, 2]]
+    assert panel.outlined == [(0, 0)]  # the better one lacks seeds
+    assert "Hatched" in planned.caption
+    assert "n is written" in planned.caption
+    with style.styled():
+        figure = planned.picture.draw()
+        check_texts(figure)
+    axes = figure.axes[0]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
     assert texts[0, 0] == "0.0211"
-    assert texts[1, 1] == "0.0841"
     assert texts[2, 0] == "0.0010\nn=1"
     assert (2, 1) not in texts
-    hatched = [patch.get_xy() for patch in axes.patches if patch.get_hatch()]
-    assert hatched == [(1.5, 0.5)]
-    outlined = [patch.get_xy() for patch in axes.patches if not patch.get_fill()]
-    assert outlined == [pytest.approx((-0.46, -0.46))]  # the better one lacks seeds
-    assert "Hatched" in sketch.caption
-    assert "n is written" in sketch.caption
+    assert [patch.get_xy() for patch in axes.patches if patch.get_hatch()] == [(1.5, 0.5)]
+    assert [patch.get_xy() for patch in axes.patches if not patch.get_fill()] == [pytest.approx((-0.46, -0.46))]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "8", "32"]
 
 
 def test_a_cell_with_a_diverged_seed_is_never_the_best(sweep):
@@ -319,25 +372,27 @@ def test_a_cell_with_a_diverged_seed_is_never_the_best(sweep):
         metrics = {f"{part}/reconstruction_mse": 0.01 if best else size / 10 for part in ("validation", "test")}
         status = "diverged" if best and seed == 1 else "completed"
         sweep.add({"model.latent_dim": size, "model.beta": beta, "seed": seed}, metrics, status=status)
-    (sketch,) = sketches(heat.heat_map, sweep, [MSE]).values()
-    outlined = [patch.get_xy() for patch in sketch.figure.axes[0].patches if not patch.get_fill()]
-    assert outlined == [pytest.approx((-0.46, -0.46)), pytest.approx((0.54, -0.46))]
-    for sketch in sketches(curves.metric_over_key, sweep, [MSE]).values():
-        assert ". Means reach from 0.01 at " in sketch.alternative
-    with style.styled():
-        caption = differences._against_best(scene_of(sweep, [MSE]), MSE).caption
-    assert "minus latent dim 2, beta 1" in caption
+    (panel,) = panels_of(heat.heat_map, sweep, [MSE])
+    assert panel.outlined == [(0, 0), (0, 1)]  # latent size 2 at both beta
+    for planned in sketches(curves.metric_over_key, sweep, [MSE]).values():
+        assert " Means reach from 0.01 at " in planned.caption
+    assert "minus latent dim 2, beta 1" in differences._against_best(scene_of(sweep, [MSE]), MSE).caption
 
 
 def test_shades_follow_the_direction():
-    found = np.array([[1.0, 2.0, 3.0]])
-    np.testing.assert_allclose(heat._shades(found, MSE), [[1, 0.5, 0]])
-    np.testing.assert_allclose(heat._shades(found, "test/accuracy"), [[0, 0.5, 1]])
+    numbers = np.array([[1.0, 2.0, 3.0]])
+    np.testing.assert_allclose(heat.shades_of(numbers, MSE), [[1, 0.5, 0]])
+    np.testing.assert_allclose(heat.shades_of(numbers, "test/accuracy"), [[0, 0.5, 1]])
 
 
-def test_one_key_makes_no_heat_map(grid):
-    with pytest.raises(scene.UnfitError, match="no two keys"):
-        heat.heat_map(scene_of(grid()))
+def test_one_key_makes_no_heat_map_and_no_scores(grid):
+    view = scene_of(grid())
+    with pytest.raises(sketch.UnfitError, match="no two keys"):
+        heat.heat_map(view)
+    with pytest.raises(sketch.UnfitError, match="a number"):
+        scores.scores(view)
+    with pytest.raises(sketch.UnfitError, match=r"metrics\.csv"):
+        learning.learning_curves(view)
 
 
 # ------------------------------------------------------------------------------------------------- scores of settings
@@ -347,32 +402,23 @@ def test_scores_of_settings_that_are_no_numbers(sweep):
     for at, likelihood in enumerate(("gaussian", "laplace")):
         for seed in range(3):
             metrics = {MSE: at + seed, "test/active_units": at + 1, "baseline/pca/reconstruction_mse": 2.5}
+            metrics |= {"baseline/random_code/active_units": 3.0}
             sweep.add({"model.likelihood": likelihood, "model.beta": 1.0, "seed": seed}, metrics)
-    (sketch,) = sketches(scores.scores, sweep, [MSE, "test/active_units"]).values()
-    first, second = (axes for axes in sketch.figure.axes if axes.axison)
-    assert [text.get_text() for text in first.get_yticklabels()] == ["gaussian", "laplace"]
-    means = [one for one in first.lines if one.get_marker() == "o"]
-    assert [(one.get_xdata()[0], one.get_ydata()[0]) for one in means] == [(1, 0), (2, 1)]
-    seeds = [one for one in first.lines if one.get_marker() == "|"]
-    assert [list(one.get_xdata()) for one in seeds] == [[0, 1, 2], [1, 2, 3]]
-    (naive,) = [one for one in first.lines if list(one.get_xdata()) == [2.5, 2.5]]
-    assert naive.get_linestyle() == "--"
-    assert len([one for one in second.lines if one.get_marker() == "o"]) == 2
-    assert "reconstruction MSE: gaussian 1, laplace 2" in sketch.alternative
-    assert [text.get_text() for text in sketch.figure.legends[0].get_texts()] == ["PCA"]
+    (planned,) = sketches(scores.scores, sweep, [MSE, "test/active_units"]).values()
+    first, second = planned.picture.panels
+    assert planned.picture.rows == ["gaussian", "laplace"]
+    assert lines(first, marker="o") == [([1], [0]), ([2], [1])]
+    assert [x for x, _ in lines(first, marker="|")] == [[0, 1, 2], [1, 2, 3]]
+    assert len(lines(second, marker="o")) == 2
+    # each baseline has dashes of its own, also in another panel
+    assert [x for x, _ in lines(first, linestyle=chart.BASELINE_DASHES[0])] == [[2.5, 2.5]]
+    assert [x for x, _ in lines(second, linestyle=chart.BASELINE_DASHES[1])] == [[3, 3]]
+    assert legend_of(planned.picture) == ["PCA", "random code"]
+    with style.styled():
+        check_texts(planned.picture.draw())
 
 
-def test_naive_methods_of_different_panels_look_different(sweep):
-    for likelihood in ("gaussian", "laplace"):
-        metrics = {MSE: 1.0, "baseline/pca/reconstruction_mse": 2.0}
-        metrics |= {"test/active_units": 1.0, "baseline/random_code/active_units": 3.0}
-        sweep.add({"model.likelihood": likelihood, "seed": 0}, metrics)
-    (sketch,) = sketches(scores.scores, sweep, [MSE, "test/active_units"]).values()
-    lines = {one.get_xdata()[0]: one for axes in sketch.figure.axes for one in axes.lines if one.get_marker() == "None"}
-    assert lines[2.0]._unscaled_dash_pattern != lines[3.0]._unscaled_dash_pattern
-
-
-def test_naive_methods_that_depend_on_the_setting_stand_beside_each(sweep):
+def test_baselines_that_depend_on_the_setting_stand_beside_each(sweep):
     for size, likelihood in itertools.product((2, 8), ("gaussian", "laplace")):
         for seed in range(2):
             metrics = {
@@ -381,55 +427,54 @@ def test_naive_methods_that_depend_on_the_setting_stand_beside_each(sweep):
                 "baseline/mean/reconstruction_mse": 3.0,
             }
             sweep.add({"model.likelihood": likelihood, "model.latent_dim": size, "seed": seed}, metrics)
-    (sketch,) = sketches(scores.scores, sweep, [MSE]).values()
-    axes = sketch.figure.axes[0]
-    (pca,) = [one for one in axes.lines if one.get_marker() == "x"]
-    assert sorted(zip(pca.get_xdata(), pca.get_ydata(), strict=True)) == [(0.125, 2), (0.125, 3), (0.5, 0), (0.5, 1)]
-    assert any(list(one.get_xdata()) == [3, 3] for one in axes.lines)
-
-
-def test_numbers_alone_have_no_figure_of_scores(grid):
-    with pytest.raises(scene.UnfitError, match="a number"):
-        scores.scores(scene_of(grid()))
+    (panel,) = panels_of(scores.scores, sweep, [MSE])
+    (pca,) = lines(panel, marker="x")
+    assert sorted(zip(*pca, strict=True)) == [(0.125, 2), (0.125, 3), (0.5, 0), (0.5, 1)]
+    assert any(x == [3, 3] for x, _ in lines(panel))
 
 
 # ------------------------------------------------------------------------------------------------- rate, distortion
 
 
 def test_rate_and_distortion_are_means_and_collapse_is_marked(two_by_two):
-    (sketch,) = sketches(rate.rate_distortion, two_by_two).values()
-    axes = sketch.figure.axes[0]
-    assert line(axes, 0) == ([10, 2.5], [3, 6])  # latent size 2 at beta 1 and 4
-    (cross,) = [one for one in axes.lines if one.get_marker() == "x"]
-    assert (list(cross.get_xdata()), list(cross.get_ydata())) == ([2.5], [12])
-    assert {text.get_text() for text in axes.texts} == {"1", "4"}
-    diagonals = [one for one in axes.lines if one.get_color() == style.LIGHT]
+    (planned,) = sketches(rate.rate_distortion, two_by_two).values()
+    (panel,) = planned.picture.panels
+    assert model_line(panel, 0) == ([10, 2.5], [3, 6])  # latent size 2 at beta 1 and 4
+    assert lines(panel, marker="x") == [([2.5], [12])]
+    assert {text for *_, text in panel.labels} == {"1", "4"}
+    diagonals = lines(panel, color=style.LIGHT)
     assert len(diagonals) > 2
-    for one in diagonals:
-        assert np.ptp(one.get_xdata() + one.get_ydata()) == pytest.approx(0)
+    for x, y in diagonals:
+        assert np.ptp(np.add(x, y)) == pytest.approx(0)
+    assert panel.x_limits[0] < 2.5 < 10 < panel.x_limits[1]
+    assert panel.y_limits[0] < 3 < 12 < panel.y_limits[1]
+    assert "the rate falls and the distortion rises throughout" in planned.caption
 
 
-def test_a_front_that_turns_back_is_told(two_by_two):
+def test_a_front_that_turns_back_is_told():
     """Larger beta, smaller rate and larger distortion, but for noise: a tenth of a nat, or the intervals."""
 
-    def front(*points: tuple[float, float, float], half: float | None = None) -> list[str]:
-        means = [
-            [beta, *(points_mean(value, half) for value in (rate_nats, distortion)), 0]
-            for beta, rate_nats, distortion in points
-        ]
-        return rate.breaks(means)
-
-    def points_mean(value: float, half: float | None) -> Any:
-        low, high = (None, None) if half is None else (value - half, value + half)
-        return points.Mean(value, low, high, 1, {}, None)  # type: ignore[arg-type]
+    def front(*places: tuple[float, float, float], half: float | None = None) -> list[str]:
+        return rate.breaks([rate.Point(beta, mean(x, half), mean(y, half), 0) for beta, x, y in places])
 
     assert front((1, 9, 3), (4, 2, 8), (2, 5, 5)) == []
     assert front((1, 9, 3), (2, 9.05, 2.95)) == []
     assert front((1, 9, 3), (2, 9.5, 3)) == ["beta 1 to 2 (rate 9 to 9.5)"]
     assert front((1, 9, 3), (2, 9.5, 3), half=0.3) == []
     assert front((1, 9, 3), (2, 8, 2)) == ["beta 1 to 2 (distortion 3 to 2)"]
-    (sketch,) = sketches(rate.rate_distortion, two_by_two).values()
-    assert "the rate falls and the distortion rises throughout" in sketch.caption
+
+
+def test_bounds_are_drawn_near_the_points_and_named_when_far():
+    model = chart.Line([1.0, 2.0], [10.0, 20.0], {"color": "black"})
+    bounds = {"near": ("level", 22.0), "sum": ("sum", 15.0), "far": ("level", 90.0)}
+    more, (x_limits, y_limits), far = rate._bounded([model], bounds)
+    assert far == ["far (90 nats)"]
+    assert x_limits == pytest.approx((0.88, 2.12))
+    assert y_limits[0] == pytest.approx(8.8)
+    assert 22 < y_limits[1] < 23
+    (near,), (total,) = ([line for line in more if line.name == name] for name in ("near", "sum"))
+    assert set(near.y) == {22.0}
+    np.testing.assert_allclose(np.add(total.x, total.y), 15)
 
 
 def test_entropy_of_pixels_is_what_a_decoder_without_a_code_needs():
@@ -454,31 +499,40 @@ def test_curves_are_means_over_seeds_as_far_as_all_go_and_diverged_ones_end_with
     history(broken, [9, 8, None])
     lost = sweep.add({"model.latent_dim": 8, "seed": 1}, {}, status="diverged", reason="loss")
     history(lost, [None])
-    (sketch,) = sketches(learning.learning_curves, sweep, [MSE]).values()
-    axes = sketch.figure.axes[0]
-    found = {(one.get_color(), one.get_linestyle()): one for one in axes.lines if one.get_marker() == "None"}
-    mean = found[style.COLORS[0], "-"]
-    assert (list(mean.get_xdata()), list(mean.get_ydata())) == ([1, 2], [6, 5])
-    assert list(found[style.COLORS[1], "-"].get_ydata()) == [9, 8]
-    (cross,) = [one for one in axes.lines if one.get_marker() == "x"]
-    assert (list(cross.get_xdata()), list(cross.get_ydata())) == ([2], [8])
-    assert "1 run diverged: " in sketch.caption
-    assert "1 run diverged before the first evaluation" in sketch.caption
+    (planned,) = sketches(learning.learning_curves, sweep, [MSE]).values()
+    (panel,) = planned.picture.panels
+    (of_models,) = [line for line in panel.lines if line.band is not None]
+    assert (list(of_models.x), list(of_models.y)) == ([1, 2], [6, 5])
+    assert (of_models.band[0][0], of_models.band[1][0]) == pytest.approx(interval([5, 7]))
+    assert lines(panel, color=COLORS[0], linestyle=chart.DASHES[2])[0][1] == [0, 0]  # training
+    assert lines(panel, color=COLORS[1], linewidth=0.6) == [([1, 2], [9, 8])]
+    assert lines(panel, marker="x") == [([2], [8])]
+    assert "1 run diverged: " in planned.caption
+    assert "1 run diverged before the first evaluation" in planned.caption
+    assert legend_of(planned.picture) == ["latent dim 2", "diverged", "validation", "train"]
+    with style.styled():
+        check_texts(planned.picture.draw())
 
 
 def test_at_most_eight_configurations_the_best_by_validation(sweep):
     for size in range(1, 11):
         metrics = {MSE: 0.0, "validation/reconstruction_mse": size}
         history(sweep.add({"model.latent_dim": size, "seed": 0}, metrics), [size, size / 2])
-    (sketch,) = sketches(learning.learning_curves, sweep, [MSE]).values()
-    assert "The best 8 of 10 configurations by validation/reconstruction_mse" in sketch.caption
-    labels = [text.get_text() for text in sketch.figure.legends[0].get_texts()]
-    assert labels[:8] == [f"latent dim {size}" for size in range(1, 9)]
+    (planned,) = sketches(learning.learning_curves, sweep, [MSE]).values()
+    assert "The best 8 of 10 configurations by validation/reconstruction_mse" in planned.caption
+    assert legend_of(planned.picture)[:8] == [f"latent dim {size}" for size in range(1, 9)]
 
 
-def test_without_histories_there_are_no_curves(grid):
-    with pytest.raises(scene.UnfitError, match=r"metrics\.csv"):
-        learning.learning_curves(scene_of(grid()))
+def test_limits_of_losses_leave_out_huge_first_ones():
+    def curve(*values: float) -> learning.Curve:
+        nothing = np.full(len(values), np.nan)
+        return learning.Curve(np.arange(1, len(values) + 1), np.array(values), nothing, nothing, 1)
+
+    falling = [20.0, *np.linspace(3, 2, 9)]
+    assert learning._limits([curve(*falling)]) == ((pytest.approx(1.92), pytest.approx(3.3)), False, True)
+    assert learning._limits([curve(*falling[1:])])[2] is False
+    assert learning._limits([curve(1000.0, *falling)]) == (None, True, False)
+    assert learning._limits([]) == (None, False, False)
 
 
 # ---------------------------------------------------------------------------------------------- paired differences
@@ -491,16 +545,16 @@ def test_differences_are_paired_by_seed_and_folds_are_averaged_first(sweep):
                 if not (cell == "gru" and seed == 6):
                     values = {"model": cell, "seed": seed, "data.fold": fold}
                     sweep.add(values, {MSE: seed + extra + fold * (1 if extra else 3)}, model=cell)
-    sketch = sketches(differences.paired_differences, sweep, [MSE])[f"paired_differences-{MSE}-model"]
-    axes = sketch.figure.axes[0]
-    seeds = [list(one.get_xdata()) for one in axes.lines if one.get_marker() == "|"]
-    (mean,) = [list(one.get_xdata()) for one in axes.lines if one.get_marker() == "o"]
-    sign = 1 if "gru minus vae" in sketch.caption else -1
-    assert seeds == [pytest.approx([-0.5 * sign] * 6)]  # (seed + 1) - (seed + 1.5)
-    assert mean == pytest.approx([-0.5 * sign])
-    assert [text.get_text() for text in axes.texts] == ["p = .031"]  # 2 / 2^6
-    assert "6 seeds" in sketch.caption
-    assert "p: the larger one of a paired t and a permutation test, two-sided." in sketch.caption
+    planned = sketches(differences.paired_differences, sweep, [MSE])[f"paired_differences-{MSE}-model"]
+    (panel,) = planned.picture.panels
+    sign = 1 if "gru minus vae" in planned.caption else -1
+    assert [x for x, _ in lines(panel, marker="|")] == [pytest.approx([-0.5 * sign] * 6)]  # (seed + 1) - (seed + 1.5)
+    assert [x for x, _ in lines(panel, marker="o")] == [pytest.approx([-0.5 * sign])]
+    assert [text for _, _, text, _ in panel.texts] == ["p = .031"]  # 2 / 2^6
+    assert "6 seeds" in planned.caption
+    assert "p: the larger one of a paired t and a permutation test, two-sided." in planned.caption
+    with style.styled():
+        check_texts(planned.picture.draw())
 
 
 def test_without_a_key_of_two_values_all_are_held_against_the_best_by_validation(sweep):
@@ -508,20 +562,21 @@ def test_without_a_key_of_two_values_all_are_held_against_the_best_by_validation
         for seed in range(3):
             metrics = {MSE: size + 0.1 * seed * (size == 8), "validation/reconstruction_mse": validation}
             sweep.add({"model.latent_dim": size, "seed": seed}, metrics)
-    (sketch,) = sketches(differences.paired_differences, sweep, [MSE]).values()
-    axes = sketch.figure.axes[0]
-    assert [text.get_text() for text in axes.get_yticklabels()] == ["latent dim 2", "latent dim 8"]
-    means = [one.get_xdata()[0] for one in axes.lines if one.get_marker() == "o"]
-    assert means == pytest.approx([-2, 4.1])
-    (band,) = [list(one.get_xdata()) for one in axes.lines if len(one.get_xdata()) == 2 and one.get_ydata()[0] == 1]
+    (planned,) = sketches(differences.paired_differences, sweep, [MSE]).values()
+    (panel,) = planned.picture.panels
+    assert planned.picture.rows == ["latent dim 2", "latent dim 8"]
+    assert [x[0] for x, _ in lines(panel, marker="o")] == pytest.approx([-2, 4.1])
+    faces = [line.look["markerfacecolor"] for line in panel.lines if line.look.get("marker") == "o"]
+    assert faces == [COLORS[0], "white"]  # a smaller error is better
+    (band,) = [x for x, y in lines(panel, linewidth=1.2) if y == [1, 1]]
     assert band == pytest.approx(list(interval([4.0, 4.1, 4.2]) or ()))
-    assert "minus latent dim 4" in sketch.caption
+    assert "minus latent dim 4" in planned.caption
 
 
 def test_one_seed_has_nothing_to_pair(sweep):
     for size in (2, 8):
         sweep.add({"model.latent_dim": size, "seed": 0}, {MSE: 1.0})
-    with pytest.raises(scene.UnfitError, match="one seed"):
+    with pytest.raises(sketch.UnfitError, match="one seed"):
         differences.paired_differences(scene_of(sweep))
 
 
@@ -539,7 +594,7 @@ def test_a_sweep_of_which_nothing_finished_has_no_figures_and_no_error(sweep):
 
 def test_one_run_alone_has_no_figures_of_comparisons(sweep):
     sweep.add({"seed": 0}, {MSE: 1.0})
-    assert draw(scene_of(sweep).table, sweep.folder, list(KINDS)[:0], lambda text: None) == []
+    assert draw(scene_of(sweep).table, sweep.folder, [], lambda text: None) == []
     for kind in ("metric_over_key", "heat_map", "paired_differences", "critical_difference"):
         with pytest.raises(ConfigError, match="does not apply"):
             draw(scene_of(sweep).table, sweep.folder, [kind])
@@ -551,11 +606,10 @@ def test_values_that_are_no_numbers_tell_lines_apart(sweep):
             for conditional in (True, False):
                 values = {"model.hidden_dims": dims, "model.latent_dim": size, "model.conditional": conditional}
                 sweep.add({**values, "seed": 0}, {MSE: size + len(dims)})
-    sketch = sketches(curves.metric_over_key, sweep)[f"metric_over_key-{MSE}-model.latent_dim"]
-    legend = {text.get_text() for text in sketch.figure.legends[0].get_texts()}
-    panels = {axes.get_title() for axes in sketch.figure.axes}
-    assert {"hidden dims []", "hidden dims [8, 4]"} in (legend, panels)
-    assert {"conditional true", "conditional false"} in (legend, panels)
+    picture = sketches(curves.metric_over_key, sweep)[f"metric_over_key-{MSE}-model.latent_dim"].picture
+    names = (set(legend_of(picture)), {panel.title for panel in picture.panels})
+    assert {"hidden dims []", "hidden dims [8, 4]"} in names
+    assert {"conditional true", "conditional false"} in names
 
 
 def test_values_are_drawn_as_they_stand_whatever_they_hold(sweep):
@@ -570,8 +624,8 @@ def test_values_are_drawn_as_they_stand_whatever_they_hold(sweep):
             path.rename(path.parent / f"{size}-{names.index(name)}")
     (sweep.folder / "sweep.json").unlink()
     notes: list[str] = []
-    found = draw(scene_of(sweep).table, sweep.folder, ["metric_over_key", "heat_map"], notes.append)
-    assert [figure.name.partition("-")[0] for figure in found] == ["metric_over_key", "heat_map"]
+    (drawn,) = draw(scene_of(sweep).table, sweep.folder, ["metric_over_key"], notes.append)
+    assert drawn.svg
     assert notes == []
     assert points.word("$x_{$") == r"\$x_{\$"
     assert len(points.word("x" * 500)) == style.LONGEST

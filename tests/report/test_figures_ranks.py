@@ -1,12 +1,13 @@
 """Demšar's diagram against his own example and hand cases."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 
 from research.report.collect import collect
-from research.report.figures import ranks, scene, style
+from research.report.figures import ranks, scene, sketch, style
 from research.report.table import table
 
 # Demšar (2006), table 6: ranks by AUC of C4.5, with tuned m, cf and both, on 14 data sets
@@ -76,34 +77,38 @@ def problems(sweep):
 
 def test_the_diagram_has_every_method_at_its_rank_and_joins_what_is_not_told_apart(problems):
     (plan,) = ranks.critical_difference(scene_of(problems()))
-    with style.styled():
-        sketch = plan()
-    axes = sketch.figure.axes[0]
-    points = sorted(one.get_xdata()[0] for one in axes.lines if one.get_marker() == "o")
-    assert points == [1, 2, 3, 4]
-    texts = [text.get_text().strip() for text in axes.texts]
+    planned = plan()
+    (panel,) = planned.picture.panels
+    assert sorted(line.x[0] for line in panel.lines if "marker" in line.look) == [1, 2, 3, 4]
+    texts = [text.strip() for _, _, text, _ in panel.texts]
     assert "latent dim 1  1.00" in texts
     assert "CD = 2.35" in texts
-    bars = [list(one.get_xdata()) for one in axes.lines if str(one.get_gid()).startswith("group")]
+    bars = [line.x for line in panel.lines if line.look.get("linewidth") == 2.6]
     assert [[round(x) for x in bar] for bar in bars] == [[1, 3], [2, 4]]  # 3 apart is more than 2.35
-    assert "4 methods over 4 data sets" in sketch.caption
-    assert "Nemenyi" in sketch.caption
+    assert "4 methods over 4 data sets" in planned.caption
+    assert "Nemenyi" in planned.caption
+    assert "Ranks: latent dim 1 1.00, latent dim 2 2.00" in planned.caption
+    with style.styled():
+        figure = planned.picture.draw()
+        figure.draw_without_rendering()
+    boxes = [text.get_window_extent().padded(-1) for text in figure.axes[0].texts]
+    assert all(figure.bbox.padded(2).fully_containsx(x) for box in boxes for x in (box.x0, box.x1))
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
 def test_methods_without_all_data_sets_are_left_out(problems):
     (plan,) = ranks.critical_difference(scene_of(problems(skip={("B", 4)})))
-    with style.styled():
-        sketch = plan()
-    assert "3 methods over 4 data sets" in sketch.caption
-    assert "1 methods without" in sketch.caption or "1 method without" in sketch.caption
+    caption = plan().caption
+    assert "3 methods over 4 data sets" in caption
+    assert "1 method without" in caption
 
 
 def test_too_few_data_sets_or_methods_do_not_apply(problems, grid):
-    with pytest.raises(scene.UnfitError, match="2 methods on all"):
+    with pytest.raises(sketch.UnfitError, match="2 methods on all"):
         ranks.critical_difference(scene_of(problems(skip={("A", 3), ("B", 4)})))
 
 
 def test_one_data_set_does_not_apply(grid):
     sweep = grid(**{"test/accuracy": 0.5})
-    with pytest.raises(scene.UnfitError, match="no data set is swept"):
+    with pytest.raises(sketch.UnfitError, match="no data set is swept"):
         ranks.critical_difference(scene_of(sweep))

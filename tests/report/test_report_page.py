@@ -27,8 +27,7 @@ METRICS = ("loss", "reconstruction_mse", "elbo_nats", "nll_nats", "kl_nats", "pr
 class Figure:
     name: str = "learning_curves"
     title: str = "Learning <curves>"
-    caption: str = "Mean & spread"
-    alternative: str = 'Two "curves" that fall'
+    caption: str = 'Two "curves" & their spread'
     runs: tuple[str, ...] = ()
     svg: bytes = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 400 250"><script>window.hacked=1</script></svg>'
     pdf: bytes = b"%PDF-1.5"
@@ -215,7 +214,7 @@ def test_a_figure_is_shown_as_a_picture_and_its_files_are_embedded_or_linked(swe
     images = [image for image in Elements(text).of("img") if image.get("src")]
     assert [(image["width"], image["height"]) for image in images] == [("400", "250"), ("640", "480")]
     assert [str(image["src"]).partition(";")[0] for image in images] == ["data:image/svg+xml", "data:image/png"]
-    assert images[0]["alt"] == 'Two "curves" that fall'
+    assert images[0]["alt"] == 'Two "curves" & their spread'
     links = [link for link in Elements(text).of("a") if "download" in link or str(link["href"]).startswith("figures/")]
     assert [link.get("download") for link in links] == [
         *(None, "learning_curves.pdf", "learning_curves.png"),  # what is shown is given out by the script
@@ -287,7 +286,7 @@ def hostile(sweep: Any) -> str:
     }
     content["runs"] = {named.name if name == folder.name else name: about for name, about in content["runs"].items()}
     path.write_text(json.dumps(content))
-    return write(sweep.folder, figures=[Figure(title=EVIL, caption=EVIL, alternative=EVIL)])
+    return write(sweep.folder, figures=[Figure(title=EVIL, caption=EVIL)])
 
 
 @pytest.mark.needs("chromium")
@@ -416,7 +415,7 @@ def test_runs_are_filtered_opened_and_compared(sweep, tmp_path):
     assert told["about"] == [True, names[0], names[0]]
     assert told["after"] == [False, names[0]]
     assert ["model.latent_dim", "2", "8"] in told["compare"]
-    assert told["large"] == [True, True, 'Two "curves" that fall']
+    assert told["large"] == [True, True, 'Two "curves" & their spread']
     assert told["given"] == ["learning_curves.svg", True]
     assert told["closed"] == [False, True]
     assert dict(told["themes"]) == {

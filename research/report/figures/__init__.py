@@ -1,10 +1,11 @@
 """Figures of a sweep folder for papers: `draw`. Importing this costs nothing; drawing imports matplotlib."""
 
-import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from research.report.figures.sketch import Drawn, UnfitError
 
 if TYPE_CHECKING:
     from research.report.table import Table
@@ -27,47 +28,20 @@ KINDS: dict[str, str] = {  # in the order in which they are drawn and shown
     "cluster_assignments": "held-out series by the cluster of their code",
     "confusion": "clusters of codes, or predicted classes, against classes",
 }
-_PLACES = {  # kind -> module of this package that has its `plans_...`
-    "metric_over_key": "curves",
-    "scores": "scores",
-    "heat_map": "heat",
-    "rate_distortion": "rate",
-    "learning_curves": "learning",
-    "paired_differences": "differences",
-    "critical_difference": "ranks",
-    "latent_map": "codes",
-    "traversals": "codes",
-    "interpolations": "codes",
-    "reconstructions": "rows",
-    "samples": "rows",
-    "gradient_norm": "memory",
-    "forecasts": "forecasts",
-    "cluster_assignments": "clusters",
-    "confusion": "clusters",
+_MODULES = {  # module of this package -> the kinds that it has a function of the same name for
+    "curves": ("metric_over_key",),
+    "scores": ("scores",),
+    "heat": ("heat_map",),
+    "rate": ("rate_distortion",),
+    "learning": ("learning_curves",),
+    "differences": ("paired_differences",),
+    "ranks": ("critical_difference",),
+    "codes": ("latent_map", "traversals", "interpolations"),
+    "rows": ("reconstructions", "samples"),
+    "memory": ("gradient_norm",),
+    "forecasts": ("forecasts",),
+    "clusters": ("cluster_assignments", "confusion"),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """One figure.
-
-    Attributes:
-      name: stem of its files, of `[A-Za-z0-9._=-]` only.
-      title: short.
-      caption: what is shown, over which n, and what a band is; plain text.
-      alternative: the same for people who cannot see it.
-      runs: ids of the runs that are shown.
-      svg, pdf, png: the files; text is drawn as paths in the SVG, which therefore needs no font.
-    """
-
-    name: str
-    title: str
-    caption: str
-    alternative: str
-    runs: tuple[str, ...]
-    svg: bytes
-    pdf: bytes
-    png: bytes
 
 
 def _to_stderr(text: str) -> None:
@@ -77,32 +51,33 @@ def _to_stderr(text: str) -> None:
 def draw(
     table: "Table", folder: Path, kinds: Sequence[str] | None = None, note: Callable[[str], None] = _to_stderr
 ) -> list[Drawn]:
-    """All figures that apply to a sweep, or those of some kinds, in the order of `KINDS`.
+    """Draw all figures that apply to a sweep, or those of some kinds, in the order of `KINDS`.
 
     Args:
-      table: of the sweep; its metrics, and its runs, are what is drawn.
+      table: of the sweep; its metrics and its runs are drawn.
       folder: of the sweep.
       kinds: None draws all kinds that apply.
-      note: is told, a line each, what could not be drawn and why (the data are not there, no parameters were kept).
+      note: called with one line for each figure that could not be drawn; the line says why.
 
     Raises:
-      ConfigError: an unknown kind, or one that was asked for and does not apply to this sweep.
+      ConfigError: a kind is not known, or it is named in `kinds` and does not apply to this sweep.
     """
     import importlib
 
-    from research.report.figures.scene import Scene, UnfitError
+    from research.report.figures.scene import Scene, render
     from research.tree import ConfigError, nearest
 
     for kind in kinds or ():
         if kind not in KINDS:
-            raise ConfigError("figures", kind, f"no such kind{nearest(kind, KINDS)}; there are {', '.join(KINDS)}")
+            raise ConfigError("figures", kind, f"no such kind{nearest(kind, KINDS)}; the kinds are {', '.join(KINDS)}")
+    modules = {kind: module for module, names in _MODULES.items() for kind in names}
     scene = Scene(table, Path(folder), note)
-    found: list[Drawn] = []
-    for kind in KINDS if kinds is None else sorted(set(kinds), key=list(KINDS).index):
-        module = importlib.import_module(f"research.report.figures.{_PLACES[kind]}")
+    drawn: list[Drawn] = []
+    for kind in [kind for kind in KINDS if kinds is None or kind in kinds]:
+        module = importlib.import_module(f"research.report.figures.{modules[kind]}")
         try:
-            found += scene.render(kind, getattr(module, kind))
+            drawn += render(scene, kind, getattr(module, kind))
         except UnfitError as error:
             if kinds is not None:
                 raise ConfigError("figures", kind, f"does not apply to this sweep: {error}") from None
-    return found
+    return drawn

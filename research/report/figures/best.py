@@ -1,22 +1,24 @@
-"""The best run of a sweep, loaded, with the data that it was trained on."""
+"""The best run of each data set of a sweep, loaded, with the data that it was trained on."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from research.metrics import CHOOSING, base, judges
+from research.evaluation.views import spread
 from research.models.abilities import is_conditional
 from research.report.collect import Run
-from research.report.figures.points import label_of, swept, values
-from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
-from research.report.keys import SEED, better, comparison_keys, peers
+from research.report.figures import points
+from research.report.figures.scene import Scene
+from research.report.figures.sketch import Picture, Plan, Sketch, UnavailableError, UnfitError
+from research.report.texts import plural
 from research.tree import ConfigError, group
 
 SETS = 3  # most data sets whose best run is shown
+BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,20 +36,20 @@ class Material:
 
 @dataclasses.dataclass(frozen=True)
 class Best:
-    """A loaded run.
+    """A loaded run and its data.
 
     Attributes:
       run: its record.
       loaded: from `runs.load`.
-      place: what tells its data set apart from others of the sweep, or the empty string; for names of files.
-      words: which run it is, for a caption.
+      material: the data that it was trained on.
+      suffix: distinguishes its data set from others of the sweep in names of files, or the empty string.
+      words: say in a caption which run it is.
     """
 
-    scene: Scene
     run: Run
     loaded: Any
     material: Material
-    place: str
+    suffix: str
     words: str
 
     @property
@@ -55,32 +57,35 @@ class Best:
         return self.loaded.model
 
     @property
-    def params(self) -> Any:
-        return self.loaded.params
-
-    @property
-    def facts(self) -> Any:
-        return self.material.facts
-
-    @property
     def test(self) -> Any:
         return self.material.parts["test"]
 
     @property
-    def train(self) -> Any:
-        return self.material.parts["train"]
-
-    @property
     def is_image(self) -> bool:
-        return self.facts.kind == "image" and np.ndim(self.test.x) in (3, 4)
+        return self.material.facts.kind == "image" and np.ndim(self.test.x) in (3, 4)
 
     @property
     def is_sequence(self) -> bool:
-        return self.facts.kind == "sequence" and np.ndim(self.test.x) == 3
+        return self.material.facts.kind == "sequence" and np.ndim(self.test.x) == 3
 
     @property
     def conditional(self) -> bool:
         return is_conditional(self.model)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest value of the test rows."""
+        return float(np.min(self.test.x)), float(np.max(self.test.x))
+
+    @functools.cached_property
+    def label(self) -> np.ndarray | None:
+        """Classes of the test rows, [N]."""
+        return None if self.test.label is None else np.asarray(self.test.label).astype(int)
+
+    @functools.cached_property
+    def codes(self) -> np.ndarray:
+        """Codes of all test rows, [N, L]."""
+        return self.call("encode", self.test)
 
     def raw(self, x: Any) -> np.ndarray:
         """Rows on the scale of the data as stored."""
@@ -93,12 +98,12 @@ class Best:
     def channels(self, number: int = 1) -> list[int]:
         """The channels of series that vary most over the test rows, as models see them, in their order."""
         x = np.asarray(self.test.x, np.float64)
-        variance = np.where(True if self.test.mask is None else self.test.mask, x, np.nan)
-        spread = np.nan_to_num(np.nanvar(variance.reshape(-1, x.shape[-1]), 0))
-        return sorted(int(at) for at in np.argsort(-spread, kind="stable")[:number])
+        known = np.where(True if self.test.mask is None else self.test.mask, x, np.nan)
+        variance = np.nan_to_num(np.nanvar(known.reshape(-1, x.shape[-1]), 0))
+        return sorted(int(at) for at in np.argsort(-variance, kind="stable")[:number])
 
     def channel_words(self, number: int = 1) -> str:
-        """Which channels are drawn, of series that have more."""
+        """A sentence that says which channels are drawn, of series that have more."""
         channels = np.shape(self.test.x)[-1]
         if channels <= number:
             return ""
@@ -106,134 +111,99 @@ class Best:
             return f" Of {channels} channels the one that varies most is drawn, number {self.channels()[0] + 1}."
         return f" Of {channels} channels the {number} that vary most are drawn."
 
-    @functools.cached_property
-    def codes(self) -> np.ndarray:
-        """Of all test rows, [N, L]."""
-        return self.encode(self.test)
-
-    def encode(self, rows: Any) -> np.ndarray:
-        """Codes of rows as models see them, [N, L]."""
-        return self.call("encode", rows)
-
     def call(self, ability: str, rows: Any) -> Any:
-        """An ability of the model on rows as models see them."""
+        """What an ability of the model gives for rows as models see them."""
         from research.runs import batches
 
-        function = lambda batch, _: batches.call(self.model, self.params, batch, ability)
-        return batches.over(function, rows, min(256, len(rows)))
+        function = lambda batch, _: batches.call(self.model, self.loaded.params, batch, ability)
+        return batches.over(function, rows, min(BATCH, len(rows)))
 
-    def decode(self, z: np.ndarray, label: np.ndarray | None = None) -> np.ndarray:
-        """E[x | z] of codes as models see them; a conditional model decodes class 0 unless told."""
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """E[x | z] of codes [..., L] as models see it, [..., *x]; a conditional model decodes class 0."""
         from research.runs import batches
 
-        z = np.asarray(z, np.float32)
-        if self.conditional and label is None:
-            label = np.zeros(len(z), np.int32)
-        rows = (z, None if label is None else np.asarray(label, np.int32))
-        return batches.over(lambda batch, _: batches.decode(self.model, self.params, *batch), rows, min(256, len(z)))
-
-    def name(self, kind: str) -> str:
-        """Of a figure of this run."""
-        return f"{kind}-{self.place}" if self.place else kind
-
-    def sketch(self, kind: str, title: str, text: str, drawn: Any, alternative: str = "") -> Sketch:
-        """A figure of this run; its caption says which run it is."""
-        caption = f"{text} The run: {self.words}."
-        return Sketch(self.name(kind), title, caption, alternative or text, (self.run.run_id,), drawn)
+        flat = np.asarray(z, np.float32).reshape(-1, z.shape[-1])
+        label = np.zeros(len(flat), np.int32) if self.conditional else None
+        function = lambda batch, _: batches.decode(self.model, self.loaded.params, *batch)
+        rows = batches.over(function, (flat, label), min(BATCH, len(flat)))
+        return np.asarray(rows).reshape(*z.shape[:-1], *self.test.x.shape[1:])
 
     def spread(self, number: int) -> np.ndarray:
-        """Row numbers from all over the test part: neighbours of a series overlap, and classes may lie in order."""
-        return np.unique(np.linspace(0, len(self.test) - 1, min(number, len(self.test))).astype(int))
+        """Numbers of some test rows, from all over the test part."""
+        return spread(len(self.test), number)
+
+    def sketch(self, kind: str, title: str, text: str, picture: Picture) -> Sketch:
+        """A figure of this run; its caption says which run it is."""
+        name = f"{kind}-{self.suffix}" if self.suffix else kind
+        return Sketch(name, title, f"{text} The run: {self.words}.", (self.run.run_id,), picture)
 
 
 def plans_of(scene: Scene, lacks: Callable[[Best], str], sketch: Callable[[Best], Sketch]) -> list[Plan]:
-    """A figure of every best run that lacks nothing for it.
+    """A figure of every best run that has all that the figure needs.
 
     Args:
-      lacks: what a run has not that the figure needs, or the empty string.
+      lacks: names what a run does not have, or returns the empty string.
 
     Raises:
-      UnfitError: all of them lack something.
+      UnfitError: every best run lacks something.
     """
-    reasons = {best.run.run_id: lacks(best) for best in scene.best}
-    fitting = [best for best in scene.best if not reasons[best.run.run_id]]
+    reasons = [(best, lacks(best)) for best in best_runs(scene)]
+    fitting = [best for best, reason in reasons if not reason]
     if not fitting:
-        raise UnfitError(next(iter(reasons.values())))
+        raise UnfitError(reasons[0][1])
     return [functools.partial(sketch, best) for best in fitting]
 
 
-def judge_for(scene: Scene) -> str:
-    """The metric of the validation rows that chooses: of those by which most runs on one data set may be compared
-    (losses of different beta may not) the first of `CHOOSING`; the loss where no run has any.
-    """
-    of_data = group([run for run in scene.table.runs if run.finished], lambda run: values(run, data_keys(scene)))
-    found: dict[str, int] = {}
-    for metric in judges(scene.table.metrics):
-        having = [[run for run in own if run.metrics.get(metric) is not None] for own in of_data]
-        found[metric] = sum(len(peers(metric, own)[0]) for own in having if own)
-    best = max(sorted(found, key=_suited), key=lambda metric: found[metric])
-    return best if found[best] else "validation/loss"
-
-
-def _suited(metric: str) -> int:
-    name = base(metric)
-    return CHOOSING.index(name) if name in CHOOSING else len(CHOOSING)
-
-
-def ranked(scene: Scene, runs: Sequence[Run]) -> list[Run]:
-    """Finished runs that may be compared by the validation rows, the best first."""
-    judge = scene.judge
-    scored, _ = peers(judge, [run for run in runs if run.finished and run.metrics.get(judge) is not None])
-    sign = -1 if better(1.0, 0.0, judge) else 1
-    return sorted(scored, key=lambda run: sign * (run.metrics[judge] or 0.0))
-
-
-def data_keys(scene: Scene) -> list[str]:
-    """The swept keys that make another data set."""
-    return [key for key in swept(scene.table) if key in comparison_keys("test/accuracy", scene.table.runs)]
-
-
 def best_runs(scene: Scene) -> list[Best]:
-    """The best run of every data set (at most three), loaded.
+    """The best run of every data set (at most three), loaded once for all kinds of figures.
 
     Raises:
       UnfitError: no run has the metric that chooses.
       UnavailableError: none of them can be loaded.
     """
-    keys = data_keys(scene)
-    found: list[Best] = []
-    failures: list[str] = []
-    groups = [own for own in group(list(scene.table.runs), lambda run: values(run, keys)) if ranked(scene, own)]
-    if not groups:
-        raise UnfitError(f"no finished run has {scene.judge}")
-    for own in groups[:SETS]:
-        run, *others = ranked(scene, own)
-        place = "-".join(
-            f"{key.rpartition('.')[2]}={value}" for key, value in zip(keys, values(run, keys), strict=True)
-        )
-        settings = [key for key in swept(scene.table) if key not in keys]
-        told = [label_of(scene.table, settings, values(run, settings))] if settings else []
-        told += [f"seed {run.value(SEED)}"] if isinstance(run.value(SEED), int) else []
-        many = len(others) + 1
-        words = f"the best of {many} run{'s' * (many > 1)} by {scene.judge}"
-        words += f" ({', '.join(told)})" if told else ""
-        words += f" on {label_of(scene.table, keys, values(run, keys))}" if keys else ""
+    if "best" not in scene.kept:
         try:
-            found.append(Best(scene, run, load(scene, run), dataset_of(scene, run), place, words))
+            scene.kept["best"] = _load_best(scene)
+        except (UnfitError, UnavailableError) as error:
+            scene.kept["best"] = error
+    if isinstance(scene.kept["best"], Exception):
+        raise scene.kept["best"]
+    return scene.kept["best"]
+
+
+def _load_best(scene: Scene) -> list[Best]:
+    table, keys, settings = scene.table, points.data_keys(scene.table), points.method_keys(scene.table)
+    of_data = group(list(table.runs), lambda run: points.values(run, keys))
+    orders = [order for runs in of_data if (order := points.ranked(runs, scene.judge))]
+    if not orders:
+        raise UnfitError(f"no finished run has {scene.judge}")
+    loaded: list[Best] = []
+    failures: list[str] = []
+    for order in orders[:SETS]:
+        run = order[0]
+        row = points.values(run, keys)
+        suffix = "-".join(f"{key.rpartition('.')[2]}={value}" for key, value in zip(keys, row, strict=True))
+        which = [points.label_of(table, settings, points.values(run, settings))] if settings else []
+        which += [f"seed {points.seed_of(run)}"] if points.seed_of(run) is not None else []
+        words = f"the best of {plural(len(order), 'run')} by {scene.judge}"
+        words += f" ({', '.join(which)})" if which else ""
+        words += f" on {points.label_of(table, keys, row)}" if keys else ""
+        try:
+            loaded.append(Best(run, load(scene, run), dataset_of(scene, run), suffix, words))
         except UnavailableError as error:
             failures.append(str(error))
-    if not found:
+    if not loaded:
         raise UnavailableError(f"no figures of the best run: {failures[0]}")
     for text in failures:
         scene.tell(f"no figures of one of the best runs: {text}")
-    return found
+    return loaded
 
 
 def load(scene: Scene, run: Run) -> Any:
     """The run with its parameters.
 
     Raises:
-      UnavailableError: it kept none, or its model is not of this project.
+      UnavailableError: the run kept no parameters, or its model is not of this project.
     """
     from research.runs.load import load as load_run
 
@@ -244,7 +214,7 @@ def load(scene: Scene, run: Run) -> Any:
 
 
 def dataset_of(scene: Scene, run: Run) -> Material:
-    """The data of a run, read again by its config from where the run found them.
+    """The data of a run, read again by its config from where the run read them.
 
     Raises:
       UnavailableError: they are not there, or are not those of the training.
@@ -259,20 +229,18 @@ def dataset_of(scene: Scene, run: Run) -> Material:
         tree["root"] = root_of(scene.folder / run.run_id, run)
         recipe = build(tree, key="data")
         key = (repr(dataclasses.replace(recipe, fold=None)), recipe.fold)
-        if key not in scene.materials:
+        if key not in scene.kept:
             dataset = load_data(recipe)
             if run.data_sha256 and dataset.sha256 != run.data_sha256:
                 raise UnavailableError("the data are no longer those of the training (another sha256)")
-            scene.materials[key] = Material(scored(dataset, recipe.fold), dataset.facts)
-        return scene.materials[key]
-    except UnavailableError:
-        raise
+            scene.kept[key] = Material(scored(dataset, recipe.fold), dataset.facts)
+        return scene.kept[key]
     except (ConfigError, OSError, KeyError, TypeError, ValueError) as error:
         raise UnavailableError(f"the data of {run.run_id} cannot be read: {error}") from None
 
 
 def root_of(folder: Path, run: Run) -> str | None:
-    """Where the data lay: `data.root` is no part of a run's config, but of what it was started with."""
+    """`data.root` of a run. It is no part of the run's config: the override or Hydra's record has it."""
     for override in run.overrides:
         key, separator, text = override.lstrip("+").partition("=")
         if key == "data.root" and separator:

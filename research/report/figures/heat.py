@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,22 +11,10 @@ import numpy as np
 from research.metrics import direction
 from research.report.cell import EQUAL
 from research.report.collect import Hole
-from research.report.figures import style
-from research.report.figures.points import (
-    Mean,
-    apart,
-    averaged_words,
-    averaging_of,
-    label_of,
-    main_metrics,
-    means_of,
-    numeric,
-    shown_runs,
-    swept,
-    values,
-    word,
-)
-from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
+from research.report.figures import points, style
+from research.report.figures.scene import Scene
+from research.report.figures.sketch import Plan, Sketch, UnfitError
+from research.report.figures.tiles import Cells, Shaded
 from research.report.keys import better, distinct
 from research.report.table import Table
 
@@ -36,16 +24,17 @@ LARGEST, PAIRS, PANELS = 12, 2, 4  # most values of a key, pairs of keys, and pa
 def heat_map(scene: Scene) -> list[Plan]:
     """Every main metric over pairs of swept keys, numbers first, where all cells may be compared."""
     table = scene.table
-    keys = [key for key in swept(table) if 2 <= len(_values(table, key)) <= LARGEST]
-    keys.sort(key=lambda key: not numeric(table.runs, key))
+    keys = [key for key in points.swept(table) if 2 <= len(_values(table, key)) <= LARGEST]
+    keys.sort(key=lambda key: not points.numeric(table.runs, key))
     pairs = [pair for pair in itertools.combinations(keys, 2) if _crossed(table, *pair)][:PAIRS]
     if not pairs:
         raise UnfitError("no two keys are swept against each other (besides seed and fold)")
-    plans: list[Plan] = []
-    for pair in pairs:
-        for metric in main_metrics(table):
-            if not set(pair) & set(apart(metric, table)):
-                plans.append(functools.partial(_sketch, table, metric, *pair))
+    plans: list[Plan] = [
+        functools.partial(_sketch, table, metric, *pair)
+        for pair in pairs
+        for metric in points.main_metrics(table)
+        if not set(pair) & set(points.apart(metric, table))
+    ]
     if not plans:
         raise UnfitError("no metric may be compared over two swept keys")
     return plans
@@ -57,145 +46,100 @@ def _values(table: Table, key: str) -> list[Any]:
 
 def _crossed(table: Table, down: str, across: str) -> bool:
     """Whether most combinations of the values of two keys were planned."""
-    planned = {values(run, (down, across)) for run in table.runs}
+    planned = {points.values(run, (down, across)) for run in table.runs}
     return len(planned) >= 0.5 * len(_values(table, down)) * len(_values(table, across)) >= 1
+
+
+Pair = tuple[Any, Any]  # values of the keys that go down and across
 
 
 def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
     if len(_values(table, down)) > len(_values(table, across)):
         down, across = across, down
     rows, columns = _values(table, down), _values(table, across)
-    separating = [key for key in apart(metric, table) if key not in (down, across)]
-    panels = _panels(table, separating)
-    left, panels = panels[PANELS:], panels[:PANELS]
-    over = averaging_of(table, (down, across, *separating))
-    cells: dict[tuple[Any, ...], list[Any]] = {}
-    for panel, row, column in itertools.product(panels, rows, columns):
-        own = [run for run in table.runs if values(run, (*separating, down, across)) == (*panel, row, column)]
-        if own:
-            cells[panel, row, column] = own
-    means = means_of(cells, metric, over)
-    panels = [panel for panel in panels if any(mean.n for place, mean in means.items() if place[0] == panel)]
+    separating = [key for key in points.apart(metric, table) if key not in (down, across)]
+    panels = list(dict.fromkeys(points.values(run, separating) for run in table.runs))
+    left_out, panels = len(panels[PANELS:]), panels[:PANELS]
+    over = points.averaging_of(table, (down, across, *separating))
+    cells = {
+        (panel, pair): runs
+        for (panel, pair), runs in points.grouped(table.runs, separating, (down, across)).items()
+        if panel in panels and not any(isinstance(value, Hole) for value in pair)
+    }
+    means = points.means_of(cells, metric, over)
+    panels = [panel for panel in panels if any(mean.n for (where, _), mean in means.items() if where == panel)]
     if not panels:
         raise UnfitError(f"no run has {metric}")
-    wide = len(panels) > 1
-    width = style.PAGE if wide else min(style.PAGE, max(style.COLUMN, 0.9 + 0.55 * len(columns)))
-    drawn = style.figure(width, 0.75 + 0.34 * len(rows) + 0.2 * bool(separating))
-    grid = drawn.subplots(1, len(panels), squeeze=False, sharey=True)
     usual = max(mean.n for mean in means.values())
-    own_scale = any(key.partition(".")[0] == "data" or key == "data" for key in separating) or wide
-    for at, panel in enumerate(panels):
-        axes = grid[0][at]
-        here = {(row, column): means.get((panel, row, column)) for row in rows for column in columns}
-        _grid(axes, here, rows, columns, metric, usual)
-        if separating:
-            axes.set_title(label_of(table, separating, panel))
-        axes.set_xlabel(style.key_label(across))
-    grid[0][0].set_ylabel(style.key_label(down))
-    text = f"{style.sentence(style.metric_label(metric, arrow=False))} over {down} and {across}"
+    shaded = []
+    for panel in panels:
+        here = {pair: mean for (where, pair), mean in means.items() if where == panel and mean.value is not None}
+        title = points.label_of(table, separating, panel) if separating else ""
+        shaded.append(_shaded(here, rows, columns, metric, usual, title))
+    picture = Cells(
+        shaded,
+        [points.word(value) for value in rows],
+        [points.word(value) for value in columns],
+        style.key_label(down),
+        style.key_label(across),
+        style.PAGE if len(panels) > 1 else min(style.PAGE, max(style.COLUMN, 0.9 + 0.55 * len(columns))),
+        0.75 + 0.34 * len(rows) + 0.2 * bool(separating),
+    )
+    caption = f"{style.sentence(style.metric_label(metric, arrow=False))} over {down} and {across}"
     if separating:
-        text += f", a panel for each {style.listed(separating)}" + " with shades of its own" * own_scale
-    caption = f"{text}. {averaged_words(table, over, list(means.values()), bands=False)}"
+        of_data = any(key.partition(".")[0] == "data" for key in separating)
+        caption += f", a panel for each {style.listed(separating)}"
+        caption += " with shades of its own" if of_data or len(panels) > 1 else ""
+    caption += f". {points.averaged_words(table, over, means.values(), bands=False)}"
     if direction(metric):
         caption += " Darker is better; the best mean of cells all of whose runs finished is outlined."
     else:
         caption += " Darker is larger."
-    if any(mean is None or mean.value is None for mean in means.values()) or len(means) < len(panels) * len(rows) * len(
-        columns
-    ):
+    if any(np.isnan(panel.shades).any() for panel in shaded):
         caption += " Hatched: no run finished there."
     if any(0 < mean.n < usual for mean in means.values()):
         caption += f" n is written where it is not {usual}."
-    if left:
-        caption += f" Not drawn for want of room: {len(left)} more."
-    found = [
-        f"{label_of(table, (*separating, down, across), (*place[0], *place[1:]))}: {mean.value:.4g}"
-        for place, mean in means.items()
-        if mean.value is not None
-    ]
-    return Sketch(
-        name=f"heat_map-{metric}-{down}-{across}",
-        title=f"{style.metric_label(metric, arrow=False)} over {style.key_label(down)} and {style.key_label(across)}",
-        caption=caption,
-        alternative=f"Grid of numbers. {text}. {'; '.join(found[:40])}.",
-        runs=shown_runs(list(means.values())),
-        figure=drawn,
-    )
+    caption += f" Not drawn for want of room: {left_out} more." if left_out else ""
+    title = f"{style.metric_label(metric, arrow=False)} over {style.key_label(down)} and {style.key_label(across)}"
+    runs = points.shown_runs(means.values())
+    return Sketch(f"heat_map-{metric}-{down}-{across}", title, caption, runs, picture)
 
 
-def _panels(table: Table, keys: Sequence[str]) -> list[tuple[Any, ...]]:
-    return list(dict.fromkeys(values(run, keys) for run in table.runs))
+def _shaded(
+    means: Mapping[Pair, points.Mean], rows: Sequence[Any], columns: Sequence[Any], metric: str, usual: int, title: str
+) -> Shaded:
+    """Cells with their means; the best one is outlined, with those equal to it."""
+    table = np.full((len(rows), len(columns)), np.nan)
+    texts = [[""] * len(columns) for _ in rows]
+    at = {pair: (rows.index(pair[0]), columns.index(pair[1])) for pair in means}
+    for pair, mean in means.items():
+        table[at[pair]] = mean.value
+    for pair, mean in means.items():
+        row, column = at[pair]
+        texts[row][column] = number(table[row, column], table) + (f"\nn={mean.n}" if mean.n != usual else "")
+    whole = [pair for pair, mean in means.items() if mean.cell.complete]  # all runs were planned and finished
+    best = table[at[whole[0]]] if whole else math.nan
+    for pair in whole:
+        best = table[at[pair]] if better(table[at[pair]], best, metric) else best
+    known = whole if direction(metric) else []
+    outlined = [at[pair] for pair in known if math.isclose(table[at[pair]], best, rel_tol=EQUAL)]
+    return Shaded(shades_of(table, metric), texts, sorted(outlined), title)
 
 
-def _grid(
-    axes: Any,
-    here: dict[tuple[Any, Any], Mean | None],
-    rows: Sequence[Any],
-    columns: Sequence[Any],
-    metric: str,
-    usual: int,
-) -> None:
-    """Shaded cells with their numbers; the best outlined, those without a number hatched."""
-    from matplotlib.patches import Rectangle
+def shades_of(table: np.ndarray, metric: str) -> np.ndarray:
+    """0 to 1, where 1 is the best number, or the largest one of a metric without a direction.
 
-    known = {place: mean for place, mean in here.items() if mean is not None and mean.value is not None}
-    found = np.full((len(rows), len(columns)), np.nan)
-    for (row, column), mean in known.items():
-        found[rows.index(row), columns.index(column)] = mean.value
-    shades, colors = _shades(found, metric), style.shades()
-    # one row of rectangles and no image: vector output scales, and each cell is one shape
-    for down, across in np.ndindex(found.shape):
-        corner = (across - 0.5, down - 0.5)
-        if math.isnan(found[down, across]):
-            axes.add_patch(Rectangle(corner, 1, 1, facecolor="white", edgecolor=style.LIGHT, hatch="////", linewidth=0))
-            continue
-        shade = shades[down, across]
-        axes.add_patch(Rectangle(corner, 1, 1, facecolor=colors(0.05 + 0.95 * shade), edgecolor="white", linewidth=0.8))
-        mean = known[rows[down], columns[across]]
-        text = _number(float(found[down, across]), found)
-        if mean.n != usual:
-            text += f"\nn={mean.n}"
-        size = 6.8 if len(columns) <= 6 else 5.8
-        axes.text(
-            across, down, text, ha="center", va="center", fontsize=size, color="white" if shade > 0.45 else "black"
-        )
-    best = None
-    for place, mean in known.items():
-        if not mean.cell.complete:  # some runs did not finish, or were never planned: never the best
-            continue
-        if best is None or better(mean.value or 0.0, known[best].value or 0.0, metric):
-            best = place
-    for place, mean in known.items():
-        if best is None or not direction(metric) or not mean.cell.complete or not _alike(mean, known[best]):
-            continue
-        corner = (columns.index(place[1]) - 0.46, rows.index(place[0]) - 0.46)
-        axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor=style.COLORS[1], linewidth=1.6))
-    axes.set_xlim(-0.5, len(columns) - 0.5)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xticks(range(len(columns)), [word(value) for value in columns])
-    axes.set_yticks(range(len(rows)), [word(value) for value in rows])
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def _alike(one: Mean, other: Mean) -> bool:
-    return math.isclose(one.value or 0.0, other.value or 0.0, rel_tol=EQUAL)
-
-
-def _shades(found: np.ndarray, metric: str) -> np.ndarray:
-    """0 to 1, larger is better (or larger, without a direction); by the logarithm where values reach far."""
-    known = found[np.isfinite(found)]
-    scaled = np.log(found) if style.wide(list(known)) else found
+    Shades follow the logarithm where numbers reach far.
+    """
+    scaled = np.log(table) if style.wide(table[np.isfinite(table)].tolist()) else table
     low, high = np.nanmin(scaled), np.nanmax(scaled)
-    share = (scaled - low) / (high - low) if high > low else np.where(np.isfinite(found), 0.3, np.nan)
+    share = (scaled - low) / (high - low) if high > low else np.where(np.isfinite(table), 0.3, np.nan)
     return 1 - share if direction(metric) == "lower" else share
 
 
-def _number(value: float, found: np.ndarray) -> str:
-    """As many digits as tell the cells apart, at most four that count."""
-    known = found[np.isfinite(found)]
-    span = float(known.max() - known.min()) or abs(float(known.max())) or 1.0
+def number(value: float, table: np.ndarray) -> str:
+    """A value with as many digits as distinguish the cells, at most four significant ones."""
+    span = float(np.nanmax(table) - np.nanmin(table)) or abs(float(np.nanmax(table))) or 1.0
     digits = max(0, min(6, 2 - math.floor(math.log10(span))))
     text = f"{value:.{digits}f}"
     return text if len(text) <= 8 else f"{value:.3g}"

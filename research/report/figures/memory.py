@@ -1,23 +1,25 @@
 """How far back in time the gradient of the loss reaches, by cell."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from research.report.collect import Hole, Run
-from research.report.figures import style
-from research.report.figures.best import data_keys, dataset_of, load, ranked
-from research.report.figures.points import label_of, swept, values, word
-from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
-from research.report.keys import SEED, distinct
+from research.report.figures import points, style
+from research.report.figures.best import dataset_of, load
+from research.report.figures.chart import DASHES, Chart, Line, Panel, look
+from research.report.figures.scene import Scene
+from research.report.figures.sketch import Plan, Sketch, UnavailableError, UnfitError
+from research.report.keys import distinct
 from research.report.statistics import interval
 from research.report.texts import plural
 
 REACH, CELL = "test/gradient_reach", "model.cell"
 SEEDS, CELLS, PANELS = 3, 6, 4
 DECADES = 12  # powers of ten below the largest norm that are drawn
+DOTTED = {"linewidth": 0.8, "linestyle": DASHES[2], "zorder": 2}  # of fresh parameters
 
 
 def gradient_norm(scene: Scene) -> list[Plan]:
@@ -35,8 +37,7 @@ def _norms(scene: Scene, run: Run) -> tuple[np.ndarray, np.ndarray]:
     from research.evaluation.memory import gradient_by_distance
 
     loaded, test = load(scene, run), dataset_of(scene, run).parts["test"]
-    seed = run.value(SEED)
-    key = engine.purpose_key(seed if isinstance(seed, int) else 0, engine.FIGURES)
+    key = engine.purpose_key(points.seed_of(run) or 0, engine.FIGURES)
     fresh = loaded.model.fresh(jax.random.fold_in(key, 4))  # the draw of the run's own figure
     return gradient_by_distance(loaded.model, loaded.params, test), gradient_by_distance(loaded.model, fresh, test)
 
@@ -51,82 +52,72 @@ def geometric_band(norms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray,
     return 10 ** logs.mean(0), 10**low, 10**high
 
 
+def _lines(norms: Sequence[tuple[np.ndarray, np.ndarray]], number: int, name: str) -> list[Line]:
+    """Norms of trained and of fresh parameters, means over seeds."""
+    trained, low, high = geometric_band([after for after, _ in norms])
+    start, *_ = geometric_band([before for _, before in norms])
+    lags = range(len(trained))
+    every = {"markevery": max(1, len(lags) // 8)}
+    return [
+        Line(lags, trained, {**look(number), **every}, name, (low, high)),
+        Line(lags, start, look(number, marked=False) | DOTTED),
+    ]
+
+
 def _sketch(scene: Scene) -> Sketch:
     table = scene.table
-    of_data = data_keys(scene)
-    runs = [run for run in table.runs if run.metrics.get(REACH) is not None]
-    panels = list(dict.fromkeys(values(run, of_data) for run in runs))[:PANELS]
+    of_data, settings = points.data_keys(table), points.method_keys(table)
+    runs = [run for run in table.runs if run.finished and run.metrics.get(REACH) is not None]
+    sets = list(dict.fromkeys(points.values(run, of_data) for run in runs))[:PANELS]
     cells = [cell for cell in distinct(runs, CELL) if not isinstance(cell, Hole)][:CELLS] or [None]
-    settings = [key for key in swept(table) if key not in of_data]
-    wide = len(panels) > 1
-    drawn = style.figure(style.PAGE if wide else style.COLUMN, 2.3)
-    grid = drawn.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    handles: dict[str, Any] = {}
+    panels: list[Panel] = []
     used: dict[str, None] = {}
-    counts: set[int] = set()
-    largest, smallest, sentences, failures = 0.0, np.inf, [], []
-    for axes, panel in zip(grid, panels, strict=True):
+    counts, failures = [], []
+    for data in sets:
+        lines: list[Line] = []
         for number, cell in enumerate(cells):
-            of_cell = [
-                run
-                for run in runs
-                if values(run, of_data) == panel and (cell is None or run.value(CELL) == cell) and run.finished
-            ]
-            best = ranked(scene, of_cell)[:1]
-            same = [run for run in of_cell if best and values(run, settings) == values(best[0], settings)][:SEEDS]
-            found = []
+            of_cell = [run for run in runs if points.values(run, of_data) == data and cell in (None, run.value(CELL))]
+            best = points.ranked(of_cell, scene.judge)[:1]
+            same = points.grouped(of_cell, settings)[(points.values(best[0], settings),)][:SEEDS] if best else []
+            norms = []
             for run in same:
                 try:
-                    found.append(_norms(scene, run))
+                    norms.append(_norms(scene, run))
                     used[run.run_id] = None
                 except UnavailableError as error:
                     failures.append(str(error))
-            if not found:
-                continue
-            name = word(cell) if cell is not None else "model"
-            if [key for key in settings if key != CELL]:
-                name = label_of(table, settings, values(same[0], settings)) if len(panels) == 1 else name
-            look = {"color": style.COLORS[number % len(style.COLORS)]}
-            trained, low, high = geometric_band([norms for norms, _ in found])
-            start, *_ = geometric_band([norms for _, norms in found])
-            lags = np.arange(len(trained))
-            marks = {"marker": style.MARKERS[number % len(style.MARKERS)], "markevery": max(1, len(lags) // 8)}
-            (handles[name],) = axes.plot(lags, trained, zorder=3, **marks, **look)
-            axes.fill_between(lags, low, high, alpha=0.16, linewidth=0, zorder=1, **look)
-            axes.plot(lags, start, linewidth=0.8, linestyle=style.DASHES[2], zorder=2, **look)
-            counts.add(len(found))
-            for curve in (trained, start):
-                positive = curve[np.isfinite(curve) & (curve > 0)]
-                if len(positive):
-                    largest, smallest = max(largest, positive.max()), min(smallest, positive.min())
-            sentences.append(f"{name}: {trained[0]:.2g} at the end, {trained[-1]:.2g} at {len(trained) - 1} steps back")
-        axes.set_yscale("log")
-        axes.set_xlabel("steps back in time")
-        axes.locator_params(axis="x", nbins=5)
-        if of_data:
-            axes.set_title(label_of(table, of_data, panel))
-    if not handles:
-        raise UnavailableError(failures[0] if failures else "no figure gradient_norm: no run is there to be loaded")
-    grid[0].set_ylim(max(smallest / 2, largest * 10.0**-DECADES), largest * 3)
-    grid[0].set_ylabel("gradient norm")
-    from matplotlib.lines import Line2D
-
-    handles["at start"] = Line2D([], [], color=style.GREY, linewidth=0.8, linestyle=style.DASHES[2])
-    style.legend_above(drawn, list(handles.values()), list(handles))
-    text = "Norm of the gradient of the loss at the end of a sequence with respect to earlier states of the last layer"
-    caption = f"{text}, mean over at most 512 test rows; dotted: fresh parameters."
+            if norms:
+                name = points.word(cell) if cell is not None else "model"
+                if len(sets) == 1 and any(key != CELL for key in settings):
+                    name = points.label_of(table, settings, points.values(same[0], settings))
+                lines += _lines(norms, number, name)
+                counts.append(len(norms))
+        panels.append(Panel(lines, points.label_of(table, of_data, data) if of_data else "", logarithmic=True))
+    norms = np.concatenate([np.zeros(0), *(line.y for panel in panels for line in panel.lines)])
+    norms = norms[np.isfinite(norms) & (norms > 0)]
+    if not counts:
+        raise UnavailableError(failures[0] if failures else "no figure gradient_norm: no run can be loaded")
+    limits = (max(norms.min() / 2, norms.max() * 10.0**-DECADES), norms.max() * 3) if len(norms) else None
+    panels = [dataclasses.replace(panel, y_limits=limits) for panel in panels]
+    entry = Line([], [], {"color": style.GREY, **DOTTED}, "at start")  # of the legend
+    panels[-1] = dataclasses.replace(panels[-1], lines=[*panels[-1].lines, entry])
+    chart = Chart(
+        panels,
+        "steps back in time",
+        "gradient norm",
+        columns=len(panels),
+        height=2.3,
+        room=0.0,
+        shared="y",
+        ticks=(5, None),
+    )
+    caption = (
+        "Norm of the gradient of the loss at the end of a sequence with respect to earlier states of the last layer,"
+        " mean over at most 512 test rows; dotted: fresh parameters."
+    )
     if max(counts) > 1:
-        many = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        caption += f" Geometric means over {many} seeds; bands are 95 % t intervals."
+        caption += f" Geometric means over {points.counted(counts)} seeds; bands are 95 % t intervals."
     if any(key != CELL for key in settings):
         caption += f" Of each cell the best configuration by {scene.judge}."
-    if failures:
-        caption += f" {plural(len(failures), 'run')} could not be loaded."
-    return Sketch(
-        "gradient_norm",
-        "Gradient norm over time",
-        caption,
-        f"Line chart. {text}. {'; '.join(sentences)}.",
-        tuple(used),
-        drawn,
-    )
+    caption += f" {plural(len(failures), 'run')} could not be loaded." if failures else ""
+    return Sketch("gradient_norm", "Gradient norm over time", caption, tuple(used), chart)

@@ -1,12 +1,14 @@
-"""Runs -> the numbers that figures show: means over seeds with intervals, naive methods, and what tells runs apart."""
+"""The numbers that figures show: means over seeds with intervals, baselines, and the settings that distinguish runs."""
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from research.metrics import CHOOSING, base, judges
 from research.report.cell import Averaging, Cell, averaging, lacking, summarize
 from research.report.collect import Hole, Run, Runs
-from research.report.keys import comparison_keys, distinct, varying
+from research.report.figures.style import key_label, literal
+from research.report.keys import SEED, better, comparison_keys, distinct, peers, varying
 from research.report.methods import methods_of, name_of, position
 from research.report.statistics import interval
 from research.report.table import Table
@@ -25,7 +27,7 @@ class Mean:
     Attributes:
       seeds: seed -> its number; of folds where there is only one seed.
       low, high: 95 % t interval, None with one number.
-      cell: what became of the runs.
+      cell: the runs with their status.
     """
 
     value: float | None
@@ -47,16 +49,16 @@ def mean_of(runs: Sequence[Run], metric: str, over: Averaging) -> Mean:
 
 
 def means_of(cells: Mapping[P, Sequence[Run]], metric: str, over: Averaging) -> dict[P, Mean]:
-    """The mean at every place; its cell says how many seeds and folds of other places it lacks."""
-    found = {}
-    for (place, runs), lacks in zip(cells.items(), lacking(list(cells.values())), strict=True):
+    """The mean of every cell; it says how many seeds and folds of the other cells it lacks."""
+    means = {}
+    for (where, runs), lacks in zip(cells.items(), lacking(list(cells.values())), strict=True):
         mean = mean_of(runs, metric, over)
-        found[place] = dataclasses.replace(mean, cell=dataclasses.replace(mean.cell, lacks=len(lacks)))
-    return found
+        means[where] = dataclasses.replace(mean, cell=dataclasses.replace(mean.cell, lacks=len(lacks)))
+    return means
 
 
 def averaging_of(table: Table, keys: Sequence[str]) -> Averaging:
-    """What means are over when only `keys` are told apart."""
+    """What means are over when only `keys` distinguish runs."""
     cells = group(list(table.runs), lambda run: values(run, keys))
     return averaging(table.runs, cells, keys)
 
@@ -65,22 +67,30 @@ def values(run: Run, keys: Sequence[str]) -> tuple[Any, ...]:
     return tuple(run.value(key) for key in keys)
 
 
-def numeric(runs: Runs, key: str) -> list[float]:
+def grouped(runs: Iterable[Run], *keys: Sequence[str]) -> dict[Any, list[Run]]:
+    """Runs by their values of several lists of keys, each a tuple, in the order of their first appearance."""
+    cells: dict[Any, list[Run]] = {}
+    for run in runs:
+        cells.setdefault(tuple(values(run, names) for names in keys), []).append(run)
+    return cells
+
+
+def numeric(runs: Iterable[Run], key: str) -> list[float]:
     """The values of a key in their order if all are numbers, else nothing."""
-    found = [value for value in distinct(runs, key) if not isinstance(value, Hole)]
-    return found if all(isinstance(value, int | float) and not isinstance(value, bool) for value in found) else []
+    known = [value for value in distinct(runs, key) if not isinstance(value, Hole)]
+    return known if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known) else []
 
 
 _varying: list[tuple[Runs, list[str]]] = []  # of the last sweep: a second's work with ten thousand runs
 
 
 def swept(table: Table) -> list[str]:
-    """The keys that tell runs apart; those of the table's rows and columns first."""
+    """The keys that distinguish runs; those of the table's rows and columns first."""
     if not _varying or _varying[0][0] is not table.runs:
         _varying[:] = [(table.runs, varying(table.runs))]
-    found = _varying[0][1]
-    first = [key for key in (*table.row_keys, *table.column_keys) if key in found]
-    return [*first, *(key for key in found if key not in first)]
+    keys = _varying[0][1]
+    first = [key for key in (*table.row_keys, *table.column_keys) if key in keys]
+    return [*first, *(key for key in keys if key not in first)]
 
 
 def main_metrics(table: Table, most: int = METRICS) -> list[str]:
@@ -96,26 +106,21 @@ def apart(metric: str, table: Table) -> list[str]:
 
 
 def baseline_of(runs: Sequence[Run], metric: str) -> dict[str, float]:
-    """Naive method -> its mean over these runs, folds and seeds alike; bounds are left in."""
-    methods = {method for run in runs for method in methods_of(run, metric)}
-    found = {}
-    for method in sorted(methods, key=position):
+    """Baseline -> its mean over these runs, folds and seeds alike; bounds are included."""
+    means = {}
+    for method in sorted({method for run in runs for method in methods_of(run, metric)}, key=position):
         numbers = [value for run in runs if (value := run.metrics.get(name_of(method, metric))) is not None]
-        found[method] = sum(numbers) / len(numbers)
-    return found
+        means[method] = sum(numbers) / len(numbers)
+    return means
 
 
 def word(value: Any) -> str:
     """A value of a config key as figures write it."""
-    from research.report.figures.style import literal
-
     return literal(shown(value))
 
 
 def label_of(table: Table, keys: Sequence[str], row: Sequence[Any]) -> str:
     """Values of keys in words: `latent dim 8`, `warmup none`; the bare value where it speaks for itself (`gru`)."""
-    from research.report.figures.style import key_label
-
     parts = []
     for key, value in zip(keys, row, strict=True):
         plain = isinstance(value, Hole) or (isinstance(value, str) and ("." not in key or key in SPEAKING))
@@ -123,32 +128,77 @@ def label_of(table: Table, keys: Sequence[str], row: Sequence[Any]) -> str:
     return ", ".join(parts)
 
 
-def averaged_words(table: Table, over: Averaging, means: Sequence[Mean], bands: bool = True) -> str:
-    """What points and bands are, in one or two sentences."""
+def averaged_words(table: Table, over: Averaging, means: Iterable[Mean], bands: bool = True) -> str:
+    """Sentences of a caption that say what points and bands are, and which runs are missing from them."""
+    means = list(means)
     counts = sorted({mean.n for mean in means if mean.n})
     what = "folds" if over.over_folds else "seeds"
     if not counts or counts[-1] == 1:
         text = "One run at each point." if not over.keys else "One seed at each point."
     else:
-        many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        text = f"Means over {many} {what}"
+        text = f"Means over {counted(counts)} {what}"
         if over.folds > 1 and not over.over_folds:
             text += f" (each the mean over {over.folds} folds)"
         text += "; bands and bars are 95 % t intervals." if bands else "."
     if over.keys:
         text += f" Also averaged over {', '.join(over.keys)}."
-    left = {run: status for mean in means for run, status in _unfinished(table, mean.cell)}
-    if left:
-        kinds = ", ".join(sorted(set(left.values())))
-        text += f" {plural(len(left), 'run')} left out ({kinds})."
+    left_out = {run for mean in means for run in mean.cell.runs}
+    statuses = [run.status for run in table.runs if run.run_id in left_out and not run.finished]
+    if statuses:
+        text += f" {plural(len(statuses), 'run')} left out ({', '.join(sorted(set(statuses)))})."
     return text
 
 
-def _unfinished(table: Table, cell: Cell) -> list[tuple[str, str]]:
-    own = set(cell.runs)
-    return [(run.run_id, run.status) for run in table.runs if run.run_id in own and not run.finished]
-
-
-def shown_runs(means: Sequence[Mean]) -> tuple[str, ...]:
+def shown_runs(means: Iterable[Mean]) -> tuple[str, ...]:
     """Ids of the runs that means are of."""
     return tuple(dict.fromkeys(run for mean in means for run in mean.cell.runs))
+
+
+def counted(counts: Iterable[int]) -> str:
+    """`3`, or `2 to 3` where numbers differ."""
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+# ------------------------------------------------------------------------------------------- which runs are the best
+
+
+def data_keys(table: Table) -> list[str]:
+    """The swept keys that make another data set."""
+    separating = set(comparison_keys("test/accuracy", table.runs))
+    return [key for key in swept(table) if key in separating]
+
+
+def method_keys(table: Table) -> list[str]:
+    """The swept keys that leave the data set as it is."""
+    of_data = data_keys(table)
+    return [key for key in swept(table) if key not in of_data]
+
+
+def judge_of(table: Table) -> str:
+    """The metric of the validation rows by which runs are chosen.
+
+    It is the metric by which most runs on one data set may be compared (losses of different beta may not), the first
+    of `CHOOSING` among equals, and the loss where no run has any.
+    """
+    keys = data_keys(table)
+    of_data = group([run for run in table.runs if run.finished], lambda run: values(run, keys))
+    comparable: dict[str, int] = {}
+    for metric in judges(table.metrics):
+        having = [[run for run in runs if run.metrics.get(metric) is not None] for runs in of_data]
+        comparable[metric] = sum(len(peers(metric, runs)[0]) for runs in having if runs)
+    order = lambda metric: CHOOSING.index(base(metric)) if base(metric) in CHOOSING else len(CHOOSING)
+    best = max(sorted(comparable, key=order), key=lambda metric: comparable[metric])
+    return best if comparable[best] else "validation/loss"
+
+
+def ranked(runs: Sequence[Run], judge: str) -> list[Run]:
+    """The finished runs that a metric compares, the best first."""
+    scored, _ = peers(judge, [run for run in runs if run.finished and run.metrics.get(judge) is not None])
+    sign = -1 if better(1.0, 0.0, judge) else 1
+    return sorted(scored, key=lambda run: sign * (run.metrics[judge] or 0.0))
+
+
+def seed_of(run: Run) -> int | None:
+    seed = run.value(SEED)
+    return seed if isinstance(seed, int) else None

@@ -7,21 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from research.evaluation.views import COLORS
 from research.metrics import direction, higher_is_better
-from research.report.figures import style
-from research.report.figures.best import data_keys
-from research.report.figures.points import (
-    apart,
-    averaging_of,
-    label_of,
-    main_metrics,
-    means_of,
-    swept,
-    values,
-)
-from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
+from research.report.figures import points, style
+from research.report.figures.chart import Chart, Line, Panel
+from research.report.figures.scene import Scene
+from research.report.figures.sketch import Plan, Sketch, UnfitError
 from research.report.statistics import LEVEL
 from research.report.table import Table
+from research.report.texts import plural
 
 SMALLEST, LARGEST = 3, 12  # data sets and methods at least, methods at most
 METRICS = 2
@@ -61,16 +55,16 @@ def critical_difference_of(methods: int, sets: int, level: float = LEVEL) -> flo
 
 
 def cliques(ranks: Sequence[float], distance: float) -> list[tuple[int, int]]:
-    """Largest runs of neighbours, as (first, last) of ascending ranks, that differ by less than `distance`.
+    """Largest groups of neighbours, as (first, last) of ascending ranks, that differ by less than `distance`.
 
-    Runs of one method, and runs inside another, are left out.
+    Groups of one method, and groups inside another one, are left out.
     """
-    found: list[tuple[int, int]] = []
+    groups: list[tuple[int, int]] = []
     for first in range(len(ranks)):
         last = max(at for at in range(first, len(ranks)) if ranks[at] - ranks[first] < distance)
-        if last > first and (not found or last > found[-1][1]):
-            found.append((first, last))
-    return found
+        if last > first and (not groups or last > groups[-1][1]):
+            groups.append((first, last))
+    return groups
 
 
 def score_matrix(
@@ -78,35 +72,31 @@ def score_matrix(
 ) -> tuple[np.ndarray, list[Any], list[Any]]:
     """Means [N, K] over seeds, and the values of the keys of their data sets and methods.
 
-    A data set that most methods have no number on is left out, then every method that lacks one of the others.
+    A data set that most methods have no number on is left out, and then every method that has no number on another.
     """
-    over = averaging_of(table, (*methods, *of_data))
-    places: dict[tuple[Any, Any], list[Any]] = {}
-    for run in table.runs:
-        places.setdefault((values(run, of_data), values(run, methods)), []).append(run)
-    means = means_of(places, metric, over)
-    found = {place: mean.value if mean.cell.complete else None for place, mean in means.items()}
-    sets = list(dict.fromkeys(place[0] for place in found))
-    rows = list(dict.fromkeys(place[1] for place in found))
-    known = lambda one, row: found.get((one, row)) is not None
-    sets = [one for one in sets if 2 * sum(known(one, row) for row in rows) > len(rows)]
-    rows = [row for row in rows if all(known(one, row) for one in sets)]
-    scores = np.array([[found[one, row] for row in rows] for one in sets], np.float64).reshape(len(sets), len(rows))
-    return scores, sets, rows
+    over = points.averaging_of(table, (*methods, *of_data))
+    cells = points.grouped(table.runs, of_data, methods)
+    means = points.means_of(cells, metric, over)
+    known = {cell: mean.value for cell, mean in means.items() if mean.cell.complete and mean.value is not None}
+    sets = list(dict.fromkeys(data for data, _ in cells))
+    rows = list(dict.fromkeys(row for _, row in cells))
+    sets = [data for data in sets if 2 * sum((data, row) in known for row in rows) > len(rows)]
+    rows = [row for row in rows if all((data, row) in known for data in sets)]
+    scores = np.array([[known[data, row] for row in rows] for data in sets], np.float64)
+    return scores.reshape(len(sets), len(rows)), sets, rows
 
 
 def critical_difference(scene: Scene) -> list[Plan]:
     """One diagram for each of the first two metrics with a direction that have enough data sets and methods."""
     table = scene.table
-    of_data = data_keys(scene)
-    methods = [key for key in swept(table) if key not in of_data]
+    of_data, methods = points.data_keys(table), points.method_keys(table)
     if not of_data or not methods:
         missing = "no data set" if not of_data else "nothing but data sets"
         raise UnfitError(f"it takes {SMALLEST} data sets and {SMALLEST} methods; {missing} is swept")
     plans: list[Plan] = []
     reasons = []
-    for metric in main_metrics(table, len(table.metrics)):
-        if not direction(metric) or set(apart(metric, table)) - set(of_data) or len(plans) == METRICS:
+    for metric in points.main_metrics(table, len(table.metrics)):
+        if not direction(metric) or set(points.apart(metric, table)) - set(of_data) or len(plans) == METRICS:
             continue
         scores, sets, rows = score_matrix(table, metric, methods, of_data)
         if len(sets) < SMALLEST or not SMALLEST <= len(rows) <= LARGEST:
@@ -127,10 +117,8 @@ def _sketch(
     ranks = average_ranks(scores, higher_is_better(metric))
     order = np.argsort(ranks, kind="stable")
     ordered = [float(ranks[at]) for at in order]
-    names = [label_of(table, methods, rows[at]) for at in order]
+    names = [points.label_of(table, methods, rows[at]) for at in order]
     distance = critical_difference_of(len(rows), len(sets))
-    groups = cliques(ordered, distance)
-    drawn = _diagram(names, ordered, distance, groups)
     p = friedman(scores)
     caption = (
         f"Average ranks by {style.metric_label(metric, arrow=False)} (1 is best) of {len(rows)} methods over"
@@ -138,63 +126,46 @@ def _sketch(
         f" 5 % (critical difference CD = {distance:.2f}; Demšar 2006). Friedman's test that all rank alike:"
         f" p = {p:.2g}."
     )
-    total = len({values(run, methods) for run in table.runs})
+    caption += f" Ranks: {', '.join(f'{name} {rank:.2f}' for name, rank in zip(names, ordered, strict=True))}."
+    total = len({points.values(run, methods) for run in table.runs})
     if total > len(rows):
-        caption += f" {total - len(rows)} methods without a number on every data set are left out."
-    ranked = ", ".join(f"{name} {rank:.2f}" for name, rank in zip(names, ordered, strict=True))
-    joined = "; ".join(f"{' and '.join(names[first : last + 1])}" for first, last in groups)
-    return Sketch(
-        name=f"critical_difference-{metric}",
-        title=f"Average ranks by {style.metric_label(metric, arrow=False)}",
-        caption=caption,
-        alternative=f"Diagram of average ranks: {ranked}. Not told apart: {joined or 'none'}.",
-        runs=tuple(run.run_id for run in table.runs if values(run, methods) in rows),
-        figure=drawn,
-    )
+        caption += f" {plural(total - len(rows), 'method')} without a number on every data set left out."
+    title = f"Average ranks by {style.metric_label(metric, arrow=False)}"
+    runs = tuple(run.run_id for run in table.runs if points.values(run, methods) in rows)
+    chart = _diagram(names, ordered, distance, cliques(ordered, distance))
+    return Sketch(f"critical_difference-{metric}", title, caption, runs, chart)
 
 
-def _diagram(names: Sequence[str], ranks: Sequence[float], distance: float, groups: Sequence[tuple[int, int]]) -> Any:
+def _diagram(names: Sequence[str], ranks: Sequence[float], distance: float, groups: Sequence[tuple[int, int]]) -> Chart:
     """The axis of ranks above, methods below it to both sides, thick bars between."""
     count = len(names)
     low, high = 1.0, float(count)
+    span = high - low
     left = -(-count // 2)
     rows = max(left, count - left)
     lift = 0.34  # between two lines of text, in units of the vertical axis
     top = 0.30 * len(groups) + 0.15  # room for the bars below the axis
-    height = 0.75 + 0.17 * (rows + 1.5 * len(groups))
-    longest = max(len(name) for name in names)
-    drawn = style.figure(style.COLUMN if longest < 16 else style.PAGE, height)
-    axes = drawn.subplots()
-    axes.set_axis_off()
-    span = high - low
-    axes.plot([low, high], [0, 0], color="black", linewidth=0.8)
-    for tick in range(1, count + 1):
-        axes.plot([tick, tick], [0, 0.1], color="black", linewidth=0.8)
-        axes.text(tick, 0.16, str(tick), ha="center", va="bottom", fontsize=7)
-    # the ruler may be longer than the axis, which it then says by its length
-    axes.plot([low, low + distance], [0.85, 0.85], color="black", linewidth=0.8)
-    for end in (low, low + distance):
-        axes.plot([end, end], [0.78, 0.92], color="black", linewidth=0.8)
-    axes.text(low + distance / 2, 0.95, f"CD = {distance:.2f}", ha="center", va="bottom", fontsize=7)
+    thin, thick = {"color": "black", "linewidth": 0.8}, {"color": "black", "linewidth": 2.6, "solid_capstyle": "butt"}
+    above = {"ha": "center", "va": "bottom", "fontsize": 7}
+    lines = [Line([low, high], [0, 0], thin), Line([low, low + distance], [0.85, 0.85], thin)]
+    lines += [Line([tick, tick], [0, 0.1], thin) for tick in range(1, count + 1)]
+    lines += [Line([end, end], [0.78, 0.92], thin) for end in (low, low + distance)]
+    texts: list[Any] = [(tick, 0.16, str(tick), above) for tick in range(1, count + 1)]
+    # the ruler may be longer than the axis
+    texts.append((low + distance / 2, 0.95, f"CD = {distance:.2f}", above))
     for at, (name, rank) in enumerate(zip(names, ranks, strict=True)):
         first = at < left
-        row = at if first else count - 1 - at
-        depth = -top - lift * (row + 1)
+        depth = -top - lift * ((at if first else count - 1 - at) + 1)
         edge = low - 0.06 * span if first else high + 0.06 * span
-        axes.plot([rank, rank, edge], [0, depth, depth], color=style.GREY, linewidth=0.7, solid_joinstyle="miter")
-        axes.plot([rank], [0], "o", color=style.COLORS[0], markersize=3.2, zorder=3, clip_on=False)
+        line = {"color": style.GREY, "linewidth": 0.7, "solid_joinstyle": "miter"}
+        mark = {"color": COLORS[0], "marker": "o", "markersize": 3.2, "linestyle": "", "zorder": 3, "clip_on": False}
+        lines += [Line([rank, rank, edge], [0, depth, depth], line), Line([rank], [0], mark)]
         words = f"{name}  {rank:.2f} " if first else f" {rank:.2f}  {name}"
-        axes.text(edge, depth, words, ha="right" if first else "left", va="center", fontsize=7)
+        texts.append((edge, depth, words, {"ha": "right" if first else "left", "va": "center", "fontsize": 7}))
     for at, (first, last) in enumerate(groups):
-        y = -0.17 - 0.28 * at
-        axes.plot(
-            [ranks[first] - 0.015 * span, ranks[last] + 0.015 * span],
-            [y, y],
-            color="black",
-            linewidth=2.6,
-            solid_capstyle="butt",
-            gid=f"group{at}",
-        )
-    axes.set_ylim(-top - lift * (rows + 0.7), 1.4)
-    axes.set_xlim(low - 0.1 * span, max(high + 0.1 * span, low + distance + 0.02 * span))
-    return drawn
+        ends = [ranks[first] - 0.015 * span, ranks[last] + 0.015 * span]
+        lines.append(Line(ends, [-0.17 - 0.28 * at] * 2, thick))
+    limits = (low - 0.1 * span, max(high + 0.1 * span, low + distance + 0.02 * span))
+    panel = Panel(lines, x_limits=limits, y_limits=(-top - lift * (rows + 0.7), 1.4), texts=texts)
+    width = style.COLUMN if max(map(len, names)) < 16 else style.PAGE
+    return Chart([panel], width=width, height=0.17 * (rows + 1.5 * len(groups)), room=0.75, bare=True)

@@ -1,4 +1,4 @@
-"""What figures are made of: a table, its folder, and what kinds of figures share."""
+"""The sweep that is drawn, and how the figures of one kind are drawn for it."""
 
 import dataclasses
 import functools
@@ -7,37 +7,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from research.report.figures import Drawn
+from research.report.figures.points import judge_of
+from research.report.figures.sketch import Drawn, Plan, UnavailableError, UnfitError
+from research.report.figures.style import rendered, styled
 from research.report.table import Table
-
-if TYPE_CHECKING:
-    from research.report.figures.best import Best
-
-
-class UnfitError(Exception):
-    """A kind of figure that a sweep has nothing for; the text says what is missing."""
-
-
-class UnavailableError(Exception):
-    """A figure that applies and cannot be made now: the data or the parameters are not there."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Sketch:
-    """A figure before it is rendered; the fields are those of `Drawn`."""
-
-    name: str
-    title: str
-    caption: str
-    alternative: str
-    runs: tuple[str, ...]
-    figure: Any
-
-
-Plan = Callable[[], Sketch]
-Planner = Callable[["Scene"], Sequence[Plan]]  # raises UnfitError; the plans are independent of each other
 
 
 @dataclasses.dataclass
@@ -45,73 +20,58 @@ class Scene:
     """A sweep that is drawn.
 
     Attributes:
-      note: is told what could not be drawn; each line once.
+      note: called with a line of text for each figure that could not be drawn.
+      noted: lines that were noted; each is noted once.
+      kept: data sets and best runs; the first figure that needs them reads them, and later ones use them again.
     """
 
     table: Table
     folder: Path
     note: Callable[[str], None]
-    told: set[str] = dataclasses.field(default_factory=set)
-    materials: dict[Any, Any] = dataclasses.field(default_factory=dict)  # data that were read
+    noted: set[str] = dataclasses.field(default_factory=set)
+    kept: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def judge(self) -> str:
         """The metric of the validation rows by which runs are chosen."""
-        from research.report.figures.best import judge_for
-
-        return judge_for(self)
-
-    @property
-    def best(self) -> "list[Best]":
-        """The best run of every data set, loaded; raises UnfitError or UnavailableError, without trying again."""
-        found = self._best
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    @functools.cached_property
-    def _best(self) -> "list[Best] | Exception":
-        from research.report.figures.best import best_runs
-
-        try:
-            return best_runs(self)
-        except (UnfitError, UnavailableError) as error:
-            return error
+        return judge_of(self.table)
 
     def tell(self, text: str) -> None:
         """Note a line, once."""
-        if text not in self.told:
-            self.told.add(text)
+        if text not in self.noted:
+            self.noted.add(text)
             self.note(text)
 
-    def render(self, kind: str, planner: Planner) -> list[Drawn]:
-        """Draw all figures of a kind; one that fails is noted and stops no other."""
-        from research.report.figures.style import rendered, styled
 
-        found: list[Drawn] = []
-        with styled(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # of values in other scripts
+def render(scene: Scene, kind: str, planner: Callable[[Scene], Sequence[Plan]]) -> list[Drawn]:
+    """Draw all figures of a kind. A figure that fails is noted, and the others are drawn.
+
+    Raises:
+      UnfitError: the kind does not apply to the sweep.
+    """
+    drawn: list[Drawn] = []
+    with styled(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # values in other scripts
+        try:
+            plans = planner(scene)
+        except UnfitError:
+            raise
+        except Exception as error:
+            scene.tell(_failure(kind, error))
+            return drawn
+        for plan in plans:
             try:
-                plans = planner(self)
-            except UnfitError:
-                raise
-            except Exception as error:
-                self.tell(_failure(kind, error))
-                return found
-            for plan in plans:
-                try:
-                    sketch = plan()
-                    files = rendered(sketch.figure)
-                except Exception as error:  # whatever is wrong with one figure, the others and the table are right
-                    self.tell(_failure(kind, error))
-                    continue
-                words = sketch.title, sketch.caption, sketch.alternative
-                found.append(Drawn(stem(sketch.name), *words, sketch.runs, files["svg"], files["pdf"], files["png"]))
-        return found
+                sketch = plan()
+                files = rendered(sketch.picture.draw())
+            except Exception as error:  # the table and the other figures do not depend on it
+                scene.tell(_failure(kind, error))
+                continue
+            drawn.append(Drawn(stem(sketch.name), sketch.title, sketch.caption, sketch.runs, **files))
+    return drawn
 
 
 def _failure(kind: str, error: Exception) -> str:
-    """One line that says why there is no figure, and where an unforeseen error arose."""
+    """One line that says why there is no figure, and where an unforeseen error was raised."""
     text = (str(error).splitlines() or [""])[0]
     if isinstance(error, UnavailableError):
         return text
