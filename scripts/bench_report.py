@@ -27,7 +27,7 @@ def report(runs: int) -> None:
     from research.report import cache
     from research.report.collect import collect
     from research.report.markdown import markdown
-    from research.report.render import Layout
+    from research.report.layout import Layout
     from research.report.table import table
 
     with tempfile.TemporaryDirectory() as place:

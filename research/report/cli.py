@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from research.report.collect import Runs
-    from research.report.render import Layout
+    from research.report.layout import Layout
     from research.report.spec import Report
     from research.report.table import Table
     from research.runs.held import Held
@@ -176,8 +176,7 @@ def _make(options: argparse.Namespace) -> tuple[str, list[Path]]:
 def _write(options: argparse.Namespace, output: Path, lease: "Held") -> tuple[str, list[Path]]:
     from research.report.collect import collect
     from research.report.keys import check
-    from research.report.render import Layout
-    from research.report.select import including
+    from research.report.layout import Layout
     from research.report.table import table_of
     from research.runs.folder import write_atomically
     from research.tree import ConfigError
@@ -187,7 +186,7 @@ def _write(options: argparse.Namespace, output: Path, lease: "Held") -> tuple[st
     if options.by is not None and not report.select:
         raise ConfigError("by", options.by, "nothing is chosen by it: name the keys with --select")
     check("metrics", options.metrics or (), runs.metric_names())
-    table = table_of(including(runs, options.include or ()), report)
+    table = table_of(runs.including(options.include or ()), report)
     layout = Layout(options.digits, tuple(options.show or ("sd",)), options.interval)
     formats = FORMATS if options.format == "all" else (options.format,)
     found: dict[str, bytes] = {name: text.encode() for name, text in texts(table, layout, formats).items()}

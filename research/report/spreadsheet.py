@@ -6,7 +6,7 @@ import numpy as np
 
 from research.metrics import direction
 from research.report.collect import STATUSES
-from research.report.render import PLAIN, Layout
+from research.report.layout import PLAIN, Layout
 from research.report.statistics import interquartile_mean, interval
 from research.report.table import Table, Values
 from research.report.texts import shown

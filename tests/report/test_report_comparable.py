@@ -5,11 +5,12 @@ import json
 
 import pytest
 
-from research.report.caption import caption, notes
+from research.report.caption import caption
 from research.report.collect import Runs, collect
+from research.report.extremes import extremes
 from research.report.keys import apart, comparison_keys, varying
 from research.report.markdown import markdown
-from research.report.record import extremes
+from research.report.notes import notes
 from research.report.table import table
 from research.tree import ConfigError
 
@@ -38,7 +39,7 @@ def test_beta_is_chosen_by_the_bound_and_not_by_a_loss_that_holds_it(betas):
     assert made.selection.by == "validation/elbo_nats"
     assert list(made.selection.chosen.values()) == [(1.0,)]
     found = extremes(betas, table(betas).metrics)
-    assert (found.metric, betas.records[found.best].values["model.beta"]) == ("validation/elbo_nats", 1.0)
+    assert (found.metric, found.best.values["model.beta"]) == ("validation/elbo_nats", 1.0)
 
 
 def test_a_loss_that_holds_beta_is_refused_with_what_can_be_pasted(betas):
@@ -118,7 +119,7 @@ def test_a_setting_without_all_folds_is_never_chosen(unequal_folds):
 
 def test_the_best_run_is_one_of_runs_on_the_same_fold(unequal_folds):
     found = extremes(unequal_folds, ["test/mse"])
-    runs = [unequal_folds.records[at] for at in (found.best, found.worst)]
+    runs = [found.best, found.worst]
     assert len({run.values["data.fold"] for run in runs}) == 1
     assert "among 6 finished runs of 12: others differ in data.fold and are not comparable by it" in found.why
 

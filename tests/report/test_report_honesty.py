@@ -3,14 +3,15 @@
 import json
 import shutil
 
-from research.report.caption import caption, notes
+from research.report.caption import caption
 from research.report.collect import collect
-from research.report.embed import link
 from research.report.keys import varying
 from research.report.latex import latex
+from research.report.layout import Layout
 from research.report.markdown import markdown
+from research.report.notes import notes
 from research.report.page import page
-from research.report.render import Layout
+from research.report.page_data import link
 from research.report.spec import Report
 from research.report.table import table, table_of
 from research.tree import build

@@ -5,8 +5,8 @@ import pytest
 
 from research.report.collect import collect
 from research.report.latex import latex
+from research.report.layout import Layout, decimals
 from research.report.markdown import markdown
-from research.report.render import Layout, decimals
 from research.report.spreadsheet import spreadsheet
 from research.report.table import table
 

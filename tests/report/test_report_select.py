@@ -8,12 +8,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from research import app
-from research.report.caption import notes
 from research.report.collect import Run, Runs, collect
 from research.report.latex import latex
 from research.report.markdown import markdown
-from research.report.run import frozen, values_of
-from research.report.select import including
+from research.report.notes import notes
+from research.report.read import values_of
+from research.report.run import frozen
 from research.report.spec import Report, recorded
 from research.report.spreadsheet import published as published_lines
 from research.report.spreadsheet import spreadsheet
@@ -123,12 +123,12 @@ def test_pruned_runs_are_averaged_only_when_asked_for(sweep):
     runs = collect(sweep.folder)
     (cell,) = table(runs).cells.values()
     assert (cell.mean, cell.n) == (1.0, 3)
-    asked = table(including(runs, ["pruned"]))
+    asked = table(runs.including(["pruned"]))
     (cell,) = asked.cells.values()
     assert (cell.mean, cell.n, cell.complete) == (1.5, 4, False)
     assert ("", "Averaged as asked: 1 run pruned.") in notes(asked)
     with pytest.raises(ConfigError, match="include=prunned"):
-        including(runs, ["prunned"])
+        runs.including(["prunned"])
 
 
 # ----------------------------------------------------------------------------------------------------------- published
