@@ -164,9 +164,8 @@ def _largest(rows: np.ndarray, paired: bool) -> tuple[np.ndarray, bool]:
             numbers = np.broadcast_to(rows.ravel(), first.shape)
             tables = np.stack([numbers[taken].reshape(-1, seeds) for taken in (first, ~first)], 1)
         return _against(tables, tables.mean(-1).argmin(1), paired).max(1), True
-    generator = np.random.default_rng(
-        zlib.crc32(rows.tobytes())
-    )  # with one seed for all tables, some orders would be favoured in all
+    # the seed depends on the rows: with one seed for all tables, some orders would be favoured in all of them
+    generator = np.random.default_rng(zlib.crc32(rows.tobytes()))
     draws = min(DRAWS, max(LEAST_DRAWS, AT_ONCE // rows.size))
     step = max(1, AT_ONCE // 4 // rows.size)
     found = []
@@ -187,7 +186,7 @@ def _against(tables: np.ndarray, best: np.ndarray, paired: bool) -> np.ndarray:
 
 
 def _rounding(rows: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """The rounding error [...] of differences between rows [..., n] and a first row; smaller differences count as zero."""
+    """The rounding error [...] of differences between rows [..., n] and a first row; smaller ones count as zero."""
     return ROUNDING * np.maximum(np.abs(rows).max(-1), np.abs(first).max(-1))
 
 
@@ -205,8 +204,9 @@ def _ratio(mean: np.ndarray, error: np.ndarray, largest: np.ndarray, rounding: n
 
 
 def holm(p_values: Numbers) -> list[float]:
-    """P values corrected for their number m (Holm 1979): the j-th smallest becomes max over i <= j of (m - i) p_(i),
-    counted from i = 0, and at most 1.
+    """P values corrected for their number m (Holm 1979).
+
+    The j-th smallest, counted from 0, becomes max over i <= j of (m - i) p_(i), and at most 1.
     """
     corrected = [1.0] * len(p_values)
     largest = 0.0
