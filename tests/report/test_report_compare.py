@@ -30,22 +30,21 @@ def bold(numbers):
     return [row[0] for row in made.rows if made.cells[row, (), "test/mse"].best]
 
 
-@pytest.mark.parametrize("rows", [2, 3, 5])
-def test_chance_alone_makes_a_single_winner_no_more_often_than_stated(rows):
-    random = np.random.default_rng(rows)
-    single = sum(len(bold(random.normal(size=(rows, 5)))) == 1 for _ in range(200))
-    assert single <= stats.binom.ppf(0.99, 200, 0.05)  # of two rows exactly 5 % of cases, of more rows fewer
+def test_chance_alone_makes_a_single_winner_no_more_often_than_stated():
+    """The rates of the tests themselves are in test_report_statistics.py; here marks of whole tables are counted."""
+    random = np.random.default_rng(2)
+    single = sum(len(bold(random.normal(size=(2, 5)))) == 1 for _ in range(200))
+    assert single <= stats.binom.ppf(0.99, 200, 0.05)  # the rate for two rows is exactly 5 %
 
 
-@pytest.mark.parametrize("rows", [2, 4])
-def test_an_effect_of_two_standard_deviations_is_found(rows):
+def test_an_effect_of_two_standard_deviations_is_found():
     random = np.random.default_rng(0)
     found = 0
-    for _ in range(100):
-        numbers = random.normal(size=(rows, 10))
+    for _ in range(40):
+        numbers = random.normal(size=(4, 10))
         numbers[1] -= 2  # lower is better
         found += bold(numbers) == [1]
-    assert found >= 80
+    assert found >= 32
 
 
 def test_seeds_that_all_rows_share_do_not_hide_an_effect():
