@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research.report.cell import EQUAL, Averaging
+from research.report.cell import EQUAL, Averaging, Values
 from research.report.collect import Hole, Run, Runs
 from research.report.keys import FOLD, SEED, ranking
 from research.report.methods import label, methods_of, name_of, position
@@ -20,8 +20,8 @@ class Baseline:
     """The values of one method, `cells[column, metric]`; `row` holds `Hole.ANY` for keys that do not change them."""
 
     method: str
-    row: tuple[Any, ...]
-    cells: Mapping[tuple[tuple[Any, ...], str], float]
+    row: Values
+    cells: Mapping[tuple[Values, str], float]
 
     @property
     def label(self) -> str:

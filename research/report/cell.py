@@ -19,6 +19,8 @@ NLL, EFFECTIVE_SHARE = "test/nll_nats", "test/nll_effective_share"
 LEAST_SHARE = 0.1  # smallest share of effective importance samples with which a likelihood is trusted
 EQUAL = 1e-6  # relative difference of values that count as equal: each run computes its baselines in single precision
 
+Values = tuple[Any, ...]  # of some keys
+Place = tuple[Values, Values]  # the row and the column of a cell
 Pair = tuple[Any, Any]  # seed and fold
 Unit = Mapping[Any, Run]  # fold -> run, of all runs that make one number
 

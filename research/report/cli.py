@@ -66,45 +66,45 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="SWEEP_FOLDER", help="outputs/NAME")
-    what = parser.add_argument_group("what the table shows")
+    table = parser.add_argument_group("what the table shows")
 
     def keys(option: str, metavar: str, text: str) -> None:
-        what.add_argument(option, type=_names, metavar=metavar, help=text)
+        table.add_argument(option, type=_names, metavar=metavar, help=text)
 
     keys("--rows", "KEY,KEY", "config keys; default: all that vary but seed and fold")
     keys("--columns", "KEY,KEY", "config keys beside the metrics; default: none")
     keys("--metrics", "NAME,NAME", "default: the usual metrics of the test rows")
     keys("--select", "KEY,KEY", "config keys whose best value is chosen on validation rows, cell by cell")
-    what.add_argument(
+    table.add_argument(
         "--by", metavar="NAME", help="metric that chooses; default: one that compares all settings (ELBO, error)"
     )
-    what.add_argument(
+    table.add_argument(
         "--include",
         type=_names,
         metavar="STATUS,STATUS",
         help="also average runs that are pruned or interrupted, for a look; default: completed and stopped ones",
     )
-    what.add_argument(
+    table.add_argument(
         "--show",
         type=_parts,
         metavar="PART,PART",
         help=f"parts of a cell beside the mean: {', '.join(PARTS)} (default: sd)",
     )
-    what.add_argument("--interval", choices=["t", "bootstrap"], default="t", help="95 %% interval (default: t)")
-    what.add_argument(
+    table.add_argument("--interval", choices=["t", "bootstrap"], default="t", help="95 %% interval (default: t)")
+    table.add_argument(
         "--digits", type=_count, metavar="N", help="decimals; default: two digits of the standard deviation"
     )
-    made = parser.add_argument_group("what is written")
-    made.add_argument(
+    files = parser.add_argument_group("what is written")
+    files.add_argument(
         "--format", choices=[*FORMATS, "all"], default="all", help="table.md, .tex, .csv, page.html (default: all)"
     )
-    made.add_argument(
+    files.add_argument(
         "--figures",
         type=_names,
         metavar="KIND,KIND",
         help="kinds of figures, or none; default: all that apply, with html and all",
     )
-    made.add_argument("--output", type=Path, metavar="FOLDER", help="default: SWEEP_FOLDER/report")
+    files.add_argument("--output", type=Path, metavar="FOLDER", help="default: SWEEP_FOLDER/report")
     return parser
 
 

@@ -2,16 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from research.metrics import direction
-from research.report.cell import Cell
+from research.report.cell import Cell, Values
 from research.report.collect import Run
 from research.report.keys import better, comparison_keys
 from research.report.statistics import LEVEL, SMALLEST, compare_all
 from research.tree import group
-
-Values = tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,14 +7,14 @@ import numpy as np
 
 from research.metrics import direction
 from research.report.caption import caption
-from research.report.cell import Cell
+from research.report.cell import Cell, Values
 from research.report.collect import FINISHED, Hole
 from research.report.layout import MOST_DECIMALS, Layout, Style, decimals, number, written_decimals
 from research.report.notes import merged, notes
 from research.report.provenance import provenance
 from research.report.published import Beside
 from research.report.statistics import interquartile_mean, interval
-from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table, Values
+from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
 from research.report.texts import plural, shown
 
 REASON_LENGTH = 60  # of a reason inside a cell

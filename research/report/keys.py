@@ -124,9 +124,9 @@ def peers(metric: str, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     return max(group(runs, lambda run: run.at(keys)), key=len, default=[]), keys
 
 
-def better(one: float, other: float, metric: str) -> bool:
-    """Whether `one` is the better value of a metric; False for a metric without direction."""
-    return {"lower": one < other, "higher": one > other}.get(direction(metric), False)
+def better(first: float, second: float, metric: str) -> bool:
+    """Whether `first` is the better value of a metric; False for a metric without direction."""
+    return {"lower": first < second, "higher": first > second}.get(direction(metric), False)
 
 
 def ranking(runs: Iterable[Run], keys: Sequence[str]) -> Callable[[Sequence[Any]], list[int]]:

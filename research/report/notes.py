@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable
 
 from research.metrics import direction
+from research.report.cell import Place
 from research.report.collect import FINISHED, Run
 from research.report.keys import FOLD, SEED, apart, comparison_keys, distinct
 from research.report.methods import FITTED, PERFECT, REAL, SIZED, label, position
 from research.report.run import EVALUATION, count_statuses
-from research.report.select import Place
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
 from research.report.texts import listed, plural, shortened, shown
 from research.tree import group

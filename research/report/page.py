@@ -207,10 +207,10 @@ def _figure(figure: "Drawn") -> dict[str, Any]:
 
 def _pictures(folder: Path, run: Run, room: int) -> tuple[list[dict[str, Any]], int, int]:
     """The run's own pictures that fit into `room` bytes, how many are left out, and the bytes that are left."""
-    place = folder / run.run_id / "figures"
+    figures = folder / run.run_id / "figures"
     pictures, left_out = [], 0
-    is_linked = any(path.is_symlink() for path in (folder / run.run_id, place))
-    for path in [] if is_linked or not place.is_dir() else sorted(place.glob("*.png")):
+    is_linked = any(path.is_symlink() for path in (folder / run.run_id, figures))
+    for path in [] if is_linked or not figures.is_dir() else sorted(figures.glob("*.png")):
         if path.is_symlink() or not path.is_file():
             continue
         content = path.read_bytes() if path.stat().st_size <= room else b""

@@ -20,18 +20,18 @@ def sweep_hash(runs: Runs) -> str:
 def origins(runs: Runs) -> dict[str, str]:
     """Kind of origin -> its values, over all runs that have a result."""
     results = [run for run in runs if run.written is not None]
-    found = {"Sweep": sweep_hash(runs)}
+    facts = {"Sweep": sweep_hash(runs)}
     if results:
-        found["Commit"] = _distinct(run.commit and run.commit[:HASH_DIGITS] for run in results)
-        found["Data SHA-256"] = _distinct(run.data_sha256 and run.data_sha256[:HASH_DIGITS] for run in results)
-        found["Mode"] = _distinct(run.program for run in results)
+        facts["Commit"] = _distinct(run.commit and run.commit[:HASH_DIGITS] for run in results)
+        facts["Data SHA-256"] = _distinct(run.data_sha256 and run.data_sha256[:HASH_DIGITS] for run in results)
+        facts["Mode"] = _distinct(run.program for run in results)
     versions: dict[str, set[str]] = {}
     for run in results:
         for name, text in run.versions.items():
             versions.setdefault(name, set()).add(text)
     if versions:
-        found["Versions"] = ", ".join(f"{name} {' or '.join(sorted(texts))}" for name, texts in versions.items())
-    return found
+        facts["Versions"] = ", ".join(f"{name} {' or '.join(sorted(texts))}" for name, texts in versions.items())
+    return facts
 
 
 def _distinct(values: Iterable[str | None]) -> str:
@@ -47,15 +47,15 @@ def newest(runs: Runs) -> str:
 def provenance(table: Table) -> str:
     """One line below a table: runs by status, hashes of sweep, data and code, modes, n, and the newest result."""
     runs = table.everything
-    found = origins(runs)
+    facts = origins(runs)
     statuses = ", ".join(f"{count} {status}" for status, count in count_statuses(runs).items())
-    parts = [f"{plural(len(runs), 'run')}: {statuses}", f"sweep {found['Sweep']}"]
-    if "Commit" in found:
+    parts = [f"{plural(len(runs), 'run')}: {statuses}", f"sweep {facts['Sweep']}"]
+    if "Commit" in facts:
         counts = sorted({cell.n for cell in table.cells.values()})
         parts += [
-            f"data sha256 {found['Data SHA-256']}",
-            f"commit {found['Commit']}",
-            f"mode {found['Mode']}",
+            f"data sha256 {facts['Data SHA-256']}",
+            f"commit {facts['Commit']}",
+            f"mode {facts['Mode']}",
             f"n={counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else ""),
             newest(runs),
         ]

@@ -5,14 +5,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from research.report.cell import Cell
+from research.report.cell import Cell, Place, Values
 from research.report.collect import Hole, Runs
 from research.report.keys import check
 from research.report.spec import Published
 
 Verdict = Literal["reproduced", "not reproduced", "not comparable"]
-Values = tuple[Any, ...]
-Place = tuple[Values, Values]  # row and column of a cell
 
 DATA = "data"  # the key that every published value must name in its `where`
 

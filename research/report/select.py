@@ -2,17 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from research.metrics import direction, judges, undirected
-from research.report.cell import pairs_of
+from research.report.cell import Place, Values, pairs_of
 from research.report.collect import Run, Runs
 from research.report.keys import FOLD, SEED, apart, better, check
 from research.report.statistics import mean_of
 from research.tree import ConfigError, group
-
-Values = tuple[Any, ...]
-Place = tuple[Values, Values]  # row and column of a cell
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,12 +73,12 @@ class Comparison:
     n: int
 
 
-def compare(one: Mapping[Hashable, float], other: Mapping[Hashable, float]) -> Comparison | None:
+def compare(first: Mapping[Hashable, float], second: Mapping[Hashable, float]) -> Comparison | None:
     """Test two rows (seed -> number) for a difference of any sign, as `compare_all` does."""
-    common = [seed for seed in one if seed in other]
-    if sum(one[seed] for seed in common) > sum(other[seed] for seed in common):
-        one, other = other, one
-    (comparison,) = compare_all(one, [other], "lower")
+    common = [seed for seed in first if seed in second]
+    if sum(first[seed] for seed in common) > sum(second[seed] for seed in common):
+        first, second = second, first
+    (comparison,) = compare_all(first, [second], "lower")
     return comparison
 
 
@@ -168,11 +168,11 @@ def _largest(rows: np.ndarray, paired: bool) -> tuple[np.ndarray, bool]:
     generator = np.random.default_rng(zlib.crc32(rows.tobytes()))
     draws = min(DRAWS, max(LEAST_DRAWS, AT_ONCE // rows.size))
     step = max(1, AT_ONCE // 4 // rows.size)
-    found = []
+    largest = []
     for start in range(0, draws, step):
         tables = generator.permuted(np.broadcast_to(rows, (min(step, draws - start), count, seeds)), axis=1)
-        found.append(_against(tables, tables.mean(-1).argmin(1), paired).max(1))
-    return np.concatenate(found), False
+        largest.append(_against(tables, tables.mean(-1).argmin(1), paired).max(1))
+    return np.concatenate(largest), False
 
 
 def _against(tables: np.ndarray, best: np.ndarray, paired: bool) -> np.ndarray:

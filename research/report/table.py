@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.report.baseline import Baseline, baselines
-from research.report.cell import Averaging, Cell, Members, averaging, lacking
+from research.report.cell import Averaging, Cell, Members, Place, Values, averaging, lacking
 from research.report.collect import Runs
 from research.report.compare import Judged, judge
 from research.report.keys import check, default_metrics, ranking, varying
@@ -14,7 +14,6 @@ from research.report.select import Selection, select
 from research.report.spec import Published, Report
 from research.tree import ConfigError, group
 
-Values = tuple[Any, ...]
 WORSE, COLLAPSE, WORSE_THAN_MEAN, DEGENERATE = "†", "‡", "§", "¶"  # marks of means, explained in the notes
 
 
@@ -43,7 +42,7 @@ class Table:
     n: int | None
     judged: Mapping[tuple[Values, str], Judged]
     selection: Selection | None = None
-    lacks: Mapping[tuple[Values, Values], tuple[tuple[Any, Any], ...]] = dataclasses.field(default_factory=dict)
+    lacks: Mapping[Place, tuple[tuple[Any, Any], ...]] = dataclasses.field(default_factory=dict)
     published: tuple[Beside, ...] = ()
     unpublished: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
