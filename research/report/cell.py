@@ -137,8 +137,8 @@ def lacking(cells: Sequence[Sequence[Run]]) -> list[list[Pair]]:
 # --------------------------------------------------------------------------------------------------------- summaries
 
 
-class Members:
-    """The runs of one cell, and what does not depend on the metric."""
+class CellRuns:
+    """The runs of one cell, and everything of its summaries that does not depend on the metric."""
 
     def __init__(self, runs: Sequence[Run], averaging: Averaging, lacks: int = 0):
         self.averaging, self.lacks = averaging, lacks
@@ -190,7 +190,7 @@ class Members:
 
 def summarize(runs: Sequence[Run], metric: str, averaging: Averaging) -> Cell:
     """The summary of a metric over the runs of one cell."""
-    return Members(runs, averaging).summarize(metric)
+    return CellRuns(runs, averaging).summarize(metric)
 
 
 def _units(runs: Sequence[Run], averaging: Averaging) -> list[Unit]:

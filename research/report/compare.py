@@ -28,7 +28,7 @@ class Judged:
     untested: int | None
 
 
-def judge(cells: Mapping[Values, Cell], members: Mapping[Values, Sequence[Run]], metric: str) -> Judged:
+def judge(cells: Mapping[Values, Cell], runs: Mapping[Values, Sequence[Run]], metric: str) -> Judged:
     """Mark the best mean, all means that are not significantly worse at 5 %, and the second best mean.
 
     * Only complete cells take part: a mean over the seeds that survived is no result for a setting that diverges.
@@ -41,10 +41,10 @@ def judge(cells: Mapping[Values, Cell], members: Mapping[Values, Sequence[Run]],
     way = direction(metric)
     if not way:
         return Judged(cells, None, 0, None)
-    keys = comparison_keys(metric, (run for runs in members.values() for run in runs))
+    keys = comparison_keys(metric, (run for of_row in runs.values() for run in of_row))
     complete = [row for row, cell in cells.items() if cell.complete]
     marked, test_seeds, rows, untested = dict(cells), list[int](), 0, list[int]()
-    for comparable in group(complete, lambda row: frozenset(run.at(keys) for run in members[row])):
+    for comparable in group(complete, lambda row: frozenset(run.at(keys) for run in runs[row])):
         ranked = _ranked(comparable, cells, metric)
         if len(ranked) < 2:
             continue

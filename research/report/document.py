@@ -30,9 +30,9 @@ class Document:
 
     Attributes:
       keys: heads of the row keys; one empty head if there are none.
-      groups: one text for each column of the table: values of the column keys.
-      metrics: heads of the metrics, which each group has.
-      models: rows of the models: values of the row keys, then the cells group by group.
+      columns: one text for each column of the table: values of the column keys.
+      metrics: heads of the metrics, which follow in each column.
+      models: rows of the models: values of the row keys, then the cells of all metrics, column by column.
       baselines: rows of the naive methods, likewise.
       published: rows under the heads `PUBLISHED`, one for each published value and cell.
       sources: where published values were read, and why they are not comparable.
@@ -40,7 +40,7 @@ class Document:
 
     caption: str
     keys: list[str]
-    groups: list[str]
+    columns: list[str]
     metrics: list[str]
     models: Rows
     baselines: Rows
@@ -56,7 +56,7 @@ def document(table: Table, style: Style, layout: Layout) -> Document:
     def styled(texts: Notes) -> Notes:
         return [(style.mark(mark), style.escape(text)) for mark, text in texts]
 
-    groups = [
+    columns = [
         ", ".join(f"{key}={shown(value)}" for key, value in zip(table.column_keys, column, strict=True))
         for column in table.columns
     ]
@@ -64,7 +64,7 @@ def document(table: Table, style: Style, layout: Layout) -> Document:
     return Document(
         caption=style.escape(caption(table, layout.parts) + layout.words),
         keys=[style.name(key) for key in table.row_keys] or [""],
-        groups=[style.escape(group) for group in groups],
+        columns=[style.escape(column) for column in columns],
         metrics=[style.name(metric) + style.better.get(direction(metric), "") for metric in table.metrics],
         models=_models(table, style, layout),
         baselines=_baselines(table, style, layout),

@@ -59,14 +59,14 @@ LATEX = Style(
 def latex(table: Table, layout: Layout = PLAIN) -> str:
     r"""A `table` environment for `\input`, with its notes; the document needs the packages booktabs and graphicx."""
     texts = document(table, LATEX, layout)
-    keys, width = len(texts.keys), len(texts.metrics)
+    keys, metrics = len(texts.keys), len(texts.metrics)
     lines = [r"\toprule"]
     if table.column_keys:
-        groups = [rf"\multicolumn{{{width}}}{{c}}{{{group}}}" for group in texts.groups]
-        first = [keys + 1 + index * width for index in range(len(groups))]
-        lines.append(_row([*[""] * keys, *groups]))
-        lines.append(" ".join(rf"\cmidrule(lr){{{start}-{start + width - 1}}}" for start in first))
-    heads = [*texts.keys, *texts.metrics * len(texts.groups)]
+        columns = [rf"\multicolumn{{{metrics}}}{{c}}{{{column}}}" for column in texts.columns]
+        first = [keys + 1 + index * metrics for index in range(len(columns))]
+        lines.append(_row([*[""] * keys, *columns]))
+        lines.append(" ".join(rf"\cmidrule(lr){{{start}-{start + metrics - 1}}}" for start in first))
+    heads = [*texts.keys, *texts.metrics * len(texts.columns)]
     lines += [_row(heads), r"\midrule", *map(_row, texts.models)]
     if texts.baselines:
         lines += [r"\midrule", *map(_row, texts.baselines)]

@@ -32,7 +32,7 @@ MARKDOWN = Style(
 def markdown(table: Table, layout: Layout = PLAIN) -> str:
     """The caption, the table, its notes, published values, and the provenance."""
     texts = document(table, MARKDOWN, layout)
-    heads = [f"{group}: {metric}" if group else metric for group in texts.groups for metric in texts.metrics]
+    heads = [f"{column}: {metric}" if column else metric for column in texts.columns for metric in texts.metrics]
     heads = [*texts.keys, *heads]
     rule = [["*baselines*", *[""] * (len(heads) - 1)]] if texts.baselines else []
     blocks = [texts.caption, _grid([heads, *texts.models, *rule, *texts.baselines]), _listed(texts.notes)]

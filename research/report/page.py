@@ -158,12 +158,12 @@ def _table(table: Table, texts: Document) -> dict[str, Any]:
         body.append((heads, cells))
     return {
         "keys": list(map(Markup, texts.keys)) if table.row_keys else ["runs"],
-        "groups": [(Markup(text), len(table.metrics)) for text in texts.groups if table.column_keys],
+        "columns": [Markup(text) for text in texts.columns if table.column_keys],
         "heads": [(Markup(text), direction(name)) for text, name in zip(texts.metrics, table.metrics, strict=True)]
         * len(table.columns),
         "body": body,
         "baselines": [list(map(Markup, row)) for row in texts.baselines],
-        "width": len(texts.keys),
+        "key_count": len(texts.keys),
     }
 
 

@@ -56,7 +56,7 @@ def beside(
     """
     entries: list[Beside] = []
     unprinted: dict[str, int] = {}
-    members = {(row, column): cell.runs for (row, column, _), cell in cells.items()}
+    run_ids = {(row, column): cell.runs for (row, column, _), cell in cells.items()}
     by_id = {run.run_id: run for run in runs}
 
     def differing(place: Place, where: Mapping[str, Any]) -> list[str]:
@@ -64,7 +64,7 @@ def beside(
         shown = dict(zip((*row_keys, *column_keys), (*place[0], *place[1]), strict=True))
         keys = []
         for key, wanted in where.items():
-            values = {shown[key]} if key in shown else {by_id[run_id].value(key) for run_id in members[place]}
+            values = {shown[key]} if key in shown else {by_id[run_id].value(key) for run_id in run_ids[place]}
             values -= {Hole.UNKNOWN}
             if not values or not all(_same(value, wanted) for value in values):
                 keys.append(key)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.report.baseline import Baseline, baselines
-from research.report.cell import Averaging, Cell, Members, Place, Values, averaging, lacking
+from research.report.cell import Averaging, Cell, CellRuns, Place, Values, averaging, lacking
 from research.report.collect import Runs
 from research.report.compare import Judged, judge
 from research.report.keys import check, default_metrics, ranking, varying
@@ -83,41 +83,34 @@ def table(
     Raises:
       ConfigError: a key or metric that no run has, or a key that is both a row and a column.
     """
-    column_keys = check("columns", columns or (), runs.config_keys())
-    default_rows = [key for key in varying(runs) if key not in column_keys and key not in choose]
-    if not default_rows and not column_keys and "model" in runs.config_keys():
-        default_rows = ["model"]
-    row_keys = check("rows", default_rows if rows is None else rows, runs.config_keys())
-    if both := set(row_keys) & set(column_keys):
-        raise ConfigError("columns", both.pop(), "this key is also a row; name it once")
+    row_keys, column_keys = _keys(runs, rows, columns, choose)
     names = default_metrics(runs) if metrics is None else check("metrics", metrics, runs.metric_names())
-
     selection = None
     if choose:
         runs, selection = select(runs, row_keys, column_keys, choose, by, metrics or ())
 
-    members = {
+    cells_runs = {
         (cell[0].at(row_keys), cell[0].at(column_keys)): cell
         for cell in group(list(runs), lambda run: run.at((*row_keys, *column_keys)))
     }
-    over = averaging(runs, list(members.values()), (*row_keys, *column_keys))
-    lacks = dict(zip(members, lacking(list(members.values())), strict=True))
-    summaries = {place: Members(cell, over, len(lacks[place])) for place, cell in members.items()}
-    row_values = sorted({row for row, _ in members}, key=ranking(runs, row_keys))
-    column_values = sorted({column for _, column in members}, key=ranking(runs, column_keys))
+    over = averaging(runs, list(cells_runs.values()), (*row_keys, *column_keys))
+    lacks = dict(zip(cells_runs, lacking(list(cells_runs.values())), strict=True))
+    summaries = {place: CellRuns(cell, over, len(lacks[place])) for place, cell in cells_runs.items()}
+    row_values = sorted({row for row, _ in cells_runs}, key=ranking(runs, row_keys))
+    column_values = sorted({column for _, column in cells_runs}, key=ranking(runs, column_keys))
     cells: dict[tuple[Values, Values, str], Cell] = {}
     judged: dict[tuple[Values, str], Judged] = {}
     for column in column_values:
-        of_column = {row: members[row, column] for row in row_values if (row, column) in members}
+        of_column = {row: cells_runs[row, column] for row in row_values if (row, column) in cells_runs}
         for metric in names:
             unmarked = {row: summaries[row, column].summarize(metric) for row in of_column}
             judged[column, metric] = judge(unmarked, of_column, metric)
             cells |= {(row, column, metric): cell for row, cell in judged[column, metric].cells.items()}
     hidden = {value.metric for value in published} & set(runs.metric_names()) - set(names)
-    not_shown = {
+    hidden_cells = {
         (*place, metric): summary.summarize(metric) for place, summary in summaries.items() for metric in sorted(hidden)
     }
-    entries, unpublished = beside(cells | not_shown, row_keys, column_keys, runs, published)
+    entries, unpublished = beside(cells | hidden_cells, row_keys, column_keys, runs, published)
     counts = {cell.n for cell in cells.values() if cell.n}
     return Table(
         runs=runs,
@@ -136,6 +129,22 @@ def table(
         published=tuple(entries),
         unpublished=unpublished,
     )
+
+
+def _keys(
+    runs: Runs, rows: Sequence[str] | None, columns: Sequence[str] | None, choose: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The row keys and the column keys, checked; by default the rows are what varies and is not chosen."""
+    known = runs.config_keys()
+    column_keys = check("columns", columns or (), known)
+    if rows is None:
+        rows = [key for key in varying(runs) if key not in column_keys and key not in choose]
+        if not rows and not column_keys and "model" in known:
+            rows = ["model"]
+    row_keys = check("rows", rows, known)
+    if both := set(row_keys) & set(column_keys):
+        raise ConfigError("columns", both.pop(), "this key is also a row; name it once")
+    return row_keys, column_keys
 
 
 def table_of(runs: Runs, report: Report) -> Table:
