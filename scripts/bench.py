@@ -10,7 +10,7 @@
   recurrent  LSTM, GRU and RNN autoencoders: training sequences per second against PyTorch (needs torch)
   cells      the recurrent cells against those of Linen: a gradient of all states, in sequences per second
   first      seconds from the command to the first finished training epoch
-  report     a table of 10,000 runs: reading them, reading them again, reading them after some changed
+  report     a table of 10,000 runs: seconds to read them, to compute the table, to write it, and of the command
 
 Numbers of one machine compare with each other, never with those of another. Quote the ratios.
 """

@@ -1,27 +1,27 @@
-"""Rows of values to hold the models against: what naive methods reach on the same data, what is known."""
+"""The rows of naive methods, bounds and exact values, computed on the same data as the models."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research.report.cell import EQUAL, Averaging
+from research.report.cell import EQUAL, Averaging, Values
 from research.report.collect import Hole, Run, Runs
 from research.report.keys import FOLD, SEED, ranking
 from research.report.methods import label, methods_of, name_of, position
 from research.report.statistics import mean_of
 from research.tree import group
 
-Point = tuple[Run, str, float]  # a run, a metric and the baseline's value in it
+Point = tuple[Run, str, float]  # a run, a metric, and the value that the method has in this run
 
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """A row of values, `cells[column, metric]`; `row` has `Hole.ANY` for keys that do not change them."""
+    """The values of one method, `cells[column, metric]`; `row` holds `Hole.ANY` for keys that do not change them."""
 
     method: str
-    row: tuple[Any, ...]
-    cells: Mapping[tuple[tuple[Any, ...], str], float]
+    row: Values
+    cells: Mapping[tuple[Values, str], float]
 
     @property
     def label(self) -> str:
@@ -31,7 +31,10 @@ class Baseline:
 def baselines(
     runs: Runs, row_keys: Sequence[str], column_keys: Sequence[str], metrics: Sequence[str], averaging: Averaging
 ) -> list[Baseline]:
-    """One row for each distinct value of the row keys that change a baseline, whatever became of the runs."""
+    """The rows of all methods: one for each combination of those row keys that change the values of the method.
+
+    Runs that did not finish count too, since a naive method does not depend on what became of the model.
+    """
     points: dict[str, list[Point]] = {}
     for run in runs:
         for metric in metrics:
@@ -39,47 +42,44 @@ def baselines(
                 value = run.metrics[name_of(method, metric)]
                 assert value is not None
                 points.setdefault(method, []).append((run, metric, value))
-    found = []
+    rows = []
     for method, of_method in points.items():
         keys = _deciding(of_method, row_keys, (*column_keys, FOLD, *averaging.keys))
-        for of_row in group(of_method, lambda point, keys=keys: _at(point[0], keys)):
+        for of_row in group(of_method, lambda point, keys=keys: point[0].at(keys)):
             run = of_row[0][0]
             row = tuple(run.value(key) if key in keys else Hole.ANY for key in row_keys)
-            of_cells = group(of_row, lambda point: (_at(point[0], column_keys), point[1]))
-            cells = {(_at(same[0][0], column_keys), same[0][1]): _mean(same, averaging) for same in of_cells}
-            found.append(Baseline(method, row, cells))
+            cells = group(of_row, lambda point: (point[0].at(column_keys), point[1]))
+            means = {(cell[0][0].at(column_keys), cell[0][1]): _mean(cell, averaging) for cell in cells}
+            rows.append(Baseline(method, row, means))
     rank = ranking(runs, row_keys)
-    return sorted(found, key=lambda row: (position(row.method), rank(row.row)))
-
-
-def _at(run: Run, keys: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(run.value(key) for key in keys)
+    return sorted(rows, key=lambda row: (position(row.method), rank(row.row)))
 
 
 def _mean(points: Sequence[Point], averaging: Averaging) -> float:
-    """The mean over folds, each counted once however many runs report it."""
-    settings = group(points, lambda point: _at(point[0], (FOLD, *averaging.keys)))
-    return mean_of([mean_of([value for *_, value in same]) for same in settings])
+    """The mean over folds; each fold counts once, however many runs report it."""
+    settings = group(points, lambda point: point[0].at((FOLD, *averaging.keys)))
+    return mean_of([mean_of([value for *_, value in of_setting]) for of_setting in settings])
 
 
 def _deciding(points: Sequence[Point], row_keys: Sequence[str], others: Sequence[str]) -> list[str]:
-    """The fewest row keys that still decide a baseline's values; latent size and data are the last to be given up.
+    """The fewest row keys that, with the keys in `others`, decide the values of a method.
 
-    Where not even all of them do, it was drawn with the seed, and the values are compared at equal seeds.
+    Latent size and data are given up last. If not even all row keys decide the values, the method was drawn with the
+    seed, and values are compared at equal seeds.
     """
 
     def decide(keys: Sequence[str], others: Sequence[str]) -> bool:
-        seen: dict[tuple[Any, ...], float] = {}
-        for run, metric, value in points:
-            if not math.isclose(seen.setdefault((metric, *_at(run, (*keys, *others))), value), value, rel_tol=EQUAL):
-                return False
-        return True
+        first: dict[tuple[Any, ...], float] = {}
+        return all(
+            math.isclose(first.setdefault((metric, *run.at((*keys, *others))), value), value, rel_tol=EQUAL)
+            for run, metric, value in points
+        )
 
     if not decide(row_keys, others):
         others = (*others, SEED)
     keys = list(row_keys)
     for key in sorted(row_keys, key=lambda key: key == "model.latent_dim" or key.partition(".")[0] == "data"):
-        rest = [other for other in keys if other != key]
-        if decide(rest, others):
-            keys = rest
+        fewer = [kept for kept in keys if kept != key]
+        if decide(fewer, others):
+            keys = fewer
     return keys

@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from research.report.collect import Runs
-    from research.report.render import Layout
+    from research.report.layout import Layout
     from research.report.spec import Report
     from research.report.table import Table
-    from research.runs.held import Held
 
 TABLES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
 LEASE = ".report-lease.json"  # in the folder of the report
 FORMATS = (*TABLES, "html")
+IMAGES = ("pdf", "svg", "png")
 PARTS = ("sd", "interval", "median", "iqm", "n")
 
 DESCRIPTION = """\
 Tables, figures and one page of a sweep.
 
-A cell is the mean over seeds and folds of the runs that finished; all others stay visible with their reason. The best
-mean of a column is bold together with all that are not significantly worse; naive baselines stand below.
+A cell is the mean over the seeds and folds of the runs that finished; other runs stay visible with their reason. The
+best mean of a column is bold, together with all means that are not significantly worse. Naive baselines stand below.
 """
 EXAMPLES = """\
 examples:
@@ -34,8 +33,8 @@ examples:
   report.py outputs/sweep --show sd,interval,n --interval bootstrap
   report.py outputs/sweep --figures metric_over_key,learning_curves
 
-The rows, columns, metrics and published values of an experiment stand in its `report:` section (conf/experiment/*.yaml)
-and are recorded in sweep.json; options on this line replace them.
+An experiment names its rows, columns, metrics and published values in its `report:` section (conf/experiment/*.yaml).
+The sweep records that section in sweep.json; options of this command replace its entries.
 """
 
 
@@ -67,86 +66,91 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=Path, metavar="SWEEP_FOLDER", help="outputs/NAME")
-    what = parser.add_argument_group("what the table shows")
+    table = parser.add_argument_group("what the table shows")
 
     def keys(option: str, metavar: str, text: str) -> None:
-        what.add_argument(option, type=_names, metavar=metavar, help=text)
+        table.add_argument(option, type=_names, metavar=metavar, help=text)
 
     keys("--rows", "KEY,KEY", "config keys; default: all that vary but seed and fold")
     keys("--columns", "KEY,KEY", "config keys beside the metrics; default: none")
     keys("--metrics", "NAME,NAME", "default: the usual metrics of the test rows")
     keys("--select", "KEY,KEY", "config keys whose best value is chosen on validation rows, cell by cell")
-    what.add_argument(
+    table.add_argument(
         "--by", metavar="NAME", help="metric that chooses; default: one that compares all settings (ELBO, error)"
     )
-    what.add_argument(
+    table.add_argument(
         "--include",
         type=_names,
         metavar="STATUS,STATUS",
         help="also average runs that are pruned or interrupted, for a look; default: completed and stopped ones",
     )
-    what.add_argument(
+    table.add_argument(
         "--show",
         type=_parts,
         metavar="PART,PART",
         help=f"parts of a cell beside the mean: {', '.join(PARTS)} (default: sd)",
     )
-    what.add_argument("--interval", choices=["t", "bootstrap"], default="t", help="95 %% interval (default: t)")
-    what.add_argument(
+    table.add_argument("--interval", choices=["t", "bootstrap"], default="t", help="95 %% interval (default: t)")
+    table.add_argument(
         "--digits", type=_count, metavar="N", help="decimals; default: two digits of the standard deviation"
     )
-    made = parser.add_argument_group("what is written")
-    made.add_argument(
+    files = parser.add_argument_group("what is written")
+    files.add_argument(
         "--format", choices=[*FORMATS, "all"], default="all", help="table.md, .tex, .csv, page.html (default: all)"
     )
-    made.add_argument(
+    files.add_argument(
         "--figures",
         type=_names,
         metavar="KIND,KIND",
         help="kinds of figures, or none; default: all that apply, with html and all",
     )
-    made.add_argument("--output", type=Path, metavar="FOLDER", help="default: SWEEP_FOLDER/report")
+    files.add_argument("--output", type=Path, metavar="FOLDER", help="default: SWEEP_FOLDER/report")
     return parser
 
 
-def described(folder: Path, options: Any) -> "Report":
-    """The `report:` section that the sweep recorded, with the options of the command in its place."""
+def _section(folder: Path, options: argparse.Namespace) -> "Report":
+    """The `report:` section that the sweep recorded, where the options of the command replace its entries."""
     import dataclasses
 
     from research.report.spec import recorded
 
-    given = {
+    changes = {
         "rows": tuple(options.rows) if options.rows else None,
         "columns": None if options.columns is None else tuple(options.columns),
         "metrics": tuple(options.metrics) if options.metrics else None,
         "select": None if options.select is None else tuple(options.select),
         "by": options.by,
     }
-    return dataclasses.replace(recorded(folder), **{name: value for name, value in given.items() if value is not None})
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return dataclasses.replace(recorded(folder), **changes)
 
 
-def texts(table: "Table", layout: "Layout", formats: Sequence[str]) -> dict[str, str]:
-    """File name -> content of the tables."""
+def _tables(table: "Table", layout: "Layout", formats: Sequence[str]) -> dict[str, str]:
+    """File name -> text of the tables."""
     from research.report.latex import latex
     from research.report.markdown import markdown
     from research.report.spreadsheet import published, spreadsheet
 
     writers: dict[str, Callable[..., str]] = {"markdown": markdown, "latex": latex, "csv": spreadsheet}
-    found = {name: writers[kind](table, layout) for kind, name in TABLES.items() if kind in formats}
+    texts = {name: writers[kind](table, layout) for kind, name in TABLES.items() if kind in formats}
     if table.published and "csv" in formats:
-        found["published.csv"] = published(table)
-    return found
+        texts["published.csv"] = published(table)
+    return texts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the tables of a sweep and print one; 0, or with one line on stderr 2, or 4 if another command took over."""
+    """Write the report of a sweep and print one table.
+
+    Returns:
+      0; 2 after a refusal, which is one line on stderr; 4 if another command took over the folder of the report.
+    """
     options = _parser().parse_args(arguments)
-    # after the options: importing takes a second, --help must not
+    # imported after the options are read: importing takes a second, and --help must not
     from research.runs.held import LOST, LeaseLost
     from research.tree import ConfigError
 
     try:
-        shown, written = _make(options)
+        shown, written = _report(options)
     except (ConfigError, LeaseLost) as error:
         print(f"error: {error}", file=sys.stderr)
         return LOST if isinstance(error, LeaseLost) else 2
@@ -155,13 +159,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _make(options: argparse.Namespace) -> tuple[str, list[Path]]:
-    """Everything that is asked for; what is shown, and the files.
+def _report(options: argparse.Namespace) -> tuple[str, list[Path]]:
+    """Write what the options ask for; the table to print, and the files.
 
-    The lease is on the folder of the report alone: a sweep that is under way may be looked at, and of two reports at
-    the same place the later one stays, also where the earlier one stood still meanwhile.
+    The lease is on the folder of the report alone, so that a sweep which still trains can be looked at. Of two reports
+    into one folder the later one stays, also if the earlier one stood still meanwhile.
     """
     from research.report.collect import check_folder
+    from research.runs.folder import write_atomically
     from research.runs.lease import acquire
     from research.tree import ConfigError
 
@@ -170,45 +175,42 @@ def _make(options: argparse.Namespace) -> tuple[str, list[Path]]:
         raise ConfigError("folder", output, "it is a link; remove it, or name a place: --output")
     check_folder(options.folder)
     with acquire(output / LEASE, "--output", str(output), other="--output=") as lease:
-        return _write(options, output, lease)
+        files = _files(options, output)
+        for name, content in files.items():
+            write_atomically(output / name, content, lease)
+    first = next(iter(files))
+    shown = files[first].decode() if first in TABLES.values() else ""
+    written = [output / name for name in files if not name.startswith("figures/")]
+    return shown, written + ([output / "figures"] if any(name.startswith("figures/") for name in files) else [])
 
 
-def _write(options: argparse.Namespace, output: Path, lease: "Held") -> tuple[str, list[Path]]:
+def _files(options: argparse.Namespace, output: Path) -> dict[str, bytes]:
+    """File name -> content of everything that the options ask for."""
     from research.report.collect import collect
     from research.report.keys import check
-    from research.report.render import Layout
-    from research.report.select import including
+    from research.report.layout import Layout
     from research.report.table import table_of
-    from research.runs.folder import write_atomically
     from research.tree import ConfigError
 
-    runs: Runs = collect(options.folder)
-    report = described(options.folder, options)
-    if options.by is not None and not report.select:
+    runs = collect(options.folder)
+    section = _section(options.folder, options)
+    if options.by is not None and not section.select:
         raise ConfigError("by", options.by, "nothing is chosen by it: name the keys with --select")
     check("metrics", options.metrics or (), runs.metric_names())
-    table = table_of(including(runs, options.include or ()), report)
+    table = table_of(runs.including(options.include or ()), section)
     layout = Layout(options.digits, tuple(options.show or ("sd",)), options.interval)
     formats = FORMATS if options.format == "all" else (options.format,)
-    found: dict[str, bytes] = {name: text.encode() for name, text in texts(table, layout, formats).items()}
+    # a reason may hold a lone surrogate, which is valid JSON and no text
+    files = {name: text.encode(errors="replace") for name, text in _tables(table, layout, formats).items()}
     figures: list[Any] = []
     kinds = None if options.figures is None else [kind for kind in options.figures if kind != "none"]
     if kinds or (kinds is None and "html" in formats):
         from research.report.figures import draw
 
         figures = draw(table, options.folder, kinds, lambda text: print(text, file=sys.stderr))
-        found |= {
-            f"figures/{figure.name}.{kind}": getattr(figure, kind)
-            for figure in figures
-            for kind in ("pdf", "svg", "png")
-        }
+        files |= {f"figures/{figure.name}.{kind}": getattr(figure, kind) for figure in figures for kind in IMAGES}
     if "html" in formats:
         from research.report.page import page
 
-        found["page.html"] = page(table, options.folder, figures, layout, output).encode()
-    for name, content in found.items():
-        write_atomically(output / name, content, lease)
-    first = next(iter(found))
-    shown = found[first].decode() if first in TABLES.values() else ""
-    tables = [output / name for name in found if not name.startswith("figures/")]
-    return shown, tables + ([output / "figures"] if figures else [])
+        files["page.html"] = page(table, options.folder, figures, layout, output).encode()
+    return files

@@ -1,31 +1,16 @@
-"""A sweep folder as one record a run; a run that is planned, lost or broken is a record too."""
+"""Collect a sweep folder: one record for each run, also for runs that are planned, lost or damaged."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.report import cache
-from research.report.run import (
-    FINISHED,
-    STATUSES,
-    Hole,
-    Place,
-    Run,
-    UnreadableError,
-    frozen,
-    has_file,
-    look,
-    read,
-    run_of,
-    section,
-    union,
-    values_of,
-)
+from research.report.read import UnreadableError, holds_run, read_object, read_run, section, values_of
+from research.report.run import FINISHED, STATUSES, Hole, Run, frozen, union
 from research.tree import ConfigError, nearest
 
 __all__ = ["FINISHED", "STATUSES", "Hole", "Run", "Runs", "collect"]
@@ -33,11 +18,19 @@ __all__ = ["FINISHED", "STATUSES", "Hole", "Run", "Runs", "collect"]
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """All runs of a sweep, in the order in which they were planned, and what could not be read beside them."""
+    """All runs of a sweep.
+
+    Attributes:
+      name: of the sweep.
+      records: one for each run, in the order in which the runs were planned.
+      problems: what could not be read beside the runs, in words.
+      plan: content of `sweep.json`; empty if there is none.
+    """
 
     name: str
     records: tuple[Run, ...]
     problems: tuple[str, ...] = ()
+    plan: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self.records)
@@ -53,8 +46,25 @@ class Runs:
         """All metrics that any run reports."""
         return union(run.metrics for run in self.records)
 
+    def including(self, statuses: Sequence[str]) -> "Runs":
+        """The same runs, where runs of these statuses are averaged too; a cell that holds one is never the best.
+
+        Raises:
+          ConfigError: an unknown status.
+        """
+        for status in statuses:
+            if status not in STATUSES:
+                remedy = f"expected some of {', '.join(STATUSES)}{nearest(status, STATUSES)}"
+                raise ConfigError("include", status, remedy)
+        records = (dataclasses.replace(run, included=run.status in statuses) for run in self.records)
+        return dataclasses.replace(self, records=tuple(records)) if statuses else self
+
     def frame(self) -> Any:
-        """A pandas DataFrame: a row a run; run_id, status, reason, seed, fold, config keys, choices, metrics."""
+        """A pandas DataFrame with one row for each run.
+
+        Its columns are run_id, status, reason, seed, fold, then config keys and choices, then metrics; a metric that
+        is null is NaN.
+        """
         import pandas
 
         rows = [
@@ -67,87 +77,8 @@ class Runs:
         return pandas.DataFrame(rows)
 
 
-# ------------------------------------------------------------------------------------------- runs that have no config
-
-
-def _parsed(text: str) -> Any:
-    """The value of an override as the config would hold it; text where it is no number, list or constant."""
-    for convert in (json.loads, float):
-        try:
-            return frozen(convert(text.lower() if text.lower() in ("true", "false", "null") else text))
-        except ValueError:
-            continue
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
-
-
-def _plan(base: Mapping[str, Any], overrides: list[Any]) -> dict[str, Any]:
-    """What a plan tells of the values of one run: the keys that all runs share, and its overrides."""
-    values = values_of(base, {})
-    for override in overrides:
-        key, separator, text = str(override).lstrip("+").partition("=")
-        if separator:
-            values[key] = _parsed(text)
-    return values
-
-
-class _Agreement:
-    """The values that runs of known config agree on, all of them or those of one choice."""
-
-    def __init__(self, runs: Sequence[Run]):
-        self.runs = runs
-        self.keys = union(run.values for run in runs)
-        self.groups = set(self.keys) & {key.partition(".")[0] for key in self.keys if "." in key}
-        self._agreed: dict[tuple[str, Any], dict[str, Any]] = {}
-
-    def complete(self, run: Run) -> Run:
-        """`run` with the values that all runs agree on, or all of the same choice."""
-        values = dict(run.values)
-        for key in self.keys:
-            if key not in values:
-                group = key.partition(".")[0]
-                chosen = group in self.groups and group in run.values
-                agreed = self._among(group, run.values[group]) if chosen else self._among("", None)
-                if key in agreed:
-                    values[key] = agreed[key]
-        return dataclasses.replace(run, values=values)
-
-    def _among(self, group: str, choice: Any) -> dict[str, Any]:
-        if (group, choice) not in self._agreed:
-            same = [run for run in self.runs if not group or run.values.get(group) == choice]
-            keys = [key for key in self.keys if not group or key.partition(".")[0] == group]
-            found = {key: {run.value(key) for run in same} for key in keys}
-            self._agreed[group, choice] = {
-                key: value
-                for key, own in found.items()
-                if len(own) == 1 and not isinstance(value := next(iter(own)), Hole)
-            }
-        return self._agreed[group, choice]
-
-
-def _records(folder: str, places: Mapping[str, Place], cached: bool) -> list[Run]:
-    """The record of every run, from the cache if neither of its files has changed."""
-    found = {name: cache.identity(place.config, place.result) for name, place in places.items()}
-    identities = {name: own for name, own in found.items() if own is not None}
-    kept = cache.load(Path(folder), identities) if cached else {}
-    runs: list[Run] = []
-    for name, place in places.items():
-        if name in kept and place.folder is not None and stat.S_ISDIR(place.folder.st_mode):
-            runs.append(Run(run_id=name, written=place.result.st_mtime if place.result else None, **kept[name]))
-        else:
-            runs.append(run_of(f"{folder}/{name}", name, place))
-    cacheable = [
-        (identities[run.run_id], run)
-        for run in runs
-        if run.run_id in identities and run.known and run.status != "unreadable"  # that may be the fault of the disk
-    ]
-    anew = sum(run.run_id not in kept for _, run in cacheable)
-    if cached and len(cacheable) >= cache.SMALLEST and anew > cache.RENEW * len(cacheable):
-        cache.save(Path(folder), cacheable)
-    return runs
-
-
 def check_folder(folder: Path) -> None:
-    """Refuse what is no folder, with the nearest name beside it."""
+    """Refuse a path that is no folder, and name the nearest one beside it."""
     if not folder.is_dir():
         if folder.exists():
             raise ConfigError("folder", folder, "this is a file; give the folder of a sweep")
@@ -155,30 +86,25 @@ def check_folder(folder: Path) -> None:
         raise ConfigError("folder", folder, f"no such folder{nearest(folder.name, siblings)}")
 
 
-def collect(folder: Path | str, cached: bool = True) -> Runs:
-    """The runs of a sweep folder: those in `sweep.json`, in its order, then those that only have a run folder.
-
-    Of a large sweep, runs that have not changed are read from a cache beside them (`cache`), if `cached`.
+def collect(folder: Path | str) -> Runs:
+    """The runs of a sweep folder: those that `sweep.json` names, in its order, then run folders that it does not name.
 
     Raises:
       ConfigError: there is no such folder, or no run in it.
     """
     folder = Path(folder)
     check_folder(folder)
-    sweep: dict[str, Any] = {}
-    problems: list[str] = []
+    plan: dict[str, Any] = {}
     entries: dict[str, Any] = {}
+    problems: list[str] = []
     if (folder / "sweep.json").exists():
         try:
-            sweep = read(f"{folder}/sweep.json", os.lstat(folder / "sweep.json"))
-            entries = section(sweep, "runs", "sweep.json")
+            plan = read_object(f"{folder}/sweep.json")
+            entries = section(plan, "runs", "sweep.json")
         except UnreadableError as error:
             problems.append(f"{error}; runs that have no folder are not counted")
-    with os.scandir(folder) as scanned:
-        folders = [entry for entry in scanned if entry.is_dir(follow_symlinks=False) or os.path.isdir(entry.path)]
-    places = {entry.name: look(entry.path) for entry in folders}
-    present = {name for name, place in places.items() if place.problem or has_file(f"{folder}/{name}", place)}
-    names = [*entries, *sorted(present - entries.keys())]
+    folders = [entry.name for entry in os.scandir(folder) if os.path.isdir(entry.path) and holds_run(entry.path)]
+    names = [*entries, *sorted(set(folders) - entries.keys())]
     if strange := [name for name in names if Path(name).name != name or name in ("", "..")]:
         problems.append(f"sweep.json: not the name of a run folder: {', '.join(strange)}")
         names = [name for name in names if name not in strange]
@@ -187,19 +113,63 @@ def collect(folder: Path | str, cached: bool = True) -> Runs:
         if (folder / "config.json").exists():
             remedy = f"this is one run; give the folder of its sweep: {folder.absolute().parent}"
         raise ConfigError("folder", folder, remedy)
-    runs = _records(str(folder), {name: places.get(name) or look(f"{folder}/{name}") for name in names}, cached)
-    agreement = _Agreement([run for run in runs if run.known])
-    base = sweep.get("base")
+    runs = _planned([read_run(str(folder), name) for name in names], plan, entries)
+    name = plan.get("name")
+    name = name if isinstance(name, str) and name else folder.absolute().name
+    return Runs(name, tuple(runs), tuple(problems), plan)
+
+
+# ------------------------------------------------------------------------------------------- runs that have no config
+
+
+def _planned(runs: Sequence[Run], plan: Mapping[str, Any], entries: Mapping[str, Any]) -> list[Run]:
+    """The runs; those that have no config get the values that were planned for them, as far as these are certain.
+
+    Certain are the keys that all jobs share (`base`), the overrides of the run, and the values that all runs of known
+    config have in common, or all of those with the same choice (`model=vae`).
+    """
+    base = plan.get("base")
     base = base if isinstance(base, dict) else {}
-    for index, run in enumerate(runs):
-        if run.known and run.overrides:
-            continue
+    known = [run for run in runs if run.known]
+    keys = union(run.values for run in known)
+    groups = {key.partition(".")[0] for key in keys if "." in key} & set(keys)
+
+    @functools.cache
+    def common(group: str, choice: Any) -> dict[str, Any]:
+        alike = [run for run in known if not group or run.values.get(group) == choice]
+        values = {key: {run.value(key) for run in alike} for key in keys}
+        single = {key: next(iter(several)) for key, several in values.items() if len(several) == 1}
+        return {key: value for key, value in single.items() if not isinstance(value, Hole)}
+
+    def completed(run: Run) -> Run:
         entry = entries.get(run.run_id)
         overrides = entry.get("overrides") if isinstance(entry, dict) else None
-        if isinstance(overrides, list):
-            run = dataclasses.replace(run, overrides=tuple(map(str, overrides)))
-            if not run.known:
-                run = agreement.complete(dataclasses.replace(run, values=_plan(base, overrides)))
-            runs[index] = run
-    name = sweep.get("name")
-    return Runs(name if isinstance(name, str) and name else folder.absolute().name, tuple(runs), tuple(problems))
+        if (run.known and run.overrides) or not isinstance(overrides, list):
+            return run
+        run = dataclasses.replace(run, overrides=tuple(map(str, overrides)))
+        if run.known:
+            return run
+        values = values_of(base, {})
+        for override in run.overrides:
+            key, separator, text = override.lstrip("+").partition("=")
+            if separator:
+                values[key] = _parsed(text)
+        certain: dict[str, Any] = {}
+        for key in keys:
+            group = key.partition(".")[0]
+            agreed = common(group, values[group]) if group in groups and group in values else common("", None)
+            if key in agreed:
+                certain[key] = agreed[key]
+        return dataclasses.replace(run, values=values | certain | values)  # what was planned comes first, and holds
+
+    return list(map(completed, runs))
+
+
+def _parsed(text: str) -> Any:
+    """The value of an override as the config would hold it: a number, list or constant, or else text."""
+    for convert in (json.loads, float):
+        try:
+            return frozen(convert(text.lower() if text.lower() in ("true", "false", "null") else text))
+        except ValueError:
+            continue
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text

@@ -1,4 +1,4 @@
-"""Which settings tell runs apart, which metrics a table shows, and what makes two numbers comparable."""
+"""Which settings tell runs apart, which metrics a table shows, and when two numbers may be compared."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -10,16 +10,16 @@ from research.report.run import EVALUATION, union
 from research.tree import ConfigError, group, nearest
 
 SEED, FOLD = "seed", metrics.FOLD
-UNSHOWN = frozenset({"data.root"})  # where the data lie is no part of a run's result
+UNSHOWN = frozenset({"data.root"})  # where the data lie does not change a result
 DEFAULT_METRICS = tuple(f"test/{name}" for name, known in METRICS.items() if known.shown)
-BEYOND_LOSS = ("test/cross_entropy", "test/mse", "test/generator_loss")  # repeat the loss, or show that it is a game's
+BEYOND_LOSS = ("test/cross_entropy", "test/mse", "test/generator_loss")  # they replace the loss in a table
 
 
 def check(option: str, names: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
     """`names` without repetitions.
 
     Raises:
-      ConfigError: one of them is not known; says the nearest that is.
+      ConfigError: one of them is not known; the message names the nearest one that is.
     """
     known = list(known)
     for name in names:
@@ -30,7 +30,7 @@ def check(option: str, names: Sequence[str], known: Iterable[str]) -> tuple[str,
 
 
 def distinct(runs: Iterable[Run], key: str) -> list[Any]:
-    """The values of a key, numbers in their order and before the rest, the rest in order of first appearance."""
+    """The values of a key: numbers in ascending order, then other values in order of appearance, then holes."""
     values = list(dict.fromkeys(run.value(key) for run in runs))
 
     def order(value: Any) -> tuple[int, float]:
@@ -40,12 +40,17 @@ def distinct(runs: Iterable[Run], key: str) -> list[Any]:
     return sorted(values, key=order)
 
 
-def varying(runs: Iterable[Run]) -> list[str]:
-    """The keys other than seed and fold that tell the runs apart: first choices, then keys in the order of the config.
+def count(runs: Iterable[Run], key: str) -> int:
+    """The number of values of a key, holes not counted."""
+    return len(set(distinct(runs, key)) - set(Hole))
 
-    A key that follows from those already taken (`model._target_` from `model`) is left out, unless it was overridden.
-    Of runs that have no config yet, what was overridden in several ways counts: a sweep that has only begun varies in
-    the same keys as a finished one.
+
+def varying(runs: Iterable[Run]) -> list[str]:
+    """The keys other than seed and fold that tell runs apart: first choices, then keys in the order of the config.
+
+    A key that follows from keys already taken (`model._target_` from `model`) is left out unless it was overridden.
+    Runs that have no config yet count with their overrides, so that a sweep that has only begun varies in the same keys
+    as a finished one.
     """
     planned = list(runs)
     runs = [run for run in planned if run.known] or planned
@@ -70,19 +75,18 @@ def _varies(runs: Sequence[Run], key: str) -> bool:
 
 
 def _follows(runs: Sequence[Run], key: str, others: Sequence[str]) -> bool:
-    seen: dict[tuple[Any, ...], Any] = {}
-    for run in runs:
-        value = run.value(key)
-        if seen.setdefault(tuple(map(run.value, others)), value) != value:
-            return False
-    return True
+    """Whether runs that agree in the other keys agree in this one too."""
+    first: dict[tuple[Any, ...], Any] = {}
+    return all(first.setdefault(run.at(others), run.value(key)) == run.value(key) for run in runs)
 
 
 def default_metrics(runs: Runs) -> tuple[str, ...]:
-    """Those of `DEFAULT_METRICS` that exist; else all of the test split; else the loss, so that holes have a place.
+    """The metrics that a table shows by default.
 
-    The loss is left out where every run that has it also has one of `BEYOND_LOSS`, and something else is shown; errors
-    in units of the data where those in scaled units may be compared as well.
+    These are the metrics of `DEFAULT_METRICS` that some run has; without any, all metrics of the test rows; without
+    any, the first of `DEFAULT_METRICS`, so that reasons have a place. The loss is left out if all runs that have it
+    also have one of `BEYOND_LOSS` and another metric is shown. An error in units of the data is left out if its scaled
+    twin may be compared between the same runs.
     """
     known = runs.metric_names()
     shown = tuple(name for name in DEFAULT_METRICS if name in known)
@@ -95,16 +99,19 @@ def default_metrics(runs: Runs) -> tuple[str, ...]:
 
 
 def comparison_keys(metric: str, runs: Iterable[Run]) -> list[str]:
-    """The keys that two numbers must agree on to be compared: those of `metrics.comparison_keys`, and equal data."""
+    """The keys in which two runs must agree for their numbers of a metric to be comparable.
+
+    They are those of `research.metrics.comparison_keys`, and the SHA-256 of the data.
+    """
     runs = list(runs)
     depends = {id(run.depends): run.depends for run in runs if run.finished}.values()
     return [*metrics.comparison_keys(metric, [run.values for run in runs], depends), "data_sha256"]
 
 
 def apart(metric: str, runs: Iterable[Run], *, folds: bool = True) -> list[str]:
-    """The keys in which finished runs differ, so that they are not compared by a metric; `folds=False` passes over it.
+    """The comparison keys of a metric in which finished runs differ.
 
-    Runs of several folds are compared as means over the same folds; then the fold separates nothing.
+    With `folds=False` the fold is not among them: means over the same folds may be compared.
     """
     finished = [run for run in runs if run.finished]
     keys = [key for key in comparison_keys(metric, finished) if folds or key != FOLD]
@@ -112,21 +119,18 @@ def apart(metric: str, runs: Iterable[Run], *, folds: bool = True) -> list[str]:
 
 
 def peers(metric: str, runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """The most of these runs that may be compared by a metric (the first of equally many), and what parts them."""
+    """The largest set of runs that a metric may compare (the first of equal size), and the keys between the sets."""
     keys = apart(metric, runs)
-    alike = group(runs, lambda run: tuple(run.value(key) for key in keys))
-    return max(alike, key=len, default=[]), keys
+    return max(group(runs, lambda run: run.at(keys)), key=len, default=[]), keys
 
 
-def better(one: float, other: float, metric: str) -> bool:
-    """Whether `one` is the better value of a metric; False if it has no direction."""
-    return {"lower": one < other, "higher": one > other}.get(direction(metric), False)
+def better(first: float, second: float, metric: str) -> bool:
+    """Whether `first` is the better value of a metric; False for a metric without direction."""
+    return {"lower": first < second, "higher": first > second}.get(direction(metric), False)
 
 
 def ranking(runs: Iterable[Run], keys: Sequence[str]) -> Callable[[Sequence[Any]], list[int]]:
-    """Sort key for tuples of values of `keys`, in the order of `distinct`; keys that do not matter come first."""
+    """A sort key for tuples of values of `keys`: values in the order of `distinct`, `Hole.ANY` before them."""
     runs = list(runs)
-    order = [{value: place for place, value in enumerate(distinct(runs, key))} for key in keys]
-    return lambda values: [
-        -1 if value is Hole.ANY else known[value] for known, value in zip(order, values, strict=True)
-    ]
+    ranks = [{value: rank for rank, value in enumerate(distinct(runs, key))} for key in keys]
+    return lambda values: [-1 if value is Hole.ANY else rank[value] for rank, value in zip(ranks, values, strict=True)]

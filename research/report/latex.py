@@ -2,8 +2,8 @@
 
 import re
 
-from research.report.caption import caption, notes, provenance
-from research.report.render import PLAIN, PUBLISHED, Layout, Style, column_name, header, published_rows, rows, sources
+from research.report.document import PUBLISHED, document
+from research.report.layout import PLAIN, Layout, Style
 from research.report.table import Table
 
 _LATEX = {
@@ -15,7 +15,7 @@ _LATEX = {
     "|": r"\textbar{}",
     "`": r"\textasciigrave{}",
     '"': "''",  # \textquotedbl needs a T1 font
-    "[": "{[}",  # after \\ and \midrule a bracket or a star would be an argument
+    "[": "{[}",  # LaTeX takes a bracket or a star after \\ or \midrule for an argument
     "]": "{]}",
     "*": "{*}",
     "—": r"\textemdash{}",
@@ -28,67 +28,65 @@ _LATEX = {
     "×": r"$\times$",
 } | {character: f"\\{character}" for character in "_%&#${}"}
 
-_UNSET = frozenset("ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ")  # not in the font encoding of a plain document
+_UNSET = frozenset("ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ")  # the font encoding of a plain document lacks them
 
 
-def _escape_latex(text: str) -> str:
+def _escape(text: str) -> str:
     """Text that LaTeX sets as it is; a character that plain pdflatex has no glyph for becomes its code point."""
 
-    def one(character: str) -> str:
+    def escaped(character: str) -> str:
         if character in _LATEX:
             return _LATEX[character]
         known = " " <= character <= "~" or ("À" <= character <= "ſ" and character not in _UNSET)
         return character if known else f"{{[}}U+{ord(character):04X}{{]}}"
 
-    return re.sub("-(?=-)", "-{}", "".join(map(one, " ".join(text.split()))))  # two hyphens would join to a dash
+    return re.sub("-(?=-)", "-{}", "".join(map(escaped, " ".join(text.split()))))  # two hyphens would become a dash
 
 
 LATEX = Style(
-    escape=_escape_latex,
+    escape=_escape,
+    name=_escape,
     best=lambda text: rf"\textbf{{{text}}}",
     second=lambda text: rf"\underline{{{text}}}",
-    mark=lambda mark: rf"\textsuperscript{{{_escape_latex(mark)}}}" if mark else "",
+    mark=lambda mark: rf"\textsuperscript{{{_escape(mark)}}}" if mark else "",
     power=lambda digits, exponent: rf"${digits}\times 10^{{{exponent}}}$",
     plus_minus=r"$\pm$",
     dash="---",
-    better={"lower": r"$\downarrow$", "higher": r"$\uparrow$"},
+    better={"lower": r" $\downarrow$", "higher": r" $\uparrow$"},
 )
 
 
 def latex(table: Table, layout: Layout = PLAIN) -> str:
-    r"""A `table` environment for `\input`, notes beneath; the document needs the packages booktabs and graphicx."""
-    models, exact = rows(table, LATEX, layout)
-    keys = max(1, len(table.row_keys))
-    width = len(table.metrics)
-    head = [_escape_latex(key) for key in table.row_keys] or [""]
-    head += [header(metric, LATEX) for _ in table.columns for metric in table.metrics]
+    r"""A `table` environment for `\input`, with its notes; the document needs the packages booktabs and graphicx."""
+    texts = document(table, LATEX, layout)
+    keys, metrics = len(texts.keys), len(texts.metrics)
     lines = [r"\toprule"]
     if table.column_keys:
-        groups = [
-            rf"\multicolumn{{{width}}}{{c}}{{{_escape_latex(column_name(table, column))}}}" for column in table.columns
-        ]
-        lines.append(" & ".join([*[""] * keys, *groups]) + r" \\")
-        first = [keys + 1 + index * width for index in range(len(table.columns))]
-        lines.append(" ".join(rf"\cmidrule(lr){{{start}-{start + width - 1}}}" for start in first))
-    lines += [" & ".join(head) + r" \\", r"\midrule"]
-    lines += [" & ".join(row) + r" \\" for row in models]
-    if exact:
-        lines += [r"\midrule", *(" & ".join(row) + r" \\" for row in exact)]
-    lines.append(r"\bottomrule")
-    beside = _listed([*notes(table), *sources(table), ("", provenance(table))])
+        columns = [rf"\multicolumn{{{metrics}}}{{c}}{{{column}}}" for column in texts.columns]
+        first = [keys + 1 + index * metrics for index in range(len(columns))]
+        lines.append(_row([*[""] * keys, *columns]))
+        lines.append(" ".join(rf"\cmidrule(lr){{{start}-{start + metrics - 1}}}" for start in first))
+    heads = [*texts.keys, *texts.metrics * len(texts.columns)]
+    lines += [_row(heads), r"\midrule", *map(_row, texts.models)]
+    if texts.baselines:
+        lines += [r"\midrule", *map(_row, texts.baselines)]
+    published = []
+    if texts.published:
+        body = [r"\toprule", _row([*map(_escape, PUBLISHED)]), r"\midrule", *map(_row, texts.published), r"\bottomrule"]
+        published = [r"\par\medskip", *_tabular("lllrrrl", body)]
     name = re.sub(r"[^A-Za-z0-9-]+", "-", table.runs.name)
     return "\n".join(
         [
             r"% needs \usepackage{booktabs,graphicx}",
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_escape_latex(caption(table, layout.parts) + layout.words)}}}",
+            rf"\caption{{{texts.caption}}}",
             rf"\label{{tab:{name}}}",
-            *_tabular("l" * keys + "r" * (len(head) - keys), lines),
-            *_published(table, layout),
+            *_tabular("l" * keys + "r" * (len(heads) - keys), [*lines, r"\bottomrule"]),
+            *published,
             r"\par\smallskip",
             r"\begin{minipage}{\linewidth}\footnotesize\raggedright",
-            *beside,
+            *(rf"{mark}{text}\par" for mark, text in [*texts.notes, *texts.sources, ("", texts.provenance)]),
             r"\end{minipage}",
             r"\end{table}",
             "",
@@ -96,21 +94,11 @@ def latex(table: Table, layout: Layout = PLAIN) -> str:
     )
 
 
-def _published(table: Table, layout: Layout) -> list[str]:
-    """A second tabular: ours beside what others published."""
-    if not table.published:
-        return []
-    head, body = list(map(_escape_latex, PUBLISHED)), published_rows(table, LATEX, layout)
-    lines = [" & ".join(row) + r" \\" for row in body]
-    top = [r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
-    return [r"\par\medskip", *_tabular("lllrrrl", [*top, *lines, r"\bottomrule"])]
+def _row(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
 
 
 def _tabular(columns: str, lines: list[str]) -> list[str]:
-    """A tabular, made smaller where it would be wider than the text."""
+    """A tabular, made smaller if it is wider than the text."""
     fit = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
     return [fit, rf"\begin{{tabular}}{{{columns}}}", *lines, r"\end{tabular}}"]
-
-
-def _listed(texts: list[tuple[str, str]]) -> list[str]:
-    return [rf"{LATEX.mark(mark)}{_escape_latex(text)}\par" for mark, text in texts]

@@ -1,4 +1,4 @@
-"""What stands beside the models: naive methods, bounds, exact values; where runs keep them, what tables call them."""
+"""The naive methods, bounds and exact values beside the models: where runs keep them, and how tables call them."""
 
 import functools
 
@@ -6,7 +6,7 @@ from research.report.collect import Run
 
 REFERENCE = "reference"
 PERFECT = "perfect_code"
-LABELS = {  # in the order of their rows; methods that are not known stand before the bounds
+LABELS = {  # in the order of their rows; a method that is not listed stands before "shuffled"
     "pca": "PCA",
     "mean": "mean",
     "random_code": "random code",
@@ -33,17 +33,17 @@ LABELS = {  # in the order of their rows; methods that are not known stand befor
     PERFECT: "the factors themselves",
     REFERENCE: "exact",
 }
-SIZED = frozenset(  # have as many numbers as the model has latents
+SIZED = frozenset(  # methods that have as many numbers as the model has latents
     {"pca", "pca_kmeans", "padded_pca_kmeans", "resampled_pca_kmeans", "pca_residual", "random_code"}
 )
 FITTED = frozenset({"linear", "logistic", "padded_logistic", "resampled_logistic"})
-MEANS = frozenset({"mean", "constant", "majority"})  # predict one value, or class, whatever the row
+MEANS = frozenset({"mean", "constant", "majority"})  # methods that predict one value or class for every row
 REAL = frozenset({"real", "real_vs_real"})
-BOUNDS = REAL | {REFERENCE, PERFECT}  # what a model may reach, not what it must beat
+BOUNDS = REAL | {REFERENCE, PERFECT}  # a model may reach these; it does not have to beat them
 
 
 def label(method: str) -> str:
-    """How a method is called in a table."""
+    """The name of a method in a table."""
     return LABELS.get(method, method)
 
 
@@ -54,23 +54,23 @@ def position(method: str) -> tuple[int, str]:
 
 
 def name_of(method: str, metric: str) -> str:
-    """Where a run keeps the value of a method for a metric of the test split."""
+    """The name under which a run keeps the value of a method for a metric of the test rows."""
     bare = metric.removeprefix("test/")
     return f"{REFERENCE}/{bare}" if method == REFERENCE else f"baseline/{method}/{bare}"
 
 
 def methods_of(run: Run, metric: str) -> list[str]:
-    """The methods that a run has a value of, for a metric of the test split."""
+    """The methods of which a run has a value for a metric of the test rows."""
     return [method for method, name in _named(metric, tuple(run.metrics)) if run.metrics[name] is not None]
 
 
 @functools.lru_cache(maxsize=1024)
 def _named(metric: str, names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """(method, name) of the values that runs with metrics of these names have; most runs of a sweep have the same."""
-    found = []
+    """(method, name) among the metrics of a run; it is kept because most runs of a sweep have the same metrics."""
+    pairs = []
     for name in names if metric.startswith("test/") else ():
         if name.startswith(("baseline/", f"{REFERENCE}/")):
             method = REFERENCE if name.startswith(f"{REFERENCE}/") else name.split("/")[1]
             if name == name_of(method, metric):
-                found.append((method, name))
-    return tuple(found)
+                pairs.append((method, name))
+    return tuple(pairs)

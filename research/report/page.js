@@ -22,38 +22,38 @@
     find("#theme").setAttribute("aria-label", `Colors: ${theme}`);
   };
   const remembered = () => {
-    try { return localStorage.getItem("report-theme"); } catch { return null; } // files may have no storage
+    try { return localStorage.getItem("report-theme"); } catch { return null; } // a page opened as a file may have no storage
   };
   setTheme(themes.includes(remembered()) ? remembered() : "auto");
   find("#theme").addEventListener("click", () => {
     const next = themes[(themes.indexOf(document.documentElement.dataset.theme ?? "auto") + 1) % themes.length];
     setTheme(next);
-    try { localStorage.setItem("report-theme", next); } catch { /* then it lasts as long as the page */ }
+    try { localStorage.setItem("report-theme", next); } catch { /* the choice is forgotten when the page is closed */ }
   });
 
   // --------------------------------------------------------------------------------------------------------- sort
   const missing = (value) => value === "" || value === null || value === undefined;
   const numeric = (value) => typeof value === "number" ? value : value.trim() === "" ? NaN : Number(value);
-  // numbers in their order, then texts in theirs; what has no value is last in both directions
-  const compare = (one, other, sign) => {
-    if (missing(one) || missing(other)) return missing(one) - missing(other);
-    const [a, b] = [numeric(one), numeric(other)];
+  // Numbers come first, then texts; cells without a value come last in both directions.
+  const compare = (left, right, sign) => {
+    if (missing(left) || missing(right)) return missing(left) - missing(right);
+    const [a, b] = [numeric(left), numeric(right)];
     if (Number.isNaN(a) !== Number.isNaN(b)) return sign * (Number.isNaN(a) - Number.isNaN(b));
-    return sign * (Number.isNaN(a) ? String(one).localeCompare(String(other)) : a - b);
+    return sign * (Number.isNaN(a) ? String(left).localeCompare(String(right)) : a - b);
   };
-  // a heading goes from its first order to the reverse and back to the order of the plan
+  // A press on a heading sorts in its first order, the next one in reverse, the third in the order of the plan.
   const turn = (head, heads) => {
     const first = find("button", head).dataset.first ?? "ascending";
     const second = first === "ascending" ? "descending" : "ascending";
     const now = head.getAttribute("aria-sort");
     const next = now === "none" ? first : now === first ? second : "none";
-    for (const other of heads) other.setAttribute("aria-sort", other === head ? next : "none");
+    for (const each of heads) each.setAttribute("aria-sort", each === head ? next : "none");
     return next;
   };
 
   const means = find("#means");
   const heads = all("thead th[aria-sort]", means);
-  const body = find("tbody.models", means); // the naive rows stay where they are
+  const body = find("tbody.models", means); // rows of naive methods are not sorted
   const planned = [...body.rows];
   heads.forEach((head, column) => find("button", head).addEventListener("click", () => {
     const order = turn(head, heads);
@@ -64,7 +64,7 @@
   }));
 
   const measure = () => means.style.setProperty("--first", `${find("tbody th", means)?.offsetWidth ?? 0}px`);
-  measure(); // names of groups of columns stay beside the first column
+  measure(); // names of columns stay visible beside the row keys
   addEventListener("resize", measure);
 
   // --------------------------------------------------------------------------------------------------------- runs
@@ -72,9 +72,9 @@
   const columns = [
     { title: "run", value: (run) => run.name },
     { title: "status", value: (run) => run.status },
-    ...data.columns.map((place) => ({ title: data.keys[place], value: (run) => run.values[place] })),
-    ...data.metrics.slice(0, data.main).map((title, place) => ({
-      title, number: true, lower: data.lower[place], value: (run) => run.numbers[place], show: (run) => number(run.numbers[place]),
+    ...data.columns.map((index) => ({ title: data.keys[index], value: (run) => run.values[index] })),
+    ...data.metrics.slice(0, data.main).map((title, index) => ({
+      title, number: true, lower: data.lower[index], value: (run) => run.numbers[index], show: (run) => number(run.numbers[index]),
     })),
     { title: "seconds", number: true, lower: true, value: (run) => run.seconds, show: (run) => number(run.seconds ?? "") },
     { title: "folder" },
@@ -127,7 +127,7 @@
   listHeads.forEach((head, column) => find("button", head)?.addEventListener("click", () => { sortBy(column); show(); }));
   find("thead", list).append(make("tr", {}, ...listHeads));
   for (const run of runs) {
-    const values = run.values.map((value, place) => `${data.keys[place]}=${value}`);
+    const values = run.values.map((value, index) => `${data.keys[index]}=${value}`);
     run.text = [run.name, run.status, run.reason, ...values, ...run.overrides].join("\n").toLowerCase();
   }
   const show = () => {
@@ -158,13 +158,13 @@
     find("#filter").focus();
   });
   for (const link of all("a.cell")) link.addEventListener("click", () => {
-    state.chosen = data.groups[link.dataset.group].map((place) => runs[place]);
+    state.chosen = data.groups[link.dataset.group].map((index) => runs[index]);
     find("#filter").value = find("#status").value = "";
-    const column = columns.findIndex((one) => one.number && one.title === link.dataset.metric);
+    const column = columns.findIndex((each) => each.number && each.title === link.dataset.metric);
     for (const head of sortable) head.setAttribute("aria-sort", "none");
     if (column > 0) sortBy(column);
     show();
-    find("#runs").focus({ preventScroll: true }); // the link itself scrolls there
+    find("#runs").focus({ preventScroll: true }); // the browser scrolls there by the link
   });
 
   // ------------------------------------------------------------------------------------------------------ dialogs
@@ -172,7 +172,7 @@
     try {
       await navigator.clipboard.writeText(button.dataset.copy);
       button.textContent = "Copied";
-    } catch { // not allowed here: select it for the keyboard
+    } catch { // the browser forbids copying: select the text for the keyboard
       getSelection().selectAllChildren(button.previousElementSibling);
       button.textContent = "Selected";
     }
@@ -190,10 +190,10 @@
   const tell = (run) => {
     const about = find("#about");
     find("h2", about).textContent = run.name;
-    const pick = (place, title) => {
+    const pick = (selector, title) => {
       const button = make("button", { type: "button", textContent: title });
       button.addEventListener("click", () => {
-        find(place).value = String(runs.indexOf(run));
+        find(selector).value = String(runs.indexOf(run));
         oppose();
         about.close();
         find("#compare-head").scrollIntoView();
@@ -201,7 +201,7 @@
       return button;
     };
     const why = (name) => run.nulls[name] ? `: ${run.nulls[name]}` : "";
-    const reported = data.metrics.map((name, place) => [name, number(run.numbers[place]) + why(name)]).filter(([, text]) => text);
+    const reported = data.metrics.map((name, index) => [name, number(run.numbers[index]) + why(name)]).filter(([, text]) => text);
     find("div", about).replaceChildren(
       make("p", {}, badge(run.status), run.reason ? `: ${run.reason}` : ""),
       make("div", { className: "controls" }, make("a", { href: run.link, textContent: "Open the folder" }),
@@ -221,29 +221,29 @@
     find("#large p").textContent = image.alt;
     find("#large").showModal();
   });
-  for (const link of all("[data-shown]")) { // in the page already, as the picture
+  for (const link of all("[data-shown]")) { // the file is in the page already, as the picture
     link.download = link.dataset.shown;
     link.href = find("img", link.closest("figure")).src;
   }
   for (const dialog of all("dialog")) dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close(); // the backdrop
+    if (event.target === dialog) dialog.close(); // a press beside the dialog
   });
 
   // ------------------------------------------------------------------------------------------------- side by side
   const selects = [find("#first"), find("#second")];
   selects.forEach((select, which) => {
-    select.append(...runs.map((run, place) => make("option", { value: String(place), textContent: run.name })));
+    select.append(...runs.map((run, index) => make("option", { value: String(index), textContent: run.name })));
     select.value = String(Math.min(which, runs.length - 1));
     select.addEventListener("change", () => oppose());
   });
   const oppose = () => {
-    const [one, other] = selects.map((select) => runs[Number(select.value)]);
+    const [first, second] = selects.map((select) => runs[Number(select.value)]);
     const entries = [
-      ["status", one.status, other.status],
-      ...data.keys.map((key, place) => [key, one.values[place], other.values[place]]),
-      ...data.metrics.map((name, place) => [name, number(one.numbers[place]), number(other.numbers[place])]),
+      ["status", first.status, second.status],
+      ...data.keys.map((key, index) => [key, first.values[index], second.values[index]]),
+      ...data.metrics.map((name, index) => [name, number(first.numbers[index]), number(second.numbers[index])]),
     ].filter(([, left, right]) => left !== right || (find("#same").checked && left !== ""));
-    const marked = (left, right) => find("#same").checked && left !== right; // where nothing else stands, none is marked
+    const marked = (left, right) => find("#same").checked && left !== right; // rows are marked only among equal ones
     const rows = entries.map(([key, left, right]) => make("tr", { className: marked(left, right) ? "differs" : "" },
       make("th", { scope: "row" }, marked(left, right) ? "≠ " : "", make("code", {}, ...breakable(key))),
       make("td", { className: "long", textContent: left }), make("td", { className: "long", textContent: right })));

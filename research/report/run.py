@@ -1,30 +1,25 @@
-"""One run of a sweep as a record, read from `config.json` and `result.json` of its folder."""
+"""The record of one run: status, config values, metrics, and what else its `result.json` says."""
 
 import dataclasses
 import functools
 import json
-import math
-import os
-import stat
-import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 FINISHED = ("completed", "stopped")
 STATUSES = (*FINISHED, "diverged", "failed", "interrupted", "pruned", "missing", "unreadable")
-
-
-EVALUATION = "evaluation."  # begins the keys of what was computed after training
-RECORDED = ("run_id", "data_sha256")  # keys of comparisons that are in no config
+EVALUATION = "evaluation."  # prefix of the keys of what is computed after training
+RECORDED = ("run_id", "data_sha256")  # keys that comparisons use although no config has them
 
 
 class Hole(Enum):
     """Why a run has no value for a key."""
 
-    ABSENT = "–"  # its config has no such key
-    UNKNOWN = "?"  # its config could not be read, or was never written
-    ANY = ""  # in the row of a baseline: the key does not change it
+    ABSENT = "–"  # the config of the run has no such key
+    UNKNOWN = "?"  # the config could not be read, or was never written
+    ANY = ""  # only in the row of a baseline: the key does not change its value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +27,22 @@ class Run:
     """One run of a sweep.
 
     Attributes:
-      status: one of `STATUSES`; only those in `FINISHED` have numbers that may be averaged.
-      values: flat config (`model.latent_dim`) and choices under the bare name of the group (`model`).
-      known: whether `values` is the whole config; otherwise it is what the sweep planned.
-      metrics: name -> number, or None where it was not finite; the reason is in `null_reasons`.
-      written: when the result was written, in seconds since 1970.
-      depends: metric -> keys that change what it measures; None of a result that does not say so.
+      run_id: name of the run folder.
+      status: one of `STATUSES`.
+      reason: why the run did not finish.
+      values: flat config (`model.latent_dim`), and the choice of each group under its bare name (`model`).
+      known: whether `values` is the whole config; otherwise it holds what the sweep planned.
+      metrics: name -> number; None where the number was not finite.
+      null_reasons: metric -> why it is None.
+      overrides: what the command line changed, as `key=value`.
+      program: mode and kind of device, in words.
+      written: when `result.json` was written, in seconds since 1970.
+      depends: metric -> keys that change what it measures; None if the result does not say so.
+      command: the command that trains this run alone.
+      seconds: the run's share of the training time of its program.
+      objective: the metric that sweepers which search were given.
+      versions: package -> version.
+      included: whether the run is averaged although it did not finish, because the user asked for it.
     """
 
     run_id: str
@@ -53,13 +58,19 @@ class Run:
     program: str | None = None
     written: float | None = None
     depends: Mapping[str, tuple[str, ...]] | None = None
+    command: str | None = None
+    seconds: float | None = None
+    objective: str | None = None
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    included: bool = False
 
     @property
     def finished(self) -> bool:
-        return self.status in FINISHED
+        """Whether the run has numbers that may be averaged."""
+        return self.included or self.status in FINISHED
 
     def value(self, key: str) -> Any:
-        """The value of a key, or the kind of hole there is in its place; `run_id` and `data_sha256` are keys too."""
+        """The value of a key, or the `Hole` in its place; the keys of `RECORDED` have values too."""
         try:
             return self.values[key]
         except KeyError:
@@ -68,215 +79,41 @@ class Run:
             if not self.known:
                 return Hole.UNKNOWN
             section, _, name = key.rpartition(".")
-            return _unwritten(self.values.get(f"{section}._target_"), name)
+            return _default(self.values.get(f"{section}._target_"), name)
+
+    def at(self, keys: Iterable[str]) -> tuple[Any, ...]:
+        """The values of several keys."""
+        return tuple(map(self.value, keys))
 
 
 @functools.cache
-def _unwritten(target: Any, name: str) -> Any:
-    """The value of a key that configs leave out at this value (`research.tree.added`); of other keys a hole."""
-    from research.tree import ConfigError, keys, resolve_target  # which loads JAX, and is seldom needed
+def _default(target: Any, name: str) -> Any:
+    """The value of a key that configs leave out while it has its default (`added` in research.tree), else a hole."""
+    from research.tree import ConfigError, keys, resolve_target  # importing it loads JAX, and few reports need it
 
     try:
         key = keys(resolve_target(target)).get(name)
-    except ConfigError:  # no target, or a class of another package
+    except ConfigError:  # there is no target, or it is a class of another package
         return Hole.ABSENT
     return Hole.ABSENT if key is None or key.added is dataclasses.MISSING else frozen(key.added)
 
 
-def union(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The keys of all mappings, in order of first appearance."""
-    found: dict[str, Any] = {}
-    for own in mappings:
-        found.update(own)
-    return list(found)
-
-
-# ------------------------------------------------------------------------------------------------------------- reading
-
-
-class UnreadableError(ValueError):
-    """A file that is not what it should be; the text names it."""
-
-
-class Place(NamedTuple):
-    """What lies where a run is expected, links not followed, before anything of it is read."""
-
-    folder: os.stat_result | None = None
-    config: os.stat_result | None = None
-    result: os.stat_result | None = None
-    problem: str | None = None
-
-
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: "\0" is in no name of a file
-        return None
-
-
-def look(path: str) -> Place:
-    """What lies at the place of a run folder."""
-    try:
-        folder = _stat(path)
-        if folder is None:
-            return Place()
-        return Place(folder, _stat(f"{path}/config.json"), _stat(f"{path}/result.json"))
-    except OSError as error:
-        return Place(problem=error.strerror or str(error))
-
-
-def _exists(path: str, found: os.stat_result | None) -> bool:
-    return found is not None and (not stat.S_ISLNK(found.st_mode) or os.path.exists(path))
-
-
-def has_file(path: str, place: Place) -> bool:
-    """Whether it is the folder of a run that began."""
-    return _exists(f"{path}/config.json", place.config) or _exists(f"{path}/result.json", place.result)
-
-
-def _refuse(token: str) -> None:
-    raise ValueError(f"{token} is not strict JSON")
-
-
-_decoder = json.JSONDecoder(parse_constant=_refuse)
-
-
-def read(path: str, found: os.stat_result | None) -> dict[str, Any]:
-    """The JSON object in a file, `found` being what was seen there.
-
-    Raises:
-      UnreadableError: it is no plain file, or holds anything but one object of strict JSON.
-    """
-    where = os.path.basename(path)
-    if found is not None and not stat.S_ISREG(found.st_mode):
-        raise UnreadableError(f"{where}: a link or no plain file, and not followed")
-    try:
-        with open(path, "rb", buffering=0) as file:
-            text = file.readall()
-        content = _decoder.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
-    except (ValueError, OSError, RecursionError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise UnreadableError(f"{where}: {reason}") from None
-    if not isinstance(content, dict):
-        raise UnreadableError(f"{where}: not a JSON object")
-    return content
-
-
-def section(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
-    """One entry of the file `where`, empty if it is not there; UnreadableError if it is no JSON object."""
-    found = content.get(name)
-    if found is None:
-        return {}
-    if not isinstance(found, dict):
-        raise UnreadableError(f"{where}: '{name}' is not a JSON object")
-    return found
-
-
 def frozen(value: Any) -> Any:
-    """Lists as tuples and what is left of dicts as text, so that every value of a run can be compared and hashed."""
+    """The value with tuples for lists and JSON text for mappings, so that it can be compared and hashed."""
     if isinstance(value, (list, tuple)):
-        return tuple(frozen(item) for item in value)
+        return tuple(map(frozen, value))
     return json.dumps(value, sort_keys=True) if isinstance(value, dict) else value
 
 
-def _flatten(config: Mapping[str, Any], prefix: str, values: dict[str, Any]) -> None:
-    """`tree.flatten` of what JSON can hold, frozen; all runs share one text for each key."""
-    for name, value in config.items():
-        if value and isinstance(value, dict):
-            _flatten(value, f"{prefix}{name}.", values)
-        else:
-            values[sys.intern(f"{prefix}{name}")] = frozen(value) if isinstance(value, (dict, list)) else value
+def union(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The keys of all mappings, in order of first appearance."""
+    merged: dict[str, Any] = {}
+    for mapping in mappings:
+        merged.update(mapping)
+    return list(merged)
 
 
-def values_of(config: Mapping[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """The choices and the flat config of a run."""
-    values = {key: frozen(value) for key, value in choices.items()}
-    _flatten(config, "", values)
-    return values
-
-
-def _depends(result: Mapping[str, Any]) -> dict[str, tuple[str, ...]] | None:
-    """What the result says of its metrics; None where it says nothing."""
-    if result.get("depends") is None:
-        return None
-    found = section(result, "depends", "result.json")
-    if not all(isinstance(keys, list) and all(isinstance(key, str) for key in keys) for keys in found.values()):
-        raise UnreadableError("result.json: 'depends' is not lists of keys")
-    return {sys.intern(name): tuple(map(sys.intern, keys)) for name, keys in found.items()}
-
-
-def _evaluated(result: Mapping[str, Any], depends: Mapping[str, tuple[str, ...]] | None) -> dict[str, Any]:
-    """The settings of the evaluation that some metric depends on, as values of the run."""
-    settings = result.get("evaluation")
-    settings = settings if isinstance(settings, dict) else {}
-    wanted = {key for keys in (depends or {}).values() for key in keys if key.startswith(EVALUATION)}
-    return {key: frozen(settings[name]) for key in sorted(wanted) if (name := key.removeprefix(EVALUATION)) in settings}
-
-
-def _numbers(metrics: Mapping[str, Any], null_reasons: dict[str, Any]) -> dict[str, float | None]:
-    numbers: dict[str, float | None] = {}
-    for name, value in metrics.items():
-        if value is None or (isinstance(value, (int, float)) and _finite(value)):
-            numbers[sys.intern(name)] = value
-        elif isinstance(value, (int, float)):  # 1e999 is valid JSON
-            numbers[sys.intern(name)] = None
-            null_reasons.setdefault(name, "infinite")
-    return numbers
-
-
-def _finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond the range of floats
-        return False
-
-
-def run_of(path: str, run_id: str, place: Place) -> Run:
-    """The record of one run folder."""
-    values: dict[str, Any] = {}
-    known = False
-    config: dict[str, Any] = {}
-    if place.problem:
-        return Run(run_id, "unreadable", f"{run_id}: {place.problem}", known=False)
-    try:
-        if place.folder is not None and stat.S_ISLNK(place.folder.st_mode):
-            return Run(run_id, "unreadable", f"{run_id} is a link, and not followed", known=False)
-        if place.folder is None or not stat.S_ISDIR(place.folder.st_mode):
-            return Run(run_id, "missing", "not started", known=False)
-        has_result = _exists(f"{path}/result.json", place.result)
-        if has_file(path, place):
-            config = read(f"{path}/config.json", place.config)
-            sections = [section(config, name, "config.json") for name in ("config", "choices")]
-            values, known = values_of(*sections), True
-        if not has_result:
-            return Run(run_id, "missing", "no result yet", values, known)
-        result = read(f"{path}/result.json", place.result)
-        if not isinstance(result.get("status"), str):
-            raise UnreadableError("result.json: it has no status")
-        if result.get("config_hash") != config.get("config_hash"):
-            raise UnreadableError("result.json: its config_hash is not that of config.json")
-        null_reasons = section(result, "null_reasons", "result.json")
-        metrics = _numbers(section(result, "metrics", "result.json"), null_reasons)
-        program = section(result, "program", "result.json")
-        depends = _depends(result)
-        values |= _evaluated(result, depends)
-    except UnreadableError as error:
-        return Run(run_id, "unreadable", f"{run_id}/{error}", values, known)
-    except RecursionError:
-        return Run(run_id, "unreadable", f"{run_id}/config.json: nested too deeply", values, known)
-    described = " on ".join(str(program[name]) for name in ("mode", "device_kind") if program.get(name))
-    return Run(
-        run_id,
-        result["status"],
-        None if result.get("reason") is None else str(result["reason"]),
-        values,
-        known,
-        metrics,
-        {name: str(reason) for name, reason in null_reasons.items()},
-        tuple(map(str, result["overrides"])) if isinstance(result.get("overrides"), list) else (),
-        None if result.get("data_sha256") is None else str(result["data_sha256"]),
-        None if result.get("commit") is None else str(result["commit"]),
-        described or None,
-        None if place.result is None else place.result.st_mtime,
-        depends,
-    )
+def count_statuses(runs: Iterable[Run]) -> dict[str, int]:
+    """Status -> number of runs, in the order of `STATUSES`."""
+    counts = Counter(run.status for run in runs)
+    return {status: counts[status] for status in dict.fromkeys((*STATUSES, *counts)) if counts[status]}

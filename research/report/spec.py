@@ -1,4 +1,4 @@
-"""The `report:` section of a config: the table that belongs to an experiment, and what others published."""
+"""The `report:` section of a config: the table of an experiment, and the values that others published."""
 
 import dataclasses
 import json
@@ -12,19 +12,18 @@ from research.tree import ConfigError, build, recipe
 
 @recipe
 class Published:
-    """A value that somebody published for one cell of the table.
+    """A value that somebody published, for the cells of the table that it is about.
 
     Attributes:
-      label: of the method, as its authors call it.
-      metric: of ours that it is held against; it need not be one that the table shows (`baseline/pca/...`).
-      where: config key -> value, of the runs that it is held against: the data set (`data: NAME`), and all else that it
-        is bound to, such as horizon, scaling and epochs. It is not shown beside other runs; keys that are not named
-        match all.
+      label: name of the method, as its authors call it.
+      metric: our metric beside which it is printed; the table need not show this metric (`baseline/pca/...`).
+      where: config key -> value of the runs that it is about: the data set (`data: NAME`) and whatever else the value
+        depends on, such as horizon, scaling and epochs. It is not printed beside runs that differ in one of these keys.
       value: as published.
-      error: standard deviation or interval as published, null if none was.
-      tolerance: largest difference that counts as reproduced; null: two standard errors of both together.
+      error: standard deviation or interval as published; null if none was published.
+      tolerance: largest difference that counts as reproduced; null for two standard errors of both values together.
       source: where the value was read.
-      comparable: "yes", or why it is not: another protocol, other data.
+      comparable: "yes", or why the values are not comparable: another protocol, other data.
     """
 
     label: str
@@ -40,7 +39,11 @@ class Published:
         if not self.source.strip():
             raise ConfigError("source", self.source, "say where the value was read")
         if self.comparable == "yes" and self.tolerance is None and self.error is None:
-            raise ConfigError("tolerance", None, "the value has no error: say which difference counts as reproduced")
+            raise ConfigError(
+                "tolerance",
+                None,
+                "the value has no error, so say which difference counts as reproduced: tolerance: 0.1",
+            )
 
 
 @recipe
@@ -48,12 +51,13 @@ class Report:
     """The table of a sweep.
 
     Attributes:
-      rows, columns: config keys; rows null: all that vary but seed and fold.
-      metrics: null: the usual ones of the test rows.
-      select: config keys whose best value is chosen on the validation rows, cell by cell.
-      by: metric that chooses; null: the first that measures the same in all settings, of the validation twins of
-        `metrics` and then of `research.metrics.CHOOSING`.
-      published: values to hold ours against.
+      rows: config keys; null for all keys that vary, other than seed and fold.
+      columns: config keys.
+      metrics: names; null for the usual metrics of the test rows.
+      select: config keys whose best value is chosen on the validation rows, in every cell.
+      by: the metric that chooses; null for the first metric that measures the same in all settings: first the
+        validation twins of `metrics` are tried, then `research.metrics.CHOOSING`.
+      published: values of others, printed beside ours.
     """
 
     rows: tuple[str, ...] | None
@@ -72,10 +76,10 @@ class Report:
 
 
 def recorded(folder: Path) -> Report:
-    """The section that a sweep was started with, from its `sweep.json`; an empty one where there is none.
+    """The section that a sweep was started with, from its `sweep.json`; an empty section if none is recorded.
 
     Raises:
-      ConfigError: what is recorded there is no such section.
+      ConfigError: the recorded section is damaged.
     """
     path = folder / "sweep.json"
     content: Any = None
@@ -83,7 +87,7 @@ def recorded(folder: Path) -> Report:
         try:
             content = json.loads(path.read_bytes())
         except (ValueError, OSError, RecursionError):
-            content = None  # told where the runs are collected
+            content = None  # `collect` reports it as a problem of the sweep
     section = content.get("report") if isinstance(content, dict) else None
     empty = {"rows": None, "columns": [], "metrics": None, "select": [], "by": None, "published": []}
     try:

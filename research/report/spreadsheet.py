@@ -1,4 +1,4 @@
-"""A table as CSV: numbers exact, with all that other formats say in words."""
+"""A table as CSV: exact numbers, and in columns what other formats say in words."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from research.metrics import direction
 from research.report.collect import STATUSES
-from research.report.render import PLAIN, Layout
+from research.report.layout import PLAIN, Layout
 from research.report.statistics import interquartile_mean, interval
 from research.report.table import Table, Values
 from research.report.texts import shown
@@ -14,11 +14,11 @@ from research.runs.csv_text import csv_text
 
 
 def spreadsheet(table: Table, layout: Layout = PLAIN) -> str:
-    """One line a cell, numbers exact, with the runs of each status and the ids of all runs of the cell."""
+    """One line for each cell, with the number of runs of each status and the ids of all runs of the cell."""
     statuses = list(dict.fromkeys([*STATUSES, *(status for cell in table.cells.values() for status in cell.counts)]))
     keys = [*table.row_keys, *table.column_keys]
     chosen = () if table.selection is None else table.selection.keys
-    summaries = ["mean", "sd", "n", "low", "high", "median", "iqm"]  # low, high: 95 % interval of the mean
+    summaries = ["mean", "sd", "n", "low", "high", "median", "iqm"]  # low and high are the 95 % interval of the mean
     numbers = [*summaries, "best", "second", "p", "worse_than", "worse_than_mean", "degenerate_weights"]
     beside = ["null", "null_reasons", "without_metric", "without_all_folds", "lacks", "collapsed", "runs"]
     heads = [*keys, *(f"chosen {key}" for key in chosen), "kind", "metric", "better"]
@@ -49,14 +49,14 @@ def spreadsheet(table: Table, layout: Layout = PLAIN) -> str:
 
 
 def published(table: Table) -> str:
-    """One line a published value and cell of ours that it is held against."""
+    """One line for each published value and cell of ours beside which it is printed."""
     keys = [*table.row_keys, *table.column_keys]
     heads = ["label", "metric", *keys, "ours", "sd", "n", "theirs", "error", "difference", "allowed"]
     lines: list[list[Any]] = [[*heads, "verdict", "reason", "source"]]
-    for one in table.published:
-        theirs, cell = one.published, one.cell
-        place = map(shown, (*one.place[0], *one.place[1]))
-        numbers = [cell.mean, cell.sd, cell.n, theirs.value, theirs.error, one.difference, one.allowed]
+    for entry in table.published:
+        theirs, cell = entry.published, entry.cell
+        place = map(shown, (*entry.place[0], *entry.place[1]))
+        numbers = [cell.mean, cell.sd, cell.n, theirs.value, theirs.error, entry.difference, entry.allowed]
         line = [theirs.label, theirs.metric, *place, *("" if value is None else value for value in numbers)]
-        lines.append([*line, one.verdict, one.reason, theirs.source])
+        lines.append([*line, entry.verdict, entry.reason, theirs.source])
     return csv_text(lines)

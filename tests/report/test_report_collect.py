@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 
 import pytest
 
@@ -111,10 +112,37 @@ def test_integers_beyond_the_range_of_floats_are_null(sweep):
 
 def test_a_config_nested_beyond_what_can_be_read_is_unreadable(sweep):
     path = sweep.add({"seed": 0}, {"test/loss": 1})
-    deep = '{"a":' * 700 + "[" * 200 + "]" * 200 + "}" * 700
-    (path / "config.json").write_text(f'{{"config": {deep}}}')
+    depth = 2 * sys.getrecursionlimit()
+    (path / "config.json").write_text('{"config": ' + '{"a":' * depth + "1" + "}" * depth + "}")
     (run,) = collect(sweep.folder)
     assert run.status == "unreadable"
+    assert "config.json: maximum recursion depth" in run.reason
+
+
+def test_a_link_in_the_place_of_a_run_or_of_its_files_is_not_followed(grid):
+    folder = grid().folder
+    first, second, third, *_ = sorted(path.name for path in folder.glob("*/"))
+    (folder / first).rename(folder.parent / "moved")
+    (folder / first).symlink_to(folder.parent / "moved")
+    (folder / second / "result.json").rename(folder.parent / "result.json")
+    (folder / second / "result.json").symlink_to(folder.parent / "result.json")
+    (folder / third / "result.json").unlink()
+    (folder / third / "result.json").symlink_to(folder / "nowhere")
+    left_out = {run.run_id: (run.status, run.reason) for run in collect(folder) if not run.finished}
+    assert left_out == {
+        first: ("unreadable", f"{first} is a link, and not followed"),
+        second: ("unreadable", f"{second}/result.json: a link or no plain file, and not followed"),
+        third: ("unreadable", f"{third}/result.json: a link or no plain file, and not followed"),
+    }
+
+
+def test_runs_that_come_and_go_are_seen_by_the_next_report(sweep):
+    path = sweep.add({"seed": 0}, {"test/loss": 1.0})
+    sweep.add({"seed": 1}, {"test/loss": 2.0})
+    assert [run.metrics["test/loss"] for run in collect(sweep.folder)] == [1.0, 2.0]
+    (path / "result.json").write_text((path / "result.json").read_text().replace("1.0", "3.0"))
+    sweep.add({"seed": 2}, {"test/loss": 4.0})
+    assert [run.metrics["test/loss"] for run in collect(sweep.folder)] == [3.0, 2.0, 4.0]
 
 
 def test_a_link_to_itself_and_names_that_no_file_can_have_are_runs_that_are_not_there(grid):

@@ -55,6 +55,12 @@ def test_one_format_into_another_folder(grid, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("seed,model.latent_dim,kind,metric,")
 
 
+def test_a_reason_that_is_no_text_does_not_stop_the_report(sweep, capsys):
+    sweep.add({"seed": 0}, status="failed", reason="half a character: \ud83d")
+    assert main([str(sweep.folder), "--figures", "none"]) == 0
+    assert "half a character: ?" in capsys.readouterr().out
+
+
 def test_errors_are_one_line_and_exit_2(grid, tmp_path, capsys):
     folder = grid().folder
     for arguments, words in (

@@ -5,21 +5,22 @@ import json
 
 import pytest
 
-from research.report.caption import caption, notes
+from research.report.caption import caption
 from research.report.collect import Runs, collect
+from research.report.extremes import extremes
 from research.report.keys import apart, comparison_keys, varying
 from research.report.markdown import markdown
-from research.report.record import extremes
+from research.report.notes import notes
 from research.report.table import table
 from research.tree import ConfigError
 
 
-def best(made, metric):
-    return [row for row in made.rows if made.cells[row, (), metric].best]
+def best(summary, metric):
+    return [row for row in summary.rows if summary.cells[row, (), metric].best]
 
 
-def told(made):
-    return [text for _, text in notes(made)]
+def note_texts(summary):
+    return [text for _, text in notes(summary)]
 
 
 @pytest.fixture
@@ -34,11 +35,11 @@ def betas(sweep):
 
 
 def test_beta_is_chosen_by_the_bound_and_not_by_a_loss_that_holds_it(betas):
-    made = table(betas, choose=["model.beta"])
-    assert made.selection.by == "validation/elbo_nats"
-    assert list(made.selection.chosen.values()) == [(1.0,)]
-    found = extremes(betas, table(betas).metrics)
-    assert (found.metric, betas.records[found.best].values["model.beta"]) == ("validation/elbo_nats", 1.0)
+    summary = table(betas, choose=["model.beta"])
+    assert summary.selection.by == "validation/elbo_nats"
+    assert list(summary.selection.chosen.values()) == [(1.0,)]
+    both = extremes(betas, table(betas).metrics)
+    assert (both.metric, both.best.values["model.beta"]) == ("validation/elbo_nats", 1.0)
 
 
 def test_a_loss_that_holds_beta_is_refused_with_what_can_be_pasted(betas):
@@ -49,8 +50,8 @@ def test_a_loss_that_holds_beta_is_refused_with_what_can_be_pasted(betas):
     # within a row all settings have one beta
     assert table(betas, rows=["model.beta"], choose=["optimizer.learning_rate"], by="validation/loss").selection
     # a metric that is named first chooses, where it compares
-    made = table(betas, metrics=["test/loss", "test/reconstruction_mse"], choose=["model.beta"])
-    assert made.selection.by == "validation/reconstruction_mse"
+    summary = table(betas, metrics=["test/loss", "test/reconstruction_mse"], choose=["model.beta"])
+    assert summary.selection.by == "validation/reconstruction_mse"
 
 
 def test_nothing_to_choose_by_is_refused(sweep):
@@ -80,10 +81,10 @@ def test_a_result_that_does_not_say_compares_its_loss_at_equal_settings_only(swe
         content = json.loads((path / "result.json").read_text())
         del content["depends"]
         (path / "result.json").write_text(json.dumps(content))
-    made = table(collect(sweep.folder))
-    assert best(made, "test/reconstruction_mse") == [(2,)]
-    assert not best(made, "test/loss")
-    assert not best(made, "test/elbo_nats")
+    summary = table(collect(sweep.folder))
+    assert best(summary, "test/reconstruction_mse") == [(2,)]
+    assert not best(summary, "test/loss")
+    assert not best(summary, "test/elbo_nats")
 
 
 @pytest.fixture
@@ -97,30 +98,30 @@ def unequal_folds(sweep):
 
 
 def test_a_cell_without_all_folds_is_incomplete_and_never_best(unequal_folds):
-    made = table(unequal_folds)
-    cell = made.cells[(8,), (), "test/mse"]
-    assert cell.mean < made.cells[(2,), (), "test/mse"].mean
+    summary = table(unequal_folds)
+    cell = summary.cells[(8,), (), "test/mse"]
+    assert cell.mean < summary.cells[(2,), (), "test/mse"].mean
     assert (cell.lacks, cell.complete, cell.best, cell.second) == (6, False, False, False)
-    assert "(incomplete)" in markdown(made)
-    (text,) = [text for text in told(made) if text.startswith("incomplete: ")]
+    assert "(incomplete)" in markdown(summary)
+    (text,) = [text for text in note_texts(summary) if text.startswith("incomplete: ")]
     assert "never the best: 8 lacks seed=0 data.fold=1, seed=0 data.fold=2, seed=1 data.fold=1 and 3 more." in text
-    assert "Bold" not in caption(made)
+    assert "Bold" not in caption(summary)
 
 
 def test_a_setting_without_all_folds_is_never_chosen(unequal_folds):
-    made = table(unequal_folds, choose=["model.latent_dim"])
-    assert list(made.selection.chosen.values()) == [(2,)]
+    summary = table(unequal_folds, choose=["model.latent_dim"])
+    assert list(summary.selection.chosen.values()) == [(2,)]
     text = (
         "1 setting could not be chosen, because some of its runs did not finish, are absent or have no validation/mse."
     )
-    assert text in told(made)
+    assert text in note_texts(summary)
 
 
 def test_the_best_run_is_one_of_runs_on_the_same_fold(unequal_folds):
-    found = extremes(unequal_folds, ["test/mse"])
-    runs = [unequal_folds.records[at] for at in (found.best, found.worst)]
+    both = extremes(unequal_folds, ["test/mse"])
+    runs = [both.best, both.worst]
     assert len({run.values["data.fold"] for run in runs}) == 1
-    assert "among 6 finished runs of 12: others differ in data.fold and are not comparable by it" in found.why
+    assert "among 6 finished runs of 12: others differ in data.fold and are not comparable by it" in both.why
 
 
 def test_a_seed_that_others_have_is_missed_and_one_that_diverged_everywhere_is_not(sweep):
@@ -128,12 +129,12 @@ def test_a_seed_that_others_have_is_missed_and_one_that_diverged_everywhere_is_n
         if (latent_dim, seed) != (8, 3):
             status = "diverged" if seed == 3 else "completed"
             sweep.add({"model.latent_dim": latent_dim, "seed": seed}, {"test/mse": latent_dim}, status=status)
-    made = table(collect(sweep.folder))
-    assert [made.cells[row, (), "test/mse"].lacks for row in made.rows] == [0, 0]
+    summary = table(collect(sweep.folder))
+    assert [summary.cells[row, (), "test/mse"].lacks for row in summary.rows] == [0, 0]
     sweep.add({"model.latent_dim": 16, "seed": 7}, {"test/mse": 0.1})
-    made = table(collect(sweep.folder))
-    assert [made.cells[row, (), "test/mse"].lacks for row in made.rows] == [1, 1, 3]
-    assert not best(made, "test/mse")
+    summary = table(collect(sweep.folder))
+    assert [summary.cells[row, (), "test/mse"].lacks for row in summary.rows] == [1, 1, 3]
+    assert not best(summary, "test/mse")
 
 
 @pytest.mark.parametrize(
@@ -145,13 +146,13 @@ def test_errors_in_units_of_another_scaling_are_not_compared(sweep, scaling, com
         metrics = {f"{part}/{name}": value for part in ("validation", "test") for name, value in numbers.items()}
         sweep.add({"data.train_size": size, "data.scaling": scaling, "seed": seed}, metrics)
     runs = collect(sweep.folder)
-    made = table(runs)
-    assert (best(made, "test/reconstruction_mse") == [(1500,)]) is compared
-    assert ("test/reconstruction_mse_raw" in made.metrics) is not compared
+    summary = table(runs)
+    assert (best(summary, "test/reconstruction_mse") == [(1500,)]) is compared
+    assert ("test/reconstruction_mse_raw" in summary.metrics) is not compared
     if not compared:
-        assert best(made, "test/reconstruction_mse_raw") == [(1500,)]
+        assert best(summary, "test/reconstruction_mse_raw") == [(1500,)]
         text = "test/reconstruction_mse and test/elbo_nats are compared only between runs of equal data.train_size."
-        assert text in told(made)
+        assert text in note_texts(summary)
         assert table(runs, choose=["data.train_size"]).selection.by == "validation/reconstruction_mse_raw"
         with pytest.raises(ConfigError, match=r"data.train_size differs; .*--by validation/reconstruction_mse_raw"):
             table(runs, choose=["data.train_size"], by="validation/reconstruction_mse")
@@ -172,10 +173,10 @@ def test_a_metric_that_the_table_does_not_have_is_never_bold_and_chooses_nothing
         metrics = {"test/r2": latent_dim / 10, "validation/r2": latent_dim / 10, "test/active_units": latent_dim}
         sweep.add({"model.latent_dim": latent_dim, "seed": seed}, metrics)
     runs = collect(sweep.folder)
-    made = table(runs, metrics=["test/r2", "test/active_units"])
-    assert not any(cell.best or cell.second for cell in made.cells.values())
-    assert "Bold" not in caption(made)
-    assert "r2 ↓" not in markdown(made)
+    summary = table(runs, metrics=["test/r2", "test/active_units"])
+    assert not any(cell.best or cell.second for cell in summary.cells.values())
+    assert "Bold" not in caption(summary)
+    assert "r2 ↓" not in markdown(summary)
     with pytest.raises(ConfigError, match=r"by=validation/r2: the table of metrics \(research/metrics.py\)"):
         table(runs, choose=["model.latent_dim"], by="validation/r2")
 
@@ -185,9 +186,9 @@ def depending(runs, **depends):
 
 
 def test_losses_of_a_game_are_never_bold(grid):
-    made = table(depending(collect(grid().folder), loss=("run_id",)))
-    assert not any(cell.best for cell in made.cells.values())
-    assert "test/loss: of this model neither low nor high values are better." in told(made)
+    summary = table(depending(collect(grid().folder), loss=("run_id",)))
+    assert not any(cell.best for cell in summary.cells.values())
+    assert "test/loss: of this model neither low nor high values are better." in note_texts(summary)
 
 
 def test_likelihoods_of_other_numbers_of_rows_are_not_compared(sweep):
@@ -200,14 +201,15 @@ def test_likelihoods_of_other_numbers_of_rows_are_not_compared(sweep):
     runs = collect(sweep.folder)
     assert varying(runs) == ["model.latent_dim"]
     assert apart("test/nll_nats", runs) == ["evaluation.nll_examples"]
-    made = table(runs)
-    assert not best(made, "test/nll_nats")
-    assert "test/nll_nats is compared only between runs of equal evaluation.nll_examples." in told(made)
+    summary = table(runs)
+    assert not best(summary, "test/nll_nats")
+    assert "test/nll_nats is compared only between runs of equal evaluation.nll_examples." in note_texts(summary)
 
 
 def test_a_choice_of_one_seed_among_several_is_said(sweep):
     for seed in range(3):
         metrics = {"validation/mse": 1.0 + seed, "test/mse": 1.0}
         sweep.add({"seed": seed, "optimizer.learning_rate": 0.1 * (seed + 1)}, metrics)
-    made = table(collect(sweep.folder), choose=["optimizer.learning_rate"])
-    assert any("vae has 1 of 3 seeds: a choice among seeds, which flatters the mean." in text for text in told(made))
+    summary = table(collect(sweep.folder), choose=["optimizer.learning_rate"])
+    warning = "vae has 1 of 3 seeds: a choice among seeds, which flatters the mean."
+    assert any(warning in text for text in note_texts(summary))

@@ -3,21 +3,22 @@
 import json
 import shutil
 
-from research.report.caption import caption, notes
+from research.report.caption import caption
 from research.report.collect import collect
-from research.report.embed import link
 from research.report.keys import varying
 from research.report.latex import latex
+from research.report.layout import Layout
 from research.report.markdown import markdown
+from research.report.notes import notes
 from research.report.page import page
-from research.report.render import Layout
+from research.report.page_data import link
 from research.report.spec import Report
 from research.report.table import table, table_of
 from research.tree import build
 
 
-def told(made):
-    return [text for _, text in notes(made)]
+def note_texts(summary):
+    return [text for _, text in notes(summary)]
 
 
 def test_a_mean_over_runs_with_and_without_a_key_is_warned_of(sweep):
@@ -26,8 +27,8 @@ def test_a_mean_over_runs_with_and_without_a_key_is_warned_of(sweep):
     content = json.loads(path.read_text())
     del content["config"]["model"]["beta"]
     path.write_text(json.dumps(content))
-    made = table(collect(sweep.folder), rows=["data"])
-    assert any(text.startswith("Warning: the means are also over model.beta") for text in told(made))
+    summary = table(collect(sweep.folder), rows=["data"])
+    assert any(text.startswith("Warning: the means are also over model.beta") for text in note_texts(summary))
 
 
 def test_a_published_value_is_held_against_cells_of_its_own_settings(sweep):
@@ -42,8 +43,8 @@ def test_a_published_value_is_held_against_cells_of_its_own_settings(sweep):
         "tolerance": 0.1,
     }
     section = {"rows": ["model"], "columns": [], "metrics": ["test/mse"], "select": [], "by": None}
-    made = table_of(collect(sweep.folder), build(section | {"published": [entry | {"source": "a paper"}]}, Report))
-    assert [(one.place, one.verdict) for one in made.published] == [((("other",), ()), "reproduced")]
+    summary = table_of(collect(sweep.folder), build(section | {"published": [entry | {"source": "a paper"}]}, Report))
+    assert [(entry.place, entry.verdict) for entry in summary.published] == [((("other",), ()), "reproduced")]
 
 
 def test_settings_that_stood_back_and_runs_not_shown_are_told(sweep):
@@ -52,27 +53,27 @@ def test_settings_that_stood_back_and_runs_not_shown_are_told(sweep):
             status = "completed" if loss else "diverged"
             metrics = {"validation/mse": loss, "test/mse": loss} if loss else {}
             sweep.add({"optimizer.learning_rate": rate, "seed": seed}, metrics, status=status, reason="step 3")
-    made = table(collect(sweep.folder), rows=["model"], choose=["optimizer.learning_rate"])
+    summary = table(collect(sweep.folder), rows=["model"], choose=["optimizer.learning_rate"])
     text = (
         "1 setting could not be chosen, because some of its runs did not finish, are absent or have no validation/mse."
     )
-    assert text in told(made)
-    assert len(made.runs) == 2
-    assert "4 runs: 3 completed, 1 diverged" in markdown(made)  # the provenance is of the whole sweep
-    assert page(made, sweep.folder, []).count("diverged") > 0
+    assert text in note_texts(summary)
+    assert len(summary.runs) == 2
+    assert "4 runs: 3 completed, 1 diverged" in markdown(summary)  # the provenance is of the whole sweep
+    assert page(summary, sweep.folder, []).count("diverged") > 0
 
 
 def test_a_copy_of_a_run_is_warned_of(sweep):
     path = sweep.add({"seed": 0}, {"test/mse": 1.0})
     shutil.copytree(path, path.with_name("copy"))
-    made = table(collect(sweep.folder))
-    assert "Warning: n counts 1 run of the same setting and seed as another: copy." in told(made)
+    summary = table(collect(sweep.folder))
+    assert "Warning: n counts 1 run of the same setting and seed as another: copy." in note_texts(summary)
 
 
 def test_the_caption_speaks_of_what_is_shown(grid):
     sweep = grid()
-    made = table(collect(sweep.folder))
-    assert "± standard deviation" not in markdown(made, Layout(parts=("interval",)))
+    summary = table(collect(sweep.folder))
+    assert "± standard deviation" not in markdown(summary, Layout(parts=("interval",)))
     sweep.add({"model.latent_dim": 32, "seed": 0}, status="failed", reason="disk")
     assert "n=3 in every cell that has a number" in caption(table(collect(sweep.folder)))
 
@@ -100,10 +101,10 @@ def test_links_lead_from_where_the_page_lies(sweep):
 def test_digits_are_kept_where_the_deviation_is_tiny(sweep):
     for seed in range(3):
         sweep.add({"seed": seed}, {"test/mse": 0.0556912 + seed * 1e-6})
-    made = table(collect(sweep.folder))
-    assert "0.0556922 ± 0.0000010" in markdown(made)
-    assert "0.05569220 ± 0.00000100" in markdown(made, Layout(8))
-    assert "IQM: mean without" in markdown(made, Layout(parts=("iqm",)))
+    summary = table(collect(sweep.folder))
+    assert "0.0556922 ± 0.0000010" in markdown(summary)
+    assert "0.05569220 ± 0.00000100" in markdown(summary, Layout(8))
+    assert "IQM: mean without" in markdown(summary, Layout(parts=("iqm",)))
 
 
 def test_a_metric_that_chooses_needs_something_to_choose(grid, capsys):

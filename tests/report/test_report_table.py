@@ -3,15 +3,17 @@ import itertools
 import numpy as np
 import pytest
 
-from research.report.caption import caption, merged, notes, provenance
+from research.report.caption import caption
 from research.report.collect import Hole, collect
+from research.report.notes import merged, notes
+from research.report.provenance import provenance
 from research.report.table import table
 from research.tree import ConfigError
 
 
-def cells(made, metric):
+def cells(summary, metric):
     """Row values -> cell, of a table without columns."""
-    return {row: made.cells[row, (), metric] for row in made.rows}
+    return {row: summary.cells[row, (), metric] for row in summary.rows}
 
 
 def test_mean_and_sd_over_seeds(sweep):
@@ -19,15 +21,15 @@ def test_mean_and_sd_over_seeds(sweep):
     for latent_dim, losses in numbers.items():
         for seed, loss in enumerate(losses):
             sweep.add({"model.latent_dim": latent_dim, "seed": seed}, {"test/loss": loss})
-    made = table(collect(sweep.folder))
-    assert made.row_keys == ("model.latent_dim",)
-    assert made.rows == ((2,), (8,))
-    assert made.n == 3
-    for (latent_dim,), cell in cells(made, "test/loss").items():
+    summary = table(collect(sweep.folder))
+    assert summary.row_keys == ("model.latent_dim",)
+    assert summary.rows == ((2,), (8,))
+    assert summary.n == 3
+    for (latent_dim,), cell in cells(summary, "test/loss").items():
         assert cell.mean == pytest.approx(np.mean(numbers[latent_dim]), rel=1e-12)
         assert cell.sd == pytest.approx(np.std(numbers[latent_dim], ddof=1), rel=1e-12)
         assert len(cell.runs) == 3
-    assert "mean ± standard deviation (n-1) over seed (3 values); n=3" in caption(made)
+    assert "mean ± standard deviation (n-1) over seed (3 values); n=3" in caption(summary)
 
 
 def test_folds_are_averaged_before_seeds(sweep):
@@ -35,20 +37,20 @@ def test_folds_are_averaged_before_seeds(sweep):
     for seed in range(3):
         for fold in range(4):
             sweep.add({"seed": seed, "data.fold": fold}, {"test/loss": losses[seed, fold]})
-    made = table(collect(sweep.folder))
-    (cell,) = cells(made, "test/loss").values()
+    summary = table(collect(sweep.folder))
+    (cell,) = cells(summary, "test/loss").values()
     assert cell.n == 3
     assert cell.sd == pytest.approx(losses.mean(1).std(ddof=1), rel=1e-12)
-    assert "over seed (3 values), each the mean over data.fold (4 values)" in caption(made)
+    assert "over seed (3 values), each the mean over data.fold (4 values)" in caption(summary)
 
 
 def test_one_seed_is_summarized_over_its_folds(sweep):
     for fold, loss in enumerate([1.0, 2.0, 6.0]):
         sweep.add({"seed": 5, "data.fold": fold}, {"test/loss": loss})
-    made = table(collect(sweep.folder))
-    (cell,) = cells(made, "test/loss").values()
+    summary = table(collect(sweep.folder))
+    (cell,) = cells(summary, "test/loss").values()
     assert (cell.n, cell.mean, cell.sd) == (3, 3.0, pytest.approx(np.std([1, 2, 6], ddof=1)))
-    assert "over data.fold (3 values) at the one seed 5" in caption(made)
+    assert "over data.fold (3 values) at the one seed 5" in caption(summary)
 
 
 def test_a_seed_that_lacks_a_fold_is_left_out_and_counted(sweep):
@@ -76,8 +78,8 @@ def test_best_in_both_directions_among_complete_cells_only(sweep):
             status = "diverged" if (latent_dim, seed) == (16, 1) else "completed"
             metrics = {"test/loss": loss, "test/knn_accuracy": accuracy, "test/kl_nats": loss}
             sweep.add({"model.latent_dim": latent_dim, "seed": seed}, metrics, status=status)
-    made = table(collect(sweep.folder))
-    best = {metric: [row for row, cell in cells(made, metric).items() if cell.best] for metric in made.metrics}
+    summary = table(collect(sweep.folder))
+    best = {metric: [row for row, cell in cells(summary, metric).items() if cell.best] for metric in summary.metrics}
     assert best == {"test/loss": [(8,)], "test/knn_accuracy": [(2,)], "test/kl_nats": []}
 
 
@@ -86,10 +88,10 @@ def test_losses_of_another_beta_are_not_compared_but_errors_are(sweep):
         for latent_dim, seed in itertools.product((2, 8), range(3)):
             metrics = {"test/loss": beta * latent_dim, "test/reconstruction_mse": beta * latent_dim}
             sweep.add({"model.latent_dim": latent_dim, "model.beta": beta, "seed": seed}, metrics)
-    made = table(collect(sweep.folder))
-    assert [row for row, cell in cells(made, "test/loss").items() if cell.best] == [(2, 1.0), (2, 4.0)]
-    assert [row for row, cell in cells(made, "test/reconstruction_mse").items() if cell.best] == [(2, 1.0)]
-    assert ("", "test/loss is compared only between runs of equal model.beta.") in notes(made)
+    summary = table(collect(sweep.folder))
+    assert [row for row, cell in cells(summary, "test/loss").items() if cell.best] == [(2, 1.0), (2, 4.0)]
+    assert [row for row, cell in cells(summary, "test/reconstruction_mse").items() if cell.best] == [(2, 1.0)]
+    assert ("", "test/loss is compared only between runs of equal model.beta.") in notes(summary)
 
 
 def test_columns_have_their_own_best_and_unplanned_cells_are_empty(sweep):
@@ -97,38 +99,38 @@ def test_columns_have_their_own_best_and_unplanned_cells_are_empty(sweep):
         for seed in range(3):
             overrides = {"model.latent_dim": latent_dim, "optimizer.learning_rate": rate, "seed": seed}
             sweep.add(overrides, {"test/loss": loss})
-    made = table(collect(sweep.folder), columns=["optimizer.learning_rate"])
-    assert made.row_keys == ("model.latent_dim",)
-    assert {place[:2] for place, cell in made.cells.items() if cell.best} == {((2,), (0.1,)), ((4,), (0.2,))}
-    assert ((8,), (0.2,), "test/loss") not in made.cells
+    summary = table(collect(sweep.folder), columns=["optimizer.learning_rate"])
+    assert summary.row_keys == ("model.latent_dim",)
+    assert {place[:2] for place, cell in summary.cells.items() if cell.best} == {((2,), (0.1,)), ((4,), (0.2,))}
+    assert ((8,), (0.2,), "test/loss") not in summary.cells
 
 
 def test_rows_are_what_was_chosen_and_not_what_follows_from_it(sweep):
     sweep.add({"model": "dense_ae"}, {"test/loss": 1}, model="dense_ae")
     sweep.add({"model": "vae"}, {"test/loss": 1, "test/kl_nats": 2})
-    made = table(collect(sweep.folder))
-    assert made.row_keys == ("model",)
-    assert made.rows == (("dense_ae",), ("vae",))
-    assert made.cells[("dense_ae",), (), "test/kl_nats"].absent == 1
+    summary = table(collect(sweep.folder))
+    assert summary.row_keys == ("model",)
+    assert summary.rows == (("dense_ae",), ("vae",))
+    assert summary.cells[("dense_ae",), (), "test/kl_nats"].absent == 1
 
 
 def test_averaging_over_another_key_is_warned_of(sweep):
     for latent_dim in (2, 8):
         for beta in (1.0, 4.0):
             sweep.add({"model.latent_dim": latent_dim, "model.beta": beta}, {"test/loss": beta})
-    made = table(collect(sweep.folder), rows=["model.latent_dim"])
-    assert made.n == 2
-    assert "over model.beta (2 values)" in caption(made)
-    assert any(text.startswith("Warning") and "model.beta" in text for _, text in notes(made))
+    summary = table(collect(sweep.folder), rows=["model.latent_dim"])
+    assert summary.n == 2
+    assert "over model.beta (2 values)" in caption(summary)
+    assert any(text.startswith("Warning") and "model.beta" in text for _, text in notes(summary))
 
 
 def test_null_metrics_leave_the_mean_with_their_reason(sweep):
     sweep.add({"seed": 0}, {"test/knn_accuracy": 0.5})
     sweep.add({"seed": 1}, {"test/knn_accuracy": None}, null_reasons={"test/knn_accuracy": "one class only"})
-    made = table(collect(sweep.folder))
-    (cell,) = cells(made, "test/knn_accuracy").values()
+    summary = table(collect(sweep.folder))
+    (cell,) = cells(summary, "test/knn_accuracy").values()
     assert (cell.n, cell.mean, cell.sd, cell.nulls, cell.complete) == (1, 0.5, None, {"one class only": 1}, False)
-    assert ("1", "test/knn_accuracy is null: one class only.") in notes(made)
+    assert ("1", "test/knn_accuracy is null: one class only.") in notes(summary)
 
 
 def test_pca_rows_follow_the_latent_size_and_mark_what_is_worse(sweep):
@@ -139,17 +141,17 @@ def test_pca_rows_follow_the_latent_size_and_mark_what_is_worse(sweep):
                 exact = {"baseline/pca/reconstruction_mse": pca[latent_dim], "reference/elbo_nats": -3.0}
                 metrics = {"test/reconstruction_mse": error, "test/elbo_nats": -9.0, **exact}
                 sweep.add({"model.latent_dim": latent_dim, "model.beta": beta, "seed": seed}, metrics)
-    made = table(collect(sweep.folder))
-    rows = [(baseline.label, baseline.row, dict(baseline.cells)) for baseline in made.baselines]
+    summary = table(collect(sweep.folder))
+    rows = [(baseline.label, baseline.row, dict(baseline.cells)) for baseline in summary.baselines]
     assert rows == [
         ("PCA", (2, Hole.ANY), {((), "test/reconstruction_mse"): 0.05}),
         ("PCA", (8, Hole.ANY), {((), "test/reconstruction_mse"): 0.02}),
         ("exact", (Hole.ANY, Hole.ANY), {((), "test/elbo_nats"): -3.0}),
     ]
-    worse = {row: cell.worse for row, cell in cells(made, "test/reconstruction_mse").items() if cell.worse}
+    worse = {row: cell.worse for row, cell in cells(summary, "test/reconstruction_mse").items() if cell.worse}
     assert worse == {(8, 1.0): "pca"}
-    assert not any(cell.worse for cell in cells(made, "test/elbo_nats").values())
-    assert ("†", "worse than PCA at the same latent size.") in notes(made)
+    assert not any(cell.worse for cell in cells(summary, "test/elbo_nats").values())
+    assert ("†", "worse than PCA at the same latent size.") in notes(summary)
 
 
 def test_baselines_of_folds_count_each_fold_once(sweep):
@@ -178,16 +180,16 @@ def test_a_mean_is_marked_once_and_the_note_names_the_best_naive_row(sweep):
     sweep.add({"model.latent_dim": 2}, {"test/mse": 0.7, "test/mase": 1.2, "test/mae": 9.0, **exact})
     sweep.add({"model.latent_dim": 4}, {"test/mse": 0.45, "test/mase": 0.9, "test/mae": 9.0, **exact})
     sweep.add({"model.latent_dim": 8}, {"test/mse": 0.3, "test/mase": 1.0, "test/mae": 9.0, **exact})
-    made = table(collect(sweep.folder))
-    worse = {metric: {row[0]: cell.worse for row, cell in cells(made, metric).items()} for metric in made.metrics}
+    summary = table(collect(sweep.folder))
+    worse = {metric: {row[0]: cell.worse for row, cell in cells(summary, metric).items()} for metric in summary.metrics}
     assert worse == {
         "test/mse": {2: "linear", 4: "linear", 8: None},
         "test/mae": {2: None, 4: None, 8: None},  # no naive row has it
         "test/mase": {2: "seasonal_naive", 4: None, 8: None},
     }
     text = "worse than the best naive row: seasonal naive for test/mase; one linear layer for test/mse."
-    assert ("†", text) in notes(made)
-    labels = [baseline.label for baseline in made.baselines]
+    assert ("†", text) in notes(summary)
+    labels = [baseline.label for baseline in summary.baselines]
     assert labels == ["repeat last", "seasonal naive", "one linear layer"]
 
 
@@ -197,12 +199,12 @@ def test_what_real_data_score_is_a_bound_and_marks_nothing(sweep):
     undirected = {"baseline/shuffled/diversity": 0.9, "baseline/shuffled/memorization": 0.5}
     exact = {"reference/classifier_score": 0.0}
     sweep.add({"seed": 0}, {**metrics, "test/predictive_score": 0.2, **bounds, **undirected, **exact})
-    made = table(collect(sweep.folder))
-    assert not any(cell.worse for cell in made.cells.values())
-    labels = [baseline.label for baseline in made.baselines]
+    summary = table(collect(sweep.folder))
+    assert not any(cell.worse for cell in summary.cells.values())
+    labels = [baseline.label for baseline in summary.baselines]
     assert labels == ["shuffled in time", "real data", "real against real", "exact"]
-    assert ("", "real data and real against real: the score of real data, a bound and not a floor.") in notes(made)
-    assert ("", "shuffled in time and exact: computed from the data without training.") in notes(made)
+    assert ("", "real data and real against real: the score of real data, a bound and not a floor.") in notes(summary)
+    assert ("", "shuffled in time and exact: computed from the data without training.") in notes(summary)
 
 
 @pytest.mark.parametrize(
@@ -214,12 +216,12 @@ def test_collapsed_runs_are_marked_and_counted(sweep, collapsed, text):
             metrics = {"test/elbo_nats": -3.0, "test/collapsed": float(seed < count)}
             sweep.add({"model.latent_dim": latent_dim, "seed": seed}, metrics)
     sweep.add({"model.latent_dim": 8, "seed": 3}, {"test/collapsed": 1.0}, status="diverged")  # is in no mean
-    made = table(collect(sweep.folder))
+    summary = table(collect(sweep.folder))
     for metric in ("test/elbo_nats",):
-        assert [(cell.collapsed, cell.averaged) for cell in cells(made, metric).values()] == [
+        assert [(cell.collapsed, cell.averaged) for cell in cells(summary, metric).values()] == [
             (count, 3) for count in collapsed
         ]
-    assert ("‡", f"{text} collapsed: the decoder ignores its code.") in notes(made)
+    assert ("‡", f"{text} collapsed: the decoder ignores its code.") in notes(summary)
 
 
 def test_no_collapse_no_note(sweep):
@@ -263,9 +265,9 @@ def test_metrics_of_other_data_are_not_compared_and_said_so_once(sweep):
         for latent_dim, seed in itertools.product((2, 8), range(3)):
             metrics = {"test/mse": horizon / latent_dim, "test/mae": horizon / latent_dim, "test/diversity": 1.0}
             sweep.add({"data.horizon": horizon, "model.latent_dim": latent_dim, "seed": seed}, metrics)
-    made = table(collect(sweep.folder), rows=["data.horizon", "model.latent_dim"])
-    assert [row for row, cell in cells(made, "test/mse").items() if cell.best] == [(96, 8), (192, 8)]
-    assert [text for _, text in notes(made)] == [
+    summary = table(collect(sweep.folder), rows=["data.horizon", "model.latent_dim"])
+    assert [row for row, cell in cells(summary, "test/mse").items() if cell.best] == [(96, 8), (192, 8)]
+    assert [text for _, text in notes(summary)] == [
         "test/mse and test/mae are compared only between runs of equal data.horizon."
     ]
 

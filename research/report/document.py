@@ -1,0 +1,218 @@
+"""A table as texts: the one representation that Markdown, LaTeX and the page are made from."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from research.metrics import direction
+from research.report.caption import caption
+from research.report.cell import Cell, Values
+from research.report.collect import FINISHED, Hole
+from research.report.layout import MOST_DECIMALS, Layout, Style, decimals, number, written_decimals
+from research.report.notes import merged, notes
+from research.report.provenance import provenance
+from research.report.published import Beside
+from research.report.statistics import interquartile_mean, interval
+from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
+from research.report.texts import plural, shown
+
+REASON_LENGTH = 60  # of a reason inside a cell
+PUBLISHED = ("published", "metric", "for", "ours", "theirs", "ours - theirs", "verdict")
+
+Rows = list[list[str]]
+Notes = list[tuple[str, str]]  # mark and text
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """The texts of a table, escaped and marked up in one style.
+
+    Attributes:
+      keys: heads of the row keys; one empty head if there are none.
+      columns: one text for each column of the table: values of the column keys.
+      metrics: heads of the metrics, which follow in each column.
+      models: rows of the models: values of the row keys, then the cells of all metrics, column by column.
+      baselines: rows of the naive methods, likewise.
+      published: rows under the heads `PUBLISHED`, one for each published value and cell.
+      sources: where published values were read, and why they are not comparable.
+    """
+
+    caption: str
+    keys: list[str]
+    columns: list[str]
+    metrics: list[str]
+    models: Rows
+    baselines: Rows
+    notes: Notes
+    published: Rows
+    sources: Notes
+    provenance: str
+
+
+def document(table: Table, style: Style, layout: Layout) -> Document:
+    """The texts of a table in a style."""
+
+    def styled(texts: Notes) -> Notes:
+        return [(style.mark(mark), style.escape(text)) for mark, text in texts]
+
+    columns = [
+        ", ".join(f"{key}={shown(value)}" for key, value in zip(table.column_keys, column, strict=True))
+        for column in table.columns
+    ]
+    marks = _source_marks(table)
+    return Document(
+        caption=style.escape(caption(table, layout.parts) + layout.words),
+        keys=[style.name(key) for key in table.row_keys] or [""],
+        columns=[style.escape(column) for column in columns],
+        metrics=[style.name(metric) + style.better.get(direction(metric), "") for metric in table.metrics],
+        models=_models(table, style, layout),
+        baselines=_baselines(table, style, layout),
+        notes=styled(notes(table)),
+        published=[_published(table, entry, marks, style, layout) for entry in table.published],
+        sources=styled([(mark, text) for text, mark in marks.items()]),
+        provenance=style.escape(provenance(table)),
+    )
+
+
+def _models(table: Table, style: Style, layout: Layout) -> Rows:
+    rows = []
+    for row in table.rows:
+        head = [style.escape(shown(value)) for value in row] or ["all runs"]
+        places = [(row, column, metric) for column in table.columns for metric in table.metrics]
+        rows.append(head + [cell_text(table, place, style, layout) for place in places])
+    return rows
+
+
+def _baselines(table: Table, style: Style, layout: Layout) -> Rows:
+    """Rows of naive methods; the name stands in the cell of a key that does not change them, of `model` if it can."""
+    rows = []
+    for baseline in table.baselines:
+        head = [style.escape(shown(value)) for value in baseline.row] or [""]
+        free = [index for index, value in enumerate(baseline.row) if value is Hole.ANY] or [0]
+        model = table.row_keys.index("model") if "model" in table.row_keys else free[0]
+        index = model if model in free else free[0]
+        head[index] = ", ".join(part for part in (style.escape(baseline.label), head[index]) if part)
+        values = [baseline.cells.get((column, metric)) for column in table.columns for metric in table.metrics]
+        numbers = [
+            "" if v is None else number(v, decimals(v, None) if layout.digits is None else layout.digits, style)
+            for v in values
+        ]
+        rows.append(head + numbers)
+    return rows
+
+
+# --------------------------------------------------------------------------------------------------------------- cells
+
+
+def cell_text(table: Table, place: tuple[Values, Values, str], style: Style, layout: Layout) -> str:
+    """One cell: mean ± sd and marks, then in parentheses what a reader must not overlook; empty if never planned."""
+    cell = table.cells.get(place)
+    if cell is None:
+        return ""
+    text = style.dash
+    if cell.mean is not None:
+        text = _summary(cell, style, layout)
+        text = style.best(text) if cell.best else text
+        text = style.second(text) if cell.second else text
+        marks = {
+            WORSE: cell.worse,
+            WORSE_THAN_MEAN: cell.worse_than_mean,
+            COLLAPSE: cell.collapsed,
+            DEGENERATE: cell.degenerate,
+        }
+        text += style.mark("".join(mark for mark, holds in marks.items() if holds))
+    remarks = _remarks(table, cell, place[2], style, layout)
+    return f"{text} ({'; '.join(remarks)})" if remarks else text
+
+
+def _summary(cell: Cell, style: Style, layout: Layout) -> str:
+    """The mean and the parts beside it, with the decimals that the standard deviation decides."""
+    assert cell.mean is not None
+    places = decimals(cell.mean, cell.sd) if layout.digits is None else layout.digits
+    text = number(cell.mean, places, style)
+    if "sd" in layout.parts and cell.sd is not None:
+        rounds_to_zero = layout.digits is None and 0 < cell.sd < 0.5 * 10.0**-places
+        text += f" {style.plus_minus} {number(cell.sd, MOST_DECIMALS + 1 if rounds_to_zero else places, style)}"
+    if "interval" in layout.parts and (bounds := interval(cell.values, layout.interval)) is not None:
+        text += f" [{number(bounds[0], places, style)}, {number(bounds[1], places, style)}]"
+    if "median" in layout.parts:
+        text += f", median {number(float(np.median(cell.values)), places, style)}"
+    if "iqm" in layout.parts:
+        text += f", IQM {number(interquartile_mean(cell.values), places, style)}"
+    return text
+
+
+def _remarks(table: Table, cell: Cell, metric: str, style: Style, layout: Layout) -> list[str]:
+    """What a reader must not overlook; what is the same for all metrics of a row is said at the first one."""
+    is_first = metric == table.metrics[0]
+    remarks = [f"n={cell.n}"] if cell.n and (table.n is None or "n" in layout.parts) else []
+    for status, count in cell.counts.items():
+        if status not in FINISHED:
+            reasons = cell.reasons.get(status)
+            reason = f": {_shortened(reasons)}" if reasons and is_first and not cell.n else ""
+            remarks.append(style.escape(f"{count} {status}{reason}"))
+    remarks += [f"{count} null{style.mark(table.null_marks[metric, reason])}" for reason, count in cell.nulls.items()]
+    if cell.collapsed and is_first and len(table.collapses) > 1:  # equal counts stand in the notes
+        remarks.append(f"{cell.collapsed} of {cell.averaged} collapsed")
+    if cell.lacks and cell.n:
+        remarks.append("incomplete")
+    if cell.partial:
+        unit = "run" if table.averaging.folds == 1 else "seed"
+        remarks.append(f"{plural(cell.partial, unit)} without all folds")
+    if cell.absent and cell.absent < sum(cell.counts.get(status, 0) for status in FINISHED):
+        remarks.append(f"{cell.absent} without this metric")
+    return remarks
+
+
+def _shortened(reasons: tuple[str, ...]) -> str:
+    first, *others = merged(reasons)
+    text = " ".join(first.split())
+    text = text if len(text) <= REASON_LENGTH else f"{text[: REASON_LENGTH - 3]}..."
+    return f"{text}, and {plural(len(others), 'other reason')}" if others else text
+
+
+# ----------------------------------------------------------------------------------------------------------- published
+
+
+def _published(table: Table, entry: Beside, marks: dict[str, str], style: Style, layout: Layout) -> list[str]:
+    """One row under the heads `PUBLISHED`."""
+    theirs = entry.published
+    keys = (*table.row_keys, *table.column_keys)
+    values = [f"{key}={shown(value)}" for key, value in zip(keys, (*entry.place[0], *entry.place[1]), strict=True)]
+    places = _places(entry) if layout.digits is None else layout.digits
+    ours = style.dash
+    if entry.cell.mean is not None:
+        has_no_error = not entry.cell.sd or entry.cell.sd < 0.5 * 10.0**-places
+        digits = places if has_no_error and layout.digits is None else layout.digits
+        ours = f"{_summary(entry.cell, style, dataclasses.replace(layout, digits=digits))} (n={entry.cell.n})"
+    value = number(theirs.value, places, style)
+    if theirs.error is not None:
+        value += f" {style.plus_minus} {shown(theirs.error)}"
+    difference = style.dash
+    if entry.difference is not None:
+        difference = ("+" if entry.difference > 0 else "") + number(entry.difference, places, style)
+        if entry.verdict != "not comparable" and entry.allowed is not None:
+            difference += f" (allowed {shown(float(f'{entry.allowed:.2g}'))})"
+    head = [style.escape(theirs.label) + style.mark(marks[_source(entry)]), style.escape(theirs.metric)]
+    return [*head, style.escape(", ".join(values)), ours, value, difference, entry.verdict]
+
+
+def _places(entry: Beside) -> int:
+    """Decimals that show our error, their value as it was written, and a tenth of the allowed difference."""
+    places = [written_decimals(entry.published.value)]
+    if entry.cell.mean is not None:
+        places.append(decimals(entry.cell.mean, entry.cell.sd))
+    if entry.allowed:
+        places.append(1 - math.floor(math.log10(entry.allowed)))
+    return max(places)
+
+
+def _source(entry: Beside) -> str:
+    return entry.published.source + (f". Not comparable: {entry.reason}" if entry.reason else "") + "."
+
+
+def _source_marks(table: Table) -> dict[str, str]:
+    """Source -> number of its note; the notes of nulls come first."""
+    sources = dict.fromkeys(map(_source, table.published))
+    return {text: str(number) for number, text in enumerate(sources, len(table.null_marks) + 1)}

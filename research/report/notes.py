@@ -1,0 +1,274 @@
+"""The notes below a table: everything that a reader must know beside the numbers."""
+
+import re
+from collections.abc import Iterable
+
+from research.metrics import direction
+from research.report.cell import Place
+from research.report.collect import FINISHED, Run
+from research.report.keys import FOLD, SEED, apart, comparison_keys, distinct
+from research.report.methods import FITTED, PERFECT, REAL, SIZED, label, position
+from research.report.run import EVALUATION, count_statuses
+from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
+from research.report.texts import listed, plural, shortened, shown
+from research.tree import group
+
+SHOWN_REASONS = 5
+SHOWN_COPIES = 3
+SHOWN_PAIRS = 3  # of seed and fold that a cell lacks
+
+
+def notes(table: Table) -> list[tuple[str, str]]:
+    """(mark, text) of every note; notes without a mark have an empty one."""
+    plain = [
+        *_averaged(table),
+        *_copies(table),
+        *_compared(table),
+        *_games(table),
+        *_incomplete(table),
+        *_untested(table),
+        *_selected(table),
+    ]
+    nulls = [(mark, f"{metric} is null: {reason}.") for (metric, reason), mark in table.null_marks.items()]
+    marked = {
+        WORSE: _worse(table),
+        WORSE_THAN_MEAN: _worse_than_mean(table),
+        COLLAPSE: _collapsed(table),
+        DEGENERATE: _degenerate(table),
+    }
+    last = [*_origins(table), *_unpublished(table), *_included(table.runs), *_left_out(table.runs)]
+    last += [f"{problem}." for problem in table.runs.problems]
+    return [
+        *(("", text) for text in plain),
+        *nulls,
+        *((mark, text) for mark, texts in marked.items() for text in texts),
+        *(("", text) for text in last),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ what is in the means
+
+
+def _averaged(table: Table) -> list[str]:
+    """Warn of keys other than seed and fold that the means are over."""
+    keys = table.averaging.keys
+    if not keys:
+        return []
+    remedy = "make it a row or a column" if len(keys) == 1 else "make them rows or columns"
+    return [f"Warning: the means are also over {listed(keys)}; {remedy}."]
+
+
+def _copies(table: Table) -> list[str]:
+    """Warn of runs that count twice: copies of a folder, or runs that differ in what no config says."""
+    keys = (*table.row_keys, *table.column_keys, *table.averaging.keys, SEED, FOLD)
+    alike = group([run for run in table.runs if run.finished and run.known], lambda run: run.at(keys))
+    copies = [run.run_id for runs in alike for run in runs[1:]]
+    if not copies:
+        return []
+    names = listed(copies) if len(copies) <= SHOWN_COPIES else f"{', '.join(copies[:SHOWN_COPIES])}, ..."
+    return [f"Warning: n counts {plural(len(copies), 'run')} of the same setting and seed as another: {names}."]
+
+
+def _included(runs: Iterable[Run]) -> list[str]:
+    """Name runs that are averaged although they did not finish."""
+    counts = count_statuses(run for run in runs if run.finished and run.status not in FINISHED)
+    return [f"Averaged as asked: {plural(count, 'run')} {status}." for status, count in counts.items()]
+
+
+def _left_out(runs: Iterable[Run]) -> list[str]:
+    """For each status that is not averaged: how many runs, and why."""
+    left_out = [run for run in runs if not run.finished]
+    texts = []
+    for status, count in count_statuses(left_out).items():
+        reasons = merged(run.reason for run in left_out if run.status == status and run.reason)
+        if status != "unreadable":
+            reasons = shortened(reasons, SHOWN_REASONS, "reasons")
+        texts.append(
+            f"Not averaged: {plural(count, 'run')} {status}" + (f": {'; '.join(reasons)}" if reasons else "") + "."
+        )
+    return texts
+
+
+def merged(reasons: Iterable[str]) -> list[str]:
+    """Reasons without repetitions; those that differ in one number become one: `first bad step 12 to 20`."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for reason in dict.fromkeys(reasons):
+        parts = tuple(re.split(r"\d+", reason))
+        alike.setdefault(parts if len(parts) == 2 else (reason,), []).append(reason)
+    texts = []
+    for parts, same in alike.items():
+        numbers = sorted(int(number) for reason in same for number in re.findall(r"\d+", reason))
+        texts.append(f"{numbers[0]} to {numbers[-1]}".join(parts) if len(same) > 1 else same[0])
+    return texts
+
+
+# ------------------------------------------------------------------------------------------------- what may be compared
+
+
+def _compared(table: Table) -> list[str]:
+    """For each metric that compares only some rows: the keys in which these agree."""
+    metrics: dict[tuple[str, ...], list[str]] = {}
+    for metric in table.metrics:
+        if keys := _separating(table, metric):
+            metrics.setdefault(tuple(keys), []).append(metric)
+    return [
+        f"{listed(names)} {'is' if len(names) == 1 else 'are'} compared only between runs of equal {listed(keys)}."
+        for keys, names in metrics.items()
+    ]
+
+
+def _separating(table: Table, metric: str) -> list[str]:
+    """The keys because of which a metric cannot compare some rows of the table."""
+    if not direction(metric):
+        return []
+    in_table = {*table.row_keys, *table.averaging.keys}
+    keys = [key for key in comparison_keys(metric, table.runs) if key in in_table or key.startswith(EVALUATION)]
+    keys = [key for key in keys if len(distinct((run for run in table.runs if run.known), key)) > 1]
+    return keys or [key for key in apart(metric, table.runs) if key == "data_sha256"]
+
+
+def _games(table: Table) -> list[str]:
+    """Name the losses of games, of which no value is better than another."""
+    finished = [run for run in table.runs if run.finished]
+    losses = [name for name in table.metrics if direction(name) and "run_id" in comparison_keys(name, finished)]
+    return [f"{listed(losses)}: of this model neither low nor high values are better."] if losses else []
+
+
+def _incomplete(table: Table) -> list[str]:
+    """Name the seeds and folds that some cells lack and others have."""
+    texts = []
+    for (row, column), pairs in table.lacks.items():
+        values = [
+            f"{SEED}={shown(seed)}" + (f" {FOLD}={fold}" if isinstance(fold, int) else "") for seed, fold in pairs
+        ]
+        cell = ", ".join(map(shown, (*row, *column))) or "all runs"
+        texts.append(f"{cell} lacks {listed(shortened(values, SHOWN_PAIRS))}")
+    if not texts:
+        return []
+    cells = "; ".join(shortened(texts, SHOWN_REASONS, "cells"))
+    return [f"incomplete: without the seeds or folds of other cells, and never the best: {cells}."]
+
+
+def _untested(table: Table) -> list[str]:
+    """Say why the folds of one seed are not tested."""
+    untested = any(judged.untested is not None for judged in table.judged.values())
+    return ["No test: folds of one seed are not independent."] if untested and table.averaging.over_folds else []
+
+
+# ------------------------------------------------------------------------------------------------------ what was chosen
+
+
+def _selected(table: Table) -> list[str]:
+    """Name the settings that were chosen on the validation rows, and what speaks against them."""
+    selection = table.selection
+    if selection is None:
+        return []
+
+    def cell(place: Place, empty: str) -> str:
+        return ", ".join(map(shown, (*place[0], *place[1]))) or empty
+
+    def chosen(place: Place) -> str:
+        values = zip(selection.keys, choices[place].values, strict=True)
+        return f"{cell(place, 'all runs')}: {', '.join(f'{key}={shown(value)}' for key, value in values)}"
+
+    choices = selection.choices
+    scored = [chosen(place) for place, choice in choices.items() if choice.scored]
+    incomplete = [chosen(place) for place, choice in choices.items() if choice.scored and not choice.complete]
+    blind = [chosen(place) for place, choice in choices.items() if not choice.scored]
+    stood_back = sum(choice.stood_back for choice in choices.values())
+    few_seeds = [
+        f"{cell(place, 'what is shown')} has {choice.seeds[0]} of {choice.seeds[1]} seeds"
+        for place, choice in choices.items()
+        if choice.seeds[0] < choice.seeds[1]
+    ]
+    texts = []
+    if scored:
+        offered = max(choice.offered for choice in choices.values())
+        texts.append(
+            f"Chosen by the mean of {selection.by} among up to {offered} settings"
+            f" ({plural(selection.left_out, 'run')} of others not shown): {'; '.join(scored)}."
+        )
+    if stood_back:
+        texts.append(
+            f"{plural(stood_back, 'setting')} could not be chosen, because some of"
+            f" {'its' if stood_back == 1 else 'their'} runs did not finish, are absent or have no {selection.by}."
+        )
+    if few_seeds:
+        texts.append(f"Beware: {'; '.join(few_seeds)}: a choice among seeds, which flatters the mean.")
+    if incomplete:
+        which = f"each without {selection.by} for some seed or fold"
+        texts.append(f"Chosen among incomplete settings only, {which}: {'; '.join(incomplete)}.")
+    if blind:
+        why = f"no setting has a number of {selection.by}"
+        texts.append(f"Shown without a choice, because {why}: {'; '.join(blind)}.")
+    return texts
+
+
+# ------------------------------------------------------------------------------------------ marks, naive and published
+
+
+def _worse(table: Table) -> list[str]:
+    """Explain the mark of means that a naive method beats, and name the best method of each metric."""
+    metrics: dict[str, dict[str, None]] = {}
+    for (_, _, metric), cell in table.cells.items():
+        if cell.worse:
+            metrics.setdefault(cell.worse, {})[metric] = None
+    names = {
+        method: label(method) + (" at the same latent size" if method in SIZED else "")
+        for method in sorted(metrics, key=position)
+    }
+    if len(names) < 2:
+        return [f"worse than {name}." for name in names.values()]
+    parts = [f"{name} for {listed(sorted(metrics[method], key=table.metrics.index))}" for method, name in names.items()]
+    return [f"worse than the best naive row: {'; '.join(parts)}."]
+
+
+def _worse_than_mean(table: Table) -> list[str]:
+    """Explain the mark of means that are beaten by predicting one value."""
+    methods = {cell.worse_than_mean for cell in table.cells.values() if cell.worse_than_mean}
+    predictions = ["predicting the mean"] if methods - {"majority"} else []
+    predictions += ["predicting the most frequent class"] if "majority" in methods else []
+    return [f"worse than {' or '.join(predictions)}."] if predictions else []
+
+
+def _collapsed(table: Table) -> list[str]:
+    """Explain the mark of means over collapsed runs."""
+    if not table.collapses:
+        return []
+    collapsed, averaged = max(table.collapses)
+    runs = f"{collapsed} of {plural(averaged, 'run')}" if len(table.collapses) == 1 else "some runs"
+    return [f"{runs} collapsed: the decoder ignores its code."]
+
+
+def _degenerate(table: Table) -> list[str]:
+    """Explain the mark of likelihoods whose importance weights are degenerate."""
+    counts = {(cell.degenerate, cell.averaged) for cell in table.cells.values() if cell.degenerate}
+    if not counts:
+        return []
+    degenerate, averaged = max(counts)
+    runs = f"{degenerate} of {plural(averaged, 'run')}" if len(counts) == 1 else "some runs"
+    return [
+        f"in {runs} the importance weights have an effective sample size below a tenth of the samples: this upper bound"
+        " of the NLL may lie far above it."
+    ]
+
+
+def _origins(table: Table) -> list[str]:
+    """Say where the rows come from that are no models."""
+    labels: dict[str, list[str]] = {}
+    for method in dict.fromkeys(baseline.method for baseline in table.baselines):
+        origin = "computed from the data without training"
+        if method in FITTED:
+            origin = "fitted to the training rows"
+        elif method == PERFECT:
+            origin = "known, a bound and not a floor"
+        elif method in REAL:
+            origin = "the score of real data, a bound and not a floor"
+        labels.setdefault(origin, []).append(label(method))
+    folds = f", averaged over {FOLD}" if table.averaging.folds > 1 else ""
+    return [f"{listed(names)}: {origin}{folds}." for origin, names in labels.items()]
+
+
+def _unpublished(table: Table) -> list[str]:
+    """Count the published values that stand beside no cell, by reason."""
+    return [f"Not shown: {plural(count, 'published value')} {reason}." for reason, count in table.unpublished.items()]
