@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from research.data import readers
+from research.data.files import arrays as readers
 from research.runs.folder import RunFolder
 from research.runs.held import ALONE
 from research.tree import ConfigError, build, config_hash, resolve_target

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.fetch import Unusable, fetch
+from research.data.files.fetch import Unusable, fetch
 from research.data.preparation import Preparation
-from research.data.splits import Source, Splitting
+from research.data.source import Source, Splitting
 from research.ranges import OpenShare, Seed
 from research.tree import ConfigError, recipe
 
@@ -33,11 +33,7 @@ class Images(Splitting):
     permutation_seed: Seed | None
 
     def validate(self) -> None:
-        """Refuse a permutation that no layout uses.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse a permutation that no layout uses."""
         super().validate()
         seed = self.permutation_seed
         if seed is not None and self.layout != "pixels":

@@ -1,4 +1,4 @@
-"""New rows from Python or from a file, brought into the form of the rows that a run was trained on."""
+"""New rows for a run: brought into the form of the rows that it was trained on, or refused."""
 
 import dataclasses
 import warnings
@@ -12,7 +12,7 @@ from research.data.preparation import Preparation
 from research.data.values import as_numbers, is_table, target_values
 from research.tree import ConfigError, nearest
 
-TAIL = 2  # time steps of zeros at the end of a sequence that look like padding
+TAIL = 2  # this many steps of zeros at the end of a sequence look like padding
 
 
 def stored_rows(
@@ -27,18 +27,19 @@ def stored_rows(
     label: Any = None,
     target: Any = None,
 ) -> Examples:
-    """New rows as stored, checked to be of the kind that training had.
+    """New rows as stored, of the kind that training had.
 
     Args:
+      preparation: of the run.
       x: an array [N, *stored_shape]; a table with named columns (pandas) or sequences as a list of [T, C] arrays of
-        unequal length; or `Examples` with `label` as numbers 0 to K - 1. NaN is a missing value, and so is what a
-        masked array masks.
+        unequal length; or `Examples` with `label` as numbers 0 to K - 1. NaN is a missing value, and so is a value
+        that a masked array masks.
       takes_masks: whether the model can leave out padding and missing values.
-      target_shape, target_classes: of the targets of training, see `values.target_values`.
-      lengths: number of time steps of every sequence that is padded, [N].
+      target_shape, target_classes: shape and classes of the targets of training, see `values.target_values`.
+      lengths: number of time steps of every sequence, where sequences are padded, [N].
       observed: False where a value is missing, of the shape of x.
       label: classes as stored: names, or numbers from 0 where the classes have no names.
-      target: what is predicted, as in training.
+      target: targets as in training.
 
     Raises:
       ConfigError: naming what does not fit, and the remedy.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.splits import Source, Splitting
+from research.data.source import Source, Splitting
 from research.data.synthetic import gaussian_nll
 from research.ranges import Count, Finite, OpenShare, Positive, Seed, Size
 from research.tree import ConfigError, recipe
@@ -54,11 +54,7 @@ class Sines(Generated):
     phase: tuple[Finite, Finite]
 
     def validate(self) -> None:
-        """Refuse intervals that are none.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse intervals that are none."""
         super().validate()
         for name in ("frequency", "phase"):
             low, high = getattr(self, name)
@@ -101,11 +97,7 @@ class Autoregression(Generated):
     horizon: Size | None
 
     def validate(self) -> None:
-        """Refuse processes that are not stationary, and too few steps to predict from.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse processes that are not stationary, and too few steps to predict from."""
         super().validate()
         shown = list(self.coefficients)
         if not shown:
@@ -218,11 +210,7 @@ class Adding(Drawn):
     """
 
     def validate(self) -> None:
-        """Refuse sequences without two halves.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse sequences without two halves."""
         super().validate()
         if self.length < 2:
             raise ConfigError("length", self.length, "expected 2 steps or more")

@@ -11,7 +11,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.data.preparation import Preparation, shuffle
 from research.data.sequences import Generated
-from research.data.splits import Source
+from research.data.source import Source
 from research.tree import ConfigError, recipe
 
 SIZE = 64  # pixels a side
@@ -50,11 +50,11 @@ def images(factors: jax.Array) -> jax.Array:
 
     Rows are counted downward, as y is; a rotation turns the shape counterclockwise.
     """
-    shape, scale, rotation, x, y = (factors[:, place, None, None] for place in range(len(FACTORS)))
+    shape, scale, rotation, x, y = (factors[:, number, None, None] for number in range(len(FACTORS)))
     pixels = jnp.arange(SIZE)
     right = (pixels[None, None, :] - jnp.asarray(CENTERS)[x]).astype(jnp.float32)
     up = (jnp.asarray(CENTERS)[y] - pixels[None, :, None]).astype(jnp.float32)
-    # from the two tables, not computed by the device: sines differ between devices
+    # numpy computes the tables of sines, because the sines of devices differ.
     cosine, sine = (jnp.asarray(function(ANGLES), jnp.float32)[rotation] for function in (np.cos, np.sin))
     enlarged = jnp.asarray(1 / SCALES, jnp.float32)[scale]
     u, v = (cosine * right + sine * up) * enlarged, (cosine * up - sine * right) * enlarged
@@ -93,11 +93,7 @@ class Sprites(Generated):
     streamed: bool
 
     def validate(self) -> None:
-        """Refuse more rows than there are.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse more rows than there are combinations of the factors."""
         super().validate()
         if self.rows > TOTAL:
             raise ConfigError("rows", self.rows, f"expected no more than the {TOTAL:,} combinations of the factors")
@@ -106,8 +102,8 @@ class Sprites(Generated):
         """Other rows in place of those of the batch; they depend on its size and on the key alone."""
         keys = jax.random.split(key, len(FACTORS))
         drawn = [
-            jax.random.randint(own, (len(batch),), 0, size, jnp.int32)
-            for own, size in zip(keys, FACTORS.values(), strict=True)
+            jax.random.randint(factor_key, (len(batch),), 0, size, jnp.int32)
+            for factor_key, size in zip(keys, FACTORS.values(), strict=True)
         ]
         factors = jnp.stack(drawn, axis=1)
         return dataclasses.replace(batch, x=images(factors).astype(jnp.float32), label=factors[:, 0], factors=factors)
@@ -116,8 +112,8 @@ class Sprites(Generated):
         """Draw all rows."""
         chosen = shuffle(TOTAL, self.data_seed)[: self.rows]
         factors = np.stack(np.unravel_index(chosen, tuple(FACTORS.values())), axis=1).astype(np.int32)
-        one = lambda row: images(row[None])[0].astype(jnp.uint8)
-        x = jax.jit(lambda rows: jax.lax.map(one, rows, batch_size=256))(factors)
+        image = lambda row: images(row[None])[0].astype(jnp.uint8)
+        x = jax.jit(lambda rows: jax.lax.map(image, rows, batch_size=256))(factors)
         examples = Examples(x=np.array(x), label=factors[:, 0].copy(), factors=factors)
         kind = "image" if self.layout == "image" else "sequence"
         draw = self if self.streamed else None

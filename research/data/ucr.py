@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from research.data.archive import Series, read_arrays, read_ts, read_tsv
 from research.data.examples import Examples
-from research.data.local import listing, state
+from research.data.files.archive import Series, read_arrays, read_ts, read_tsv
+from research.data.files.local import listing, state
 from research.data.preparation import Preparation, pad
-from research.data.splits import Source, Splitting
+from research.data.source import Source, Splitting
 from research.tree import ConfigError, nearest, recipe
 
 FORMS = (
@@ -45,11 +45,7 @@ class UCR(Splitting):
     anomaly: str | None
 
     def validate(self) -> None:
-        """Refuse names that are no file names.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse names that are no file names."""
         super().validate()
         if self.problem == "???" or not self.problem or Path(self.problem).name != self.problem:
             raise ConfigError("problem", self.problem, "name one, for example data.problem=BasicMotions")

@@ -157,7 +157,7 @@ def test_a_roll_of_one_frame_has_no_next_frame(tmp_path, music):
 
 @pytest.mark.parametrize(("name", "file"), [("mnist1d", "mnist1d.npz"), ("polyphonic", "JSB_Chorales.mat")])
 def test_a_missing_file_is_named(tmp_path, name, file):
-    for root, text in ((tmp_path, f"{file}.*neither there nor"), (tmp_path / "no", "no such folder")):
+    for root, text in ((tmp_path, f"{file}.*is neither in this folder nor"), (tmp_path / "no", "no such folder")):
         with pytest.raises(ConfigError, match=text) as caught:
             load(recipe(name, root))
         assert caught.value.key == "data.root"

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from research.data import MNIST, load
-from research.data.fetch import Unusable
+from research.data.files.fetch import Unusable
 from research.data.images import parse_idx
-from research.data.splits import shuffle
+from research.data.preparation import shuffle
 from research.tree import ConfigError, build
 
 CONF = Path(__file__).parents[2] / "conf" / "data"

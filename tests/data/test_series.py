@@ -181,7 +181,7 @@ def test_settings_that_do_not_fit_the_series_are_refused(keys, key, remedy, tabl
             "time",
             [*HOURS[:50], *HOURS[49:99]],
             "time_column",
-            "mine.csv, line 52: '2020-01-03 01:00:00' is there twice",
+            "mine.csv, line 52: '2020-01-03 01:00:00' occurs twice",
         ),
         ("time", [*HOURS[:50], *HOURS[:50]], "time_column", "mine.csv, line 52: .* does not come after the row before"),
         ("time", [*range(9), "", *range(10, 100)], "time_column", "line 11: the time is missing"),
@@ -326,7 +326,7 @@ def test_a_table_that_is_not_ett_is_refused_with_file_and_line(hours):
     for changed, remedy in (
         (["date,HUFL,OT", *lines[1:]], "ETTh1.csv, line 1: expected date,HUFL,HULL"),
         (lines[:14_000], "13999 rows, fewer than 14400"),
-        ([*lines[:4], lines[3], *lines[4:]], "ETTh1.csv, line 5: .* is there twice"),
+        ([*lines[:4], lines[3], *lines[4:]], "ETTh1.csv, line 5: .* occurs twice"),
     ):
         path.write_text("\n".join(changed))
         with pytest.raises(ConfigError, match=remedy) as caught:
@@ -408,7 +408,7 @@ def test_windows_of_energy_are_joined_to_their_series(tmp_path):
 def test_published_series_need_a_folder_and_take_no_folds(name, tmp_path):
     with pytest.raises(ConfigError, match=r"data.root=FOLDER"):
         data(name)
-    with pytest.raises(ConfigError, match="neither there nor"):
+    with pytest.raises(ConfigError, match="is neither in this folder nor"):
         data(name, root=str(tmp_path))
     with pytest.raises(ConfigError, match="windows overlap"):
         data(name, root=str(tmp_path), folds=2, fold=0)

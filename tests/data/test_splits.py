@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from research.data import Examples, Source, Splitting, Windows, scaling
 from research.data.loading import assemble, digest
-from research.data.splits import Rows, absent_note, check_parts, divide, shuffle, spread
+from research.data.preparation import shuffle
+from research.data.splits import Rows, absent_notes, check_parts, divide, spread
 from research.ranges import OpenShare
 from research.tree import ConfigError, build, recipe
 
@@ -280,12 +281,12 @@ def test_classes_that_a_part_lacks_are_named():
     names = ("ash", "elm", "fir")
     source = Source("test", "vector", Examples(np.zeros((6, 1)), label=label), classes=names)
     notes = ["no train row is of class fir", "no validation row is of class fir", "no test row is of class elm"]
-    assert absent_note(parts, source) == notes
+    assert absent_notes(parts, source) == notes
     folds = [*parts, Rows(np.array([1]), np.array([0, 3, 5]), np.array([2, 5]))]
-    found = absent_note(folds, dataclasses.replace(source, classes=None))
+    found = absent_notes(folds, dataclasses.replace(source, classes=None))
     assert found[:2] == ["no train row of some fold is of class 1, 2", "no validation row of some fold is of class 2"]
-    assert absent_note([Rows(*[np.arange(6)] * 3)], source) == []
-    assert absent_note(parts, dataclasses.replace(source, anomaly=True)) == []
+    assert absent_notes([Rows(*[np.arange(6)] * 3)], source) == []
+    assert absent_notes(parts, dataclasses.replace(source, anomaly=True)) == []
 
 
 def test_rows_and_steps_in_two_parts_are_refused():

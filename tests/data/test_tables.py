@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from research.data import Dataset, load, readers
+from research.data import Dataset, load
+from research.data.files import arrays as readers
 from research.tree import ConfigError, build
 
 CONF = Path(__file__).parents[2] / "conf" / "data" / "arrays.yaml"
@@ -266,7 +267,7 @@ def test_rows_of_the_training_file_are_no_test_rows(folder):
 def test_rows_that_repeat_anyway_give_a_note():
     rows = [f"{number // 2 % 2},{number % 2}" for number in range(20)]
     source = build(yaml.safe_load(CONF.read_text()) | {"path": write_csv("x.csv", "a,b", *rows)}).stored()
-    assert "20 of 20 rows are there more than once; copies may lie in training and test rows" in source.notes
+    assert "20 of 20 rows occur more than once; copies may lie in training and test rows" in source.notes
     keys = {"path": "x.csv", "test_path": write_csv("y.csv", "a,b", "0,1")}
     source = build(yaml.safe_load(CONF.read_text()) | keys).stored()
     assert "1 of 1 test rows are among the training rows; these have copies among themselves, too" in source.notes

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from research.data.columns import Form
-from research.data.table_files import read_table
+from research.data.files import read_table
+from research.data.files.table import PLAIN
 from research.data.targets import column_of, interpret
 from research.tree import ConfigError
 
 
 def target(folder: Path, cells: Any, task: Any = None, **changes: Any):
     (folder / "x.csv").write_text("a,y\n" + "".join(f"0,{cell}\n" for cell in cells))
-    table = read_table(folder / "x.csv", Form())
+    table = read_table(folder / "x.csv", PLAIN)
     return interpret("y", table.column("y"), task, table.place, **changes)
 
 
