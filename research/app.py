@@ -481,9 +481,9 @@ def encode() -> None:
 def shipped_keys(target: str) -> dict[str, Any]:
     """All keys of a recipe as shipped: an older version may have kept fewer."""
     for path in sorted((CONF / "data").glob("*.yaml")):
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))
-        if content.get("_target_") == target:
-            return content
+        if OmegaConf.load(path).get("_target_") == target:
+            composed: Any = OmegaConf.to_container(compose([f"data={path.stem}"]).data, resolve=False)
+            return composed
     return {}
 
 
@@ -507,8 +507,8 @@ def data_keys(own: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
             composed: Any = OmegaConf.to_container(compose([override.input_line or ""]).data, resolve=False)
             if composed["_target_"] == tree["_target_"]:
                 content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / f"{override.value()}.yaml"))
-                named = {key: value for key, value in content.items() if key != "_target_"}
-                tree |= {key: value for key, value in named.items() if "defaults" in content and key != "defaults"}
+                varies = "_target_" not in content  # it changes keys of another config of conf/data/
+                tree |= {key: value for key, value in content.items() if varies and key != "defaults"}
             else:
                 tree = composed
     for override in parsed:

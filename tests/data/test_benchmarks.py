@@ -1,21 +1,18 @@
 """Published files of sequence benchmarks."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
-import yaml
+from configs import shipped
 
 from research.data import load
 from research.tree import ConfigError, build
 
-CONF = Path(__file__).parents[2] / "conf" / "data"
-
 
 def recipe(name: str, root, **changes):
-    return build(yaml.safe_load((CONF / f"{name}.yaml").read_text()) | {"root": str(root)} | changes, key="data")
+    return build(shipped(name) | {"root": str(root)} | changes, key="data")
 
 
 @pytest.fixture
@@ -162,7 +159,7 @@ def test_a_missing_file_is_named(tmp_path, name, file):
             load(recipe(name, root))
         assert caught.value.key == "data.root"
     with pytest.raises(ConfigError, match=f"put {file}.*data.root=FOLDER"):
-        load(build(yaml.safe_load((CONF / f"{name}.yaml").read_text())))
+        load(build(shipped(name)))
 
 
 def test_an_edited_file_is_read_again(tmp_path, arrays):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from configs import shipped
 
 from research.data import MNIST, load
 from research.data.files.fetch import Unusable
@@ -18,12 +18,11 @@ from research.data.images import parse_idx
 from research.data.preparation import shuffle
 from research.tree import ConfigError, build
 
-CONF = Path(__file__).parents[2] / "conf" / "data"
 REAL = os.environ.get("LATENT_LOOM_DATA")  # a folder with the folders mnist and fashion_mnist
 
 
 def config(name: str, **changes) -> dict:
-    return yaml.safe_load((CONF / f"{name}.yaml").read_text()) | changes
+    return shipped(name) | changes
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -1,21 +1,17 @@
 """Sequences with known answers."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
-import yaml
+from configs import shipped
 
 from research.data import load
 from research.data.sequences import Adding, Autoregression, Copy, autocovariance, noise_weights, toeplitz
 from research.tree import ConfigError, build
 
-CONF = Path(__file__).parents[2] / "conf" / "data"
-
 
 def recipe(name: str, **changes):
-    return build(yaml.safe_load((CONF / f"{name}.yaml").read_text()) | changes, key="data")
+    return build(shipped(name) | changes, key="data")
 
 
 def test_sines_follow_from_their_factors():

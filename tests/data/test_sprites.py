@@ -1,23 +1,20 @@
 """Images of one shape with known factors."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
-import yaml
+from configs import shipped
 
 from research.data import Examples, load
 from research.data.sprites import FACTORS, SHAPES, SIZE, TOTAL, Sprites, images
 from research.tree import ConfigError, build
 
-CONF = Path(__file__).parents[2] / "conf" / "data" / "sprites.yaml"
 SIZES = tuple(FACTORS.values())
 SQUARE, ELLIPSE, HEART = range(3)
 
 
 def sprites(**changes) -> Sprites:
-    return build(yaml.safe_load(CONF.read_text()) | {"rows": 400} | changes, key="data")
+    return build(shipped("sprites") | {"rows": 400} | changes, key="data")
 
 
 @pytest.fixture(scope="module")

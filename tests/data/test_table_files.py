@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-import yaml
+from configs import shipped
 
 from research.data import Series
 from research.data.files import read_table
@@ -196,7 +196,7 @@ def test_remedies_can_be_pasted():
     ],
 )
 def test_keys_that_do_not_fit_are_refused(keys, match):
-    config = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "series.yaml").read_text())
+    config = shipped("series")
     with pytest.raises(ConfigError, match=match):
         build(config | {"path": "x.csv"} | keys, Series, key="data")
 

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from configs import shipped
 
 from research.data import load
 from research.data.examples import Examples
 from research.data.preparation import Preparation, pad
 from research.tree import ConfigError, build
 
-CONF = Path(__file__).parents[2] / "conf" / "data" / "ucr.yaml"
 HEADER = """# A comment: with a colon
 @problemName Waves
 @timeStamps false
@@ -30,7 +29,7 @@ FREE = "@classLabel true a b\n@data\n"
 
 
 def recipe(root, problem="Waves", **changes):
-    config = yaml.safe_load(CONF.read_text()) | {"problem": problem} | changes
+    config = shipped("ucr") | {"problem": problem} | changes
     return build(config | {"root": None if root is None else str(root)}, key="data")
 
 
