@@ -12,8 +12,7 @@ import numpy as np
 from research.data import scaling
 from research.data.draws import Binarize, bernoulli
 from research.data.examples import Dataset, Examples, Facts, Split, Windows, compact
-from research.data.new_rows import TAIL, zero_tails
-from research.data.preparation import SCALING, Preparation
+from research.data.preparation import SCALING, TAIL, Preparation, zero_tails
 from research.data.source import Source, Splitting
 from research.data.splits import Rows, absent_notes, check_parts, divide, pack
 from research.tree import ConfigError

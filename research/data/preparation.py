@@ -11,6 +11,7 @@ from research.data.examples import Examples, prepare
 
 Layout = Literal["image", "rows", "pixels"]
 SCALING = ("shift", "scale", "target_shift", "target_scale")
+TAIL = 2  # this many steps of zeros at the end of a sequence look like padding
 
 
 def shuffle(size: int, seed: int) -> np.ndarray:
@@ -157,6 +158,12 @@ def pad(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None, np.nda
     missing = not observed[np.arange(x.shape[1]) < length[:, None]].all()
     full = bool((length == length.max()).all())
     return np.where(observed, x, 0), None if full else length, observed if missing else None
+
+
+def zero_tails(x: np.ndarray) -> np.ndarray:
+    """How many steps at the end of every sequence [N, T, C] are 0 in all channels, [N]."""
+    zero = (x == 0).all(-1)[:, ::-1]
+    return np.where(zero.all(1), zero.shape[1], np.argmin(zero, axis=1))
 
 
 def series_moments(rows: Examples) -> tuple[np.ndarray, np.ndarray]:

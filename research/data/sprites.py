@@ -28,7 +28,7 @@ HEART, HEART_CENTER = 12.2, 0.2935  # size, and how high the centroid of the cur
 
 SCALES = np.linspace(0.5, 1, FACTORS["scale"])
 ANGLES = np.arange(FACTORS["rotation"]) * (2 * np.pi / FACTORS["rotation"])
-CENTERS = 16 + np.arange(FACTORS["x"])  # a step is a pixel, and no shape reaches farther than 16 pixels
+CENTERS = 16 + np.arange(FACTORS["x"])  # in steps of a pixel; no shape reaches farther than 16 pixels
 
 
 def inside(shape: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
@@ -99,7 +99,7 @@ class Sprites(Generated):
             raise ConfigError("rows", self.rows, f"expected no more than the {TOTAL:,} combinations of the factors")
 
     def draw(self, batch: Examples, key: jax.Array) -> Examples:
-        """Other rows in place of those of the batch; they depend on its size and on the key alone."""
+        """New rows in place of those of the batch; they depend on its size and on the key alone."""
         keys = jax.random.split(key, len(FACTORS))
         drawn = [
             jax.random.randint(factor_key, (len(batch),), 0, size, jnp.int32)

@@ -102,7 +102,7 @@ def test_an_anomalous_class_is_in_no_training_or_validation_row(tmp_path):
     np.testing.assert_array_equal(label, [0, 1, 0, 1, 0, 1, 0, 1, 1])
     assert list(split.rows("test")) == [1, 3, 5, 6, 7, 8]
     assert sorted([*split.rows("train"), *split.rows("validation")]) == [0, 2, 4]
-    with pytest.raises(ConfigError, match=r"did you mean 'down'.*there are: down, up") as caught:
+    with pytest.raises(ConfigError, match=r"did you mean 'down'.*its classes are: down, up") as caught:
         load(recipe(tmp_path, anomaly="dawn"))
     assert caught.value.key == "data.anomaly"
 
@@ -292,7 +292,7 @@ def test_missing_files_are_named(tmp_path):
         load(recipe(tmp_path, "Wave"))
     assert caught.value.key == "data.problem"
     (tmp_path / "Waves" / "Waves_TEST.ts").unlink()
-    with pytest.raises(ConfigError, match=r"must hold Waves_TRAIN.ts and _TEST.ts.*there is: Waves_TRAIN.ts"):
+    with pytest.raises(ConfigError, match=r"must hold Waves_TRAIN.ts and _TEST.ts.*it holds: Waves_TRAIN.ts"):
         load(recipe(tmp_path))
     with pytest.raises(ConfigError, match="no such folder") as caught:
         load(recipe(tmp_path / "no"))
