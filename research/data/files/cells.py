@@ -51,6 +51,11 @@ def to_float(cell: str, decimal: str) -> float | None:
 
 def to_floats(cells: Sequence[str] | np.ndarray, decimal: str) -> np.ndarray:
     """The numbers of several cells, [N] float64; NaN where a cell holds none."""
+    if set("".join(cells)) <= set(f"0123456789+-eE{decimal}"):  # most columns of numbers, at a third of the time
+        try:
+            return np.array([float(cell.replace(decimal, ".")) for cell in cells])
+        except ValueError:
+            pass
     return np.array([to_float(cell, decimal) for cell in cells], np.float64)  # None becomes NaN
 
 
