@@ -61,6 +61,12 @@ def images(factors: jax.Array) -> jax.Array:
     return inside(shape, u, v)
 
 
+@jax.jit
+def _pixels(factors: jax.Array) -> jax.Array:
+    """The images of factors [N, 5] as uint8, 0 or 1, [N, 64, 64]; a few at a time, to save memory."""
+    return jax.lax.map(lambda row: images(row[None])[0].astype(jnp.uint8), factors, batch_size=256)
+
+
 @recipe
 class Sprites(Generated):
     """One white square, ellipse or heart on black, 64 by 64 pixels, with five known factors.
@@ -108,13 +114,15 @@ class Sprites(Generated):
         factors = jnp.stack(drawn, axis=1)
         return dataclasses.replace(batch, x=images(factors).astype(jnp.float32), label=factors[:, 0], factors=factors)
 
+    def distinct_factors(self) -> np.ndarray:
+        """The factors of all rows, [rows, 5] int32."""
+        chosen = shuffle(TOTAL, self.data_seed)[: self.rows]
+        return np.stack(np.unravel_index(chosen, tuple(FACTORS.values())), axis=1).astype(np.int32)
+
     def stored(self) -> Source:
         """Draw all rows."""
-        chosen = shuffle(TOTAL, self.data_seed)[: self.rows]
-        factors = np.stack(np.unravel_index(chosen, tuple(FACTORS.values())), axis=1).astype(np.int32)
-        image = lambda row: images(row[None])[0].astype(jnp.uint8)
-        x = jax.jit(lambda rows: jax.lax.map(image, rows, batch_size=256))(factors)
-        examples = Examples(x=np.array(x), label=factors[:, 0].copy(), factors=factors)
+        factors = self.distinct_factors()
+        examples = Examples(x=np.array(_pixels(factors)), label=factors[:, 0].copy(), factors=factors)
         kind = "image" if self.layout == "image" else "sequence"
         draw = self if self.streamed else None
         return Source("sprites", kind, examples, draw=draw, preparation=Preparation(layout=self.layout))

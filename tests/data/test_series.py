@@ -300,16 +300,17 @@ def test_new_steps_are_matched_by_name_and_need_no_blocks(tmp_path):
 # ------------------------------------------------------------------------------------------------------- published
 
 
-@pytest.fixture
-def hours(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ETTh1 of the right length: channels that count the hours."""
+    folder = tmp_path_factory.mktemp("ett")
     dates = np.datetime64("2016-07-01T00:00:00") + np.arange(14_450).astype("m8[h]")
     shown = [str(date).replace("T", " ") for date in dates]
-    write(tmp_path / "ETTh1.csv", {"date": shown, **{name: np.arange(14_450) for name in ETT.names}})
-    return tmp_path
+    write(folder / "ETTh1.csv", {"date": shown, **{name: np.arange(14_450) for name in ETT.names}})
+    return folder
 
 
-@pytest.mark.parametrize(("window", "horizon"), [(336, 96), (24, 96), (720, 192)])
+@pytest.mark.parametrize(("window", "horizon"), [(24, 96), (720, 192)])
 def test_ett_has_the_published_blocks_whatever_the_look_back(hours, window, horizon):
     dataset = data("ett", root=str(hours), window=window, horizon=horizon)
     assert (dataset.facts.validation_size, dataset.facts.test_size) == (2881 - horizon, 2881 - horizon)
@@ -319,9 +320,9 @@ def test_ett_has_the_published_blocks_whatever_the_look_back(hours, window, hori
     np.testing.assert_array_equal(dataset.examples.naive_error, 24)
 
 
-def test_a_table_that_is_not_ett_is_refused_with_file_and_line(hours):
-    path = hours / "ETTh1.csv"
-    lines = path.read_text().splitlines()
+def test_a_table_that_is_not_ett_is_refused_with_file_and_line(hours, tmp_path):
+    path = tmp_path / "ETTh1.csv"
+    lines = (hours / "ETTh1.csv").read_text().splitlines()
     for changed, remedy in (
         (["date,HUFL,OT", *lines[1:]], "ETTh1.csv, line 1: expected date,HUFL,HULL"),
         (lines[:14_000], "13999 rows, fewer than 14400"),
@@ -329,7 +330,7 @@ def test_a_table_that_is_not_ett_is_refused_with_file_and_line(hours):
     ):
         path.write_text("\n".join(changed))
         with pytest.raises(ConfigError, match=remedy) as caught:
-            data("ett", root=str(hours))
+            data("ett", root=str(tmp_path))
         assert caught.value.key == "data.root"
 
 

@@ -56,7 +56,7 @@ def divisions(draw) -> tuple[Free, int, np.ndarray | None]:
 
 
 @given(divisions())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_parts_are_disjoint_and_cover_all_rows(case):
     chosen, size, test = case
     parts = divide(chosen, size, test)
@@ -73,7 +73,7 @@ def test_parts_are_disjoint_and_cover_all_rows(case):
 
 
 @given(divisions())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 def test_packed_splits_have_one_shape_and_hide_nothing(case):
     chosen, size, test = case
     x = np.arange(size, dtype=np.float32)[:, None]
@@ -248,7 +248,7 @@ def test_the_digest_sees_values_types_shapes_and_fields():
 
 
 @given(st.lists(st.integers(0, 4), min_size=6, max_size=80), st.integers(0, 2**20))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_every_piece_of_a_spread_order_has_its_share_of_every_class(labels, seed):
     label = np.array(labels)
     order = spread(shuffle(len(label), seed), label)
