@@ -481,7 +481,8 @@ def encode() -> None:
 def shipped_keys(target: str) -> dict[str, Any]:
     """All keys of a recipe as shipped: an older version may have kept fewer."""
     for path in sorted((CONF / "data").glob("*.yaml")):
-        if OmegaConf.load(path).get("_target_") == target:
+        content: Any = OmegaConf.load(path)
+        if content.get("_target_") == target:
             composed: Any = OmegaConf.to_container(compose([f"data={path.stem}"]).data, resolve=False)
             return composed
     return {}

@@ -113,7 +113,7 @@ def read_rolls(path: Path) -> list[list[np.ndarray]]:
     """The three parts of a MATLAB file of piano rolls, every roll [T, 88] uint8. Nothing in it is ever unpickled.
 
     Raises:
-      ConfigError: the file is no such file, or a roll holds other values than 0 and 1.
+      ConfigError: the file is of another kind, or a roll holds other values than 0 and 1.
     """
     import scipy.io
 
@@ -121,18 +121,18 @@ def read_rolls(path: Path) -> list[list[np.ndarray]]:
     try:
         content = scipy.io.loadmat(str(path), variable_names=PARTS)
     except Exception as error:  # in a damaged file the reader fails with errors of many kinds, zlib's and struct's too
-        problem = f"it is no MATLAB file of version 4 to 7 or is damaged ({type(error).__name__}: {error})"
+        problem = f"it is not a MATLAB file of version 4 to 7, or is damaged ({type(error).__name__}: {error})"
         raise refuse(problem) from None
     parts = []
     for name in PARTS:
         cells = content.get(name)
         if cells is None or cells.dtype != object or not cells.size:
-            raise refuse(f"{name} is missing or no cell array; expected {', '.join(PARTS)}")
+            raise refuse(f"{name} is missing or not a cell array; expected {', '.join(PARTS)}")
         rolls = []
         for number, roll in enumerate(cells.ravel()):
             place = f"{name}, sequence {number} (from 0)"
             if not isinstance(roll, np.ndarray) or roll.dtype.kind not in "biuf" or roll.ndim != 2:
-                raise refuse(f"{place}: no matrix of numbers")
+                raise refuse(f"{place}: not a matrix of numbers")
             if roll.shape[1] != KEYS or not len(roll):
                 raise refuse(f"{place}: its shape is {roll.shape}, expected [T, {KEYS}]")
             if not ((roll == 0) | (roll == 1)).all():

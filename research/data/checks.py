@@ -64,7 +64,7 @@ def far_repeats(values: np.ndarray) -> list[tuple[float, int]]:
         last -= 1
     rest = different[first:last]
     low, high = rest[0], rest[-1]
-    if len(rest) < 10:  # classes or counts, of which any may be rare
+    if len(rest) < 10:  # classes or counts, any of which may be rare
         return []
     ends = [*range(first), *range(last, len(different))]
     far = [end for end in ends if max(low - different[end], different[end] - high) > high - low]

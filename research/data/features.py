@@ -56,7 +56,7 @@ def choose(
             if chosen.count(name) > 1:
                 raise ConfigError("columns", name, "this column is named twice")
             if name in elsewhere:
-                remedy = f"this is data.{elsewhere[name]}, which is no part of x; leave it out of one of the two"
+                remedy = f"this is data.{elsewhere[name]}, which is not part of x; leave it out of one of the two"
                 raise ConfigError("columns", name, remedy)
         return chosen, []
     chosen = [name for name in table.names if name not in elsewhere and name != index]
@@ -125,7 +125,7 @@ def _no_feature(table: Table, name: str, series: bool) -> str | None:
 def _refusal(
     table: Table, name: str, chosen: Sequence[str], used: Mapping[str, str | None], problem: str
 ) -> ConfigError:
-    """The error for a column that is no feature, with the setting that leaves it out or uses it otherwise."""
+    """The error for a column that is not a feature, with the setting that leaves it out or uses it otherwise."""
     series = "time_column" in used
     if table.problem(name) is None:
         column = table.column(name)

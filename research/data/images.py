@@ -161,7 +161,9 @@ def parse_idx(content: bytes, rank: int) -> np.ndarray:
         raise Unusable(f"it is cut short: {len(content)} bytes, an idx header has {header}")
     magic, *shape = np.frombuffer(content, ">u4", 1 + rank).tolist()
     if magic != expected_magic:
-        raise Unusable(f"it is no idx file of {rank} axes: magic number {magic:#010x}, expected {expected_magic:#010x}")
+        raise Unusable(
+            f"it is not an idx file of {rank} axes: magic number {magic:#010x}, expected {expected_magic:#010x}"
+        )
     expected, size = math.prod(shape), len(content) - header
     if size != expected:
         problem = "cut short" if size < expected else "too long"

@@ -197,10 +197,10 @@ def check_precision(
     """Refuse features whose values differ as stored, while most of them are equal for a model.
 
     Args:
-      field: what is checked, for the error.
+      field: name of the checked values, for the error.
       examples: all rows; only floats of 64 bits and integers of more than 24 bits can lose anything.
       fitted: the scaling of the training rows.
-      rows: the training rows, of which about 2,000 are looked at.
+      rows: the training rows, of which about 2,000 are used.
       names: names of the features or channels.
       by_channel: the last axis holds the features.
 

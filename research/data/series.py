@@ -47,7 +47,7 @@ class Series(Windowed):
     Attributes:
       path: the file, `.csv`, `.tsv` or `.parquet`, from the current folder, or from `root` if that is set.
       columns: the channels; null takes every column but the time, and refuses columns that count or date the rows.
-      time_column: its times grow by one step or several, and are no part of x; null: rows follow step by step.
+      time_column: its times grow by one step or several, and are not part of x; null: rows follow step by step.
       form: how the table is written.
       test_fraction: share of the steps, the last ones.
       validation_fraction: share of the steps that are not test steps, the last of them.
@@ -148,7 +148,7 @@ def _on_grid(values: np.ndarray, number: np.ndarray) -> np.ndarray:
 
 
 def _refuse_times_in_index(table: Table) -> None:
-    """Refuse a table of pandas whose times are in its index, which is no column."""
+    """Refuse a table of pandas whose times are in its index, which is not a column."""
     if not table.index_of_times:
         return
     remedy = f"the index '{table.index}' holds times: data.time_column={table.index}"

@@ -109,7 +109,7 @@ class Splitting:
             raise ConfigError("fold", self.fold, f"data.folds={self.folds} has data.fold={every}")
 
     def stamp(self) -> Hashable:
-        """What the rows depend on beside the keys, such as the time of a file. If it is equal, none is read anew."""
+        """What the rows depend on beside the keys, such as the time of a file. Equal stamps mean equal rows."""
         return None
 
     def stored(self) -> Source:

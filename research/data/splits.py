@@ -89,11 +89,11 @@ def spread(order: np.ndarray, classes: np.ndarray) -> np.ndarray:
       order: row numbers in a random order, [M].
       classes: classes of all rows, [N].
     """
-    labels, place = classes[order], np.empty(len(order))
+    labels, position = classes[order], np.empty(len(order))
     for name in np.unique(labels):
         rows = np.flatnonzero(labels == name)
-        place[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
-    return order[np.argsort(place, kind="stable")]
+        position[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return order[np.argsort(position, kind="stable")]
 
 
 def _share(key: str, share: float, size: int, what: str) -> int:

@@ -91,7 +91,7 @@ class Sprites(Generated):
       streamed: every training batch is drawn anew from all 737,280 combinations, by the seed of the run. Nothing is
         left out: a combination of validation or test rows is drawn with probability (their number) / 737,280.
         Validation and test rows stay the fixed ones, and the number of training rows says how long an epoch is.
-        Drawing costs about 1 % of a step of a small VAE, and there are no few rows to overfit to.
+        Drawing costs about 1 % of a step of a small VAE, and the model cannot overfit to a few rows.
     """
 
     scaling: Literal["none"]

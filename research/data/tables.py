@@ -50,7 +50,7 @@ class Arrays(Splitting):
 
     A target of text, or of up to 20 different whole numbers, becomes `label`: the values, sorted, are 0 to K - 1, and
     the parts have equal shares of every class. A target of fractions becomes `target` (and `factors`) [N, 1]. In either
-    case the column is no part of `x`.
+    case the column is not part of `x`.
 
     Attributes:
       path: the file, from the current folder, or from `root` if that is set.
@@ -92,7 +92,7 @@ class Arrays(Splitting):
             if self.key is not None and ending != ".npz":
                 raise ConfigError("key", self.key, f"only .npz files hold named arrays; {path} needs data.key=null")
             if self.columns is not None and ending not in TABLES:
-                raise ConfigError("columns", list(self.columns), f"{path} is no table: set it to null")
+                raise ConfigError("columns", list(self.columns), f"{path} is not a table: set it to null")
         if self.columns is not None and not self.columns:
             raise ConfigError("columns", [], "name at least one column, or null for all")
         if self.task is not None and self.target is None:

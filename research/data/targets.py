@@ -108,7 +108,7 @@ def _check_text(name: str, column: Column, task: Task | None, place: Callable[[i
     """Refuse text that cannot be the names of classes, or is not meant to be."""
     texts = column.texts
     if task == "values":
-        problem = f"{place(0)}: '{texts[0][:40]}' is no number, so data.target={name} has classes"
+        problem = f"{place(0)}: '{texts[0][:40]}' is not a number, so data.target={name} has classes"
         raise ConfigError("task", task, problem)
     if task == "classes":
         return
@@ -132,5 +132,5 @@ def _is_number(cell: str) -> bool:
 
 def _classes(name: str, label: np.ndarray, classes: tuple[str, ...], new_rows: bool) -> Target:
     if len(classes) == len(label) > 2 and not new_rows:
-        raise ConfigError("target", name, "every row has another value, so these are no classes; remove the column")
+        raise ConfigError("target", name, "every row has another value, so these are not classes; remove the column")
     return Target(label.astype(np.int32), classes, None)

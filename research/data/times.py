@@ -39,7 +39,7 @@ def steps_of(table: Table, name: str, step: str | None = None) -> Steps:
       step: the step of a run; few new rows may have no common difference.
 
     Raises:
-      ConfigError: a time is missing, is no time, occurs twice, is out of order, or lies between two steps.
+      ConfigError: a time is missing, is not a time, occurs twice, is out of order, or lies between two steps.
     """
     times = times_of(table, name)
     if times.dtype.kind == "M":
@@ -88,7 +88,7 @@ def times_of(table: Table, name: str) -> np.ndarray:
     """The times of a column, [N] float64 or datetime64.
 
     Raises:
-      ConfigError: a cell is no time.
+      ConfigError: a cell is not a time.
     """
     column = table.column(name, "time_column")
     refuse = lambda row, problem: ConfigError("time_column", name, f"{table.place(row)}: {problem}")
@@ -104,7 +104,7 @@ def times_of(table: Table, name: str) -> np.ndarray:
     for row, date in enumerate(dates):
         if date is None:
             remedy = "expected numbers, or dates such as 2016-07-01 12:30:00"
-            raise refuse(row, f"'{column.texts[row][:40]}' is no time; {remedy}")
+            raise refuse(row, f"'{column.texts[row][:40]}' is not a time; {remedy}")
         assert dates[0] is not None
         if (date.tzinfo is None) != (dates[0].tzinfo is None):
             problem = "has another kind of time zone than the rows before; write all with or without one"

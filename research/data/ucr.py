@@ -45,7 +45,7 @@ class UCR(Splitting):
     anomaly: str | None
 
     def validate(self) -> None:
-        """Refuse names that are no file names."""
+        """Refuse names that cannot be file names."""
         super().validate()
         if self.problem == "???" or not self.problem or Path(self.problem).name != self.problem:
             raise ConfigError("problem", self.problem, "name one, for example data.problem=BasicMotions")
@@ -69,11 +69,11 @@ class UCR(Splitting):
         """The files of the problem, or None."""
         if (folder := self._folder()) is None:
             return None
-        for place in (folder / self.problem, folder, folder / "ucr" / self.problem):
+        for base in (folder / self.problem, folder, folder / "ucr" / self.problem):
             for names in FORMS:
-                files = tuple(place / name.format(problem=self.problem) for name in names)
+                files = tuple(base / name.format(problem=self.problem) for name in names)
                 # Only the folder tells to which problem x_train.npy belongs.
-                named = len(files) == 2 or place.absolute().name == self.problem
+                named = len(files) == 2 or base.absolute().name == self.problem
                 if named and all(path.is_file() for path in files):
                     return files
         return None

@@ -184,7 +184,7 @@ def test_settings_that_do_not_fit_the_series_are_refused(keys, key, remedy, tabl
         ),
         ("time", [*HOURS[:50], *HOURS[:50]], "time_column", "mine.csv, line 52: .* does not come after the row before"),
         ("time", [*range(9), "", *range(10, 100)], "time_column", "line 11: the time is missing"),
-        ("time", [*HOURS[:4], "soon", *HOURS[5:100]], "time_column", "line 6: 'soon' is no time"),
+        ("time", [*HOURS[:4], "soon", *HOURS[5:100]], "time_column", "line 6: 'soon' is not a time"),
         ("time", ["2020-01-01T00:30:00+01:00", *HOURS[:99]], "time_column", "line 3: .* another kind of time zone"),
         ("time", [f"{hour}:00+01:00" for hour in HOURS[:100]], None, ""),
         ("time", np.arange(100) / 7, None, ""),

@@ -189,7 +189,7 @@ def test_remedies_can_be_pasted():
     [
         ({"encoding": "utf-99"}, "data.encoding=utf-99: no such encoding"),
         ({"encoding": "hex"}, "data.encoding=hex: no such encoding"),
-        ({"path": "x.parquet", "header": True}, "data.header=True: x.parquet is no table of text: data.header=null"),
+        ({"path": "x.parquet", "header": True}, "data.header=True: x.parquet is not a table of text: data.header=null"),
         ({"path": "x.parquet", "decimal": "comma"}, "data.decimal=point"),
         ({"separator": ";"}, "expected one of comma, semicolon, tab, space, pipe"),
         ({"missing": -9999}, "expected a list"),

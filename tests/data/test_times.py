@@ -82,7 +82,7 @@ HOURS = dates("2024-01-01", "h")
         ([*HOURS[:9], *HOURS[8:]], "line 11: '2024-01-01 08:00:00' occurs twice; keep each time once"),
         (HOURS[::-1], "line 3: .* does not come after the row before; sort the table by time"),
         ([*HOURS[:9], "", *HOURS[10:]], "line 11: the time is missing"),
-        ([*HOURS[:9], "soon", *HOURS[10:]], "line 11: 'soon' is no time; expected numbers, or dates"),
+        ([*HOURS[:9], "soon", *HOURS[10:]], "line 11: 'soon' is not a time; expected numbers, or dates"),
         ([*HOURS[:9], "2024-01-01 09:30", *HOURS[10:]], "line 11: .* lies 90 minutes after .*a step is 1 hour"),
         ([*HOURS, "2224-01-01"], "line 26: .* comes 1753129 steps of 1 hour after the row before"),
         ([*HOURS[:9], "2024-01-01T09:00+00:00"], "line 11: .* another kind of time zone"),

@@ -47,7 +47,7 @@ class Header(dict[str, list[str]]):
         """Read one line.
 
         Raises:
-          ConfigError: the line is no part of a header, or says something that is not supported.
+          ConfigError: the line is not part of a header, or says something that is not supported.
         """
         if line[0] != "@":
             raise refuse(path, number, "values before the @data line")
@@ -120,7 +120,7 @@ def _steps(path: Path, number: int, text: str, separator: str) -> np.ndarray:
         except ValueError:
             steps[index] = np.inf
         if np.isinf(steps[index]) or "_" in cell:  # Python reads 1_000 as 1000
-            raise refuse(path, number, f"'{cell[:40]}' (value {index + 1}) is no finite number")
+            raise refuse(path, number, f"'{cell[:40]}' (value {index + 1}) is not a finite number")
     return steps
 
 
@@ -158,7 +158,7 @@ def _check_series(
 def read_tsv(path: Path) -> Series:
     """A `.tsv` file of the UCR archive of 2018: per line the class, then the steps of one channel, separated by tabs.
 
-    The archive fills shorter series up with NaN to equal length, so NaN at the end of a line is no step.
+    The archive fills shorter series up with NaN to equal length, so NaN at the end of a line is not a step.
 
     Raises:
       ConfigError: naming the file and the line.

@@ -68,7 +68,7 @@ def read_npz(path: Path, key: str | None, target: str | None) -> Content:
                 raise ConfigError("key", None, problem)
             x, values = archive[key or others[0]], None if target is None else archive[target]
             if not isinstance(x, np.ndarray) or not isinstance(values, np.ndarray | None):
-                raise ValueError("one of its members is no array")
+                raise ValueError("one of its members is not an array")
     except ConfigError:
         raise
     except (ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
@@ -85,7 +85,8 @@ def read_npz(path: Path, key: str | None, target: str | None) -> Content:
 def _unreadable(error: Exception, ending: str) -> ConfigError:
     """Why numpy refused a file; it says that it found Python objects in different words for the two endings."""
     pickled = "bject" in str(error)
-    problem = "it holds Python objects" if pickled else f"it is no {ending} file or is damaged or cut short ({error})"
+    damaged = f"it is not a valid {ending} file or is damaged or cut short ({error})"
+    problem = "it holds Python objects" if pickled else damaged
     return ConfigError("", None, f"{problem}; pickles are never loaded: save plain numbers with numpy.save or savez")
 
 

@@ -58,7 +58,7 @@ def decompress(content: bytes, largest: int = LARGEST) -> bytes:
         try:
             pieces.append(stream.decompress(content, largest + 1))
         except zlib.error as error:
-            raise Unusable(f"it is no gzip file or is damaged ({error})") from None
+            raise Unusable(f"it is not a gzip file, or is damaged ({error})") from None
         largest -= len(pieces[-1])
         if largest < 0:
             raise Unusable(f"its content is larger than {LARGEST} bytes")

@@ -73,14 +73,14 @@ class PublishedFiles(NamedTuple):
         """State of the files in both places where they may lie, see `state`."""
         if root is None:
             return None
-        place = Path(root).expanduser()
-        return state(folder / name for name in self.names for folder in (place / self.folder, place))
+        base = Path(root).expanduser()
+        return state(folder / name for name in self.names for folder in (base / self.folder, base))
 
     def locate(self, root: str | None, name: str | None = None) -> Path:
         """The file of this name, or the first of `names`.
 
         Raises:
-          ConfigError: `root` is null or no folder, or the file is in neither place.
+          ConfigError: `root` is null or not a folder, or the file is in neither place.
         """
         return locate(root, self.folder, (name or self.names[0],), f" ({self.origin})")
 
@@ -95,16 +95,16 @@ def locate(root: str | None, folder: str, names: Sequence[str], origin: str = ""
       origin, remedy: further text for errors.
 
     Raises:
-      ConfigError: `root` is null or no folder, or no such file is in either place.
+      ConfigError: `root` is null or not a folder, or no such file is in either place.
     """
     if root is None:
         raise ConfigError("root", None, f"put {names[0]}{origin} into a folder and set data.root=FOLDER")
-    place = Path(root).expanduser()
-    if not place.is_dir():
-        raise ConfigError("root", root, f"no such folder (looked for {place.absolute()})")
-    for path in (inside / name for inside in (place / folder, place) for name in names):
+    base = Path(root).expanduser()
+    if not base.is_dir():
+        raise ConfigError("root", root, f"no such folder (looked for {base.absolute()})")
+    for path in (inside / name for inside in (base / folder, base) for name in names):
         if path.is_file():
             return path
-    near = nearest(names[0], [item.name for item in place.iterdir()])
+    near = nearest(names[0], [item.name for item in base.iterdir()])
     problem = f"{names[0]}{origin} is neither in this folder nor in the folder {folder} inside it{near}"
-    raise ConfigError("root", root, f"{problem}; this folder holds: {listing(place)}{remedy}")
+    raise ConfigError("root", root, f"{problem}; this folder holds: {listing(base)}{remedy}")

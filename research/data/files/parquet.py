@@ -25,7 +25,7 @@ def read_parquet(path: Path, form: Form, keep: Sequence[str | None] = ()) -> Tab
         with pyarrow.parquet.ParquetFile(path) as file:  # unlike read_table, it takes two columns of one name
             content = file.read()
     except (pyarrow.ArrowException, OSError) as error:
-        raise ConfigError("", None, f"it is no Parquet file or is damaged ({error})") from None
+        raise ConfigError("", None, f"it is not a Parquet file, or is damaged ({error})") from None
     declared = (content.schema.pandas_metadata or {}).get("index_columns", [])
     index = [name for name in declared if isinstance(name, str) and name in content.column_names and name not in keep]
     of_times = any(pyarrow.types.is_temporal(content.schema.field(name).type) for name in index)

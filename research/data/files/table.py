@@ -68,7 +68,7 @@ class Form:
         for name, unset in (("header", None), ("separator", None), ("decimal", "point"), ("encoding", "utf-8")):
             if getattr(self, name) != unset:
                 shown = "null" if unset is None else unset
-                raise ConfigError(name, getattr(self, name), f"{path} is no table of text: data.{name}={shown}")
+                raise ConfigError(name, getattr(self, name), f"{path} is not a table of text: data.{name}={shown}")
 
 
 PLAIN = Form(header=None, separator=None, decimal="point", encoding="utf-8", missing=None)  # of published files

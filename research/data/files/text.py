@@ -56,7 +56,7 @@ def read_text(path: Path, form: Form) -> Table:
 
 
 def _check_bytes(path: Path, encoding: str) -> None:
-    """Refuse a file with bytes that are no text of this encoding, anywhere in it."""
+    """Refuse a file with bytes that are not text of this encoding, anywhere in it."""
     content, name = path.read_bytes(), codecs.lookup(encoding).name
     marked = "utf-8" if content[:3] == codecs.BOM_UTF8 else None
     marked = "utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else marked
@@ -70,11 +70,11 @@ def _check_bytes(path: Path, encoding: str) -> None:
     except UnicodeDecodeError as error:
         line = content[: error.start].decode(encoding, errors="ignore").count("\n") + 1
         known = "utf-8" if encoding == "utf-8-sig" else encoding
-        problem = f"byte {error.start} of the file (0x{content[error.start]:02x}) is no {known} text"
+        problem = f"byte {error.start} of the file (0x{content[error.start]:02x}) is not {known} text"
         remedy = f"{problem}; name the encoding, for example data.encoding=cp1252"
         raise ConfigError("", None, f"{path.name}, line {line}: {remedy}") from None
     except UnicodeError as error:
-        remedy = f"{path.name} is no {encoding} text ({error}); name another: data.encoding=..."
+        remedy = f"{path.name} is not {encoding} text ({error}); name another: data.encoding=..."
         raise ConfigError("", None, remedy) from None
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
