@@ -122,10 +122,10 @@ def test_the_target_is_the_next_frame(tmp_path, music, scaling):
     ("changes", "text"),
     [
         ({"validdata": None}, "validdata is missing"),
-        ({"validdata": np.zeros((3, 88))}, "validdata is missing or no cell array"),
+        ({"validdata": np.zeros((3, 88))}, "validdata is missing or not a cell array"),
         ({"testdata": cells(np.full((4, 88), 2))}, r"testdata, sequence 0 \(from 0\): .*other values"),
         ({"traindata": cells(np.zeros((3, 88)), np.zeros((3, 87)))}, r"sequence 1 .*\(3, 87\)"),
-        ({"traindata": cells(np.zeros((3, 88)), "text")}, "sequence 1 .*no matrix of numbers"),
+        ({"traindata": cells(np.zeros((3, 88)), "text")}, "sequence 1 .*not a matrix of numbers"),
     ],
 )
 def test_other_contents_are_refused(tmp_path, music, changes, text):
