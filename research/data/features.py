@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from research.data.files.cells import Column, count_up, mostly_numbers
 from research.data.files.table import Table, paste
+from research.data.preparation import Preparation
 from research.data.times import compact_dates, read_date
 from research.tree import ConfigError, nearest
 
@@ -17,6 +19,37 @@ DATE_PARTS = frozenset(
 )
 TIME_NAMES = DATE_PARTS | {"time", "times", "date", "dates", "datetime", "timestamp", "ds", "t", "index"}
 HOLDS_DATE_PARTS = "holds parts of dates"
+
+
+class Features(NamedTuple):
+    """The features of a table, or the channels of a series.
+
+    Attributes:
+      names: names of the columns.
+      values: their numbers, NaN where a value is missing, [N, C] float64.
+      binary: columns that are bool or hold only the whole numbers 0 and 1, [C] bool.
+      notes: notes on columns that are left out.
+    """
+
+    names: list[str]
+    values: np.ndarray
+    binary: np.ndarray
+    notes: list[str]
+
+
+def read_features(
+    table: Table, columns: Sequence[str] | None, used: Mapping[str, str | None], trained: Preparation | None
+) -> Features:
+    """The features of a table by the key `columns`; for the rows of a run, those that it was trained on.
+
+    Raises:
+      ConfigError: as `choose`, or a feature holds text or times.
+    """
+    known = None if trained is None else trained.columns
+    names, notes = choose(table, columns, used, known, trained is not None)
+    values = table.numbers(names)
+    binary = [is_binary(table.column(name).kind, column) for name, column in zip(names, values.T, strict=True)]
+    return Features(names, values, np.array(binary, bool), notes)
 
 
 def choose(
@@ -42,23 +75,11 @@ def choose(
     elsewhere = {table.names[table.find(name, key)]: key for key, name in used.items() if name is not None}
     index, notes = _index(table, elsewhere)
     if trained is not None:
-        for name in trained:
-            table.find(name, "columns")
-        for name in table.names if listed is None else ():
-            if name not in trained and name not in elsewhere and name != index:
-                problem = f"{table.path.name} has {'this column' if name else 'a column without a name'}"
-                remedy = f"and training had not{nearest(name, trained)}; leave it out: {paste('columns', trained)}"
-                raise ConfigError("columns", name, f"{problem}, {remedy}")
+        free = [name for name in table.names if name not in elsewhere and name != index]
+        _check_trained(table, free if listed is None else [], trained)
         return list(trained), notes
     if listed is not None:
-        chosen = [table.names[table.find(name, "columns")] for name in listed]
-        for name in chosen:
-            if chosen.count(name) > 1:
-                raise ConfigError("columns", name, "this column is named twice")
-            if name in elsewhere:
-                remedy = f"this is data.{elsewhere[name]}, which is not part of x; leave it out of one of the two"
-                raise ConfigError("columns", name, remedy)
-        return chosen, []
+        return _listed(table, listed, elsewhere), []
     chosen = [name for name in table.names if name not in elsewhere and name != index]
     if not chosen:
         known = ", ".join(elsewhere) or "the index"
@@ -68,6 +89,29 @@ def choose(
         if problem := _no_feature(table, name, "time_column" in used):
             raise _refusal(table, name, chosen, used, problem)
     return chosen, notes
+
+
+def _check_trained(table: Table, free: Sequence[str], trained: Sequence[str]) -> None:
+    """Refuse a table that lacks a column of a run, or has a free column that the run does not know."""
+    for name in trained:
+        table.find(name, "columns")
+    for name in free:
+        if name not in trained:
+            problem = f"{table.path.name} has {'this column' if name else 'a column without a name'}"
+            remedy = f"and training had not{nearest(name, trained)}; leave it out: {paste('columns', trained)}"
+            raise ConfigError("columns", name, f"{problem}, {remedy}")
+
+
+def _listed(table: Table, listed: Sequence[str], elsewhere: Mapping[str, str]) -> list[str]:
+    """The columns that the key `columns` lists; refuse one that is listed twice or that another key uses."""
+    chosen = [table.names[table.find(name, "columns")] for name in listed]
+    for name in chosen:
+        if chosen.count(name) > 1:
+            raise ConfigError("columns", name, "this column is named twice")
+        if name in elsewhere:
+            remedy = f"this is data.{elsewhere[name]}, which is not part of x; leave it out of one of the two"
+            raise ConfigError("columns", name, remedy)
+    return chosen
 
 
 def _index(table: Table, elsewhere: Mapping[str, str]) -> tuple[str | None, list[str]]:

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from research.data import checks, features
+from research.data import checks
+from research.data.features import read_features
 from research.data.files import read_table
-from research.data.files.local import blaming, find, state
+from research.data.files.local import blaming, check_path, find, resolve, state
 from research.data.files.table import ENDINGS, Form, Table
 from research.data.preparation import Preparation
 from research.data.source import Source
@@ -62,17 +63,14 @@ class Series(Windowed):
     def validate(self) -> None:
         """Refuse folds and files of unknown form."""
         super().validate()
-        if self.path == "???":
-            raise ConfigError("path", self.path, "name your file, for example data.path=my.csv")
-        if Path(self.path).suffix.lower() not in ENDINGS:
-            raise ConfigError("path", self.path, f"expected a file that ends in {', '.join(ENDINGS)}")
+        check_path("path", self.path, ENDINGS)
         self.form.check(self.path)
         if self.columns is not None and not self.columns:
             raise ConfigError("columns", [], "name at least one column, or null for all")
 
     @property
     def file(self) -> Path:
-        return Path(self.root or "").expanduser() / Path(self.path).expanduser()
+        return resolve(self.root, self.path)
 
     def stamp(self) -> Hashable:
         """State of the file."""
@@ -122,11 +120,7 @@ class Series(Windowed):
                 _refuse_times_in_index(table)
             if trained is None:
                 checks.refuse_many_series(table, time)
-            known = None if trained is None else trained.columns
-            names, notes = features.choose(table, columns, {"time_column": time}, known, trained is not None)
-            values = table.numbers(names)
-            kinds = [table.column(name).kind for name in names]
-            binary = [features.is_binary(kind, column) for kind, column in zip(kinds, values.T, strict=True)]
+            names, values, binary, notes = read_features(table, columns, {"time_column": time}, trained)
             if trained is None:
                 notes += checks.table_notes(table, names, values)
             step = None
@@ -137,7 +131,7 @@ class Series(Windowed):
                     row = int(np.argmax(np.diff(steps.number) > 1))
                     text = f"{missing} of {len(values)} steps of {step} are missing and masked"
                     notes.append(f"{text}, the first after {table.place(row)}")
-            return Content(names, values, np.array(binary, bool), step, notes)
+            return Content(names, values, binary, step, notes)
 
 
 def _on_grid(values: np.ndarray, number: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from research.data.examples import Examples
 from research.data.files import read_table
 from research.data.files.arrays import READERS
 from research.data.files.cells import EXACT, Column
-from research.data.files.local import blaming, find, same_content, state
+from research.data.files.local import blaming, check_path, find, resolve, same_content, state
 from research.data.files.table import ENDINGS as TABLES
 from research.data.files.table import Form
 from research.data.preparation import Preparation
@@ -79,15 +79,11 @@ class Arrays(Splitting):
     def validate(self) -> None:
         """Refuse files of unknown form, and keys that do not apply to them."""
         super().validate()
-        endings = (*READERS, *TABLES)
         for key, path in (("path", self.path), ("test_path", self.test_path)):
             if path is None:
                 continue
+            check_path(key, path, (*READERS, *TABLES))
             ending = Path(path).suffix.lower()
-            if path == "???":
-                raise ConfigError(key, path, "name your file, for example data.path=my.csv")
-            if ending not in endings:
-                raise ConfigError(key, path, f"expected a file that ends in {', '.join(endings)}")
             self.form.check(path)
             if self.key is not None and ending != ".npz":
                 raise ConfigError("key", self.key, f"only .npz files hold named arrays; {path} needs data.key=null")
@@ -120,7 +116,7 @@ class Arrays(Splitting):
     # -------------------------------------------------------------------------------------------------- one file
 
     def _file(self, path: str) -> Path:
-        return Path(self.root or "").expanduser() / Path(path).expanduser()
+        return resolve(self.root, path)
 
     def _read(self, key: str, value: str, trained: Preparation | None = None) -> Content:
         """The content of the file that a key names."""
@@ -157,9 +153,7 @@ class Arrays(Splitting):
         table = read_table(path, self.form, keep=(target, *(listed or ())))
         if trained is not None and target is not None and target not in table.names and table.named:
             target = None  # new rows need no target
-        known = None if trained is None else trained.columns
-        names, notes = features.choose(table, listed, {"target": target}, known, trained is not None)
-        x = table.numbers(names)
+        names, x, binary, notes = features.read_features(table, listed, {"target": target}, trained)
         missing = np.isnan(x)
         if missing.any():
             row, number = (int(axis[0]) for axis in np.nonzero(missing))
@@ -167,8 +161,6 @@ class Arrays(Splitting):
             count = f" (and in {rows - 1} other rows)" if rows > 1 else ""
             remedy = "fill it or remove the row; data=series masks missing values"
             raise ConfigError("", None, f"{table.place(row, names[number])}: the value is missing{count}; {remedy}")
-        kinds = [table.column(name).kind for name in names]
-        binary = np.array([features.is_binary(kind, values) for kind, values in zip(kinds, x.T, strict=True)], bool)
         if trained is None:
             notes += checks.table_notes(table, names, x, [target] if target is not None else [])
         column = None if target is None else table.column(target, "target")

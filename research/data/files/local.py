@@ -28,8 +28,25 @@ def blaming(key: str, value: object, *, every_error: bool = False) -> Iterator[N
         raise ConfigError(key, value, f"it cannot be read: {error.strerror or error}") from None
 
 
+def check_path(key: str, path: str, endings: Sequence[str]) -> None:
+    """Refuse a path that is not set, or that ends otherwise."""
+    if path == "???":
+        raise ConfigError(key, path, "name your file, for example data.path=my.csv")
+    if Path(path).suffix.lower() not in endings:
+        raise ConfigError(key, path, f"expected a file that ends in {', '.join(endings)}")
+
+
+def resolve(root: str | None, path: str) -> Path:
+    """A path of the user, from the folder `root` or from the current one."""
+    return Path(root or "").expanduser() / Path(path).expanduser()
+
+
 def find(key: str, value: str, path: Path) -> Path:
     """The file that a key names.
+
+    Args:
+      key, value: the key and its value, for errors.
+      path: the file.
 
     Raises:
       ConfigError: the file or its folder does not exist; the error names the file with the nearest name.
