@@ -171,28 +171,23 @@ def test_copy_shows_ten_symbols_and_asks_for_them_after_the_delimiters():
     assert dataset.reference == {"memoryless_nats_per_step": pytest.approx((16 * np.log(1) + 10 * np.log(8)) / 26)}
 
 
-def test_fresh_rows_depend_on_the_key_alone():
-    dataset = load(recipe("adding", rows=40, length=12))
+def test_fresh_rows_follow_the_rules_of_fixed_ones_and_depend_on_the_key_alone():
+    settings = recipe("adding", rows=40, length=12)
+    dataset = load(settings)
+    rows, key = dataset.examples, jax.random.key(0, impl="threefry2x32")  # the key of data_seed=0
     assert dataset.draw is not None
     draw = jax.jit(dataset.draw.draw)
-    first, second = (dataset.examples.take(np.arange(start, start + 8)) for start in (0, 8))
-    key, other = jax.random.key(3), jax.random.key(4)
-    again = draw(second, key)
-    np.testing.assert_array_equal(again.x, draw(first, key).x)
-    np.testing.assert_array_equal(again.target, draw(first, key).target)
-    assert (np.asarray(draw(first, key).target) != np.asarray(draw(first, other).target)).any()
-    fresh = draw(first, key)
-    assert (fresh.x.shape, fresh.x.dtype) == (first.x.shape, first.x.dtype)
-    assert (fresh.target.shape, fresh.target.dtype) == (first.target.shape, first.target.dtype)
-    assert hash(dataset.draw) == hash(load(recipe("adding", rows=40, length=12)).draw)
-
-
-def test_fresh_rows_follow_the_same_rules_as_fixed_ones():
-    settings = recipe("adding", rows=40, length=12)
-    drawn = jax.jit(settings.draw)(load(settings).examples, jax.random.key(0, impl="threefry2x32"))
-    np.testing.assert_array_equal(drawn.x, load(settings).examples.x)  # those of data_seed=0
-    assert load(settings).sha256 != load(recipe("adding", rows=40, length=12, data_seed=1)).sha256
-    assert load(recipe("adding", rows=40, length=12, fresh=False)).draw is None
+    drawn, again, other = draw(rows, key), draw(rows.take(np.arange(40)[::-1]), key), draw(rows, jax.random.key(4))
+    for name in ("x", "target"):
+        fixed = getattr(rows, name)
+        np.testing.assert_array_equal(getattr(drawn, name), fixed)
+        np.testing.assert_array_equal(getattr(again, name), fixed)
+        assert (getattr(drawn, name).shape, getattr(drawn, name).dtype) == (fixed.shape, fixed.dtype)
+        assert (np.asarray(getattr(other, name)) != fixed).any()
+    assert hash(dataset.draw) == hash(settings)
+    without_draws = load(recipe("adding", rows=40, length=12, data_seed=1, fresh=False))
+    assert without_draws.draw is None
+    assert without_draws.sha256 != dataset.sha256
 
 
 def test_types_are_those_of_the_configs():
