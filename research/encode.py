@@ -93,9 +93,10 @@ def rows_to_encode(
 def shipped_keys(target: str) -> dict[str, Any]:
     """All keys of a recipe with their shipped values; the config of a run of an older version may lack some."""
     for path in sorted((CONF / "data").glob("*.yaml")):
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+        content: Any = OmegaConf.load(path)
         if content.get("_target_") == target:
-            return content
+            composed: Any = OmegaConf.to_container(compose([f"data={path.stem}"]).data, resolve=False)
+            return composed
     return {}
 
 
@@ -119,8 +120,8 @@ def data_keys(trained: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
             composed: Any = OmegaConf.to_container(compose([override.input_line or ""]).data, resolve=False)
             if composed["_target_"] == tree["_target_"]:
                 content: Any = OmegaConf.to_container(OmegaConf.load(CONF / "data" / f"{override.value()}.yaml"))
-                named = {key: value for key, value in content.items() if key != "_target_"}
-                tree |= {key: value for key, value in named.items() if "defaults" in content and key != "defaults"}
+                varies = "_target_" not in content  # it changes keys of another config of conf/data/
+                tree |= {key: value for key, value in content.items() if varies and key != "defaults"}
             else:
                 tree = composed
     for override in parsed:

@@ -55,7 +55,7 @@ def shipped(path: Path) -> dict[str, Any]:
     """The plain config of a file upon those that it builds on."""
     config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     for base in config.pop("defaults", []):
-        config = config if base == "_self_" else shipped(path.with_stem(base)) | config
+        config = config if base == "_self_" else shipped(path.parent / f"{base}.yaml") | config
     return config
 
 

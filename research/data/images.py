@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.fetch import Unusable, fetch
+from research.data.files.fetch import Unusable, fetch
 from research.data.preparation import Preparation
-from research.data.splits import Source, Splitting
+from research.data.source import Source, Splitting
 from research.ranges import OpenShare, Seed
 from research.tree import ConfigError, recipe
 
@@ -21,7 +21,7 @@ class Images(Splitting):
     """Images [N, H, W] of one channel, which may also be read as sequences.
 
     Attributes:
-      binarize: "once" draws x ~ Bernoulli(x) now, "dynamic" anew at every training use.
+      binarize: "once" draws x ~ Bernoulli(x) when the data are read, "dynamic" anew in every training batch.
       layout: "image" [N, H, W]; "rows" reads a sequence of H steps with W channels, top row first; "pixels" a sequence
         [N, H W, 1] of single pixels, row after row (sequential MNIST: Le, Jaitly, Hinton, 2015, arXiv:1504.00941).
       permutation_seed: with "pixels", put the pixels of all images into the one order that this seed draws (permuted
@@ -33,20 +33,15 @@ class Images(Splitting):
     permutation_seed: Seed | None
 
     def validate(self) -> None:
-        """Refuse a permutation that no layout uses.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse a permutation that no layout uses."""
         super().validate()
         seed = self.permutation_seed
         if seed is not None and self.layout != "pixels":
-            raise ConfigError(
-                "permutation_seed", seed, f"data.layout={self.layout} has no order; use data.layout=pixels"
-            )
+            remedy = f"data.layout={self.layout} has no order; use data.layout=pixels"
+            raise ConfigError("permutation_seed", seed, remedy)
 
     def laid_out(self, source: Source) -> Source:
-        """The source, to be read in the layout that was asked for."""
+        """The same source, to be read in the layout of the key."""
         preparation = Preparation(layout=self.layout, permutation_seed=self.permutation_seed)
         kind = source.kind if self.layout == "image" else "sequence"
         return dataclasses.replace(source, kind=kind, preparation=preparation)
@@ -66,11 +61,11 @@ class Digits(Images):
 
     def stored(self) -> Source:
         """All rows."""
-        found = importlib.util.find_spec("sklearn")
-        if found is None or not found.submodule_search_locations:
+        package = importlib.util.find_spec("sklearn")
+        if package is None or not package.submodule_search_locations:
             raise ConfigError("", "digits", "these images are part of scikit-learn: pip install scikit-learn")
-        path = Path(found.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-        if path.is_file():  # importing scikit-learn would take more than a second
+        path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():  # without importing scikit-learn, which takes more than a second
             table = np.loadtxt(path, delimiter=",", dtype=np.int32)
             pixels, label = table[:, :-1], table[:, -1]
         else:
@@ -161,14 +156,16 @@ def parse_idx(content: bytes, rank: int) -> np.ndarray:
     Raises:
       Unusable: it is cut short, too long or of another kind.
     """
-    header, expected_magic = 4 * (1 + rank), 0x0800 + rank
+    header, expected_magic = 4 * (1 + rank), 0x0800 + rank  # size in bytes, and first number
     if len(content) < header:
         raise Unusable(f"it is cut short: {len(content)} bytes, an idx header has {header}")
     magic, *shape = np.frombuffer(content, ">u4", 1 + rank).tolist()
     if magic != expected_magic:
-        raise Unusable(f"it is no idx file of {rank} axes: magic number {magic:#010x}, expected {expected_magic:#010x}")
-    expected, found = math.prod(shape), len(content) - header
-    if found != expected:
-        problem = "cut short" if found < expected else "too long"
-        raise Unusable(f"it is {problem}: sizes {shape} need {expected} values, the file has {found}")
+        raise Unusable(
+            f"it is not an idx file of {rank} axes: magic number {magic:#010x}, expected {expected_magic:#010x}"
+        )
+    expected, size = math.prod(shape), len(content) - header
+    if size != expected:
+        problem = "cut short" if size < expected else "too long"
+        raise Unusable(f"it is {problem}: sizes {shape} need {expected} values, the file has {size}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

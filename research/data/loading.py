@@ -1,4 +1,4 @@
-"""From a recipe to the data set that models train on."""
+"""From a recipe to the data set that models train on: read, divide, scale, and state the facts."""
 
 import dataclasses
 import functools
@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from research.data import scaling
-from research.data.draws import Binarize
+from research.data.draws import Binarize, bernoulli
 from research.data.examples import Dataset, Examples, Facts, Split, Windows, compact
-from research.data.new_rows import TAIL, zero_tails
-from research.data.preparation import SCALING, Preparation, bernoulli
-from research.data.splits import Source, Splitting, absent_note, check_parts, divide, pack
+from research.data.preparation import SCALING, TAIL, Preparation, zero_tails
+from research.data.source import Source, Splitting
+from research.data.splits import Rows, absent_notes, check_parts, divide, pack
 from research.tree import ConfigError
 
 PARTS: tuple[Literal["train"], Literal["validation"], Literal["test"]] = ("train", "validation", "test")
@@ -33,153 +33,180 @@ def load(recipe: Splitting) -> Dataset:
 
 @functools.lru_cache(maxsize=16)
 def _load(recipe: Splitting, stamp: Hashable) -> Dataset:
+    del stamp  # a part of the key of the cache
     try:
         return assemble(recipe, recipe.read())
     except ConfigError as error:
         raise error.under("data") from error.__cause__
 
 
+# --------------------------------------------------------------------------------------------------- making a data set
+
+
 def assemble(recipe: Splitting, source: Source) -> Dataset:
-    """Divide, scale and, where asked, binarize what was read."""
+    """Divide, scale and, where the recipe says so, binarize what was read.
+
+    Raises:
+      ConfigError: a part is empty, parts overlap, or values cannot be scaled or binarized as the recipe says.
+    """
     binarize: Literal["none", "once", "dynamic"] = getattr(recipe, "binarize", "none")
-    examples, method, unit = source.examples, recipe.scaling, source.unit
-    drawn: scaling.Scaling | None = None
     if binarize != "none":
-        if method not in ("none", "unit"):
-            raise ConfigError(
-                "binarize", binarize, f"data.scaling={method} does not give probabilities; use data.scaling=unit"
-            )
-        plain = scaling.fit(method, examples, np.arange(0), unit=unit)
-        low, high = scaling.extremes(examples, plain)
-        if low < 0 or high > 1 + 1e-6:
-            raise ConfigError(
-                "binarize",
-                binarize,
-                f"values must lie in [0, 1], these reach from {low:g} to {high:g}; use data.scaling=unit",
-            )
-        if binarize == "once":
-            examples, method = dataclasses.replace(examples, x=draw(examples.x, plain, recipe.split_seed)), "none"
-            drawn = plain
+        _check_probabilities(recipe, source, binarize)
+    method, drawn = recipe.scaling, None
+    if binarize == "once":
+        drawn = scaling.fit(method, source.examples, np.arange(0), unit=source.unit)
+        x = draw(source.examples.x, drawn, recipe.split_seed)
+        source, method = dataclasses.replace(source, examples=dataclasses.replace(source.examples, x=x)), "none"
+    examples = source.examples
 
     classes = examples.label if source.stratify else None
     parts = divide(recipe, len(examples), source.test, source.validation, source.unused, classes)
     check_parts(parts, examples)
     if source.anomaly and any(examples.label[rows.train].any() for rows in parts):
         raise ConfigError("", source.name, "anomalous rows are among the training rows")
-    settings = {"unit": unit, "by_channel": source.kind == "sequence", "with_target": source.scale_target}
-    settings["binary"] = source.binary
-    fits = [
-        scaling.fit(method, examples, rows.train, **settings)
-        for rows in (parts if method in ("standard", "minmax") else parts[:1])
-    ]
-    targets = fits if source.scale_target else [scaling.IDENTITY]
-    spread = lambda several: several if len(several) == len(parts) else several * len(parts)
-    splits = pack(parts, spread(fits), spread(targets))
-    low, high = _range("x", examples, fits)
-    target = examples.target
-    with_values = target is not None and target.dtype.kind != "i"
-    named = (source.columns, source.kind == "sequence")
-    scaling.check_precision("x", examples, fits[0], parts[0].train, *named)
-    if with_values:
-        values = Examples(target, observed=examples.target_observed)
-        scaling.check_precision("the target", values, targets[0], parts[0].train, None, True)
-    target_range = (
-        _range("target", Examples(target, observed=examples.target_observed), targets) if with_values else (0.0, 0.0)
-    )
-    offsets = [scaling.offset(several[0]) for several in (fits, targets)]
+    fits = _fit(method, source, parts)
+    targets = fits if source.scale_target else [scaling.IDENTITY] * len(parts)
+    facts = _facts(source, parts, fits, targets)
+    _check_precision(source, fits[0], targets[0], parts[0].train)
+    offsets = scaling.offset(fits[0]), scaling.offset(targets[0])
     for array in jax.tree.leaves(examples):
         array.flags.writeable = False
-    classes = _class_count(source)
     return Dataset(
         name=source.name,
         examples=examples,
-        splits=splits,
-        facts=Facts(
-            kind=source.kind,
-            feature_shape=tuple(examples.x.shape[1:]),
-            low=0.0 if binarize != "none" else low,
-            high=1.0 if binarize != "none" else high,
-            classes=classes,
-            train_size=min(len(rows.train) for rows in parts),
-            validation_size=min(len(rows.validation) for rows in parts),
-            test_size=min(len(rows.test) for rows in parts),
-            target_shape=None if target is None else tuple(target.shape[1:]),
-            target_follows=source.scale_target,
-            target_classes=0 if target is None or with_values else _highest(target) + 1,
-            target_low=target_range[0],
-            target_high=target_range[1],
-            season=source.season,
-            anomaly=source.anomaly,
-        ),
+        splits=pack(parts, fits, targets),
+        facts=facts if binarize == "none" else dataclasses.replace(facts, low=0.0, high=1.0),
         sha256=digest(compact(examples, *offsets), *offsets),
-        preparation=dataclasses.replace(
-            source.preparation,
-            kind=source.kind,
-            stored_shape=source.preparation.stored_shape or tuple(examples.x.shape[1:]),
-            whole=None if source.unit is None or examples.x.dtype.kind == "f" else int(source.unit),
-            columns=source.columns,
-            classes=source.classes,
-            class_count=classes,
-            missing=tuple(mark for mark in getattr(recipe, "missing", None) or () if not isinstance(mark, str)),
-            time_column=getattr(recipe, "time_column", None),
-            time_step=source.time_step,
-            masked=examples.length is not None or examples.observed is not None,
-            binarize=binarize != "none",
-            split_seed=recipe.split_seed,
-            **({} if drawn is None else drawn._asdict()),
-        ),
-        offset=offsets[0],
-        target_offset=offsets[1],
-        notes=(*source.notes, *_tail_note(source), *absent_note(parts, source)),
+        preparation=_preparation(recipe, source, drawn, binarize != "none"),
         draw=Binarize() if binarize == "dynamic" else source.draw,
         split_seed=recipe.split_seed,
-        # Densities change with the scaling, so a known value holds for unscaled data only.
-        reference=source.reference(examples.take(parts[0].test))
-        if source.reference and recipe.scaling == "none"
-        else {},
+        reference=_reference(recipe, source, parts[0].test),
+        offset=offsets[0],
+        target_offset=offsets[1],
+        notes=(*source.notes, *_tail_notes(source), *absent_notes(parts, source)),
+    )
+
+
+def _check_probabilities(recipe: Splitting, source: Source, binarize: str) -> None:
+    """Refuse to binarize values outside [0, 1]."""
+    if recipe.scaling not in ("none", "unit"):
+        remedy = f"data.scaling={recipe.scaling} does not give probabilities; use data.scaling=unit"
+        raise ConfigError("binarize", binarize, remedy)
+    fitted = scaling.fit(recipe.scaling, source.examples, np.arange(0), unit=source.unit)
+    low, high = scaling.extremes(source.examples, fitted)
+    if low < 0 or high > 1 + 1e-6:
+        problem = f"values must lie in [0, 1], these reach from {low:g} to {high:g}"
+        raise ConfigError("binarize", binarize, f"{problem}; use data.scaling=unit")
+
+
+def _fit(method: str, source: Source, parts: Sequence[Rows]) -> list[scaling.Scaling]:
+    """The scaling of each training part."""
+    fit = lambda rows: scaling.fit(
+        method,
+        source.examples,
+        rows.train,
+        unit=source.unit,
+        by_channel=source.kind == "sequence",
+        with_target=source.scale_target,
+        binary=source.binary,
+    )
+    if method in ("none", "unit"):  # the rows make no difference
+        return [fit(parts[0])] * len(parts)
+    return [fit(rows) for rows in parts]
+
+
+def _check_precision(source: Source, fitted: scaling.Scaling, target: scaling.Scaling, rows: np.ndarray) -> None:
+    """Refuse values of x or of the target that float32 cannot tell apart."""
+    examples, is_sequence = source.examples, source.kind == "sequence"
+    scaling.check_precision("x", examples, fitted, rows, source.columns, is_sequence)
+    if examples.has_values:
+        scaling.check_precision("the target", _targets(examples), target, rows, None, True)
+
+
+def _targets(examples: Examples) -> Examples:
+    """The targets in place of x."""
+    return Examples(examples.target, observed=examples.target_observed)
+
+
+def _facts(
+    source: Source, parts: Sequence[Rows], fits: Sequence[scaling.Scaling], targets: Sequence[scaling.Scaling]
+) -> Facts:
+    """What models may ask about the data."""
+    examples, target = source.examples, source.examples.target
+    low, high = _range("x", examples, fits)
+    target_low, target_high = _range("target", _targets(examples), targets) if examples.has_values else (0.0, 0.0)
+    target_classes = 0
+    if target is not None and not examples.has_values:
+        target_classes = int((target.series if isinstance(target, Windows) else target).max()) + 1
+    return Facts(
+        kind=source.kind,
+        feature_shape=tuple(examples.x.shape[1:]),
+        low=low,
+        high=high,
+        classes=source.class_count,
+        train_size=min(len(rows.train) for rows in parts),
+        validation_size=min(len(rows.validation) for rows in parts),
+        test_size=min(len(rows.test) for rows in parts),
+        target_shape=None if target is None else tuple(target.shape[1:]),
+        target_follows=source.scale_target,
+        target_classes=target_classes,
+        target_low=target_low,
+        target_high=target_high,
+        season=source.season,
+        anomaly=source.anomaly,
     )
 
 
 def _range(field: str, examples: Examples, fits: Sequence[scaling.Scaling]) -> tuple[float, float]:
     """Smallest and largest value of `examples.x` under any of the scalings."""
-    ranges = [scaling.extremes(examples, fitted) for fitted in fits]
+    different = {id(fitted): fitted for fitted in fits}.values()
+    ranges = [scaling.extremes(examples, fitted) for fitted in different]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     if not np.isfinite(low + high):
         raise ConfigError("", None, f"{field} holds values that are not finite and that no mask marks as missing")
     return low, high
 
 
-def _tail_note(source: Source) -> tuple[str, ...]:
-    """Says how many sequences without lengths end in steps of zeros, which may be padding."""
+def _reference(recipe: Splitting, source: Source, test: np.ndarray) -> dict[str, float]:
+    """Known exact values of the test rows. Scaling changes densities, so they hold for unscaled data only."""
+    if source.reference is None or recipe.scaling != "none":
+        return {}
+    return source.reference(source.examples.take(test))
+
+
+def _preparation(recipe: Splitting, source: Source, drawn: scaling.Scaling | None, binarize: bool) -> Preparation:
+    """How the rows were made; `drawn` is the scaling with which they were binarized once."""
+    examples = source.examples
+    return dataclasses.replace(
+        source.preparation,
+        kind=source.kind,
+        stored_shape=source.preparation.stored_shape or tuple(examples.x.shape[1:]),
+        whole=None if source.unit is None or examples.x.dtype.kind == "f" else int(source.unit),
+        columns=source.columns,
+        classes=source.classes,
+        class_count=source.class_count,
+        masked=examples.length is not None or examples.observed is not None,
+        binarize=binarize,
+        split_seed=recipe.split_seed,
+        **({} if drawn is None else drawn._asdict()),
+    )
+
+
+def _tail_notes(source: Source) -> list[str]:
+    """A note on sequences without lengths that end in steps of zeros, which may be padding."""
     x = source.examples.x
     unknown = source.kind == "sequence" and source.examples.length is None and source.preparation.layout == "image"
     if not unknown or isinstance(x, Windows) or x.ndim != 3:
-        return ()
+        return []
     count = int((zero_tails(x) >= TAIL).sum())
     text = f"{count} of {len(x)} sequences end in {TAIL} or more steps of zeros in every channel"
-    return (f"{text}; if that is padding, the data need their lengths",) if count else ()
-
-
-def _class_count(source: Source) -> int:
-    if source.examples.label is None:
-        return 0
-    return int(source.examples.label.max()) + 1 if source.classes is None else len(source.classes)
-
-
-def _highest(target: np.ndarray | Windows) -> int:
-    return int((target.series if isinstance(target, Windows) else target).max())
-
-
-def draw(x: np.ndarray, fitted: scaling.Scaling | Split, seed: int) -> np.ndarray:
-    """x ~ Bernoulli((x - shift) * scale) for every value, uint8 of the same shape."""
-    shift, scale = (np.asarray(value, np.float32) for value in (fitted.shift, fitted.scale))
-    return bernoulli(lambda rows: (x[rows].astype(np.float32) - shift) * scale, x.shape, seed)
+    return [f"{text}; if that is padding, the data need their lengths"] if count else []
 
 
 def digest(examples: Examples, *offsets: np.ndarray) -> str:
     """SHA-256 (64 hex digits) over name, type, shape and bytes of every field that is present, and over the offsets.
 
-    Of windows it is over the series, the first steps and the size.
+    Of windows it covers the series, the first steps and the size.
     """
     total = hashlib.sha256()
     for offset in offsets:
@@ -196,10 +223,19 @@ def digest(examples: Examples, *offsets: np.ndarray) -> str:
     return total.hexdigest()
 
 
-def binarized(dataset: Dataset, repetition: int = 0) -> Examples:
-    """All rows drawn once as x ~ Bernoulli(x), uint8 0 or 1: what dynamic data are scored on.
+# -------------------------------------------------------------------------------------------------- using a data set
 
-    It depends on `split_seed`, the row and the repetition only, so that all runs are scored on the same draws.
+
+def draw(x: np.ndarray, fitted: scaling.Scaling | Split, seed: int) -> np.ndarray:
+    """x ~ Bernoulli((x - shift) * scale) for every value, uint8 of the same shape."""
+    shift, scale = (np.asarray(value, np.float32) for value in (fitted.shift, fitted.scale))
+    return bernoulli(lambda rows: (x[rows].astype(np.float32) - shift) * scale, x.shape, seed)
+
+
+def binarized(dataset: Dataset, repetition: int = 0) -> Examples:
+    """All rows drawn once as x ~ Bernoulli(x), uint8 0 or 1: the rows on which runs of dynamic data are scored.
+
+    The draws depend on `split_seed`, the row and the repetition only, so that all runs are scored on the same ones.
     """
     x = draw(dataset.examples.x, dataset.splits[0], dataset.split_seed + 1_000_003 * repetition)
     return dataclasses.replace(dataset.examples, x=x)
@@ -208,12 +244,12 @@ def binarized(dataset: Dataset, repetition: int = 0) -> Examples:
 def scored(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
     """All rows of a fold, part by part, as models see them: scaled, and binarised as scores see them."""
     split = dataset.split(fold)
-    # in the order of the data set: windows of a series in the order of time
+    # In the order of the data set, so that windows of a series are in the order of time.
     rows = {name: np.sort(split.rows(name)) for name in PARTS}
     if isinstance(dataset.draw, Binarize):
         drawn = binarized(dataset)
-        return {name: floats(drawn.take(own)) for name, own in rows.items()}
-    return {name: split.prepare(dataset.examples.take(own)) for name, own in rows.items()}
+        return {name: floats(drawn.take(numbers)) for name, numbers in rows.items()}
+    return {name: split.prepare(dataset.examples.take(numbers)) for name, numbers in rows.items()}
 
 
 def floats(rows: Examples) -> Examples:
@@ -222,8 +258,8 @@ def floats(rows: Examples) -> Examples:
 
 
 def preparation_of(dataset: Dataset, fold: int | None) -> Preparation:
-    """How the rows of a data set become what models see in one fold: what a run folder keeps."""
-    if dataset.draw is None and dataset.preparation.binarize:  # drawn once: the rows here are zeros and ones already
+    """How the rows of a data set become what models see in one fold; a run folder keeps it."""
+    if dataset.draw is None and dataset.preparation.binarize:  # drawn once: the rows are zeros and ones already
         return dataset.preparation
     split = dataset.split(fold)
     return dataclasses.replace(dataset.preparation, **{name: getattr(split, name) for name in SCALING})

@@ -1,4 +1,4 @@
-"""New rows from Python or from a file, brought into the form of the rows that a run was trained on."""
+"""New rows for a run: brought into the form of the rows that it was trained on, or refused."""
 
 import dataclasses
 import warnings
@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.preparation import Preparation
+from research.data.preparation import TAIL, Preparation, zero_tails
 from research.data.values import as_numbers, is_table, target_values
 from research.tree import ConfigError, nearest
-
-TAIL = 2  # time steps of zeros at the end of a sequence that look like padding
 
 
 def stored_rows(
@@ -27,46 +25,47 @@ def stored_rows(
     label: Any = None,
     target: Any = None,
 ) -> Examples:
-    """New rows as stored, checked to be of the kind that training had.
+    """New rows as stored, of the kind that training had.
 
     Args:
+      preparation: preparation of the run.
       x: an array [N, *stored_shape]; a table with named columns (pandas) or sequences as a list of [T, C] arrays of
-        unequal length; or `Examples` with `label` as numbers 0 to K - 1. NaN is a missing value, and so is what a
-        masked array masks.
+        unequal length; or `Examples` with `label` as numbers 0 to K - 1. NaN is a missing value, and so is a value
+        that a masked array masks.
       takes_masks: whether the model can leave out padding and missing values.
-      target_shape, target_classes: of the targets of training, see `values.target_values`.
-      lengths: number of time steps of every sequence that is padded, [N].
+      target_shape, target_classes: shape and classes of the targets of training, see `values.target_values`.
+      lengths: number of time steps of every sequence, where sequences are padded, [N].
       observed: False where a value is missing, of the shape of x.
       label: classes as stored: names, or numbers from 0 where the classes have no names.
-      target: what is predicted, as in training.
+      target: targets as in training.
 
     Raises:
       ConfigError: naming what does not fit, and the remedy.
     """
-    if isinstance(x, Examples):
-        rows = x
-    else:
-        rows = _from_values(preparation, x, lengths, observed)
-        rows = dataclasses.replace(rows, label=label)
+    ready = isinstance(x, Examples)
+    rows = x if ready else dataclasses.replace(_from_values(preparation, x, lengths, observed), label=label)
     values = np.asarray(rows.x)
     if values.ndim < 1 or len(values) == 0:
         raise ConfigError("x", values.shape, "expected at least one row")
     if preparation.stored_shape is not None and values.shape[1:] != preparation.stored_shape:
         expected = ", ".join(map(str, ("N", *preparation.stored_shape)))
         raise ConfigError("x", values.shape, f"expected rows of shape [{expected}], as in training")
-    if preparation.missing and np.isin(values, preparation.missing).any():
-        values = np.where(np.isin(values, preparation.missing), np.nan, values)
-    rows = dataclasses.replace(rows, x=values)
-    if not isinstance(x, Examples) and target is not None:
+    marked = np.isin(values, preparation.missing)
+    rows = dataclasses.replace(rows, x=np.where(marked, np.nan, values) if marked.any() else values)
+    if target is not None and not ready:
         target, target_observed = target_values(target, len(values), target_shape, target_classes)
         rows = dataclasses.replace(rows, target=target, target_observed=target_observed)
     rows = _masked(preparation, rows, takes_masks)
     _check_whole(preparation, rows.x)
-    named = not isinstance(x, Examples)
-    label = None if rows.label is None else class_numbers(preparation, rows.label, named=named)
-    if label is not None and len(label) != len(values):
-        raise ConfigError("label", label.shape, f"expected one class for each of {len(values)} rows")
-    return dataclasses.replace(rows, label=label)
+    if rows.label is None:
+        return rows
+    numbers = class_numbers(preparation, rows.label, named=not ready)
+    if len(numbers) != len(values):
+        raise ConfigError("label", numbers.shape, f"expected one class for each of {len(values)} rows")
+    return dataclasses.replace(rows, label=numbers)
+
+
+# ------------------------------------------------------------------------------------------------ arrays, tables, lists
 
 
 def _from_values(preparation: Preparation, x: Any, lengths: Any, observed: Any) -> Examples:
@@ -74,18 +73,13 @@ def _from_values(preparation: Preparation, x: Any, lengths: Any, observed: Any) 
         x = ordered(preparation, x)
     elif isinstance(x, list | tuple):
         x = [ordered(preparation, row) if is_table(row) else row for row in x]
-        if _are_sequences(preparation, x):
-            x, lengths = _padded(preparation, x, lengths)
+        if _are_unequal(preparation, x):
+            if lengths is not None:
+                raise ConfigError("lengths", "given", "sequences in a list have their own lengths; leave it out")
+            x, lengths = _padded(preparation, x)
     x = as_numbers("x", x)
     if lengths is not None:
-        lengths = np.asarray(lengths)
-        steps = x.shape[1] if x.ndim > 1 else 0
-        if lengths.shape != x.shape[:1] or lengths.dtype.kind not in "iu":
-            raise ConfigError("lengths", lengths.shape, f"expected one whole number for each of {len(x)} rows")
-        if lengths.min(initial=1) < 1 or lengths.max(initial=0) > steps:
-            wrong = int(np.argmax((lengths < 1) | (lengths > steps)))
-            raise ConfigError("lengths", int(lengths[wrong]), f"row {wrong} must have 1 to {steps} steps")
-        lengths = None if (lengths == steps).all() else lengths.astype(np.int32)
+        lengths = _check_lengths(lengths, x)
     elif x.ndim == 3 and preparation.kind == "sequence" and preparation.layout == "image":
         count = int((zero_tails(x) >= TAIL).sum())
         if count:
@@ -101,11 +95,23 @@ def _from_values(preparation: Preparation, x: Any, lengths: Any, observed: Any) 
     return Examples(x=x, length=lengths, observed=observed)
 
 
+def _check_lengths(lengths: Any, x: np.ndarray) -> np.ndarray | None:
+    """Lengths of the rows, [N] int32; None if all rows have the full length."""
+    lengths, steps = np.asarray(lengths), x.shape[1] if x.ndim > 1 else 0
+    if lengths.shape != x.shape[:1] or lengths.dtype.kind not in "iu":
+        raise ConfigError("lengths", lengths.shape, f"expected one whole number for each of {len(x)} rows")
+    wrong = (lengths < 1) | (lengths > steps)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ConfigError("lengths", int(lengths[row]), f"row {row} must have 1 to {steps} steps")
+    return None if (lengths == steps).all() else lengths.astype(np.int32)
+
+
 def ordered(preparation: Preparation, table: Any) -> np.ndarray:
     """The values of a table with named columns in the order of training, [N, D].
 
     Raises:
-      ConfigError: a column is missing, foreign or there twice, or holds no numbers.
+      ConfigError: a column is missing, was not there in training, occurs twice, or holds no numbers.
     """
     names = [str(name) for name in table.columns]
     if preparation.columns is not None:
@@ -113,17 +119,31 @@ def ordered(preparation: Preparation, table: Any) -> np.ndarray:
         table = table[[table.columns[names.index(name)] for name in preparation.columns]]
     if table.to_numpy().dtype.kind in "biuf":
         return table.to_numpy()
-    return np.stack([_column(str(name), table[name]) for name in table.columns], axis=1)
+    columns = []
+    for name in table.columns:
+        try:
+            columns.append(as_numbers("x", np.asarray(table[name])))
+        except ConfigError as error:
+            raise ConfigError("x", error.value, f"column '{name}' of the table holds no real numbers") from None
+    return np.stack(columns, axis=1)
 
 
-def _column(name: str, column: Any) -> np.ndarray:
-    try:
-        return as_numbers("x", np.asarray(column))
-    except ConfigError as error:
-        raise ConfigError("x", error.value, f"column '{name}' of the table holds no real numbers") from None
+def check_columns(names: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse a table whose columns are not the wanted ones, in any order.
+
+    Raises:
+      ConfigError: naming the first column that is missing, was not there in training, or occurs twice.
+    """
+    for name in wanted:
+        if list(names).count(name) != 1:
+            problem = "more than one column of this name" if name in names else f"no such column{nearest(name, names)}"
+            raise ConfigError("columns", name, f"the table has {problem}; training had: {', '.join(wanted)}")
+    for name in names:
+        if name not in wanted:
+            raise ConfigError("columns", name, "the table has this column, and training had not; leave it out")
 
 
-def _are_sequences(preparation: Preparation, rows: Sequence[Any]) -> bool:
+def _are_unequal(preparation: Preparation, rows: Sequence[Any]) -> bool:
     """Whether the rows of a list are sequences of unequal length, or all of them shorter than those of training."""
     lengths = {np.shape(row)[:1] for row in rows}
     if len(lengths) != 1 or preparation.kind != "sequence" or preparation.layout != "image":
@@ -131,14 +151,11 @@ def _are_sequences(preparation: Preparation, rows: Sequence[Any]) -> bool:
     return preparation.stored_shape is not None and () < lengths.pop() < preparation.stored_shape[:1]
 
 
-def _padded(preparation: Preparation, rows: Sequence[Any], lengths: Any) -> tuple[np.ndarray, np.ndarray]:
+def _padded(preparation: Preparation, rows: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Sequences of unequal length as one array of the steps of training, and their lengths."""
-    if lengths is not None:
-        raise ConfigError("lengths", "given", "sequences in a list have their own lengths; leave it out")
     if preparation.kind != "sequence" or preparation.layout != "image":
-        raise ConfigError(
-            "x", "rows of unequal length", f"expected rows of shape {list(preparation.stored_shape or ())}"
-        )
+        remedy = f"expected rows of shape {list(preparation.stored_shape or ())}"
+        raise ConfigError("x", "rows of unequal length", remedy)
     arrays = [as_numbers("x", row).astype(np.float64) for row in rows]
     arrays = [array[:, None] if array.ndim == 1 else array for array in arrays]
     steps = preparation.stored_shape[0] if preparation.stored_shape else max(map(len, arrays))
@@ -152,53 +169,58 @@ def _padded(preparation: Preparation, rows: Sequence[Any], lengths: Any) -> tupl
     return x, np.asarray([len(array) for array in arrays], np.int32)
 
 
+# ---------------------------------------------------------------------------------------------- values that do not fit
+
+
 def _masked(preparation: Preparation, rows: Examples, takes_masks: bool) -> Examples:
     """Mark NaN as missing, and refuse gaps that the model cannot leave out."""
     x, observed = rows.x, rows.observed
     if x.dtype.kind == "f":
         mask = rows.mask
-        seen = np.isfinite(x) if mask is None else np.isfinite(x) | ~mask
-        if not seen.all():
-            index = tuple(int(at[0]) for at in np.nonzero(~seen))
+        known = np.isfinite(x) if mask is None else np.isfinite(x) | ~mask
+        if not known.all():
+            index = tuple(int(axis[0]) for axis in np.nonzero(~known))
             if np.isinf(x[index]):
                 raise ConfigError("x", float(x[index]), f"at index {list(index)}; expected finite numbers, or NaN")
-            observed = seen if observed is None else observed & seen
+            observed = known if observed is None else observed & known
             empty = ~(observed if mask is None else observed & mask).reshape(len(x), -1).any(1)
             if empty.any():
                 text = f"{empty.sum()} of {len(x)} rows hold no value at all (the first is row {int(np.argmax(empty))})"
                 warnings.warn(f"{text}; what a model says of them means nothing", stacklevel=5)
     missing = observed is not None or rows.length is not None
     if missing and not (takes_masks or preparation.masked):
-        what = "missing values" if observed is not None else "rows of unequal length"
+        kind = "missing values" if observed is not None else "rows of unequal length"
         remedy = "this model saw none in training and takes no masks; fill them first, or leave out those rows"
-        raise ConfigError("x", what, remedy)
+        raise ConfigError("x", kind, remedy)
     return dataclasses.replace(rows, observed=observed)
 
 
 def _check_whole(preparation: Preparation, x: np.ndarray) -> None:
-    """Refuse other numbers than training's where these were whole ones of a fixed range, such as pixels."""
+    """Refuse other numbers where training had whole numbers of a fixed range, such as pixels."""
     if preparation.whole is None:
         return
-    finite = x[np.isfinite(x)] if x.dtype.kind == "f" else x
-    if x.dtype == np.bool_ and preparation.whole > 1:
-        wrong = True
-    elif x.dtype.kind == "f" and (finite != np.round(finite)).any():
-        wrong = finite[finite != np.round(finite)][0]
-    elif finite.size and (finite.min() < 0 or finite.max() > preparation.whole):
-        wrong = finite.min() if finite.min() < 0 else finite.max()
-    else:
-        if preparation.whole > 1 and finite.size and finite.max() == 1:
-            text = f"no value of these rows is above 1, and those of training reached up to {preparation.whole}"
-            warnings.warn(f"{text} as stored; were they scaled before?", stacklevel=5)
-        return
     remedy = f"rows of this run are whole numbers from 0 to {preparation.whole} as stored; do not scale them before"
-    raise ConfigError("x", wrong.item() if isinstance(wrong, np.generic) else wrong, remedy)
+    if x.dtype == np.bool_:
+        if preparation.whole > 1:
+            raise ConfigError("x", True, remedy)
+        return
+    finite = x[np.isfinite(x)]
+    wrong = finite[(finite != np.round(finite)) | (finite < 0) | (finite > preparation.whole)]
+    if wrong.size:
+        raise ConfigError("x", wrong[0].item(), remedy)
+    if preparation.whole > 1 and finite.size and finite.max() == 1:
+        text = f"no value of these rows is above 1, and those of training reached up to {preparation.whole}"
+        warnings.warn(f"{text} as stored; were they scaled before?", stacklevel=5)
+
+
+# ------------------------------------------------------------------------------------------------------------- classes
 
 
 def class_numbers(preparation: Preparation, label: Any, named: bool = True) -> np.ndarray:
     """Classes as stored as numbers 0 to K - 1, [N] int32.
 
     Args:
+      preparation: preparation of the run.
       label: names as they were in training, or numbers from 0 where the classes have no names; [N].
       named: False for numbers 0 to K - 1 whatever the names.
 
@@ -208,63 +230,39 @@ def class_numbers(preparation: Preparation, label: Any, named: bool = True) -> n
     if np.ma.is_masked(label):
         raise ConfigError("label", "masked", "every row needs its class; leave out the rows without one")
     label = np.asarray(label)
+    first = label.ravel()[0] if label.size else label.shape
     if not preparation.class_count:
-        raise ConfigError("label", _first(label), "this run was trained on rows without classes; leave it out")
+        raise ConfigError("label", first, "this run was trained on rows without classes; leave it out")
     label = label[:, 0] if label.ndim == 2 and label.shape[1] == 1 else label
     if label.ndim != 1:
         raise ConfigError("label", label.shape, "expected one class for each row, [N]")
     if named and preparation.classes is not None:
-        numbers = {name: number for number, name in enumerate(preparation.classes)}
-        names = [class_name(value) for value in label.ravel().tolist()]
-        for name in names:
-            if name not in numbers:
-                known = ", ".join(preparation.classes[:12]) + (", ..." if len(preparation.classes) > 12 else "")
-                raise ConfigError(
-                    "label", name, f"no such class{nearest(name, preparation.classes)}; there are: {known}"
-                )
-        return np.asarray([numbers[name] for name in names], np.int32)
-    if label.dtype.kind in "US":  # names of another file, which may be numbers
+        return _named_classes(preparation.classes, [class_name(value) for value in label.tolist()])
+    if label.dtype.kind in "US":  # names of another file may be numbers
         try:
             label = label.astype(np.float64)
         except ValueError:
-            raise ConfigError("label", _first(label), "the classes of this run have no names, only numbers") from None
+            raise ConfigError("label", first, "the classes of this run have no names, only numbers") from None
+    remedy = f"expected whole numbers from 0 to {preparation.class_count - 1}"
     if label.dtype.kind not in "biuf" or (label != np.round(label)).any():
-        raise ConfigError("label", _first(label), f"expected whole numbers from 0 to {preparation.class_count - 1}")
-    if label.size and (label.min() < 0 or label.max() >= preparation.class_count):
-        wrong = label.min() if label.min() < 0 else label.max()
-        raise ConfigError("label", wrong, f"expected whole numbers from 0 to {preparation.class_count - 1}")
+        raise ConfigError("label", first, remedy)
+    outside = label[(label < 0) | (label >= preparation.class_count)]
+    if outside.size:
+        raise ConfigError("label", outside[0], remedy)
     return label.astype(np.int32)
 
 
-def check_columns(names: Sequence[str], wanted: Sequence[str], where: str = "the table") -> None:
-    """Refuse a table that has not just the wanted columns, in any order.
-
-    Raises:
-      ConfigError: naming the first column that is missing, foreign or there twice.
-    """
-    for name in wanted:
-        if list(names).count(name) != 1:
-            found = "more than one column of this name" if name in names else f"no such column{nearest(name, names)}"
-            raise ConfigError("columns", name, f"{where} has {found}; training had: {', '.join(wanted)}")
+def _named_classes(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    numbers = {name: number for number, name in enumerate(classes)}
     for name in names:
-        if name not in wanted:
-            raise ConfigError("columns", name, f"{where} has this column, and training had not; leave it out")
+        if name not in numbers:
+            known = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+            raise ConfigError("label", name, f"no such class{nearest(name, classes)}; there are: {known}")
+    return np.asarray([numbers[name] for name in names], np.int32)
 
 
 def class_name(value: Any) -> str:
-    """The name of a class as stored: `2`, `2.0` and `"2"` are one."""
-    if isinstance(value, bool):
-        return str(value)
+    """The name of a class as stored: `2`, `2.0` and `"2"` are one class."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
-
-
-def zero_tails(x: np.ndarray) -> np.ndarray:
-    """How many steps at the end of every sequence [N, T, C] are 0 in all channels, [N]."""
-    zero = (x == 0).all(-1)[:, ::-1]
-    return np.where(zero.all(1), zero.shape[1], np.argmin(zero, axis=1))
-
-
-def _first(values: np.ndarray) -> Any:
-    return values.ravel()[0] if values.size else values.shape

@@ -1,47 +1,35 @@
-"""How rows as stored become the rows that a model sees, in training and afterwards."""
+"""How rows as stored become the rows that a model sees, in training and for new rows of a run."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 
+from research.data.draws import bernoulli
 from research.data.examples import Examples, prepare
 
 Layout = Literal["image", "rows", "pixels"]
 SCALING = ("shift", "scale", "target_shift", "target_scale")
-CHUNK = 4096  # rows that are converted to floats at a time: uint8 as floats take several times their size
+TAIL = 2  # this many steps of zeros at the end of a sequence look like padding
 
 
 def shuffle(size: int, seed: int) -> np.ndarray:
     """The numbers 0 to `size - 1` in an order that depends on `seed` alone, [size] int32."""
-    # The raw stream of a bit generator never changes between numpy versions; the stream of `permutation` may.
+    # The raw stream of a bit generator never changes between numpy versions; that of `permutation` may change.
     return np.argsort(np.random.PCG64(seed).random_raw(size), kind="stable").astype(np.int32)
-
-
-def bernoulli(probability: Callable[[slice], np.ndarray], shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Zeros and ones, uint8 of the given shape; `probability` gives the float32 probabilities of some of the rows.
-
-    The draws of a row depend on the seed and on how many rows come before it.
-    """
-    random = np.random.Generator(np.random.PCG64(seed))
-    drawn = np.empty(shape, np.uint8)
-    for start in range(0, len(drawn), CHUNK):
-        values = probability(slice(start, start + CHUNK))
-        drawn[start : start + CHUNK] = random.random(values.shape, np.float32) < values
-    return drawn
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Preparation:
-    """Everything between a row as stored and the row that a model sees.
+    """Everything between a row as stored and the row that a model sees. A run folder keeps all of it.
 
-    `arrange` puts a stored row into the order and the shape of training (columns, layout of pixels, z-scores of a
-    series); `scale_rows` gives what the model sees, `(x - shift) * scale`. A run folder keeps all of it.
+    `arrange` brings a stored row into the order and the shape of training (layout of pixels, z-scores of a series);
+    `scale_rows` gives what the model sees, `(x - shift) * scale`.
 
     Attributes:
-      kind: picks the pictures that make sense, and says what a row is.
-      stored_shape: shape of one row as stored; of a sequence, the longest one.
+      kind: what a row is, see `Facts`.
+      stored_shape: shape of one row as stored; of sequences, that of the longest.
       whole: the largest value of rows that are stored as whole numbers from 0 (uint8); None for other numbers.
       columns: names of the features or channels, in their order; None where the file has none.
       classes: names of the classes 0 to K - 1; None where they are numbers from 0.
@@ -51,9 +39,9 @@ class Preparation:
       zscore: every channel of every series is scaled to mean 0 and deviation 1 over its own steps.
       masked: rows of the training had padding or missing values.
       binarize: rows are drawn as x ~ Bernoulli(x), from `split_seed`.
-      split_seed: of these draws.
+      split_seed: seed of these draws.
       missing: numbers that mean a missing value, beside NaN.
-      time_column, time_step: of a series, as its reader gives them.
+      time_column, time_step: of a series, the column of times and the step in words, such as "1 hour".
       shift, scale, target_shift, target_scale: float64, () or of the last axes of x or of a target of values.
     """
 
@@ -71,7 +59,7 @@ class Preparation:
     binarize: bool = False
     split_seed: int = 0
     missing: tuple[float, ...] = ()
-    time_column: str | None = None
+    time_column: str | int | None = None
     time_step: str | None = None
     shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
     scale: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(()))
@@ -86,73 +74,71 @@ class Preparation:
         if self.layout == "pixels":
             x = x.reshape(len(x), -1, 1)
             if self.permutation_seed is not None:
-                x = x[:, self._order(x.shape[1])]
+                x = x[:, shuffle(x.shape[1], self.permutation_seed)]
         if self.zscore:
-            mean, deviation = series_moments(dataclasses.replace(stored, x=x))
-            mask = dataclasses.replace(stored, x=x).mask
+            rows = dataclasses.replace(stored, x=x)
+            mean, deviation = series_moments(rows)
             x = (np.asarray(x, np.float64) - mean) / deviation
-            x = (x if mask is None else np.where(mask, x, 0)).astype(np.float32)
+            x = (x if rows.mask is None else np.where(rows.mask, x, 0)).astype(np.float32)
         return stored if x is stored.x else dataclasses.replace(stored, x=x)
 
     def restore(self, x: np.ndarray, stored: Examples | None = None) -> np.ndarray:
         """The inverse of `arrange` for values [N, *feature_shape] on the raw scale.
 
-        z-scores are undone with the moments of `stored`, the rows that the values belong to; without them they stay.
+        z-scores are undone with the moments of `stored`, the rows that the values belong to; without `stored` they
+        stay.
         """
         if self.zscore and stored is not None:
             mean, deviation = series_moments(stored)
             x = x * deviation + mean
         if self.layout == "pixels" and self.stored_shape is not None:
             if self.permutation_seed is not None:
-                x = x[:, np.argsort(self._order(x.shape[1]))]
+                x = x[:, np.argsort(shuffle(x.shape[1], self.permutation_seed))]
             x = x.reshape(len(x), *self.stored_shape)
         return x
-
-    def _order(self, size: int) -> np.ndarray:
-        assert self.permutation_seed is not None
-        return shuffle(size, self.permutation_seed)
 
     # ------------------------------------------------------------------------------------------ as a model sees them
 
     def scale_rows(self, arranged: Examples) -> Examples:
         """Arranged dense rows as models see them, float32, 0 where a value is missing or padding."""
         rows = prepare(arranged, self.shift, self.scale, self.target_shift, self.target_scale)
-        return dataclasses.replace(rows, x=self._drawn(np.asarray(rows.x))) if self.binarize else rows
-
-    def _drawn(self, x: np.ndarray) -> np.ndarray:
-        if ((x == 0) | (x == 1)).all():
-            return x
-        return bernoulli(x.__getitem__, x.shape, self.split_seed).astype(np.float32)
+        x = np.asarray(rows.x)
+        if not self.binarize or ((x == 0) | (x == 1)).all():
+            return rows
+        drawn = bernoulli(x.__getitem__, x.shape, self.split_seed)
+        return dataclasses.replace(rows, x=drawn.astype(np.float32))
 
     def raw(self, x: np.ndarray) -> np.ndarray:
         """Values as models see them on the raw scale, in float64: `x / scale + shift`."""
         return np.asarray(x, np.float64) / self.scale + self.shift
 
     def raw_target(self, y: np.ndarray) -> np.ndarray:
-        """The same of targets."""
+        """Targets as models see them on the raw scale, in float64."""
         return np.asarray(y, np.float64) / self.target_scale + self.target_shift
 
-    # ------------------------------------------------------------------------------------------------- on the disk
+    # ------------------------------------------------------------------------------------------------- in a run folder
 
     def scaling(self) -> dict[str, np.ndarray]:
         """Shifts and scales by name, float64."""
         return {name: np.asarray(getattr(self, name), np.float64) for name in SCALING}
 
     def record(self) -> dict[str, Any]:
-        """Everything else in plain values."""
-        return {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in SCALING
-        }
+        """All other attributes by name, as plain values."""
+        names = [field.name for field in dataclasses.fields(self) if field.name not in SCALING]
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], scaling: Mapping[str, np.ndarray]) -> "Preparation":
-        """The object that `record` and `scaling` describe; what an older run did not record has its default."""
+        """The inverse of `record` and `scaling`; what an older run did not record has its default."""
         known = {field.name: record[field.name] for field in dataclasses.fields(cls) if field.name in record}
         for name in ("stored_shape", "columns", "classes"):
             known[name] = None if known.get(name) is None else tuple(known[name])
         known["missing"] = tuple(known.get("missing", ()))
         known |= {name: np.asarray(scaling[name], np.float64) for name in SCALING if name in scaling}
         return cls(**known)
+
+
+# ------------------------------------------------------------------------------------------- series of unequal length
 
 
 def pad(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
@@ -174,6 +160,12 @@ def pad(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None, np.nda
     return np.where(observed, x, 0), None if full else length, observed if missing else None
 
 
+def zero_tails(x: np.ndarray) -> np.ndarray:
+    """How many steps at the end of every sequence [N, T, C] are 0 in all channels, [N]."""
+    zero = (x == 0).all(-1)[:, ::-1]
+    return np.where(zero.all(1), zero.shape[1], np.argmin(zero, axis=1))
+
+
 def series_moments(rows: Examples) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every channel of every series over its own steps, each [N, 1, C] float64.
 
@@ -187,7 +179,7 @@ def series_moments(rows: Examples) -> tuple[np.ndarray, np.ndarray]:
     deviation = np.sqrt((np.square(x - mean) * mask).sum(1, keepdims=True) / count)
     high = np.max(x, axis=1, keepdims=True, where=mask, initial=-np.inf)
     low = np.min(x, axis=1, keepdims=True, where=mask, initial=np.inf)
-    # The mean of equal numbers may be off by a rounding, so that a constant has a deviation above 0.
+    # The mean of equal numbers may be rounded, so that a constant has a deviation above 0.
     varies = (high > low) & (deviation > np.finfo(np.float32).tiny)
     constant = np.where(np.isfinite(low), low, 0)
     return np.where(varies, mean, constant), np.where(varies, deviation, 1)

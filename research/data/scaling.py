@@ -1,16 +1,15 @@
-"""Shift and scale of the features, fitted on training rows, and the range of the data that models see."""
+"""Shift and scale of the features, fitted on training rows, and the range of the values that models see."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.data.examples import Examples, Windows
-from research.data.preparation import CHUNK
+from research.data.draws import CHUNK
+from research.data.examples import FAR, Examples, Windows
 from research.tree import ConfigError
 
-FAR = 256  # shift over spread
-ROUNDING = 1e-12  # of the usual size of values: differences below are no information
+ROUNDING = 1e-12  # of the usual size of values: smaller differences are rounding errors
 SAMPLE = 2000  # rows that show how many values are different
 
 
@@ -22,7 +21,7 @@ class Scaling(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Per feature or channel, float64: smallest and largest value, mean and standard deviation."""
+    """Smallest and largest value, mean and standard deviation of every feature or channel, float64."""
 
     low: np.ndarray
     high: np.ndarray
@@ -31,6 +30,9 @@ class Moments(NamedTuple):
 
 
 IDENTITY = Scaling(np.zeros(()), np.ones(()))
+
+
+# ------------------------------------------------------------------------------------------------------------- fitting
 
 
 def fit(
@@ -50,7 +52,7 @@ def fit(
       examples: all rows.
       rows: row numbers of the training part; no other row has any influence.
       unit: the stored value that "unit" maps to 1.
-      by_channel: one shift and scale per channel, over rows and time: sequences.
+      by_channel: one shift and scale per channel, over rows and time (for sequences).
       with_target: the target has the same channels, and counts too.
       binary: features or channels that stay 0 and 1, bool of the shape of the scaling.
 
@@ -61,13 +63,12 @@ def fit(
         return IDENTITY
     if method == "unit":
         if unit is None:
-            raise ConfigError(
-                "scaling", "unit", "these values have no fixed range; use data.scaling=minmax or standard"
-            )
+            remedy = "these values have no fixed range; use data.scaling=minmax or standard"
+            raise ConfigError("scaling", "unit", remedy)
         return Scaling(np.zeros(()), np.asarray(1 / unit))
     low, high, mean, deviation = moments(examples, rows, by_channel=by_channel, with_target=with_target)
     shift, spread = (mean, deviation) if method == "standard" else (low, high - low)
-    # A feature that is constant, or as good as constant for float32, is only shifted.
+    # A feature that is constant, or nearly so for float32, is only shifted.
     usable = (high > low) & (spread > np.finfo(np.float32).tiny)
     scale = np.where(usable, 1 / np.where(usable, spread, 1), 1)
     if binary is not None:
@@ -78,14 +79,15 @@ def fit(
 def moments(examples: Examples, rows: np.ndarray, *, by_channel: bool = False, with_target: bool = False) -> Moments:
     """Moments over the given rows, without padding and missing values, in two passes.
 
-    A step of a series counts once, in however many windows it lies.
+    A step of a series counts once, however many windows hold it.
     """
     by_channel = by_channel or isinstance(examples.x, Windows)
     shape = examples.x.shape[-1:] if by_channel else examples.x.shape[1:]
+    axes_of = lambda values: tuple(range(values.ndim - 1)) if by_channel else (0,)
     low, high = np.full(shape, np.inf), np.full(shape, -np.inf)
     total, count = np.zeros(shape), np.zeros(shape)
     for values, valid in _chunks(examples, rows, with_target):
-        axes = tuple(range(values.ndim - 1)) if by_channel else (0,)
+        axes = axes_of(values)
         low = np.minimum(low, np.min(values, axis=axes, initial=np.inf, where=valid))
         high = np.maximum(high, np.max(values, axis=axes, initial=-np.inf, where=valid))
         total += np.sum(values, axis=axes, where=valid)
@@ -95,34 +97,35 @@ def moments(examples: Examples, rows: np.ndarray, *, by_channel: bool = False, w
     low, high, mean = np.where(seen, low, 0), np.where(seen, high, 0), total / count
     squares = np.zeros(shape)
     for values, valid in _chunks(examples, rows, with_target):
-        axes = tuple(range(values.ndim - 1)) if by_channel else (0,)
-        squares += np.sum(np.square(values - mean), axis=axes, where=valid)
+        squares += np.sum(np.square(values - mean), axis=axes_of(values), where=valid)
     return Moments(low, high, mean, np.sqrt(squares / count))
 
 
 def extremes(examples: Examples, scaling: Scaling, rows: np.ndarray | None = None) -> tuple[float, float]:
     """Smallest and largest value of `x` over the given rows (or all) as models see them.
 
-    Padding and missing values are passed over; a value that is not finite elsewhere makes the result not finite.
+    Padding and missing values are left out. Any other value that is not finite makes the result not finite.
     """
-    low, high = np.inf, -np.inf
     if rows is None and not isinstance(examples.x, Windows) and examples.length is None and examples.observed is None:
-        edges = [(examples.x.min(axis=0), examples.x.max(axis=0))]
+        edges = [(examples.x.min(axis=0), examples.x.max(axis=0))]  # without a copy as floats
     else:
-        chunks = _chunks(examples, np.arange(len(examples)) if rows is None else rows)
         edges = (
             (np.min(values, axis=0, initial=np.inf, where=valid), np.max(values, axis=0, initial=-np.inf, where=valid))
-            for values, valid in chunks
+            for values, valid in _chunks(examples, np.arange(len(examples)) if rows is None else rows)
         )
+    low, high = np.inf, -np.inf
     for lowest, highest in edges:
-        # features without any value stay at +-inf and count for nothing
+        # Features without any value stay at +-inf and change nothing.
         seen = [((np.asarray(edge) - scaling.shift) * scaling.scale).astype(np.float32) for edge in (lowest, highest)]
         low, high = np.minimum(low, seen[0].min()), np.maximum(high, seen[1].max())
     return (float(low), float(high)) if low <= high or np.isnan(low + high) else (0.0, 0.0)
 
 
+# ---------------------------------------------------------------------------------------- values, a few rows at a time
+
+
 def _chunks(examples: Examples, rows: np.ndarray, with_target: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Float64 values [n, ...] and what of them counts (True, or a mask that broadcasts) of a few rows at a time."""
+    """Float64 values of a few rows at a time, [n, ...], and which of them count: True, or a mask that broadcasts."""
     x, length, observed = examples.x, examples.length, examples.observed
     if isinstance(x, Windows):
         yield from _steps(examples, rows, with_target)
@@ -135,27 +138,22 @@ def _chunks(examples: Examples, rows: np.ndarray, with_target: bool = False) -> 
             valid = inside.reshape(inside.shape + (1,) * (values.ndim - 2))
         if observed is not None:
             valid = valid & np.asarray(observed[chosen], bool)
-        # Masked sums would still be NaN where a masked value is.
+        # A sum with `where` is still NaN where a masked value is NaN.
         yield (values if valid.ndim == 0 else np.where(valid, values, 0)), valid
     if with_target:
         yield from _chunks(Examples(x=examples.target, observed=examples.target_observed), rows)
 
 
 def _steps(examples: Examples, rows: np.ndarray, with_target: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """As `_chunks`: the steps of the series that the windows cover, each step once, [n, C]."""
+    """As `_chunks`, of windows: the steps of the series that the windows cover, each step once, [n, C]."""
     series, target, observed = examples.x.series, examples.target, examples.observed
     lengths = examples.x.size if examples.length is None else np.asarray(examples.length)[rows]
-    pieces: list[tuple[Any, Any]] = [(examples.x, lengths)]
+    pieces: list[tuple[Windows, Any]] = [(examples.x, lengths)]
     if with_target:
         if not (isinstance(target, Windows) and target.series is series):
             raise TypeError("a target that is scaled as x is must be windows of the same series")
         pieces.append((target, target.size))
-    change = np.zeros(len(series) + 1, np.int64)
-    for windows, size in pieces:
-        start = np.asarray(windows.start)[rows]
-        np.add.at(change, start, 1)
-        np.add.at(change, start + size, -1)
-    steps = np.flatnonzero(np.cumsum(change[:-1]) > 0)
+    steps = covered_steps(pieces, rows)
     for start in range(0, len(steps), CHUNK):
         chosen = steps[start : start + CHUNK]
         values, valid = series[chosen].astype(np.float64), np.ones((), bool)
@@ -165,11 +163,29 @@ def _steps(examples: Examples, rows: np.ndarray, with_target: bool) -> Iterator[
         yield values, valid
 
 
-def offset(fitted: Scaling) -> np.ndarray:
-    """What is taken off the raw values before they become float32 for a compiled program, of the shape of the shift.
+def covered_steps(pieces: Sequence[tuple[Windows, Any]], rows: np.ndarray) -> np.ndarray:
+    """Numbers of the steps that some rows of windows cover, in order, each once.
 
-    float32 tells numbers apart that differ by 6e-8 of their size. Where the shift is more than 256 times as large as
-    the spread of the values, that would be more than 1.5e-5 of the spread, and the shift itself is taken off.
+    Args:
+      pieces: windows of one series, each with its number of steps, a number or one per row.
+      rows: row numbers.
+    """
+    change = np.zeros(len(pieces[0][0].series) + 1, np.int64)  # how many windows begin, less how many end
+    for windows, size in pieces:
+        start = np.asarray(windows.start)[rows]
+        np.add.at(change, start, 1)
+        np.add.at(change, start + size, -1)
+    return np.flatnonzero(np.cumsum(change[:-1]) > 0)
+
+
+# ------------------------------------------------------------------------------------------------- precision of float32
+
+
+def offset(fitted: Scaling) -> np.ndarray:
+    """What is subtracted from raw values before they become float32 for a compiled program, of the shape of the shift.
+
+    float32 distinguishes numbers that differ by 6e-8 of their size. If the shift is more than 256 times as large as the
+    spread of the values, that is more than 1.5e-5 of the spread, and the shift itself is subtracted; else 0.
     """
     far = np.abs(fitted.shift * fitted.scale) > FAR
     return np.where(far, fitted.shift, 0.0) if far.any() else np.zeros(())
@@ -178,14 +194,14 @@ def offset(fitted: Scaling) -> np.ndarray:
 def check_precision(
     field: str, examples: Examples, fitted: Scaling, rows: np.ndarray, names: Sequence[str] | None, by_channel: bool
 ) -> None:
-    """Refuse features whose values are different numbers as stored and mostly the same ones for a model.
+    """Refuse features whose values differ as stored, while most of them are equal for a model.
 
     Args:
-      field: what is checked, for the error.
-      examples: all rows; only floats of 64 bits and integers of more than 24 can lose anything.
+      field: name of the checked values, for the error.
+      examples: all rows; only floats of 64 bits and integers of more than 24 bits can lose anything.
       fitted: the scaling of the training rows.
-      rows: the training rows, of which about 2,000 are looked at.
-      names: of the features or channels.
+      rows: the training rows, of which about 2,000 are used.
+      names: names of the features or channels.
       by_channel: the last axis holds the features.
 
     Raises:
@@ -194,25 +210,23 @@ def check_precision(
     if not (examples.x.dtype.kind in "fiu" and examples.x.dtype.itemsize > 4):
         return
     shape = examples.x.shape[-1:] if by_channel else examples.x.shape[1:]
-    some = rows[:: max(1, len(rows) // SAMPLE)]
-    for values, valid in _chunks(examples, some):
+    for values, valid in _chunks(examples, rows[:: max(1, len(rows) // SAMPLE)]):
         valid = np.broadcast_to(valid, values.shape).reshape(-1, *shape)
-        values = values.reshape(-1, *shape)
-        values = np.where(valid, values, np.broadcast_to(fitted.shift, shape))
+        values = np.where(valid, values.reshape(-1, *shape), np.broadcast_to(fitted.shift, shape))
         with np.errstate(over="ignore"):
             seen = ((values - fitted.shift) * fitted.scale).astype(np.float32)
-        before, after = _different(_without_rounding(values)), _different(seen)
+        before, after = _count_different(_without_rounding(values)), _count_different(seen)
         lost = np.argwhere((before > 2) & (2 * after <= before))
         if len(lost):
             at = tuple(int(index) for index in lost[0])
             name = names[at[0]] if names is not None and len(at) == 1 else ", ".join(map(str, at))
-            remedy = f"{before[at]} different values of {field} in column {name} become {after[at]} in float32"
+            problem = f"{before[at]} different values of {field} in column {name} become {after[at]} in float32"
             advice = "use data.scaling=standard" if fitted.shift.ndim == 0 else "remove outliers, or store a logarithm"
-            raise ConfigError("scaling", "too large a range", f"{remedy}; {advice}, or leave the column out")
+            raise ConfigError("scaling", "too large a range", f"{problem}; {advice}, or leave the column out")
 
 
 def _without_rounding(values: np.ndarray) -> np.ndarray:
-    """Values without rounding errors of float64: whole multiples of a tiny part of their usual size."""
+    """Values without the rounding errors of float64: whole multiples of a tiny part of their usual size."""
     middle = np.median(values, axis=0)
     usual = np.median(np.abs(values - middle), axis=0)
     tiny = np.where(usual > 0, ROUNDING * usual, np.finfo(np.float64).tiny)
@@ -220,7 +234,7 @@ def _without_rounding(values: np.ndarray) -> np.ndarray:
         return np.round((values - middle) / tiny)
 
 
-def _different(values: np.ndarray) -> np.ndarray:
+def _count_different(values: np.ndarray) -> np.ndarray:
     """Number of different values of every feature over the first axis."""
     ordered = np.sort(values, axis=0)
     return 1 + (ordered[1:] != ordered[:-1]).sum(0)

@@ -1,4 +1,4 @@
-"""Sequences with known answers: sines, autoregressions, and two tests of memory, drawn anew at every use."""
+"""Sequences with known answers: sines, autoregressions, and two tests of memory whose batches are drawn anew."""
 
 import dataclasses
 from typing import Literal
@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.splits import Source, Splitting
+from research.data.source import Source, Splitting
 from research.data.synthetic import gaussian_nll
 from research.ranges import Count, Finite, OpenShare, Positive, Seed, Size
 from research.tree import ConfigError, recipe
 
-SYMBOLS, KINDS = 10, 8  # copy memory: how many symbols are to be kept, and of how many kinds
+SYMBOLS, KINDS = 10, 8  # copy memory: the number of symbols to remember, and of their kinds
 BLANK, DELIMITER, CLASSES = 0, 9, 10
 
 
 @recipe
 class Generated(Splitting):
-    """Rows that are drawn, not read.
+    """Rows that a program draws.
 
     Attributes:
       test_fraction: share of the rows that are test rows.
@@ -34,8 +34,9 @@ class Generated(Splitting):
 
 @recipe
 class Sines(Generated):
-    """Sine waves in [0, 1], every channel for itself: `x[t, c] = (1 + sin(frequency_c t + phase_c)) / 2`, t = 0..T-1.
+    """Sine waves in [0, 1]: `x[t, c] = (1 + sin(frequency_c t + phase_c)) / 2` for t = 0..T-1.
 
+    Every channel c of every row has a frequency and a phase of its own.
     x [rows, length, channels] float32; factors [rows, 2 channels] float32 hold the frequencies, then the phases, both
     uniform. They are the artificial data of TimeGAN (Yoon, Jarrett, van der Schaar, 2019); the code that its authors
     published draws both from [0, 0.1].
@@ -54,11 +55,7 @@ class Sines(Generated):
     phase: tuple[Finite, Finite]
 
     def validate(self) -> None:
-        """Refuse intervals that are none.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse intervals whose lower end is above their upper end."""
         super().validate()
         for name in ("frequency", "phase"):
             low, high = getattr(self, name)
@@ -101,11 +98,7 @@ class Autoregression(Generated):
     horizon: Size | None
 
     def validate(self) -> None:
-        """Refuse processes that are not stationary, and too few steps to predict from.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse processes that are not stationary, and too few steps to predict from."""
         super().validate()
         shown = list(self.coefficients)
         if not shown:
@@ -170,20 +163,20 @@ def autocovariance(coefficients: tuple[float, ...], noise_scale: float, size: in
 
 def toeplitz(values: np.ndarray) -> np.ndarray:
     """The symmetric matrix with `values[|i - j|]` at i, j."""
-    place = np.arange(len(values))
-    return values[np.abs(place[:, None] - place)]
+    index = np.arange(len(values))
+    return values[np.abs(index[:, None] - index)]
 
 
 @recipe
 class Drawn(Generated):
-    """A task whose rows are cheap to draw: with `fresh`, every batch of training rows is a new one.
+    """A task whose rows are cheap to draw: with `fresh`, a program draws every training batch anew.
 
     Validation and test rows are those of `data_seed`, whatever the seed of a run. A subclass says how rows are drawn.
 
     Attributes:
       scaling: a draw gives what models see, so nothing is scaled.
       length: number of steps, or what the subclass says.
-      fresh: false trains on the fixed training rows.
+      fresh: draw every training batch anew; false trains on the fixed training rows.
     """
 
     scaling: Literal["none"]
@@ -195,12 +188,12 @@ class Drawn(Generated):
         raise NotImplementedError(f"{type(self).__name__} does not say how rows are drawn")
 
     def draw(self, batch: Examples, key: jax.Array) -> Examples:
-        """Other rows in place of those of the batch; they depend on its size and on the key alone."""
+        """New rows in place of those of the batch; they depend on its size and on the key alone."""
         x, target = self.sample(len(batch), key)
         return dataclasses.replace(batch, x=x, target=target)
 
     def fixed(self, name: str, reference: dict[str, float]) -> Source:
-        """The rows of `data_seed`, and what is known of the task."""
+        """The rows of `data_seed`, with the known values of the task."""
         key = jax.random.key(self.data_seed, impl="threefry2x32")
         x, target = jax.jit(self.sample, static_argnums=0)(self.rows, key)
         examples = Examples(x=np.array(x), target=np.array(target))
@@ -218,11 +211,7 @@ class Adding(Drawn):
     """
 
     def validate(self) -> None:
-        """Refuse sequences without two halves.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse sequences without two halves."""
         super().validate()
         if self.length < 2:
             raise ConfigError("length", self.length, "expected 2 steps or more")

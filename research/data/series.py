@@ -1,4 +1,4 @@
-"""A time series of your own."""
+"""A time series of your own, from a table with one row per step."""
 
 import dataclasses
 from collections.abc import Hashable
@@ -8,33 +8,34 @@ from typing import NamedTuple
 import numpy as np
 
 from research.data import checks
-from research.data.columns import ENDINGS, Decimal, Form, Separator
-from research.data.local import find, state
+from research.data.features import read_features
+from research.data.files import read_table
+from research.data.files.local import blaming, check_path, find, resolve, state
+from research.data.files.table import ENDINGS, Form, Table
 from research.data.preparation import Preparation
-from research.data.splits import Source
-from research.data.table_files import read_table
+from research.data.source import Source
 from research.data.times import steps_of
 from research.data.windows import Windowed, share_borders
-from research.ranges import Finite64, Index, OpenShare
-from research.tree import ConfigError, recipe
+from research.ranges import Index, OpenShare
+from research.tree import ConfigError, inline, recipe
 
 
 class Content(NamedTuple):
-    """What the file holds.
+    """The steps that a file holds.
 
     Attributes:
-      names: of the channels.
+      names: names of the channels.
       values: one row per step, NaN where a value or a whole step is missing, [S, C] float64.
       binary: channels that are bool or hold only the whole numbers 0 and 1, [C] bool.
-      step: size of a step, where there is a time column.
+      step: size of a step in words, where there is a time column.
       notes: what was left out or noticed.
     """
 
-    names: tuple[str, ...]
+    names: list[str]
     values: np.ndarray
     binary: np.ndarray
     step: str | None
-    notes: tuple[str, ...]
+    notes: list[str]
 
 
 @recipe
@@ -45,10 +46,10 @@ class Series(Windowed):
     that the time column leaves out.
 
     Attributes:
-      path: the file, `.csv`, `.tsv` or `.parquet`, from the current folder, or from `root` where that is given.
-      columns: the channels; null takes every column but the time, and refuses those that count the rows.
-      time_column: increases by one step or several, and is no part of x; null: rows follow step by step.
-      header, separator, decimal, encoding, missing: how a table is written, see `columns.Form`.
+      path: the file, `.csv`, `.tsv` or `.parquet`, from the current folder, or from `root` if that is set.
+      columns: the channels; null takes every column but the time, and refuses columns that count or date the rows.
+      time_column: its times grow by one step or several, and are not part of x; null: rows follow step by step.
+      form: how the table is written.
       test_fraction: share of the steps, the last ones.
       validation_fraction: share of the steps that are not test steps, the last of them.
     """
@@ -56,109 +57,95 @@ class Series(Windowed):
     path: str
     columns: tuple[str | Index, ...] | None
     time_column: str | Index | None
-    header: bool | None
-    separator: Separator | None
-    decimal: Decimal
-    encoding: str
-    missing: tuple[Finite64 | str, ...] | None
+    form: Form = inline()
     test_fraction: OpenShare
 
     def validate(self) -> None:
-        """Refuse files of unknown form.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse folds and files of unknown form."""
         super().validate()
-        if self.path == "???":
-            raise ConfigError("path", self.path, "name your file, for example data.path=my.csv")
-        if Path(self.path).suffix.lower() not in ENDINGS:
-            raise ConfigError("path", self.path, f"expected a file that ends in {', '.join(ENDINGS)}")
-        Form.of(self, self.path)
+        check_path("path", self.path, ENDINGS)
+        self.form.check(self.path)
         if self.columns is not None and not self.columns:
             raise ConfigError("columns", [], "name at least one column, or null for all")
 
     @property
     def file(self) -> Path:
-        return Path(self.root or "").expanduser() / Path(self.path).expanduser()
+        return resolve(self.root, self.path)
 
     def stamp(self) -> Hashable:
-        """Place, size and time of the file."""
+        """State of the file."""
         return state([self.file])
 
     def stored(self) -> Source:
         """All windows."""
         content = self.read_steps()
         borders = share_borders(len(content.values), self.test_fraction, self.validation_fraction)
-        source = self.cut(self.file.stem, content.values, content.names, borders)
-        return self._described(source, content)
+        return self._source(content, borders)
 
     def stored_for(self, trained: Preparation) -> Source:
-        """All windows of `path` for a run, with the channels that it was trained on, and without any division.
-
-        Args:
-          trained: a `Preparation`: `columns` are matched by name, and `time_step` is the step.
+        """All windows of `path` for a run, with the channels and the step of its training, and without any division.
 
         Raises:
-          ConfigError: a channel is missing or foreign, the step is another one, or the file cannot be read.
+          ConfigError: a channel is missing, or was not there in training, the step is another one, or the file cannot
+            be read.
         """
-        content = self.read_steps(trained)
-        return self._described(self.cut(self.file.stem, content.values, content.names, None), content)
+        return self._source(self.read_steps(trained), None)
 
-    def _described(self, source: Source, content: Content) -> Source:
-        binary = content.binary if content.binary.any() else None
-        notes = (*content.notes, *source.notes)
-        return dataclasses.replace(source, binary=binary, time_step=content.step, notes=notes)
+    def _source(self, content: Content, borders: tuple[int, int] | None) -> Source:
+        source = self.cut(self.file.stem, content.values, content.names, borders)
+        return dataclasses.replace(
+            source,
+            binary=content.binary if content.binary.any() else None,
+            notes=(*content.notes, *source.notes),
+            preparation=Preparation(
+                missing=self.form.numeric_marks, time_column=self.time_column, time_step=content.step
+            ),
+        )
 
     def read_steps(self, trained: Preparation | None = None) -> Content:
-        """The channels over all steps of the file, those between its rows too.
+        """The channels over all steps of the file, with NaN for the steps that it leaves out.
 
         Args:
-          trained: a `Preparation`, as for `stored_for`.
+          trained: preparation of the run that the steps are for, as for `stored_for`.
 
         Raises:
           ConfigError: naming the key, the value and the remedy.
         """
         path = find("path", self.path, self.file)
-        try:
-            return self._read(path, trained)
-        except ConfigError as error:
-            raise error if error.key else ConfigError("path", self.path, error.remedy) from None
-        except OSError as error:
-            raise ConfigError("path", self.path, f"it cannot be read: {error.strerror or error}") from None
-
-    def _read(self, path: Path, trained: Preparation | None) -> Content:
         columns = None if self.columns is None else tuple(map(str, self.columns))
         time = None if self.time_column is None else str(self.time_column)
-        table = read_table(path, Form.of(self, self.path), keep=(time, *(columns or ())))
-        if time is None and table.index_of_times:
-            remedy = f"the index '{table.index}' holds times: data.time_column={table.index}"
-            if str(table.index).startswith("__"):
-                remedy = (
-                    "the index holds times; name it (pandas: table.index.name = 'time'), then data.time_column=time"
-                )
-            raise ConfigError("time_column", None, f"{path.name}: {remedy}")
-        if trained is None:
-            checks.refuse_many_series(table, time)
-        known = None if trained is None else trained.columns
-        chosen, notes = checks.choose(table, columns, {"time_column": time}, known, trained is not None)
-        values = table.numbers(chosen)
-        kinds = [table.column(name).kind for name in chosen]
-        binary = [checks.is_binary(kind, column) for kind, column in zip(kinds, values.T, strict=True)]
-        if trained is None:
-            notes += checks.marks_note(path.name, chosen, values)
-            notes += checks.unused_marks_note(table, chosen, self.missing)
-            notes += checks.grouped_note(table, chosen)
-        step = None
-        if time is not None:
-            steps = steps_of(table, time, None if trained is None else trained.time_step)
-            step, count = steps.step, int(steps.place[-1]) + 1 - len(steps.place)
-            if count:
-                row = int(np.argmax(np.diff(steps.place) > 1))
-                first = f"the first after {table.place(row)}"
-                notes.append(f"{count} of {int(steps.place[-1]) + 1} steps of {step} are missing and masked, {first}")
-                whole = np.full((int(steps.place[-1]) + 1, len(chosen)), np.nan)
-                whole[steps.place] = values
-                values = whole
-        names = tuple(chosen)
-        return Content(names, values, np.array(binary, bool), step, tuple(notes))
+        with blaming("path", self.path):
+            table = read_table(path, self.form, keep=(time, *(columns or ())))
+            if time is None:
+                _refuse_times_in_index(table)
+            if trained is None:
+                checks.refuse_many_series(table, time)
+            names, values, binary, notes = read_features(table, columns, {"time_column": time}, trained)
+            if trained is None:
+                notes += checks.table_notes(table, names, values)
+            step = None
+            if time is not None:
+                steps = steps_of(table, time, None if trained is None else trained.time_step)
+                values, step = _on_grid(values, steps.number), steps.step
+                if missing := len(values) - table.size:
+                    row = int(np.argmax(np.diff(steps.number) > 1))
+                    text = f"{missing} of {len(values)} steps of {step} are missing and masked"
+                    notes.append(f"{text}, the first after {table.place(row)}")
+            return Content(names, values, binary, step, notes)
+
+
+def _on_grid(values: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Values [N, C] of rows at their steps, with NaN for the steps between them, [S, C]."""
+    whole = np.full((int(number[-1]) + 1, values.shape[1]), np.nan)
+    whole[number] = values
+    return whole
+
+
+def _refuse_times_in_index(table: Table) -> None:
+    """Refuse a table of pandas whose times are in its index, which is not a column."""
+    if not table.index_of_times:
+        return
+    remedy = f"the index '{table.index}' holds times: data.time_column={table.index}"
+    if str(table.index).startswith("__"):
+        remedy = "the index holds times; name it (pandas: table.index.name = 'time'), then data.time_column=time"
+    raise ConfigError("time_column", None, f"{table.path.name}: {remedy}")

@@ -11,7 +11,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.data.preparation import Preparation, shuffle
 from research.data.sequences import Generated
-from research.data.splits import Source
+from research.data.source import Source
 from research.tree import ConfigError, recipe
 
 SIZE = 64  # pixels a side
@@ -28,7 +28,7 @@ HEART, HEART_CENTER = 12.2, 0.2935  # size, and how high the centroid of the cur
 
 SCALES = np.linspace(0.5, 1, FACTORS["scale"])
 ANGLES = np.arange(FACTORS["rotation"]) * (2 * np.pi / FACTORS["rotation"])
-CENTERS = 16 + np.arange(FACTORS["x"])  # a step is a pixel, and no shape reaches farther than 16 pixels
+CENTERS = 16 + np.arange(FACTORS["x"])  # in steps of a pixel; no shape reaches farther than 16 pixels
 
 
 def inside(shape: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
@@ -50,15 +50,21 @@ def images(factors: jax.Array) -> jax.Array:
 
     Rows are counted downward, as y is; a rotation turns the shape counterclockwise.
     """
-    shape, scale, rotation, x, y = (factors[:, place, None, None] for place in range(len(FACTORS)))
+    shape, scale, rotation, x, y = (factors[:, number, None, None] for number in range(len(FACTORS)))
     pixels = jnp.arange(SIZE)
     right = (pixels[None, None, :] - jnp.asarray(CENTERS)[x]).astype(jnp.float32)
     up = (jnp.asarray(CENTERS)[y] - pixels[None, :, None]).astype(jnp.float32)
-    # from the two tables, not computed by the device: sines differ between devices
+    # numpy computes the tables of sines, because the sines of devices differ.
     cosine, sine = (jnp.asarray(function(ANGLES), jnp.float32)[rotation] for function in (np.cos, np.sin))
     enlarged = jnp.asarray(1 / SCALES, jnp.float32)[scale]
     u, v = (cosine * right + sine * up) * enlarged, (cosine * up - sine * right) * enlarged
     return inside(shape, u, v)
+
+
+@jax.jit
+def _pixels(factors: jax.Array) -> jax.Array:
+    """The images of factors [N, 5] as uint8, 0 or 1, [N, 64, 64]; a few at a time, to save memory."""
+    return jax.lax.map(lambda row: images(row[None])[0].astype(jnp.uint8), factors, batch_size=256)
 
 
 @recipe
@@ -85,7 +91,7 @@ class Sprites(Generated):
       streamed: every training batch is drawn anew from all 737,280 combinations, by the seed of the run. Nothing is
         left out: a combination of validation or test rows is drawn with probability (their number) / 737,280.
         Validation and test rows stay the fixed ones, and the number of training rows says how long an epoch is.
-        Drawing costs about 1 % of a step of a small VAE, and there are no few rows to overfit to.
+        Drawing costs about 1 % of a step of a small VAE, and the model cannot overfit to a few rows.
     """
 
     scaling: Literal["none"]
@@ -93,32 +99,30 @@ class Sprites(Generated):
     streamed: bool
 
     def validate(self) -> None:
-        """Refuse more rows than there are.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse more rows than there are combinations of the factors."""
         super().validate()
         if self.rows > TOTAL:
             raise ConfigError("rows", self.rows, f"expected no more than the {TOTAL:,} combinations of the factors")
 
     def draw(self, batch: Examples, key: jax.Array) -> Examples:
-        """Other rows in place of those of the batch; they depend on its size and on the key alone."""
+        """New rows in place of those of the batch; they depend on its size and on the key alone."""
         keys = jax.random.split(key, len(FACTORS))
         drawn = [
-            jax.random.randint(own, (len(batch),), 0, size, jnp.int32)
-            for own, size in zip(keys, FACTORS.values(), strict=True)
+            jax.random.randint(factor_key, (len(batch),), 0, size, jnp.int32)
+            for factor_key, size in zip(keys, FACTORS.values(), strict=True)
         ]
         factors = jnp.stack(drawn, axis=1)
         return dataclasses.replace(batch, x=images(factors).astype(jnp.float32), label=factors[:, 0], factors=factors)
 
+    def distinct_factors(self) -> np.ndarray:
+        """The factors of all rows, [rows, 5] int32."""
+        chosen = shuffle(TOTAL, self.data_seed)[: self.rows]
+        return np.stack(np.unravel_index(chosen, tuple(FACTORS.values())), axis=1).astype(np.int32)
+
     def stored(self) -> Source:
         """Draw all rows."""
-        chosen = shuffle(TOTAL, self.data_seed)[: self.rows]
-        factors = np.stack(np.unravel_index(chosen, tuple(FACTORS.values())), axis=1).astype(np.int32)
-        one = lambda row: images(row[None])[0].astype(jnp.uint8)
-        x = jax.jit(lambda rows: jax.lax.map(one, rows, batch_size=256))(factors)
-        examples = Examples(x=np.array(x), label=factors[:, 0].copy(), factors=factors)
+        factors = self.distinct_factors()
+        examples = Examples(x=np.array(_pixels(factors)), label=factors[:, 0].copy(), factors=factors)
         kind = "image" if self.layout == "image" else "sequence"
         draw = self if self.streamed else None
         return Source("sprites", kind, examples, draw=draw, preparation=Preparation(layout=self.layout))

@@ -1,11 +1,11 @@
-"""Data with known answers."""
+"""Gaussian vectors whose exact likelihood is known."""
 
 from typing import Literal
 
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.splits import Source, Splitting
+from research.data.source import Source, Splitting
 from research.ranges import Count, OpenShare, Positive, Seed, Size
 from research.tree import ConfigError, recipe
 
@@ -36,11 +36,7 @@ class LowRank(Splitting):
     data_seed: Seed
 
     def validate(self) -> None:
-        """Refuse a rank above the number of features.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse a rank above the number of features."""
         super().validate()
         if self.rank > self.features:
             raise ConfigError("rank", self.rank, f"expected no more than data.features={self.features}")

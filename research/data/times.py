@@ -1,15 +1,16 @@
-"""The time column of a table: its times, its step, and the steps that are missing."""
+"""The time column of a table: its times, the size of its steps, and which step each row stands at."""
 
 import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.data.columns import Column, Table
+from research.data.files.cells import Column
+from research.data.files.table import Table
 from research.tree import ConfigError
 
-LOOSE = 0.1  # of a step: how far a time may lie beside its place, for clocks and rounded fractions of years
-SPARSE = 10  # steps for each row at most
+LOOSE = 0.1  # of a step: how far a time may lie from its step, for clocks and rounded fractions of years
+SPARSE = 10  # most steps for each row
 UNITS = {"day": 86_400_000_000, "hour": 3_600_000_000, "minute": 60_000_000, "second": 1_000_000, "microsecond": 1}
 DAYS = "datetime64[D]"
 
@@ -18,98 +19,97 @@ class Steps(NamedTuple):
     """Where the rows of a series stand on a grid of equal steps.
 
     Attributes:
-      place: step of every row, from 0, [N] int64; larger from row to row.
+      number: step of every row, from 0, [N] int64; it grows from row to row.
       step: size of a step, for example "1 hour", "1 month" or "0.25".
     """
 
-    place: np.ndarray
+    number: np.ndarray
     step: str
 
 
 def steps_of(table: Table, name: str, step: str | None = None) -> Steps:
     """The steps of a time column: numbers, dates such as 2016-07-01 12:30 (ISO 8601) or whole numbers 20160701.
 
-    The step is the most common difference; months count as one step if all dates lie on one day of the month, working
+    The step is the most common difference. Months count as one step if all dates lie on one day of the month, working
     days if no date lies on a weekend.
 
     Args:
       table: the file.
-      name: of the column.
-      step: a step that is known already; a table of few rows has no common one.
+      name: name of the column.
+      step: the step of a run; few new rows may have no common difference.
 
     Raises:
-      ConfigError: times are missing, no times, twice there, out of order, or in no common step.
+      ConfigError: a time is missing, is not a time, occurs twice, is out of order, or lies between two steps.
     """
     times = times_of(table, name)
     if times.dtype.kind == "M":
         ticks, unit = _dates(times.astype("datetime64[us]"), step)
     else:
         ticks, unit = times, None
-    shown = lambda row: f"{table.place(row)}: '{_show(times[row])}'"
     differences = np.diff(ticks)
+    size = _common(differences) if step is None else _size(step, unit)
+
+    def refuse(row: int, problem: str) -> ConfigError:
+        return ConfigError("time_column", name, f"{table.place(row)}: '{_show(times[row])}' {problem}")
+
     if (differences <= 0).any():
         row = int(np.argmax(differences <= 0)) + 1
-        twice = differences[row - 1] == 0
-        problem = "is there twice; keep each time once" if twice else "does not come after the row before"
-        remedy = "" if twice else "; sort the table by time"
-        raise ConfigError("time_column", name, f"{shown(row)} {problem}{remedy}")
-    size = _size(step, unit) if step is not None else _common(differences)
+        if differences[row - 1] == 0:
+            raise refuse(row, "occurs twice; keep each time once")
+        raise refuse(row, "does not come after the row before; sort the table by time")
     if size is None:
-        found = "numbers" if unit is None else "dates" if unit == "microsecond" else f"{unit}s"
-        raise ConfigError("time_column", name, f"its times are {found}; training had steps of {step}")
+        kind = "numbers" if unit is None else "dates" if unit == "microsecond" else f"{unit}s"
+        raise ConfigError("time_column", name, f"its times are {kind}; training had steps of {step}")
     ratio = differences / size
     whole = np.round(ratio)
     if step is not None and len(whole) > 2 and (whole > 1).all():
-        found = _amount(_common(differences), unit)
-        raise ConfigError("time_column", name, f"its rows are {found} apart; training had steps of {step}")
-    loose = np.abs(ratio - whole) > LOOSE
-    if (loose | (whole < 1)).any():
-        row = int(np.argmax(loose | (whole < 1))) + 1
-        problem = (
-            f"lies {_amount(differences[row - 1], unit)} after the row before, and a step is {_amount(size, unit)}"
-        )
+        apart = _amount(_common(differences), unit)
+        raise ConfigError("time_column", name, f"its rows are {apart} apart; training had steps of {step}")
+    loose = (np.abs(ratio - whole) > LOOSE) | (whole < 1)
+    if loose.any():
+        row = int(np.argmax(loose)) + 1
+        apart = f"lies {_amount(differences[row - 1], unit)} after the row before"
         remedy = (
             "bring the rows to equal steps first, or leave out data.time_column and list the channels: data.columns"
         )
-        raise ConfigError("time_column", name, f"{shown(row)} {problem}; {remedy}")
-    place = np.concatenate([[0], np.cumsum(whole)]).astype(np.int64)
-    if place[-1] + 1 > SPARSE * len(place):
+        raise refuse(row, f"{apart}, and a step is {_amount(size, unit)}; {remedy}")
+    number = np.concatenate([[0], np.cumsum(whole)]).astype(np.int64)
+    if number[-1] + 1 > SPARSE * len(number):
         row = int(np.argmax(whole)) + 1
-        remedy = f"{shown(row)} comes {int(whole[row - 1])} steps of {_amount(size, unit)} after the row before"
-        raise ConfigError("time_column", name, f"{remedy}; correct it, or cut the series there")
-    return Steps(place, _amount(size, unit))
+        problem = f"comes {int(whole[row - 1])} steps of {_amount(size, unit)} after the row before"
+        raise refuse(row, f"{problem}; correct it, or cut the series there")
+    return Steps(number, _amount(size, unit))
+
+
+# ------------------------------------------------------------------------------------------------------- reading times
 
 
 def times_of(table: Table, name: str) -> np.ndarray:
     """The times of a column, [N] float64 or datetime64.
 
     Raises:
-      ConfigError: a cell is no time.
+      ConfigError: a cell is not a time.
     """
     column = table.column(name, "time_column")
     refuse = lambda row, problem: ConfigError("time_column", name, f"{table.place(row)}: {problem}")
     if column.missing.any():
         raise refuse(int(np.argmax(column.missing)), "the time is missing; add it or remove the row")
-    if column.kind == "time":
-        assert column.cells is not None
-        return column.cells
     if column.numbers is not None:
         dates = compact_dates(column)
         return column.numbers if dates is None else dates
     assert column.cells is not None
-    times, zones = [], set()
-    for row, cell in enumerate(column.cells):
-        date = read_date(str(cell))
+    if column.kind == "time":
+        return column.cells
+    dates = [read_date(text) for text in column.texts]
+    for row, date in enumerate(dates):
         if date is None:
             remedy = "expected numbers, or dates such as 2016-07-01 12:30:00"
-            raise refuse(row, f"'{str(cell)[:40]}' is no time; {remedy}")
-        zones.add(date.tzinfo is None)
-        if len(zones) > 1:
-            raise refuse(
-                row, f"'{cell}' has another kind of time zone than the rows before; write all with or without one"
-            )
-        times.append(np.datetime64(date.astimezone(datetime.UTC).replace(tzinfo=None) if date.tzinfo else date, "us"))
-    return np.array(times)
+            raise refuse(row, f"'{column.texts[row][:40]}' is not a time; {remedy}")
+        assert dates[0] is not None
+        if (date.tzinfo is None) != (dates[0].tzinfo is None):
+            problem = "has another kind of time zone than the rows before; write all with or without one"
+            raise refuse(row, f"'{column.texts[row]}' {problem}")
+    return np.array([_without_zone(date) for date in dates if date is not None], "datetime64[us]")
 
 
 def read_date(cell: str) -> datetime.datetime | None:
@@ -120,52 +120,54 @@ def read_date(cell: str) -> datetime.datetime | None:
         return None
 
 
+def _without_zone(date: datetime.datetime) -> datetime.datetime:
+    return date.astimezone(datetime.UTC).replace(tzinfo=None) if date.tzinfo else date
+
+
 def compact_dates(column: Column) -> np.ndarray | None:
-    """Whole numbers such as 20160701 or 201607 as dates, if all of them are such; [N] datetime64[D]."""
+    """Whole numbers such as 20160701 or 201607 as dates, if all of them are such, [N] datetime64[D]; else None."""
     numbers = column.numbers
     if column.kind != "integer" or numbers is None or np.isnan(numbers).any():
         return None
     for form, low, high in (("%Y%m%d", 18000101, 22001231), ("%Y%m", 180001, 220012)):
         if (numbers >= low).all() and (numbers <= high).all():
             try:
-                dates = [datetime.datetime.strptime(str(int(number)), form) for number in numbers]
+                return np.array([datetime.datetime.strptime(str(int(number)), form) for number in numbers], DAYS)
             except ValueError:
                 return None
-            return np.array(dates, DAYS)
     return None
 
 
-def _dates(times: np.ndarray, step: str | None = None) -> tuple[np.ndarray, str]:
-    """Dates as counts of months, working days or microseconds, and which of them; few of them, in those of `step`."""
+# --------------------------------------------------------------------------------------------------- the size of a step
+
+
+def _dates(times: np.ndarray, step: str | None) -> tuple[np.ndarray, str]:
+    """Dates as counts of months, working days or microseconds, and which of them; in the unit of `step` if it is given.
+
+    A run's step decides because few new rows may all lie on the first of a month by chance.
+    """
     days = times.astype(DAYS)
     months = days.astype("datetime64[M]")
-    first = months.astype(DAYS)
     last = (months + np.timedelta64(1, "M")).astype(DAYS) - np.timedelta64(1, "D")
-    clock = (times - days).astype(np.int64)
+    clock, day_of_month = (times - days).astype(np.int64), days - months.astype(DAYS)
+    microseconds = times.astype(np.int64), "microsecond"
+    working_days = np.busday_count(days[0], days).astype(np.int64), "working day"
     if step is not None and step.rstrip("s").endswith("working day"):
-        return _working_days(days) if np.is_busday(days).all() else (times.astype(np.int64), "microsecond")
-    if (len(times) > 1 if step is None else "month" in step) and (clock == clock[0]).all():
-        same_day = days - first
-        if ((same_day == same_day[0]).all() or (days == last).all()) and (np.diff(months.astype(np.int64)) > 0).all():
-            return months.astype(np.int64), "month"
-        apart = np.diff(days).astype(np.int64)
-        if (
-            len(days) > 5
-            and np.is_busday(days).all()
-            and (apart > 0).all()
-            and _common(apart) == 1
-            and days[-1] - days[0] > np.timedelta64(6, "D")
-        ):
-            return _working_days(days)
-    return times.astype(np.int64), "microsecond"
-
-
-def _working_days(days: np.ndarray) -> tuple[np.ndarray, str]:
-    return np.busday_count(days[0], days).astype(np.int64), "working day"
+        return working_days if np.is_busday(days).all() else microseconds
+    if not (len(times) > 1 if step is None else "month" in step) or not (clock == clock[0]).all():
+        return microseconds
+    one_day = (day_of_month == day_of_month[0]).all() or (days == last).all()
+    if one_day and (np.diff(months.astype(np.int64)) > 0).all():
+        return months.astype(np.int64), "month"
+    apart = np.diff(days).astype(np.int64)
+    daily = len(days) > 5 and (apart > 0).all() and _common(apart) == 1
+    if daily and np.is_busday(days).all() and days[-1] - days[0] > np.timedelta64(6, "D"):
+        return working_days
+    return microseconds
 
 
 def _common(differences: np.ndarray) -> float:
-    """The most common difference; of rounded fractions, the mean of those that are close to it."""
+    """The most common difference; of rounded fractions, the mean of all that are close to it; 1 without any."""
     if not len(differences):
         return 1
     values, times = np.unique(differences, return_counts=True)
@@ -186,7 +188,7 @@ def _amount(size: float, unit: str | None) -> str:
 
 
 def _size(step: str, unit: str | None) -> float | None:
-    """The inverse of `_amount`; None if the step is of another kind than the unit."""
+    """The inverse of `_amount`; None if the step has another kind of unit than the times."""
     number, _, name = step.partition(" ")
     name = name.removesuffix("s")
     if (unit is None) != (not name):

@@ -1,17 +1,17 @@
 """Classified time series of the UCR and UEA archives."""
 
 import importlib.util
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from research.data.archive import Series, read_arrays, read_ts, read_tsv
 from research.data.examples import Examples
-from research.data.local import listing, state
+from research.data.files.archive import Series, read_arrays, read_ts, read_tsv
+from research.data.files.local import listing, state
 from research.data.preparation import Preparation, pad
-from research.data.splits import Source, Splitting
+from research.data.source import Source, Splitting
 from research.tree import ConfigError, nearest, recipe
 
 FORMS = (
@@ -29,9 +29,9 @@ class UCR(Splitting):
     published test part is kept. Series of unequal length are padded, with `length`; missing values are not `observed`.
 
     Attributes:
-      root: folder that holds the folder of the problem, or that folder; null reads what the package aeon brings along,
+      root: folder that holds the folder of the problem, or that folder; null reads the files of the package aeon,
         without importing it.
-      problem: name, for example BasicMotions.
+      problem: name of the problem, for example BasicMotions.
       scaling: "unit" has no meaning here.
       zscore: scale every channel of every series to mean 0 and deviation 1 over its own steps, a constant one to 0, as
         most problems of the archive already are.
@@ -45,51 +45,63 @@ class UCR(Splitting):
     anomaly: str | None
 
     def validate(self) -> None:
-        """Refuse names that are no file names.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse names that cannot be file names."""
         super().validate()
         if self.problem == "???" or not self.problem or Path(self.problem).name != self.problem:
             raise ConfigError("problem", self.problem, "name one, for example data.problem=BasicMotions")
 
-    def stamp(self) -> Hashable:
-        """Place, size and time of the files: edited ones are read anew."""
-        return state(self._find() or ())
+    # ------------------------------------------------------------------------------------------------------ the files
 
-    def _folder(self) -> Path:
-        """Where the folders of problems are."""
+    def stamp(self) -> Hashable:
+        """State of the files."""
+        return state(self._files() or ())
+
+    def _folder(self) -> Path | None:
+        """The folder that holds the folders of problems; None without `root` and the package aeon."""
         if self.root is not None:
             return Path(self.root).expanduser()
-        found = importlib.util.find_spec("aeon")
-        if found is None or not found.submodule_search_locations:
-            remedy = (
-                "name the folder of your files, data.root=FOLDER, or install some problems: pip install aeon --no-deps"
-            )
-            raise ConfigError("root", None, remedy)
-        return Path(found.submodule_search_locations[0]) / "datasets" / "data"
-
-    def _find(self) -> tuple[Path, ...] | None:
-        """The files of the problem, or None."""
-        try:
-            folder = self._folder()
-        except ConfigError:
+        aeon = importlib.util.find_spec("aeon")
+        if aeon is None or not aeon.submodule_search_locations:
             return None
-        for place in (folder / self.problem, folder, folder / "ucr" / self.problem):
+        return Path(aeon.submodule_search_locations[0]) / "datasets" / "data"
+
+    def _files(self) -> tuple[Path, ...] | None:
+        """The files of the problem, or None."""
+        if (folder := self._folder()) is None:
+            return None
+        for base in (folder / self.problem, folder, folder / "ucr" / self.problem):
             for names in FORMS:
-                files = tuple(place / name.format(problem=self.problem) for name in names)
-                # Names without the problem in them say nothing about what they hold.
-                told = len(files) == 2 or place.absolute().name == self.problem
-                if told and all(path.is_file() for path in files):
+                files = tuple(base / name.format(problem=self.problem) for name in names)
+                # Only the folder tells to which problem x_train.npy belongs.
+                named = len(files) == 2 or base.absolute().name == self.problem
+                if named and all(path.is_file() for path in files):
                     return files
         return None
 
+    def _missing(self) -> ConfigError:
+        """Why there are no files, as seen in the folder of the problems."""
+        if (folder := self._folder()) is None:
+            remedy = "data.root=FOLDER, or install some problems: pip install aeon --no-deps"
+            return ConfigError("root", None, f"name the folder of your files, {remedy}")
+        if (folder / "ucr").is_dir() and not (folder / self.problem).is_dir():
+            folder = folder / "ucr"
+        if not folder.is_dir():
+            return ConfigError("root", self.root, f"no such folder (looked for {folder.absolute()})")
+        inside = folder / self.problem
+        expected = f"{self.problem}_TRAIN.ts and _TEST.ts (or .tsv), or {', '.join(FORMS[-1])}"
+        if inside.is_dir():
+            return ConfigError("problem", self.problem, f"{inside} must hold {expected}; it holds: {listing(inside)}")
+        known = [item.name for item in folder.iterdir() if item.is_dir()]
+        where = "aeon brings no such problem along" if self.root is None else f"{folder.absolute()} has no such folder"
+        remedy = f"{where}{nearest(self.problem, known)}; it holds: {listing(folder)}"
+        return ConfigError("problem", self.problem, f"{remedy}. Expected {expected}")
+
+    # ------------------------------------------------------------------------------------------------------- the rows
+
     def stored(self) -> Source:
         """All rows, those of the training file first."""
-        files = self._find()
-        if files is None:
-            raise self._missing(self._folder())
+        if (files := self._files()) is None:
+            raise self._missing()
         if len(files) == 2:
             reader = read_ts if files[0].suffix == ".ts" else read_tsv
             parts = [reader(path) for path in files]
@@ -97,9 +109,8 @@ class UCR(Splitting):
             parts = read_arrays(*files)
         channels = [part.values[0].shape[1] for part in parts]
         if channels[0] != channels[1]:
-            raise ConfigError(
-                "problem", self.problem, f"{channels[0]} channels for training but {channels[1]} for testing"
-            )
+            problem = f"{channels[0]} channels for training but {channels[1]} for testing"
+            raise ConfigError("problem", self.problem, problem)
         x, length, observed = pad([*parts[0].values, *parts[1].values])
         test = np.repeat([False, True], [len(part.values) for part in parts])
         label, classes = self._label(parts)
@@ -108,32 +119,19 @@ class UCR(Splitting):
             test = test | (label == 1)
             if test.all():
                 raise ConfigError("anomaly", self.anomaly, "the training file has no series of another class")
+        values = [part.targets for part in parts if part.targets is not None]
+        target = np.concatenate(values) if values else None
         return Source(
             self.problem,
             "sequence",
-            Examples(x=x, length=length, observed=observed, label=label, target=_values(parts)),
+            Examples(x=x, length=length, observed=observed, label=label, target=target),
             test=test,
             anomaly=self.anomaly is not None,
             classes=classes,
             preparation=Preparation(zscore=self.zscore),
         )
 
-    def _missing(self, folder: Path) -> ConfigError:
-        """Why there is nothing to read, as seen in the folder of the problems."""
-        if (folder / "ucr").is_dir() and not (folder / self.problem).is_dir():
-            folder = folder / "ucr"
-        if not folder.is_dir():
-            return ConfigError("root", self.root, f"no such folder (looked for {folder.absolute()})")
-        inside = folder / self.problem
-        expected = f"{self.problem}_TRAIN.ts and _TEST.ts (or .tsv), or {', '.join(FORMS[-1])}"
-        if inside.is_dir():
-            return ConfigError("problem", self.problem, f"{inside} must hold {expected}; there is: {listing(inside)}")
-        known = [item.name for item in folder.iterdir() if item.is_dir()]
-        where = "aeon brings no such problem along" if self.root is None else f"{folder.absolute()} has no such folder"
-        remedy = f"{where}{nearest(self.problem, known)}; there is: {listing(folder)}"
-        return ConfigError("problem", self.problem, f"{remedy}. Expected {expected}")
-
-    def _label(self, parts: list[Series]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    def _label(self, parts: Sequence[Series]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
         """Classes as 0 to K - 1, or 1 for the anomalous class, [N] int32, and their names; None without classes."""
         unlabelled = [part.classes is None for part in parts]
         if any(unlabelled):
@@ -143,26 +141,19 @@ class UCR(Splitting):
                 raise ConfigError("anomaly", self.anomaly, f"the series of {self.problem} have no classes")
             return None, None
         names = [name for part in parts for name in part.classes or ()]
-        classes = sorted(set(names), key=_order(set(names)))
+        classes = in_order(set(names))
         if self.anomaly is None:
-            numbers = {name: number for number, name in enumerate(classes)}
-            return np.asarray([numbers[name] for name in names], np.int32), tuple(classes)
+            return np.asarray([classes.index(name) for name in names], np.int32), tuple(classes)
         if self.anomaly not in classes:
-            remedy = f"no such class{nearest(self.anomaly, classes)}; there are: {', '.join(classes)}"
+            remedy = f"no such class{nearest(self.anomaly, classes)}; its classes are: {', '.join(classes)}"
             raise ConfigError("anomaly", self.anomaly, remedy)
         return np.asarray([name == self.anomaly for name in names], np.int32), None
 
 
-def _values(parts: list[Series]) -> np.ndarray | None:
-    """Values to predict, [N, 1]; None where the series have classes."""
-    values = [part.targets for part in parts if part.targets is not None]
-    return np.concatenate(values) if values else None
-
-
-def _order(names: set[str]) -> Callable[[str], Any]:
-    """Sort by value if all are numbers, else as text."""
+def in_order(names: set[str]) -> list[str]:
+    """Names in the order of their values if all are finite numbers, else in alphabetical order."""
     try:
-        values = {name: (float(name), name) for name in names}
+        values = [float(name) for name in names]
     except ValueError:
-        return str
-    return values.__getitem__ if np.isfinite([value for value, _ in values.values()]).all() else str
+        return sorted(names)
+    return sorted(names, key=lambda name: (float(name), name)) if np.isfinite(values).all() else sorted(names)

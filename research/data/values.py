@@ -1,20 +1,11 @@
-"""Values that are given from Python: real numbers, whole numbers and targets, or a refusal in one line."""
+"""Values given from Python, such as `run.encode(x)`: real numbers, whole numbers and targets, or a refusal."""
 
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from research.ranges import INT32
 from research.tree import ConfigError
-
-LARGEST = 2**31 - 1
-
-
-@runtime_checkable
-class Typed(Protocol):
-    """An array of any library."""
-
-    @property
-    def dtype(self) -> Any: ...
 
 
 @runtime_checkable
@@ -27,13 +18,18 @@ class Table(Protocol):
     def to_numpy(self) -> np.ndarray: ...
 
 
+def is_table(values: Any) -> bool:
+    """Whether values are a table with named columns, of pandas or polars."""
+    return isinstance(values, Table)
+
+
 def as_numbers(key: str, values: Any) -> np.ndarray:
     """Values as an array of real numbers; NaN where a masked array masks one, or a value is None or pandas.NA.
 
     Raises:
       ConfigError: text, dates, complex numbers, or rows of unequal shape.
     """
-    given = f"{values.dtype}" if isinstance(values, Typed) else type(values).__name__
+    shown = str(getattr(values, "dtype", type(values).__name__))
     try:
         array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
         if array.dtype.kind in "cMm":
@@ -46,12 +42,7 @@ def as_numbers(key: str, values: Any) -> np.ndarray:
             array = array.astype(np.float64)
         return np.ma.filled(array, np.nan) if masked else np.asarray(array)
     except (TypeError, ValueError):
-        raise ConfigError(key, given, "expected real numbers in rows of one shape") from None
-
-
-def is_table(values: Any) -> bool:
-    """Whether values are a table with named columns, of pandas or polars."""
-    return isinstance(values, Table)
+        raise ConfigError(key, shown, "expected real numbers in rows of one shape") from None
 
 
 def whole_number(key: str, value: Any, least: int) -> int:
@@ -60,7 +51,7 @@ def whole_number(key: str, value: Any, least: int) -> int:
     Raises:
       ConfigError: anything else.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= LARGEST:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= INT32:
         raise ConfigError(key, value, f"expected a whole number from {least}")
     return int(value)
 
@@ -73,7 +64,7 @@ def target_values(
     Args:
       target: [N, *shape]; [N] stands for [N, 1]. NaN is a missing step of a forecast.
       rows: N.
-      shape: of one target in training; None if training had none.
+      shape: shape of one target in training; None if training had no targets.
       classes: number of classes of targets of whole numbers; 0 for values.
 
     Raises:

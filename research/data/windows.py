@@ -1,4 +1,4 @@
-"""Windows of long series, in parts that are blocks of time."""
+"""Windows of a long series, in three parts that are blocks of time."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from research.data.examples import Examples, Windows
-from research.data.splits import Source, Splitting
+from research.data.source import Source, Splitting
 from research.ranges import Size
 from research.tree import ConfigError, recipe
 
@@ -22,9 +22,9 @@ class Windowed(Splitting):
 
     Attributes:
       scaling: "unit" has no meaning here; "standard" and "minmax" are fitted on the training block.
-      window: steps of a window: what is modelled, or what is looked back on.
+      window: number of steps that are modelled, or that a forecast looks back on.
       stride: steps from the start of one window to the start of the next.
-      horizon: steps to predict; null: windows are modelled themselves.
+      horizon: number of steps to predict; null: windows are modelled themselves.
       season: steps after which the series repeats itself, for seasonal forecasts and MASE; null: none is known.
     """
 
@@ -35,19 +35,14 @@ class Windowed(Splitting):
     season: Size | None
 
     def validate(self) -> None:
-        """Refuse folds.
-
-        Raises:
-          ConfigError: naming the key, the value and the remedy.
-        """
+        """Refuse folds, because windows overlap."""
         refuse_folds(self)
-        super().validate()
 
     def cut(self, name: str, values: np.ndarray, columns: Sequence[str], borders: tuple[int, int] | None) -> Source:
         """The windows of one series.
 
         Args:
-          name: of the data set.
+          name: name of the data set.
           values: NaN where a value is missing, [S, C].
           columns: names of the channels.
           borders: first step of the validation block and of the test block; None for windows without parts.
@@ -55,74 +50,74 @@ class Windowed(Splitting):
         Raises:
           ConfigError: a block is too short, or a channel is constant or empty in the training block.
         """
-        steps, horizon = len(values), self.horizon or 0
-        start = np.arange(0, steps - self.window - horizon + 1, self.stride, dtype=np.int32)
+        horizon = self.horizon or 0
+        start = np.arange(0, len(values) - self.window - horizon + 1, self.stride, dtype=np.int32)
         examples, empty = self._windows(values, start)
-        count = int(empty.sum())
-        notes = (f"{count} of {len(start)} windows hold no value at all{' and are left out' if borders else ''}",)
-        notes = notes if count else ()
-        if borders is None:
-            if not len(start):
-                needs = f"{self.window} + {horizon} steps" if horizon else f"{self.window} steps"
-                raise ConfigError("window", self.window, f"there are {steps} steps, and a window needs {needs}")
-            kept = tuple(columns)
-            scaled = {"season": self.season, "scale_target": bool(horizon), "columns": kept, "notes": notes}
-            return Source(name, "sequence", examples, **scaled)
-        validation_start, test_start = borders
-        training = values[:validation_start]
-        first, end = (start + self.window, start + self.window + horizon) if horizon else (start, start + self.window)
-        inside = lambda low, high: (first >= low) & (end <= high)
-        blocks = {
-            "training": (0, validation_start),
-            "validation": (validation_start, test_start),
-            "test": (test_start, steps),
-        }
-        parts = {block: inside(*edges) & ~empty for block, edges in blocks.items()}
-        for block, rows in parts.items():
-            if not rows.any():
-                low, high = blocks[block]
-                needs = f"{self.window} + {horizon} steps" if horizon and block == "training" else "one whole window"
-                needs = f"a target of {horizon} steps" if horizon and block != "training" else needs
-                remedy = f"the {block} block has {high - low} of {steps} steps and does not hold {needs}"
-                raise ConfigError(
-                    "window", self.window, f"{remedy}; make the window, the horizon or the stride smaller"
-                )
-        if self.season is not None and self.season >= len(training):
-            remedy = f"the training block has {len(training)} steps only; name a shorter season, or null"
-            raise ConfigError("season", self.season, remedy)
-        check_channels(training, columns)
-
-        if horizon:
-            error = naive_error(training, self.season)
-            examples = dataclasses.replace(examples, naive_error=np.tile(error, (len(start), 1)))
-        return Source(
+        left_out = " and are left out" if borders else ""
+        notes = (f"{int(empty.sum())} of {len(start)} windows hold no value at all{left_out}",) if empty.any() else ()
+        source = Source(
             name,
             "sequence",
             examples,
-            test=parts["test"],
-            validation=parts["validation"],
-            unused=~(parts["training"] | parts["validation"] | parts["test"]),
             season=self.season,
             scale_target=bool(horizon),
             columns=tuple(columns),
             notes=notes,
         )
+        if borders is None:
+            if not len(start):
+                needs = f"{self.window} + {horizon} steps" if horizon else f"{self.window} steps"
+                problem = f"there are {len(values)} steps, and a window needs {needs}"
+                raise ConfigError("window", self.window, problem)
+            return source
+        train, validation, test = (part & ~empty for part in self._blocks(len(values), start, borders))
+        self._check_parts(len(values), borders, {"training": train, "validation": validation, "test": test})
+        training = values[: borders[0]]
+        if self.season is not None and self.season >= len(training):
+            remedy = f"the training block has {len(training)} steps only; name a shorter season, or null"
+            raise ConfigError("season", self.season, remedy)
+        check_channels(training, columns)
+        if horizon:
+            error = np.tile(naive_error(training, self.season), (len(start), 1))
+            source = dataclasses.replace(source, examples=dataclasses.replace(examples, naive_error=error))
+        return dataclasses.replace(source, test=test, validation=validation, unused=~(train | validation | test))
 
     def _windows(self, values: np.ndarray, start: np.ndarray) -> tuple[Examples, np.ndarray]:
-        """Windows of values [S, C] with NaN, and which of them, or of their targets, hold no value, [N] bool."""
+        """Windows of values [S, C] with NaN, and which of them (or of their targets) hold no value, [N] bool."""
         series, observed = np.ascontiguousarray(values), np.isfinite(values)
-        cut = lambda array, first, size: Windows(array, first, size)
-        later, horizon = start + np.int32(self.window), self.horizon
-        x, target = cut(series, start, self.window), cut(series, later, horizon) if horizon else None
+        pieces = {"x": (start, self.window)}
+        if self.horizon:
+            pieces["target"] = start + np.int32(self.window), self.horizon
+        windows = {name: Windows(series, first, size) for name, (first, size) in pieces.items()}
         if observed.all():
-            return Examples(x=x, target=target), np.zeros(len(start), bool)
-        seen = np.concatenate([[0], np.cumsum(observed.any(1))])
-        empty = seen[start + self.window] == seen[start]
-        if horizon:
-            empty |= seen[later + horizon] == seen[later]
-        shown = cut(observed, start, self.window)
-        shown_target = cut(observed, later, horizon) if horizon else None
-        return Examples(x=x, target=target, observed=shown, target_observed=shown_target), empty
+            return Examples(**windows), np.zeros(len(start), bool)
+        count = np.concatenate([[0], np.cumsum(observed.any(1))])  # steps with a value before each step
+        empty = np.any([count[first + size] == count[first] for first, size in pieces.values()], axis=0)
+        masks = {name: Windows(observed, first, size) for name, (first, size) in pieces.items()}
+        return Examples(**windows, observed=masks["x"], target_observed=masks.get("target")), empty
+
+    def _blocks(self, steps: int, start: np.ndarray, borders: tuple[int, int]) -> list[np.ndarray]:
+        """Windows of the training, the validation and the test block, each [N] bool."""
+        first = start + self.window if self.horizon else start
+        end = start + self.window + (self.horizon or 0)
+        return [
+            (first >= low) & (end <= high)
+            for low, high in ((0, borders[0]), (borders[0], borders[1]), (borders[1], steps))
+        ]
+
+    def _check_parts(self, steps: int, borders: tuple[int, int], parts: dict[str, np.ndarray]) -> None:
+        """Refuse blocks without a window."""
+        sizes = {"training": borders[0], "validation": borders[1] - borders[0], "test": steps - borders[1]}
+        for block, rows in parts.items():
+            if rows.any():
+                continue
+            needs = "one whole window"
+            if self.horizon:
+                look_back = f"{self.window} + {self.horizon} steps"
+                needs = look_back if block == "training" else f"a target of {self.horizon} steps"
+            problem = f"the {block} block has {sizes[block]} of {steps} steps and does not hold {needs}"
+            remedy = f"{problem}; make the window, the horizon or the stride smaller"
+            raise ConfigError("window", self.window, remedy)
 
 
 def share_borders(steps: int, test_fraction: float, validation_fraction: float) -> tuple[int, int]:
@@ -137,10 +132,10 @@ def refuse_folds(settings: Splitting) -> None:
     Raises:
       ConfigError: naming the key.
     """
-    if settings.folds is not None or settings.fold is not None:
-        key, value = ("folds", settings.folds) if settings.folds is not None else ("fold", settings.fold)
-        remedy = "windows overlap, so the rows of a fold would be seen in training too; the parts are blocks of time"
-        raise ConfigError(key, value, f"{remedy}: set {{key}}=null")
+    for key in ("folds", "fold"):
+        if (value := getattr(settings, key)) is not None:
+            remedy = "windows overlap, so training would see the rows of a fold; the parts are blocks of time"
+            raise ConfigError(key, value, f"{remedy}: set {{key}}=null")
 
 
 def check_channels(training: np.ndarray, columns: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.data.new_rows import class_numbers
-from research.data.splits import Source
+from research.data.source import Source
 from research.models.abilities import latent_dim_of
 from research.runs.clusters import centres_of, nearest_centre
 from research.runs.csv_text import csv_text

@@ -12,7 +12,7 @@ import numpy as np
 
 from research.data.examples import Dataset
 from research.data.loading import load
-from research.data.splits import Splitting
+from research.data.source import Splitting
 from research.engine import Model, Trainer
 from research.evaluation import Evaluation
 from research.metrics import base, direction, undirected

@@ -1,21 +1,18 @@
 """Published files of sequence benchmarks."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
-import yaml
+from configs import shipped
 
 from research.data import load
 from research.tree import ConfigError, build
 
-CONF = Path(__file__).parents[2] / "conf" / "data"
-
 
 def recipe(name: str, root, **changes):
-    return build(yaml.safe_load((CONF / f"{name}.yaml").read_text()) | {"root": str(root)} | changes, key="data")
+    return build(shipped(name) | {"root": str(root)} | changes, key="data")
 
 
 @pytest.fixture
@@ -125,10 +122,10 @@ def test_the_target_is_the_next_frame(tmp_path, music, scaling):
     ("changes", "text"),
     [
         ({"validdata": None}, "validdata is missing"),
-        ({"validdata": np.zeros((3, 88))}, "validdata is missing or no cell array"),
+        ({"validdata": np.zeros((3, 88))}, "validdata is missing or not a cell array"),
         ({"testdata": cells(np.full((4, 88), 2))}, r"testdata, sequence 0 \(from 0\): .*other values"),
         ({"traindata": cells(np.zeros((3, 88)), np.zeros((3, 87)))}, r"sequence 1 .*\(3, 87\)"),
-        ({"traindata": cells(np.zeros((3, 88)), "text")}, "sequence 1 .*no matrix of numbers"),
+        ({"traindata": cells(np.zeros((3, 88)), "text")}, "sequence 1 .*not a matrix of numbers"),
     ],
 )
 def test_other_contents_are_refused(tmp_path, music, changes, text):
@@ -157,12 +154,12 @@ def test_a_roll_of_one_frame_has_no_next_frame(tmp_path, music):
 
 @pytest.mark.parametrize(("name", "file"), [("mnist1d", "mnist1d.npz"), ("polyphonic", "JSB_Chorales.mat")])
 def test_a_missing_file_is_named(tmp_path, name, file):
-    for root, text in ((tmp_path, f"{file}.*neither there nor"), (tmp_path / "no", "no such folder")):
+    for root, text in ((tmp_path, f"{file}.*is neither in this folder nor"), (tmp_path / "no", "no such folder")):
         with pytest.raises(ConfigError, match=text) as caught:
             load(recipe(name, root))
         assert caught.value.key == "data.root"
     with pytest.raises(ConfigError, match=f"put {file}.*data.root=FOLDER"):
-        load(build(yaml.safe_load((CONF / f"{name}.yaml").read_text())))
+        load(build(shipped(name)))
 
 
 def test_an_edited_file_is_read_again(tmp_path, arrays):

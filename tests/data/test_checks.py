@@ -1,5 +1,6 @@
 """What columns give away: features, row numbers, dates, marks of missing values, long tables."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,10 @@ import numpy as np
 import pandas
 import pytest
 
-from research.data.checks import choose, far_repeats, grouped_note, grows_evenly, many_series
-from research.data.columns import Form
-from research.data.table_files import read_table
+from research.data.checks import far_repeats, grouped_notes, many_series
+from research.data.features import choose, grows_evenly
+from research.data.files import read_table
+from research.data.files.table import PLAIN
 from research.tree import ConfigError
 
 RANDOM = np.random.default_rng(0)
@@ -18,7 +20,7 @@ DAYS = [f"2024-01-{day:02}" for day in range(1, 31)]
 
 def table(folder: Path, columns: dict[str, Any], **form: Any):
     pandas.DataFrame(columns).to_csv(folder / "x.csv", index=False)
-    return read_table(folder / "x.csv", Form(**form))
+    return read_table(folder / "x.csv", dataclasses.replace(PLAIN, **form))
 
 
 def normal(rows: int = 30) -> np.ndarray:
@@ -158,7 +160,9 @@ def test_long_tables_are_recognised_and_calendars_are_not(columns, found, tmp_pa
 )
 def test_numbers_whose_thousands_may_be_grouped_are_noted(cells, mark, noted, tmp_path):
     (tmp_path / "x.csv").write_text("a;b\n" + "".join(f"{cell};x\n" for cell in cells))
-    found = grouped_note(read_table(tmp_path / "x.csv", Form(separator="semicolon", decimal=mark)), ["a"])
+    found = grouped_notes(
+        read_table(tmp_path / "x.csv", dataclasses.replace(PLAIN, separator="semicolon", decimal=mark)), ["a"]
+    )
     assert bool(found) == noted
     if noted:
         assert f"{cells[0]} beside 987 is read as a fraction" in found[0]

@@ -1,30 +1,18 @@
 """Every shipped data config."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
-import yaml
+from configs import FOLDER, shipped
 
 from research.tree import build, hints, plain
 
-FOLDER = Path(__file__).parents[2] / "conf" / "data"
-FILES = sorted(FOLDER.glob("*.yaml"))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def content(path: Path) -> dict:
-    """The keys of a config, and below them those of the config that it starts from."""
-    config = yaml.safe_load(path.read_text())
-    bases = config.pop("defaults", ["_self_"])
-    assert bases[-1] == "_self_", "a config overrides what it starts from"
-    for base in reversed(bases[:-1]):
-        config = content(FOLDER / f"{base}.yaml") | config
-    return config
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_config_builds_and_sets_every_key(path):
-    config = content(path)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_config_builds_and_sets_every_key(name):
+    config = shipped(name)
     required = {"path": "mine.csv", "problem": "BasicMotions"}
     config |= {key: value for key, value in required.items() if config.get(key) == "???"}
     made = build(config, key="data")
@@ -39,9 +27,17 @@ def test_configs_were_found():
     own = {"arrays", "ucr"}
     images = {"digits", "mnist", "fashion_mnist", "digits_rows", "mnist_rows", "mnist_pixels"}
     drawn = {"low_rank", "sines", "ar", "adding", "copy", "sprites"}
-    assert own | images | drawn | {"mnist1d", "polyphonic"} <= {path.stem for path in FILES}
+    assert own | images | drawn | {"mnist1d", "polyphonic"} <= set(NAMES)
 
 
 def test_a_layout_config_is_the_image_config_but_for_the_layout():
-    rows, images = content(FOLDER / "mnist_rows.yaml"), content(FOLDER / "mnist.yaml")
+    rows, images = shipped("mnist_rows"), shipped("mnist")
     assert rows == images | {"layout": "rows"} != images
+
+
+def test_no_two_files_of_shared_keys_have_a_key_in_common():
+    """Whichever comes first in `defaults`, a config then gets the same keys."""
+    files = [path.stem for path in (FOLDER / "shared").glob("*.yaml")]
+    keys = [key for name in files for key in shipped(f"shared/{name}")]
+    own = {"scaling"}  # each kind of data has its own usual one
+    assert sorted(set(keys) - own) == sorted(key for key in keys if key not in own)

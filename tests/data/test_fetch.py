@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from research.data.fetch import Unusable, decompress, fetch
+from research.data.files.fetch import Unusable, decompress, fetch
 from research.tree import ConfigError
 
 CONTENT = b"some published content" * 100
@@ -39,7 +39,7 @@ def test_a_local_file_may_be_compressed_in_any_way(tmp_path, name, content):
     [
         (gzip.compress(CONTENT, mtime=0)[:-12], "cut short"),
         (b"", "empty"),
-        (b"<html>not found</html>", "no gzip file"),
+        (b"<html>not found</html>", "not a gzip file"),
         (gzip.compress(b"something else", mtime=0), f"expected {SHA256}"),
     ],
 )

@@ -1,29 +1,27 @@
 """Image data sets."""
 
+import ast
 import gzip
 import hashlib
 import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from configs import shipped
 
 from research.data import MNIST, load
-from research.data.fetch import Unusable
+from research.data.files.fetch import Unusable
 from research.data.images import parse_idx
-from research.data.splits import shuffle
+from research.data.preparation import shuffle
 from research.tree import ConfigError, build
 
-CONF = Path(__file__).parents[2] / "conf" / "data"
 REAL = os.environ.get("LATENT_LOOM_DATA")  # a folder with the folders mnist and fashion_mnist
 
 
 def config(name: str, **changes) -> dict:
-    return yaml.safe_load((CONF / f"{name}.yaml").read_text()) | changes
+    return shipped(name) | changes
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -120,12 +118,16 @@ if REAL is not None:
 
 
 def test_importing_recipes_imports_no_heavy_package():
-    code = (
-        "import sys, research.data; print([m for m in ('sklearn', 'pandas', 'pyarrow', 'pooch') if m in sys.modules])"
-    )
-    root = str(Path(__file__).parents[2])
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    research = Path(__file__).parents[2] / "research"
+    for path in [research / "tree.py", research / "ranges.py", *(research / "data").rglob("*.py")]:
+        for node in ast.parse(path.read_text()).body:  # imports inside functions come later
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(module)]
+            packages = {name.partition(".")[0] for name in names}
+            assert not packages & {"sklearn", "pandas", "pyarrow", "pooch", "scipy"}, path
+            assert "research" not in packages or names[0].startswith(
+                ("research.data", "research.tree", "research.ranges")
+            )
 
 
 def test_rows_of_an_image_are_steps_of_a_sequence():

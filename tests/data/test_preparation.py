@@ -10,8 +10,8 @@ import pytest
 from research.data import scaling
 from research.data.examples import Examples, Windows, compact, prepare
 from research.data.loading import load, preparation_of, scored
-from research.data.new_rows import class_numbers, stored_rows, zero_tails
-from research.data.preparation import Preparation
+from research.data.new_rows import class_numbers, stored_rows
+from research.data.preparation import Preparation, zero_tails
 from research.tree import ConfigError, build
 
 RANDOM = np.random.default_rng(0)

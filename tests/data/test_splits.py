@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from research.data import Examples, Source, Splitting, Windows, scaling
 from research.data.loading import assemble, digest
-from research.data.splits import Rows, absent_note, check_parts, divide, shuffle, spread
+from research.data.preparation import shuffle
+from research.data.splits import Rows, absent_notes, check_parts, divide, spread
 from research.ranges import OpenShare
 from research.tree import ConfigError, build, recipe
 
@@ -55,7 +56,7 @@ def divisions(draw) -> tuple[Free, int, np.ndarray | None]:
 
 
 @given(divisions())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_parts_are_disjoint_and_cover_all_rows(case):
     chosen, size, test = case
     parts = divide(chosen, size, test)
@@ -72,7 +73,7 @@ def test_parts_are_disjoint_and_cover_all_rows(case):
 
 
 @given(divisions())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 def test_packed_splits_have_one_shape_and_hide_nothing(case):
     chosen, size, test = case
     x = np.arange(size, dtype=np.float32)[:, None]
@@ -247,7 +248,7 @@ def test_the_digest_sees_values_types_shapes_and_fields():
 
 
 @given(st.lists(st.integers(0, 4), min_size=6, max_size=80), st.integers(0, 2**20))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_every_piece_of_a_spread_order_has_its_share_of_every_class(labels, seed):
     label = np.array(labels)
     order = spread(shuffle(len(label), seed), label)
@@ -280,12 +281,12 @@ def test_classes_that_a_part_lacks_are_named():
     names = ("ash", "elm", "fir")
     source = Source("test", "vector", Examples(np.zeros((6, 1)), label=label), classes=names)
     notes = ["no train row is of class fir", "no validation row is of class fir", "no test row is of class elm"]
-    assert absent_note(parts, source) == notes
+    assert absent_notes(parts, source) == notes
     folds = [*parts, Rows(np.array([1]), np.array([0, 3, 5]), np.array([2, 5]))]
-    found = absent_note(folds, dataclasses.replace(source, classes=None))
+    found = absent_notes(folds, dataclasses.replace(source, classes=None))
     assert found[:2] == ["no train row of some fold is of class 1, 2", "no validation row of some fold is of class 2"]
-    assert absent_note([Rows(*[np.arange(6)] * 3)], source) == []
-    assert absent_note(parts, dataclasses.replace(source, anomaly=True)) == []
+    assert absent_notes([Rows(*[np.arange(6)] * 3)], source) == []
+    assert absent_notes(parts, dataclasses.replace(source, anomaly=True)) == []
 
 
 def test_rows_and_steps_in_two_parts_are_refused():

@@ -1,23 +1,21 @@
 """Images of one shape with known factors."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
-import yaml
+from configs import shipped
 
 from research.data import Examples, load
 from research.data.sprites import FACTORS, SHAPES, SIZE, TOTAL, Sprites, images
 from research.tree import ConfigError, build
 
-CONF = Path(__file__).parents[2] / "conf" / "data" / "sprites.yaml"
 SIZES = tuple(FACTORS.values())
+IMAGES = jax.jit(images)
 SQUARE, ELLIPSE, HEART = range(3)
 
 
 def sprites(**changes) -> Sprites:
-    return build(yaml.safe_load(CONF.read_text()) | {"rows": 400} | changes, key="data")
+    return build(shipped("sprites") | {"rows": 400} | changes, key="data")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +27,7 @@ def centered() -> np.ndarray:
 def drawn(first: np.ndarray, x: int, y: int) -> np.ndarray:
     """Images of shapes, scales and rotations [N, 3] at one place, bool [N, 64, 64]."""
     place = np.broadcast_to([x, y], (len(first), 2))
-    return np.asarray(jax.jit(images)(np.concatenate([first, place], axis=1).astype(np.int32)))
+    return np.asarray(IMAGES(np.concatenate([first, place], axis=1).astype(np.int32)))
 
 
 def exact(scale: int, rotation: int) -> list[np.ndarray]:
@@ -101,18 +99,23 @@ def test_rotations_turn_counterclockwise_and_the_symmetric_shapes_return(centere
 
 
 def test_rows_are_distinct_and_their_factors_independent():
-    dataset = load(sprites(rows=6000))
-    examples = dataset.examples
-    assert (examples.x.shape, examples.x.dtype) == ((6000, 64, 64), np.uint8)
-    assert (examples.factors.shape, examples.factors.dtype) == ((6000, 5), np.int32)
+    factors = sprites(rows=6000).distinct_factors()
+    assert (factors.shape, factors.dtype) == ((6000, 5), np.int32)
+    assert len(np.unique(factors, axis=0)) == 6000
+    check_independence(factors)
+    np.testing.assert_array_equal(sprites(rows=400).distinct_factors(), factors[:400])
+
+
+def test_images_are_those_of_the_factors():
+    dataset = load(sprites())
+    examples, facts = dataset.examples, dataset.facts
+    assert (examples.x.shape, examples.x.dtype) == ((400, 64, 64), np.uint8)
     assert set(np.unique(examples.x)) == {0, 1}
-    assert len(np.unique(examples.factors, axis=0)) == 6000
+    np.testing.assert_array_equal(examples.factors, sprites().distinct_factors())
     np.testing.assert_array_equal(examples.label, examples.factors[:, 0])
-    np.testing.assert_array_equal(examples.x, np.asarray(jax.jit(images)(examples.factors)))
-    check_independence(examples.factors)
-    facts = dataset.facts
+    np.testing.assert_array_equal(examples.x, np.asarray(IMAGES(examples.factors)))
     assert (facts.kind, facts.low, facts.high, facts.classes) == ("image", 0, 1, 3)
-    assert (facts.test_size, facts.validation_size, facts.train_size) == (2400, 360, 3240)
+    assert (facts.test_size, facts.validation_size, facts.train_size) == (160, 24, 216)
 
 
 def check_independence(factors: np.ndarray) -> None:
@@ -131,7 +134,6 @@ def test_rows_depend_on_data_seed_alone():
     first = load(sprites())
     assert first.sha256 == load(sprites(split_seed=1)).sha256 == load(sprites(streamed=False)).sha256
     assert first.sha256 != load(sprites(data_seed=1)).sha256
-    np.testing.assert_array_equal(first.examples.factors, load(sprites(rows=500)).examples.factors[:400])
 
 
 def test_streamed_batches_are_drawn_from_all_combinations_by_the_key_alone():
@@ -146,7 +148,7 @@ def test_streamed_batches_are_drawn_from_all_combinations_by_the_key_alone():
         assert (own.shape, own.dtype) == (getattr(first, name).shape, getattr(first, name).dtype)
         np.testing.assert_array_equal(own, getattr(draw(second, jax.random.key(3)), name))
         assert (np.asarray(own) != np.asarray(getattr(other, name))).any()
-    np.testing.assert_array_equal(fresh.x, np.asarray(images(fresh.factors)))
+    np.testing.assert_array_equal(fresh.x, np.asarray(IMAGES(fresh.factors)))
     np.testing.assert_array_equal(fresh.label, fresh.factors[:, 0])
 
 

@@ -1,21 +1,18 @@
 """Data with known answers."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from configs import shipped
 
 from research.data import LowRank, load
 from research.data.synthetic import gaussian_nll
 from research.tree import ConfigError, build
 
-CONF = Path(__file__).parents[2] / "conf" / "data" / "low_rank.yaml"
-
 
 def low_rank(**changes) -> LowRank:
-    return build(yaml.safe_load(CONF.read_text()) | changes, key="data")
+    return build(shipped("low_rank") | changes, key="data")
 
 
 def test_the_density_is_that_of_scipy():

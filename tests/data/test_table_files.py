@@ -1,5 +1,6 @@
 """Files of tables: what is read, and that nothing is read that is not there."""
 
+import dataclasses
 import decimal
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas
 import pytest
-import yaml
+from configs import shipped
 
 from research.data import Series
-from research.data.columns import Form, paste
-from research.data.table_files import read_table
+from research.data.files import read_table
+from research.data.files.table import PLAIN, paste
 from research.tree import ConfigError, build
 
 ROWS = ["a,b", "1.5,2", "-3,4e1", ".25,6."]
@@ -30,7 +31,7 @@ def write(tmp_path: Path):
 
 
 def values(path: Path, **form: Any) -> list[list[float]]:
-    table = read_table(path, Form(**form))
+    table = read_table(path, dataclasses.replace(PLAIN, **form))
     return table.numbers(table.names).tolist()
 
 
@@ -122,7 +123,7 @@ def test_missing_values_have_a_few_names_and_those_that_are_asked_for(write):
     cells = ["1", "", "NA", "nan", "None", "null", "N/A", "<NA>", "-9999"]
     table = read_table(write(["a,b", *(f"{cell},0" for cell in cells)]))
     np.testing.assert_array_equal(table.numbers(["a"])[:, 0], [1, *[np.nan] * 7, -9999])
-    table = read_table(write(["a", "1", "-9999", "-9999.0", "?"]), Form(missing=(-9999.0, "?")))
+    table = read_table(write(["a", "1", "-9999", "-9999.0", "?"]), dataclasses.replace(PLAIN, missing=(-9999.0, "?")))
     np.testing.assert_array_equal(table.numbers(["a"])[:, 0], [1, np.nan, np.nan, np.nan])
     assert table.column("a").kind == "integer"
     assert table.column("a").marks == {-9999.0, "?"}
@@ -146,13 +147,13 @@ def test_whole_numbers_that_float64_cannot_tell_apart_are_refused(write, tmp_pat
 
 
 def test_columns_without_names_are_numbers_and_minus_one_is_the_last(write):
-    table = read_table(write(ROWS[1:]), Form(header=False))
+    table = read_table(write(ROWS[1:]), dataclasses.replace(PLAIN, header=False))
     assert table.names == ("0", "1")
     assert table.find("-1", "target") == 1
-    with pytest.raises(ConfigError, match="there are: 0, 1"):
+    with pytest.raises(ConfigError, match="its columns are: 0, 1"):
         table.find("-3", "target")
     with pytest.raises(ConfigError, match=r"line 1, column '0': 'a' is not a number; .*data.header=true"):
-        read_table(write(ROWS), Form(header=False)).numbers(["0"])
+        read_table(write(ROWS), dataclasses.replace(PLAIN, header=False)).numbers(["0"])
 
 
 def test_names_are_found_once(write):
@@ -188,14 +189,14 @@ def test_remedies_can_be_pasted():
     [
         ({"encoding": "utf-99"}, "data.encoding=utf-99: no such encoding"),
         ({"encoding": "hex"}, "data.encoding=hex: no such encoding"),
-        ({"path": "x.parquet", "header": True}, "data.header=True: x.parquet is no table of text: data.header=null"),
+        ({"path": "x.parquet", "header": True}, "data.header=True: x.parquet is not a table of text: data.header=null"),
         ({"path": "x.parquet", "decimal": "comma"}, "data.decimal=point"),
         ({"separator": ";"}, "expected one of comma, semicolon, tab, space, pipe"),
         ({"missing": -9999}, "expected a list"),
     ],
 )
 def test_keys_that_do_not_fit_are_refused(keys, match):
-    config = yaml.safe_load((Path(__file__).parents[2] / "conf" / "data" / "series.yaml").read_text())
+    config = shipped("series")
     with pytest.raises(ConfigError, match=match):
         build(config | {"path": "x.csv"} | keys, Series, key="data")
 
@@ -228,8 +229,8 @@ def test_tables_of_other_programs_are_refused_with_a_remedy(write, content, prob
 def test_the_mark_of_an_encoding_is_neither_missing_nor_read_as_text(write, written, encoding, right):
     path = write("a,b\n1.5,2\n".encode(written))
     with pytest.raises(ConfigError, match=f"data.encoding={right}$"):
-        read_table(path, Form(encoding=encoding))
-    assert read_table(path, Form(encoding=right)).names == ("a", "b")
+        read_table(path, dataclasses.replace(PLAIN, encoding=encoding))
+    assert read_table(path, dataclasses.replace(PLAIN, encoding=right)).names == ("a", "b")
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from research.data.columns import Form
-from research.data.table_files import read_table
+from research.data.files import read_table
+from research.data.files.table import PLAIN
 from research.data.targets import column_of, interpret
 from research.tree import ConfigError
 
 
 def target(folder: Path, cells: Any, task: Any = None, **changes: Any):
     (folder / "x.csv").write_text("a,y\n" + "".join(f"0,{cell}\n" for cell in cells))
-    table = read_table(folder / "x.csv", Form())
+    table = read_table(folder / "x.csv", PLAIN)
     return interpret("y", table.column("y"), task, table.place, **changes)
 
 
@@ -62,7 +62,7 @@ def test_values_are_numbers_as_stored(cells, task, noted, tmp_path):
         (["a", ""] * 5, None, "x.csv, line 3: an empty cell is a missing value"),
         (["a", "None"] * 5, None, "line 3: 'None' is a missing value; .*a class needs another name"),
         (["1", "2", "x"] * 5, None, "line 4: 'x' is text, and other rows hold numbers; .*data.task=classes"),
-        (["a", "b"] * 5, "values", "task=values: x.csv, line 2: 'a' is no number"),
+        (["a", "b"] * 5, "values", "task=values: x.csv, line 2: 'a' is not a number"),
         ([f"name {row}" for row in range(9)], None, "every row has another value"),
         ([*range(30)], "classes", "every row has another value"),
         (["2024-01-01", "2024-01-02"] * 5, None, "holds dates"),

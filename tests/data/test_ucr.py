@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from configs import shipped
 
 from research.data import load
 from research.data.examples import Examples
 from research.data.preparation import Preparation, pad
 from research.tree import ConfigError, build
 
-CONF = Path(__file__).parents[2] / "conf" / "data" / "ucr.yaml"
 HEADER = """# A comment: with a colon
 @problemName Waves
 @timeStamps false
@@ -30,7 +29,7 @@ FREE = "@classLabel true a b\n@data\n"
 
 
 def recipe(root, problem="Waves", **changes):
-    config = yaml.safe_load(CONF.read_text()) | {"problem": problem} | changes
+    config = shipped("ucr") | {"problem": problem} | changes
     return build(config | {"root": None if root is None else str(root)}, key="data")
 
 
@@ -103,7 +102,7 @@ def test_an_anomalous_class_is_in_no_training_or_validation_row(tmp_path):
     np.testing.assert_array_equal(label, [0, 1, 0, 1, 0, 1, 0, 1, 1])
     assert list(split.rows("test")) == [1, 3, 5, 6, 7, 8]
     assert sorted([*split.rows("train"), *split.rows("validation")]) == [0, 2, 4]
-    with pytest.raises(ConfigError, match=r"did you mean 'down'.*there are: down, up") as caught:
+    with pytest.raises(ConfigError, match=r"did you mean 'down'.*its classes are: down, up") as caught:
         load(recipe(tmp_path, anomaly="dawn"))
     assert caught.value.key == "data.anomaly"
 
@@ -138,10 +137,10 @@ def test_series_without_classes_are_read(tmp_path):
         (HEADER + "1,2,3,4:up\n1,2,3,4:sideways\n", "line 11: class 'sideways' is not declared; .* up, down"),
         (HEADER + "1,2,3,4:dwn\n", r"line 10: class 'dwn' is not declared \(did you mean 'down'\?\)"),
         (HEADER + "1,2,3,4\n", "line 10: there is no class after the values"),
-        (HEADER + ":up\n", r"line 10: '' \(value 1\) is no finite number"),
+        (HEADER + ":up\n", r"line 10: '' \(value 1\) is not a finite number"),
         (HEADER + "up\n", "line 10: there are no values"),
         (HEADER + "1,2,3,4:1,2,3,4:up\n", "line 10: 2 channels, but the header says @univariate true"),
-        (HEADER + "1,2,x,4:up\n", r"line 10: 'x' \(value 3\) is no finite number"),
+        (HEADER + "1,2,x,4:up\n", r"line 10: 'x' \(value 3\) is not a finite number"),
         (HEADER + "1,2,1_0,4:up\n", r"line 10: '1_0' \(value 3\)"),
         (HEADER + "1,2,3,inf:up\n", r"line 10: 'inf' \(value 4\)"),
         (HEADER + "1,?,3,4:up\n", "line 10: value 2 is missing, but the header says @missing false"),
@@ -293,7 +292,7 @@ def test_missing_files_are_named(tmp_path):
         load(recipe(tmp_path, "Wave"))
     assert caught.value.key == "data.problem"
     (tmp_path / "Waves" / "Waves_TEST.ts").unlink()
-    with pytest.raises(ConfigError, match=r"must hold Waves_TRAIN.ts and _TEST.ts.*there is: Waves_TRAIN.ts"):
+    with pytest.raises(ConfigError, match=r"must hold Waves_TRAIN.ts and _TEST.ts.*it holds: Waves_TRAIN.ts"):
         load(recipe(tmp_path))
     with pytest.raises(ConfigError, match="no such folder") as caught:
         load(recipe(tmp_path / "no"))

@@ -64,13 +64,23 @@ def test_windows_index_as_the_dense_array_does(data):
     lazy, full = Windows(series, start, size), np.stack([series[first : first + size] for first in start])
     assert (lazy.shape, lazy.ndim, lazy.dtype, len(lazy)) == (full.shape, full.ndim, full.dtype, len(full))
     rows = np.array(data.draw(st.lists(st.integers(0, len(start) - 1), max_size=5)), np.int32)
-    on_device = jax.device_put(lazy)
-    for index in (rows, slice(None), slice(1, 3), 0, np.zeros(len(start), bool)):
+    for index in (rows, slice(None), slice(1, 3), 0, np.zeros(len(start), bool), np.stack([rows, rows])):
         assert isinstance(lazy[index], np.ndarray)
         np.testing.assert_array_equal(lazy[index], full[index])
-        np.testing.assert_array_equal(on_device[index], full[index])
-    np.testing.assert_array_equal(jax.jit(lambda array, rows: array[rows])(lazy, rows), full[rows])
-    pairs = np.stack([rows, rows])
+
+
+@pytest.mark.parametrize("channels", [(), (2, 3)])
+def test_windows_on_a_device_are_those_of_the_host(channels):
+    series = np.random.default_rng(0).random((9, *channels), np.float32)
+    lazy = Windows(series, np.array([0, 6, 2, 6], np.int32), 3)
+    full, on_device, rows = lazy[:], jax.device_put(lazy), np.array([3, 0, 1], np.int32)
+    take = jax.jit(lambda windows, rows: (windows[rows], windows[0], windows[1:3]))
+    for windows in (lazy, on_device):
+        for taken, index in zip(take(windows, rows), (rows, 0, slice(1, 3)), strict=True):
+            np.testing.assert_array_equal(taken, full[index])
+    assert isinstance(on_device[rows], jax.Array)
+    np.testing.assert_array_equal(on_device[rows], full[rows])
+    pairs = np.stack([rows, rows[::-1]])
     np.testing.assert_array_equal(jax.vmap(lambda rows: on_device[rows])(pairs), full[pairs])
 
 

@@ -58,7 +58,7 @@ def test_one_class_of_training_rows_has_no_regression():
     assert found["majority/cross_entropy"] == pytest.approx(-np.log(1e-6) / 2)  # never seen: not infinite
 
 
-def test_copy_memory_without_memory():
+def test_copy_memory_without_memory(shipped_config):
     """Arjovsky et al. 2016: 10 log 8 / (T + 20) nats per step; frequencies of 3000 rows are not exactly 1/8."""
     from research.data.sequences import Copy
 
@@ -70,14 +70,11 @@ def test_copy_memory_without_memory():
     found = baselines(Predictor(target_classes=10), train, test, target_classes=10)
     assert found["memoryless/cross_entropy"] == pytest.approx(10 * np.log(8) / (blank + 20), rel=5e-3)
     assert found["memoryless/accuracy"] == pytest.approx((blank + 10 + 10 / 8) / (blank + 20), abs=5e-3)
-    x, drawn = Copy.sample(dataclasses.replace(_copy(), length=blank), 8, jax.random.key(0))
+    x, drawn = Copy.sample(
+        dataclasses.replace(tree.build(shipped_config("data", "copy")), length=blank), 8, jax.random.key(0)
+    )
     assert x.shape == (8, *examples.x.shape[1:])
     np.testing.assert_array_equal(np.asarray(drawn > 0).all(0), target.any(0))  # the data have this form
-
-
-def _copy():
-    section = yaml.safe_load((STANDARD.parents[1] / "data" / "copy.yaml").read_text())
-    return tree.build(section)
 
 
 def test_classes_of_steps_within_lengths():

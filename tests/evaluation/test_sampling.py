@@ -196,9 +196,8 @@ class Sampler(Linear):
 
 
 @pytest.fixture(scope="module")
-def digits():
-    config = yaml.safe_load((CONF / "data" / "digits.yaml").read_text())
-    dataset = load(tree.build(config, key="data"))
+def digits(shipped_config):
+    dataset = load(tree.build(shipped_config("data", "digits"), key="data"))
     fitted = baselines.components(scored(dataset, None)["train"].x)
     params = {
         "mean": fitted.mean.astype(np.float32),

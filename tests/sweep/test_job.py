@@ -16,7 +16,10 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 def section(group, name, **changes):
-    return tree.build(yaml.safe_load((CONF / group / f"{name}.yaml").read_text()) | changes)
+    content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+    for base in content.pop("defaults", ["_self_"])[:-1]:
+        content = yaml.safe_load((CONF / group / f"{base}.yaml").read_text()) | content
+    return tree.build(content | changes)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from research.data.columns import EXACT
-from research.data.readers import read_npy
-from research.data.targets import MOST
+from research.data.files.arrays import read_npy
+from research.data.files.cells import EXACT, MOST_CLASSES
 from research.tree import ConfigError, nearest
 
 SWITCHES = ("timestamps", "missing", "univariate", "equallength", "classlabel", "targetlabel")
@@ -34,38 +33,76 @@ def refuse(path: Path, line: int | None, problem: str) -> ConfigError:
     return ConfigError("root", str(path.parent), f"{path.name}{'' if line is None else f', line {line}'}: {problem}")
 
 
+# ------------------------------------------------------------------------------------------------------- .ts files
+
+
+class Header(dict[str, list[str]]):
+    """The header of a `.ts` file: `@name value ...` lines by their names in lower case."""
+
+    def says(self, tag: str, switch: str) -> bool:
+        """Whether a switch is set to "true" or "false"; neither where the header does not mention it."""
+        return self.get(tag, [""])[0].lower() == switch
+
+    def add(self, path: Path, number: int, line: str) -> None:
+        """Read one line.
+
+        Raises:
+          ConfigError: the line is not part of a header, or says something that is not supported.
+        """
+        if line[0] != "@":
+            raise refuse(path, number, "values before the @data line")
+        tag, *values = line[1:].split()
+        tag = tag.lower()
+        if tag not in TAGS:
+            raise refuse(path, number, f"unknown header line @{tag}{nearest(tag, TAGS)}")
+        if tag in SWITCHES and (not values or values[0].lower() not in ("true", "false")):
+            raise refuse(path, number, f"@{tag} must say true or false")
+        if tag in NUMBERS and (len(values) != 1 or not values[0].isdecimal() or int(values[0]) < 1):
+            raise refuse(path, number, f"@{tag} must be followed by one number from 1")
+        self["dimensions" if tag == "dimension" else tag] = values
+        if tag == "timestamps" and self.says(tag, "true"):
+            raise refuse(path, number, "series with time stamps are not supported; only regular steps are")
+        if tag == "targetlabel" and self.says(tag, "true"):
+            raise refuse(path, number, "these are targets of a regression, not classes")
+        if tag == "classlabel" and self.says(tag, "true") and len(values) < 2:
+            raise refuse(path, number, "@classLabel true must be followed by the names of the classes")
+        if tag == "data" and "classlabel" not in self:
+            raise refuse(path, number, "the header does not say @classLabel true (with the names) or false")
+
+
 def read_ts(path: Path) -> Series:
     """A `.ts` file: `#` comments, a header of `@name value` lines up to `@data`, then one series per line.
 
     A line holds the channels, separated by `:`, and the class as the last of them; a channel holds its steps,
-    separated by `,`, with `?` or NaN for a missing value. Every statement of the header is checked on every line.
+    separated by `,`, with `?` or NaN for a missing value. Every line is checked against everything the header says.
+
+    Raises:
+      ConfigError: naming the file and the line.
     """
-    header: dict[str, list[str]] = {}
-    values: list[np.ndarray] = []
-    classes: list[str] = []
+    header, values, classes = Header(), [], []
     for number, line in enumerate(_lines(path), start=1):
         line = line.strip()
         if not line or line[0] in "#%":
             continue
         if "data" not in header:
-            _read_tag(path, number, line, header)
+            header.add(path, number, line)
             continue
         fields = line.split(":")
-        if _on(header, "classlabel"):
+        if header.says("classlabel", "true"):
             name, declared = fields.pop().strip(), header["classlabel"][1:]
             if name not in declared:
                 shown = f"{', '.join(declared[:12])}{', ...' if len(declared) > 12 else ''}"
                 problem = f"class '{name[:40]}' is not declared{nearest(name, declared)}; @classLabel names {shown}"
                 raise refuse(path, number, problem if fields else "there is no class after the values")
             classes.append(name)
-        channels = [_numbers(path, number, text, header) for text in fields]
-        _check(path, number, channels, values, header)
+        channels = [_steps(path, number, text, ",") for text in fields]
+        _check_series(path, number, channels, values, header)
         values.append(np.stack(channels, axis=1))
     if "data" not in header:
         raise refuse(path, None, "there is no @data line" if header else "it is empty")
     if not values:
         raise refuse(path, None, "there are no series after @data")
-    return Series(values, classes if _on(header, "classlabel") else None)
+    return Series(values, classes if header.says("classlabel", "true") else None)
 
 
 def _lines(path: Path) -> list[str]:
@@ -73,68 +110,27 @@ def _lines(path: Path) -> list[str]:
     return path.read_bytes().decode("utf-8-sig", errors="backslashreplace").splitlines()
 
 
-def _on(header: dict[str, list[str]], tag: str) -> bool:
-    return header.get(tag, [""])[0].lower() == "true"
-
-
-def _off(header: dict[str, list[str]], tag: str) -> bool:
-    return header.get(tag, [""])[0].lower() == "false"
-
-
-def _read_tag(path: Path, number: int, line: str, header: dict[str, list[str]]) -> None:
-    if line[0] != "@":
-        raise refuse(path, number, "values before the @data line")
-    tag, *rest = line[1:].split()
-    tag = tag.lower()
-    if tag not in TAGS:
-        raise refuse(path, number, f"unknown header line @{tag}{nearest(tag, TAGS)}")
-    if tag in SWITCHES and (not rest or rest[0].lower() not in ("true", "false")):
-        raise refuse(path, number, f"@{tag} must say true or false")
-    if tag in NUMBERS and (len(rest) != 1 or not rest[0].isdecimal() or int(rest[0]) < 1):
-        raise refuse(path, number, f"@{tag} must be followed by one number from 1")
-    header["dimensions" if tag == "dimension" else tag] = rest
-    if tag == "timestamps" and _on(header, tag):
-        raise refuse(path, number, "series with time stamps are not supported; only regular steps are")
-    if tag == "targetlabel" and _on(header, tag):
-        raise refuse(path, number, "these are targets of a regression, not classes")
-    if tag == "classlabel" and _on(header, tag) and len(rest) < 2:
-        raise refuse(path, number, "@classLabel true must be followed by the names of the classes")
-    if tag == "data" and "classlabel" not in header:
-        raise refuse(path, number, "the header does not say @classLabel true (with the names) or false")
-
-
-def _numbers(
-    path: Path, number: int, text: str, header: dict[str, list[str]] | None, separator: str = ","
-) -> np.ndarray:
-    """The steps of one channel, [T] float64, NaN where missing."""
-    cells = text.split(separator)
-    try:
-        steps = np.asarray([np.nan if cell.strip() == "?" else float(cell) for cell in cells])
-    except ValueError:
-        steps = np.empty(0)
-    if not len(steps) or np.isinf(steps).any() or "_" in text:
-        index = next(index for index, cell in enumerate(cells) if not _is_step(cell.strip()))
-        raise refuse(path, number, f"'{cells[index].strip()[:40]}' (value {index + 1}) is no finite number")
-    if header is not None and _off(header, "missing") and np.isnan(steps).any():
-        index = int(np.argmax(np.isnan(steps)))
-        raise refuse(path, number, f"value {index + 1} is missing, but the header says @missing false")
+def _steps(path: Path, number: int, text: str, separator: str) -> np.ndarray:
+    """The steps of one channel, [T] float64, NaN where a value is missing."""
+    cells = [cell.strip() for cell in text.split(separator)]
+    steps = np.zeros(len(cells))
+    for index, cell in enumerate(cells):
+        try:
+            steps[index] = np.nan if cell == "?" else float(cell)
+        except ValueError:
+            steps[index] = np.inf
+        if np.isinf(steps[index]) or "_" in cell:  # Python reads 1_000 as 1000
+            raise refuse(path, number, f"'{cell[:40]}' (value {index + 1}) is not a finite number")
     return steps
 
 
-def _is_step(cell: str) -> bool:
-    try:
-        return cell == "?" or ("_" not in cell and not np.isinf(float(cell)))
-    except ValueError:
-        return False
-
-
-def _check(
-    path: Path, number: int, channels: list[np.ndarray], before: list[np.ndarray], header: dict[str, list[str]]
+def _check_series(
+    path: Path, number: int, channels: list[np.ndarray], before: list[np.ndarray], header: Header
 ) -> None:
     """Compare one series with the header and with the first series."""
     if not channels:
         raise refuse(path, number, "there are no values")
-    if _on(header, "univariate") and len(channels) != 1:
+    if header.says("univariate", "true") and len(channels) != 1:
         raise refuse(path, number, f"{len(channels)} channels, but the header says @univariate true")
     if "dimensions" in header and len(channels) != int(header["dimensions"][0]):
         raise refuse(path, number, f"{len(channels)} channels, but the header says {header['dimensions'][0]}")
@@ -144,18 +140,28 @@ def _check(
     for index, channel in enumerate(channels):
         if len(channel) != length:
             raise refuse(path, number, f"channel {index + 1} has {len(channel)} steps, channel 1 has {length}")
-    if "serieslength" in header and not _off(header, "equallength") and length != int(header["serieslength"][0]):
+        if header.says("missing", "false") and np.isnan(channel).any():
+            step = int(np.argmax(np.isnan(channel))) + 1
+            raise refuse(path, number, f"value {step} is missing, but the header says @missing false")
+    fixed = "serieslength" in header and not header.says("equallength", "false")
+    if fixed and length != int(header["serieslength"][0]):
         raise refuse(path, number, f"{length} steps, but the header says @seriesLength {header['serieslength'][0]}")
-    if _on(header, "equallength") and before and length != len(before[0]):
+    if header.says("equallength", "true") and before and length != len(before[0]):
         raise refuse(path, number, f"{length} steps, but {len(before[0])} in the first series and @equalLength true")
     if all(np.isnan(channel).all() for channel in channels):
         raise refuse(path, number, "every value is missing")
 
 
+# ------------------------------------------------------------------------------------------------------ .tsv files
+
+
 def read_tsv(path: Path) -> Series:
     """A `.tsv` file of the UCR archive of 2018: per line the class, then the steps of one channel, separated by tabs.
 
-    Shorter series are filled up with NaN to equal length there, so NaN at the end of a line is no step.
+    The archive fills shorter series up with NaN to equal length, so NaN at the end of a line is not a step.
+
+    Raises:
+      ConfigError: naming the file and the line.
     """
     values, classes, width = [], [], None
     for number, line in enumerate(_lines(path), start=1):
@@ -164,18 +170,21 @@ def read_tsv(path: Path) -> Series:
         name, _, rest = line.strip(" ").partition("\t")
         if not rest or not name.strip():
             raise refuse(path, number, "expected a class and values, separated by tabs")
-        steps = _numbers(path, number, rest, None, "\t")
+        steps = _steps(path, number, rest, "\t")
         width = len(steps) if width is None else width
         if len(steps) != width:
             raise refuse(path, number, f"{len(steps)} values, but {width} in the first line")
-        seen = np.flatnonzero(~np.isnan(steps))
-        if not len(seen):
+        known = np.flatnonzero(~np.isnan(steps))
+        if not len(known):
             raise refuse(path, number, "every value is missing")
-        values.append(steps[: seen[-1] + 1, None])
+        values.append(steps[: known[-1] + 1, None])
         classes.append(_class_name(path, name.strip()))
     if not values:
         raise refuse(path, None, "it is empty")
     return Series(values, classes)
+
+
+# ---------------------------------------------------------------------------------------------------- pairs of .npy
 
 
 def read_arrays(x_train: Path, y_train: Path, x_test: Path, y_test: Path) -> list[Series]:
@@ -183,28 +192,31 @@ def read_arrays(x_train: Path, y_train: Path, x_test: Path, y_test: Path) -> lis
 
     Text and whole numbers are classes. Numbers with fractions in either file are values, and so are floats of which
     most are different.
+
+    Raises:
+      ConfigError: naming the file.
     """
-    pairs = [(_read_series(x), x, _read_beside(y), y) for x, y in ((x_train, y_train), (x_test, y_test))]
-    for values, path, beside, y_path in pairs:
-        if beside.shape != values.shape[:1] or beside.dtype.kind not in "iufU":
-            problem = (
-                f"{beside.dtype} of shape {beside.shape}; expected a class or a value for each series of {path.name}"
-            )
-            raise refuse(y_path, None, problem)
-    numbers = [beside for _, _, beside, _ in pairs if beside.dtype.kind != "U"]
-    joined = np.concatenate(numbers) if len(numbers) == len(pairs) else np.empty(0)
-    scattered = len(np.unique(joined)) > max(MOST, len(joined) / 2)
-    if joined.dtype.kind == "f" and ((joined != np.round(joined)).any() or scattered):
-        return [Series(list(values), None, beside.astype(np.float64)[:, None]) for values, _, beside, _ in pairs]
-    if scattered:
-        remedy = "if they are values to predict, store them as floats"
-        raise refuse(
-            y_train, None, f"{len(np.unique(joined))} different whole numbers for {len(joined)} series; {remedy}"
-        )
-    return [
-        Series(list(values), [_class_name(path, str(name)) for name in beside.tolist()])
-        for values, _, beside, path in pairs
+    series = [_read_series(path) for path in (x_train, x_test)]
+    beside = [_read_beside(path) for path in (y_train, y_test)]
+    for values, targets, x_path, y_path in zip(series, beside, (x_train, x_test), (y_train, y_test), strict=True):
+        if targets.shape != values.shape[:1] or targets.dtype.kind not in "iufU":
+            expected = f"expected a class or a value for each series of {x_path.name}"
+            raise refuse(y_path, None, f"{targets.dtype} of shape {targets.shape}; {expected}")
+    if all(targets.dtype.kind != "U" for targets in beside):
+        joined = np.concatenate(beside)
+        different = len(np.unique(joined))
+        scattered = different > max(MOST_CLASSES, len(joined) / 2)
+        if joined.dtype.kind == "f" and ((joined != np.round(joined)).any() or scattered):
+            pairs = zip(series, beside, strict=True)
+            return [Series(list(values), None, targets.astype(np.float64)[:, None]) for values, targets in pairs]
+        if scattered:
+            remedy = "if they are values to predict, store them as floats"
+            raise refuse(y_train, None, f"{different} different whole numbers for {len(joined)} series; {remedy}")
+    names = [
+        [_class_name(path, str(name)) for name in targets.tolist()]
+        for targets, path in zip(beside, (y_train, y_test), strict=True)
     ]
+    return [Series(list(values), classes) for values, classes in zip(series, names, strict=True)]
 
 
 def _read(path: Path) -> np.ndarray:

@@ -1,0 +1,215 @@
+"""Which columns of a table are features of rows or channels of a series."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from research.data.files.cells import Column, count_up, mostly_numbers
+from research.data.files.table import Table, paste
+from research.data.preparation import Preparation
+from research.data.times import compact_dates, read_date
+from research.tree import ConfigError, nearest
+
+LEAST = 5  # rows; in fewer rows a constant step may be an accident
+DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}.*|\d{1,2}:\d{2}(:\d{2}.*)?")
+DATE_PARTS = frozenset(
+    ("year", "yr", "quarter", "month", "mo", "week", "weekday", "dow", "day", "doy", "hour", "minute")
+)
+TIME_NAMES = DATE_PARTS | {"time", "times", "date", "dates", "datetime", "timestamp", "ds", "t", "index"}
+HOLDS_DATE_PARTS = "holds parts of dates"
+
+
+class Features(NamedTuple):
+    """The features of a table, or the channels of a series.
+
+    Attributes:
+      names: names of the columns.
+      values: their numbers, NaN where a value is missing, [N, C] float64.
+      binary: columns that are bool or hold only the whole numbers 0 and 1, [C] bool.
+      notes: notes on columns that are left out.
+    """
+
+    names: list[str]
+    values: np.ndarray
+    binary: np.ndarray
+    notes: list[str]
+
+
+def read_features(
+    table: Table, columns: Sequence[str] | None, used: Mapping[str, str | None], trained: Preparation | None
+) -> Features:
+    """The features of a table by the key `columns`; for the rows of a run, those that it was trained on.
+
+    Raises:
+      ConfigError: as `choose`, or a feature holds text or times.
+    """
+    known = None if trained is None else trained.columns
+    names, notes = choose(table, columns, used, known, trained is not None)
+    values = table.numbers(names)
+    binary = [is_binary(table.column(name).kind, column) for name, column in zip(names, values.T, strict=True)]
+    return Features(names, values, np.array(binary, bool), notes)
+
+
+def choose(
+    table: Table,
+    listed: Sequence[str] | None,
+    used: Mapping[str, str | None],
+    trained: Sequence[str] | None = None,
+    new_rows: bool = False,
+) -> tuple[list[str], list[str]]:
+    """The columns that are features of rows, or channels of a series, and notes on columns that are left out.
+
+    Args:
+      table: the file.
+      listed: the key `columns`; None takes every column that no other key uses.
+      used: columns that other keys use, by the name of the key: `target` of rows, `time_column` of a series.
+      trained: the columns of a run that the table is read for; they are taken in the order of the run.
+      new_rows: the table is read for a run, so that it does not matter what its columns look like.
+
+    Raises:
+      ConfigError: a column is missing, was not there in training, has no name, holds text, or only counts or dates the
+        rows.
+    """
+    elsewhere = {table.names[table.find(name, key)]: key for key, name in used.items() if name is not None}
+    index, notes = _index(table, elsewhere)
+    if trained is not None:
+        free = [name for name in table.names if name not in elsewhere and name != index]
+        _check_trained(table, free if listed is None else [], trained)
+        return list(trained), notes
+    if listed is not None:
+        return _listed(table, listed, elsewhere), []
+    chosen = [name for name in table.names if name not in elsewhere and name != index]
+    if not chosen:
+        known = ", ".join(elsewhere) or "the index"
+        raise ConfigError("columns", None, f"{table.path.name} has no other column than {known}")
+    _check_names(table, chosen)
+    for name in () if new_rows else chosen:
+        if problem := _no_feature(table, name, "time_column" in used):
+            raise _refusal(table, name, chosen, used, problem)
+    return chosen, notes
+
+
+def _check_trained(table: Table, free: Sequence[str], trained: Sequence[str]) -> None:
+    """Refuse a table that lacks a column of a run, or has a free column that the run does not know."""
+    for name in trained:
+        table.find(name, "columns")
+    for name in free:
+        if name not in trained:
+            problem = f"{table.path.name} has {'this column' if name else 'a column without a name'}"
+            remedy = f"and training had not{nearest(name, trained)}; leave it out: {paste('columns', trained)}"
+            raise ConfigError("columns", name, f"{problem}, {remedy}")
+
+
+def _listed(table: Table, listed: Sequence[str], elsewhere: Mapping[str, str]) -> list[str]:
+    """The columns that the key `columns` lists; refuse one that is listed twice or that another key uses."""
+    chosen = [table.names[table.find(name, "columns")] for name in listed]
+    for name in chosen:
+        if chosen.count(name) > 1:
+            raise ConfigError("columns", name, "this column is named twice")
+        if name in elsewhere:
+            remedy = f"this is data.{elsewhere[name]}, which is not part of x; leave it out of one of the two"
+            raise ConfigError("columns", name, remedy)
+    return chosen
+
+
+def _index(table: Table, elsewhere: Mapping[str, str]) -> tuple[str | None, list[str]]:
+    """The column in which pandas counted the rows of a text file, and a note on an index that is left out."""
+    if table.index is not None:
+        named = not table.index.startswith("__index_level_")
+        name, remedy = (f" '{table.index}'", "; data.columns can list it") if named else ("", "")
+        return None, [f"the index{name} of {table.path.name} is left out{remedy}"]
+    first = table.names[0]
+    unnamed = not first or re.fullmatch(r"Unnamed: \d+", first)
+    if unnamed and first not in elsewhere and table.names.count(first) == 1:
+        cells = table.column(first).cells
+        if cells is not None and count_up([str(cell) for cell in cells]):
+            note = f"the first column of {table.path.name} only counts the rows (an index) and is left out"
+            return first, [note]
+    return None, []
+
+
+def _check_names(table: Table, chosen: Sequence[str]) -> None:
+    """Refuse columns without a name, and two columns of one name."""
+    named = [name for name in chosen if name]
+    for name in named:
+        if chosen.count(name) > 1:
+            raise ConfigError("columns", name, f"{table.path.name} has more than one column of this name; rename one")
+    if "" in chosen:
+        dates = chosen.count("") == 1 and looks_like_dates(table.column(""))
+        how = "index_label=time, then data.time_column=time" if dates else "index=False"
+        remedy = f"name it or write the table without it (pandas: {how}), or list the others: {paste('columns', named)}"
+        problem = f"column {table.names.index('')} (from 0) has no name"
+        raise ConfigError("columns", None, f"{table.path.name}, line 1: {problem}; {remedy}")
+
+
+def _no_feature(table: Table, name: str, series: bool) -> str | None:
+    """Why a column is hardly meant as a feature, or as a channel of a series; None if it may be."""
+    if problem := table.problem(name):
+        return problem
+    column = table.column(name)
+    where = f"{table.path.name}, column '{name}'"
+    if column.kind == "time" or looks_like_dates(column):
+        return f"{where} holds dates"
+    if column.numbers is None:
+        return table.not_numeric(name, column).remedy
+    if compact_dates(column) is not None and len(column.numbers) >= LEAST:
+        return f"{where} holds dates ({column.numbers[0]:.0f}, ...)"
+    first = ", ".join(f"{value:.10g}" for value in column.numbers[:2])
+    if grows_evenly(column.numbers):
+        return f"{where} grows by a constant step ({first}, ...)"
+    if name.lower() in TIME_NAMES and len(column.numbers) >= LEAST and (np.diff(column.numbers) > 0).all():
+        return f"{where} grows from row to row ({first}, ...) as a time does"
+    if series and column.kind == "integer" and name.lower() in DATE_PARTS:
+        return f"{where} {HOLDS_DATE_PARTS}"
+    return None
+
+
+def _refusal(
+    table: Table, name: str, chosen: Sequence[str], used: Mapping[str, str | None], problem: str
+) -> ConfigError:
+    """The error for a column that is not a feature, with the setting that leaves it out or uses it otherwise."""
+    series = "time_column" in used
+    if table.problem(name) is None:
+        column = table.column(name)
+        if column.kind == "text" and mostly_numbers(column, table.decimal):
+            return table.not_numeric(name, column)
+    good = [other for other in chosen if not _no_feature(table, other, series)]
+    remedy = f"list the columns to use: {paste('columns', good)}" if good else "no other column is left"
+    if problem.endswith(HOLDS_DATE_PARTS):
+        remedy += "; for one column of times write 2016-07-01, or 2016-07 for months"
+    elif series and used["time_column"] is None:
+        remedy = f"if it is the time: {_setting('time_column', name)}; else {remedy}"
+    elif "target" in used and used["target"] is None:
+        remedy += f"; if it is the target: {_setting('target', name)}"
+    return ConfigError("columns", None, f"{problem}; {remedy}")
+
+
+def _setting(key: str, name: str) -> str:
+    """`data.key=name` as it can be pasted."""
+    return paste(key, [name]).replace("[", "").replace("]", "") if re.fullmatch(r"[\w ]+", name) else f"data.{key}=..."
+
+
+def looks_like_dates(column: Column) -> bool:
+    """Whether every cell of a column of text looks like a date or a time of day."""
+    if column.kind != "text":
+        return False
+    return all(read_date(text) is not None or DATE.fullmatch(text) for text in column.texts)
+
+
+def grows_evenly(values: np.ndarray) -> bool:
+    """Whether values rise (or fall) from row to row by one step or a few of them, as times and row numbers do, [N]."""
+    if len(values) < LEAST or np.isnan(values).any():
+        return False
+    steps = np.diff(values)
+    if not ((steps > 0).all() or (steps < 0).all()):
+        return False
+    ratio = steps / np.median(steps)
+    whole = np.round(ratio)
+    return bool((np.abs(ratio - whole) <= 0.1).all() and (whole == 1).mean() >= 0.5)
+
+
+def is_binary(kind: str, values: np.ndarray) -> bool:
+    """Whether a column holds truth values, or only the whole numbers 0 and 1, beside missing values, [N]."""
+    return kind == "bool" or (kind == "integer" and bool(np.isin(values[~np.isnan(values)], (0, 1)).all()))
