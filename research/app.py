@@ -101,7 +101,7 @@ def job_of_config(config: DictConfig) -> Any:
 
 def options_of(config: DictConfig) -> Any:
     """Settings of the sweep itself."""
-    from research.sweep.plan import Options
+    from research.sweep.options import Options
     from research.tree import build
 
     return build(section_of(config, "sweep"), Options, key="sweep")
@@ -123,7 +123,7 @@ def section_of(config: DictConfig, key: str) -> dict[str, Any]:
 
 def executor_of(settings: Any) -> Any:
     """Where programs are trained: the keys of `hydra.launcher`."""
-    from research.sweep.executors import Executor
+    from research.sweep.remote.executors import Executor
     from research.tree import build
 
     plain: Any = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else dict(settings)
@@ -158,7 +158,8 @@ def is_swept(key: str) -> bool:
 def run_id_of(config: DictConfig) -> str:
     """The folder name of a run: that of the run itself where its sweep has it, under whichever overrides."""
     from research.sweep.job import HASH_DIGITS
-    from research.sweep.manifest import check_held, runs_in
+    from research.sweep.resume.hold import check_held
+    from research.sweep.resume.manifest import runs_in
 
     with refusals():
         check_held(folder_of(config))  # Hydra writes into the folder of this name next
@@ -183,10 +184,10 @@ def train(
     executor: Mapping[str, Any] | None = None,
 ) -> list[Any]:
     """Check, plan, train and evaluate jobs of one command; their outcomes in order (`swept`: see `prepare`)."""
-    from research.sweep.display import Display
-    from research.sweep.prepare import prepare
-    from research.sweep.program import use_compile_cache
-    from research.sweep.run import run
+    from research.sweep.command.prepare import prepare
+    from research.sweep.command.run import run
+    from research.sweep.device import use_compile_cache
+    from research.sweep.train.display import Display
 
     use_compile_cache()
     display, options = Display(), options_of(config)
@@ -255,10 +256,10 @@ def show_table(folder: Path) -> None:
 def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     """Everything that can be refused is refused here, before a file is written; True if only the plan was asked for."""
     from research.runs.folder import writable
-    from research.sweep.choosing import check_table
-    from research.sweep.display import Display
-    from research.sweep.manifest import hold
-    from research.sweep.prepare import prepare
+    from research.sweep.command.choosing import check_table
+    from research.sweep.command.prepare import prepare
+    from research.sweep.resume.hold import hold
+    from research.sweep.train.display import Display
 
     check_places(config)
     options = options_of(config)
@@ -288,7 +289,8 @@ def check_before_sweeper(job: Any, config: DictConfig, given: Sequence[str]) -> 
       given: overrides of the command, with all their values.
     """
     from research.runs.folder import writable
-    from research.sweep.manifest import check_sweep, hold
+    from research.sweep.resume.hold import hold
+    from research.sweep.resume.manifest import check_sweep
 
     check_places(config)
     sweeper = section_of(config, "hydra.sweeper")
@@ -320,9 +322,9 @@ def search_for(job: Any, config: DictConfig, swept: Sequence[str], sweeper: Any)
     Raises:
       ConfigError: there is none, or the sweeper would look for its worst value.
     """
-    from research.sweep.choosing import check_direction, check_objective, comparable, sought
+    from research.sweep.command.choosing import check_direction, check_objective, comparable, sought
     from research.sweep.job import bind
-    from research.sweep.plan import measure
+    from research.sweep.measure import measure
 
     bounds = [bind(job)]
     measured = measure(bounds[0])
@@ -344,8 +346,8 @@ def main() -> None:
         with refusals():
             _main()
     finally:
-        if "research.sweep.manifest" in sys.modules:
-            from research.sweep.manifest import release
+        if "research.sweep.resume.hold" in sys.modules:
+            from research.sweep.resume.hold import release
 
             release()
 
@@ -392,7 +394,7 @@ def _main() -> None:
             if arguments.multirun:
                 check_before_sweeper(job, config, arguments.overrides)
             else:
-                from research.sweep.program import use_compile_cache
+                from research.sweep.device import use_compile_cache
 
                 use_compile_cache()
                 if check([job], config):

@@ -180,9 +180,9 @@ def test_settings_made_by_code_are_refused_in_a_notebook() -> None:
 def test_verify_says_that_the_environment_is_another() -> None:
     from types import SimpleNamespace
 
-    from research.sweep.compare import _doubts
-    from research.sweep.program import device_kind
-    from research.sweep.record import versions
+    from research.sweep.device import device_kind
+    from research.sweep.proof.retrain import _doubts
+    from research.sweep.train.record import versions
 
     then = environment.described()
     program = {"device_kind": device_kind(), "threads": then["threads"] + 1, "flags": {"XLA_FLAGS": "--xla_a=1"}}

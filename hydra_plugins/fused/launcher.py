@@ -21,7 +21,7 @@ SUBMITIT = ("cluster", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb"
 @dataclass
 class FusedLauncherConf:
     _target_: str = "hydra_plugins.fused.launcher.FusedLauncher"
-    executor: str = "inline"  # inline | joblib | ray | dask | submitit (`research.sweep.dispatch`)
+    executor: str = "inline"  # inline | joblib | ray | dask | submitit (`research.sweep.remote.dispatch`)
     workers: int = 2  # programs at the same time, elsewhere than inline
     address: str | None = None  # of a running cluster
     # of submitit; any other with +hydra.launcher.parameters.NAME=

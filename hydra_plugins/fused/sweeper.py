@@ -50,8 +50,8 @@ class FusedSweeper(Sweeper):
         from hydra_plugins.fused.compose import composer
         from research import app
         from research.compose import check_count, refusals, refuse
-        from research.sweep.manifest import check_held
-        from research.sweep.program import use_compile_cache
+        from research.sweep.device import use_compile_cache
+        from research.sweep.resume.hold import check_held
 
         arguments = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         app.register_resolvers()

@@ -169,7 +169,7 @@ def test_an_interrupt_ends_with_130(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.sweep.display.Display.chunk", interrupt)
+        patch.setattr("research.sweep.train.display.Display.chunk", interrupt)
         ended = tiny("-m", "seed=0,1", "name=cut")
     assert ended.code == 130
     assert "the same command goes on with the rest" in ended.err

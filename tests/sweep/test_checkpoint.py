@@ -22,10 +22,11 @@ import pytest
 
 from research.engine import State
 from research.runs.held import ALONE
-from research.sweep import checkpoint
-from research.sweep.checkpoint import ARRAYS, SEAL, Checkpoints
-from research.sweep.plan import Group
-from research.sweep.program import on_device, program_of
+from research.sweep.device import on_device
+from research.sweep.plan import JobGroup
+from research.sweep.program import program_of
+from research.sweep.resume import checkpoint
+from research.sweep.resume.checkpoint import ARRAYS, SEAL, Checkpoints
 from research.tree import ConfigError
 
 IDENTITY = {"members": ["a1", "b2"], "mode": "vmap", "width": 2}
@@ -153,7 +154,7 @@ def test_a_resumed_group_has_the_bits_of_an_undisturbed_one(
     make_bounds: Callable[..., list[Any]], open_checkpoints: Callable[..., Checkpoints], warnings: list[str]
 ) -> None:
     bounds = make_bounds("model.beta=1,4", "seed=0")
-    group = Group(tuple(bounds), "vmap", 2, 0, 0, "")
+    group = JobGroup(tuple(bounds), "vmap", 2, 0, 0, "")
     running = program_of(group, on_device(bounds[0].dataset))
     running.train(1)
     checkpoints = open_checkpoints()
@@ -289,7 +290,7 @@ def run(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
         import numpy as np
         from pathlib import Path
         from research.runs.held import ALONE
-        from research.sweep import checkpoint
+        from research.sweep.resume import checkpoint
         from research.tree import ConfigError
         checkpoints = checkpoint.Checkpoints(Path({str(folder)!r}), {IDENTITY!r}, print, ALONE)
         state = {{"a": np.random.default_rng(0).random((2, 50000))}}

@@ -15,11 +15,13 @@ import jax, numpy as np, yaml
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/sweep"]
 import conftest
 from research.sweep.job import Job, bind
-from research.sweep.plan import Group, Options, plan
-from research.sweep.program import on_device, program_of, use_compile_cache
-from research.sweep.prepare import prepare
-from research.sweep.run import run
-from research.sweep.display import Display
+from research.sweep.options import Options
+from research.sweep.plan import JobGroup, plan
+from research.sweep.device import on_device, use_compile_cache
+from research.sweep.program import program_of
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
+from research.sweep.train.display import Display
 from research.tree import ConfigError
 
 use_compile_cache()
@@ -48,7 +50,7 @@ def member(results, index):
 def same(one, other):
     return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
 
-unit = lambda index: Group((bounds[index],), "map", 1, 0, 0, "")
+unit = lambda index: JobGroup((bounds[index],), "map", 1, 0, 0, "")
 for index in (0, 2, 7, 10):
     alone, _ = trained(unit(index))
     device = jax.local_devices()[3]
@@ -57,7 +59,7 @@ for index in (0, 2, 7, 10):
     found.setdefault("places", []).append(sorted(d.id for d in program.state.step.sharding.device_set))
 (group,) = plan(bounds[:10], options(mode="vmap"))
 results, _ = trained(group)
-one, _ = trained(Group((bounds[2], bounds[3]), group.mode, group.width, 0, 0, ""))
+one, _ = trained(JobGroup((bounds[2], bounds[3]), group.mode, group.width, 0, 0, ""))
 pairs = zip(member(results, 2), member(one, 0), strict=True)
 found["vmap"] = {
     "width": group.width, "devices": group.devices,

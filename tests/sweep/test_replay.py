@@ -13,11 +13,12 @@ import numpy as np
 import optax
 import pytest
 
-from research.sweep.display import Display
-from research.sweep.prepare import prepare
-from research.sweep.replay import first_bad, first_operation
-from research.sweep.run import run
-from research.sweep.verify import main
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
+from research.sweep.proof.operation import first_operation
+from research.sweep.proof.replay import first_bad
+from research.sweep.proof.verify import main
+from research.sweep.train.display import Display
 
 Jobs = Callable[..., list[Any]]
 GROWS = ("optimizer=sgd", "optimizer.warmup_epochs=4", "trainer.epochs=4")  # finite in the first epoch

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from research.sweep.display import Display
-from research.sweep.loop import Stopped
-from research.sweep.manifest import GROUPS, read_manifest
-from research.sweep.prepare import prepare
-from research.sweep.run import run
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
+from research.sweep.resume.hold import GROUPS
+from research.sweep.resume.manifest import read_manifest
+from research.sweep.train.display import Display
+from research.sweep.train.loop import Stopped
 from research.tree import ConfigError
 
 Jobs = Callable[..., list[Any]]
@@ -184,10 +185,10 @@ def test_without_a_checkpoint_members_of_a_vmap_program_keep_its_width(
             raise RuntimeError("no result today")
         return finish(bound, *arguments)
 
-    from research.sweep.finish import finish
+    from research.sweep.train.finish import finish
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.sweep.ledger.finish", fail)
+        patch.setattr("research.sweep.train.ledger.finish", fail)
         assert [o.status for o in sweep(jobs, mode="vmap", checkpoint_every=99)] == ["completed", "failed", "completed"]
     for one, other in zip(sweep(jobs, mode="vmap", checkpoint_every=99), whole(jobs, mode="vmap"), strict=True):
         same(one.folder, other.folder)
@@ -203,7 +204,7 @@ def test_what_is_trained_is_not_trained_again_when_evaluations_were_lost(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.sweep.ledger.finish", die)
+        patch.setattr("research.sweep.train.ledger.finish", die)
         with pytest.raises(Killed):
             sweep(jobs)
     outcomes = sweep(jobs)
@@ -492,9 +493,9 @@ def test_a_member_that_runs_out_of_memory_beside_others_is_tried_again(
 
     def limited(self: Any, epochs: int) -> Any:
         if len(tries) < 2:
-            tries.append(self.group.bounds[0].job.seed)
+            tries.append(self.group.members[0].job.seed)
             both.wait()  # two members are under way
-            if self.group.bounds[0].job.seed == tries[0]:
+            if self.group.members[0].job.seed == tries[0]:
                 raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
         return train(self, epochs)
 
@@ -528,7 +529,7 @@ def test_a_memory_limit_makes_vmap_programs_narrower(sweep: Sweeps, make_bounds:
     limit = int(fixed + 3.5 * each)
     groups = prepare(jobs, sweep.folder, sweep.make_options(mode="vmap", memory_limit=limit)).groups
     assert max(group.width for group in groups) == 3
-    assert sum(len(group.bounds) for group in groups) == 8
+    assert sum(len(group.members) for group in groups) == 8
     for mode in ("map", "vmap"):
         with pytest.raises(ConfigError, match=r"sweep\.memory_limit=10: one member of a program alone takes"):
             prepare(jobs, sweep.folder, sweep.make_options(mode=mode, memory_limit=10))
