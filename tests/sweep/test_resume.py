@@ -17,6 +17,7 @@ import pytest
 
 from research.sweep.command.prepare import prepare
 from research.sweep.command.run import run
+from research.sweep.plan import group_id
 from research.sweep.resume.hold import GROUPS
 from research.sweep.resume.manifest import read_manifest
 from research.sweep.train.display import Display
@@ -236,7 +237,7 @@ def test_members_that_had_ended_stay_as_they_were(sweep: Sweeps, whole: Any, mak
 
 def generations(folder: Path) -> list[Path]:
     (group,) = (folder / GROUPS).iterdir()
-    return sorted(path for path in group.iterdir() if path.name.isdigit())
+    return sorted(group.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("both", [False, True])
@@ -247,12 +248,11 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(
     with pytest.raises(Killed):
         sweep(jobs, Breaking(0, 5))
     found = generations(sweep.folder)
-    assert [path.name for path in found] == ["00000003", "00000004"]
+    assert [path.name[:9] for path in found] == ["00000003-", "00000004-"]
     for path in found if both else found[1:]:
-        large = max((file for file in path.rglob("*") if file.is_file()), key=lambda file: file.stat().st_size)
-        data = bytearray(large.read_bytes())
+        data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
-        large.write_bytes(data)
+        path.write_bytes(data)
     display = Breaking()
     outcomes = sweep(jobs, display)
     told = [note for note in display.notes if "damaged" in note]
@@ -276,19 +276,19 @@ def test_a_removed_checkpoint_starts_the_program_again(sweep: Sweeps, whole: Any
         assert len(set(scalars(one.folder, "train/loss"))) == len(scalars(one.folder, "train/loss")) == 6
 
 
-def test_states_of_whole_groups_of_map_mode_are_told_and_removed(sweep: Sweeps, whole: Any, make_jobs: Jobs) -> None:
-    """An older version trained several members in one program of map mode."""
+def test_checkpoints_of_older_versions_are_told_and_replaced(sweep: Sweeps, whole: Any, make_jobs: Jobs) -> None:
+    """They were folders, and some held several members of one program of map mode."""
     jobs = make_jobs(*LONG, "seed=0,1")
     with pytest.raises(Killed):
         sweep(jobs, Breaking(0, 3), checkpoint_every=99)
     path, name = sweep.folder / "sweep.json", "0123456789ab"
     manifest = json.loads(path.read_text())
-    about = {"mode": "map", "width": 2, "devices": 1, "members": [job.hash for job in jobs]}
-    path.write_text(json.dumps(manifest | {"groups": {name: about}}))
-    (sweep.folder / GROUPS / name / "00000002").mkdir(parents=True)
+    group = {"mode": "map", "width": 2, "devices": 1, "members": [job.hash for job in jobs]}
+    path.write_text(json.dumps(manifest | {"groups": {name: group}}))
+    (sweep.folder / GROUPS / group_id([jobs[0].hash], "map", 1) / "00000002" / "arrays").mkdir(parents=True)
     display = Breaking()
     outcomes = sweep(jobs, display)
-    assert display.notes[0] == "what an older version had saved of unfinished runs is not used; they begin anew"
+    assert display.notes[0].endswith("00000002: an older version wrote it; the group starts from the beginning")
     assert not (sweep.folder / GROUPS).exists()
     for one, other in zip(outcomes, whole(jobs), strict=True):
         assert one.result["resumed_at"] == []

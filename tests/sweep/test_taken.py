@@ -23,7 +23,7 @@ def files(folder: Path) -> Files:
 
     Not its leases, and what is being written under another name: it may go, or stay and count for nothing.
     """
-    temporary = lambda path: path.name.startswith(".") or "-tmp" in str(path)
+    temporary = lambda path: path.name.startswith(".")
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not temporary(path)]
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
