@@ -1,5 +1,6 @@
 """Jobs that do not fit into the memory here are refused before their data are read or a program is traced."""
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,14 +25,19 @@ def machine_memory() -> float | None:
 
 def host_memory() -> float | None:
     """Bytes of memory of this machine or of its container; None if the system does not tell."""
-    limits = []
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        limits += [float(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:")]
-        limits += [float(CGROUP.read_text())]  # the file says "max" if there is no limit
-    except (OSError, ValueError):
-        pass
+    limits = [memory for memory in [meminfo("MemTotal")] if memory is not None]
+    with contextlib.suppress(OSError, ValueError):  # the file says "max" if there is no limit
+        limits.append(float(CGROUP.read_text()))
     return min(limits, default=None)
+
+
+def meminfo(name: str) -> float | None:
+    """A line of `/proc/meminfo` in bytes; None if there is none."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return float(line.split()[1]) * 1024
+    return None
 
 
 def check_numbers(model: Any, data: Any) -> None:

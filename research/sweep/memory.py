@@ -1,13 +1,13 @@
 """The width of a program is limited by the memory of the device, as the compiled program itself reports its needs."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from research.sweep.device import on_device
 from research.sweep.job import BoundJob
+from research.sweep.limits import meminfo
 from research.sweep.options import Options
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup
 from research.sweep.program import program_of
@@ -83,9 +83,4 @@ def free_memory() -> float | None:
     stats: Any = jax.devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    values = {line.split(":")[0]: line.split()[1] for line in lines if ":" in line}
-    return float(values["MemAvailable"]) * 1024 if "MemAvailable" in values else None
+    return meminfo("MemAvailable")

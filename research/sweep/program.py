@@ -170,16 +170,19 @@ class Alone:
 
     def lower(self) -> Any:
         """The training program before it is compiled."""
-        model, optimizer, member = self.inputs
-        return train.lower(model, optimizer, self.state, member, self.data, np.int32(1), self.budget)
+        return train.lower(*_arguments(self, self.state, 1))
 
     def _train(self, state: State, epochs: int) -> tuple[State, Metrics]:
-        model, optimizer, member = self.inputs
-        return train(model, optimizer, state, member, self.data, np.int32(epochs), self.budget)
+        return train(*_arguments(self, state, epochs))
 
     def _score(self, params: Any) -> Metrics:
         model, _, member = self.inputs
         return score(model, params, member, self.data, self.budget)
+
+
+def _arguments(program: "Alone | Together", state: State, epochs: int) -> tuple[Any, ...]:
+    model, optimizer, member = program.inputs
+    return model, optimizer, state, member, program.data, np.int32(epochs), program.budget
 
 
 def _with_axis(tree: Any) -> Any:
@@ -276,14 +279,10 @@ class Together:
 
     def lower(self) -> Any:
         """The training program before it is compiled."""
-        models, optimizers, members = self.inputs
-        arguments = models, optimizers, self.state, members, self.data, np.int32(1), self.budget
-        return train_all.lower(*arguments, devices=self.group.devices)
+        return train_all.lower(*_arguments(self, self.state, 1), devices=self.group.devices)
 
     def _train(self, state: State, epochs: int) -> tuple[State, Metrics]:
-        models, optimizers, members = self.inputs
-        arguments = models, optimizers, state, members, self.data, np.int32(epochs), self.budget
-        return train_all(*arguments, devices=self.group.devices)
+        return train_all(*_arguments(self, state, epochs), devices=self.group.devices)
 
     def _score(self, state: State) -> Metrics:
         models, _, members = self._all_inputs

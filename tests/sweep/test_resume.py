@@ -18,7 +18,7 @@ import pytest
 from research.sweep.command.prepare import prepare
 from research.sweep.command.run import run
 from research.sweep.plan import group_id
-from research.sweep.resume.hold import GROUPS
+from research.sweep.resume.hold import GROUPS, LEASE
 from research.sweep.resume.manifest import read_manifest
 from research.sweep.train.display import Display
 from research.sweep.train.loop import Stopped
@@ -535,6 +535,44 @@ def test_a_memory_limit_makes_vmap_programs_narrower(sweep: Sweeps, make_bounds:
             prepare(jobs, sweep.folder, sweep.make_options(mode=mode, memory_limit=10))
 
 
+# --------------------------------------------------------------------------------------------- killed at every write
+
+
+def killed_at(number: int, patch: pytest.MonkeyPatch) -> list[int]:
+    """Kill the command instead of its `number`-th renaming of a file; the list counts them."""
+    replace, count, lock = os.replace, [0], threading.Lock()
+
+    def counting(source: Any, target: Any) -> None:
+        if not str(target).endswith(LEASE):  # the leases of a killed command are not released, nor renewed
+            with lock:
+                count[0] += 1
+                if count[0] == number:
+                    raise Killed
+        replace(source, target)
+
+    patch.setattr(os, "replace", counting)
+    return count
+
+
+def test_a_kill_at_any_write_changes_nothing(tmp_path: Path, whole: Any, make_options: Any, make_jobs: Jobs) -> None:
+    jobs = make_jobs("trainer.epochs=3", "trainer.evaluate_every=1", "seed=0,1")
+    for mode in ("map", "vmap"):
+        reference = Sweeps(tmp_path / f"whole_{mode}", make_options)(jobs, mode=mode)
+        with pytest.MonkeyPatch.context() as patch:
+            count = killed_at(0, patch)
+            Sweeps(tmp_path / f"counted_{mode}", make_options)(jobs, mode=mode)
+        assert count[0] > 10
+        for number in range(1, count[0] + 1):
+            broken = Sweeps(tmp_path / f"{mode}_{number}", make_options)
+            with pytest.MonkeyPatch.context() as patch:
+                killed_at(number, patch)
+                with pytest.raises(Killed):
+                    broken(jobs, mode=mode)
+            for one, other in zip(broken(jobs, mode=mode), reference, strict=True):
+                same(one.folder, other.folder)
+            assert not (broken.folder / GROUPS).exists()
+
+
 # ---------------------------------------------------------------------------------------------------------------- storm
 
 SWEEP = ["model.latent_dim=2,3", "model.beta=1.0,2.0,4.0", "seed=range(4)", "model.hidden_dims=[4]", "evaluation=none"]
@@ -555,13 +593,13 @@ def rows(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.glob("*/metrics.csv")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "mode"),
     [
-        (4, "vmap"),
-        pytest.param(20, "vmap", marks=pytest.mark.slow),
-        pytest.param(20, "map", marks=pytest.mark.slow),
-        pytest.param(100, "vmap", marks=pytest.mark.slow),
+        (20, "vmap"),
+        (20, "map"),
+        (100, "vmap"),
     ],
 )
 def test_a_storm_of_kills_changes_nothing(kills: int, mode: str, tmp_path: Path) -> None:

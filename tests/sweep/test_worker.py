@@ -82,7 +82,7 @@ def sweep(tmp_path: Path, make_options: Callable[..., Any], engine: Engine) -> C
         chosen = make_options(**{"checkpoint_every": 1, **options})
         about = {"name": name, "objective": "validation/loss", "options": chosen, "display": engine.display}
         about["executor"] = build(settings(executor=executor), Executor)
-        return run.run(prepare(jobs, tmp_path / name, chosen), jobs, **about)
+        return run(prepare(jobs, tmp_path / name, chosen), jobs, **about)
 
     return train
 
