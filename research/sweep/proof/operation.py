@@ -1,7 +1,7 @@
 """The first operation of a computation that makes something not finite of finite values.
 
-`jax.debug_nans` names the operation too, but neither the layer, the shape nor the time step, and it says only `scan` for
-an operation inside a loop over time. So this file evaluates the trace of a function operation by operation.
+`jax.debug_nans` names the operation too, but neither layer, shape nor time step. For an operation inside a loop over
+time it says only `scan`. So this file evaluates the trace of a function operation by operation.
 """
 
 from collections.abc import Mapping, Sequence
