@@ -554,15 +554,15 @@ def killed_at(number: int, patch: pytest.MonkeyPatch) -> list[int]:
     return count
 
 
-def test_a_kill_at_any_write_changes_nothing(tmp_path: Path, whole: Any, make_options: Any, make_jobs: Jobs) -> None:
-    jobs = make_jobs("trainer.epochs=3", "trainer.evaluate_every=1", "seed=0,1")
+def test_a_kill_at_any_write_changes_nothing(tmp_path: Path, make_options: Any, make_jobs: Jobs) -> None:
+    jobs = make_jobs("seed=0,1")
     for mode in ("map", "vmap"):
         reference = Sweeps(tmp_path / f"whole_{mode}", make_options)(jobs, mode=mode)
         with pytest.MonkeyPatch.context() as patch:
             count = killed_at(0, patch)
             Sweeps(tmp_path / f"counted_{mode}", make_options)(jobs, mode=mode)
         assert count[0] > 10
-        for number in range(1, count[0] + 1):
+        for number in range(1, count[0] + 1, 1 if mode == "map" else 3):
             broken = Sweeps(tmp_path / f"{mode}_{number}", make_options)
             with pytest.MonkeyPatch.context() as patch:
                 killed_at(number, patch)
