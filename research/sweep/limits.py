@@ -55,7 +55,7 @@ def check_numbers(model: Any, data: Any) -> None:
     needed, memory = 8 * math.prod(sizes.values()), host_memory()
     if "rows" in sizes and memory is not None and needed > memory:
         name = max(sizes, key=sizes.__getitem__)
-        remedy = f"data of these sizes take {amount(needed)}; {_here(memory)}, ask for a smaller one"
+        remedy = f"data of these sizes take {amount(needed)}; {_here(memory)}; choose a smaller size"
         raise ConfigError(f"data.{name}", sizes[name], remedy)
 
 
@@ -71,7 +71,7 @@ def check_memory(model: Any, parameters: int, needed: float, members: int = 1) -
     sizes = [pair for pair in _integers(plain(model)) if pair[0] not in NO_SIZES]
     key, value = max(sizes, key=lambda pair: pair[1], default=("model", None))
     each = f"{parameters:,} parameters" + (f" in each of {members} members" if members > 1 else "")
-    remedy = f"{each} take {amount(needed)} while they train; {_here(memory)}, choose a smaller model"
+    remedy = f"{each} take {amount(needed)} while they train; {_here(memory)}; choose a smaller model"
     raise ConfigError(key, value, remedy)
 
 
@@ -85,7 +85,7 @@ def amount(size: float) -> str:
 
 
 def _here(memory: float) -> str:
-    return f"here are {amount(memory)} of memory"
+    return f"this machine has {amount(memory)} of memory"
 
 
 def _integers(model: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

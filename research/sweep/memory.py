@@ -35,7 +35,7 @@ def fitted(group: JobGroup, options: Options) -> list[JobGroup]:
     except Exception:  # A program that cannot be compiled fails later, when it is trained.
         return [group]
     if fixed + each > limit and options.memory is not None:
-        remedy = f"one member of a program alone takes {fixed + each:.3g} bytes; allow more, or take a smaller model"
+        remedy = f"one member of a program alone takes {fixed + each:.3g} bytes; raise it, or choose a smaller model"
         raise ConfigError("sweep.memory_limit", options.memory_limit, remedy)
     parts = [group]
     while parts[0].width > 1 and fixed + each * parts[0].width > limit:
@@ -50,8 +50,8 @@ def measured(group: JobGroup) -> tuple[float, float]:
     """
     if group.mode == "map":
         return 0.0, _bytes(group.members[0], "map", 1)
-    one, two = (_bytes(group.members[0], group.mode, width) for width in (1, 2))
-    return max(one - (two - one), 0.0), max(two - one, 1.0)
+    single, double = (_bytes(group.members[0], group.mode, width) for width in (1, 2))
+    return max(single - (double - single), 0.0), max(double - single, 1.0)
 
 
 def _bytes(bound: BoundJob, mode: Any, width: int) -> float:

@@ -102,7 +102,7 @@ def plan(bounds: Sequence[BoundJob], options: Options) -> list[JobGroup]:
             devices = 1 if mode == "map" else min(options.devices_used, len(members))
             reason, start = difference(previous, members[0]), 0
             for width, count in _sizes(len(members), mode, devices, options.max_width):
-                made = JobGroup(
+                next_group = JobGroup(
                     members=tuple(members[start : start + count]),
                     # A vmap program of width 1 is the map program.
                     mode="map" if width == 1 else mode,
@@ -114,7 +114,7 @@ def plan(bounds: Sequence[BoundJob], options: Options) -> list[JobGroup]:
                     devices=1 if width == 1 else devices,
                     unread=size.unread,
                 )
-                groups.append(made)
+                groups.append(next_group)
                 start += count
                 full = mode == "map" or width == options.max_width
                 reason = f"at most {options.max_width} jobs wide" if full else "less padding than one wider program"

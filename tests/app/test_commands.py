@@ -232,7 +232,7 @@ SEARCH = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "model.beta=
     [
         (
             ["objective=validation/loss"],
-            "it measures something else where model.beta differs; set objective=validation",
+            "it does not measure the same where model.beta differs; set objective=validation",
         ),
         ([], "objective=validation/elbo_nats: higher values of elbo_nats are better, and the sweeper looks for"),
         (["objective=test/elbo_nats"], "objective=test/elbo_nats: searches choose on the validation rows"),

@@ -131,4 +131,4 @@ def test_members_are_spread_over_eight_devices(tmp_path: Path) -> None:
     assert found["statuses"] == ["completed"] * 10 + ["diverged"]
     assert all(found["equal"])
     assert found["program"]["devices"] == 8
-    assert "begun on 8 devices, and here are 2; go on where there are as many" in found["fewer"]
+    assert "begun on 8 devices, and here are 2; continue on a machine with as many" in found["fewer"]

@@ -110,7 +110,7 @@ def test_a_run_that_stays_finite_alone_is_told(train: Any, make_jobs: Jobs, repl
     assert code == 1
     assert lines[-2:] == [
         "alone, in map mode, all 8 steps are finite; it was trained in map mode",
-        "at width 1: the divergence hangs on the last bits",
+        "at width 1: the divergence depends on the last bits",
     ]
 
 

@@ -76,7 +76,7 @@ def test_a_recorded_width_is_held_against_the_memory(begun: Any, monkeypatch: py
     (group,) = again().groups
     assert group.width == 1024
     monkeypatch.setattr(size, "machine_memory", lambda: 100.0 * group.bytes)
-    with pytest.raises(ConfigError, match=r"in each of 1024 members take .* while they train; here are"):
+    with pytest.raises(ConfigError, match=r"in each of 1024 members take .* while they train; this machine has"):
         again()
 
 
@@ -99,7 +99,7 @@ def test_drawn_data_are_held_against_the_memory(make_job: Callable[..., Any], mo
     monkeypatch.setattr(size, "host_memory", lambda: 8.0 * 1000 * 20)
     size.check_numbers(job.model, job.data)
     large = dataclasses.replace(job, data=dataclasses.replace(job.data, rows=1001))
-    with pytest.raises(ConfigError, match=r"data\.rows=1001: data of these sizes take 160 kB; here are 160 kB"):
+    with pytest.raises(ConfigError, match=r"data\.rows=1001: data of these sizes take 160 kB; this machine has 160 kB"):
         size.check_numbers(large.model, large.data)
 
 

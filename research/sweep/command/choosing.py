@@ -104,8 +104,8 @@ def check_table(
 
 def _why(keys: Sequence[str], bounds: Sequence[BoundJob]) -> str:
     if "run_id" in keys:
-        return f"of a {type(bounds[0].model).__name__} no value of it is better"
-    return f"it measures something else where {', '.join(keys)} differ{'s' * (len(keys) == 1)}"
+        return f"of a {type(bounds[0].model).__name__} no value of it is better than another"
+    return f"it does not measure the same where {', '.join(keys)} differ{'s' * (len(keys) == 1)}"
 
 
 # ----------------------------------------------------------------------------------------------------- other sweepers

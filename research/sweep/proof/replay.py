@@ -74,7 +74,7 @@ def replay(path: Path, root: str | None, trusted: Sequence[str], options: Option
         trained = result.get("program") or {}
         mode, width = trained.get("mode"), trained.get("width")
         display.note(f"alone, in map mode, all {steps * epochs} steps are finite; it was trained in {mode} mode")
-        display.note(f"at width {width}: the divergence hangs on the last bits")
+        display.note(f"at width {width}: the divergence depends on the last bits")
     return bool(lines)
 
 

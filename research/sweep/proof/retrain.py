@@ -87,7 +87,9 @@ def group_of(bound: BoundJob, program: Mapping[str, Any], options: Options) -> J
     """
     mode, width = program["mode"], program["width"]
     if mode not in ("map", "vmap") or (mode == "vmap" and width not in CANONICAL_WIDTHS):
-        raise ConfigError("program", f"{mode} of width {width}", "no program is like this; restore result.json")
+        raise ConfigError(
+            "program", f"{mode} of width {width}", "no program has this mode and width; restore result.json"
+        )
     (alone,) = plan([bound], options)
     if mode == "map":
         return dataclasses.replace(alone, mode="map", width=1, devices=1)

@@ -114,7 +114,7 @@ def _train(manifest: Path, number: int, display: Remote, stack: contextlib.ExitS
         stack.enter_context(contextlib.chdir(content["working_directory"]))  # for relative paths in the config
     described, options = content["groups"][number], build(content["options"], Options)
     if described["devices"] > jax.local_device_count():
-        remedy = f"the program is for so many devices, and this worker has {jax.local_device_count()}"
+        remedy = f"the group needs this many devices, and this worker has {jax.local_device_count()}"
         raise ConfigError("sweep.devices", described["devices"], remedy)
     jobs = [Job.from_config(row["config"], row["choices"], row["overrides"]) for row in described["members"]]
     bounds = [bind(job) for job in jobs]

@@ -71,7 +71,7 @@ def begun_groups(
             rows = [unfinished[digest] for digest in here]
         if record["devices"] > jax.local_device_count() and not in_map:
             devices = f"its programs were begun on {record['devices']} devices, and here are {jax.local_device_count()}"
-            remedy = f"{devices}; go on where there are as many, or choose another name="
+            remedy = f"{devices}; continue on a machine with as many devices, or choose another name="
             raise ConfigError("name", folder.name, remedy)
         groups.append(like_recorded(record | ({"width": 1, "devices": 1} if in_map else {}), rows, options))
         for digest in here:

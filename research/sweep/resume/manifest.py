@@ -119,7 +119,11 @@ def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] =
         return
     environment.go_on(manifest.get("environment"))
     if switches := environment.differences(manifest.get("environment")):
-        raise ConfigError("name", folder.name, f"{folder} was begun otherwise: {switches[0]}; or choose another name=")
+        raise ConfigError(
+            "name",
+            folder.name,
+            f"{folder} was begun with other settings of jax: {switches[0]}; or choose another name=",
+        )
     then, now = manifest["base"], base(jobs)
     swept = {*ALWAYS_SWEPT, *manifest["swept"], *swept_keys(jobs), *also_swept}
     changed = [
@@ -151,10 +155,10 @@ def _is_own(name: str) -> bool:
 
 
 def swept_keys(jobs: Sequence[Job]) -> list[str]:
-    """Override keys whose values differ between the jobs; of a key that is given twice, the last value counts."""
-    given = [{key: value for key, _, value in map(_parts, job.overrides)} for job in jobs]
-    keys = list(dict.fromkeys(key for overrides in given for key in overrides))
-    return [key for key in keys if len({overrides.get(key) for overrides in given}) > 1]
+    """Override keys whose values differ between the jobs; if a key is set twice, the last value counts."""
+    settings = [{key: value for key, _, value in map(_parts, job.overrides)} for job in jobs]
+    keys = list(dict.fromkeys(key for overrides in settings for key in overrides))
+    return [key for key in keys if len({overrides.get(key) for overrides in settings}) > 1]
 
 
 def override_keys(job: Job) -> set[str]:

@@ -140,7 +140,7 @@ class GroupTraining:
         if self._broken is not None:
             raise self._broken
         ledger.display.begin(self.number)
-        held = ledger.hold(self.group)
+        lease = ledger.hold(self.group)
         goodput = Goodput()
         ledger.goodputs.append(goodput)
         started = time.monotonic()
@@ -152,11 +152,11 @@ class GroupTraining:
             turn.compiled()
         goodput.compile = time.monotonic() - started
         path = group_folder(ledger.workload.folder, unit.id)
-        checkpoints = Checkpoints(path, record.group_identity(unit), ledger.display.note, held)
+        checkpoints = Checkpoints(path, record.group_identity(unit), ledger.display.note, lease)
         number = self._number(unit)
 
         def progress(epochs: int, metrics: Mapping[str, Any]) -> None:
-            held.check()
+            lease.check()
             ledger.display.chunk(self.number, epochs, metrics, number)
 
         settled = set(range(len(unit.members))) - {index for index, _ in ledger.todo(unit)}
