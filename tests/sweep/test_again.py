@@ -98,7 +98,7 @@ def test_finished_members_that_a_command_does_not_name_stay_as_they_are(
     """Their program is restored whole for the sake of another member."""
     from research.sweep.train.finish import finish
 
-    jobs = make_jobs(*LONG, "optimizer.learning_rate=1e30,0.01,0.02")
+    jobs = make_jobs(*LONG, "optimizer.learning_rate=1e30,0.01,0.02,0.03")
 
     def fail(bound: Any, *arguments: Any) -> Any:
         if bound.job.hash == jobs[1].hash:
@@ -108,7 +108,7 @@ def test_finished_members_that_a_command_does_not_name_stay_as_they_are(
     with monkeypatch.context() as patch:
         patch.setattr("research.sweep.train.ledger.finish", fail)
         train(jobs, mode="vmap")
-    beside = [folder / job.run_id / "result.json" for job in (jobs[0], jobs[2])]
+    beside = [folder / job.run_id / "result.json" for job in (jobs[0], jobs[2], jobs[3])]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in beside]
     (named,) = train([jobs[1]], mode="vmap")
     assert named.status == "completed"

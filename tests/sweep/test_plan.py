@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.data import Facts
-from research.sweep.measure import key_of
+from research.sweep.measure import Measure, key_of, measure
 from research.sweep.plan import CANONICAL_WIDTHS, describe, difference, plan, widths
 from research.sweep.train.display import Display
 
@@ -154,6 +154,24 @@ def test_many_differences_are_shortened(make_job: Callable[..., Any]) -> None:
     max_width=st.integers(1, 5),
 )
 def test_every_job_is_planned_once_in_the_order_given(
+    points: list[tuple[int, int, int]],
+    mode: str,
+    max_width: int,
+    make_bounds: Bounds,
+    make_options: MakeOptions,
+    measured: dict[int, Measure],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # each size is measured once
+        patch.setattr("research.sweep.plan.measure", lambda bound, others: measured[bound.job.model.latent_dim])
+        check_plan(points, mode, max_width, make_bounds, make_options)
+
+
+@pytest.fixture(scope="module")
+def measured(make_bounds: Bounds) -> dict[int, Measure]:
+    return {bound.job.model.latent_dim: measure(bound) for bound in make_bounds("model.latent_dim=2,3")}
+
+
+def check_plan(
     points: list[tuple[int, int, int]], mode: str, max_width: int, make_bounds: Bounds, make_options: MakeOptions
 ) -> None:
     bounds = [make_bounds(f"model.latent_dim={z}", f"model.beta={beta}", f"seed={seed}")[0] for z, beta, seed in points]

@@ -106,8 +106,7 @@ def scalars(folder: Path, tag: str) -> list[int]:
 # --------------------------------------------------------------------------------------------------------------- resume
 
 
-@pytest.mark.parametrize("mode", ["map", "vmap"])
-@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize(("mode", "keep"), [("map", "best"), ("map", "last"), ("vmap", "best")])
 def test_a_broken_training_goes_on_from_its_checkpoint_with_the_same_bits(
     mode: str, keep: str, sweep: Sweeps, whole: Any, make_jobs: Jobs
 ) -> None:

@@ -303,7 +303,8 @@ def test_a_program_of_impossible_size_is_not_built(
         path.write_text(json.dumps({**outcome.result, "program": program}))
         assert verify([str(tmp_path / "sweep")]) == 2
         out = capsys.readouterr().out
-        assert f"not checked: {outcome.folder.name}: program={mode} of width {width}: no program is like this" in out
+        reason = f"program={mode} of width {width}: no program has this mode and width"
+        assert f"not checked: {outcome.folder.name}: {reason}" in out
 
 
 def test_encoding_with_pickled_parameters_is_refused(

@@ -79,7 +79,7 @@ def rewrite(run: RunFolder, **changes: Any) -> None:
 
 @pytest.mark.parametrize("mode", ["map", "vmap"])
 def test_runs_trained_again_have_the_same_bits(mode: str, train: Train, make_jobs: Jobs, tmp_path: Path, ended: Any):
-    train(make_jobs("model.beta=1,4", "seed=0,1,2", "data=digits"), mode=mode)
+    train(make_jobs("model.beta=1,4", "seed=0,1,2", *(["data=digits"] if mode == "map" else [])), mode=mode)
     code, out = ended(tmp_path / "sweep", "--members", "2")
     assert code == 0
     assert "6 runs: 6 whole, 0 not finished, 0 damaged" in out

@@ -127,11 +127,9 @@ class Checkpoints:
             except Exception as error:  # a foreign file can be wrong in any way
                 wrong[path] = " ".join(str(error).split())[:200] or type(error).__name__
         self._refused |= set(wrong)
-        instead = (
-            f"the checkpoint of epoch {restored[0]} is used" if restored else "the group starts from the beginning"
-        )
+        used = f"the checkpoint of epoch {restored[0]} is used" if restored else "the group starts from the beginning"
         for path, reason in wrong.items():
-            self.warn(f"{path}: {reason}; {instead}")
+            self.warn(f"{path}: {reason}; {used}")
         return restored
 
     def _read(self, epoch: int, path: Path, template: Any) -> tuple[Any, dict[str, Any]]:
@@ -158,10 +156,8 @@ class Checkpoints:
         if head["leaves"] != described:
             raise ValueError("its state has other leaves, shapes or types")
         stored = dict(safetensors.deserialize(data))
-        buffers = [
-            np.frombuffer(stored[name]["data"], leaf.dtype) for (name, *_), leaf in zip(described, leaves, strict=True)
-        ]
-        arrays = [buffer.reshape(leaf.shape).copy() for buffer, leaf in zip(buffers, leaves, strict=True)]
+        named = [(stored[name]["data"], leaf) for (name, *_), leaf in zip(described, leaves, strict=True)]
+        arrays = [np.frombuffer(buffer, leaf.dtype).reshape(leaf.shape).copy() for buffer, leaf in named]
         return jax.tree.unflatten(jax.tree.structure(template), arrays), head["record"]
 
     def wait(self) -> None:
