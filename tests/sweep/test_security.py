@@ -1,6 +1,7 @@
 """Sweep folders of somebody who means harm: nothing in them executes, and nothing is written outside of them."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -92,11 +93,11 @@ def test_pickles_and_links_in_a_checkpoint_do_not_fire(
     secret = tmp_path / "secret"
     secret.mkdir()
     (secret / "key").write_text("hidden")
-    generations = sorted((folder / GROUPS).glob("*/[0-9]*"))
-    for path in [file for file in generations[-1].rglob("*") if file.is_file()]:
-        path.write_bytes(pickle.dumps(Bomb()))
-    older = generations[0].with_name("00000000")
-    older.symlink_to(secret)
+    older, newer = sorted((folder / GROUPS).glob("*/*.safetensors"))
+    data = pickle.dumps(Bomb())
+    newer.write_bytes(data)
+    older.rename(older.with_name(f"00000001-{hashlib.sha256(data).hexdigest()}.safetensors")).write_bytes(data)
+    older.with_name("00000000").symlink_to(secret)
     assert run(prepare(jobs, folder, options), jobs, display=Display(), **about)[0].status == "completed"
     assert (secret / "key").read_text() == "hidden"
     assert not Bomb.fired
