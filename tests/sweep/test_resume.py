@@ -285,6 +285,8 @@ def test_checkpoints_of_older_versions_are_told_and_replaced(sweep: Sweeps, whol
     group = {"mode": "map", "width": 2, "devices": 1, "members": [job.hash for job in jobs]}
     path.write_text(json.dumps(manifest | {"groups": {name: group}}))
     (sweep.folder / GROUPS / group_id([jobs[0].hash], "map", 1) / "00000002" / "arrays").mkdir(parents=True)
+    (sweep.folder / GROUPS / name / "00000002").mkdir(parents=True)
+    (sweep.folder / GROUPS / name / LEASE).touch()  # of a killed command
     display = Breaking()
     outcomes = sweep(jobs, display)
     assert display.notes[0].endswith("00000002: an older version wrote it; the group starts from the beginning")

@@ -10,7 +10,14 @@ from research.sweep.options import Options
 from research.sweep.remote.dispatch import send_out
 from research.sweep.remote.executors import Executor
 from research.sweep.resume.hold import locked
-from research.sweep.resume.manifest import configurations, record_report, write_manifest
+from research.sweep.resume.manifest import (
+    configurations,
+    group_folder,
+    read_manifest,
+    record_report,
+    saved,
+    write_manifest,
+)
 from research.sweep.resume.results import Outcome, Workload, cannot_continue
 from research.sweep.train import record
 from research.sweep.train.display import Display
@@ -69,8 +76,17 @@ def run(
                 with display.training(workload.groups):
                     train(ledger)
                 display.note(describe(ledger.goodputs))
+            _delete_leftovers(ledger)
         summary(workload.folder, configurations(workload.folder), lease)
         return [ledger.outcomes[job.hash] for job in jobs if job.hash in ledger.outcomes]
+
+
+def _delete_leftovers(ledger: Ledger) -> None:
+    """Delete the leases that killed commands left of groups of map mode, which later commands have planned anew."""
+    folder = ledger.workload.folder
+    for name, group in (read_manifest(folder) or {"groups": {}})["groups"].items():
+        if group["mode"] == "map" and group_folder(folder, name).exists() and not saved(folder, name):
+            ledger.forget(name)
 
 
 def _begin(ledger: Ledger, register: Callable[[BoundJob, RunFolder], None]) -> None:
