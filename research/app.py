@@ -56,17 +56,17 @@ def train(
 
     Args:
       config: of the command, with its `hydra` node.
-      swept: keys that have several values in the command, see `research.sweep.prepare`.
+      swept: keys that have several values in the command, see `research.sweep.command.prepare`.
       register: is called once for every job, with its bound job and its run folder, before training.
       executor: the keys of `hydra.launcher`; None trains in this process.
 
     Returns:
       The outcome of every job, in their order.
     """
-    from research.sweep.display import Display
-    from research.sweep.prepare import prepare
-    from research.sweep.program import use_compile_cache
-    from research.sweep.run import run
+    from research.sweep.command.prepare import prepare
+    from research.sweep.command.run import run
+    from research.sweep.device import use_compile_cache
+    from research.sweep.train.display import Display
 
     use_compile_cache()
     display, options = Display(), options_of(config)
@@ -146,10 +146,10 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
       True if the command asked for the plan only, which is printed here.
     """
     from research.runs.folder import writable
-    from research.sweep.choosing import check_table
-    from research.sweep.display import Display
-    from research.sweep.manifest import hold
-    from research.sweep.prepare import prepare
+    from research.sweep.command.choosing import check_table
+    from research.sweep.command.prepare import prepare
+    from research.sweep.resume.hold import hold
+    from research.sweep.train.display import Display
 
     check_places(config)
     options = options_of(config)
@@ -179,7 +179,8 @@ def check_before_sweeper(job: Any, config: DictConfig, overrides: Sequence[str])
       overrides: those of the command, with all their values.
     """
     from research.runs.folder import writable
-    from research.sweep.manifest import check_sweep, hold
+    from research.sweep.resume.hold import hold
+    from research.sweep.resume.manifest import check_sweep
 
     check_places(config)
     sweeper = section_of(config, "hydra.sweeper")
@@ -211,9 +212,9 @@ def search_for(job: Any, config: DictConfig, swept: Sequence[str], sweeper: Any)
     Raises:
       ConfigError: no metric is comparable, or the sweeper would look for the worst value.
     """
-    from research.sweep.choosing import check_direction, check_objective, comparable, sought
+    from research.sweep.command.choosing import check_direction, check_objective, comparable, sought
     from research.sweep.job import bind
-    from research.sweep.plan import measure
+    from research.sweep.measure import measure
 
     bounds = [bind(job)]
     measured = measure(bounds[0])
@@ -276,7 +277,7 @@ def check_command(arguments: argparse.Namespace) -> bool:
         if arguments.multirun:
             check_before_sweeper(job, config, arguments.overrides)
             return False
-        from research.sweep.program import use_compile_cache
+        from research.sweep.device import use_compile_cache
 
         use_compile_cache()
         return check([job], config)
@@ -288,8 +289,8 @@ def main() -> None:
         with refusals():
             _main()
     finally:
-        if "research.sweep.manifest" in sys.modules:
-            from research.sweep.manifest import release
+        if "research.sweep.resume.hold" in sys.modules:
+            from research.sweep.resume.hold import release
 
             release()
 

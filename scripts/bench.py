@@ -160,9 +160,10 @@ def spec(name: str, group: str, **changes: Any) -> Any:
 def group_of(model: Any, width: int, mode: str, rows: int, shape: Any, batch: int, epochs: int = 1) -> Any:
     """The programs of `width` equal jobs on random data, and how many samples one chunk of all trains."""
     from research.data.examples import Dataset, Examples, Facts, Split
-    from research.sweep.job import Bound, Job
-    from research.sweep.plan import Group
-    from research.sweep.program import on_device, program_of
+    from research.sweep.device import on_device
+    from research.sweep.job import BoundJob, Job
+    from research.sweep.plan import JobGroup
+    from research.sweep.program import program_of
 
     x = np.random.default_rng(0).integers(0, 256, (rows, *shape), np.uint8)
     number = np.arange(rows, dtype=np.int32)
@@ -175,8 +176,8 @@ def group_of(model: Any, width: int, mode: str, rows: int, shape: Any, batch: in
     bounds = []
     for seed in range(width):
         job = Job(model, spec("adam", "optimizer"), trainer, _NoFold(), seed, None)  # type: ignore[arg-type]
-        bounds.append(Bound(job, model.bind(facts), dataset))
-    group = Group(tuple(bounds), mode, 1 if mode == "map" else width, 0, 0, "")  # type: ignore[arg-type]
+        bounds.append(BoundJob(job, model.bind(facts), dataset))
+    group = JobGroup(tuple(bounds), mode, 1 if mode == "map" else width, 0, 0, "")  # type: ignore[arg-type]
     programs = [program_of(unit, on_device(dataset)) for unit in group.units]
     return programs, width * (rows // batch) * batch * epochs
 

@@ -63,9 +63,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def use_compile_cache() -> None:
     """Share compiled programs between tests, runs of the suite and the commands that tests start."""
-    from research.sweep import program
+    from research.sweep import device
 
-    program.use_compile_cache()
+    device.use_compile_cache()
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.jax_compilation_cache_dir
     settings = {
         "jax_compilation_cache_dir": folder,

@@ -180,9 +180,9 @@ def test_settings_made_by_code_are_refused_in_a_notebook() -> None:
 def test_verify_says_that_the_environment_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from research.sweep.compare import _doubts
-    from research.sweep.program import device_kind
-    from research.sweep.record import versions
+    from research.sweep.device import device_kind
+    from research.sweep.proof.retrain import _doubts
+    from research.sweep.train.record import versions
 
     monkeypatch.setenv("XLA_FLAGS", "")
     then = environment.described()

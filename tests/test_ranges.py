@@ -20,8 +20,8 @@ from research.config import Settings
 from research.optimizer import NUMBERS, OWN_KEYS, Optimizer, Players, known_optimizers
 from research.ranges import LARGEST, SMALLEST, Range, unfit
 from research.report.spec import Published, Report
-from research.sweep.executors import Executor
-from research.sweep.plan import Options
+from research.sweep.options import Options
+from research.sweep.remote.executors import Executor
 from research.tree import ConfigError, build, keys, parts, plain, ranged, resolve_target
 
 BAD: list[Any] = [

@@ -158,9 +158,9 @@ FOREIGN = [
     "research.tree.importlib.import_module",  # a module is no package
     "research.runs.folder.os.system",
     "research.app.Path",  # a foreign class under an address of this project
-    "research.sweep.units.ThreadPoolExecutor",
+    "research.sweep.train.units.ThreadPoolExecutor",
     "research.networks.dense.nn.Dense",
-    "research.sweep.prepare.prepare",  # a function of this project
+    "research.sweep.command.prepare.prepare",  # a function of this project
     "research.runs.folder.RunFolder",  # a class that no config may make
     "research.tree.ConfigError",
     "researchers.Model",
@@ -422,7 +422,7 @@ def test_folders_of_runs_have_plain_names(override: str) -> None:
 
 
 def test_what_was_read_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    from research.sweep.display import Display
+    from research.sweep.train.display import Display
 
     Display().note("damaged: \x1b]0;title\x07\x1b[2J[red]run[/red]\r")
     assert capsys.readouterr().out == "damaged: ?]0;title??[2J[red]run[/red]?\n"

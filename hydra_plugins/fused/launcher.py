@@ -1,7 +1,7 @@
-"""Hydra launcher that trains all jobs it is given as a few programs.
+"""A Hydra launcher that trains all its jobs with a few programs.
 
-No JAX import here, and no `from __future__ import annotations` beside the dataclass: Hydra imports this file in every
-application of the environment, and reads the annotations.
+Hydra imports this file in every application of the Python environment, so it must not import JAX. Hydra reads the
+annotations of the dataclass, so `from __future__ import annotations` is not possible here.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ SUBMITIT = ("cluster", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb"
 @dataclass
 class FusedLauncherConf:
     _target_: str = "hydra_plugins.fused.launcher.FusedLauncher"
-    executor: str = "inline"  # inline | joblib | ray | dask | submitit (`research.sweep.dispatch`)
-    workers: int = 2  # programs at the same time, elsewhere than inline
+    executor: str = "inline"  # inline | joblib | ray | dask | submitit (`research.sweep.remote.dispatch`)
+    workers: int = 2  # groups that are trained at the same time, unless inline
     address: str | None = None  # of a running cluster
-    # of submitit; any other with +hydra.launcher.parameters.NAME=
+    # of submitit; further ones with +hydra.launcher.parameters.NAME=
     parameters: dict[str, Any] = field(default_factory=lambda: dict.fromkeys(SUBMITIT))
 
 
@@ -32,7 +32,7 @@ ConfigStore.instance().store(group="hydra/launcher", name="fused", node=FusedLau
 
 
 class FusedLauncher(Launcher):
-    """Trains jobs of equal structure together; each still has the run folder and `.hydra/` of a job of its own."""
+    """Trains jobs of equal structure together; each job still has its own run folder and its own `.hydra/`."""
 
     def __init__(self, **executor: Any) -> None:
         self.executor = executor
@@ -53,7 +53,7 @@ class FusedLauncher(Launcher):
         with refusals():
             compose = composer(self.hydra_context.config_loader, self.config).compose
             composed = [compose(overrides) for overrides in job_overrides]
-            jobs = [config.job_of(one.tree(), one.base.choices, one.overrides) for one in composed]
+            jobs = [config.job_of(point.tree(), point.base.choices, point.overrides) for point in composed]
             by_hash = {job.hash: index for index, job in reversed(list(enumerate(jobs)))}
 
             def register(bound: Any, run: Any) -> None:
@@ -62,21 +62,21 @@ class FusedLauncher(Launcher):
 
             outcomes = app.train(jobs, self.config, swept, register, self.executor)
         results = []
-        found = {outcome.job.hash: outcome for outcome in outcomes}
+        by_job = {outcome.job.hash: outcome for outcome in outcomes}
         for job in jobs:
             result = JobReturn(overrides=list(job.overrides), task_name="train")
-            outcome = found.get(job.hash)
+            outcome = by_job.get(job.hash)
             if outcome is not None and outcome.status in ("completed", "stopped"):
                 result.return_value, result.status = outcome.objective(), JobStatus.COMPLETED
             else:
-                what = "not run" if outcome is None else f"{outcome.status}: {outcome.result['reason']}"
-                result.return_value, result.status = app.Diverged(what), JobStatus.FAILED
+                reason = "not run" if outcome is None else f"{outcome.status}: {outcome.result['reason']}"
+                result.return_value, result.status = app.Diverged(reason), JobStatus.FAILED
             results.append(result)
         return results
 
 
 def swept_by_command(config: DictConfig) -> set[str]:
-    """Keys that a command sweeps: those of several values in its overrides, and those its sweeper's config names."""
+    """Keys that a command sweeps: those with several values, and those that the config of its sweeper names."""
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     keys = {override.key_or_group for override in parsed if override.is_sweep_override()}
     for section in ("params", "search_space"):

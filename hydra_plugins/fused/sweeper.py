@@ -1,6 +1,6 @@
-"""Hydra sweeper over the product of all choices that hands every job to the launcher at once.
+"""A Hydra sweeper over the product of all choices, which gives all jobs to the launcher at once.
 
-No JAX import here; see `launcher.py`.
+It must not import JAX; see `launcher.py`.
 """
 
 from dataclasses import dataclass, field
@@ -25,11 +25,12 @@ ConfigStore.instance().store(group="hydra/sweeper", name="fused", node=FusedSwee
 
 
 class FusedSweeper(Sweeper):
-    """As Hydra's basic sweeper, but every job is built and checked before the first file is written.
+    """Like Hydra's basic sweeper, but it builds and checks every job before the first file is written.
 
-    A failed or diverged job does not end the sweep: the exit code says so at the end.
+    A failed or diverged job does not end the sweep; the exit code tells of it at the end.
 
-    `params` are swept keys that a config brings along (`hydra.sweeper.params`); the command line replaces them.
+    Args:
+      params: swept keys that a config sets (`hydra.sweeper.params`); the command line replaces them.
     """
 
     def __init__(self, params: dict[str, str]) -> None:
@@ -50,8 +51,8 @@ class FusedSweeper(Sweeper):
         from hydra_plugins.fused.compose import composer
         from research import app, config
         from research.compose import check_count, refusals, refuse
-        from research.sweep.manifest import check_held
-        from research.sweep.program import use_compile_cache
+        from research.sweep.device import use_compile_cache
+        from research.sweep.resume.hold import check_held
 
         arguments = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         config.register_resolvers()
@@ -66,7 +67,9 @@ class FusedSweeper(Sweeper):
             (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
             compose = composer(loader, self.config).compose
             composed = [compose(overrides) for overrides in jobs]
-            if app.check([config.job_of(one.tree(), one.base.choices, one.overrides) for one in composed], self.config):
+            if app.check(
+                [config.job_of(point.tree(), point.base.choices, point.overrides) for point in composed], self.config
+            ):
                 return []
             folder = config.folder_of(self.config)
             check_held(folder)

@@ -1,0 +1,1 @@
+"""Sweeps of jobs: plan, program, training, checkpoints, workers and verification. Read README.md first."""

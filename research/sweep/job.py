@@ -1,9 +1,10 @@
-"""A job: one point of a sweep, ready to be grouped."""
+"""A job is one point of a sweep. `bind` loads its data and checks that model, optimizer, budget and data fit."""
 
+import contextlib
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +14,28 @@ import numpy as np
 from research.data.examples import Dataset
 from research.data.loading import load
 from research.data.source import Splitting
-from research.engine import Model, Trainer
+from research.engine import Budget, Model, Trainer
 from research.evaluation import Evaluation
-from research.metrics import base, direction, undirected
+from research.metrics import base, dependencies, direction, undirected
 from research.models.abilities import Checks, unmonitored
 from research.optimizer import Optimizer, Players
-from research.sweep.size import check_numbers
+from research.sweep.limits import check_numbers
 from research.tree import ConfigError, build, config_hash, plain, structure
 
 HASH_DIGITS = 12
-# of the typed tree, what says where things are rather than what they are
-NOT_HASHED = {"data": ("root",)}
+NOT_HASHED = {"data": ("root",)}  # section -> keys that say where files lie, not what they hold
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run to be: a tree of specs, and beside it what does not enter a program.
+    """The typed config of one run.
 
     Attributes:
-      model, optimizer, trainer, data, seed: the tree that is hashed.
-      evaluation: what is computed after training; not hashed, so that a finished run can be evaluated anew.
+      model, optimizer, trainer, data, seed: the parts that `config_hash` covers.
+      evaluation: what is computed after training. It is not hashed, so a finished run can be evaluated again.
       choices: config group -> chosen option, for tables.
       overrides: the command-line overrides of this run.
-      trusted: packages named by `trusted_packages`.
+      trusted: packages that `trusted_packages` names on the command line.
     """
 
     model: Any
@@ -50,7 +50,7 @@ class Job:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], choices: Mapping[str, str], overrides: Sequence[str]) -> "Job":
-        """Build every spec of a resolved config; the remaining keys are the sweep's."""
+        """Build every spec of a resolved config; keys of the sweep itself are ignored."""
         trusted = tuple(config["trusted_packages"])
         return cls(
             model=build(config["model"], key="model", trusted=trusted),
@@ -65,7 +65,7 @@ class Job:
         )
 
     def tree(self) -> dict[str, Any]:
-        """The typed tree as plain values: what `config.json` holds."""
+        """The hashed parts as plain values; `config.json` holds them."""
         parts = {name: plain(getattr(self, name)) for name in ("model", "optimizer", "trainer", "data", "seed")}
         for section, names in NOT_HASHED.items():
             parts[section] = {key: value for key, value in parts[section].items() if key not in names}
@@ -73,12 +73,12 @@ class Job:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of the tree."""
+        """SHA-256 of `tree()`, in hex."""
         return config_hash(self.tree())
 
     @property
     def run_id(self) -> str:
-        """Folder name: the overrides in short, and the first digits of the hash."""
+        """Folder name of the run: its overrides in short, and the first digits of the hash."""
         return f"{readable(self.overrides)}-{self.hash[:HASH_DIGITS]}"
 
 
@@ -92,7 +92,7 @@ NOT_IN_NAMES = ("name", "output_root", "objective", "trusted_packages", "sweep",
 
 
 def readable(overrides: Sequence[str], limit: int = 80) -> str:
-    """Overrides as part of a folder name, in [A-Za-z0-9._=-]: `model.latent_dim=2` -> `latent_dim=2`."""
+    """Overrides as part of a folder name, in [A-Za-z0-9._=-]: `model.latent_dim=2` becomes `latent_dim=2`."""
     words = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
@@ -101,19 +101,19 @@ def readable(overrides: Sequence[str], limit: int = 80) -> str:
         text = Path(value.strip("'\"")).name if "/" in value else value
         words.append(f"{key.rpartition('.')[2]}={text}")
     words = [re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in words]
-    # whole words, as half a value would be another value
+    # Drop whole words: half of a value would read as another value.
     while len(words) > 1 and len("-".join(words)) > limit:
         words.pop()
     return "-".join(words).strip("_-.")[:limit].rstrip("_-.") or "run"
 
 
 @dataclasses.dataclass(frozen=True)
-class Bound:
-    """A job together with its data: the model knows the feature shape, and both are known to fit.
+class BoundJob:
+    """A job together with its data; `bind` has checked that both fit.
 
     Attributes:
       job: the job.
-      model: `job.model` bound to the facts of the data.
+      model: `job.model` bound to the facts of the data, such as the shape of a row.
       dataset: shared by all jobs of one data recipe.
     """
 
@@ -123,7 +123,7 @@ class Bound:
 
     @property
     def program_key(self) -> Any:
-        """What is compiled: jobs with equal keys share a program."""
+        """Everything that is compiled: jobs with equal keys share a program."""
         trainer = self.job.trainer
         return (
             structure((self.model, self.job.optimizer)),
@@ -131,48 +131,66 @@ class Bound:
             dataclasses.replace(self.job.data, fold=None),
         )
 
+    @property
+    def budget(self) -> Budget:
+        """The trainer as the program sees it."""
+        trainer = self.job.trainer
+        return Budget.of(trainer, trainer.steps_per_epoch(self.dataset.facts), self.dataset.draw)
 
-def bind(job: Job) -> Bound:
-    """Load the data of a job (once for all jobs of one recipe) and check that model, budget and data fit.
+
+def bind(job: Job) -> BoundJob:
+    """Load the data of a job and check that model, optimizer, budget and evaluation fit to them.
+
+    Jobs of one data recipe share the loaded data.
 
     Raises:
       ConfigError: naming the key.
     """
-    check_numbers(job)
+    check_numbers(job.model, job.data)
     try:
         dataset = load(job.data)
     except MemoryError as error:
         raise ConfigError("data", type(job.data).__name__, f"it does not fit into the memory here ({error})") from None
-    try:
+    with _named("trainer"):
         job.trainer.check(dataset.facts)
-    except ConfigError as error:
-        raise error.under("trainer") from None
-    try:
+    with _named("evaluation"):
         job.evaluation.check(dataset.facts)
-    except ConfigError as error:
-        raise error.under("evaluation") from None
-    try:
+    with _named("model"):
         model = job.model.bind(dataset.facts)
         checks: Any = model
         if isinstance(checks, Checks):
             checks.check(dataset.examples, job.trainer.batch_size, job.optimizer)
-    except ConfigError as error:
-        raise error.under("model") from None
     _check_players(job.optimizer, model, dataset)
-    watched = base(job.trainer.monitor)
-    follows = job.trainer.keep == "best" or job.trainer.patience is not None
-    if follows and watched in unmonitored(model):
-        remedy = f"of a {type(model).__name__} a lower {watched} is not better; set trainer.keep=last"
-        raise ConfigError("trainer.monitor", job.trainer.monitor, f"{remedy} and trainer.patience=null")
-    if not direction(watched):
-        raise ConfigError(
-            "trainer.monitor", job.trainer.monitor, f"{undirected(job.trainer.monitor)}; set {{key}}=validation/loss"
-        )
-    return Bound(job=job, model=model, dataset=dataset)
+    _check_monitor(job.trainer, model)
+    return BoundJob(job=job, model=model, dataset=dataset)
+
+
+@contextlib.contextmanager
+def _named(section: str) -> Iterator[None]:
+    """Write the section of the config before the key of a refusal."""
+    try:
+        yield
+    except ConfigError as error:
+        raise error.under(section) from None
+
+
+def _check_monitor(trainer: Trainer, model: Model) -> None:
+    """Refuse to follow a metric that has no better or worse value.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    metric = base(trainer.monitor)
+    if metric in unmonitored(model) and (trainer.keep == "best" or trainer.patience is not None):
+        remedy = f"of a {type(model).__name__} a lower {metric} is not better; set trainer.keep=last"
+        raise ConfigError("trainer.monitor", trainer.monitor, f"{remedy} and trainer.patience=null")
+    if not direction(metric):
+        remedy = f"{undirected(trainer.monitor)}; set {{key}}=validation/loss"
+        raise ConfigError("trainer.monitor", trainer.monitor, remedy)
 
 
 def _check_players(optimizer: Optimizer | Players, model: Model, dataset: Dataset) -> None:
-    """Refuse players that are not the model's, before the first program is compiled.
+    """Refuse players that the model does not have, before the first program is compiled.
 
     Raises:
       ConfigError: naming the key.
@@ -184,3 +202,14 @@ def _check_players(optimizer: Optimizer | Players, model: Model, dataset: Datase
     if optimizer.unmatched(known):
         remedy = f"the players of a {type(model).__name__} are {', '.join(known)}, the top-level keys of its parameters"
         raise ConfigError("optimizer", ", ".join(optimizer.players), f"{remedy}; optimizer=adam moves all of them")
+
+
+def metric_dependencies(model: Model) -> dict[str, list[str]]:
+    """Metric -> config keys that change what it measures.
+
+    The key `run_id` stands for a metric whose values cannot be compared between any two runs.
+    """
+    of_model = dependencies(type(model), "model")
+    of_model |= {name: ["run_id"] for name in unmonitored(model)}
+    of_evaluation = dependencies(Evaluation, "evaluation")
+    return {name: [*of_model.get(name, ()), *of_evaluation.get(name, ())] for name in {**of_model, **of_evaluation}}

@@ -169,7 +169,7 @@ def test_an_interrupt_ends_with_130(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.sweep.display.Display.chunk", interrupt)
+        patch.setattr("research.sweep.train.display.Display.chunk", interrupt)
         ended = tiny("-m", "seed=0,1", "name=cut")
     assert ended.code == 130
     assert "the same command goes on with the rest" in ended.err
@@ -233,7 +233,7 @@ SEARCH = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "model.beta=
     [
         (
             ["objective=validation/loss"],
-            "it measures something else where model.beta differs; set objective=validation",
+            "it does not measure the same where model.beta differs; set objective=validation",
         ),
         ([], "objective=validation/elbo_nats: higher values of elbo_nats are better, and the sweeper looks for"),
         (["objective=test/elbo_nats"], "objective=test/elbo_nats: a search chooses by the validation rows"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from research.report.cli import main as report
-from research.sweep.verify import main as verify
+from research.sweep.proof.verify import main as verify
 
 ROOT = Path(__file__).parents[2]
 

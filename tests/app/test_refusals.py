@@ -74,7 +74,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["--shell-completion", "install=none"], ["No completion plugin for 'none'"]),
     (["--experimental-rerun", "config.pickle"], ["it would unpickle a file"]),
     (["hydra.searchpath=[5]"], ["must be a list of strings"]),
-    (["data=low_rank", "data.rows=2000000000"], ["data.rows=2000000000", "ask for a smaller one"]),
+    (["data=low_rank", "data.rows=2000000000"], ["data.rows=2000000000", "choose a smaller size"]),
     # wrong types
     (["model.latent_dim=abc"], ["model.latent_dim=abc", "expected an integer"]),
     (["model.latent_dim=2.0"], ["model.latent_dim=2.0", "expected an integer"]),

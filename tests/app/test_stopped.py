@@ -39,10 +39,10 @@ VICTIM = f"""
 import os, signal, sys, time
 from research.runs import lease
 lease.acquire.__kwdefaults__["interval"] = {INTERVAL}
-import research.report.table, research.sweep.finish, research.sweep.run
+import research.report.table, research.sweep.train.finish, research.sweep.command.run
 from research import app
 from research.report import cli
-from research.sweep.display import Display
+from research.sweep.train.display import Display
 
 def stopping(owner, name, before=0):
     original, calls = getattr(owner, name), []
@@ -59,8 +59,8 @@ def stopping(owner, name, before=0):
 
 PHASES = dict(
     training=(Display, "chunk"),
-    evaluating=(research.sweep.finish, "evaluate_run", 1),  # of the second member: no other one trains any more
-    summary=(research.sweep.run, "summary"),
+    evaluating=(research.sweep.train.finish, "evaluate_run", 1),  # of the second member: no other one trains any more
+    summary=(research.sweep.command.run, "summary"),
     reporting=(research.report.table, "table_of"),
 )
 for line in sys.stdin:

@@ -12,8 +12,8 @@ from research.runs.events import EventFile, projector
 from research.runs.folder import RunFolder, write_atomically
 from research.runs.held import ALONE, All, Held, LeaseLost
 from research.runs.summary import summary
-from research.sweep import manifest
-from research.sweep.checkpoint import Checkpoints
+from research.sweep.resume import manifest
+from research.sweep.resume.checkpoint import Checkpoints, remove
 
 STATE = {"a": np.zeros(3, np.float32)}
 
@@ -84,9 +84,7 @@ WRITERS: dict[str, Callable[[Path, Any], Any]] = {
     "plan": lambda folder, lease: manifest.write_manifest(folder, [], "other", [], lease),
     "report": lambda folder, lease: manifest.record_report(folder, {"rows": ["seed"]}, lease),
     "checkpoint": save,
-    "end of a state": lambda folder, lease: Checkpoints(
-        folder / manifest.GROUPS / "0", {}, pytest.fail, lease
-    ).remove(),
+    "end of a state": lambda folder, lease: remove(folder / manifest.GROUPS / "0", lease),
 }
 
 

@@ -21,11 +21,11 @@ from research.runs import batches
 from research.runs.folder import RunFolder
 from research.runs.held import ALONE
 from research.runs.load import load
+from research.sweep.device import on_device
 from research.sweep.job import Job, bind
-from research.sweep.plan import budget_of
-from research.sweep.prepare import check_warm_start
-from research.sweep.program import member, on_device
-from research.sweep.record import config_content
+from research.sweep.program import member
+from research.sweep.train.record import config_content
+from research.sweep.warm_start import check_warm_start
 from research.tree import build
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -209,7 +209,7 @@ def test_rows_as_stored_give_what_the_evaluation_of_the_training_had(name, tmp_p
             assert found.shape == expected.shape
             assert np.isfinite(found).all()
 
-    budget = budget_of(bound)
+    budget = bound.budget
     own = member(bound)
     evaluate = jax.jit(lambda p, m, d: engine.evaluate(bound.model, p, m.seed, m.split, d, "test", budget))
     loss = evaluate(params, own, on_device(dataset))["test/loss"]

@@ -100,7 +100,7 @@ def make_bounds(make_jobs: Callable[..., list[Any]]) -> Callable[..., list[Any]]
 @pytest.fixture(scope="session")
 def make_options() -> Callable[..., Any]:
     """`make_options(mode="map")`."""
-    from research.sweep.plan import Options
+    from research.sweep.options import Options
 
     def make(**changes: Any) -> Any:
         shipped = yaml.safe_load((CONF / "train.yaml").read_text())["sweep"]

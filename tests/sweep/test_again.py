@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from research.runs.events import NAME
-from research.sweep.display import Display
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
 from research.sweep.job import readable
-from research.sweep.manifest import GROUPS, check_sweep, read_manifest, swept_keys
 from research.sweep.memory import halves
 from research.sweep.plan import plan
-from research.sweep.prepare import prepare
-from research.sweep.run import run
-from research.sweep.whole import whole
+from research.sweep.proof.intact import check_files
+from research.sweep.resume.hold import GROUPS
+from research.sweep.resume.manifest import check_sweep, read_manifest, swept_keys
+from research.sweep.train.display import Display
 from research.tree import ConfigError
 
 Jobs = Callable[..., list[Any]]
@@ -87,7 +88,7 @@ def test_a_run_that_was_pruned_is_trained_to_its_end(train: Train, folder: Path,
     jobs = make_jobs(*LONG, "optimizer.learning_rate=1e30,1e-6,0.01,0.03")
     first = statuses(train(jobs, mode="vmap", prune="median"))
     assert "pruned" in first
-    assert list((folder / GROUPS).glob("*/00000006"))
+    assert list((folder / GROUPS).glob("*/00000006-*"))
     assert statuses(train(jobs, mode="vmap", retry="all")) == ["diverged", "completed", "completed", "completed"]
 
 
@@ -95,9 +96,9 @@ def test_finished_members_that_a_command_does_not_name_stay_as_they_are(
     train: Train, folder: Path, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their program is restored whole for the sake of another member."""
-    from research.sweep.finish import finish
+    from research.sweep.train.finish import finish
 
-    jobs = make_jobs(*LONG, "optimizer.learning_rate=1e30,0.01,0.02")
+    jobs = make_jobs(*LONG, "optimizer.learning_rate=1e30,0.01,0.02,0.03")
 
     def fail(bound: Any, *arguments: Any) -> Any:
         if bound.job.hash == jobs[1].hash:
@@ -105,9 +106,9 @@ def test_finished_members_that_a_command_does_not_name_stay_as_they_are(
         return finish(bound, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.sweep.ledger.finish", fail)
+        patch.setattr("research.sweep.train.ledger.finish", fail)
         train(jobs, mode="vmap")
-    beside = [folder / job.run_id / "result.json" for job in (jobs[0], jobs[2])]
+    beside = [folder / job.run_id / "result.json" for job in (jobs[0], jobs[2], jobs[3])]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in beside]
     (named,) = train([jobs[1]], mode="vmap")
     assert named.status == "completed"
@@ -158,7 +159,7 @@ def test_a_run_keeps_its_name_under_other_overrides(train: Train, folder: Path, 
     manifest = read_manifest(folder)
     assert manifest is not None
     assert list(manifest["runs"]) == [plain.run_id]
-    assert [finding.outcome for finding in whole(folder)] == ["whole"]
+    assert [finding.outcome for finding in check_files(folder)] == ["whole"]
 
 
 def test_a_key_that_is_given_twice_is_not_swept(train: Train, make_job: Any) -> None:
@@ -201,11 +202,11 @@ def test_narrower_programs_use_all_devices(make_bounds: Any, make_options: Calla
     bounds = make_bounds("seed=0,1,2,3,4,5,6,7")
     (group,) = plan(bounds, make_options(mode="vmap"))
     parts = halves(dataclasses.replace(group, width=4, devices=2))
-    assert sum((part.bounds for part in parts), ()) == group.bounds
+    assert sum((part.members for part in parts), ()) == group.members
     assert all(part.width <= 3 and part.padding <= part.devices * 2 for part in parts)
     assert len(parts) == 2
     (alone,) = halves(dataclasses.replace(group, width=2, devices=2))  # a program of width 1 is that of map mode
-    assert (alone.mode, alone.width, alone.devices, alone.bounds) == ("map", 1, 1, group.bounds)
+    assert (alone.mode, alone.width, alone.devices, alone.members) == ("map", 1, 1, group.members)
     assert halves(alone) == []
 
 
@@ -213,9 +214,9 @@ def test_a_worker_stands_where_the_command_stands(
     train: Train, folder: Path, make_job: Any, make_options: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Relative paths are the command's, and name the same run there."""
-    from research.sweep import dispatch
-    from research.sweep.executors import Executor
-    from research.sweep.worker import run_group
+    from research.sweep.remote import dispatch
+    from research.sweep.remote.executors import Executor
+    from research.sweep.remote.worker import run_group
 
     monkeypatch.chdir(tmp_path)
     (start,) = train([make_job()])
@@ -239,7 +240,7 @@ def test_a_worker_stands_where_the_command_stands(
 
 
 def test_joblibs_folder_has_a_plain_name(tmp_path: Path) -> None:
-    from research.sweep.executors import Executor, _loky
+    from research.sweep.remote.executors import Executor, _loky
 
     with _loky(Executor(**JOBLIB), tmp_path / "größe") as settings:
         place = Path(settings["temp_folder"])

@@ -5,16 +5,16 @@ import types
 
 import pytest
 
-from research.sweep.choosing import (
+from research.sweep.command.choosing import (
     check_direction,
     check_objective,
     check_table,
     comparable,
-    depends,
+    metric_dependencies,
     separating,
     sought,
 )
-from research.sweep.prune import Standing, losers
+from research.sweep.train.prune import Standing, losers
 from research.tree import ConfigError
 
 KNOWN = ("validation/loss", "validation/elbo_nats", "validation/reconstruction_mse")
@@ -44,7 +44,7 @@ def test_errors_separate_jobs_of_another_fitted_scaling(make_bounds):
 def test_of_a_game_no_loss_is_better():
     from research.models.recurrent_gan import RecurrentGAN
 
-    assert "run_id" in depends(object.__new__(RecurrentGAN))["loss"]
+    assert "run_id" in metric_dependencies(object.__new__(RecurrentGAN))["loss"]
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,13 @@ import jax, numpy as np, yaml
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/sweep"]
 import conftest
 from research.sweep.job import Job, bind
-from research.sweep.plan import Group, Options, plan
-from research.sweep.program import on_device, program_of, use_compile_cache
-from research.sweep.prepare import prepare
-from research.sweep.run import run
-from research.sweep.display import Display
+from research.sweep.options import Options
+from research.sweep.plan import JobGroup, plan
+from research.sweep.device import on_device, use_compile_cache
+from research.sweep.program import program_of
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
+from research.sweep.train.display import Display
 from research.tree import ConfigError
 
 use_compile_cache()
@@ -28,13 +30,11 @@ settings = yaml.safe_load(Path(sys.argv[1], "conf", "train.yaml").read_text())["
 options = lambda **changes: Options(**{**settings, "mode": "map", "concurrency": 1, **changes})
 
 def job(*overrides):
-    foreign = ("data.rows", "data.features", "data.rank", "model.likelihood")
-    tiny = [line for line in conftest.TINY if not line.startswith(foreign)]
-    config, choices = conftest.composed([*tiny, "data=digits", "trainer.epochs=4", *overrides])
+    config, choices = conftest.composed([*conftest.TINY, "trainer.epochs=4", *overrides])
     return Job.from_config(config, choices, overrides)
 
-jobs = [job(f"seed={seed}") for seed in range(10)] + [job("optimizer.learning_rate=1e30")]
-bounds = [bind(one) for one in jobs]
+jobs = [job(f"seed={seed}") for seed in range(6)] + [job("optimizer.learning_rate=1e30")]
+bounds = [bind(job) for job in jobs]
 
 def trained(group, device=None):
     program = program_of(group, on_device(bounds[0].dataset, device), None, device)
@@ -48,16 +48,16 @@ def member(results, index):
 def same(one, other):
     return all(a.tobytes() == b.tobytes() for a, b in zip(one, other, strict=True))
 
-unit = lambda index: Group((bounds[index],), "map", 1, 0, 0, "")
-for index in (0, 2, 7, 10):
+unit = lambda index: JobGroup((bounds[index],), "map", 1, 0, 0, "")
+for index in (0, 2, 5, 6):
     alone, _ = trained(unit(index))
     device = jax.local_devices()[3]
     results, program = trained(unit(index), device)
     found.setdefault("same", []).append(same(member(results, 0), member(alone, 0)))
     found.setdefault("places", []).append(sorted(d.id for d in program.state.step.sharding.device_set))
-(group,) = plan(bounds[:10], options(mode="vmap"))
+(group,) = plan(bounds[:6], options(mode="vmap"))
 results, _ = trained(group)
-one, _ = trained(Group((bounds[2], bounds[3]), group.mode, group.width, 0, 0, ""))
+one, _ = trained(JobGroup((bounds[2], bounds[3]), group.mode, group.width, 0, 0, ""))
 pairs = zip(member(results, 2), member(one, 0), strict=True)
 found["vmap"] = {
     "width": group.width, "devices": group.devices,
@@ -101,18 +101,18 @@ found["statuses"] = [outcome.status for outcome in again]
 files = "params.safetensors", "metrics.csv"
 equal = lambda one, other: [
     all((a.folder / name).read_bytes() == (b.folder / name).read_bytes() for name in files)
-    for a, b in list(zip(one, other, strict=True))[:10]
+    for a, b in list(zip(one, other, strict=True))[:6]
 ]
 found["equal"] = equal(again, undisturbed)
 # threads of map mode have a device each
-found["threads"] = equal(sweep("one", whole, concurrency=1), sweep("three", whole, concurrency=3))
+found["threads"] = equal(sweep("one", whole, concurrency=1), sweep("two", whole, concurrency=2))
 print(json.dumps(found))
 """
 
 
-def test_members_are_spread_over_eight_devices(tmp_path: Path) -> None:
+def test_members_are_spread_over_four_devices(tmp_path: Path) -> None:
     """One process sees it all, since most of its time is compiling."""
-    environment = {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
+    environment = {**os.environ, "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"}
     command = [sys.executable, "-W", "error::UserWarning", "-c", SCRIPT, str(ROOT), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -120,13 +120,13 @@ def test_members_are_spread_over_eight_devices(tmp_path: Path) -> None:
     # in map mode every member has the bits of a run alone
     assert found["places"] == [[3]] * 4
     assert found["same"] == [True] * 4
-    assert found["threads"] == [True] * 10
+    assert found["threads"] == [True] * 6
     # in vmap mode those of one device at that width, up to rounding: partitioned programs are simplified in other ways
-    assert (found["vmap"]["devices"], found["vmap"]["width"]) == (8, 2)
+    assert (found["vmap"]["devices"], found["vmap"]["width"]) == (4, 2)
     assert found["vmap"]["largest"] < 1e-3
     # a checkpoint is restored on as many devices, with equal bits, and refused on fewer
-    assert found["resumed"] == [[2]] * 11
-    assert found["statuses"] == ["completed"] * 10 + ["diverged"]
+    assert found["resumed"] == [[2]] * 7
+    assert found["statuses"] == ["completed"] * 6 + ["diverged"]
     assert all(found["equal"])
-    assert found["program"]["devices"] == 8
-    assert "begun on 8 devices, and here are 2; go on where there are as many" in found["fewer"]
+    assert found["program"]["devices"] == 4
+    assert "begun on 4 devices, and here are 2; continue on a machine with as many" in found["fewer"]

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from research.runs.folder import RunFolder
-from research.sweep.display import Display
-from research.sweep.prepare import check_warm_start, own_result, prepare
-from research.sweep.run import run
-from research.sweep.whole import whole
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
+from research.sweep.proof.intact import check_files
+from research.sweep.resume.results import own_result
+from research.sweep.train.display import Display
+from research.sweep.warm_start import check_warm_start
 from research.tree import ConfigError
 
 Train = Callable[..., list[Any]]
@@ -59,7 +61,7 @@ def test_files_of_another_run_are_neither_evaluated_nor_sealed_again(
     with pytest.raises(ConfigError, match=rf"{name} is not the file that result\.json was written with"):
         train(evaluated_anew(jobs))
     assert files(folder) == before
-    assert [finding.outcome for finding in whole(folder)] == ["damaged", "damaged"]
+    assert [finding.outcome for finding in check_files(folder)] == ["damaged", "damaged"]
 
 
 def test_parameters_that_are_not_a_runs_own_start_no_other(
@@ -78,7 +80,7 @@ def test_a_run_that_is_evaluated_again_keeps_its_seal(
     jobs = make_jobs("seed=0,1")
     sealed = [outcome.result["files"] for outcome in train(jobs)]
     assert [outcome.result["files"] for outcome in train(evaluated_anew(jobs))] == sealed
-    assert [finding.outcome for finding in whole(folder)] == ["whole", "whole"]
+    assert [finding.outcome for finding in check_files(folder)] == ["whole", "whole"]
 
 
 def test_the_result_of_another_run_is_not_a_finished_run(

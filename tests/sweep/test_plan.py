@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.data import Facts
-from research.sweep.display import Display
+from research.sweep.measure import Measure, key_of, measure
 from research.sweep.plan import CANONICAL_WIDTHS, describe, difference, plan, widths
-from research.sweep.unread import key_of
+from research.sweep.train.display import Display
 
 Bounds = Callable[..., list[Any]]
 MakeOptions = Callable[..., Any]
@@ -26,7 +26,7 @@ def test_numbers_share_a_program_and_sizes_do_not(make_bounds: Bounds, make_opti
     bounds = make_bounds("model.latent_dim=2,8", "model.beta=1,4", "optimizer.learning_rate=0.1,0.2", "seed=0,1,2")
     groups = plan(bounds, make_options())
     assert describe(groups) == "24 jobs, 2 programs"
-    assert [{bound.job.model.latent_dim for bound in group.bounds} for group in groups] == [{2}, {8}]
+    assert [{bound.job.model.latent_dim for bound in group.members} for group in groups] == [{2}, {8}]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_the_plan_names_the_key_that_sets_programs_apart(
     first, second = plan(make_bounds(sweep), make_options())
     assert first.reason == ""
     assert second.reason.split(", ")[0] == named
-    assert difference(first.bounds[0], second.bounds[0]) == second.reason
+    assert difference(first.members[0], second.members[0]) == second.reason
 
 
 @pytest.mark.parametrize("sweep", ["epochs=2,3", "evaluate_every=1,2", "patience=null,1,2", "target_loss=null,1,2"])
@@ -120,10 +120,10 @@ def test_what_the_host_loop_goes_by_shares_a_program_in_map_mode(
 ) -> None:
     bounds = make_bounds(f"trainer.{sweep}", "seed=0,1")
     (group,) = plan(bounds, make_options(mode="map"))
-    assert len(group.bounds) == len(bounds)
+    assert len(group.members) == len(bounds)
     # members that are trained at once have one host loop
     groups = plan(bounds, make_options(mode="vmap"))
-    assert [len(group.bounds) for group in groups] == [2] * (len(bounds) // 2)
+    assert [len(group.members) for group in groups] == [2] * (len(bounds) // 2)
     assert [group.reason.split("=")[0] for group in groups[1:]] == [f"trainer.{sweep.split('=')[0]}"] * (
         len(groups) - 1
     )
@@ -154,16 +154,34 @@ def test_many_differences_are_shortened(make_job: Callable[..., Any]) -> None:
     max_width=st.integers(1, 5),
 )
 def test_every_job_is_planned_once_in_the_order_given(
+    points: list[tuple[int, int, int]],
+    mode: str,
+    max_width: int,
+    make_bounds: Bounds,
+    make_options: MakeOptions,
+    measured: dict[int, Measure],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # each size is measured once
+        patch.setattr("research.sweep.plan.measure", lambda bound, others: measured[bound.job.model.latent_dim])
+        check_plan(points, mode, max_width, make_bounds, make_options)
+
+
+@pytest.fixture(scope="module")
+def measured(make_bounds: Bounds) -> dict[int, Measure]:
+    return {bound.job.model.latent_dim: measure(bound) for bound in make_bounds("model.latent_dim=2,3")}
+
+
+def check_plan(
     points: list[tuple[int, int, int]], mode: str, max_width: int, make_bounds: Bounds, make_options: MakeOptions
 ) -> None:
     bounds = [make_bounds(f"model.latent_dim={z}", f"model.beta={beta}", f"seed={seed}")[0] for z, beta, seed in points]
     groups = plan(bounds, make_options(mode=mode, max_width=max_width))
-    planned = [bound.job.hash for group in groups for bound in group.bounds]
+    planned = [bound.job.hash for group in groups for bound in group.members]
     latents = list(dict.fromkeys(bound.job.model.latent_dim for bound in bounds))
     expected = [bound.job.hash for latent in latents for bound in bounds if bound.job.model.latent_dim == latent]
     assert planned == expected
-    assert all(len(group.bounds) <= max_width for group in groups)
-    assert all(group.width == 1 if group.mode == "map" else len(group.bounds) <= group.width for group in groups)
+    assert all(len(group.members) <= max_width for group in groups)
+    assert all(group.width == 1 if group.mode == "map" else len(group.members) <= group.width for group in groups)
     again = [(group.mode, group.width, group.reason, group.bytes) for group in groups]
     assert again == [
         (group.mode, group.width, group.reason, group.bytes)
@@ -174,7 +192,7 @@ def test_every_job_is_planned_once_in_the_order_given(
 def test_configs_built_twice_make_the_same_plan(make_bounds: Bounds, make_options: MakeOptions) -> None:
     sweep = ("model.latent_dim=2,8", "model.beta=1,4")
     both = plan([*make_bounds(*sweep), *make_bounds(*sweep)], make_options())
-    assert [len(group.bounds) for group in both] == [4, 4]
+    assert [len(group.members) for group in both] == [4, 4]
 
 
 def test_memory_is_predicted_from_the_state_of_every_member(make_bounds: Bounds, make_options: MakeOptions) -> None:
@@ -211,11 +229,11 @@ def test_map_programs_have_no_padding(jobs: int, make_bounds: Bounds, make_optio
     groups = plan(bounds, make_options(mode="map", max_width=3))
     assert [group.padding for group in groups] == [0] * len(groups)
     assert [group.width for group in groups] == [1] * len(groups)
-    assert [len(group.bounds) for group in groups] == [min(3, jobs - at) for at in range(0, jobs, 3)]
+    assert [len(group.members) for group in groups] == [min(3, jobs - at) for at in range(0, jobs, 3)]
     assert {group.mode for group in groups} == {"map"}
     assert [group.reason for group in groups[1:]] == ["at most 3 jobs wide"] * (len(groups) - 1)
     assert describe(groups).endswith(", 1 program")  # they share it
-    assert [unit.bounds for group in groups for unit in group.units] == [(bound,) for bound in bounds]
+    assert [unit.members for group in groups for unit in group.units] == [(bound,) for bound in bounds]
 
 
 def test_recurrent_networks_use_their_parameters_at_every_step(make_bounds: Bounds, build_model: Any) -> None:
@@ -258,7 +276,7 @@ def test_plans_are_described_in_one_line(jobs: int, text: str, make_bounds: Boun
 
 
 def test_a_width_below_one_is_refused(make_options: MakeOptions) -> None:
-    from research.sweep.plan import Options
+    from research.sweep.options import Options
     from research.tree import ConfigError, build
 
     with pytest.raises(ConfigError, match=r"sweep\.max_width=0"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from research.sweep.pool import Pool, Task, Turn
+from research.sweep.train.pool import Pool, Task, Turn
 
 WITHIN = 30.0  # seconds for a thread to come
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from research import engine
 from research.sweep import program
-from research.sweep.plan import Group, plan
-from research.sweep.program import on_device, program_of
+from research.sweep.device import on_device
+from research.sweep.plan import JobGroup, plan
+from research.sweep.program import program_of
 from research.tree import stack, unstack
 
 Bounds = Callable[..., list[Any]]
@@ -38,10 +39,10 @@ def trained(
     bounds: Sequence[Any], mode: str, width: int | None = None, chunks: Sequence[int] = (1, 1), params: Any = None
 ) -> Results:
     """Train a group, of a given width in vmap mode; `chunks` are epochs a device call."""
-    group = Group(tuple(bounds), mode, width or (1 if mode == "map" else len(bounds)), 0, 0, "")  # type: ignore[arg-type]
+    group = JobGroup(tuple(bounds), mode, width or (1 if mode == "map" else len(bounds)), 0, 0, "")  # type: ignore[arg-type]
     units = []
     for number, unit in enumerate(group.units):
-        given = None if params is None else params[number:][: len(unit.bounds)]
+        given = None if params is None else params[number:][: len(unit.members)]
         running = program_of(unit, on_device(bounds[0].dataset), given)
         metrics = [running.read(running.train(epochs)) for epochs in chunks]
         state = running.collect()
@@ -177,7 +178,7 @@ def test_folds_are_one_program_and_each_is_that_fold_alone(
     common = ("data.folds=3", f"data.scaling={scaling}", "data.train_size=null", "data.validation_size=null")
     bounds = make_bounds(*common, "data.fold=0,1,2")
     (group,) = plan(bounds, make_options())
-    together = trained(group.bounds, "map", chunks=(2,))
+    together = trained(group.members, "map", chunks=(2,))
     losses = set()
     for index, bound in enumerate(bounds):
         only = trained([bound], "map", chunks=(2,))
@@ -202,14 +203,14 @@ def test_as_many_programs_are_compiled_as_there_are_groups(
     compiled = program.train_all, program.initialize, program.score_all
     before = [function._cache_size() for function in compiled]
     for group in groups:
-        trained(group.bounds, "vmap", chunks=(1, 1))
+        trained(group.members, "vmap", chunks=(1, 1))
     after = [function._cache_size() for function in compiled]
     assert [b - a for a, b in zip(before, after, strict=True)] == [2, 2, 2]
     assert len(groups) == 2
 
 
 def test_nothing_is_compiled_for_later_chunks_or_a_short_last_one(five: list[Any]) -> None:
-    group = Group(tuple(five[:2]), "vmap", 2, 0, 0, "")
+    group = JobGroup(tuple(five[:2]), "vmap", 2, 0, 0, "")
     running = program_of(group, on_device(five[0].dataset))
     running.train(2)
     before = len(_compiled)

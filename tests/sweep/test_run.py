@@ -12,10 +12,11 @@ import pytest
 
 from research import environment
 from research.runs.load import load
-from research.sweep.display import Display
-from research.sweep.manifest import check_sweep
-from research.sweep.prepare import Outcome, prepare
-from research.sweep.run import run
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
+from research.sweep.resume.manifest import check_sweep
+from research.sweep.resume.results import Outcome
+from research.sweep.train.display import Display
 from research.tree import ConfigError
 
 Jobs = Callable[..., list[Any]]
@@ -163,7 +164,7 @@ def test_finished_runs_are_skipped(sweep: Sweeps, make_jobs: Jobs, monkeypatch: 
     jobs = make_jobs("model.beta=1,4")
     first = sweep(jobs)
     before = content(sweep.folder)
-    monkeypatch.setattr("research.sweep.units.program_of", None)  # nothing may train
+    monkeypatch.setattr("research.sweep.train.units.program_of", None)  # nothing may train
     second = sweep(jobs)
     assert [outcome.result for outcome in second] == [strict_json(o.folder / "result.json") for o in first]
     assert content(sweep.folder) == before
@@ -199,7 +200,7 @@ def test_another_evaluation_evaluates_again_without_training(
     (first,) = sweep([make_job()])
     before = content(sweep.folder)
     assert "test/active_units" not in first.result["metrics"]
-    monkeypatch.setattr("research.sweep.units.program_of", None)
+    monkeypatch.setattr("research.sweep.train.units.program_of", None)
     (second,) = sweep([make_job("evaluation.active_units=true")])
     assert second.folder == first.folder
     assert "test/active_units" in second.result["metrics"]
@@ -453,7 +454,7 @@ def test_a_warm_start_of_another_shape_is_refused_before_anything_is_written(
 
 def test_a_folder_is_one_commands_at_a_time(sweep: Sweeps, make_job: Callable[..., Any]) -> None:
     from research.runs.lease import acquire
-    from research.sweep.manifest import LEASE
+    from research.sweep.resume.hold import LEASE
 
     with (
         acquire(sweep.folder / LEASE, "name", "sweep", interval=0.05),
@@ -471,12 +472,12 @@ def test_a_failed_evaluation_keeps_the_training_and_is_done_again(
         raise ArithmeticError("no codes today")
 
     with monkeypatch.context() as patch:
-        patch.setattr("research.sweep.finish.evaluate_run", broken)
+        patch.setattr("research.sweep.train.finish.evaluate_run", broken)
         (first,) = sweep([make_job("evaluation.active_units=true")])
     assert first.status == "completed"
     assert "test/loss" in first.result["metrics"]
     assert "no codes today" in first.result["null_reasons"]["test/evaluation"]
-    monkeypatch.setattr("research.sweep.units.program_of", None)  # nothing may train
+    monkeypatch.setattr("research.sweep.train.units.program_of", None)  # nothing may train
     (second,) = sweep([make_job("evaluation.active_units=true")])
     assert "test/active_units" in second.result["metrics"]
     assert "test/evaluation" not in second.result["metrics"]

@@ -1,6 +1,7 @@
 """Sweep folders of somebody who means harm: nothing in them executes, and nothing is written outside of them."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -14,11 +15,11 @@ import pytest
 from research.runs.folder import RunFolder
 from research.runs.held import ALONE
 from research.runs.load import load
-from research.sweep.display import Display
-from research.sweep.manifest import GROUPS
-from research.sweep.prepare import prepare
-from research.sweep.run import run
-from research.sweep.verify import main as verify
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
+from research.sweep.proof.verify import main as verify
+from research.sweep.resume.hold import GROUPS
+from research.sweep.train.display import Display
 from research.tree import ConfigError, config_hash
 
 Jobs = Callable[..., Any]
@@ -92,11 +93,11 @@ def test_pickles_and_links_in_a_checkpoint_do_not_fire(
     secret = tmp_path / "secret"
     secret.mkdir()
     (secret / "key").write_text("hidden")
-    generations = sorted((folder / GROUPS).glob("*/[0-9]*"))
-    for path in [file for file in generations[-1].rglob("*") if file.is_file()]:
-        path.write_bytes(pickle.dumps(Bomb()))
-    older = generations[0].with_name("00000000")
-    older.symlink_to(secret)
+    older, newer = sorted((folder / GROUPS).glob("*/*.safetensors"))
+    data = pickle.dumps(Bomb())
+    newer.write_bytes(data)
+    older.rename(older.with_name(f"00000001-{hashlib.sha256(data).hexdigest()}.safetensors")).write_bytes(data)
+    older.with_name("00000000").symlink_to(secret)
     assert run(prepare(jobs, folder, options), jobs, display=Display(), **about)[0].status == "completed"
     assert (secret / "key").read_text() == "hidden"
     assert not Bomb.fired
@@ -274,7 +275,7 @@ def test_a_run_is_not_trained_again_with_foreign_classes(
     section: str, trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All hashes are right, and the folder trusts everybody."""
-    from research.sweep.prepare import rebuilt
+    from research.sweep.resume.rebuild import rebuilt
 
     (outcome, _), _ = trained
     folder = RunFolder(outcome.folder, ALONE)
@@ -303,7 +304,8 @@ def test_a_program_of_impossible_size_is_not_built(
         path.write_text(json.dumps({**outcome.result, "program": program}))
         assert verify([str(tmp_path / "sweep")]) == 2
         out = capsys.readouterr().out
-        assert f"not checked: {outcome.folder.name}: program={mode} of width {width}: no program is like this" in out
+        reason = f"program={mode} of width {width}: no program has this mode and width"
+        assert f"not checked: {outcome.folder.name}: {reason}" in out
 
 
 def test_encoding_with_pickled_parameters_is_refused(

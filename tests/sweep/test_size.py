@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from research.sweep import size
-from research.sweep.display import Display
-from research.sweep.manifest import check_sweep, read_manifest
+from research.sweep import limits as size
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
 from research.sweep.plan import plan
-from research.sweep.prepare import prepare
-from research.sweep.run import run
+from research.sweep.resume.manifest import check_sweep, read_manifest
+from research.sweep.train.display import Display
 from research.tree import ConfigError
 
 
@@ -76,7 +76,7 @@ def test_a_recorded_width_is_held_against_the_memory(begun: Any, monkeypatch: py
     (group,) = again().groups
     assert group.width == 1024
     monkeypatch.setattr(size, "machine_memory", lambda: 100.0 * group.bytes)
-    with pytest.raises(ConfigError, match=r"in each of 1024 members take .* while they train; here are"):
+    with pytest.raises(ConfigError, match=r"in each of 1024 members take .* while they train; this machine has"):
         again()
 
 
@@ -87,20 +87,20 @@ def test_a_model_is_held_against_the_memory(
     (group,) = plan(bounds, make_options())
     monkeypatch.setattr(size, "machine_memory", lambda: group.bytes - 1.0)
     with pytest.raises(ConfigError, match=r"model\.latent_dim=512: [0-9,]+ parameters take .* choose a smaller model"):
-        size.check_memory(bounds[0].job, group.parameters, group.bytes)
+        size.check_memory(bounds[0].model, group.parameters, group.bytes)
     monkeypatch.setattr(size, "machine_memory", lambda: group.bytes)
-    size.check_memory(bounds[0].job, group.parameters, group.bytes)
+    size.check_memory(bounds[0].model, group.parameters, group.bytes)
     monkeypatch.setattr(size, "machine_memory", lambda: None)
-    size.check_memory(bounds[0].job, group.parameters, 1e30)
+    size.check_memory(bounds[0].model, group.parameters, 1e30)
 
 
 def test_drawn_data_are_held_against_the_memory(make_job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job("data.rows=1000", "data.features=20")
     monkeypatch.setattr(size, "host_memory", lambda: 8.0 * 1000 * 20)
-    size.check_numbers(job)
+    size.check_numbers(job.model, job.data)
     large = dataclasses.replace(job, data=dataclasses.replace(job.data, rows=1001))
-    with pytest.raises(ConfigError, match=r"data\.rows=1001: data of these sizes take 160 kB; here are 160 kB"):
-        size.check_numbers(large)
+    with pytest.raises(ConfigError, match=r"data\.rows=1001: data of these sizes take 160 kB; this machine has 160 kB"):
+        size.check_numbers(large.model, large.data)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 
 from research.runs.held import LeaseLost
 from research.runs.lease import Lease
-from research.sweep.display import Display
-from research.sweep.manifest import LEASE
-from research.sweep.prepare import prepare
-from research.sweep.run import run
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
+from research.sweep.resume.hold import LEASE
+from research.sweep.train.display import Display
 from research.tree import ConfigError
 
 Files = dict[str, tuple[bytes, int]]
@@ -23,7 +23,7 @@ def files(folder: Path) -> Files:
 
     Not its leases, and what is being written under another name: it may go, or stay and count for nothing.
     """
-    temporary = lambda path: path.name.startswith(".") or "-tmp" in str(path)
+    temporary = lambda path: path.name.startswith(".")
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not temporary(path)]
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
@@ -90,7 +90,7 @@ def test_a_place_that_the_next_holder_removed_is_told_as_a_lost_lease(
         lease.write_text(json.dumps(json.loads(lease.read_bytes()) | {"token": "of another process"}))
         raise ConfigError("name", name, "this place cannot be written")
 
-    monkeypatch.setattr("research.sweep.ledger.acquire", gone)
+    monkeypatch.setattr("research.sweep.train.ledger.acquire", gone)
     with pytest.raises(LeaseLost, match="another command took this folder over"):
         train("gone")
 

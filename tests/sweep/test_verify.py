@@ -15,11 +15,11 @@ import pytest
 
 from research.runs.folder import RunFolder
 from research.runs.held import ALONE
-from research.sweep.compare import Run, _judge, group_of, start
-from research.sweep.display import Display
-from research.sweep.prepare import prepare
-from research.sweep.run import run
-from research.sweep.verify import main
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
+from research.sweep.proof.retrain import RunRecord, _judge, group_of, start
+from research.sweep.proof.verify import main
+from research.sweep.train.display import Display
 
 Jobs = Callable[..., list[Any]]
 Train = Callable[..., list[Any]]
@@ -79,7 +79,7 @@ def rewrite(run: RunFolder, **changes: Any) -> None:
 
 @pytest.mark.parametrize("mode", ["map", "vmap"])
 def test_runs_trained_again_have_the_same_bits(mode: str, train: Train, make_jobs: Jobs, tmp_path: Path, ended: Any):
-    train(make_jobs("model.beta=1,4", "seed=0,1,2", "data=digits"), mode=mode)
+    train(make_jobs("model.beta=1,4", "seed=0,1,2", *(["data=digits"] if mode == "map" else [])), mode=mode)
     code, out = ended(tmp_path / "sweep", "--members", "2")
     assert code == 0
     assert "6 runs: 6 whole, 0 not finished, 0 damaged" in out
@@ -93,9 +93,9 @@ def test_runs_trained_again_have_the_same_bits(mode: str, train: Train, make_job
 
 
 def test_the_drawn_runs_change_and_can_be_drawn_again(folder: Path, ended: Any, monkeypatch: pytest.MonkeyPatch):
-    from research.sweep.whole import Finding
+    from research.sweep.proof.intact import Finding
 
-    monkeypatch.setattr("research.sweep.verify._again", lambda run, *_: Finding(run.path.name, "bit-equal"))
+    monkeypatch.setattr("research.sweep.proof.verify._again", lambda run, *_: Finding(run.path.name, "bit-equal"))
     draws = [ended(folder, "--members", "1")[1].split("--seed ")[1].splitlines() for _ in range(12)]
     assert len({seed for seed, _ in draws}) == 12
     assert len({drawn for _, drawn in draws}) > 1
@@ -155,7 +155,7 @@ def test_a_warm_start_is_started_from_again(train: Train, make_jobs: Jobs, tmp_p
     assert code == 0
     assert "bit-equal: " in out
     from research.sweep.job import bind
-    from research.sweep.verify import _options
+    from research.sweep.proof.verify import _options
 
     program = start(group_of(bind(outcome.job), outcome.result["program"], _options()))
     for one, other in zip(
@@ -165,7 +165,7 @@ def test_a_warm_start_is_started_from_again(train: Train, make_jobs: Jobs, tmp_p
     ):
         np.testing.assert_array_equal(one, other)
     shutil.move(begun.folder, tmp_path / "elsewhere")
-    from research.sweep.prepare import load_start
+    from research.sweep.warm_start import load_start
 
     load_start.cache_clear()
     code, out = ended(tmp_path / "sweep")
@@ -288,7 +288,7 @@ ENDED = {"status": "completed", "epochs": 4, "best_epoch": 4, "first_bad_step": 
 )
 def test_the_tolerance_is_on_early_losses_and_final_metrics(change: dict[str, Any], outcome: str, said: str):
     rows = {2: {"train/loss": 1.0}, 4: {"train/loss": 1.0}}
-    now = Run(ENDED, {"w": np.ones(2)}, {}, {"test/loss": 1.0}, rows)
+    now = RunRecord(ENDED, {"w": np.ones(2)}, {}, {"test/loss": 1.0}, rows)
     before = dataclasses.replace(now, **change)
     differing = [name for name in ENDED if before.ended[name] != now.ended[name]]
     found = _judge(before, now, differing, {}, exact=False)
@@ -415,7 +415,7 @@ def test_a_stamp_spoils_nothing(folder: Path, ended: Any, make_jobs: Jobs, make_
     assert after == before
     assert path.stat().st_mtime == 1e9  # reports say when the newest run was trained
     assert [run.status for run in collect(folder)] == ["completed"] * 3
-    monkeypatch.setattr("research.sweep.units.program_of", None)  # nothing may train
+    monkeypatch.setattr("research.sweep.train.units.program_of", None)  # nothing may train
     jobs = make_jobs("seed=0,1,2", "trainer.epochs=6", "trainer.evaluate_every=2")
     assert [outcome.status for outcome in sweep(folder, jobs, make_options(mode="vmap"))] == ["completed"] * 3
 
@@ -423,16 +423,16 @@ def test_a_stamp_spoils_nothing(folder: Path, ended: Any, make_jobs: Jobs, make_
 def test_one_run_that_cannot_be_trained_leaves_the_others(
     folder: Path, ended: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from research.sweep import verify
+    from research.sweep.proof import verify
 
-    again, broken = verify.again, first(folder).path
+    retrain, broken = verify.retrain, first(folder).path
 
     def sometimes(path: Path, *about: Any) -> Any:
         if path == broken:
             raise ArithmeticError("no such thing\nmore lines")
-        return again(path, *about)
+        return retrain(path, *about)
 
-    monkeypatch.setattr(verify, "again", sometimes)
+    monkeypatch.setattr(verify, "retrain", sometimes)
     code, out = ended(folder)
     assert code == 2
     assert f"not checked: {broken.name}: ArithmeticError: no such thing\n" in out

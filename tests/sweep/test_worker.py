@@ -15,13 +15,14 @@ import pytest
 
 from research.runs.held import LeaseLost
 from research.runs.lease import Borrowed, acquire
-from research.sweep import dispatch, run, worker
-from research.sweep.display import Display
-from research.sweep.executors import Executor, send
-from research.sweep.manifest import GROUPS, LAUNCHES, LEASE
-from research.sweep.prepare import prepare
-from research.sweep.units import Dealer
-from research.sweep.worker import Command, following, run_group, wait_for
+from research.sweep.command.prepare import prepare
+from research.sweep.command.run import run
+from research.sweep.remote import dispatch, worker
+from research.sweep.remote.executors import Executor, send
+from research.sweep.remote.worker import Command, following, run_group, wait_for
+from research.sweep.resume.hold import GROUPS, LAUNCHES, LEASE
+from research.sweep.train.display import Display
+from research.sweep.train.units import GroupTraining
 from research.tree import ConfigError, build
 
 Jobs = Callable[..., list[Any]]
@@ -81,7 +82,7 @@ def sweep(tmp_path: Path, make_options: Callable[..., Any], engine: Engine) -> C
         chosen = make_options(**{"checkpoint_every": 1, **options})
         about = {"name": name, "objective": "validation/loss", "options": chosen, "display": engine.display}
         about["executor"] = build(settings(executor=executor), Executor)
-        return run.run(prepare(jobs, tmp_path / name, chosen), jobs, **about)
+        return run(prepare(jobs, tmp_path / name, chosen), jobs, **about)
 
     return train
 
@@ -101,9 +102,9 @@ def statuses(folder: Path) -> list[str]:
 
 def after_a_checkpoint(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
     """Act at the first checkpoint of the first sweep; its members go on when they are asked to stop, however fast."""
-    begin, sweeps, lock = Dealer.open, list[Any](), threading.Lock()
+    begin, ledgers, lock = GroupTraining.open, list[Any](), threading.Lock()
 
-    def held(self: Dealer, unit: Any, turn: Any) -> Any:
+    def held(self: GroupTraining, unit: Any, turn: Any) -> Any:
         training = begin(self, unit, turn)
         checkpoints = training.control.checkpoints
         save = checkpoints.save
@@ -111,16 +112,16 @@ def after_a_checkpoint(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) 
         def save_and_wait(*args: Any) -> None:
             save(*args)
             with lock:
-                if not sweeps:
-                    sweeps.append(self.sweep)
+                if not ledgers:
+                    ledgers.append(self.ledger)
                     act()
-            if self.sweep is sweeps[0]:
-                assert self.sweep.stop.wait(60)
+            if self.ledger is ledgers[0]:
+                assert self.ledger.stop.wait(60)
 
         monkeypatch.setattr(checkpoints, "save", save_and_wait)
         return training
 
-    monkeypatch.setattr(Dealer, "open", held)
+    monkeypatch.setattr(GroupTraining, "open", held)
 
 
 def terminate() -> None:
@@ -158,7 +159,9 @@ def test_a_program_is_given_up_after_three_tries_without_progress(
         if number == 1:
             return run_group(manifest, number)
         if len(engine.rounds) in (2, 4):  # a checkpoint is progress
-            (tmp_path / "sweep" / GROUPS / first / f"{len(engine.rounds):08d}").mkdir(parents=True)
+            folder = tmp_path / "sweep" / GROUPS / first
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{len(engine.rounds):08d}-{'0' * 64}.safetensors").touch()
         return {"errors": [], "reason": "OSError: no such cluster", "refusal": None}
 
     engine.behave = behave

@@ -1,0 +1,1 @@
+"""One command: check everything (`prepare.prepare`), then train (`run.run`)."""

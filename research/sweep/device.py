@@ -1,0 +1,80 @@
+"""The devices of this process: their rows of data, their names, and the cache of compiled programs."""
+
+import functools
+import hashlib
+import os
+import platform
+import threading
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.data.draws import Binarize
+from research.data.examples import Dataset
+from research.data.loading import binarized
+from research.engine import Data
+
+
+@functools.cache
+def mesh(devices: int) -> jax.sharding.Mesh:
+    """The first `devices` devices in a row; its only axis is `jobs`."""
+    return jax.sharding.Mesh(np.asarray(jax.local_devices()[:devices]), ("jobs",))
+
+
+class _ById:
+    """A cache key for a data set, which is not hashable: the object itself."""
+
+    def __init__(self, value: Dataset):
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ById) and other.value is self.value
+
+
+@functools.lru_cache(maxsize=2)
+def _on_device(dataset: _ById, device: Any) -> Data:
+    examples = jax.device_put(dataset.value.compact, device)
+    if not isinstance(dataset.value.draw, Binarize):
+        return Data(examples, examples)
+    return Data(examples, jax.device_put(binarized(dataset.value), device))
+
+
+_copying = threading.Lock()
+
+
+def on_device(dataset: Dataset, device: Any = None) -> Data:
+    """The rows of a data set on a device (None: the first).
+
+    The rows are copied once; a second thread waits for the copy that the first one makes.
+    """
+    with _copying:
+        return _on_device(_ById(dataset), device)
+
+
+def device_kind() -> str:
+    """Name of the kind of device that programs run on."""
+    return jax.devices()[0].device_kind
+
+
+def use_compile_cache() -> None:
+    """Keep compiled programs in the user's cache folder; JAX_COMPILATION_CACHE_DIR names another folder.
+
+    For a CPU the cache holds machine code. Each kind of processor and each version of jax therefore has its own folder.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.environ.get("JAX_ENABLE_COMPILATION_CACHE") == "false":
+        return
+    features = [platform.machine(), platform.processor(), jax.__version__]
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+        features += sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))})
+    name = hashlib.sha256("\n".join(features).encode()).hexdigest()[:16]
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(root / "latent-loom" / "programs" / name))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)

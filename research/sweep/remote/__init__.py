@@ -1,0 +1,1 @@
+"""Groups that workers train in other processes or on other machines. Start with `dispatch.send_out`."""

@@ -1,0 +1,281 @@
+"""The training of all groups of a command, unit by unit, on several threads."""
+
+import contextlib
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import jax
+
+from research import tree
+from research.runs.held import LeaseLost
+from research.sweep.device import on_device
+from research.sweep.memory import halves, out_of_memory
+from research.sweep.plan import JobGroup
+from research.sweep.program import program_of
+from research.sweep.resume.checkpoint import Checkpoints
+from research.sweep.resume.manifest import group_folder
+from research.sweep.train import record
+from research.sweep.train.goodput import Goodput
+from research.sweep.train.ledger import INTERRUPTED, Ledger
+from research.sweep.train.loop import Control, Stopped, Training
+from research.sweep.train.pool import WAKE_EVERY, Pool, Task, Turn
+from research.sweep.train.rounds import Rounds, finished_peer
+from research.sweep.train.signals import LEAVE_AFTER, handled
+from research.sweep.train.writer import TrainedMember
+from research.sweep.warm_start import start_of
+from research.tree import ConfigError
+
+
+def train(ledger: Ledger) -> None:
+    """Train all units and write their results.
+
+    A background thread evaluates trained members and writes their files while others train.
+
+    Raises:
+      KeyboardInterrupt: the command was interrupted; states are saved.
+      ConfigError: nothing more can be written, for example because the disk is full.
+    """
+    groups, options = ledger.workload.groups, ledger.options
+    background = ThreadPoolExecutor(1, "finish")
+    background.submit(_import_early)
+    threads = min(options.threads, sum(len(group.units) for group in groups))
+    if options.concurrency is None and any(group.devices > 1 for group in groups):
+        threads = 1  # one program uses all devices
+    pool = Pool(threads, min(options.devices_used, threads))
+    trainings = [GroupTraining(ledger, number, group, pool, background) for number, group in enumerate(groups)]
+    with stopping(ledger):
+        try:
+            for training in trainings:
+                training.begin()
+            pool.run(ledger.stop.set)
+            results(ledger.futures)
+        except BaseException as error:
+            ledger.stop.set()
+            background.shutdown(cancel_futures=True)
+            for training in trainings:
+                training.save()
+            if isinstance(error, KeyboardInterrupt | Stopped):
+                ledger.interrupt()
+                raise KeyboardInterrupt from None
+            if isinstance(error, ConfigError):
+                ledger.lease.check()  # if a folder is missing, the command that took over may have deleted it
+            raise
+        finally:
+            for group in groups:
+                ledger.let_go(group)
+    background.shutdown()
+
+
+class GroupTraining:
+    """The training of one group: gives its units to the threads of a pool, and evaluates what they return.
+
+    Args:
+      ledger: of the command.
+      number: of the group in the plan.
+      group: the group.
+      pool: its threads train.
+      background: its thread evaluates trained members.
+    """
+
+    def __init__(self, ledger: Ledger, number: int, group: JobGroup, pool: Pool, background: ThreadPoolExecutor):
+        self.ledger, self.number, self.group, self.pool, self.background = ledger, number, group, pool, background
+        self._rounds: list[Rounds] = []
+        self._broken: Exception | None = None  # why the program of this group cannot be compiled
+        self._shown: set[Exception] = set()
+
+    def begin(self) -> None:
+        """Give the units without a result to the pool."""
+        if self.group.mode == "vmap" or self.ledger.options.prune == "none":
+            for unit in self.group.units:
+                if self.ledger.todo(unit):
+                    self.put(unit, functools.partial(self._whole, unit))
+            return
+        for units in tree.group(self.group.units, lambda unit: unit.members[0].job.trainer):
+            bounds = [unit.members[0] for unit in units]
+            monitor = bounds[0].job.trainer.monitor
+            finished = {
+                at: finished_peer(self.ledger.folder(bound), monitor)
+                for at, bound in enumerate(bounds)
+                if bound.job.hash in self.ledger.outcomes
+            }
+            self._rounds.append(Rounds(units, finished, self.ledger.options, self))
+            self._rounds[-1].begin()
+
+    def save(self) -> None:
+        """Save the states of units that wait for their next turn; the command is to stop."""
+        for rounds in self._rounds:
+            rounds.save()
+
+    def put(self, unit: JobGroup, work: Callable[[Turn], None]) -> None:
+        """Have a thread do some work for a unit."""
+
+        def unless_stopped(turn: Turn) -> None:
+            if self.ledger.stop.is_set():
+                raise Stopped
+            if not (self.ledger.options.fail_fast and self.ledger.failed.is_set()):
+                work(turn)
+
+        self.pool.put(Task(unit.program, unless_stopped))
+
+    def _whole(self, unit: JobGroup, turn: Turn) -> None:
+        """Train a unit to its end."""
+        if not self.ledger.todo(unit):  # all members have failed, because the program cannot be compiled
+            return
+        with self.guard(unit, retry=True):
+            training = self.open(unit, turn)
+            try:
+                trained = training.train()
+            finally:
+                training.close()
+            self._evaluate(unit, trained)
+
+    def open(self, unit: JobGroup, turn: Turn) -> Training:
+        """Begin the training of a unit, from its checkpoint if there is one."""
+        ledger = self.ledger
+        if self._broken is not None:
+            raise self._broken
+        ledger.display.begin(self.number)
+        lease = ledger.hold(self.group)
+        goodput = Goodput()
+        ledger.goodputs.append(goodput)
+        started = time.monotonic()
+        device = jax.local_devices()[turn.lane] if self.pool.lanes > 1 and unit.mode == "map" else None
+        params = [start_of(bound) for bound in unit.members]
+        program = program_of(unit, on_device(unit.members[0].dataset, device), params, device)
+        if turn.first:
+            self._compile(program.compile)
+            turn.compiled()
+        goodput.compile = time.monotonic() - started
+        path = group_folder(ledger.workload.folder, unit.id)
+        checkpoints = Checkpoints(path, record.group_identity(unit), ledger.display.note, lease)
+        number = self._number(unit)
+
+        def progress(epochs: int, metrics: Mapping[str, Any]) -> None:
+            lease.check()
+            ledger.display.chunk(self.number, epochs, metrics, number)
+
+        settled = set(range(len(unit.members))) - {index for index, _ in ledger.todo(unit)}
+        commit = ledger.shared["commit"]
+        control = Control(progress, ledger.stop.is_set, ledger.display.note, checkpoints, commit, settled)
+        folders = [ledger.folder(bound) for bound in unit.members]
+        try:
+            return Training(unit, program, folders, ledger.options, control, goodput)
+        except BaseException:
+            checkpoints.close()
+            raise
+
+    def _number(self, unit: JobGroup) -> int:
+        """Number of a unit in its group."""
+        return next(at for at, bound in enumerate(self.group.members) if bound is unit.members[0])
+
+    def _compile(self, compile: Callable[[], None]) -> None:
+        """Compile a program; if that fails, all members of the group fail."""
+        try:
+            compile()
+        except Exception as error:
+            if not out_of_memory(error):
+                self._broken = error
+            raise
+
+    def close(self, unit: JobGroup, training: Training) -> None:
+        """Evaluate a unit that has ended."""
+        try:
+            trained = training.finish()
+        finally:
+            training.close()
+        self._evaluate(unit, trained)
+
+    def _evaluate(self, unit: JobGroup, trained: list[TrainedMember]) -> None:
+        """Have the background thread evaluate the members of a trained unit."""
+        self.ledger.display.evaluating(self.number, self._number(unit))
+        todo = self.ledger.todo(unit)
+        for index, bound in todo:
+            arguments = self.number, self.group, bound, trained[index]
+            self.ledger.futures.append(self.background.submit(self.ledger.finish, *arguments))
+        if not todo:
+            self.ledger.clean(self.group)
+
+    @contextlib.contextmanager
+    def guard(self, unit: JobGroup, retry: bool = False) -> Iterator[None]:
+        """Turn an exception into results of failed runs.
+
+        With `retry`, a unit that ran out of memory is tried again with less memory in use.
+        """
+        try:
+            yield
+        except (ConfigError, LeaseLost, Stopped):
+            raise  # the whole command ends: a full disk, for example
+        except Exception as error:
+            if retry and out_of_memory(error) and self._retry(unit):
+                return
+            if error not in self._shown:
+                self._shown.add(error)
+                self.ledger.display.error(error)
+            self.ledger.failed.set()
+            with self.ledger.lock:
+                for _, bound in self.ledger.todo(self.group if error is self._broken else unit):
+                    result = record.fail(self.ledger.folder(bound), self.ledger.frame(bound, self.group), error)
+                    self.ledger.settle(self.number, self.group, bound, result)
+
+    def _retry(self, unit: JobGroup) -> bool:
+        """Try a unit again that ran out of memory: a vmap group narrower, a member of map mode with fewer others.
+
+        Returns:
+          False if neither is possible.
+        """
+        ledger = self.ledger
+        if unit.mode == "map":
+            if not self.pool.fewer():
+                return False
+            ledger.display.note(f"program {self.number + 1}: out of memory; again with fewer members at the same time")
+            self.put(unit, functools.partial(self._whole, unit))
+            return True
+        narrower = halves(unit)
+        if not narrower:
+            return False
+        width = narrower[0].width
+        ledger.display.note(f"program {self.number + 1}: out of memory at width {unit.width}; again at {width}")
+        ledger.replace(unit, narrower)
+        for part in narrower:
+            GroupTraining(ledger, self.number, part, self.pool, self.background).begin()
+        return True
+
+
+@contextlib.contextmanager
+def stopping(ledger: Ledger) -> Iterator[None]:
+    """Stop at Ctrl-C and SIGTERM after the chunk under way, or after some seconds; at a second signal, at once."""
+    timer = threading.Timer(LEAVE_AFTER, ledger.leave)
+    timer.daemon = True
+
+    def handle() -> None:
+        if ledger.stop.is_set():
+            os._exit(INTERRUPTED)
+        ledger.stop.set()
+        timer.start()
+        ledger.display.note("stopping: the state is saved after the step under way; once more to leave at once")
+
+    with handled(handle):
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def results(futures: Iterable[Future[Any]]) -> None:
+    """Wait for all futures, waking now and then as `Pool.run` does; raises the first exception of a future."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, WAKE_EVERY, FIRST_COMPLETED)
+        for future in done:
+            future.result()
+
+
+def _import_early() -> None:
+    """Import what the evaluation needs (1.5 s) while the first program compiles."""
+    import sklearn.linear_model
+    import sklearn.neighbors  # noqa: F401
