@@ -55,11 +55,11 @@ def test_few_rows_do_not_make_the_classifier_weak(monkeypatch, rows, steps):
     """32 rows are one batch an epoch: 40 epochs would be 40 steps."""
     judges = []
 
-    def accuracy(train, test, judge, seed):
+    def classify(train, test, judge, seed):
         judges.append(judge)
-        return 0.5, np.arange(2 * rows) % 2 > 0, np.arange(2 * rows) < rows
+        return np.arange(2 * rows) % 2, np.arange(2 * rows) < rows
 
-    monkeypatch.setattr(generation, "_accuracy", accuracy)
+    monkeypatch.setattr(generation, "_classify", classify)
     real = np.zeros((rows, 1, 1), np.float32)
     assert classifier_score((real, real), (real, real), 0, permutations=9).score == 0
     assert judges[0].steps == steps

@@ -10,7 +10,16 @@ import yaml
 
 from research import tree
 from research.data.examples import Examples, Facts
-from research.evaluation import Shared, Subject, baselines, clustering, evaluate_run, forecasting, generation
+from research.evaluation import (
+    Shared,
+    Subject,
+    baselines,
+    clustering,
+    evaluate_run,
+    forecasting,
+    generation,
+    naive_forecasts,
+)
 
 STANDARD = Path(__file__).parents[2] / "conf" / "evaluation" / "standard.yaml"
 STEPS, CHANNELS, HORIZON, SEASON = 6, 2, 3, 2
@@ -311,7 +320,7 @@ def test_naive_forecasts_are_made_once_and_errors_do_not_depend_on_slices(foreca
     whole = evaluate(forecaster, examples, recipe(pictures=False), **options).metrics
     assert evaluate(forecaster, examples, recipe(pictures=False), **options).metrics == whole
     assert calls == [20]
-    monkeypatch.setattr(forecasting, "ROWS", 8)
+    monkeypatch.setattr(naive_forecasts, "CHUNK", 8)
     cut = evaluate(forecaster, examples, recipe(pictures=False), classes=0, facts=FORECAST).metrics
     assert calls == [20, 8, 8, 4]
     assert cut == {name: pytest.approx(value, rel=1e-6) for name, value in whole.items()}
