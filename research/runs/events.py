@@ -32,7 +32,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import (
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
-from research.runs.folder import clear_errors, write_atomically
+from research.runs.files import clear_errors, write_atomically
 from research.runs.held import Held
 
 NAME = "events.out.tfevents.0000000000.run"  # fixed, so that whatever is written later goes to the same file

@@ -14,7 +14,8 @@ from research.data.splits import Source
 from research.models.abilities import latent_dim_of
 from research.runs.clusters import centres_of, nearest_centre
 from research.runs.csv_text import csv_text
-from research.runs.folder import RunFolder, write_atomically
+from research.runs.files import write_atomically
+from research.runs.folder import RunFolder
 from research.runs.held import ALONE
 from research.runs.load import Run
 from research.tree import ConfigError
