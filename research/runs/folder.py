@@ -37,8 +37,8 @@ ANEW = "or train the run anew under another name="
 class RunFolder:
     """One run on disk.
 
-    After training it has `config.json`, `metrics.csv`, `result.json` and `params.safetensors` (unless it diverged before
-    its first evaluation). The evaluation may add `clusters.safetensors` and `figures/`.
+    After training it has `config.json`, `metrics.csv`, `result.json` and, unless it diverged before its first
+    evaluation, `params.safetensors`. The evaluation may add `clusters.safetensors` and `figures/`.
 
     Args:
       path: of the folder.

@@ -157,8 +157,9 @@ def acquire(
                 if content is None:
                     with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder it made
                         if _create(path, claim.compose(token, interval)):
+                            lease = Lease(path, token, interval, sleep, created)
                             undo.pop_all()
-                            return Lease(path, token, interval, sleep, created)
+                            return lease
                 elif (moved := _watch(path, content, sleep)) is not None:
                     advice = f"wait for it, end it, or choose another {other} (lease {path})"
                     _refuse(key, name, f"held by {claim.describe(moved)}; {advice}")
