@@ -242,7 +242,7 @@ class EventFile:
 
 
 def unify(members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Swept values of all runs with one type for each key: numbers, flags, or else text. The HParams page needs this."""
+    """Swept values of all runs with one type for each key, as the HParams page needs it: numbers, flags or text."""
     kinds: dict[str, Callable[[Any], Any]] = {}
     for name in {name: None for member in members for name in member}:
         present = [member[name] for member in members if name in member]
