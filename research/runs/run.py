@@ -213,7 +213,7 @@ class Run:
         """Classes as numbers, [N] int32, or None; a conditional model is refused without them."""
         if label is None:
             if is_conditional(self.model):
-                raise ConfigError("label", None, "this model is conditional; give the class of each row: label=[...]")
+                raise ConfigError("label", None, "this model is conditional; give the class of each row as label")
             return None
         numbers = class_numbers(self.preparation, label)
         if numbers.shape != (rows,):
