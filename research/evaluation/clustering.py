@@ -188,13 +188,13 @@ def study(subject: Subject, findings: Findings) -> None:
     if not all(np.isfinite(array).all() for array in codes.values()):
         findings.refuse("some codes are not finite", "test/ari", "test/nmi", "test/silhouette")
         return
-    found = _cluster(subject, codes["train"], codes["test"])
-    findings.centres = found.centres
-    findings.add({"clusters": found.clusters, **found.scores}, "test/")
-    for name, reason in found.reasons.items():
+    clustered = _cluster(subject, codes["train"], codes["test"])
+    findings.centres = clustered.centres
+    findings.add({"clusters": clustered.clusters, **clustered.scores}, "test/")
+    for name, reason in clustered.reasons.items():
         findings.refuse(reason, f"test/{name}")
-    if 2 <= found.clusters < len(codes["validation"]):
-        assigned = kmeans(codes["validation"], found.clusters, recipe.cluster_starts, subject.seed)
+    if 2 <= clustered.clusters < len(codes["validation"]):
+        assigned = kmeans(codes["validation"], clustered.clusters, recipe.cluster_starts, subject.seed)
         with contextlib.suppress(ValueError):
             findings.add({"validation/silhouette": silhouette(assigned, codes["validation"])})
     if recipe.baselines:

@@ -34,7 +34,7 @@ def scores(real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
       2020); about 1 where both are alike, more where samples lie where real rows are dense.
     `coverage`: share of the real rows whose B_5 holds a generated row (same paper); where N = M rows are alike,
       1 - prod_{i=1..5} (N - i) / (2 N - i), about .97.
-    `frechet_distance`: see there.
+    `frechet_distance`: see the function of this name.
     """
     of_real, of_fake = radii(real, (PRECISION_NEIGHBORS, COVERAGE_NEIGHBORS)), radii(fake, (PRECISION_NEIGHBORS,))
     precise, _ = occupied(fake, real, of_real[0])

@@ -134,8 +134,8 @@ class RunFolder:
                 raise ConfigError("folder", self.path, f"{file.name} is missing; restore it, {ANEW}")
             self._compare(file, digest(file), expected)
 
-    def _compare(self, file: Path, found: str, expected: str) -> None:
-        if found != expected:
+    def _compare(self, file: Path, actual: str, expected: str) -> None:
+        if actual != expected:
             problem = f"{file.name} is not the file that result.json was written with (its hash differs)"
             raise ConfigError("folder", self.path, f"{problem}; restore it, {ANEW}")
 
