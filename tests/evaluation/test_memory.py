@@ -78,7 +78,7 @@ def test_states_of_a_recurrent_predictor(build_model, changes):
     """Against central differences of the loss at one state."""
     facts = Facts("sequence", (STEPS, 2), -3.0, 3.0, 3, 4, 1, 4)
     model = build_model("recurrent_predictor", hidden_dim=4, **changes).bind(facts)
-    params, examples = jax.jit(model.fresh)(jax.random.key(0)), rows(4, label=np.array([0, 1, 2, 0]))
+    params, examples = model.fresh(jax.random.key(0)), rows(4, label=np.array([0, 1, 2, 0]))
     nudge, step = np.zeros((4, STEPS, 4), np.float32), 1e-2
 
     @jax.jit

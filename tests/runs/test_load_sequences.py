@@ -4,7 +4,6 @@ import dataclasses
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -27,9 +26,12 @@ def trained(tmp_path, build_model):
 
     def make(name, facts=SEQUENCES, zeros=False, **settings):
         unbound = build_model(name, hidden_dim=4, **settings)
-        params = unbound.bind(facts).fresh(jax.random.key(0))
+        fresh = unbound.bind(facts).fresh
         if zeros:
-            params = jax.tree.map(jnp.zeros_like, params)
+            shapes = jax.eval_shape(fresh, jax.random.key(0))
+            params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        else:
+            params = fresh(jax.random.key(0))
         config, run = (
             {"model": tree.plain(unbound), "seed": 0},
             RunFolder(tmp_path / str(len(list(tmp_path.iterdir()))), ALONE),
@@ -129,7 +131,7 @@ def test_step_after_step_is_the_code_of_the_sequence_so_far(trained, sequences, 
 
 
 def test_wrong_sizes_and_missing_abilities_are_refused(trained, sequences):
-    autoencoder = trained("recurrent_ae", latent_dim=2)
+    autoencoder = trained("recurrent_ae", zeros=True, latent_dim=2)
     with pytest.raises(ConfigError, match=r"x=\(4, 3\): expected one step \[N, 2\]"):
         autoencoder.step(autoencoder.start(4), np.zeros((4, 3)))
     with pytest.raises(ConfigError, match=r"x=\(3, 2\): the state is of 4 sequences"):
@@ -140,14 +142,15 @@ def test_wrong_sizes_and_missing_abilities_are_refused(trained, sequences):
         with pytest.raises(ConfigError, match=f"a RecurrentAE cannot {ability}; choose another model"):
             getattr(autoencoder, ability)(sequences)
     with pytest.raises(ConfigError, match="a RecurrentPredictor cannot reconstruct"):
-        trained("recurrent_predictor").score_steps(sequences)
+        trained("recurrent_predictor", zeros=True).score_steps(sequences)
     with pytest.raises(ConfigError, match="a RecurrentForecaster cannot step"):
         trained(
             "recurrent_forecaster",
             dataclasses.replace(SEQUENCES, target_shape=(HORIZON, CHANNELS), target_follows=True),
+            zeros=True,
         ).start(2)
     with pytest.raises(ConfigError, match=r"bidirectional=True.*model.bidirectional=false"):
-        trained("recurrent_vae", latent_dim=2, bidirectional=True).start(2)
-    conditional = trained("recurrent_ae", latent_dim=2, conditional=True)
+        trained("recurrent_vae", zeros=True, latent_dim=2, bidirectional=True).start(2)
+    conditional = trained("recurrent_ae", zeros=True, latent_dim=2, conditional=True)
     with pytest.raises(ConfigError, match="label=null: this model is conditional"):
         conditional.step(conditional.start(4), sequences[:, 0])
