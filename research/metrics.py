@@ -1,4 +1,8 @@
-"""The table of metrics: what every table, monitor, choice and curve knows of a metric by its name."""
+"""The table of metrics, and which numbers of a metric may be compared.
+
+Tables, figures, monitors and choices look up a metric here by its name. A metric without a row can be computed, but it
+is never printed bold and chooses nothing.
+"""
 
 import dataclasses
 import typing
@@ -13,14 +17,15 @@ Fitted = Literal["", "scaling", "judge"]
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """What is known of a metric.
+    """One row of the table.
 
     Attributes:
-      direction: which values are better; "": neither, so that it is never bold, monitored or chosen by.
-      label: in figures; empty: its name in words.
-      unit: in figures.
-      shown: tables show it unless told otherwise, in the order of the table below.
-      fitted: what decides its units and may be fitted to the training rows: the scaling of the data, or a judge.
+      direction: which values are better. "" means neither: the metric is never bold, and nothing is chosen by it.
+      label: the name of the metric in figures; empty: its own name in words.
+      unit: the unit in figures.
+      shown: tables show the metric by default, in the order of the table below.
+      fitted: what the unit of the metric depends on: the scaling of the data, or a judge. Both may be fitted to the
+        training rows; then two numbers are compared only between runs with the same training rows.
     """
 
     direction: Direction = ""
@@ -39,17 +44,17 @@ def _higher(label: str = "", unit: str = "", *, shown: bool = False, fitted: Fit
 
 
 METRICS = {
-    # of models that reconstruct
+    # models that reconstruct
     "loss": _lower(shown=True, fitted="scaling"),
     "reconstruction_mse": _lower("reconstruction MSE", shown=True, fitted="scaling"),
     "reconstruction_mse_raw": _lower("reconstruction MSE in units of the data", shown=True),
     "elbo_nats": _higher("ELBO", "nats", shown=True, fitted="scaling"),
     "nll_nats": _lower("NLL", "nats", shown=True, fitted="scaling"),
-    "kl_nats": Metric("", "KL", "nats", shown=True),  # 0 of a collapsed model
+    "kl_nats": Metric("", "KL", "nats", shown=True),  # a collapsed model has 0
     "iwae_nats": _higher("iwae", "nats", fitted="scaling"),
     "reconstruction_nats": _lower("reconstruction", "nats", fitted="scaling"),
     "active_units": Metric(shown=True),  # a count
-    # of predictions and forecasts
+    # predictions and forecasts
     "accuracy": _higher(shown=True),
     "cross_entropy": _lower("", "nats", shown=True),
     "mse": _lower("MSE", shown=True, fitted="scaling"),
@@ -58,7 +63,7 @@ METRICS = {
     "mae_raw": _lower("MAE in units of the data", shown=True),
     "smape": _lower("sMAPE", "%", shown=True),
     "mase": _lower("MASE", shown=True),
-    # of codes
+    # codes
     "probe_accuracy": _higher(shown=True),
     "knn_accuracy": _higher("k-NN accuracy", shown=True),
     "auroc": _higher("AUROC", shown=True),
@@ -67,22 +72,22 @@ METRICS = {
     "rand_index": _higher(shown=True),
     "cluster_accuracy": _higher(shown=True),
     "silhouette": _higher(shown=True),
-    # of samples
+    # samples
     "discriminative_score": _lower(shown=True),
     "predictive_score": _lower(shown=True, fitted="scaling"),
     "classifier_score": _lower(shown=True),
-    "diversity": Metric(shown=True),  # right at 1
-    "memorization": Metric(shown=True),  # right at .5
+    "diversity": Metric(shown=True),  # 1 is right
+    "memorization": Metric(shown=True),  # .5 is right
     "sample_precision": _higher(fitted="judge"),
     "sample_recall": _higher(fitted="judge"),
-    "density": Metric(),  # right at 1
+    "density": Metric(),  # 1 is right
     "coverage": _higher(fitted="judge"),
     "frechet_distance": _lower("Fréchet distance", fitted="judge"),
-    # of anomalies, at a threshold
+    # anomalies, at a threshold
     "precision": _higher(),
     "recall": _higher(),
     "false_positive_rate": _lower(),
-    # of single dimensions and factors
+    # single dimensions and factors
     "mig": _higher("MIG"),
     "dci_disentanglement": _higher("DCI disentanglement"),
     "dci_completeness": _higher("DCI completeness"),
@@ -91,55 +96,57 @@ METRICS = {
     "modularity": _higher(),
     "factor_vae_score": _higher("FactorVAE score"),
     "beta_vae_score": _higher("beta-VAE score"),
-    # neither low nor high values are better
+    # metrics of which neither low nor high values are better
     "shuffled_nats": Metric(unit="nats"),
-    "mutual_information_nats": Metric(unit="nats"),  # 0, as total_correlation, of a code that says nothing
+    "mutual_information_nats": Metric(unit="nats"),  # a code that says nothing has 0, as a good total_correlation
     "total_correlation": Metric(),
     "collapsed": Metric(),
     "clusters": Metric(),  # a count
     **dict.fromkeys(("codebook_perplexity", "codebook_used", "commitment", "penalty"), Metric()),
     **dict.fromkeys(("gradient_reach", "gradient_reach_at_start", "gradient_penalty"), Metric()),
-    **dict.fromkeys(("generator_loss", "discriminator_loss", "discriminator_accuracy"), Metric()),  # of a game
+    **dict.fromkeys(("generator_loss", "discriminator_loss", "discriminator_accuracy"), Metric()),  # of a GAN
     **dict.fromkeys(("real_value", "fake_value"), Metric()),
-    # of another metric, or of its judge
+    # how far another metric can be trusted
     **dict.fromkeys(("nll_standard_error", "nll_effective_samples", "nll_effective_share"), Metric()),
     **dict.fromkeys(("classifier_null", "classifier_p_value", "sampling_classifier_accuracy"), Metric()),
 }
-# What chooses between settings where nobody names a metric: the first that all runs have and may be compared by.
+# If nobody names a metric, settings are chosen by the first of these that all runs have and may be compared by.
 CHOOSING = (
     *("iwae_nats", "elbo_nats", "accuracy", "cross_entropy", "mse", "mse_raw"),
     *("reconstruction_mse", "reconstruction_mse_raw", "loss"),
 )
 FOLD, SCALING = "data.fold", "data.scaling"
-FITTED = ("standard", "minmax")  # scalings that training rows decide
-HELD_OUT = ("data.validation_fraction", "data.validation_size", "data.folds", FOLD)  # choose the validation rows
-TRAINING = ("data.train_size", "data.validation_fraction", "data.folds", FOLD)  # choose the training rows
-LEARNING = frozenset({"data.root", "data.fresh", *HELD_OUT, *TRAINING})  # change no test row
+FITTED = ("standard", "minmax")  # scalings that are fitted to the training rows
+ROWS = {  # the keys that choose the rows of a part; the test rows depend on all other keys of the data
+    "train": ("data.train_size", "data.validation_fraction", "data.folds", FOLD),
+    "validation": ("data.validation_fraction", "data.validation_size", "data.folds", FOLD),
+}
+NOT_TEST = frozenset({"data.root", "data.fresh", SCALING}).union(*ROWS.values())  # keys that change no test row
 RAW = "_raw"  # ends the name of an error in the units of the data
 
 
 def base(name: str) -> str:
-    """The metric without its part: `test/loss` -> `loss`."""
+    """The name of a metric without its part: `test/loss` -> `loss`."""
     return name.rpartition("/")[2]
 
 
 def metric(name: str) -> Metric:
-    """What the table says of a metric, by its base name; of one that it does not have, nothing."""
+    """The row of a metric, by its base name; an empty row for a metric that the table does not have."""
     return METRICS.get(base(name), Metric())
 
 
 def direction(name: str) -> Direction:
-    """Which values of a metric are better; "" of metrics that the table gives no direction, or does not have."""
+    """Which values of a metric are better; "" if the table gives it no direction or does not have it."""
     return metric(name).direction
 
 
 def higher_is_better(name: str) -> bool:
-    """Whether higher values of a metric are better; False if lower ones are, or neither."""
+    """Whether higher values of a metric are better; False if lower values are, or neither."""
     return direction(name) == "higher"
 
 
 def undirected(name: str) -> str:
-    """Why a metric chooses nothing."""
+    """Why nothing can be chosen by a metric: the end of an error text."""
     if base(name) in METRICS:
         return "neither low nor high values of it are better"
     part = name.removesuffix(base(name))
@@ -148,40 +155,43 @@ def undirected(name: str) -> str:
 
 
 def judges(names: Sequence[str]) -> list[str]:
-    """Metrics of the validation rows to choose by, the best suited first: twins of `names`, then `CHOOSING`."""
-    twins = [name.replace("test/", "validation/", 1) for name in names if name.startswith(("test/", "validation/"))]
-    return [name for name in dict.fromkeys([*twins, *(f"validation/{name}" for name in CHOOSING)]) if direction(name)]
+    """Metrics of the validation rows to choose by, the best suited first.
+
+    They are the counterparts of `names`, `validation/x` for `test/x`, and then those of `CHOOSING`.
+    """
+    wanted = [name.replace("test/", "validation/", 1) for name in names if name.startswith(("test/", "validation/"))]
+    return [name for name in dict.fromkeys([*wanted, *(f"validation/{name}" for name in CHOOSING)]) if direction(name)]
 
 
 def comparison_keys(
     name: str, values: Sequence[Mapping[str, Any]], depends: Iterable[Mapping[str, Sequence[str]] | None]
 ) -> list[str]:
-    """The keys that two runs must agree on so that their numbers of a metric measure the same.
+    """The keys that two runs must agree on, so that their numbers of a metric measure the same.
 
-    Every metric: the data and their test rows (horizon, window, split_seed, ...). Of validation or training rows: what
-    chooses those rows too. Where the scaling of the data, or a judge, is fitted to the training rows and decides the
-    units: the scaling, and what chooses the training rows. Then what the specs of model and evaluation say
-    (`dependencies`); of a run that does not say, a loss and numbers in nats agree on all settings of the model. A loss
-    is of one kind of model.
+    * Every metric needs the same test rows, so runs must agree on the keys of the data (horizon, window, split_seed)
+      apart from those that only choose training or validation rows.
+    * A metric of validation or training rows needs agreement on the keys that choose those rows.
+    * A metric whose unit depends on the scaling or on a judge needs the same scaling. If that scaling, or the judge, is
+      fitted to the training rows, it needs the same training rows.
+    * A loss needs the same kind of model.
+    * The specs of model and evaluation add the settings that change what the metric measures (`dependencies`). For a
+      run that does not have them, a loss and numbers in nats need agreement on all settings of the model.
 
     Args:
-      name: of the metric.
+      name: the metric.
       values: flat config and choices of each run.
-      depends: their `dependencies`, each once; None of a run that does not say.
+      depends: `dependencies` of the runs, each once; None for a run that has none on record.
     """
-    known: dict[str, Any] = {}
-    for own in values:
-        known.update(own)
-    of_table, bare = metric(name), base(name)
-    keys = ["data", *(key for key in known if key.startswith("data.") and key not in {*LEARNING, SCALING})]
-    part = name.partition("/")[0]
+    known = {key: value for of_run in values for key, value in of_run.items()}
+    row, bare, part = metric(name), base(name), name.partition("/")[0]
+    keys = ["data", *(key for key in known if key.startswith("data.") and key not in NOT_TEST)]
     if part == "validation":
-        keys += HELD_OUT
-    if of_table.fitted:
+        keys += ROWS["validation"]
+    if row.fitted:
         keys.append(SCALING)
-    fitted = of_table.fitted == "judge" or any(own.get(SCALING) in FITTED for own in values)
-    if part == "train" or (of_table.fitted and fitted):
-        keys += TRAINING
+    fitted = row.fitted == "judge" or any(of_run.get(SCALING) in FITTED for of_run in values)
+    if part == "train" or (row.fitted and fitted):
+        keys += ROWS["train"]
     if bare == "loss":
         keys += ["model", "model._target_"]
     for of_run in depends:
@@ -193,30 +203,30 @@ def comparison_keys(
 
 
 def dependencies(cls: type, section: str) -> dict[str, list[str]]:
-    """Metric -> the keys below `section` that change what it measures, of a spec and of its parts.
+    """Metric -> the keys below `section` that change what it measures, for a spec and its parts.
 
-    Every part says so in `depends`, by its own field names: two numbers of a metric are compared only where these are
-    equal. All numbers of a part that says nothing count as parts of the loss.
+    Every spec lists them in its class variable `depends`, by its own field names. If a class has no `depends`, all of
+    its numbers count as parts of the loss.
     """
-    found: dict[str, list[str]] = {}
-    for metric, settings in _depends(cls):
-        known = found.setdefault(metric, [])
-        known += [key for key in (f"{section}.{setting}" for setting in settings) if key not in known]
-    return found
+    keys_of: dict[str, list[str]] = {}
+    for name, settings in _depends(cls):
+        keys = keys_of.setdefault(name, [])
+        keys += [key for key in (f"{section}.{setting}" for setting in settings) if key not in keys]
+    return keys_of
 
 
 def _depends(cls: type) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Metric and keys, of a class, its bases and its inline parts."""
+    """Metric and field names, of a class, its bases and its inline parts."""
     types = hints(cls)
-    for base_ in cls.__mro__:
-        told = vars(base_).get("depends")
-        if told is None:
-            fields = [name for name in vars(base_).get("__annotations__", {}) if float in _members(types.get(name))]
-            told = {"loss": tuple(fields)} if fields else {}
-        yield from told.items()
+    for parent in cls.__mro__:
+        depends = vars(parent).get("depends")
+        if depends is None:
+            fields = [name for name in vars(parent).get("__annotations__", {}) if float in _members(types.get(name))]
+            depends = {"loss": tuple(fields)} if fields else {}
+        yield from depends.items()
     for name, part in parts(cls).items():
-        for metric, settings in _depends(part):
-            yield metric, tuple(name if setting == "kind" else setting for setting in settings)
+        for of_metric, settings in _depends(part):
+            yield of_metric, tuple(name if setting == "kind" else setting for setting in settings)
 
 
 def _members(hint: object) -> tuple[object, ...]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from research.metrics import CHOOSING, METRICS, dependencies, direction, judges
+from research.data import Splitting
+from research.metrics import CHOOSING, METRICS, ROWS, SCALING, dependencies, direction, judges
 from research.models.vae import VAE
 from research.tree import hints, resolve_target, spec
 
@@ -32,6 +33,12 @@ def test_every_number_of_a_model_changes_its_loss_or_is_known_not_to(cls):
         *(f"model.{name}" for name in hints(cls)),
         "model.code",
     }
+
+
+def test_the_keys_that_choose_rows_are_keys_of_the_data():
+    """A key that is renamed there must be renamed in the table, or runs on other rows would be compared."""
+    fields = {f"data.{name}" for name in hints(Splitting)}
+    assert {key for keys in ROWS.values() for key in keys} | {SCALING} <= fields
 
 
 @spec

@@ -1,4 +1,4 @@
-"""What is computed after training, on the host; one file a question, each with a `study`."""
+"""What is computed after training: one file for each question, each with a function `study(subject, findings)`."""
 
 from research.evaluation import (
     anomaly,
@@ -8,6 +8,7 @@ from research.evaluation import (
     disentanglement,
     forecasting,
     generation,
+    information,
     likelihood,
     memory,
     pictures,
@@ -21,12 +22,13 @@ from research.evaluation.subject import Findings, Shared, Subject
 
 __all__ = ["Evaluation", "Findings", "Shared", "Subject", "evaluate_run"]
 
-# every study looks itself whether the model and the data are such that its question makes sense
+# Every study returns without a metric if its question makes no sense for the model or the data.
 STUDIES = (
     likelihood.study,
     codes.study,
     baselines.study,
     usage.study,
+    information.study,
     disentanglement.study,
     clustering.study,
     anomaly.study,
@@ -41,7 +43,7 @@ STUDIES = (
 
 
 def evaluate_run(subject: Subject) -> Findings:
-    """Evaluate one trained model; which metrics and pictures there are follows from what the model can do."""
+    """Evaluate one trained model; what it can do decides which metrics and pictures there are."""
     findings = Findings()
     for study in STUDIES:
         study(subject, findings)

@@ -1,4 +1,4 @@
-"""What needs no training: the mean, and principal components at the same latent size."""
+"""Baselines of reconstruction that need no training: the mean, and principal components at the same latent size."""
 
 import dataclasses
 from typing import Any
@@ -6,41 +6,50 @@ from typing import Any
 import numpy as np
 
 from research.data.examples import Examples
-from research.evaluation.codes import probes
+from research.evaluation.probes import probes
 from research.evaluation.subject import Findings, Subject
 from research.evaluation.unequal import whole_rows
 
-LARGEST = 4096  # features or rows, whichever are fewer: the decomposition takes their cube
+LARGEST = 4096  # the decomposition takes the cube of the number of features or rows, whichever is smaller
+MASKED = "rows are padded or have missing values"
 
 
 @dataclasses.dataclass(frozen=True)
 class Components:
-    """Principal components of training rows: mean [D] and directions [D, R], the largest variance first, float64."""
+    """Principal components of training rows, float64.
+
+    Attributes:
+      mean: of the training rows, [D].
+      directions: one column for each component, the largest variance first, [D, R].
+    """
 
     mean: np.ndarray
     directions: np.ndarray
 
     def encode(self, x: np.ndarray, latent_dim: int) -> np.ndarray:
-        """Scores on the first directions, [N, L]."""
+        """Scores of rows [N, ...] on the first L components, [N, L].
+
+        Raises:
+          ValueError: there are fewer than L components.
+        """
+        available = self.directions.shape[1]
+        if latent_dim > available:
+            raise ValueError(f"the data has only {available} principal components, fewer than latents")
         return (_flat(x) - self.mean) @ self.directions[:, :latent_dim]
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """The rows [N, D] that codes [N, L] stand for."""
+        """Reconstructions [N, D] of codes [N, L]."""
         return codes @ self.directions[:, : codes.shape[1]].T + self.mean
 
 
-def _flat(x: np.ndarray) -> np.ndarray:
-    return np.asarray(x).reshape(len(x), -1)
-
-
 def components(x: np.ndarray) -> Components:
-    """Fit all principal components by the eigenvectors of the covariance (of the Gram matrix where rows are fewer).
+    """Fit all principal components to training rows [N, ...].
 
-    Args:
-      x: training rows, [N, ...].
+    They are the eigenvectors of the covariance; if there are fewer rows than features, they are computed from the
+    eigenvectors of the Gram matrix.
 
     Raises:
-      ValueError: more than 4,096 of both rows and features.
+      ValueError: there are more than 4,096 rows and more than 4,096 features.
     """
     x = _flat(x).astype(np.float64)
     if min(x.shape) > LARGEST:
@@ -56,40 +65,30 @@ def components(x: np.ndarray) -> Components:
 
 
 def mean_error(fitted: Components, x: np.ndarray, scale: Any = 1.0) -> float:
-    """Mean squared error per element of rows [N, ...] against the training mean, in units of 1 / scale."""
+    """Mean over elements of ((x - mean) / scale)^2 of rows [N, ...]; scale is () or of the last axes of x."""
     return float(np.square((_flat(x) - fitted.mean) / _of_elements(scale, x)).mean())
 
 
 def reconstruction_error(fitted: Components, x: np.ndarray, codes: np.ndarray, scale: Any = 1.0) -> float:
-    """Mean squared error per element of rows [N, ...] against what codes [N, L] stand for, in units of 1 / scale."""
+    """Mean over elements of ((x - x') / scale)^2 of rows [N, ...] and the reconstructions x' of their codes [N, L]."""
     return float(np.square((_flat(x) - fitted.decode(codes)) / _of_elements(scale, x)).mean())
 
 
-def _of_elements(scale: Any, x: np.ndarray) -> np.ndarray:
-    """A scale () or of the last axes of rows [N, ...] for every element, [D]."""
-    return np.broadcast_to(np.asarray(scale, np.float64), x.shape[1:]).reshape(-1)
+def masked_mean_error(train: Examples, test: Examples) -> float:
+    """Squared error of the training mean of every element on the valid and observed elements of the test rows.
 
-
-def study(subject: Subject, findings: Findings) -> None:
-    """`baseline/mean/...` and `baseline/pca/...` at the latent size of a model that reconstructs."""
-    if not subject.recipe.baselines or not subject.reconstructs:
-        return
-    names = ("baseline/mean/reconstruction_mse", "baseline/pca/reconstruction_mse")
-    if subject.train.observed is not None or subject.train.length is not None:
-        error = subject.once("masked mean", lambda: masked_mean_error(subject.train, subject.test))
-        findings.add({names[0]: error})
-        findings.refuse("rows are padded or have missing values", names[1])
-        return
-    recipe, latent_dim = subject.recipe, subject.model.latent_dim
-    wanted = ("pca", latent_dim, recipe.probes, recipe.neighbors, recipe.probe_iterations)
-    try:
-        findings.add(subject.once(wanted, lambda: _scores(subject, latent_dim)))
-    except ValueError as error:
-        findings.refuse(str(error), *names)
+    It is the mean over rows of the mean over elements, as models compute it. An element that no training row has is
+    predicted as 0.
+    """
+    train_x, test_x = np.asarray(train.x, np.float64), np.asarray(test.x, np.float64)
+    known, scored = _mask(train), _mask(test)
+    mean = np.where(known, train_x, 0).sum(0) / np.maximum(known.sum(0), 1)
+    squares, scored = _flat(np.square(test_x - mean)), _flat(scored)
+    return float((np.where(scored, squares, 0).sum(1) / np.maximum(scored.sum(1), 1)).mean())
 
 
 def fitted_components(subject: Subject, prefix: str = "") -> Components:
-    """Principal components of the training rows, made whole as `unequal.whole_rows` names it.
+    """Principal components of the training rows, fitted once for all runs on them; `prefix` is a key of `whole_rows`.
 
     Raises:
       ValueError: they are too large to compute.
@@ -97,24 +96,27 @@ def fitted_components(subject: Subject, prefix: str = "") -> Components:
     return subject.once(("components", prefix), lambda: components(whole_rows(subject.train)[prefix]))
 
 
-def masked_mean_error(train: Examples, test: Examples) -> float:
-    """Error of the training mean of every element on test rows, over what is valid and observed: mean over rows of the
-    mean over elements, as models compute it. An element that no training row has is predicted as 0."""
-    x, there = (
-        np.asarray(train.x, np.float64),
-        np.broadcast_to(True if train.mask is None else train.mask, train.x.shape),
-    )
-    mean = np.where(there, x, 0).sum(0) / np.maximum(there.sum(0), 1)
-    own = np.broadcast_to(True if test.mask is None else test.mask, test.x.shape).reshape(len(test), -1)
-    squares = np.square(np.asarray(test.x, np.float64) - mean).reshape(len(test), -1)
-    return float((np.where(own, squares, 0).sum(1) / np.maximum(own.sum(1), 1)).mean())
+def study(subject: Subject, findings: Findings) -> None:
+    """Add `baseline/mean/...` and `baseline/pca/...`, at the latent size of a model that reconstructs."""
+    if not subject.recipe.baselines or not subject.reconstructs:
+        return
+    names = ("baseline/mean/reconstruction_mse", "baseline/pca/reconstruction_mse")
+    if subject.train.observed is not None or subject.train.length is not None:
+        error = subject.once("masked mean", lambda: masked_mean_error(subject.train, subject.test))
+        findings.add({names[0]: error})
+        findings.refuse(MASKED, names[1])
+        return
+    recipe, latent_dim = subject.recipe, subject.model.latent_dim
+    key = ("pca", latent_dim, recipe.probes, recipe.neighbors, recipe.probe_iterations)
+    try:
+        findings.add(subject.once(key, lambda: _scores(subject, latent_dim)))
+    except ValueError as error:
+        findings.refuse(str(error), *names)
 
 
 def _scores(subject: Subject, latent_dim: int) -> dict[str, float]:
     recipe, train, test = subject.recipe, subject.train, subject.test
     fitted, test_x = fitted_components(subject), np.asarray(test.x)
-    if latent_dim > fitted.directions.shape[1]:
-        raise ValueError(f"the data has only {fitted.directions.shape[1]} principal components, fewer than latents")
     test_codes = fitted.encode(test_x, latent_dim)
     scores = {
         "baseline/mean/reconstruction_mse": mean_error(fitted, test_x),
@@ -129,5 +131,19 @@ def _scores(subject: Subject, latent_dim: int) -> dict[str, float]:
         return scores
     train_codes = fitted.encode(np.asarray(train.x), latent_dim)
     labels = np.asarray(train.label), np.asarray(test.label)
-    found = probes(train_codes, labels[0], test_codes, labels[1], recipe.neighbors, recipe.probe_iterations)
-    return scores | {f"baseline/pca/{name}": value for name, value in found.items()}
+    accuracies = probes(train_codes, labels[0], test_codes, labels[1], recipe.neighbors, recipe.probe_iterations)
+    return scores | {f"baseline/pca/{name}": value for name, value in accuracies.items()}
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return np.asarray(x).reshape(len(x), -1)
+
+
+def _mask(part: Examples) -> np.ndarray:
+    """True where an element is valid and observed, of the shape of x."""
+    return np.broadcast_to(True if part.mask is None else np.asarray(part.mask), np.shape(part.x))
+
+
+def _of_elements(scale: Any, x: np.ndarray) -> np.ndarray:
+    """A scale () or of the last axes of rows [N, ...] for every element, [D]."""
+    return np.broadcast_to(np.asarray(scale, np.float64), x.shape[1:]).reshape(-1)

@@ -1,9 +1,9 @@
-"""How well the clusters of codes agree with classes, and how many clusters there are."""
+"""How well clusters of codes agree with classes, and how many clusters there are."""
 
 import contextlib
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from research.models.abilities import Encodes, able
 from research.runs.clusters import centres_of, kmeans, threads
 from research.tree import ConfigError
 
-ROWS = 5000  # most rows that a silhouette is of: it takes the square of their number
-PARTS = ("train", "test")
-SUBSAMPLES, SHARE = 8, 0.5  # of a stability: how many, and which share of the rows each has
-TIE = 0.02  # stabilities that differ by less are equal
+ROWS = 5000  # most rows that a silhouette is computed of: it takes the square of their number
+AGREEMENT = ("ari", "nmi", "rand_index", "cluster_accuracy")  # scores that need classes
+SUBSAMPLES, SHARE = 8, 0.5  # of a stability: how many subsamples, and which share of the rows each has
+TIE = 0.02  # stabilities that differ by at most this are equal
 
 
 def cluster_scores(
@@ -29,26 +29,25 @@ def cluster_scores(
     `nmi`: mutual information over the arithmetic mean of the entropies, 0 to 1.
     `rand_index`: share of the pairs of rows on which clusters and classes agree, 0 to 1.
     `cluster_accuracy`: share of the rows whose cluster is matched to their class by the best one-to-one matching.
-    `silhouette`: mean over rows of (b - a) / max(a, b) with a, b the mean distances to the row's own and to the next
-      cluster (Rousseeuw 1987), -1 to 1; of 5,000 rows drawn at random where there are more.
+    `silhouette`: mean over rows of (b - a) / max(a, b), where a and b are the mean distances to the row's own and to
+      the next cluster (Rousseeuw 1987), -1 to 1; of 5,000 rows drawn at random where there are more.
 
-    One cluster only, of several classes, is a failure and has its score: 0 for `ari` and `nmi`.
+    A clustering that puts several classes into one cluster has failed: its `ari` and `nmi` are 0.
 
     Args:
       assignments: [N] integers.
-      label: classes [N], integers; None leaves out all but the silhouette.
+      label: classes [N], integers; None leaves out all scores but the silhouette.
       codes: [N, L].
 
     Returns:
-      Scores, and for scores that do not exist here the reason: name -> text.
+      The scores, and for scores that do not exist the reason: name -> text.
     """
     scores, reasons = {}, {}
     if label is not None:
-        names = ("ari", "nmi", "rand_index", "cluster_accuracy")
         if len(np.unique(label)) < 2:
-            reasons |= dict.fromkeys(names, "one class only")
+            reasons |= dict.fromkeys(AGREEMENT, "one class only")
         else:
-            scores |= dict(zip(names, _agreement(assignments, label), strict=True))
+            scores |= _agreement(assignments, label)
     try:
         scores["silhouette"] = silhouette(assignments, codes)
     except ValueError as error:
@@ -56,23 +55,25 @@ def cluster_scores(
     return scores, reasons
 
 
-def _agreement(assignments: np.ndarray, label: np.ndarray) -> tuple[float, float, float, float]:
+def _agreement(assignments: np.ndarray, label: np.ndarray) -> dict[str, float]:
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, rand_score
     from sklearn.metrics.cluster import contingency_matrix
 
     counts = contingency_matrix(label, assignments)
-    matched = counts[linear_sum_assignment(counts, maximize=True)].sum()
-    scores = adjusted_rand_score, normalized_mutual_info_score, rand_score
-    ari, nmi, rand = (float(score(label, assignments)) for score in scores)
-    return ari, nmi, rand, float(matched / len(label))
+    return {
+        "ari": float(adjusted_rand_score(label, assignments)),
+        "nmi": float(normalized_mutual_info_score(label, assignments)),
+        "rand_index": float(rand_score(label, assignments)),
+        "cluster_accuracy": float(counts[linear_sum_assignment(counts, maximize=True)].sum() / len(label)),
+    }
 
 
 def silhouette(assignments: np.ndarray, codes: np.ndarray) -> float:
     """Mean silhouette of codes [N, L] under assignments [N]; see `cluster_scores`.
 
     Raises:
-      ValueError: there is none: codes that are not finite, fewer than two clusters, or a cluster for every row.
+      ValueError: some codes are not finite, there are fewer than two clusters, or every row is a cluster.
     """
     from sklearn.metrics import silhouette_score
 
@@ -93,14 +94,16 @@ def silhouette(assignments: np.ndarray, codes: np.ndarray) -> float:
 def choose_clusters(
     codes: np.ndarray, candidates: Sequence[int], by: Literal["silhouette", "stability"], starts: int, seed: int
 ) -> tuple[int, dict[int, float]]:
-    """The number of clusters of codes [N, L], found without labels.
+    """Choose the number of clusters of codes [N, L] without labels.
 
-    By silhouette: the number with the largest. By stability: the largest number whose stability is within .02 of the
-    best: smaller numbers are stable too where whole clusters merge (Ben-Hur, Elisseeff & Guyon 2002 look for the step
-    from stable to unstable).
+    By silhouette, it is the number with the largest silhouette. By stability, it is the largest number whose stability
+    is within .02 of the best: smaller numbers are stable too where whole clusters merge (Ben-Hur, Elisseeff & Guyon
+    2002 look for the step from stable to unstable).
 
     Args:
+      codes: [N, L].
       candidates: numbers to choose from, at least 2.
+      by: the score to choose by.
       starts: of every k-means.
       seed: of all draws.
 
@@ -108,11 +111,11 @@ def choose_clusters(
       The number, and the score of every candidate.
 
     Raises:
-      ConfigError: no candidates, or one that these rows cannot have.
+      ConfigError: there are no candidates, or one that these rows cannot have.
     """
     most = len(codes) - 1 if by == "silhouette" else int(SHARE * len(codes)) - 1
     if not candidates:
-        raise ConfigError("clusters", list(candidates), "there is no number of clusters to choose from")
+        raise ConfigError("clusters", list(candidates), "there is no number of clusters to choose from; give one")
     for clusters in candidates:
         if not 2 <= clusters <= most:
             raise ConfigError("clusters", clusters, f"expected 2 to {most} (of {len(codes)} rows, by {by})")
@@ -130,81 +133,98 @@ def choose_clusters(
 
 
 def stability(codes: np.ndarray, clusters: int, starts: int, seed: int) -> float:
-    """How much the clusters of codes [N, L] stay the same when rows are left out, at most 1.
+    """How much clusters of codes [N, L] stay the same when rows are left out, at most 1.
 
-    stability(k) = mean over all pairs (i, j) of 8 random halves of the rows of ARI(c_i, c_j), where c_i is
-    the k-means of half i alone and the index is of the rows that both have (Ben-Hur, Elisseeff & Guyon 2002).
-    A plain distance of clusterings falls with fewer clusters for no other reason than that random labels agree more
-    often; the adjusted index takes the agreement of random labels away, which is the normalisation of Lange et al. 2004
-    (von Luxburg 2010, "Clustering stability: an overview").
+    stability(k) = mean over all pairs (i, j) of 8 random halves of the rows of ARI(c_i, c_j). c_i is the k-means of
+    half i alone, and the index is computed on the rows that both halves have (Ben-Hur, Elisseeff & Guyon 2002). A plain
+    distance between clusterings is smaller at fewer clusters only because random labels agree more often. The adjusted
+    index subtracts the agreement of random labels, which is the normalisation of Lange et al. 2004 (von Luxburg 2010,
+    "Clustering stability: an overview").
     """
     from sklearn.metrics import adjusted_rand_score
 
     generator = np.random.default_rng([seed, clusters])
-    found = np.full((SUBSAMPLES, len(codes)), -1)
+    assigned = np.full((SUBSAMPLES, len(codes)), -1)  # -1: the row is not in the subsample
     for number in range(SUBSAMPLES):
         rows = generator.choice(len(codes), int(SHARE * len(codes)), replace=False)
-        found[number, rows] = kmeans(codes[rows], clusters, starts, seed + number)
+        assigned[number, rows] = kmeans(codes[rows], clusters, starts, seed + number)
     agreements = []
-    for one, other in itertools.combinations(found, 2):
-        both = (one >= 0) & (other >= 0)
-        agreements.append(adjusted_rand_score(one[both], other[both]))
+    for first, second in itertools.combinations(assigned, 2):
+        both = (first >= 0) & (second >= 0)
+        agreements.append(adjusted_rand_score(first[both], second[both]))
     return float(np.mean(agreements))
 
 
-def study(subject: Subject, findings: Findings) -> None:
-    """Clusters of the codes of the test rows, of the raw rows, and of their principal components at the same size.
+class Clustering(NamedTuple):
+    """Clusters of some rows: their number, `cluster_scores`, and centres [K, L]."""
 
-    Raw rows of unequal length are clustered twice, padded with their last value and resampled, under a name each:
-    which is better is known from test labels only.
+    clusters: int
+    scores: dict[str, float]
+    reasons: dict[str, str]
+    centres: np.ndarray
+
+
+def _cluster(subject: Subject, train: np.ndarray, test: np.ndarray) -> Clustering:
+    """Cluster test rows [N, D]; their number is that of the classes, or is chosen on the training rows."""
+    recipe, clusters = subject.recipe, subject.facts.classes
+    if recipe.clustering in ("silhouette", "stability"):
+        low, high = recipe.cluster_range
+        some = train if len(train) <= ROWS else np.random.default_rng(0).permutation(train)[:ROWS]
+        clusters, _ = choose_clusters(some, range(low, high + 1), recipe.clustering, recipe.cluster_starts, 0)
+    centres, assigned = centres_of(test, clusters, recipe.cluster_starts, subject.seed)
+    label = None if subject.test.label is None else np.asarray(subject.test.label)
+    return Clustering(clusters, *cluster_scores(assigned, label, test), centres)
+
+
+def study(subject: Subject, findings: Findings) -> None:
+    """Add scores of the clusters of the test codes, and of two baselines.
+
+    `validation/silhouette` is there to choose a latent size by, without labels.
     """
-    recipe, facts = subject.recipe, subject.facts
+    recipe = subject.recipe
     if recipe.clustering == "none" or not able(subject.model, Encodes):
         return
     codes = {part: subject.codes(part) for part in subject.parts}
     if not all(np.isfinite(array).all() for array in codes.values()):
         findings.refuse("some codes are not finite", "test/ari", "test/nmi", "test/silhouette")
         return
-    label = None if subject.test.label is None else np.asarray(subject.test.label)
-
-    def score(train: np.ndarray, test: np.ndarray) -> tuple[int, dict[str, float], dict[str, str], np.ndarray]:
-        clusters = facts.classes
-        if recipe.clustering != "classes":
-            low, high = recipe.cluster_range
-            some = train if len(train) <= ROWS else np.random.default_rng(0).permutation(train)[:ROWS]
-            assert recipe.clustering != "none"
-            clusters, _ = choose_clusters(some, range(low, high + 1), recipe.clustering, recipe.cluster_starts, 0)
-        centres, assigned = centres_of(test, clusters, recipe.cluster_starts, subject.seed)
-        return clusters, *cluster_scores(assigned, label, test), centres
-
-    clusters, scores, reasons, findings.centres = score(codes["train"], codes["test"])
-    findings.add({"clusters": clusters, **scores}, "test/")
-    for name, reason in reasons.items():
+    clustered = _cluster(subject, codes["train"], codes["test"])
+    findings.centres = clustered.centres
+    findings.add({"clusters": clustered.clusters, **clustered.scores}, "test/")
+    for name, reason in clustered.reasons.items():
         findings.refuse(reason, f"test/{name}")
-    if 2 <= clusters < len(codes["validation"]):  # to choose a latent size by, without labels
-        own = kmeans(codes["validation"], clusters, recipe.cluster_starts, subject.seed)
+    if 2 <= clustered.clusters < len(codes["validation"]):
+        assigned = kmeans(codes["validation"], clustered.clusters, recipe.cluster_starts, subject.seed)
         with contextlib.suppress(ValueError):
-            findings.add({"validation/silhouette": silhouette(own, codes["validation"])})
-    if not recipe.baselines:
-        return
+            findings.add({"validation/silhouette": silhouette(assigned, codes["validation"])})
+    if recipe.baselines:
+        _study_baselines(subject, findings, codes["test"].shape[1])
+
+
+def _study_baselines(subject: Subject, findings: Findings, size: int) -> None:
+    """Add scores of k-means on raw rows and on as many principal components as the model has latents.
+
+    Rows of unequal length are clustered twice, padded with their last value and resampled, each under a name of its
+    own: which of the two is better is known from test labels only.
+    """
+    recipe = subject.recipe
     settings = (recipe.clustering, recipe.cluster_range, recipe.cluster_starts, subject.seed)
 
-    prefixes = (PADDED, RESAMPLED) if subject.test.length is not None else ("",)
+    def rows(prefix: str) -> list[np.ndarray]:
+        """Training and test rows; they are copies, so they are made only if no other run on these data made them."""
+        return [whole_rows(subject.parts[part])[prefix].astype(np.float64) for part in ("train", "test")]
 
-    def rows(prefix: str) -> list[np.ndarray]:  # whole copies: only where no other run on these data has made them
-        return [whole_rows(subject.parts[part])[prefix].astype(np.float64) for part in PARTS]
-
-    size = codes["test"].shape[1]
-    for prefix in prefixes:
-        raw = (f"{prefix}raw_kmeans", *settings)
-        _, found, *_ = subject.once(raw, lambda prefix=prefix: score(*rows(prefix)))
-        findings.add(found, f"baseline/{prefix}raw_kmeans/")
+    for prefix in (PADDED, RESAMPLED) if subject.test.length is not None else ("",):
+        raw = lambda prefix=prefix: _cluster(subject, *rows(prefix)).scores
+        scores = subject.once((f"{prefix}raw_kmeans", *settings), raw)
+        findings.add(scores, f"baseline/{prefix}raw_kmeans/")
         try:
             fitted = fitted_components(subject, prefix)
+            reduced = lambda prefix=prefix, fitted=fitted: (
+                _cluster(subject, *(fitted.encode(x, size) for x in rows(prefix))).scores
+            )
+            reduced_scores = subject.once((f"{prefix}pca_kmeans", size, *settings), reduced)
         except ValueError as error:
-            findings.refuse(str(error), *(f"baseline/{prefix}pca_kmeans/{name}" for name in found))
+            findings.refuse(str(error), *(f"baseline/{prefix}pca_kmeans/{name}" for name in scores))
             continue
-        if size <= fitted.directions.shape[1]:
-            reduced = lambda prefix=prefix, fitted=fitted: score(*(fitted.encode(x, size) for x in rows(prefix)))
-            _, found, *_ = subject.once((f"{prefix}pca_kmeans", size, *settings), reduced)
-            findings.add(found, f"baseline/{prefix}pca_kmeans/")
+        findings.add(reduced_scores, f"baseline/{prefix}pca_kmeans/")

@@ -1,4 +1,4 @@
-"""How good generated sequences are: told apart from real ones, used in their place, too few, or copied."""
+"""How good generated sequences are: can they be told from real ones, replace them, vary as much, or are they copies?"""
 
 from typing import Any, NamedTuple
 
@@ -6,17 +6,18 @@ import jax
 import numpy as np
 
 from research.data.examples import Examples, Facts
-from research.evaluation.judge import BATCH, Judge, fit, samples, some
-from research.evaluation.subject import Findings, Subject
+from research.evaluation.baselines import MASKED
+from research.evaluation.judge import Judge, fit, samples, subset
+from research.evaluation.subject import BATCH, Findings, Subject
 from research.models.abilities import Samples, able
 from research.models.recurrent_predictor import RecurrentPredictor
 from research.runs import batches
 from research.tree import build
 
-PARTS = ("train", "test")
 FEWEST = 4  # rows of a part: two for each half of them
-CLASSIFIER_UNITS, CLASSIFIER_EPOCHS = 32, 40  # the honest classifier: the same capacity for every data set
-CLASSIFIER_STEPS = 1000, 2000  # fewest and most: after 40 of them (64 rows) it tells not even constants from noise
+CLASSIFIER_UNITS, CLASSIFIER_EPOCHS = 32, 40  # of the honest classifier: the same capacity for every data set
+CLASSIFIER_STEPS = 1000, 2000  # its fewest and most steps: after 40 it does not even tell constants from noise
+NAMES = ("discriminative_score", "predictive_score", "classifier_score", "diversity", "memorization")
 
 
 def timegan_judge(channels: int, steps: int) -> Judge:
@@ -27,35 +28,35 @@ def timegan_judge(channels: int, steps: int) -> Judge:
 def discriminative_score(real: np.ndarray, fake: np.ndarray, seed: int) -> float:
     """TimeGAN's score, |accuracy - .5| of a classifier on a random fifth of real and generated rows; 0 is best.
 
-    Its defects are kept, for comparison with published numbers: half as many units as channels, and overlapping windows
-    on both sides of the split. `classifier_score` is the honest one.
+    Its defects are kept, so that it compares with published numbers: the classifier has half as many units as channels,
+    and overlapping windows lie on both sides of the split. `classifier_score` has neither.
 
     Args:
       real, fake: equally many sequences, [N, T, C].
+      seed: of the split and the classifier.
     """
     order = np.random.default_rng(seed).permutation(len(real)), np.random.default_rng(seed + 1).permutation(len(fake))
     cut = int(0.8 * len(real))
-    train = [rows[at[:cut]] for rows, at in zip((real, fake), order, strict=True)]
-    test = [rows[at[cut:]] for rows, at in zip((real, fake), order, strict=True)]
-    return abs(_accuracy(train, test, timegan_judge(real.shape[2], 2000), seed)[0] - 0.5)
+    train = [rows[numbers[:cut]] for rows, numbers in zip((real, fake), order, strict=True)]
+    test = [rows[numbers[cut:]] for rows, numbers in zip((real, fake), order, strict=True)]
+    right, _ = _classify(train, test, timegan_judge(real.shape[2], 2000), seed)
+    return abs(float(right.mean()) - 0.5)
 
 
 def predictive_score(real: np.ndarray, fake: np.ndarray, seed: int) -> float:
     """TimeGAN's score: mean absolute error on real rows of a GRU trained on generated ones; lower is better.
 
-    It predicts the last channel one step ahead from the other channels.
+    The GRU predicts the last channel one step ahead from the other channels. Rows are sequences [N, T, C].
 
     Raises:
-      ValueError: one channel only.
+      ValueError: the rows have one channel only.
     """
     channels = real.shape[2]
     if channels < 2:
         raise ValueError("one channel only: the score predicts the last channel from the others")
-    given = lambda rows: Examples(x=rows[:, :-1, :-1], target=rows[:, 1:, -1:])
-    judge = timegan_judge(channels, 5000)
-    model, params = _fit(given(fake), judge, "mae", seed)
-    values = batches.over(lambda batch, _: _scores(model, params, batch)["mae"], given(real), BATCH)
-    return float(np.mean(values))
+    task = lambda rows: Examples(x=rows[:, :-1, :-1], target=rows[:, 1:, -1:])
+    model, params = _train(task(fake), timegan_judge(channels, 5000), "mae", seed)
+    return float(np.mean(batches.over(lambda batch, _: _scores(model, params, batch)["mae"], task(real), BATCH)))
 
 
 class Verdict(NamedTuple):
@@ -75,13 +76,15 @@ class Verdict(NamedTuple):
 def classifier_score(
     train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], seed: int, permutations: int = 1000
 ) -> Verdict:
-    """|accuracy - .5| of a GRU classifier of fixed capacity: real against generated rows; 0 is best.
+    """|accuracy - .5| of a GRU classifier of fixed capacity on real against generated rows; 0 is best.
 
-    It is fitted on training rows against one sample and judged on test rows, whose windows share no time step with the
-    training rows, against another sample.
+    It is fitted to training rows and one sample of the model, and judged on test rows, whose windows share no time step
+    with the training rows, and another sample.
 
     Args:
-      train, test: (real, generated) sequences [N, T, C]; in each pair as many rows of both as the fewer.
+      train, test: (real, generated) sequences [N, T, C]; each pair is cut to as many rows of both as the fewer.
+      seed: of the rows that are taken and of the classifier.
+      permutations: of the held-out labels.
     """
     pairs = []
     for real, fake in (train, test):
@@ -91,36 +94,35 @@ def classifier_score(
     steps = CLASSIFIER_EPOCHS * max(1, 2 * len(pairs[0][0]) // 128)
     fewest, most = CLASSIFIER_STEPS
     judge = Judge(CLASSIFIER_UNITS, min(max(steps, fewest), most), 1e-3, min(128, 2 * len(pairs[0][0])))
-    accuracy, right, label = _accuracy(pairs[0], pairs[1], judge, seed)
-    guess = np.where(right, label, 1 - label)
+    right, label = _classify(pairs[0], pairs[1], judge, seed)
+    guess = np.where(right > 0, label, 1 - label)
     random = np.random.default_rng(seed)
     null = np.abs([(random.permutation(label) == guess).mean() - 0.5 for _ in range(permutations)])
-    score = abs(accuracy - 0.5)
+    score = abs(float(right.mean()) - 0.5)
     return Verdict(score, float(null.mean()), float((1 + (null >= score).sum()) / (1 + permutations)))
 
 
 def diversity(real: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
     """Mean distance between two generated rows over that between two real rows; 1 is right, 0 is one sample only."""
     spread = lambda rows: _distances(rows, rows).sum() / (len(rows) * (len(rows) - 1))
-    return float(spread(some(fake, most, seed)) / spread(some(real, most, seed)))
+    return float(spread(subset(fake, most, seed)) / spread(subset(real, most, seed)))
 
 
 def memorization(train: np.ndarray, held_out: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
     """Share of generated rows whose nearest real row is a training row rather than a held-out one; .5 is right.
 
-    Equally many rows of both are compared; near 1 the generator repeats what it has seen. Held-out rows of a later time
-    may differ from training rows for their own reasons: the same share for real rows says how much.
+    Equally many rows of both are compared. A generator that repeats what it has seen scores near 1. Held-out rows of a
+    later time may differ from training rows for other reasons; the same share of real rows tells how much.
     """
     size = min(len(train), len(held_out), most)
-    fake = some(fake, size, seed)
-    near = [_distances(fake, some(rows, size, seed)).min(1) for rows in (train, held_out)]
+    fake = subset(fake, size, seed)
+    near = [_distances(fake, subset(rows, size, seed)).min(1) for rows in (train, held_out)]
     return float(((near[0] < near[1]) + 0.5 * (near[0] == near[1])).mean())
 
 
 def shuffled(rows: np.ndarray, seed: int) -> np.ndarray:
-    """Every row with its time steps in a random order of its own: the right values, no dynamics."""
-    random = np.random.default_rng(seed)
-    order = np.argsort(random.random(rows.shape[:2]), axis=1)
+    """Rows [N, T, C], each with its time steps in a random order of its own: the right values without dynamics."""
+    order = np.argsort(np.random.default_rng(seed).random(rows.shape[:2]), axis=1)
     return np.take_along_axis(rows, order[..., None], axis=1)
 
 
@@ -130,26 +132,81 @@ def halves(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows[:middle], rows[middle : 2 * middle]
 
 
-def _distances(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def scores(
+    train: np.ndarray, test: np.ndarray, train_fake: np.ndarray, test_fake: np.ndarray, seed: int
+) -> dict[str, float]:
+    """All scores of generated rows [N, T, C] against training and test rows."""
+    size = min(len(train), len(train_fake))
+    verdict = classifier_score((train, train_fake), (test, test_fake), seed)
+    by_name = {
+        "discriminative_score": discriminative_score(train[:size], train_fake[:size], seed),
+        "classifier_score": verdict.score,
+        "classifier_null": verdict.null,
+        "classifier_p_value": verdict.p_value,
+        "diversity": diversity(train, train_fake, seed),
+        "memorization": memorization(train, test, train_fake, seed),
+    }
+    if train.shape[2] > 1:
+        by_name["predictive_score"] = predictive_score(train[:size], train_fake[:size], seed)
+    return by_name
+
+
+def study(subject: Subject, findings: Findings) -> None:
+    """Add scores of generated sequences, of rows shuffled in time, and of real rows in place of generated ones."""
+    recipe, model, seed = subject.recipe, subject.model, subject.seed
+    if not recipe.generation or subject.facts.kind != "sequence" or not able(model, Samples):
+        return
+    most = recipe.generation_rows
+    train, test = (subset(np.asarray(part.x), most or len(part), 0) for part in (subject.train, subject.test))
+    reason = ""
+    if subject.train.mask is not None:
+        reason = MASKED
+    elif min(len(train), len(test)) < FEWEST:
+        reason = f"fewer than {FEWEST} rows"
+    else:
+        fake = samples(subject, len(train) + len(test))
+        if np.isfinite(fake).all():
+            findings.add(scores(train, test, fake[: len(train)], fake[len(train) :], seed), "test/")
+        else:
+            reason = "some samples are not finite"
+    if reason:
+        findings.refuse(reason, *(f"test/{name}" for name in NAMES))
+        return
+    if train.shape[2] == 1:
+        findings.refuse("one channel only", "test/predictive_score")
+    if recipe.baselines:
+        (first, second), (test_first, test_second) = halves(train), halves(test)
+        without_dynamics = lambda: scores(train, test, shuffled(train, seed), shuffled(test, seed), seed)
+        real_vs_real = lambda: scores(first, test_first, second, test_second, seed)
+        for name, compute in (("shuffled", without_dynamics), ("real_vs_real", real_vs_real)):
+            findings.add(subject.once((name, most, seed), compute), f"baseline/{name}/")
+
+
+def _distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Euclidean distances of flattened rows, [N, M]."""
-    one, other = (rows.reshape(len(rows), -1).astype(np.float64) for rows in (one, other))
-    squares = np.square(one).sum(1)[:, None] + np.square(other).sum(1)[None] - 2 * one @ other.T
-    return np.sqrt(np.maximum(squares, 0))
+    from scipy.spatial.distance import cdist
+
+    rows, others = (array.reshape(len(array), -1).astype(np.float64) for array in (rows, others))
+    return cdist(rows, others)
 
 
-def _accuracy(
+def _classify(
     train: list[np.ndarray], test: list[np.ndarray], judge: Judge, seed: int
-) -> tuple[float, np.ndarray, np.ndarray]:
-    """Accuracy on test rows, which of them are right, and their labels (1 real, 0 generated)."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Train a classifier of (real, generated) rows.
+
+    Returns:
+      1 for each test row that it gets right and 0 for the others, and the labels of the test rows (1: real).
+    """
 
     def joined(pair: list[np.ndarray]) -> Examples:
         label = np.repeat([1, 0], [len(rows) for rows in pair]).astype(np.int32)
         return Examples(x=np.concatenate(pair).astype(np.float32), label=label)
 
-    model, params = _fit(joined(train), judge, "cross_entropy", seed)
+    model, params = _train(joined(train), judge, "cross_entropy", seed)
     examples = joined(test)
     right = batches.over(lambda batch, _: _scores(model, params, batch)["accuracy"], examples, BATCH)
-    return float(right.mean()), right > 0, np.asarray(examples.label)
+    return right, np.asarray(examples.label)
 
 
 @jax.jit
@@ -157,8 +214,8 @@ def _scores(model: Any, params: Any, batch: Examples) -> dict[str, jax.Array]:
     return model.scores(model.predict(params, batch), batch)
 
 
-def _fit(examples: Examples, judge: Judge, objective: Any, seed: int) -> tuple[Any, Any]:
-    """A GRU trained on all of these rows for so many steps; the last parameters are kept."""
+def _train(examples: Examples, judge: Judge, objective: str, seed: int) -> tuple[Any, Any]:
+    """A GRU trained on all of these rows, and its last parameters."""
     settings = {
         "parameters": None,
         "cell": "gru",
@@ -186,57 +243,3 @@ def _fit(examples: Examples, judge: Judge, objective: Any, seed: int) -> tuple[A
     )
     model = build(settings, RecurrentPredictor).bind(facts)
     return model, fit(model, examples, judge, seed)
-
-
-def study(subject: Subject, findings: Findings) -> None:
-    """Scores of generated sequences, and of rows that need no generator."""
-    recipe, model = subject.recipe, subject.model
-    if not recipe.generation or subject.facts.kind != "sequence" or not able(model, Samples):
-        return
-    most, seed = recipe.generation_rows, subject.seed
-    train, test = (some(np.asarray(subject.parts[part].x), most or len(subject.parts[part]), 0) for part in PARTS)
-    names = ("discriminative_score", "predictive_score", "classifier_score", "diversity", "memorization")
-    if subject.train.mask is not None:
-        findings.refuse("rows are padded or have missing values", *(f"test/{name}" for name in names))
-        return
-    if min(len(train), len(test)) < FEWEST:
-        findings.refuse(f"fewer than {FEWEST} rows", *(f"test/{name}" for name in names))
-        return
-    fake = samples(subject, len(train) + len(test))
-    if not np.isfinite(fake).all():
-        findings.refuse("some samples are not finite", *(f"test/{name}" for name in names))
-        return
-    findings.add(scores(train, test, fake[: len(train)], fake[len(train) :], seed), "test/")
-    if train.shape[2] == 1:
-        findings.refuse("one channel only", "test/predictive_score")
-    if not recipe.baselines:
-        return
-    settings = (most, seed)
-    for name, rows in {"shuffled": lambda: shuffled(train, seed), "real_vs_real": lambda: None}.items():
-        made = rows()
-        if made is None:  # one half of the real rows stands for generated ones
-            (train_one, train_two), (test_one, test_two) = halves(train), halves(test)
-            arguments = train_one, test_one, train_two, test_two
-        else:
-            arguments = train, test, made, shuffled(test, seed)
-        found = subject.once((name, *settings), lambda arguments=arguments: scores(*arguments, seed))
-        findings.add(found, f"baseline/{name}/")
-
-
-def scores(
-    train: np.ndarray, test: np.ndarray, train_fake: np.ndarray, test_fake: np.ndarray, seed: int
-) -> dict[str, float]:
-    """All scores of generated rows [N, T, C] against training and test rows."""
-    size = min(len(train), len(train_fake))
-    verdict = classifier_score((train, train_fake), (test, test_fake), seed)
-    found = {
-        "discriminative_score": discriminative_score(train[:size], train_fake[:size], seed),
-        "classifier_score": verdict.score,
-        "classifier_null": verdict.null,
-        "classifier_p_value": verdict.p_value,
-        "diversity": diversity(train, train_fake, seed),
-        "memorization": memorization(train, test, train_fake, seed),
-    }
-    if train.shape[2] > 1:
-        found["predictive_score"] = predictive_score(train[:size], train_fake[:size], seed)
-    return found

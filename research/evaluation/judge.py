@@ -7,17 +7,23 @@ import numpy as np
 
 from research import engine
 from research.data.examples import Examples
-from research.evaluation.subject import Subject
+from research.evaluation.subject import BATCH, Subject
 from research.models.abilities import is_conditional
 from research.optimizer import Optimizer
 from research.runs import batches
 
-BATCH = 256
 ADAM = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
 
 
 class Judge(NamedTuple):
-    """How a network after training is made: units, steps of Adam, rate, batch."""
+    """Size and training of a network that judges.
+
+    Attributes:
+      units: of its hidden layer.
+      steps: of Adam.
+      rate: the learning rate.
+      batch: rows of a batch.
+    """
 
     units: int
     steps: int
@@ -26,10 +32,12 @@ class Judge(NamedTuple):
 
 
 def fit(model: Any, examples: Examples, judge: Judge, seed: int) -> Any:
-    """Parameters of a model trained on all of these rows for so many steps of Adam; the last ones are kept.
+    """Train a model on all of these rows by Adam and return its last parameters.
 
     Args:
       model: as the engine trains it, bound to its data.
+      examples: the rows.
+      judge: how long, how fast and in which batches.
       seed: of the fresh parameters and the order of the rows.
     """
     optimizer = Optimizer(
@@ -47,23 +55,23 @@ def fit(model: Any, examples: Examples, judge: Judge, seed: int) -> Any:
 
 
 def samples(subject: Subject, number: int) -> np.ndarray:
-    """Draws from the model, [number, ...]; a conditional one gets labels as they occur in the training rows."""
-    key, found = jax.random.fold_in(subject.key, 5), []
-    random = np.random.default_rng(subject.seed)
-    for own in jax.random.split(key, -(-number // BATCH)):
+    """Draws from the model, [number, ...]; a conditional model gets labels as they occur in the training rows."""
+    key, random = jax.random.fold_in(subject.key, 5), np.random.default_rng(subject.seed)
+    parts = []
+    for batch_key in jax.random.split(key, -(-number // BATCH)):
         label = labels(subject, BATCH, random)
-        found.append(np.asarray(batches.sample(subject.model, subject.params, own, BATCH, label)))
-    return np.concatenate(found)[:number]
+        parts.append(np.asarray(batches.sample(subject.model, subject.params, batch_key, BATCH, label)))
+    return np.concatenate(parts)[:number]
 
 
 def labels(subject: Subject, number: int, random: np.random.Generator) -> np.ndarray | None:
-    """Labels [number] as they occur in the training rows, for a conditional model; None for others."""
+    """Labels [number] as they occur in the training rows for a conditional model; None for any other."""
     if not is_conditional(subject.model):
         return None
     return random.choice(np.asarray(subject.train.label), number)
 
 
-def some(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+def subset(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
     """At most so many of the rows, drawn without replacement, in their order."""
     if len(rows) <= most:
         return rows

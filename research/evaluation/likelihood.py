@@ -8,43 +8,49 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.data.examples import Examples
-from research.evaluation.subject import Findings, Subject
+from research.evaluation.subject import BATCH, Findings, Subject
 from research.models.abilities import WeighsSamples, able
 from research.runs import batches
 
-BATCH = 256  # most examples, and
-CHUNK = 64  # most samples of each, that are decoded at once
+CHUNK = 64  # most samples of each example that are decoded at once
 
 
 @functools.partial(jax.jit, static_argnames="samples")
 def _estimate(model: Any, params: Any, batch: Examples, keys: jax.Array, samples: int) -> tuple[jax.Array, jax.Array]:
-    """log 1/k sum w and the effective number of samples of every example, both [B]; keys [chunks, B]."""
+    """log 1/k sum w and (sum w)^2 / sum w^2 of every example, both [B], from k weights w; keys are [chunks, B]."""
     chunks = keys.shape[0]
     size = -(-samples // chunks)
 
-    def one(chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def sums_of_chunk(chunk: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         number, chunk_keys = chunk
         log_weights = model.log_weights(params, batch, chunk_keys, size)
-        used = number * size + jnp.arange(size)[None] < samples  # the last chunk may be longer than what is left
+        used = number * size + jnp.arange(size)[None] < samples  # the last chunk may draw more than are needed
         log_weights = jnp.where(used, log_weights, -jnp.inf)
         return jax.nn.logsumexp(log_weights, -1), jax.nn.logsumexp(2 * log_weights, -1)
 
-    parts = jax.lax.map(one, (jnp.arange(chunks), keys))
+    parts = jax.lax.map(sums_of_chunk, (jnp.arange(chunks), keys))
     sums, squares = jax.tree.map(lambda part: jax.nn.logsumexp(part, 0), parts)
     return sums - jnp.log(samples), jnp.exp(2 * sums - squares)
 
 
 def likelihood(model: Any, params: Any, test: Examples, key: jax.Array, samples: int) -> dict[str, float]:
-    """Negative log-likelihood of the test rows, an upper bound that falls to the truth as k grows.
+    """An upper bound of the negative log-likelihood of the test rows, which falls to the truth as k grows.
 
     -log p(x) <= -E log 1/k sum_i p(x, z_i) / q(z_i | x), z_i ~ q(z | x), with exactly k samples for every example.
     Draws depend on the key and the row number, not on batches.
 
+    Args:
+      model, params: a model that has `log_weights`, and its parameters.
+      test: rows.
+      key: of all draws.
+      samples: k.
+
     Returns:
-      `test/nll_nats`: mean over examples, in nats; `test/nll_standard_error`: of that mean, over examples;
-      `test/nll_effective_samples`: mean over examples of (sum w)^2 / sum w^2, between 1 and k;
-      `test/nll_effective_share`: the same over k. Below a tenth, few samples carry the sum, and the bound may lie far
-        above the truth.
+      `test/nll_nats`: mean over examples, in nats.
+      `test/nll_standard_error`: standard error of that mean over examples; NaN for one example.
+      `test/nll_effective_samples`: mean over examples of (sum w)^2 / sum w^2, between 1 and k.
+      `test/nll_effective_share`: the same over k. Below a tenth, a few samples dominate the sum, and the bound may lie
+        far above the truth.
     """
     chunks = -(-samples // CHUNK)
 
@@ -52,17 +58,17 @@ def likelihood(model: Any, params: Any, test: Examples, key: jax.Array, samples:
         return _estimate(model, params, batch, batches.row_keys(key, rows, chunks), samples)
 
     bound, effective = batches.over(function, test, batches.even(len(test), BATCH))
-    bound = bound.astype(np.float64)
+    bound, effective_samples = bound.astype(np.float64), float(effective.astype(np.float64).mean())
     return {
         "test/nll_nats": float(-bound.mean()),
         "test/nll_standard_error": float(bound.std(ddof=1) / np.sqrt(len(bound))) if len(bound) > 1 else float("nan"),
-        "test/nll_effective_samples": (mean := float(effective.astype(np.float64).mean())),
-        "test/nll_effective_share": mean / samples,
+        "test/nll_effective_samples": effective_samples,
+        "test/nll_effective_share": effective_samples / samples,
     }
 
 
 def study(subject: Subject, findings: Findings) -> None:
-    """The likelihood of the test rows, and the model's metrics on further binarisations of them."""
+    """Add the likelihood of the test rows, and the model's metrics on further binarisations of them."""
     recipe, test = subject.recipe, subject.test
     if recipe.nll_samples is not None and able(subject.model, WeighsSamples):
         rows = test if recipe.nll_examples is None else test.take(slice(recipe.nll_examples))
@@ -73,12 +79,12 @@ def study(subject: Subject, findings: Findings) -> None:
 
 def _mean_of_draws(subject: Subject, key: jax.Array) -> dict[str, float]:
     """`redrawn/...`: mean of the model's metrics over several binarisations of the test rows."""
-    found: dict[str, list[float]] = {}
+    means: dict[str, list[float]] = {}
     for number, examples in enumerate(subject.redraws):
-        own = jax.random.fold_in(key, number)
-        evaluate = lambda batch, rows, own=own: batches.evaluate(
-            subject.model, subject.params, batch, batches.row_keys(own, rows)
+        draw_key = jax.random.fold_in(key, number)
+        evaluate = lambda batch, rows, draw_key=draw_key: batches.evaluate(
+            subject.model, subject.params, batch, batches.row_keys(draw_key, rows)
         )
         for name, values in batches.over(evaluate, examples, BATCH).items():
-            found.setdefault(name, []).append(float(np.mean(values, dtype=np.float64)))
-    return {f"redrawn/{name}": float(np.mean(values)) for name, values in found.items()}
+            means.setdefault(name, []).append(float(np.mean(values, dtype=np.float64)))
+    return {f"redrawn/{name}": float(np.mean(values)) for name, values in means.items()}

@@ -1,4 +1,4 @@
-"""How far back in time a loss at the end of a sequence reaches: the vanishing gradient, seen."""
+"""How far back in time the gradient of a loss at the end of a sequence reaches: whether it vanishes."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from research.evaluation.subject import Findings, Subject
 from research.models.abilities import Predicts, StateGradients, able
 from research.runs import batches
 
-BATCH, ROWS = 64, 512
+BATCH, ROWS = 64, 512  # rows of a batch, and most rows in all
 
 
 @jax.jit
@@ -23,28 +23,30 @@ def _influence(model: StateGradients, params: Any, batch: Examples) -> jax.Array
 def gradient_by_distance(model: StateGradients, params: Any, examples: Examples) -> np.ndarray:
     """Norm of d loss / d h_t of the last layer, by distance to the end of the sequence, [T] (Pascanu et al. 2013).
 
-    Entry d is the mean over (at most 512) rows of |d loss / d h_{T-1-d}|. Rows are aligned at their ends; a distance
-    that no row has is NaN.
+    Entry d is the mean over (at most 512) rows of |d loss / d h_{T-1-d}|. Rows are aligned at their ends. The entry of
+    a distance that no row has is NaN.
 
     Args:
-      model: one whose prediction is of the whole sequence.
+      model: a model that predicts from the whole sequence.
+      params: its parameters.
+      examples: sequences with what is predicted.
     """
     examples = examples.take(slice(ROWS))
     norms = batches.over(lambda batch, _: _influence(model, params, batch), examples, BATCH).astype(np.float64)
     steps = norms.shape[1]
     length = np.full(len(norms), steps) if examples.length is None else np.asarray(examples.length)
-    at = length[:, None] - 1 - np.arange(steps)[None]
-    inside = at >= 0
-    back = np.take_along_axis(norms, np.maximum(at, 0), axis=1)
+    step = length[:, None] - 1 - np.arange(steps)[None]  # at every distance from the end, [N, T]
+    inside = step >= 0
+    by_distance = np.take_along_axis(norms, np.maximum(step, 0), axis=1)
     count = inside.sum(0)
-    total = np.where(inside, back, 0).sum(0)
+    total = np.where(inside, by_distance, 0).sum(0)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def reach(norms: np.ndarray) -> float:
-    """Logarithm to the base 10 of the gradient's norm at the first step over that at the last; 0: nothing is lost.
+    """log10 of the gradient's norm at the first step over its norm at the last step; 0 means that nothing is lost.
 
-    Minus infinity where the first is zero in float32.
+    It is minus infinity where the norm at the first step is 0 in float32, and NaN where that at the last step is 0.
     """
     finite = norms[np.isfinite(norms)]
     with np.errstate(divide="ignore"):
@@ -52,11 +54,9 @@ def reach(norms: np.ndarray) -> float:
 
 
 def study(subject: Subject, findings: Findings) -> None:
-    """The gradient's norm by distance in time, trained and with fresh parameters."""
+    """Add the gradient's norm by distance in time, with trained and with fresh parameters."""
     model = subject.model
-    if not subject.recipe.gradients or not able(model, Predicts) or model.stepwise:
-        return
-    if not able(model, StateGradients):
+    if not subject.recipe.gradients or not able(model, Predicts) or model.stepwise or not able(model, StateGradients):
         return
     fresh = model.fresh(jax.random.fold_in(subject.key, 4))
     trained = gradient_by_distance(model, subject.params, subject.test)

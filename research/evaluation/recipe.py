@@ -1,4 +1,4 @@
-"""What is done with a trained model besides its metrics."""
+"""The keys `evaluation.*`: what is computed after training."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -11,36 +11,36 @@ Clusters = Annotated[int, Range(2, 10_000)]
 
 @recipe
 class Evaluation:
-    """What is computed after training, on the host; a finished run can be evaluated again with another recipe.
+    """What is computed after training, on the host. A finished run can be evaluated again with another recipe.
 
     Attributes:
-      nll_samples: k, importance samples of the likelihood of every test example; null computes none.
-      nll_examples: how many test rows, the first ones, that likelihood is of; null: all.
-      binarizations: of dynamically binarised data, number of further draws of the test rows that `redrawn/...`
-        metrics are the mean of; null: none.
-      probes: accuracy of k-nearest neighbours and of a logistic regression on the codes.
-      neighbors: of the k-nearest neighbours.
+      nll_samples: k, importance samples of the likelihood of every test example; null computes no likelihood.
+      nll_examples: the likelihood is that of so many test rows, the first ones; null: of all.
+      binarizations: for dynamically binarised data, how many further draws of the test rows the `redrawn/...` metrics
+        are the mean of; null: there are none.
+      probes: accuracy of k nearest neighbours and of a logistic regression on the codes.
+      neighbors: k of the k nearest neighbours.
       probe_iterations: most iterations of the logistic regression.
-      active_units: number of latent dimensions in use (of models with a posterior).
-      active_threshold: variance of the posterior mean above which a dimension is in use.
-      baselines: principal components at the same latent size, and the mean, on the same rows; and errors in the units
-        of the data.
-      usage: whether the decoder uses its code (of models with a posterior): what the reconstruction loses at the codes
-        of other rows, KL of every dimension; of models with a codebook how much of it the codes use.
-      clustering: k-means on the codes of the test rows: "none"; "classes" has as many clusters as classes; "silhouette"
-        and "stability" choose the number on the training codes without labels.
-      cluster_range: smallest and largest number to choose from.
-      cluster_starts: of every k-means, the best is kept.
-      anomaly_share: share of the validation rows below the threshold of the anomaly score, where the data have
-        anomalies; null: no such scores.
+      active_units: number of latent dimensions in use, for models with a posterior.
+      active_threshold: a dimension is in use if the variance of its posterior mean is above this.
+      baselines: what methods without training score on the same rows, and errors in the units of the data.
+      usage: whether the decoder uses its code, for models with a posterior: what the reconstruction loses at the codes
+        of other rows, and the KL of every dimension. For models with a codebook, how evenly it is used.
+      clustering: k-means on the codes of the test rows. "none" computes none, "classes" takes as many clusters as there
+        are classes, "silhouette" and "stability" choose the number on the training codes without labels.
+      cluster_range: smallest and largest number of clusters to choose from.
+      cluster_starts: starts of every k-means, of which the best is kept.
+      anomaly_share: share of the validation rows below the threshold of the anomaly score, for data with anomalies;
+        null computes no such scores.
       forecasts: sMAPE and MASE of a forecaster, and naive forecasts.
       generation: scores of generated sequences against real ones; several networks are trained for them.
-      generation_rows: most rows of each kind that these scores are of; null: all.
-      disentanglement: how well single dimensions hold single factors, where data have known discrete factors.
-      sampling: precision, recall, density, coverage and a Frechet distance of samples on features of a classifier that
-        is trained for them (of images and vectors with labels).
-      sampling_rows: most rows of each kind that these are of; null: all.
-      gradients: how far back in time the gradient of the loss reaches (of models that predict from a whole sequence).
+      generation_rows: most rows of each kind that these scores are computed on; null: all.
+      disentanglement: how well single dimensions hold single factors, for data with known discrete factors; and what
+        codes say at all, for models with a posterior.
+      sampling: precision, recall, density, coverage and a Fréchet distance of samples, for images and vectors with
+        labels; a classifier is trained for them.
+      sampling_rows: most rows of each kind that these are computed on; null: all.
+      gradients: how far back in time the gradient of the loss reaches, for models that predict from a whole sequence.
       pictures: reconstructions, samples, latent traversals, forecasts and a map of the codes.
       projector: codes of the test rows for TensorBoard's projector.
     """
@@ -91,30 +91,36 @@ class Evaluation:
         """Refuse what these data cannot give, before any training.
 
         Raises:
-          ConfigError: naming the key, the value and the remedy.
+          ConfigError: it names the key, the value and the remedy.
         """
-        if self.sampling:
-            remedy = ""
-            if facts.kind == "sequence":
-                remedy = "samples of sequences are scored by evaluation.generation=true; set {key}=false"
-            elif facts.classes < 2:
-                remedy = f"the data have {facts.classes or 'no'} classes to train a classifier on; set {{key}}=false"
-            elif min(facts.train_size, facts.test_size) < 20:
-                remedy = (
-                    f"of {facts.train_size} training and {facts.test_size} test rows; 20 are needed; set {{key}}=false"
-                )
-            if remedy:
-                raise ConfigError("sampling", True, remedy)
+        self._check_sampling(facts)
+        self._check_clustering(facts)
+
+    def _check_sampling(self, facts: Facts) -> None:
+        if not self.sampling:
+            return
+        problem = ""
+        if facts.kind == "sequence":
+            problem = "samples of sequences are scored by evaluation.generation=true"
+        elif facts.classes < 2:
+            problem = f"the data have {facts.classes or 'no'} classes to train a classifier on"
+        elif min(facts.train_size, facts.test_size) < 20:
+            rows = f"{facts.train_size} training rows and {facts.test_size} test rows"
+            problem = f"the data have {rows}, and both must be 20 or more"
+        if problem:
+            raise ConfigError("sampling", True, f"{problem}; set {{key}}=false")
+
+    def _check_clustering(self, facts: Facts) -> None:
         if self.clustering == "none":
             return
-        if self.clustering == "classes" and facts.classes < 2:
-            remedy = f"the data have {facts.classes or 'no'} classes; use {{key}}=silhouette or {{key}}=none"
-            raise ConfigError("clustering", self.clustering, remedy)
-        rows, key, value = facts.test_size, "clustering", f"{self.clustering} ({facts.classes} clusters)"
-        needed = facts.classes
-        if self.clustering != "classes":
+        if self.clustering == "classes":
+            if facts.classes < 2:
+                remedy = f"the data have {facts.classes or 'no'} classes; use {{key}}=silhouette or {{key}}=none"
+                raise ConfigError("clustering", self.clustering, remedy)
+            key, value = "clustering", f"{self.clustering} ({facts.classes} clusters)"
+            clusters, rows = facts.classes, facts.test_size
+        else:
             key, value = "cluster_range", list(self.cluster_range)
-            rows = min(facts.test_size, facts.train_size // 2 - 1)
-            needed = self.cluster_range[1]
-        if needed >= rows:
-            raise ConfigError(key, value, f"only {rows} rows are there to be clustered; take fewer clusters")
+            clusters, rows = self.cluster_range[1], min(facts.test_size, facts.train_size // 2 - 1)
+        if clusters >= rows:
+            raise ConfigError(key, value, f"there are only {rows} rows to cluster; take fewer clusters")

@@ -1,4 +1,4 @@
-"""What is evaluated, what is found, and what runs on one data set share."""
+"""The input of an evaluation (`Subject`), its output (`Findings`), and what runs on one data set share (`Shared`)."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from research.evaluation.recipe import Evaluation
 from research.models.abilities import Decodes, Encodes, able
 from research.runs import batches
 
-BATCH = 256
+BATCH = 256  # rows of a batch
 
 
 @dataclasses.dataclass
@@ -22,13 +22,14 @@ class Findings:
     """What an evaluation found.
 
     Attributes:
-      metrics: name -> value, or None where it was asked for but there is none; `null_reasons` says why.
+      metrics: name -> value, or None for a metric that was asked for but does not exist.
+      null_reasons: name -> why that metric is None.
       pictures: name -> [H, W, 3] uint8.
       curves: name -> values [n] that TensorBoard shows over their index.
-      codes: of the test rows for the projector, [N, L], or None.
-      labels: of these rows, [N], or None.
-      centres: of the clusters of these codes, [K, L], or None.
-      sprite: pictures of these rows in one square grid, with height and width of one; or None.
+      codes: codes of the test rows for the projector, [N, L], or None.
+      labels: classes of these rows, [N], or None.
+      centres: centres of the clusters of these codes, [K, L], or None.
+      sprite: pictures of these rows in one square grid, and height and width of a picture; or None.
     """
 
     metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
@@ -41,7 +42,7 @@ class Findings:
     sprite: tuple[np.ndarray, int, int] | None = None
 
     def add(self, metrics: Mapping[str, float], prefix: str = "") -> None:
-        """Add metrics; those that are not finite become None with a reason."""
+        """Add metrics; a value that is not finite becomes None with a reason."""
         for name, value in metrics.items():
             if math.isfinite(value):
                 self.metrics[prefix + name] = value
@@ -49,29 +50,29 @@ class Findings:
                 self.refuse("not a number" if math.isnan(value) else "infinite", prefix + name)
 
     def refuse(self, reason: str, *names: str) -> None:
-        """Say why metrics that were asked for are absent."""
+        """Record that metrics which were asked for do not exist, and why."""
         self.metrics |= dict.fromkeys(names)
         self.null_reasons |= dict.fromkeys(names, reason)
 
 
 class Shared:
-    """What depends on the data alone, computed once for all runs on them; one object for a sweep."""
+    """Results that depend on the data alone, computed once for all runs on them; one object for a sweep."""
 
     def __init__(self) -> None:
-        self._found: dict[Hashable, Any] = {}
+        self._results: dict[Hashable, Any] = {}
 
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """`make()`, or what it returned when the key was new; None as a key shares nothing."""
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """The result that is stored under a key; it is computed if there is none. The key None shares nothing."""
         if key is None:
-            return make()
-        if key not in self._found:
-            self._found[key] = make()
-        return self._found[key]
+            return compute()
+        if key not in self._results:
+            self._results[key] = compute()
+        return self._results[key]
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A trained model with the data that it is judged on.
+    """A trained model and the data that it is judged on.
 
     Attributes:
       model, params: the model and its kept parameters.
@@ -79,14 +80,14 @@ class Subject:
       recipe: what is to be computed.
       facts: of the data.
       key: of all draws.
-      seed: of the job, for fresh parameters and networks that are trained afterwards.
-      shift, scale: raw value = value / scale + shift, () or of the last axes of x.
-      shared: kept from one run to the next.
-      data_key: names the rows (content, division, fold); None shares nothing.
+      seed: of the job, for fresh parameters and for networks that are trained after the model.
+      shift, scale: raw value = value / scale + shift; () or of the last axes of x.
+      shared: results that are kept from one run to the next.
+      data_key: identifies the rows (content, split, fold); None shares nothing.
       redraws: further binarisations of the test rows.
-      metrics: what training found on the rows of the parts.
-      target_scale: as scale, of a target of values.
-      binary: the rows are drawn as 0 and 1, which have no other units.
+      metrics: metrics that the training computed on the parts.
+      target_scale: like `scale`, for a target of values.
+      binary: True if the rows are drawn as 0 and 1, which have no other units.
     """
 
     model: Any
@@ -115,7 +116,7 @@ class Subject:
 
     @property
     def reconstructs(self) -> bool:
-        """Whether the model has codes that stand for the whole example."""
+        """Whether the model encodes and decodes whole examples."""
         return able(self.model, Encodes) and able(self.model, Decodes)
 
     @functools.cached_property
@@ -129,6 +130,6 @@ class Subject:
             self._codes[part] = batches.over(function, self.parts[part], BATCH)
         return self._codes[part]
 
-    def once(self, what: Hashable, make: Callable[[], Any]) -> Any:
-        """`make()`, computed once for all runs on these rows; `what` names it and everything else it depends on."""
-        return self.shared.once(None if self.data_key is None else (self.data_key, what), make)
+    def once(self, name: Hashable, compute: Callable[[], Any]) -> Any:
+        """A result that is computed once for all runs on these rows; `name` has all else that it depends on."""
+        return self.shared.once(None if self.data_key is None else (self.data_key, name), compute)

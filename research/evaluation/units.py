@@ -1,4 +1,7 @@
-"""Errors in the units of the data, beside those in scaled units, which differ where scalings were fitted apart."""
+"""Errors in the units of the data.
+
+Errors in scaled units cannot be compared between runs whose scalings were fitted to different rows; these can.
+"""
 
 from typing import Any
 
@@ -13,64 +16,57 @@ from research.metrics import RAW
 from research.models.abilities import Forecasts, Reconstructs, able
 from research.runs import batches
 
-POWERS = {"reconstruction_mse": 2, "mse": 2, "mae": 1}  # of the scale that an error has
+POWERS = {"reconstruction_mse": 2, "mse": 2, "mae": 1}  # the error in raw units is the scaled one over scale^power
 
 
 @jax.jit
 def _reconstruction(model: Any, params: Any, batch: Examples, scale: jax.Array) -> jax.Array:
     """Mean over observed elements of ((x' - x) / scale)^2, [B]."""
     flat = lambda array: array.reshape(len(batch), -1)
-    made, truth = (flat(rows / scale[None]) for rows in (model.reconstruct(params, batch), batch.x))
-    return mean_squared_error(made, truth, None if batch.mask is None else flat(batch.mask))
+    output, truth = (flat(rows / scale[None]) for rows in (model.reconstruct(params, batch), batch.x))
+    return mean_squared_error(output, truth, None if batch.mask is None else flat(batch.mask))
 
 
 @jax.jit
 def _forecast(model: Any, params: Any, batch: Examples, scale: jax.Array) -> dict[str, jax.Array]:
     """Mean over observed values of ((y' - y) / scale)^2 and |y' - y| / scale, [B]."""
-    made, there = model.forecast(params, batch), batch.target_observed
-    there = jnp.ones(batch.target.shape, bool) if there is None else there
-    number = jnp.maximum(there.sum((1, 2)), 1)
-    mean = lambda values: jnp.where(there, values, 0.0).sum((1, 2)) / number
-    miss = lambda center: jnp.where(there, batch.target - center, 0.0) / scale[None]
-    return {"mse": mean(jnp.square(miss(made.mean))), "mae": mean(jnp.abs(miss(made.median)))}
+    forecast, observed = model.forecast(params, batch), batch.target_observed
+    observed = jnp.ones(batch.target.shape, bool) if observed is None else observed
+    number = jnp.maximum(observed.sum((1, 2)), 1)
+    mean = lambda values: jnp.where(observed, values, 0.0).sum((1, 2)) / number
+    miss = lambda center: jnp.where(observed, batch.target - center, 0.0) / scale[None]
+    return {"mse": mean(jnp.square(miss(forecast.mean))), "mae": mean(jnp.abs(miss(forecast.median)))}
 
 
 def study(subject: Subject, findings: Findings) -> None:
-    """`.../reconstruction_mse_raw`, `.../mse_raw` and `.../mae_raw` of validation and test rows, and of naive methods.
+    """Add `.../reconstruction_mse_raw`, `.../mse_raw` and `.../mae_raw` of validation and test rows, and of baselines.
 
-    With one scale for all elements they are the errors in scaled units over a power of it, else they are worked out
-    again. Forecasts of test rows have theirs from `forecasting`, principal components from `baselines`.
+    If one scale holds for all elements, the error in scaled units is divided by a power of it; otherwise the error is
+    computed again. Forecasts of test rows have theirs from `forecasting`, principal components from `baselines`.
     """
     if not subject.recipe.baselines or subject.binary:
         return
     known = {name: value for name, value in {**subject.metrics, **findings.metrics}.items() if value is not None}
     for name, value in known.items():
         part, _, bare = name.rpartition("/")
-        scale = np.asarray(subject.scale if bare == "reconstruction_mse" else subject.target_scale, np.float64)
-        if (
-            part == "train"
-            or bare not in POWERS
-            or name + RAW in findings.metrics
-            or name + RAW in findings.null_reasons
-        ):
+        if part == "train" or bare not in POWERS or name + RAW in findings.metrics:
             continue
+        scale = np.asarray(subject.scale if bare == "reconstruction_mse" else subject.target_scale, np.float64)
         if np.ptp(scale) == 0:
             findings.add({name + RAW: value / abs(float(scale.flat[0])) ** POWERS[bare]})
         elif part in subject.parts:
-            findings.add(_again(subject, part, bare, scale), f"{part}/")
+            findings.add(_computed_again(subject, part, bare, scale), f"{part}/")
 
 
-def _again(subject: Subject, part: str, bare: str, scale: np.ndarray) -> dict[str, float]:
-    """One error of the rows of a part in the units of the data."""
+def _computed_again(subject: Subject, part: str, bare: str, scale: np.ndarray) -> dict[str, float]:
+    """Errors of the rows of a part in the units of the data."""
     model, params, rows = subject.model, subject.params, subject.parts[part]
-    if bare == "reconstruction_mse":
-        if not able(model, Reconstructs):
-            return {}
+    if bare == "reconstruction_mse" and able(model, Reconstructs):
         whole = jnp.asarray(np.broadcast_to(scale, rows.x.shape[1:]), jnp.float32)
-        found = {bare: batches.over(lambda batch, _: _reconstruction(model, params, batch, whole), rows, BATCH)}
-    else:
-        if not able(model, Forecasts):
-            return {}
+        by_name = {bare: batches.over(lambda batch, _: _reconstruction(model, params, batch, whole), rows, BATCH)}
+    elif bare != "reconstruction_mse" and able(model, Forecasts):
         whole = jnp.asarray(np.broadcast_to(scale, rows.target.shape[1:]), jnp.float32)
-        found = batches.over(lambda batch, _: _forecast(model, params, batch, whole), rows, BATCH)
-    return {name + RAW: float(np.mean(values, dtype=np.float64)) for name, values in found.items()}
+        by_name = batches.over(lambda batch, _: _forecast(model, params, batch, whole), rows, BATCH)
+    else:
+        return {}
+    return {name + RAW: float(np.mean(values, dtype=np.float64)) for name, values in by_name.items()}

@@ -12,7 +12,7 @@ from research.evaluation.subject import BATCH, Findings, Subject
 from research.models.abilities import HasPosterior, Quantizes, ScoresCodes, able
 from research.runs import batches
 
-NOTHING = 0.1  # nats per example: a code that is worth less is not used
+UNUSED = 0.1  # nats per example: a code whose exchange costs less is not used
 
 
 @jax.jit
@@ -21,21 +21,30 @@ def _nats(model: Any, params: Any, batch: Examples, z: jax.Array) -> jax.Array:
 
 
 def kl_per_dimension(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
-    """KL(q(z_l | x) || N(0, 1)) of every latent dimension, mean over rows, [L] nats; the largest first."""
+    """KL(q(z_l | x) || N(0, 1)) of every latent dimension, mean over rows, in nats, [L], the largest first."""
     kl = kl_to_standard_normal(jnp.asarray(mean), jnp.asarray(log_variance))
     return -np.sort(-np.asarray(kl, np.float64).mean(0))
 
 
 def codebook_use(chosen: np.ndarray, entries: int) -> dict[str, float]:
-    """exp of the entropy of choices (at most `entries`), and the share of entries that are chosen at all."""
+    """How evenly a codebook is used.
+
+    Args:
+      chosen: numbers of the chosen entries, of any shape.
+      entries: number of entries, K.
+
+    Returns:
+      `codebook_perplexity`: exp of the entropy of the choices, 1 to K; `codebook_used`: share of the entries that are
+      chosen at all.
+    """
+    from scipy.stats import entropy
+
     count = np.bincount(chosen.reshape(-1), minlength=entries)
-    share = count[count > 0] / count.sum()
-    perplexity = float(np.exp(-(share * np.log(share)).sum()))
-    return {"codebook_perplexity": perplexity, "codebook_used": float((count > 0).mean())}
+    return {"codebook_perplexity": float(np.exp(entropy(count))), "codebook_used": float((count > 0).mean())}
 
 
 def study(subject: Subject, findings: Findings) -> None:
-    """What `posterior_study` and `codebook_study` say, of the models that they are about."""
+    """Add whether the decoder of a model with a posterior uses its code, and how evenly a codebook is used."""
     if not subject.recipe.usage:
         return
     if able(subject.model, HasPosterior) and able(subject.model, ScoresCodes):
@@ -45,19 +54,19 @@ def study(subject: Subject, findings: Findings) -> None:
 
 
 def codebook_study(subject: Subject, findings: Findings) -> None:
-    """`test/codebook_perplexity` and `test/codebook_used`, of all choices in the codes of the test rows."""
+    """Add `test/codebook_perplexity` and `test/codebook_used`, of all choices in the codes of the test rows."""
     model, params, test = subject.model, subject.params, subject.test
     chosen = batches.over(lambda batch, _: batches.call(model, params, batch, "assign"), test, BATCH)
-    if chosen.ndim == 3 and test.length is not None:  # padding chooses nothing
+    if chosen.ndim == 3 and test.length is not None:  # the choices of padded steps do not count
         chosen = chosen[np.arange(chosen.shape[1])[None] < np.asarray(test.length)[:, None]]
     findings.add(codebook_use(chosen, model.entries), "test/")
 
 
 def posterior_study(subject: Subject, findings: Findings) -> None:
-    """`test/shuffled_nats`: what the reconstruction loses at the codes of other rows; `test/collapsed`: 1 if nothing.
+    """Add `test/shuffled_nats`, what the reconstruction loses at the codes of other rows, and `test/collapsed`.
 
     A decoder that ignores its code (posterior collapse; Bowman et al. 2016) loses nothing when codes are exchanged
-    between rows. Collapsed means less than .1 nats per example, both at posterior means.
+    between rows. `test/collapsed` is 1 if it loses less than .1 nats per example, else 0. Codes are posterior means.
     """
     model, params, test = subject.model, subject.params, subject.test
     mean, log_variance = batches.over(lambda batch, _: batches.call(model, params, batch, "posterior"), test, BATCH)
@@ -67,15 +76,15 @@ def posterior_study(subject: Subject, findings: Findings) -> None:
     if len(mean) < 2:
         findings.refuse("one row only", "test/shuffled_nats", "test/collapsed")
         return
-    # every row gets the code of another one
+    # give every row the code of another row
     order = np.random.default_rng(0).permutation(len(mean))
     shuffled = np.empty_like(mean)
     shuffled[order] = mean[np.roll(order, 1)]
-    own, exchanged = (
+    own_nats, shuffled_nats = (
         float(np.mean(batches.over(lambda pair, _: _nats(model, params, *pair), (test, z), BATCH), dtype=np.float64))
         for z in (mean, shuffled)
     )
-    cost = exchanged - own
-    findings.add({"test/shuffled_nats": cost, "test/collapsed": float(cost < NOTHING) if np.isfinite(cost) else cost})
-    if model.standard_prior:  # of other priors it is no sum over dimensions
+    cost = shuffled_nats - own_nats
+    findings.add({"test/shuffled_nats": cost, "test/collapsed": float(cost < UNUSED) if np.isfinite(cost) else cost})
+    if model.standard_prior:  # under another prior the KL is no sum over dimensions
         findings.curves["kl_per_dimension"] = kl_per_dimension(mean, log_variance)

@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and how it is used again."""
+"""The folder of a run, its TensorBoard events, the lease on a folder, and loading a finished run."""

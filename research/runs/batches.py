@@ -1,4 +1,4 @@
-"""Abilities of a trained model on any number of rows, through one compiled program of a fixed batch size."""
+"""Abilities of a trained model on any number of rows, by one compiled program of a fixed batch size."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -17,12 +17,13 @@ def even(rows: int, most: int) -> int:
 
 
 def batches(examples: Any, size: int) -> Iterator[tuple[Any, int, int]]:
-    """Cut rows into batches of exactly `size`.
+    """Cut rows into batches of exactly `size` rows.
 
-    The last batch begins early rather than being short; fewer than `size` rows in all are filled up with the last row.
+    The last batch starts earlier instead of being short, so that it repeats rows of the batch before. If there are
+    fewer than `size` rows in all, the last row is repeated.
 
     Returns:
-      (batch, number of its first row, how many of its leading rows to pass over).
+      For each batch: the batch, the number of its first row, and how many of its leading rows are repeated ones.
     """
     total = jax.tree.leaves(examples)[0].shape[0]
     if total < size:
@@ -41,7 +42,14 @@ def _slice(array: Any, start: int, size: int) -> Any:
 
 
 def over(function: Callable[[Any, Any], Any], examples: Any, size: int) -> Any:
-    """`function(batch, row numbers [size])` over all rows; its results (a tree of arrays) joined, numpy [N, ...]."""
+    """Apply `function(batch, row numbers [size])` to all rows, and join its results.
+
+    Returns:
+      A tree of numpy arrays [N, ...], as the function returns it.
+
+    Raises:
+      ValueError: there are no rows.
+    """
     total = jax.tree.leaves(examples)[0].shape[0]
     if total == 0:
         raise ValueError("no rows")
@@ -55,9 +63,9 @@ def over(function: Callable[[Any, Any], Any], examples: Any, size: int) -> Any:
 
 @functools.partial(jax.jit, static_argnames="chunks")
 def row_keys(key: jax.Array, rows: jax.Array, chunks: int | None = None) -> jax.Array:
-    """One key per row number, so that draws do not depend on the batch: [B], or [chunks, B] for draws in several parts.
+    """One key for each row number, [B], or [chunks, B] for draws in several parts; so draws do not depend on the batch.
 
-    A program of its own: inside a model's program the same lines would be compiled again for every structure.
+    This is a program of its own. Inside a model's program the same lines would be compiled again for every structure.
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
     if chunks is None:
@@ -67,7 +75,7 @@ def row_keys(key: jax.Array, rows: jax.Array, chunks: int | None = None) -> jax.
 
 @functools.partial(jax.jit, static_argnames="ability")
 def call(model: Any, params: Any, batch: Examples, ability: str) -> Any:
-    """An ability that draws nothing (`encode`, `reconstruct`); models of one structure share the program."""
+    """An ability that draws nothing, such as `encode`; models of one structure share the program."""
     return getattr(model, ability)(params, batch)
 
 
@@ -79,7 +87,7 @@ def decode(model: Any, params: Any, z: jax.Array, label: jax.Array | None = None
 
 @jax.jit
 def evaluate(model: Any, params: Any, batch: Examples, keys: jax.Array) -> dict[str, jax.Array]:
-    """The model's metrics of every example, {name: [B]}, with one key per row."""
+    """The model's metrics of every example, {name: [B]}, with one key for each row."""
     return model.evaluate(params, batch, keys)
 
 

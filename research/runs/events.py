@@ -1,11 +1,12 @@
-"""TensorBoard event files without TensorFlow: scalars, pictures, hyper-parameters, chart layouts, the projector.
+"""TensorBoard event files: scalars, pictures, hyper-parameters, chart layouts and the projector.
 
-Only the message types of the `tensorboard` package are imported (about 30 ms): its record writer imports a stand-in for
-TensorFlow first (200 ms), and the record format is short: length, checksum of the length, data, checksum of the data.
+Of the `tensorboard` package only the message types are imported, which takes about 30 ms. Its record writer would
+import a stand-in for TensorFlow first, which takes 200 ms. The format of a record is short: length, checksum of the
+length, data, checksum of the data.
 """
 
+# The message types are made when their module is imported, so that a type checker cannot see them.
 # pyright: reportAttributeAccessIssue=false
-# (message types are made when their module is imported; a checker cannot see them)
 
 import io
 import math
@@ -32,10 +33,10 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import (
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
-from research.runs.folder import clear_errors, write_atomically
+from research.runs.files import clear_errors, write_atomically
 from research.runs.held import Held
 
-NAME = "events.out.tfevents.0000000000.run"  # fixed, so that whatever is written later goes to the same file
+NAME = "events.out.tfevents.0000000000.run"  # fixed, so that a later command appends to the same file
 Row = tuple[int, float, Mapping[str, float | None]]  # step, wall time in seconds since 1970, values
 
 # ------------------------------------------------------------------------------------------------------ records
@@ -54,7 +55,7 @@ TABLE = _checksum_table()
 
 
 def _checksum(data: bytes) -> int:
-    """The masked CRC-32C that closes every part of a record."""
+    """The masked CRC-32C that follows every part of a record."""
     table, value = TABLE, 0xFFFFFFFF
     for byte in data:
         value = table[(value ^ byte) & 0xFF] ^ (value >> 8)
@@ -69,7 +70,7 @@ def _record(event: Event) -> bytes:
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    """The data of each whole record; what a killed process left of a last one is passed over."""
+    """The data of each whole record; an unfinished last record, which a killed process left, is skipped."""
     position = 0
     while position + 12 <= len(content):
         (length,) = struct.unpack_from("<Q", content, position)
@@ -84,13 +85,14 @@ def _records(content: bytes) -> Iterator[bytes]:
 
 
 class EventFile:
-    """The event file of one run; every method opens, appends and closes, so no file handle is kept.
+    """The event file of one run. Every method opens the file, appends and closes it, so that no file handle is kept.
 
-    Values of a tag from the first new step on replace those in the file: a resumed or re-evaluated run repeats nothing.
+    New values of a tag replace those in the file from their first step on, so that a run that is resumed or evaluated
+    again repeats nothing.
 
     Args:
       folder: of the run.
-      lease: under which it is written.
+      lease: the lease under which the file is written.
     """
 
     def __init__(self, folder: Path | str, lease: Held):
@@ -98,7 +100,7 @@ class EventFile:
         self._last: dict[str, int] | None = None  # tag -> largest step in the file
 
     def append(self, scalars: Iterable[Row]) -> None:
-        """Append many rows of scalars; NaN and infinities are kept, None is left out."""
+        """Append rows of scalars. NaN and infinities are kept; None is left out."""
         events = []
         for step, wall_time, values in scalars:
             entries = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value is not None]
@@ -107,7 +109,7 @@ class EventFile:
         self._write(events)
 
     def images(self, pictures: Mapping[str, bytes], step: int, wall_time: float | None = None) -> None:
-        """Append PNG pictures under their tags."""
+        """Append pictures, PNG bytes by tag."""
         values = []
         for tag, data in pictures.items():
             width, height = struct.unpack_from(">II", data, 16)  # of the PNG header
@@ -116,10 +118,10 @@ class EventFile:
         self._add(values, step, wall_time)
 
     def hparams(self, values: Mapping[str, Any], started: float | None = None, group: str = "") -> None:
-        """Say which swept keys have which values in this run: a row of TensorBoard's HParams page.
+        """Write the values of the swept keys in this run, a row of TensorBoard's HParams page.
 
-        Without an experiment record the page lists every scalar tag of the runs as a metric and shows its last value.
-        Pass values through `unify` first, so that a key has one type in all runs.
+        There is no experiment record, so that the page takes every scalar tag of the runs as a metric and shows its
+        last value. Pass values through `unify` first, so that a key has one type in all runs.
         """
         start = SessionStartInfo(start_time_secs=time.time() if started is None else started, group_name=group)
         for name, value in values.items():
@@ -133,22 +135,22 @@ class EventFile:
         self._plugin("_hparams_/session_start_info", "hparams", data.SerializeToString(), started)
 
     def finish(self, completed: bool, ended: float | None = None) -> None:
-        """Say on the HParams page that the run has ended, and whether well."""
+        """Mark the run as ended on the HParams page, completed or failed."""
         status = STATUS_SUCCESS if completed else STATUS_FAILURE
         end = SessionEndInfo(status=status, end_time_secs=time.time() if ended is None else ended)
         data = HParamsPluginData(session_end_info=end)
         self._plugin("_hparams_/session_end_info", "hparams", data.SerializeToString(), ended)
 
     def text(self, tag: str, markdown: str) -> None:
-        """Words for TensorBoard's Text page, in Markdown."""
+        """Write Markdown for TensorBoard's Text page."""
         tensor = TensorProto(dtype=DT_STRING, string_val=[markdown.encode()], tensor_shape=TensorShapeProto())
         self._plugin(tag, "text", b"", None, tensor)
 
     def layout(self, tags: Iterable[str], margins: Sequence[str] = ()) -> None:
         """Lay out the Custom Scalars page.
 
-        One chart for every name that `train/`, `validation/` or `test/` share, its curves over each other, and one
-        with a band for every tag in `margins` (drawn from `within_one_sd/<tag>/low` and `within_one_sd/<tag>/high`).
+        Tags of `train/`, `validation/` and `test/` that share a name are drawn in one chart. Every tag in `margins`
+        gets a chart with a band between `within_one_sd/<tag>/low` and `within_one_sd/<tag>/high`.
         """
         shared: dict[str, list[str]] = {}
         for tag in sorted(tags):
@@ -156,9 +158,9 @@ class EventFile:
             if part in ("train", "validation", "test"):
                 shared.setdefault(name, []).append(tag)
         charts = [
-            Chart(title=name, multiline=MultilineChartContent(tag=[f"^{re.escape(tag)}$" for tag in found]))
-            for name, found in shared.items()
-            if len(found) > 1
+            Chart(title=name, multiline=MultilineChartContent(tag=[f"^{re.escape(tag)}$" for tag in tags_of_name]))
+            for name, tags_of_name in shared.items()
+            if len(tags_of_name) > 1
         ]
         series = MarginChartContent.Series
         bands = [
@@ -181,10 +183,10 @@ class EventFile:
     def _plugin(
         self, tag: str, plugin: str, content: bytes, when: float | None, tensor: TensorProto | None = None
     ) -> None:
-        about = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content))
-        if tensor is None:  # all is in the metadata, but a value there must be
+        metadata = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin, content=content))
+        if tensor is None:  # the content is in the metadata, but TensorBoard expects a value too
             tensor = TensorProto(dtype=DT_FLOAT, float_val=[0.0], tensor_shape=TensorShapeProto())
-        self._add([Summary.Value(tag=tag, metadata=about, tensor=tensor)], 0, when)
+        self._add([Summary.Value(tag=tag, metadata=metadata, tensor=tensor)], 0, when)
 
     def _add(self, values: list[Summary.Value], step: int, wall_time: float | None) -> None:
         if values:
@@ -210,7 +212,7 @@ class EventFile:
         self._last |= last
 
     def _open(self) -> dict[str, int]:
-        """Make the file, or cut off a torn last record of the one that is there; returns the last step of each tag."""
+        """Make the file, or cut off its unfinished last record; return the last step of each tag."""
         if not self.path.exists():
             write_atomically(self.path, _record(Event(wall_time=time.time(), file_version="brain.Event:2")), self.lease)
             return {}
@@ -227,7 +229,7 @@ class EventFile:
         return last
 
     def _cut(self, first: Mapping[str, float]) -> None:
-        """Drop the values of each tag from the given step on."""
+        """Drop the values of each tag from a step on."""
         kept = []
         for event in map(Event.FromString, _records(self.path.read_bytes())):
             values = [value for value in event.summary.value if event.step < first.get(value.tag, math.inf)]
@@ -240,7 +242,7 @@ class EventFile:
 
 
 def unify(members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Swept values of all runs with one type per key (numbers, flags, or else text), as the HParams page needs it."""
+    """Swept values of all runs with one type for each key, as the HParams page needs it: numbers, flags or text."""
     kinds: dict[str, Callable[[Any], Any]] = {}
     for name in {name: None for member in members for name in member}:
         present = [member[name] for member in members if name in member]
@@ -278,14 +280,15 @@ def projector(
     labels: np.ndarray | None,
     sprite: tuple[np.ndarray, int, int] | None = None,
 ) -> None:
-    """Write codes for TensorBoard's projector: `projector/codes.tsv`, `labels.tsv`, and `projector_config.pbtxt`.
+    """Write codes for TensorBoard's projector: `projector/codes.tsv`, `labels.tsv` and `projector_config.pbtxt`.
 
     Args:
       folder: of the run.
-      lease: under which it is written.
+      lease: the lease under which it is written.
       codes: [N, L].
-      labels: [N], or None.
-      sprite: all pictures in one square grid [H, W] or [H, W, 3] uint8, row by row, with height and width of one.
+      labels: classes of the rows, [N], or None.
+      sprite: pictures of the rows in one square grid [H, W] or [H, W, 3] uint8, row by row, and height and width of a
+        picture; or None.
     """
     folder = Path(folder)
     line = "\t".join(["%.6g"] * codes.shape[1]) + "\n"

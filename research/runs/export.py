@@ -1,4 +1,4 @@
-"""Codes, scores and cluster assignments of a data set as a table."""
+"""Codes, scores and clusters of a data set as a table: the work of `scripts/encode.py`."""
 
 import dataclasses
 import io
@@ -14,9 +14,10 @@ from research.data.source import Source
 from research.models.abilities import latent_dim_of
 from research.runs.clusters import centres_of, nearest_centre
 from research.runs.csv_text import csv_text
-from research.runs.folder import RunFolder, write_atomically
+from research.runs.files import write_atomically
+from research.runs.folder import RunFolder
 from research.runs.held import ALONE
-from research.runs.load import Run
+from research.runs.run import Run
 from research.tree import ConfigError
 
 STARTS = 20  # of a k-means
@@ -29,14 +30,14 @@ def encode_rows(
 
     Args:
       run: from `load`.
-      stored: the rows, labels as numbers in the run's order of classes.
+      stored: the rows, with labels as numbers in the run's order of classes.
       numbers: row numbers in the data set, [N]; random draws in the score depend on them.
-      centres: of the clusters that the rows are assigned to, [K, L]; None leaves the clusters out.
-      names: classes as stored, [N], for the table.
+      centres: centres of the clusters that the rows are assigned to, [K, L]; None leaves the clusters out.
+      names: classes as stored, [N], for the table; None leaves the labels out.
 
     Returns:
-      Columns of equal length: `row`, `z0` ... `z<L-1>`, `score` (loss as at evaluation), `cluster` (0 to K - 1),
-      `label`; those that do not apply are absent.
+      Columns of equal length: `row`, `z0` ... `z<L-1>`, `score` (the loss as at evaluation), `cluster` (0 to K - 1) and
+      `label`.
     """
     columns: dict[str, np.ndarray] = {"row": numbers}
     codes = run.encode(stored)
@@ -50,10 +51,10 @@ def encode_rows(
 
 
 def rows_for(run: Run, source: Source) -> tuple[Examples, np.ndarray | None]:
-    """Rows of any data set for a run, with its numbers of the classes, and the classes as stored, [N].
+    """Rows of a data set with the run's numbers of the classes, and the classes as stored, [N], or None.
 
     Raises:
-      ConfigError: a class that the run does not know.
+      ConfigError: the run does not know a class.
     """
     examples = source.examples
     if examples.label is None:
@@ -71,29 +72,30 @@ def rows_for(run: Run, source: Source) -> tuple[Examples, np.ndarray | None]:
     return examples, names
 
 
-def cluster_centres(run: Run, clusters: int, own: Callable[[], tuple[Examples, np.ndarray]]) -> np.ndarray:
-    """Centres of K clusters that the run found: those of its evaluation, else a k-means on codes of its training rows.
+def cluster_centres(run: Run, clusters: int, training: Callable[[], tuple[Examples, np.ndarray]]) -> np.ndarray:
+    """Centres of K clusters: those of the run's evaluation, or else of a k-means on the codes of its training rows.
 
     Args:
+      run: from `load`.
       clusters: K.
-      own: gives the stored training rows of the run and their numbers.
+      training: reads the stored training rows of the run, and their numbers.
     """
-    found = RunFolder(run.folder).load_clusters()
-    if found is not None and len(found) == clusters:
-        latent_dim = latent_dim_of(run.model) or found.shape[1]
-        if found.shape[1] != latent_dim:
-            remedy = f"its clusters.safetensors has centres of {found.shape[1]} numbers, the codes have {latent_dim}"
-            raise ConfigError("folder", run.folder, f"{remedy}; remove it")
-        return found
-    rows, _ = own()
+    centres = RunFolder(run.folder).load_clusters()
+    if centres is not None and len(centres) == clusters:
+        latent_dim = latent_dim_of(run.model) or centres.shape[1]
+        if centres.shape[1] != latent_dim:
+            problem = f"its clusters.safetensors has centres of {centres.shape[1]} numbers, the codes have {latent_dim}"
+            raise ConfigError("folder", run.folder, f"{problem}; remove it")
+        return centres
+    rows, _ = training()
     return centres_of(run.encode(rows), clusters, STARTS, seed=0)[0]
 
 
 def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:
-    """Write columns of equal length as `.csv` or `.parquet`, all at once.
+    """Write columns of equal length as `.csv` or `.parquet`; the file appears when it is complete.
 
     Raises:
-      ConfigError: another ending, or Parquet without pyarrow.
+      ConfigError: the name has another ending, or pyarrow is not installed.
     """
     path = Path(path)
     if path.suffix == ".csv":
@@ -104,9 +106,8 @@ def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:
             import pyarrow
             import pyarrow.parquet
         except ModuleNotFoundError:
-            raise ConfigError(
-                "output", path, "Parquet needs pyarrow (pip install pyarrow); or name a .csv file"
-            ) from None
+            remedy = "Parquet needs pyarrow (pip install pyarrow); or name a .csv file"
+            raise ConfigError("output", path, remedy) from None
         sink = io.BytesIO()
         pyarrow.parquet.write_table(pyarrow.table(dict(columns)), sink)
         write_atomically(path, sink.getvalue(), ALONE)
@@ -115,5 +116,5 @@ def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:
 
 
 def _short(columns: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Float32 columns as the shortest decimal text that gives back the same float32."""
+    """The columns, float32 as the shortest decimal text that reads back as the same float32."""
     return {name: values.astype(str) if values.dtype == np.float32 else values for name, values in columns.items()}

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from research.evaluation import baselines
-from research.evaluation.codes import active_units, probes
+from research.evaluation.codes import active_units
 from research.evaluation.pictures import MAP, code_map
+from research.evaluation.probes import probes
 from research.evaluation.views import grid, most_active, pixels, traversal
 from research.runs import batches
 

@@ -1,3 +1,5 @@
+"""All studies together, on models whose answers are known."""
+
 import dataclasses
 from pathlib import Path
 
@@ -7,9 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from research import tree
+from research import evaluation, tree
 from research.data.examples import Examples, Facts
 from research.evaluation import Evaluation, Shared, Subject, baselines, evaluate_run
+from research.metrics import METRICS, Metric, direction, judges
 from research.tree import ConfigError, spec
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "evaluation"
@@ -104,6 +107,19 @@ def test_what_a_model_cannot_do_is_left_out(parts):
     assert set(found.metrics) == {
         f"baseline/{name}/reconstruction_mse{raw}" for name in ("mean", "pca") for raw in ("", "_raw")
     }
+
+
+def test_a_metric_takes_a_study_its_place_in_the_list_and_a_row(parts, monkeypatch):
+    def study(subject, findings):
+        findings.add({"code_norm": float(np.linalg.norm(subject.codes("test"), axis=1).mean())}, "test/")
+
+    monkeypatch.setattr(evaluation, "STUDIES", (*evaluation.STUDIES, study))
+    monkeypatch.setitem(METRICS, "code_norm", Metric("lower", "norm of the code", shown=True))
+    found = run(Projection(latent_dim=3), parts, recipe("none"))
+    expected = np.linalg.norm(parts["test"].x.reshape(30, 16)[:, :3], axis=1).mean()
+    assert found.metrics == {"test/code_norm": pytest.approx(expected)}
+    assert direction("test/code_norm") == "lower"
+    assert judges(["test/code_norm"])[0] == "validation/code_norm"
 
 
 def test_none_does_nothing(parts):

@@ -1,10 +1,14 @@
+"""Errors of forecasts, and forecasts that need no network."""
+
 import itertools
 
 import numpy as np
 import pytest
 
-from research.evaluation import forecasting
-from research.evaluation.forecasting import Linear, Sums, errors, repeat_last, seasonal_naive
+from research.data.examples import Examples
+from research.evaluation import naive_forecasts
+from research.evaluation.forecasting import Sums, errors
+from research.evaluation.naive_forecasts import Linear, repeat_last, seasonal_naive
 
 
 def column(*values):
@@ -109,7 +113,7 @@ def windows(series, steps, horizon, size=16):
     starts = np.arange(len(series) - steps - horizon + 1)
     for first in range(0, len(starts), size):
         at = starts[first : first + size, None]
-        yield series[at + np.arange(steps)], series[at + steps + np.arange(horizon)], None, None
+        yield Examples(x=series[at + np.arange(steps)], target=series[at + steps + np.arange(horizon)])
 
 
 def recurrence(length, channels=2):
@@ -123,10 +127,10 @@ def recurrence(length, channels=2):
 def test_the_linear_forecast_continues_what_is_linear():
     series = recurrence(300)
     fitted = Linear.fit(windows(series[:200], 12, 5), windows(series[200:250], 12, 5))
-    for x, target, _, _ in windows(series[250:], 12, 5):
-        np.testing.assert_allclose(fitted.predict(x), target, atol=0.02)
-        assert np.abs(repeat_last(x, 5) - target).max() > 1
-    assert fitted.ridge == forecasting.RIDGES[0]
+    for chunk in windows(series[250:], 12, 5):
+        np.testing.assert_allclose(fitted.predict(chunk.x), chunk.target, atol=0.02)
+        assert np.abs(repeat_last(chunk.x, 5) - chunk.target).max() > 1
+    assert fitted.ridge == naive_forecasts.RIDGES[0]
 
 
 def test_the_linear_fit_is_ridge_regression():
@@ -135,14 +139,14 @@ def test_the_linear_fit_is_ridge_regression():
     series = np.random.default_rng(0).normal(size=(80, 2)).cumsum(0)
     train, validation = list(windows(series[:60], 6, 3)), list(windows(series[50:], 6, 3))
     fitted = Linear.fit(train, validation)
-    x, y = (np.concatenate([batch[part] for batch in train]) for part in (0, 1))
+    x, y = (np.concatenate([getattr(chunk, field) for chunk in train]) for field in ("x", "target"))
     rows = np.swapaxes(x - x[:, -1:], 1, 2).reshape(-1, 6)
     ahead = np.swapaxes(y - x[:, -1:], 1, 2).reshape(-1, 3)
     unit = rows.var(0).mean() * len(rows)
     found = {}
-    for strength in forecasting.RIDGES:
+    for strength in naive_forecasts.RIDGES:
         reference = Ridge(strength * unit).fit(rows, ahead)
-        test_x, test_y = (np.concatenate([batch[part] for batch in validation]) for part in (0, 1))
+        test_x, test_y = (np.concatenate([getattr(chunk, field) for chunk in validation]) for field in ("x", "target"))
         inputs = np.swapaxes(test_x - test_x[:, -1:], 1, 2).reshape(-1, 6)
         outputs = np.swapaxes(test_y - test_x[:, -1:], 1, 2).reshape(-1, 3)
         found[strength] = np.square(reference.predict(inputs) - outputs).mean()
@@ -155,7 +159,7 @@ def test_the_linear_fit_is_ridge_regression():
 def test_much_noise_wants_a_strong_ridge():
     series = np.random.default_rng(0).normal(size=(90, 1))
     fitted = Linear.fit(windows(series[:50], 20, 4), windows(series[40:], 20, 4))
-    assert fitted.ridge == forecasting.RIDGES[-1]
+    assert fitted.ridge == naive_forecasts.RIDGES[-1]
 
 
 def test_the_linear_forecast_leaves_out_missing_targets():
@@ -164,28 +168,30 @@ def test_the_linear_forecast_leaves_out_missing_targets():
     keep = np.arange(len(series) - 10) % 3 > 0
     rng = np.random.default_rng(0)
     with_holes, without, first = [], [], 0
-    for x, target, _, _ in whole:
-        kept = keep[first : first + len(x)]
-        first += len(x)
-        without.append((x[kept], target[kept], None, None))
-        there = np.ones(target.shape, bool)
-        there[~kept, rng.integers(3)] = False
-        with_holes.append((x, np.where(there, target, np.nan), np.ones(x.shape, bool), there))
-    one, other = Linear.fit(with_holes, whole), Linear.fit(without, whole)
-    np.testing.assert_allclose(one.weight, other.weight, atol=1e-8)
-    x, observed = whole[0][0].copy(), np.ones(whole[0][0].shape, bool)
+    for chunk in whole:
+        kept = keep[first : first + len(chunk)]
+        first += len(chunk)
+        without.append(chunk.take(kept))
+        observed = np.ones(chunk.target.shape, bool)
+        observed[~kept, rng.integers(3)] = False
+        target = np.where(observed, chunk.target, np.nan)
+        with_holes.append(Examples(chunk.x, target, observed=np.ones(chunk.x.shape, bool), target_observed=observed))
+    fitted = Linear.fit(with_holes, whole)
+    np.testing.assert_allclose(fitted.weight, Linear.fit(without, whole).weight, atol=1e-8)
+    x = whole[0].x
+    observed = np.ones(x.shape, bool)
     observed[:, 5:] = False
     level = np.where(observed, x, x[:, 4:5])
-    np.testing.assert_allclose(one.predict(np.where(observed, x, np.nan), observed), one.predict(level))
+    np.testing.assert_allclose(fitted.predict(np.where(observed, x, np.nan), observed), fitted.predict(level))
 
 
 def test_what_cannot_be_fitted_is_refused(monkeypatch):
     batch = next(windows(recurrence(30), 8, 3))
-    nothing = (*batch[:3], np.zeros(batch[1].shape, bool))
+    nothing = Examples(batch.x, batch.target, target_observed=np.zeros(batch.target.shape, bool))
     with pytest.raises(ValueError, match="no window"):
         Linear.fit([nothing], [batch])
     with pytest.raises(ValueError, match="no window"):
         Linear.fit([batch], [])
-    monkeypatch.setattr(forecasting, "LARGEST", 7)
+    monkeypatch.setattr(naive_forecasts, "LARGEST", 7)
     with pytest.raises(ValueError, match="8 steps is too large"):
         Linear.fit([batch], [batch])

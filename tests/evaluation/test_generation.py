@@ -13,6 +13,8 @@ from research.evaluation.generation import (
 )
 
 ROWS, STEPS, CHANNELS = 64, 6, 2
+FITTED = int(0.8 * ROWS)  # rows that a published classifier is fitted to; the honest one shares its program
+UNITS = generation.CLASSIFIER_UNITS
 
 
 def noise(rows=ROWS, seed=0, channels=CHANNELS):
@@ -21,11 +23,10 @@ def noise(rows=ROWS, seed=0, channels=CHANNELS):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """The published judges with a hundredth of the steps."""
+    """The published judges with a tenth of the steps, of one size."""
     original = generation.timegan_judge
-    monkeypatch.setattr(
-        generation, "timegan_judge", lambda channels, steps: original(channels, steps // 10)._replace(rate=0.02)
-    )
+    short = lambda channels, steps: original(channels, steps // 10)._replace(rate=0.02, units=UNITS)
+    monkeypatch.setattr(generation, "timegan_judge", short)
 
 
 @pytest.fixture
@@ -41,11 +42,11 @@ def test_the_published_judge_is_half_as_wide_as_the_data():
 
 def test_the_classifier_cannot_tell_real_rows_from_real_ones_but_noise_from_a_constant(short):
     real, constant = noise(2 * ROWS), np.full((ROWS, STEPS, CHANNELS), 0.5, np.float32)
-    same = classifier_score((real[:ROWS], noise(seed=1)), (real[ROWS:], noise(seed=2)), 0)
+    same = classifier_score((real[:FITTED], noise(seed=1)), (real[ROWS:], noise(seed=2)), 1)
     assert same.score < 3 * same.null
     assert same.p_value > 0.05
     assert 0.02 < same.null < 0.06  # mean of |accuracy - .5| over 128 fair guesses: .5 sqrt(2 / (128 pi)) = .035
-    other = classifier_score((real[:ROWS], constant), (real[ROWS:], constant), 0)
+    other = classifier_score((real[:FITTED], constant), (real[ROWS:], constant), 0)
     assert other.score > 0.45
     assert other.p_value == pytest.approx(1 / 1001)  # no permutation is as good
 
@@ -55,11 +56,11 @@ def test_few_rows_do_not_make_the_classifier_weak(monkeypatch, rows, steps):
     """32 rows are one batch an epoch: 40 epochs would be 40 steps."""
     judges = []
 
-    def accuracy(train, test, judge, seed):
+    def classify(train, test, judge, seed):
         judges.append(judge)
-        return 0.5, np.arange(2 * rows) % 2 > 0, np.arange(2 * rows) < rows
+        return np.arange(2 * rows) % 2, np.arange(2 * rows) < rows
 
-    monkeypatch.setattr(generation, "_accuracy", accuracy)
+    monkeypatch.setattr(generation, "_classify", classify)
     real = np.zeros((rows, 1, 1), np.float32)
     assert classifier_score((real, real), (real, real), 0, permutations=9).score == 0
     assert judges[0].steps == steps
@@ -68,7 +69,9 @@ def test_few_rows_do_not_make_the_classifier_weak(monkeypatch, rows, steps):
 
 def test_both_kinds_are_judged_in_equal_numbers(short):
     """With many more generated rows a classifier that always says so would score well."""
-    found = classifier_score((noise(), noise(3 * ROWS, 1)), (noise(ROWS, 2), noise(3 * ROWS, 3)), 0, permutations=9)
+    found = classifier_score(
+        (noise(FITTED), noise(3 * ROWS, 1)), (noise(ROWS, 2), noise(3 * ROWS, 3)), 0, permutations=9
+    )
     assert found.score < 0.2
 
 
@@ -130,9 +133,9 @@ def test_halves_are_disjoint_neighbours_and_of_one_size(size):
 
 def test_draws_depend_on_the_seed_alone(quick, short):
     real, fake = noise(), noise(seed=1)
-    verdict = classifier_score((real, fake), (fake, real), 3, permutations=99)
+    verdict = classifier_score((real[:FITTED], fake), (fake, real), 3, permutations=99)
     found = discriminative_score(real, fake, 3), verdict
     np.random.seed(1)  # a global state that must not matter
     np.random.random(5)
-    again = classifier_score((real, fake), (fake, real), 3, permutations=99)
+    again = classifier_score((real[:FITTED], fake), (fake, real), 3, permutations=99)
     assert found == (discriminative_score(real, fake, 3), again)

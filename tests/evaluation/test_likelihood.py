@@ -47,7 +47,7 @@ def problem():
     return {"weight": weight.astype(np.float32)}, Examples(x=x.astype(np.float32)), exact
 
 
-@pytest.mark.parametrize("samples", [1, 3, 70])
+@pytest.mark.parametrize("samples", [1, 500])
 def test_exact_posterior_gives_the_exact_likelihood(problem, samples):
     params, test, exact = problem
     found = likelihood(LinearGaussian(widen=1.0), params, test, jax.random.key(0), samples)
@@ -59,12 +59,12 @@ def test_exact_posterior_gives_the_exact_likelihood(problem, samples):
 def test_bound_falls_towards_the_truth_with_more_samples(problem):
     params, test, exact = problem
     model, key = LinearGaussian(widen=2.0), jax.random.key(0)
-    bounds = [likelihood(model, params, test, key, samples)["test/nll_nats"] for samples in (1, 8, 500)]
+    bounds = [likelihood(model, params, test, key, samples)["test/nll_nats"] for samples in (1, 5, 500)]
     assert bounds[0] > bounds[1] + 0.1 > bounds[2] + 0.1
     assert bounds[2] == pytest.approx(exact.mean(), abs=0.02)
-    few = likelihood(model, params, test, key, 8)
-    assert few["test/nll_effective_samples"] < 7
-    assert few["test/nll_effective_share"] == few["test/nll_effective_samples"] / 8
+    few = likelihood(model, params, test, key, 5)
+    assert few["test/nll_effective_samples"] < 4.5
+    assert few["test/nll_effective_share"] == few["test/nll_effective_samples"] / 5
 
 
 def test_exactly_k_samples_count():
@@ -98,8 +98,8 @@ def test_batches_do_not_change_the_draws(problem, monkeypatch):
 
 def test_runs_of_one_structure_share_the_program(problem):
     params, test, _ = problem
-    likelihood(LinearGaussian(widen=1.0), params, test, jax.random.key(0), 3)
+    likelihood(LinearGaussian(widen=1.0), params, test, jax.random.key(0), 5)
     programs = module._estimate._cache_size()
     other = {"weight": params["weight"] * 2}
-    likelihood(LinearGaussian(widen=3.0), other, test, jax.random.key(5), 3)
+    likelihood(LinearGaussian(widen=3.0), other, test, jax.random.key(5), 5)
     assert module._estimate._cache_size() == programs

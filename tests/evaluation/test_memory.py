@@ -73,29 +73,30 @@ def test_reach():
     assert np.isnan(reach(np.zeros(3)))
 
 
-@pytest.mark.parametrize("changes", [{}, {"layers": 2}, {"cell": "lstm", "bidirectional": True}])
+@pytest.mark.parametrize("changes", [{"layers": 2}, {"cell": "lstm", "bidirectional": True}])
 def test_states_of_a_recurrent_predictor(build_model, changes):
     """Against central differences of the loss at one state."""
     facts = Facts("sequence", (STEPS, 2), -3.0, 3.0, 3, 4, 1, 4)
     model = build_model("recurrent_predictor", hidden_dim=4, **changes).bind(facts)
     params, examples = model.fresh(jax.random.key(0)), rows(4, label=np.array([0, 1, 2, 0]))
-    examples = jax.tree.map(jnp.asarray, examples)
     nudge, step = np.zeros((4, STEPS, 4), np.float32), 1e-2
 
+    @jax.jit
     def loss(nudge):
         last = f"layer_{changes.get('layers', 1) - 1}"
         shapes = jax.eval_shape(model.module().init, jax.random.key(0), examples.x)["perturbations"]
         pushes = jax.tree.map(lambda shape: jnp.zeros(shape.shape), shapes)
         pushes["layers"][last]["state"] = jnp.asarray(nudge)
-        return model.scores(model.predict(params, examples, perturbations=pushes), examples)["loss"]
+        batch = jax.tree.map(jnp.asarray, examples)
+        return model.scores(model.predict(params, batch, perturbations=pushes), batch)["loss"]
 
     expected = []
     for distance in (0, STEPS - 1):
         slopes = []
         for unit in range(4):
             nudge[:, STEPS - 1 - distance, unit] = step
-            slopes.append((loss(nudge) - loss(-nudge)) / (2 * step))
+            slopes.append((loss(nudge.copy()) - loss(-nudge)) / (2 * step))  # a copy, since `nudge` changes below
             nudge[:] = 0
         expected.append(np.linalg.norm(slopes, axis=0).mean())
-    found = gradient_by_distance(model, params, jax.tree.map(np.asarray, examples))
+    found = gradient_by_distance(model, params, examples)
     np.testing.assert_allclose(found[[0, -1]], expected, rtol=2e-2)

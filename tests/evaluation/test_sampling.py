@@ -13,7 +13,7 @@ from research import tree
 from research.data import load
 from research.data.examples import Examples
 from research.data.loading import scored
-from research.evaluation import Findings, Shared, Subject, baselines, sampling
+from research.evaluation import Findings, Shared, Subject, baselines, referee, sampling
 from research.evaluation.sampling import NAMES, frechet_distance, mixture, scores
 from research.metrics import direction
 
@@ -225,7 +225,7 @@ def study(model, digits, parts=None, facts=None, shared=SHARED, key="digits", **
 @pytest.fixture
 def short(monkeypatch):
     """A classifier of fewer steps."""
-    monkeypatch.setattr(sampling, "JUDGE", sampling.JUDGE._replace(steps=500))
+    monkeypatch.setattr(referee, "JUDGE", referee.JUDGE._replace(steps=500))
 
 
 def build(kind, conditional=False):
@@ -250,8 +250,8 @@ def test_samples_of_digits(digits, short):
 
 def test_what_belongs_to_the_data_is_made_once(digits, short, monkeypatch):
     calls = []
-    original = sampling.fit
-    monkeypatch.setattr(sampling, "fit", lambda *given: calls.append(1) or original(*given))
+    original = referee.fit
+    monkeypatch.setattr(referee, "fit", lambda *given: calls.append(1) or original(*given))
     shared = Shared()
     first = study(build(Sampler), digits, shared=shared).metrics
     assert study(build(Sampler), digits, shared=shared).metrics == first
@@ -310,6 +310,6 @@ def test_the_unit_of_the_data_does_not_matter(digits, short):
         own = (
             dataclasses.replace(parts[name], x=parts[name].x * np.float32(unit) + zero) for name in ("train", "test")
         )
-        found.append(sampling.referee(*own, facts, 100).real)
+        found.append(referee.referee(*own, facts, 100).real)
     assert found[0].shape == (100, 64)
     assert np.abs(found[0] - found[1]).max() < 0.02 * found[0].max()

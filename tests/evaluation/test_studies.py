@@ -1,6 +1,7 @@
 """What every recurrent family is evaluated by, on a few rows of untrained networks."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -10,7 +11,16 @@ import yaml
 
 from research import tree
 from research.data.examples import Examples, Facts
-from research.evaluation import Shared, Subject, baselines, clustering, evaluate_run, forecasting, generation
+from research.evaluation import (
+    Shared,
+    Subject,
+    baselines,
+    clustering,
+    evaluate_run,
+    forecasting,
+    generation,
+    naive_forecasts,
+)
 
 STANDARD = Path(__file__).parents[2] / "conf" / "evaluation" / "standard.yaml"
 STEPS, CHANNELS, HORIZON, SEASON = 6, 2, 3, 2
@@ -33,10 +43,16 @@ def sequences(**fields):
     return Examples(x=x.astype(np.float32), **{"label": label, **fields})
 
 
+@functools.cache
+def fresh(model):
+    """Parameters of a bound model, made once."""
+    return model.fresh(jax.random.key(0))
+
+
 def evaluate(model, examples, settings, params=None, *, classes=2, **options):
     facts = Facts("sequence", (STEPS, CHANNELS), 0.0, 1.0, classes, 40, 12, 20, **options.pop("facts", {}))
     model = model.bind(facts)
-    params = model.fresh(jax.random.key(0)) if params is None else params
+    params = fresh(model) if params is None else params
     parts = options.pop("parts", None) or {name: examples.take(rows) for name, rows in ROWS.items()}
     return evaluate_run(Subject(model, params, parts, settings, facts, jax.random.key(0), **options))
 
@@ -91,7 +107,7 @@ def test_the_number_of_clusters_without_labels(autoencoder):
 
 
 def test_clusters_of_codes_that_are_not_numbers(autoencoder):
-    params = autoencoder.bind(Facts("sequence", (STEPS, CHANNELS), 0.0, 1.0, 2, 40, 12, 20)).fresh(jax.random.key(0))
+    params = fresh(autoencoder.bind(Facts("sequence", (STEPS, CHANNELS), 0.0, 1.0, 2, 40, 12, 20)))
     broken = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), params)
     found = evaluate(autoencoder, sequences(), recipe(clustering="classes", pictures=False), broken)
     assert found.null_reasons["test/ari"] == found.null_reasons["test/probe_accuracy"] == "some codes are not finite"
@@ -311,7 +327,7 @@ def test_naive_forecasts_are_made_once_and_errors_do_not_depend_on_slices(foreca
     whole = evaluate(forecaster, examples, recipe(pictures=False), **options).metrics
     assert evaluate(forecaster, examples, recipe(pictures=False), **options).metrics == whole
     assert calls == [20]
-    monkeypatch.setattr(forecasting, "ROWS", 8)
+    monkeypatch.setattr(naive_forecasts, "CHUNK", 8)
     cut = evaluate(forecaster, examples, recipe(pictures=False), classes=0, facts=FORECAST).metrics
     assert calls == [20, 8, 8, 4]
     assert cut == {name: pytest.approx(value, rel=1e-6) for name, value in whole.items()}
