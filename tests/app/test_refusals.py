@@ -114,7 +114,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["data=low_rank"], ["model.likelihood=bernoulli", "data.scaling=minmax"]),
     (["trainer.batch_size=5000"], ["trainer.batch_size=5000", "larger than the training split (1150 rows)"]),
     (["data.train_size=16"], ["trainer.batch_size=32", "larger than the training split (16 rows)"]),
-    (["data.train_size=99999"], ["data.train_size=99999", "only 1150 rows"]),
+    (["data.train_size=99999"], ["data.train_size=99999", "only 1150 such rows"]),
     (["data=low_rank", "model.likelihood=gaussian", "model.conditional=true"], ["model.conditional=True", "no labels"]),
     (["data.fold=1"], ["data.fold=1", "data.folds="]),
     (["data.folds=3"], ["data.fold=null", "data.fold=0,1,2"]),
