@@ -14,8 +14,8 @@ FLOORS = (
     {"runs"},
     {"engine"},
     {"models"},
-    {"networks", "optimizer"},
-    {"tree", "ranges", "clock", "data", "distributions", "metrics", "environment"},
+    {"networks", "optimizer", "optax_names"},
+    {"tree", "errors", "coercion", "target", "ranges", "clock", "data", "distributions", "metrics", "environment"},
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 ROOMS = {  # package -> the only places that import it

@@ -13,7 +13,8 @@ import optax
 import pytest
 from omegaconf import OmegaConf
 
-from research.optimizer import NEEDS_MORE, OWN_KEYS, Optimizer, Players, known_optimizers
+from research.optax_names import NEEDS_MORE, known_optimizers
+from research.optimizer import OWN_KEYS, Optimizer, Players
 from research.tree import ConfigError, build, plain, stack, structure
 
 CONF = Path(__file__).parents[1] / "conf" / "optimizer"

@@ -17,12 +17,13 @@ from omegaconf import OmegaConf
 import research
 from research.app import Settings
 from research.compose import CONF
-from research.optimizer import NUMBERS, OWN_KEYS, Optimizer, Players, known_optimizers
+from research.optax_names import NUMBERS, known_optimizers
+from research.optimizer import OWN_KEYS, Optimizer, Players
 from research.ranges import LARGEST, SMALLEST, Range, unfit
 from research.report.spec import Published, Report
 from research.sweep.executors import Executor
 from research.sweep.plan import Options
-from research.tree import ConfigError, build, keys, parts, plain, ranged, resolve_target
+from research.tree import ConfigError, build, keys, parts, plain, resolve_target
 
 BAD: list[Any] = [
     -1,
@@ -89,7 +90,7 @@ def numbers_in(hint: Any) -> Iterator[tuple[Any, Range | None]]:
 
 @pytest.mark.parametrize("cls", specs(), ids=lambda cls: cls.__qualname__)
 def test_every_number_of_a_spec_has_a_range(cls: type):
-    without = [name for name, hint in ranged(cls).items() if any(mark is None for _, mark in numbers_in(hint))]
+    without = [name for name, key in keys(cls).items() if any(mark is None for _, mark in numbers_in(key.hint))]
     if cls in (Optimizer, Players):  # dictionaries of numbers, whose ranges are in NUMBERS
         without = [name for name in without if name not in ("numbers", "periods")]
     assert without == []
@@ -116,7 +117,7 @@ def places(config: dict[str, Any], cls: type) -> Iterator[tuple[tuple[Any, ...],
             for steps, kind, held in places({key: v for key, v in section.items() if key != "period"}, Optimizer):
                 yield (name, *steps), kind, held
         return
-    hints = ranged(cls)
+    hints = {name: key.hint for name, key in keys(cls).items()}
     if cls is Optimizer:
         parameters = inspect.signature(getattr(optax, config["name"])).parameters
         numbers = {key: hint for key, hint in NUMBERS.items() if key in parameters}
@@ -130,7 +131,7 @@ def places(config: dict[str, Any], cls: type) -> Iterator[tuple[tuple[Any, ...],
 
 def takes_text(cls: type, name: Any) -> bool:
     """Whether a field takes text as well as numbers."""
-    return "str" in str(ranged(cls).get(name, ""))
+    return "str" in str(keys(cls).get(name, ""))
 
 
 def with_value(config: Any, steps: tuple[Any, ...], value: Any) -> Any:
@@ -248,4 +249,4 @@ def test_ranges_are_no_part_of_the_leaves():
 
     assert hints(VAE)["beta"] is float
     assert hints(VAE)["free_bits"] == float | None
-    assert set(ranged(VAE)) == set(hints(VAE)) >= {"beta", "latent_dim", "prior", "penalty", "likelihood"}
+    assert set(keys(VAE)) == set(hints(VAE)) >= {"beta", "latent_dim", "prior", "penalty", "likelihood"}

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from research.coercion import coerce
 from research.ranges import StaticShareBelow1
 from research.tree import (
     ConfigError,
     added,
     build,
-    coerce,
     config_hash,
     flatten,
     group,
@@ -193,8 +193,8 @@ class Noise:
 class Whole:
     noise: Noise = inline()
     rate: float
-    late: float | None = added(default=None)
-    share: StaticShareBelow1 = added(default=0.0)
+    late: float | None = added(before=None)
+    share: StaticShareBelow1 = added(before=0.0)
 
     retired: ClassVar[dict[str, Any]] = {"form": "auto"}
 
@@ -208,7 +208,7 @@ FLAT = {"noise": "normal", "noise_scale": 2, "rate": 3}
 
 def test_the_keys_of_a_part_stand_beside_its_owners():
     made = build(FLAT, Whole)
-    assert made == Whole(noise=Noise(kind="normal", noise_scale=2.0), rate=3.0)
+    assert made == Whole(noise=Noise(kind="normal", noise_scale=2.0), rate=3.0, late=None, share=0.0)
     assert jax.tree.leaves(made) == [2.0, 3.0]
     assert plain(made) == {"_target_": f"{__name__}.Whole", **FLAT, "form": "auto"}
     assert list(hints(Whole)) == ["noise", "noise_scale", "rate", "late", "share"]

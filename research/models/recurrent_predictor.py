@@ -35,7 +35,7 @@ class RecurrentPredictor:
 
     recurrent: RecurrentLayers = inline()
     parameters: Count | None
-    dropout: StaticShareBelow1 = added(default=0.0)
+    dropout: StaticShareBelow1 = added(before=0.0)
     objective: Literal["auto", "cross_entropy", "mse", "mae"]
     feature_shape: tuple[int, ...] = from_data(())
     target_shape: tuple[int, ...] = from_data(())

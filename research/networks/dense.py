@@ -77,7 +77,7 @@ class DenseNetworks(Coding):
     gated: bool
     layer_norm: bool
     kernel_init: str
-    dropout: StaticShareBelow1 = added(default=0.0)
+    dropout: StaticShareBelow1 = added(before=0.0)
 
     takes_masks: ClassVar[bool] = False
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are without dropout

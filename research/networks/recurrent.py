@@ -260,7 +260,7 @@ class RecurrentNetworks(Coding):
     teacher_end: Share
     teacher_epochs: Epochs
     teacher_dropout: Share | None
-    dropout: StaticShareBelow1 = added(default=0.0)
+    dropout: StaticShareBelow1 = added(before=0.0)
 
     takes_masks: ClassVar[bool] = True
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are free-running and without dropout
