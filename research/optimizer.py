@@ -166,7 +166,7 @@ class Players:
         return optax.partition(transformations, self._labels)
 
     def unmatched(self, names: Any) -> list[str]:
-        """Players that are no top-level key of the parameters; if there are none and no `rest`, keys without a player."""
+        """Players that are no top-level key of the parameters; otherwise, without a `rest`, keys without a player."""
         named = {*self.players} - {REST}
         return sorted(named - {*names}) or ([] if REST in self.players else sorted({*names} - named))
 

@@ -216,7 +216,7 @@ def _put(owner: Any, path: tuple[str, ...], value: Any) -> Any:
     return dataclasses.replace(owner, **{first: value})
 
 
-# ---------------------------------------------------------------------------------------------- config -> spec -> config
+# --------------------------------------------------------------------------------------------- config -> spec -> config
 
 
 def build(config: Any, expected: type | None = None, *, trusted: Sequence[str] = (), key: str = "") -> Any:

@@ -68,11 +68,16 @@ def use_compile_cache() -> None:
 
 
 def shipped(group: str, name: str) -> dict[str, Any]:
-    """The plain config `conf/<group>/<name>.yaml`, upon the configs that it builds on."""
-    config: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"), resolve=True)
-    for base in config.pop("defaults", []):
-        config = config if base == "_self_" else shipped(group, base) | config
-    return config
+    """The plain config `conf/<group>/<name>.yaml`, upon the configs that its defaults list names, as Hydra merges them."""
+    path = CONF / group / f"{name}.yaml"
+    own: Any = OmegaConf.load(path)
+    config = OmegaConf.create()
+    for base in own.pop("defaults", ["_self_"]):
+        file, _, section = base.partition("@")
+        part: Any = own if base == "_self_" else shipped(group, str(Path(name).parent / file))
+        config = OmegaConf.merge(config, {section: part} if section not in ("", "_here_") else part)
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    return plain
 
 
 def builder(group: str, default: str | None = None) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ FLOORS = (
     {"app", "compose", "command", "scripts", "hydra_plugins"},
     {"sweep", "report"},
     {"evaluation"},
-    {"runs"},
+    {"runs", "fit"},
     {"engine"},
     {"models"},
     {"networks", "optimizer", "optax_names"},

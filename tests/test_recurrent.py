@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from research.data import Examples, Facts
-from research.networks.base import count
 from research.networks.cells import CELLS, Layers, flip, summarize
 from research.networks.earlier import GRU_GATES, gates_apart
+from research.networks.sizing import count
 from research.tree import ConfigError, plain, structure
 
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling

@@ -166,8 +166,16 @@ class Unable(Protocol):
 
 
 @runtime_checkable
+class HasNetworks(Protocol):
+    """A model whose networks say whether they take labels and masks."""
+
+    @property
+    def networks(self) -> Any: ...
+
+
+@runtime_checkable
 class Conditional(Protocol):
-    """A model that may be given the label."""
+    """Networks or a model that may get the label."""
 
     @property
     def conditional(self) -> bool: ...
@@ -227,12 +235,19 @@ def unmonitored(model: Any) -> tuple[str, ...]:
 
 def is_conditional(model: Any) -> bool:
     """Whether a model is given the label of every example."""
-    return isinstance(model, Conditional) and model.conditional
+    part = _coding(model)
+    return isinstance(part, Conditional) and part.conditional
 
 
 def takes_masks(model: Any) -> bool:
     """Whether a model tells padding and missing values from zeros."""
-    return isinstance(model, TakesMasks) and model.takes_masks
+    part = _coding(model)
+    return isinstance(part, TakesMasks) and part.takes_masks
+
+
+def _coding(model: Any) -> Any:
+    """The networks of a model, or a model without such a part."""
+    return model.networks if isinstance(model, HasNetworks) else model
 
 
 def latent_dim_of(model: Any) -> int | None:

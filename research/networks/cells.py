@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from research.networks.base import check_name
 from research.networks.earlier import GRU_GATES, gates_apart
+from research.networks.names import check_name
 from research.ranges import Finite, Range, Size
 from research.tree import ConfigError, spec
 

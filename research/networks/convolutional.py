@@ -12,19 +12,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from research.data.examples import Examples, Facts
 from research.distributions import Likelihood
-from research.networks.base import (
-    ACTIVATIONS,
-    DECODER_DROPOUT,
-    ENCODER_DROPOUT,
-    INITIALIZERS,
-    Coding,
-    Training,
-    activation,
-    check_name,
-    observed_mean,
-    output_bias,
-)
-from research.networks.dense import DenseStack
+from research.networks.base import DECODER_DROPOUT, ENCODER_DROPOUT, Coding, Training, observed_mean, output_bias
+from research.networks.dense import DenseStack, dropped
+from research.networks.names import INITIALIZERS, activation, check_activation, check_name
 from research.networks.patches import ConvTranspose, convolve
 from research.ranges import Size, StaticShareBelow1
 from research.tree import ConfigError, from_data, spec
@@ -151,7 +141,7 @@ class ConvolutionalNetworks(Coding):
         if len(self.strides) != len(self.channels):
             remedy = f"every layer has a stride: give {len(self.channels)}, as many as model.channels has"
             raise ConfigError("strides", list(self.strides), remedy)
-        check_name("activation", self.activation, (*ACTIVATIONS, "linear"))
+        check_activation("activation", self.activation)
         check_name("kernel_init", self.kernel_init, INITIALIZERS)
 
     @property
@@ -237,12 +227,10 @@ class ConvolutionalNetworks(Coding):
             )
             raise ConfigError("", None, remedy)
         x = self.with_label(batch.x.reshape(len(batch), *self.sizes[0], self.data_channels), batch.label)
-        rngs = self._rngs(training, ENCODER_DROPOUT)
-        return self.encoder(outputs).apply({"params": params["encoder"]}, x, rngs is not None, rngs=rngs)  # type: ignore[return-value]
+        return dropped(self.encoder(outputs), params["encoder"], x, training, ENCODER_DROPOUT)
 
     def summary(self, codes: Float[Array, "B outputs"], batch: Examples) -> Float[Array, "B outputs"]:
         """The codes themselves."""
-        del batch
         return codes
 
     def decode(
@@ -255,18 +243,12 @@ class ConvolutionalNetworks(Coding):
         training: Training | None = None,
     ) -> Float[Array, "B outputs"]:
         """Decoder outputs [B, D * channels] of codes [B, L]; no row has a length."""
-        del length
-        rngs, variables = self._rngs(training, DECODER_DROPOUT), {"params": params["decoder"]}
         decoder = self.decoder(likelihood.channels)
-        outputs: Any = decoder.apply(variables, self.with_label(z, label), rngs is not None, rngs=rngs)
+        outputs = dropped(decoder, params["decoder"], self.with_label(z, label), training, DECODER_DROPOUT)
         return outputs.reshape(len(z), -1)
 
-    def _rngs(self, training: Training | None, number: int) -> dict[str, Key[Array, ""]] | None:
-        return training.rngs(number) if training is not None and self.dropout else None
-
     def encoder_kernel(self, params: Any) -> None:
-        """No convolutional encoder is one dense layer."""
-        del params
+        """No convolutional encoder is one linear layer."""
 
     def with_output_bias(self, params: dict[str, Any], likelihood: Likelihood, train: Examples) -> dict[str, Any]:
         """Parameters whose decoder predicts the mean of every channel over rows and positions."""
