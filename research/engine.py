@@ -123,9 +123,9 @@ class Budget:
     epochs: Any
     patience: Any
     target_loss: Any
-    batch_size: int
-    evaluation_batch: int
-    steps_per_epoch: int
+    batch_size: Count
+    evaluation_batch: Count
+    steps_per_epoch: Count
     keep: Literal["best", "last"]
     monitor: str
     draw: Draw | None

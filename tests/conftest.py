@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
+from configs import shipped
 from jaxtyping import install_import_hook
-from omegaconf import OmegaConf
 
 TOOLS = {"chromium": "chromium", "pdflatex": "texlive-latex-base texlive-latex-recommended"}  # Debian's packages
-CONF = Path(__file__).parents[1] / "conf"
 INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
 
 
@@ -65,19 +64,6 @@ def use_compile_cache() -> None:
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ.setdefault(name.upper(), str(value))
-
-
-def shipped(group: str, name: str) -> dict[str, Any]:
-    """The plain config `conf/<group>/<name>.yaml`, upon the configs that its defaults list names, as Hydra merges them."""
-    path = CONF / group / f"{name}.yaml"
-    own: Any = OmegaConf.load(path)
-    config = OmegaConf.create()
-    for base in own.pop("defaults", ["_self_"]):
-        file, _, section = base.partition("@")
-        part: Any = own if base == "_self_" else shipped(group, str(Path(name).parent / file))
-        config = OmegaConf.merge(config, {section: part} if section not in ("", "_here_") else part)
-    plain: Any = OmegaConf.to_container(config, resolve=True)
-    return plain
 
 
 def builder(group: str, default: str | None = None) -> Callable[..., Any]:

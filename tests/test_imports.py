@@ -14,8 +14,20 @@ FLOORS = (
     {"runs", "fit"},
     {"engine"},
     {"models"},
-    {"networks", "optimizer", "optax_names"},
-    {"tree", "errors", "coercion", "target", "ranges", "clock", "data", "distributions", "metrics", "environment"},
+    {"networks", "optimizer"},
+    {
+        "tree",
+        "errors",
+        "coercion",
+        "target",
+        "optax_names",
+        "ranges",
+        "clock",
+        "data",
+        "distributions",
+        "metrics",
+        "environment",
+    },
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 ROOMS = {  # package -> the only places that import it

@@ -1,6 +1,6 @@
 """Autoencoder of sequences. Its encoder also runs one time step at a time."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int
 
@@ -10,6 +10,7 @@ from research.networks.recurrent import Online, RecurrentNetworks
 from research.tree import inline, spec
 
 
+@runtime_checkable
 class Recurrent(Protocol):
     """An autoencoder with recurrent networks."""
 

@@ -24,15 +24,7 @@ SCALING = ("shift", "scale", "target_shift", "target_scale")
 
 @pytest.fixture(scope="module")
 def build():
-    from omegaconf import OmegaConf
-
-    conf = Path(__file__).parents[2] / "conf"
-
-    def shipped(group: str, name: str) -> dict[str, Any]:
-        config: Any = OmegaConf.to_container(OmegaConf.load(conf / group / f"{name}.yaml"), resolve=True)
-        for base in config.pop("defaults", []):
-            config = config if base == "_self_" else shipped(group, base) | config
-        return config
+    from configs import shipped
 
     return lambda group, name, **changes: tree.build(shipped(group, name) | changes, key=group)
 
