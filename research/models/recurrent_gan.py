@@ -115,7 +115,7 @@ class RecurrentGAN:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(self.steps))
         noise = jax.vmap(lambda key: jax.random.normal(key, (number, self.noise_dim)), out_axes=1)(keys)
         whole = jnp.broadcast_to(whole[:, None], noise.shape)
-        outputs = self.generator().apply({"params": params["generator"]}, jnp.concatenate([noise, whole], -1))
+        outputs: Any = self.generator().apply({"params": params["generator"]}, jnp.concatenate([noise, whole], -1))
         return activation(self.generator_activation)(outputs)
 
     def discriminate(

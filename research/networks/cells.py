@@ -15,16 +15,16 @@ from research.ranges import Finite, Range, Size
 from research.tree import ConfigError, spec
 
 CELLS = ("rnn", "irnn", "gru", "lstm")
-# Ends of the names of a cell's kernels, and how many gates lie side by side in each (see `Cell`).
+# Kind of cell -> endings of the names of its kernels, and number of gates side by side in each kernel (see `Cell`).
 KERNELS: dict[str, tuple[tuple[str, ...], int]] = {
     **dict.fromkeys(("rnn", "irnn"), (("",), 1)),
     "gru": (GRU_GATES, 1),
     "lstm": (("",), 4),
 }
-PARTS = {"rnn": 1, "irnn": 1, "gru": 1, "lstm": 2}  # arrays [B, H] of the carry: the state, and the lstm's memory
+PARTS = {"rnn": 1, "irnn": 1, "gru": 1, "lstm": 2}  # arrays [B, H] in the carry: the state, and the memory of an lstm
 
-Carry = tuple[jax.Array, ...]  # of one cell; the state is its first array
-Carries = tuple[Carry, ...]  # of every layer
+Carry = tuple[jax.Array, ...]  # the carry of one cell; its first array is the state
+Carries = tuple[Carry, ...]  # the carries of all layers
 Draw = tuple[jax.Array, Any]  # a key and an initialiser
 
 
@@ -36,16 +36,16 @@ class Cell(nn.RNNCellBase):
     lstm: i, f, o = sigmoid(..), c' = f c + i tanh(..), h' = o tanh(c') (Hochreiter & Schmidhuber 1997; Gers et al.
     2000).
 
-    These are the formulas of Linen's SimpleCell, GRUCell and LSTMCell. Our own cell also has irnn and `layer_norm`,
-    which normalises both products (Ba et al. 2016), and it may be driven by its state alone: an input of size 0 has no
-    kernel. Recurrent kernels are orthogonal, each gate of its own.
+    These are the formulas of Linen's SimpleCell, GRUCell and LSTMCell. This cell also has irnn and `layer_norm`, which
+    normalises both products (Ba et al. 2016), and it can do without an input: one of size 0 has no kernel. The
+    recurrent kernel of every gate starts as an orthogonal matrix.
 
-    On two CPU cores it is 1.01 times as fast as SimpleCell at 100 steps and at 8, 1.01 and 1.13 times as GRUCell, .98
-    and 1.03 times as OptimizedLSTMCell (`scripts/bench.py cells`: gradients, hidden 64, batch 64). A gru has a kernel
-    for each gate: side by side, as an lstm has them, they are 1.2 and 1.1 times as slow.
+    On two CPU cores this cell is 1.01 times as fast as SimpleCell at 100 steps and at 8, 1.01 and 1.13 times as
+    GRUCell, .98 and 1.03 times as OptimizedLSTMCell (`scripts/bench.py cells`: gradients, hidden 64, batch 64). A gru
+    has a kernel for each gate. With its kernels side by side, as in an lstm, it would take 1.2 and 1.1 times as long.
 
-    The collection `perturbations` takes additions to the states, so that a gradient with respect to them is one with
-    respect to the states: `state` [B, H] of a step.
+    The collection `perturbations` holds additions to the states, `state` [B, H] of a step. A gradient with respect to
+    them is the gradient with respect to the states.
 
     Attributes:
       kind: one of `CELLS`.
@@ -83,7 +83,7 @@ class Cell(nn.RNNCellBase):
                 after = ((1 - update) * new + update * state,)
             case _:
                 gates = sums[0] + products[0]
-                # sigmoids side by side, so that they are one operation
+                # One operation computes all three sigmoids.
                 enter, forget, leave = jnp.split(jax.nn.sigmoid(gates[:, : 3 * size]), 3, axis=-1)
                 memory = forget * carry[1] + enter * jnp.tanh(gates[:, 3 * size :])
                 after = (leave * jnp.tanh(memory), memory)
@@ -94,7 +94,7 @@ class Cell(nn.RNNCellBase):
         return x @ self.param(name, start, (x.shape[-1], KERNELS[self.kind][1] * self.hidden_dim))
 
     def _normalized(self, name: str, products: list[jax.Array]) -> list[jax.Array]:
-        """The products of all gates, with `layer_norm` normalised together."""
+        """The products of all gates; `layer_norm` normalises them together."""
         if not self.layer_norm:
             return products
         whole = jnp.concatenate(products, -1)
@@ -114,10 +114,10 @@ class Cell(nn.RNNCellBase):
 
 
 class Held(nn.RNNCellBase):
-    """A cell that keeps its carry at steps of padding; the last column of x [B, D + 1] is 0 there and 1 before.
+    """A cell that keeps its carry in padding, where the last column of x [B, D + 1] is 0; it is 1 before.
 
-    Only the states of an irnn need it, which may grow without end: a gradient of 0 with respect to an infinite state
-    would make NaN of that of a kernel.
+    An irnn needs it, because its states may grow without bound: a gradient of 0 with respect to an infinite state would
+    make the gradient of a kernel NaN.
     """
 
     cell: Cell
@@ -129,7 +129,7 @@ class Held(nn.RNNCellBase):
 
     @nn.nowrap
     def initialize_carry(self, rng: Key[Array, ""], input_shape: tuple[int, ...]) -> Carry:
-        """That of the cell."""
+        """The first carry of the cell."""
         return self.cell.initialize_carry(rng, input_shape)
 
     @property
@@ -157,7 +157,7 @@ def _identity(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "H ga
 
 
 class _SideBySide(nn.Module):
-    """Fresh parameters of a cell with the kernels of all gates side by side, as earlier versions drew and kept them."""
+    """Fresh parameters of a cell with the kernels of all gates side by side, as earlier versions drew them."""
 
     kind: str
     hidden_dim: int
@@ -189,11 +189,11 @@ def layer_names(layers: int, bidirectional: bool) -> list[str]:
 
 
 class Layers(nn.Module):
-    """Recurrent layers, one upon the other: x [B, T, D] -> states of the last one [B, T, features].
+    """Stacked recurrent layers: x [B, T, D] -> states of the last layer [B, T, features].
 
     With `bidirectional`, every layer has a second cell that runs from the end, and the next layer sees both states
-    (Schuster & Paliwal 1997). `dropout` sets the same elements of a layer's states to zero at all times (Gal &
-    Ghahramani 2016), so that padding changes no draw.
+    (Schuster & Paliwal 1997). `dropout` sets the same elements of a layer's states to zero at all steps (Gal &
+    Ghahramani 2016), so padding changes no draw.
     """
 
     kind: str
@@ -213,7 +213,7 @@ class Layers(nn.Module):
 
     @property
     def features(self) -> int:
-        """Size of the states that come out."""
+        """Size of the states of the last layer."""
         return self.hidden_dim * (2 if self.bidirectional else 1)
 
     @nn.compact
@@ -224,9 +224,9 @@ class Layers(nn.Module):
         carries: Carries | None = None,
         training: bool = False,
     ) -> tuple[Float[Array, "B T features"], Carries]:
-        """States at all times, and the carries after the last step of layers that run forwards only.
+        """States at all steps, and the carries after the last step (none of bidirectional layers).
 
-        States after `length` steps of a row say nothing.
+        States after `length` steps of a row have no meaning.
         """
         ends: list[Carry] = []
         valid = valid_steps(length, x.shape[1]) if self.kind == "irnn" else None
@@ -251,19 +251,19 @@ class Layers(nn.Module):
     def summary(
         self, x: Float[Array, "B T D"], how: str | None, length: Int[Array, " B"] | None = None, training: bool = False
     ) -> Float[Array, "B ..."]:
-        """The states at all times as one vector (`summarize`), [B, features]; None: as they are, [B, T, features]."""
+        """The states of all steps as one vector (`summarize`), [B, features]; None: all states, [B, T, features]."""
         states, carries = self(x, length, training=training)
         if how is None:
             return states
         if how == "last" and length is None and carries and not self.dropout:
-            return carries[-1][0]  # the same, and the gradient of the others is not added up
+            return carries[-1][0]  # the same state, and a cheaper gradient
         return summarize(states, length, how, self.hidden_dim if self.bidirectional else 0)
 
     def _over_time(self, cell: Cell, held: bool) -> nn.RNN:
         return nn.RNN(Held(cell) if held else cell, unroll=self.unroll, variable_axes={"perturbations": 1})
 
     def step(self, carries: Carries, x: Float[Array, "B D"], training: bool = False) -> tuple[Carries, jax.Array]:
-        """All layers one step on, of layers that run forwards: carries, and the last one's state [B, H]."""
+        """One step of layers that run forwards: the carries, and the state of the last layer [B, H]."""
         after: list[Carry] = []
         for number, carry in enumerate(carries):
             carry, x = self.layer[f"{number}"](carry, x)
@@ -285,12 +285,12 @@ class RecurrentLayers:
     Attributes:
       cell: one of `CELLS`.
       hidden_dim: H.
-      layers: how many, one upon the other.
+      layers: number of layers.
       bidirectional: every layer also reads from the end.
       layer_norm: normalise the two products of every cell.
-      forget_bias: where the forget gates of an lstm start (Jozefowicz et al. 2015: 1).
-      summary: what stands for the whole sequence: the last state, or mean or maximum of the states over time.
-      unroll: steps per iteration of the scan; 0: one.
+      forget_bias: first bias of the forget gates of an lstm (Jozefowicz et al. 2015: 1).
+      summary: the vector of a sequence is the last state, or the mean or the maximum of the states over time.
+      unroll: steps in one iteration of the scan; 0 is one step.
     """
 
     cell: str
@@ -303,13 +303,13 @@ class RecurrentLayers:
     unroll: Annotated[int, Range(0, 10_000)]
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}
-    retired: ClassVar[dict[str, Any]] = {"form": "auto"}  # the input's product is computed inside the scan
+    retired: ClassVar[dict[str, Any]] = {"form": "auto"}  # the product with the input is computed inside the scan
 
     def validate(self) -> None:
         check_name("cell", self.cell, CELLS)
 
     def module(self, *, bidirectional: bool | None = None, dropout: float = 0.0) -> Layers:
-        """The layers; `bidirectional` in place of the setting for layers that must run forwards."""
+        """The layers. `bidirectional` replaces the setting, for layers that must run forwards."""
         return Layers(
             self.cell,
             self.hidden_dim,
@@ -321,14 +321,14 @@ class RecurrentLayers:
         )
 
     def fresh(self, module: nn.Module, draws: Mapping[str, Draw], *inputs: Any) -> dict[str, Any]:
-        """Fresh parameters of a module with these `layers`, every part of it drawn with a key of its own.
+        """Fresh parameters of a module with these `layers`. Every part is drawn with a key of its own.
 
-        So a seed gives the same numbers however the modules are nested, as Linen's own keys would not.
+        So a seed gives the same numbers however the modules are nested. With Linen's own keys it would not.
 
         Args:
-          draws: name of a parameter, or of a linear layer -> key and initialiser of its kernel; `layers`: key of the
-            cells, which have their own initialisers.
-          inputs: of the module, for the shapes.
+          draws: name of a parameter or of a linear layer -> key, and initialiser of its kernel. For `layers` only the
+            key counts, because cells have their own initialisers.
+          inputs: arguments of the module, for the shapes.
         """
         init = functools.partial(module.init, mutable=["params"])
         shapes: Any = jax.eval_shape(lambda key: init(key, *inputs), jax.random.key(0))["params"]
@@ -347,7 +347,7 @@ class RecurrentLayers:
     def _cells(self, shapes: Mapping[str, Any], key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters of all cells; the forget gates of an lstm start at `forget_bias`.
 
-        That is a number of a sweep, which no initialiser can hold: Linen modules are structure.
+        The bias is a number that sweeps, so no initialiser can hold it: Linen modules are structure.
         """
         params: dict[str, Any] = {}
         names = [name for name in layer_names(self.layers, True) if name in shapes]
@@ -363,7 +363,7 @@ class RecurrentLayers:
         return params
 
     def check_forwards(self) -> None:
-        """Refuse to go step by step where a layer also reads from the end."""
+        """Refuse layers that also read from the end: they cannot go step by step."""
         if self.bidirectional:
             remedy = (
                 "a network that also reads backwards needs the whole sequence; train with model.bidirectional=false"
@@ -375,12 +375,12 @@ class RecurrentLayers:
 
 
 def valid_steps(length: Int[Array, " B"] | None, steps: int) -> Bool[Array, "B T"] | None:
-    """True for the time steps before `length`, [B, T]; None where every row is full."""
+    """True for the time steps before `length`, [B, T]; None if every row has its full length."""
     return None if length is None else jnp.arange(steps)[None] < length[:, None]
 
 
 def flip(x: Shaped[Array, "B T C"], length: Int[Array, " B"] | None) -> Shaped[Array, "B T C"]:
-    """Every row backwards in time within its length; padding stays behind."""
+    """Every row backwards in time within its length; padding stays at the end."""
     if length is None:
         return jnp.flip(x, axis=1)
     times = jnp.arange(x.shape[1])[None]
@@ -399,9 +399,9 @@ def last_step(states: Float[Array, "B T D"], length: Int[Array, " B"] | None) ->
 def summarize(
     states: Float[Array, "B T features"], length: Int[Array, " B"] | None, how: str, backwards: int = 0
 ) -> Float[Array, "B features"]:
-    """States of all times as one vector: the last, or the mean or the maximum over valid times.
+    """The states of all steps as one vector: the last one, or the mean or the maximum over valid steps.
 
-    The last `backwards` features run from the end: their last state is that of the first step.
+    The last `backwards` features run from the end: their last state is the state at the first step.
     """
     if how == "last":
         forwards = states.shape[-1] - backwards
