@@ -249,6 +249,6 @@ def test_the_border_of_least_squares_lies_between_its_targets(build_model, monke
 
 
 def test_a_summary_that_nothing_reads_is_refused(build_model):
-    with pytest.raises(ConfigError, match="no summary") as error:
+    with pytest.raises(ConfigError, match="no such choice; leave model.summary out") as error:
         small(build_model, summary="mean")
     assert error.value.key == "model.summary"
