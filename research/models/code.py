@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from research.data.examples import Examples
-from research.networks.cells import valid_steps
 from research.networks.names import activation, check_activation
+from research.networks.steps import valid_steps
 from research.optimizer import Optimizer, Players
 from research.ranges import NonNegative, Range, Size
 from research.tree import ConfigError, inline, spec

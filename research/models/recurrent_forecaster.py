@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, Key
 from research.clock import Clock
 from research.data.examples import Examples, Facts
 from research.distributions import Forecast
-from research.networks.cells import RecurrentLayers
 from research.networks.forecasting import ForecastNetwork
+from research.networks.layers import RecurrentLayers
 from research.networks.recurrent import check_sequences
 from research.networks.sizing import matched
 from research.ranges import Count, OpenShare, ShareBelow1, Size

@@ -10,10 +10,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
 from research.data.examples import Examples, Facts
-from research.networks.cells import RecurrentLayers, valid_steps
+from research.networks.layers import RecurrentLayers
 from research.networks.names import activation, check_name
 from research.networks.recurrent import Reader, check_sequences
 from research.networks.sizing import matched
+from research.networks.steps import valid_steps
 from research.ranges import Count, NonNegative, Size
 from research.tree import ConfigError, from_data, inline, spec
 

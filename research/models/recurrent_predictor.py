@@ -10,9 +10,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
 from research.data.examples import Examples, Facts
-from research.networks.cells import RecurrentLayers, valid_steps
+from research.networks.layers import RecurrentLayers
 from research.networks.recurrent import Online, Reader, check_sequences
 from research.networks.sizing import matched
+from research.networks.steps import valid_steps
 from research.ranges import Count, StaticShareBelow1
 from research.tree import ConfigError, added, from_data, inline, spec
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.networks.cells import Carries, Layers
+from research.networks.cells import Carries
+from research.networks.layers import Layers
 
 
 class ForecastNetwork(nn.Module):
