@@ -1,4 +1,4 @@
-"""What time it is in training, as a loss sees it."""
+"""The progress of a training, as a loss sees it."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,11 @@ import jax
 
 
 class Clock(NamedTuple):
-    """Traced scalars that ramps and schedules of a loss depend on.
+    """Traced scalars on which ramps of a loss depend.
 
     Attributes:
       step: optimizer steps done.
-      epoch: the same in epochs, with fraction.
+      epoch: the same in epochs, a fraction.
       fraction: the same as a share of the whole training, in [0, 1).
       train_size: number of training rows.
     """

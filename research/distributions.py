@@ -1,7 +1,7 @@
-"""Likelihoods of an observation given a decoder's outputs, and the Gaussian posterior.
+"""Likelihoods p(x | outputs) of a decoder's outputs, and Gaussian codes. All densities are in nats.
 
-Everything is in nats. `log_prob` is per element; `total` sums it over the elements of one example, so that a weight on
-the KL divergence means the same for every input size.
+`log_prob` is of every element. `total` sums it over the elements of one example, so that a weight of the KL divergence
+means the same for every input size.
 """
 
 import math
@@ -23,7 +23,7 @@ class Likelihood(Protocol):
 
     Attributes:
       channels: decoder outputs per element.
-      nats: False for a loss that is no log-likelihood.
+      nats: whether `log_prob` is a log-likelihood in nats, rather than another loss.
     """
 
     @property
@@ -47,14 +47,14 @@ class Likelihood(Protocol):
 
 @spec
 class Bernoulli:
-    """x in [0, 1], outputs are logits: log p = x l - softplus(l). A grey x gives a cross-entropy, not a likelihood."""
+    """log p = x l - softplus(l), with outputs l (logits) and x in [0, 1]; of a grey x this is only a cross-entropy."""
 
     channels = 1
     nats = True
 
     def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        # softplus written out: its generic form (logaddexp) costs twice as much on CPU, and guards against infinities;
-        # `where` and not `maximum`: at a logit of exactly 0 (dead units) the slopes must add up to 1/2
+        # This form of softplus costs half of jax's (logaddexp) on a CPU. It has `where` rather than `maximum`, whose
+        # slope at a logit of exactly 0 (dead units) would not be 1/2.
         softplus = jnp.where(outputs >= 0, outputs, 0) + jnp.log1p(jnp.exp(-jnp.abs(outputs)))
         return x * outputs - softplus
 
@@ -66,56 +66,53 @@ class Bernoulli:
         return jnp.log(clipped / (1 - clipped))
 
 
+class Location:
+    """What a likelihood has whose only decoder output is the location m of every element, and whose mean is m."""
+
+    channels = 1
+
+    def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
+        return outputs
+
+    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " D"]:
+        return mean
+
+
 @spec
-class Gaussian:
-    """log p = -(x - m)^2 / (2 s^2) - log s - log(2 pi) / 2, one scale s for all elements."""
+class Gaussian(Location):
+    """log p = -(x - m)^2 / (2 s^2) - log s - log(2 pi) / 2, with one scale s for all elements."""
 
     scale: Positive
 
-    channels = 1
     nats = True
 
     def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return -0.5 * jnp.square((x - outputs) / self.scale) - jnp.log(self.scale) - 0.5 * math.log(2 * math.pi)
 
-    def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        return outputs
-
-    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " D"]:
-        return mean
-
 
 @spec
-class Laplace:
-    """log p = -|x - m| / s - log(2 s), one scale s for all elements."""
+class Laplace(Location):
+    """log p = -|x - m| / s - log(2 s), with one scale s for all elements."""
 
     scale: Positive
 
-    channels = 1
     nats = True
 
     def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return -jnp.abs(x - outputs) / self.scale - jnp.log(2 * self.scale)
 
-    def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        return outputs
-
-    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " D"]:
-        return mean
-
 
 @spec
-class Huber:
+class Huber(Location):
     """log p = -H(r) - log(s Z), r = (x - m) / s; H(r) = r^2 / 2 up to |r| = delta, then delta (|r| - delta / 2).
 
     Z = sqrt(2 pi) erf(delta / sqrt 2) + (2 / delta) exp(-delta^2 / 2) makes it a density (Huber's least favourable
-    distribution), so that its nats compare with those of the others; s Z does not depend on the decoder.
+    distribution), so that its nats compare with those of other likelihoods.
     """
 
     scale: Positive
     delta: Positive
 
-    channels = 1
     nats = True
 
     def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
@@ -127,16 +124,10 @@ class Huber:
         normalizer = math.sqrt(2 * math.pi) * jax.lax.erf(delta / math.sqrt(2)) + tails
         return -penalty - jnp.log(self.scale * normalizer)
 
-    def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        return outputs
-
-    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " D"]:
-        return mean
-
 
 @spec
 class Categorical:
-    """x in [0, 1] on `levels` equal steps, `levels` logits an element: log p = log softmax(l)[level of x]."""
+    """log p = log softmax(l)[level of x], with `levels` outputs l for an element and x in [0, 1] on equal steps."""
 
     levels: Annotated[int, Range(2, 65_536)]
 
@@ -151,14 +142,14 @@ class Categorical:
 
     def log_prob(self, outputs: Float[Array, "B outputs"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         level = jnp.round(x * (self.levels - 1)).astype(jnp.int32)
-        chosen = jax.nn.one_hot(level, self.levels)  # a gather here would be slow under vmap
+        chosen = jax.nn.one_hot(level, self.levels)  # a gather would be slow under vmap
         return (jax.nn.log_softmax(self._logits(outputs)) * chosen).sum(-1)
 
     def mean(self, outputs: Float[Array, "B outputs"]) -> Float[Array, "B D"]:
         return jax.nn.softmax(self._logits(outputs)) @ jnp.linspace(0.0, 1.0, self.levels)
 
     def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " outputs"]:
-        # uniform over all levels mixed with the end that the mean is nearer to: that mean exactly, no level at zero
+        # A mixture of the uniform distribution and of the nearer end has exactly this mean, and no level has share 0.
         clipped = jnp.clip(mean, 0.001, 0.999)[:, None]
         uniform = 2 * jnp.minimum(clipped, 1 - clipped)
         end = jax.nn.one_hot(jnp.where(mean < 0.5, 0, self.levels - 1), self.levels)
@@ -166,20 +157,13 @@ class Categorical:
 
 
 @spec
-class MeanSquaredError:
-    """Not a likelihood: `log_prob` is the negative squared error, and `total` its mean over the elements."""
+class MeanSquaredError(Location):
+    """No likelihood: `log_prob` is the negative squared error, and `total` its mean over the elements."""
 
-    channels = 1
     nats = False
 
     def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return -jnp.square(x - outputs)
-
-    def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        return outputs
-
-    def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " D"]:
-        return mean
 
 
 def total(
@@ -188,9 +172,9 @@ def total(
     x: Float[Array, "B D"],
     observed: Bool[Array, "B D"] | None = None,
 ) -> Float[Array, " B"]:
-    """log p(x | outputs) of every example, [B]: summed over observed elements (averaged for mean-squared error)."""
+    """log p(x | outputs) of every example, [B]: the sum over observed elements (for the squared error their mean)."""
     if observed is not None:
-        x = jnp.where(observed, x, 0.0)  # a NaN behind the mask of the sum alone would still reach the gradient
+        x = jnp.where(observed, x, 0.0)  # masking the sum alone would let a NaN into the gradient
     values = likelihood.log_prob(outputs, x)
     if observed is not None:
         values = jnp.where(observed, values, 0.0)
@@ -208,13 +192,13 @@ def mean_squared_error(
 
 @spec
 class Observation:
-    """Settings of p(x | outputs), a part of every model with a decoder.
+    """Settings of p(x | outputs): a part of every model with a decoder.
 
     Attributes:
       likelihood: one of `LIKELIHOODS`.
-      scale: of gaussian, laplace and huber; null learns one scale for all elements, starting at 1.
+      scale: of gaussian, laplace and huber; null learns one scale for all elements, which starts at 1.
       delta: where huber turns from quadratic to linear, in units of the scale.
-      levels: of categorical: x in [0, 1] is rounded to this many values.
+      levels: of categorical; x in [0, 1] is rounded to this many values.
     """
 
     likelihood: str
@@ -222,8 +206,8 @@ class Observation:
     delta: Positive
     levels: Annotated[int, Range(2, 65_536)]
 
-    # A bound on log p(x) is of the same quantity under every scale, which is a parameter of the model; densities do not
-    # compare with probabilities of binary or rounded values. What one likelihood calls an error has units of its own.
+    # A scale is a parameter of the model, so bounds on log p(x) compare across scales. Densities do not compare with
+    # probabilities of binary or rounded values. The errors of different likelihoods have different units.
     depends: ClassVar[dict[str, tuple[str, ...]]] = {
         **dict.fromkeys(("elbo_nats", "iwae_nats", "nll_nats"), ("likelihood", "levels")),
         **dict.fromkeys(("loss", "reconstruction_nats"), ("likelihood", "scale", "delta", "levels")),
@@ -235,7 +219,7 @@ class Observation:
             raise ConfigError("likelihood", self.likelihood, remedy)
 
     def check_range(self, low: float, high: float) -> None:
-        """Refuse data in [low, high] that the likelihood is not defined on."""
+        """Refuse data in [low, high] on which the likelihood is not defined."""
         if self.likelihood in ("bernoulli", "categorical") and not (low >= 0 and high <= 1):
             remedy = (
                 f"needs data in [0, 1], but the data lie in [{low:.4g}, {high:.4g}]; set data.scaling=minmax "
@@ -245,10 +229,11 @@ class Observation:
 
     @property
     def learns_scale(self) -> bool:
+        """Whether the scale is a parameter."""
         return self.scale is None and self.likelihood in ("gaussian", "laplace", "huber")
 
     def of(self, params: Any) -> Likelihood:
-        """The likelihood, with its scale from the settings or from `params["likelihood"]`."""
+        """The likelihood. Its scale is that of the settings, or is in `params["likelihood"]`."""
         scale: Any = jnp.exp(params["likelihood"]["log_scale"]) if self.learns_scale else self.scale
         match self.likelihood:
             case "bernoulli":
@@ -265,11 +250,12 @@ class Observation:
                 return MeanSquaredError()
 
     def init(self) -> dict[str, Any]:
-        """Parameters of the likelihood itself: {"likelihood"}, log scale 0, where it is learned."""
+        """Fresh parameters {"likelihood"} with log scale 0 if the scale is learned; otherwise none."""
         return {"likelihood": {"log_scale": jnp.zeros(())}} if self.learns_scale else {}
 
     @property
     def channels(self) -> int:
+        """Decoder outputs for an element."""
         return self.levels if self.likelihood == "categorical" else 1
 
 
@@ -284,13 +270,13 @@ def normal_log_prob(x: Float[Array, "*B L"], mean: Any = 0.0, log_variance: Any 
 
 
 class Forecast(NamedTuple):
-    """Distribution of future values, element by element.
+    """The distribution of every future value.
 
     Attributes:
-      mean: scored by squared errors, [B, H, C].
-      median: scored by absolute and relative errors, [B, H, C].
-      deviation: of a Gaussian, [B, H, C], or None.
-      quantiles: at the model's levels, ascending, [B, H, C, Q], or None.
+      mean: [B, H, C]; squared errors are computed from it.
+      median: [B, H, C]; absolute and relative errors are computed from it.
+      deviation: standard deviation of a Gaussian, [B, H, C], or None.
+      quantiles: at the model's levels in ascending order, [B, H, C, Q], or None.
     """
 
     mean: Any

@@ -1,7 +1,8 @@
-"""Training of ONE job: init, chunk of epochs, evaluation. The only `jax.grad`, the only scan over steps.
+"""Training of ONE job: `initialize`, then `chunk` after `chunk` of epochs, each followed by an evaluation.
 
+The training step is `train_step`: the only gradient that trains a model. `train_epoch` holds the only scan over steps.
 Nothing here knows of sweeps, folders or families of models. All randomness is a pure function of (seed, purpose, epoch,
-step): no key is carried and no iterator state exists.
+step): the state holds no key.
 """
 
 import dataclasses
@@ -20,28 +21,26 @@ from research.data.examples import Draw, Examples, Facts, Split
 from research.metrics import higher_is_better
 from research.optimizer import Optimizer, Players
 from research.ranges import INT32, Count, Finite
-from research.tree import ConfigError, recipe
+from research.tree import ConfigError, recipe, spec
 
-# purposes of random draws: fold_in(key(seed), purpose)
-INIT, ORDER, LOSS, DRAW, EVALUATE, FIGURES = range(6)
+INIT, ORDER, LOSS, DRAW, EVALUATE, FIGURES = range(6)  # purposes of random draws (`purpose_key`)
 
-NEVER = -1  # a step or epoch that did not happen
+NEVER = -1  # a step or an epoch that did not happen
 
-# Initialise one model at a time: on a CPU, kernels of LAPACK (orthogonal matrices) in two programs can wait for each
+# Initialise one model at a time: on a CPU, two programs that make orthogonal matrices with LAPACK can wait for each
 # other for ever.
 initializing = threading.Lock()
 
 
 @runtime_checkable
 class Model(Protocol):
-    """What the engine asks of a model; satisfied by structure, there is no base class.
+    """What the engine asks of a model. A model satisfies it by having the methods; there is no base class.
 
-    What a model may have besides, such as checks of rows and optimizer, or metrics that nobody may choose by, stands in
-    `research.models.abilities`.
+    `research.models.abilities` lists what a model may have besides: codes, samples, checks of rows and optimizer.
     """
 
     def bind(self, facts: Facts) -> "Model":
-        """The model for this data; raises ConfigError where they do not fit."""
+        """The model for this data. Raises ConfigError if the data do not fit."""
         ...
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
@@ -55,24 +54,27 @@ class Model(Protocol):
         ...
 
     def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
-        """Metrics per example, [B], at the end of every ramp; `keys` [B] are each example's own."""
+        """Metrics of every example [B], as at the end of every ramp. Each example draws with its own key of `keys`."""
         ...
+
+
+# --------------------------------------------------------------------------------------------------- budget and inputs
 
 
 @recipe
 class Trainer:
-    """The budget of a training and what is kept of it; structure only.
+    """The budget of a training, and which parameters are kept. All of it is structure.
 
     Attributes:
-      epochs: at most this many passes over the training rows.
+      epochs: the largest number of passes over the training rows.
       batch_size: B. Rows that do not fill a last batch are skipped; which ones changes from epoch to epoch.
       evaluate_every: epochs between evaluations on the validation rows.
-      patience: epochs without a better monitored metric after which a run stops; null: never. Acts at evaluations.
-      target_loss: a run stops at the evaluation after an epoch whose mean training loss is below; null: never.
-      monitor: the metric that `keep=best` and `patience` look at.
+      patience: a run stops at an evaluation if the monitored metric has not improved for so many epochs; null: never.
+      target_loss: a run stops at an evaluation if the mean training loss of the epoch is below this; null: never.
+      monitor: the metric that `keep=best` and `patience` compare.
       keep: "best" keeps the parameters of the best evaluation, "last" those of the last.
-      warm_start: folder of a finished run whose parameters are the starting point; null: fresh ones.
-      evaluation_batch: rows per evaluation step; results do not depend on it.
+      warm_start: folder of a finished run whose parameters are the starting point; null: fresh parameters.
+      evaluation_batch: rows in a step of an evaluation; results do not depend on it.
     """
 
     epochs: Count
@@ -90,7 +92,7 @@ class Trainer:
             raise ConfigError("monitor", self.monitor, "must be a validation metric, for example validation/loss")
 
     def check(self, facts: Facts) -> None:
-        """Refuse a budget that the data cannot fill."""
+        """Refuse a budget that the data cannot fill, or whose steps a program cannot count."""
         if self.batch_size > facts.train_size:
             remedy = f"larger than the training split ({facts.train_size} rows); make it smaller"
             raise ConfigError("batch_size", self.batch_size, remedy)
@@ -100,51 +102,33 @@ class Trainer:
             raise ConfigError("epochs", self.epochs, remedy)
 
     def steps_per_epoch(self, facts: Facts) -> int:
-        """floor(N / B), N the smallest training split over the folds."""
+        """floor(N / B), N the size of the smallest training split over the folds."""
         return facts.train_size // self.batch_size
 
 
-class Member(NamedTuple):
-    """The inputs that differ between the jobs of a group, beside the numbers of model and optimizer: seed and rows."""
-
-    seed: Any  # uint32
-    split: Split
-
-
-class Data(NamedTuple):
-    """The rows on the device, shared by all members.
-
-    `evaluation` rows are the same rows as scores see them: with `Binarize` drawn once, and then already scaled.
-    """
-
-    train: Examples
-    evaluation: Examples
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@spec
 class Budget:
-    """A trainer as a program sees it: three numbers that are inputs, and what is compiled.
+    """A trainer as a program sees it; `Budget.of` makes it.
 
-    Make it with `Budget.of`. Changing the numbers, or what only the host loop reads (`evaluate_every`, `warm_start`),
-    compiles nothing.
+    The first three fields are inputs of the program. Other values of them compile nothing, nor do other values of what
+    only the host loop reads (`evaluate_every`, `warm_start`).
 
     Attributes:
       epochs: int32.
       patience: int32 epochs; the largest int32 means never.
       target_loss: float32; -inf means never.
-      draw: makes fresh batches; None: there are none.
+      draw: makes every training batch anew; None: training rows are taken as they are.
     """
 
     epochs: Any
     patience: Any
     target_loss: Any
-    batch_size: int = dataclasses.field(metadata={"static": True})
-    evaluation_batch: int = dataclasses.field(metadata={"static": True})
-    steps_per_epoch: int = dataclasses.field(metadata={"static": True})
-    keep: Literal["best", "last"] = dataclasses.field(metadata={"static": True})
-    monitor: str = dataclasses.field(metadata={"static": True})
-    draw: Draw | None = dataclasses.field(metadata={"static": True})
+    batch_size: Count
+    evaluation_batch: Count
+    steps_per_epoch: Count
+    keep: Literal["best", "last"]
+    monitor: str
+    draw: Draw | None
 
     @classmethod
     def of(cls, trainer: Trainer, steps_per_epoch: int, draw: Draw | None = None) -> "Budget":
@@ -162,19 +146,44 @@ class Budget:
         )
 
 
+class Member(NamedTuple):
+    """The inputs that differ between the jobs of a group, beside the numbers of model and optimizer: seed and rows."""
+
+    seed: Any  # uint32
+    split: Split
+
+
+class Data(NamedTuple):
+    """The rows on the device, shared by all members.
+
+    `evaluation` are the same rows for scores. With `Binarize` they are drawn once, and scaled already.
+    """
+
+    train: Examples
+    evaluation: Examples
+
+
+def purpose_key(seed: Any, purpose: int) -> Key[Array, ""]:
+    """fold_in(key(seed), purpose), by threefry."""
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), purpose)
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Arrays of a training under way; no key and no function.
+    """The arrays of a training under way. It holds no key and no function.
 
     Attributes:
       step: optimizer steps done.
-      params, optimizer_state: now.
-      best_params: at the best evaluation (None for keep=last).
-      best: the monitored metric then; +-inf before the first.
-      best_epoch: the epoch then.
-      first_bad_step: first step whose loss, gradient or update was not finite, or NEVER.
-      stopped_epoch: epoch at which patience or target loss stopped it, or NEVER.
+      params, optimizer_state: after these steps.
+      best_params: the parameters at the best evaluation (None for keep=last).
+      best: the monitored metric at the best evaluation; +-inf before the first evaluation.
+      best_epoch: the epoch of the best evaluation, or NEVER.
+      first_bad_step: the first step whose loss, gradient or update was not finite, or NEVER.
+      stopped_epoch: the epoch at which patience or target loss stopped the run, or NEVER.
     """
 
     step: jax.Array
@@ -187,15 +196,10 @@ class State:
     stopped_epoch: jax.Array
 
 
-def purpose_key(seed: Any, purpose: int) -> Key[Array, ""]:
-    """fold_in(key(seed), purpose), threefry."""
-    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), purpose)
-
-
 def initialize(
     model: Model, optimizer: Optimizer | Players, member: Member, data: Data, budget: Budget, params: Any = None
 ) -> State:
-    """State before the first step, with fresh parameters unless some are given."""
+    """The state before the first step, with fresh parameters unless `params` are given."""
     if params is None:
         train = member.split.prepare(data.train.take(member.split.train))
         params = model.init(purpose_key(member.seed, INIT), train)
@@ -221,7 +225,7 @@ def train_step(
     key: Key[Array, ""],
     clock: Clock,
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
-    """One optimizer step; the state remembers the first step that was not finite."""
+    """One optimizer step. The state remembers the first step that was not finite."""
     (loss, metrics), gradient = jax.value_and_grad(model.loss, has_aux=True)(state.params, batch, key, clock)
     updates, optimizer_state = transformation.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -239,7 +243,7 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
 
 
 class Epoch(NamedTuple):
-    """What one epoch of a job is made of; a function of (seed, epoch) alone."""
+    """The rows of every step of an epoch, and the keys of its draws: a function of (seed, epoch) alone."""
 
     batches: Int[Array, "steps B"]
     loss_key: Key[Array, ""]
@@ -247,7 +251,7 @@ class Epoch(NamedTuple):
 
 
 def begin_epoch(epoch: Int[Array, ""], member: Member, budget: Budget) -> Epoch:
-    """The rows of every step, in an order that depends on (seed, epoch), and the keys of the draws."""
+    """Shuffle the training rows and cut them into batches."""
     rows, steps, size = member.split.train, budget.steps_per_epoch, budget.batch_size
     order = jax.random.permutation(jax.random.fold_in(purpose_key(member.seed, ORDER), epoch), rows.shape[0])
     return Epoch(
@@ -268,17 +272,17 @@ def step_inputs(
     clock = Clock(
         step=done,
         epoch=number / steps,
-        fraction=number * (1.0 / (steps * budget.epochs)),  # what XLA makes of a division by a constant
+        fraction=number * (1.0 / (steps * budget.epochs)),  # XLA also divides by a constant in this way
         train_size=jnp.asarray(member.split.train.shape[0], jnp.float32),
     )
     return batch, jax.random.fold_in(epoch.loss_key, index), clock
 
 
-@jax.jit  # inside a program: traced once, though it is used twice there
+@jax.jit  # inside a program: it appears there twice, and is traced once
 def train_epoch(
     model: Model, optimizer: Optimizer | Players, state: State, member: Member, data: Data, budget: Budget
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
-    """One pass over the training rows; mean training metrics."""
+    """One pass over the training rows, and the means of the training metrics over its steps."""
     steps = budget.steps_per_epoch
     transformation = optimizer.build(budget.epochs, steps)
     epoch = begin_epoch(state.step // steps, member, budget)
@@ -294,7 +298,7 @@ def train_epoch(
 def evaluate(
     model: Model, params: Any, seed: Any, split: Split, data: Data, part: Literal["validation", "test"], budget: Budget
 ) -> dict[str, Float[Array, ""]]:
-    """Mean of the model's metrics over one part, every row counted once, whatever the evaluation batch."""
+    """Means of the model's metrics over the rows of one part. Every row counts once, whatever the evaluation batch."""
     rows, weight = getattr(split, part), getattr(split, f"{part}_weight")
     size = min(budget.evaluation_batch, rows.shape[0])
     padding = -rows.shape[0] % size
@@ -324,10 +328,10 @@ def chunk(
     epochs: Int[Array, ""],
     budget: Budget,
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
-    """`epochs` epochs, then an evaluation on the validation rows; the training metrics are those of the last epoch.
+    """`epochs` epochs, then an evaluation on the validation rows. Training metrics are those of the last epoch.
 
-    A run that patience or the target loss has stopped trains no epoch, so that results do not depend on how the epochs
-    are cut into device calls.
+    A run that patience or the target loss has stopped trains no more epochs. So results do not depend on how the
+    epochs are cut into device calls.
     """
     frozen = state.stopped_epoch != NEVER
     shapes = jax.eval_shape(lambda: train_epoch(model, optimizer, state, member, data, budget)[1])
@@ -342,60 +346,30 @@ def chunk(
     metrics |= evaluate(model, new.params, member.seed, member.split, data, "validation", budget)
     if budget.monitor not in metrics:
         raise ConfigError("trainer.monitor", budget.monitor, f"this model gives {', '.join(sorted(metrics))}")
+    return keep_and_stop(new, metrics, frozen, budget), metrics
+
+
+def keep_and_stop(state: State, metrics: dict[str, Float[Array, ""]], frozen: Bool[Array, ""], budget: Budget) -> State:
+    """The state after an evaluation: the best parameters so far, and whether the run stops.
+
+    Args:
+      frozen: the run has stopped before; then nothing changes.
+    """
     monitored = metrics[budget.monitor].astype(jnp.float32)
-    better = monitored > new.best if higher_is_better(budget.monitor) else monitored < new.best
-    better &= (new.first_bad_step == NEVER) & ~frozen
-    epoch = new.step // budget.steps_per_epoch
-    best_params = new.best_params
+    better = monitored > state.best if higher_is_better(budget.monitor) else monitored < state.best
+    better &= (state.first_bad_step == NEVER) & ~frozen
+    epoch = state.step // budget.steps_per_epoch
+    best_params = state.best_params
     if budget.keep == "best":
-        best_params = jax.tree.map(lambda now, best: jnp.where(better, now, best), new.params, new.best_params)
-    best_epoch = jnp.where(better, epoch, new.best_epoch)
+        best_params = jax.tree.map(lambda now, best: jnp.where(better, now, best), state.params, best_params)
+    best_epoch = jnp.where(better, epoch, state.best_epoch)
     stop = epoch - jnp.maximum(best_epoch, 0) >= budget.patience
     stop |= metrics["train/loss"] < budget.target_loss
     stopped_epoch = jnp.where(frozen, state.stopped_epoch, jnp.where(stop, epoch, NEVER)).astype(jnp.int32)
-    best = jnp.where(better, monitored, new.best)
-    new = dataclasses.replace(
-        new, best_params=best_params, best=best, best_epoch=best_epoch, stopped_epoch=stopped_epoch
+    best = jnp.where(better, monitored, state.best)
+    return dataclasses.replace(
+        state, best_params=best_params, best=best, best_epoch=best_epoch, stopped_epoch=stopped_epoch
     )
-    return new, metrics
-
-
-def fit(
-    model: Model, optimizer: Optimizer | Players, examples: Examples, *, steps: int, batch_size: int, seed: int
-) -> Any:
-    """Parameters of a model trained on all of these rows, the last ones: the short way for code.
-
-    Args:
-      model: bound to its data.
-      optimizer: its schedules end with the last whole epoch.
-      examples: as the model sees them; no scaling is applied.
-      steps: at least so many; training ends with an epoch.
-      batch_size: cut to the number of rows.
-      seed: of the fresh parameters and the order of the rows.
-    """
-    size = min(batch_size, len(examples))
-    per_epoch = len(examples) // size
-    trainer = Trainer(
-        epochs=-(-steps // per_epoch),
-        batch_size=size,
-        evaluate_every=1,
-        patience=None,
-        target_loss=None,
-        monitor="validation/loss",
-        keep="last",
-        warm_start=None,
-        evaluation_batch=1,
-    )
-    rows, nothing, weight = np.arange(len(examples), dtype=np.int32), np.zeros(1, np.int32), np.ones(1, np.float32)
-    shift, scale = np.zeros((), np.float32), np.ones((), np.float32)
-    member = Member(np.uint32(seed), Split(rows, nothing, weight, nothing, weight, shift, scale))
-    data, budget = Data(examples, examples), Budget.of(trainer, per_epoch)
-    with initializing:
-        state = jax.block_until_ready(_initialize(model, optimizer, member, data, budget))
-    return _chunk(model, optimizer, state, member, data, budget.epochs, budget)[0].params
-
-
-_initialize, _chunk = jax.jit(initialize), jax.jit(chunk)
 
 
 def kept_params(state: State) -> Any:

@@ -1,6 +1,6 @@
-"""Ranges of numbers. A range is part of the type of a field, `beta: NonNegative`, and the builder holds values to it.
+"""Ranges of numbers. A range is part of the type of a field, `beta: NonNegative`; the builder refuses other values.
 
-A type checker reads `Annotated[float, Range(...)]` as `float`; so do the leaves of a spec (`research.tree.hints`).
+A type checker reads `Annotated[float, Range(...)]` as `float`, and so does `@spec`: the field is a leaf.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ class Range:
     """An interval of numbers.
 
     Attributes:
-      low, high: its ends.
-      above: low itself lies outside.
-      below: high itself lies outside.
-      bits: of the number where it is used: 32 in programs, 64 on the host.
-      static: the number is compiled into the program rather than swept within it.
+      low, high: the ends of the interval.
+      above: numbers must lie above low; low itself lies outside.
+      below: numbers must lie below high; high itself lies outside.
+      bits: precision in which the number is used: 32 in programs, 64 on the host.
+      static: the number is part of the compiled program, and no leaf.
     """
 
     low: float = -math.inf
@@ -37,7 +37,7 @@ class Range:
         return over and (number < self.high if self.below else number <= self.high)
 
     def problem(self, number: float) -> str | None:
-        """What is wrong with a number: it lies outside, or what a program would make of it does."""
+        """What is wrong with a number: it lies outside, or its value in 32 bits does; None if nothing is wrong."""
         if isinstance(number, float) and (problem := unfit(number, self.bits)):
             return problem
         if number in self and (isinstance(number, int) or self.bits > 32 or float(np.float32(number)) in self):
@@ -46,10 +46,10 @@ class Range:
         return rounded + self.remedy(number)
 
     def remedy(self, number: float) -> str:
-        """Where a number that lies outside would have to lie."""
+        """The interval in words, for a number that lies outside."""
         whole = isinstance(self.high, int)
         low, high = (str(self.low), str(self.high)) if whole else (f"{self.low:g}", f"{self.high:g}")
-        if self.high <= 1000 * max(1, abs(self.low)):  # both ends say something
+        if self.high <= 1000 * max(1, abs(self.low)):  # otherwise one end says enough
             opening, closing = "(" if self.above else "[", ")" if self.below else "]"
             return f"must lie in {low} ... {high}" if whole else f"must lie in {opening}{low}, {high}{closing}"
         if number > self.low:
@@ -60,7 +60,7 @@ class Range:
 
 
 def unfit(number: float, bits: int = 32) -> str | None:
-    """Why a number cannot be a finite one of so many bits; None if it can."""
+    """Why a number has no finite value in that many bits; None if it has one."""
     if math.isnan(number):
         return "expected a number, got NaN"
     if bits > 32:
@@ -73,17 +73,17 @@ def unfit(number: float, bits: int = 32) -> str | None:
 
 
 Finite = Annotated[float, Range()]
-Finite64 = Annotated[float, Range(bits=64)]  # of raw data, never inside a program
+Finite64 = Annotated[float, Range(bits=64)]  # a number of raw data, which no program sees
 NonNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Range(0, above=True)]
 Share = Annotated[float, Range(0.0, 1.0)]
 ShareBelow1 = Annotated[float, Range(0.0, 1.0, below=True)]
 StaticShareBelow1 = Annotated[float, Range(0.0, 1.0, below=True, static=True)]
 OpenShare = Annotated[float, Range(0.0, 1.0, above=True, below=True)]
-Epochs = Annotated[float, Range(0.0, 1e9)]  # of a ramp, of which 1 counts all batches once
+Epochs = Annotated[float, Range(0.0, 1e9)]  # length of a ramp
 
 Count = Annotated[int, Range(1, INT32)]
-Index = Annotated[int, Range(-INT32, INT32)]  # of a column; from the end where it is negative
+Index = Annotated[int, Range(-INT32, INT32)]  # number of a column; a negative one counts from the end
 Seed = Annotated[int, Range(0, 2**32 - 1)]
-Size = Annotated[int, Range(1, 1_000_000)]  # of one dimension of an array of parameters or of an example
-Repeats = Annotated[int, Range(1, 100_000)]  # of something that is drawn, tried or stacked so many times
+Size = Annotated[int, Range(1, 1_000_000)]  # length of one axis of parameters or of an example
+Repeats = Annotated[int, Range(1, 100_000)]  # number of draws, attempts or layers

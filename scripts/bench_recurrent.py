@@ -1,4 +1,4 @@
-"""The recurrent part of `scripts/bench.py`."""
+"""The recurrent benchmarks of `scripts/bench.py`."""
 
 import importlib
 import statistics
@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import bench
+from bench_common import command, group_of, rate, spec
 
 STEPS, CHANNELS, HIDDEN, LATENT, BATCH = 100, 6, 64, 16, 64
 ROWS = "model.cell=rnn,gru,lstm", "model.latent_dim=2,4,8,16", "seed=0,1,2"
@@ -17,13 +17,13 @@ ROWS = "model.cell=rnn,gru,lstm", "model.latent_dim=2,4,8,16", "seed=0,1,2"
 
 def autoencoder(cell: str, **changes: Any) -> Any:
     """The autoencoder that is measured."""
-    return bench.spec("recurrent_ae", "model", cell=cell, hidden_dim=HIDDEN, latent_dim=LATENT, **changes)
+    return spec("recurrent_ae", "model", cell=cell, hidden_dim=HIDDEN, latent_dim=LATENT, **changes)
 
 
 def sequences_per_second(model: Any, rows: int = 1280) -> float:
     """Training sequences per second of one job."""
-    program, samples = bench.group_of(model, 1, "map", rows, (STEPS, CHANNELS), BATCH)
-    return bench.rate(program, samples, 1, repeats=2)
+    program, samples = group_of(model, 1, "map", rows, (STEPS, CHANNELS), BATCH)
+    return rate(program, samples, 1, repeats=2)
 
 
 def torch_autoencoder(cell: str, rows: int = 1280) -> float:
@@ -115,14 +115,14 @@ def rows(processes: int) -> None:
     points = [(cell, size, seed) for cell in ("rnn", "gru", "lstm") for size in (2, 4, 8, 16) for seed in (0, 1, 2)]
     with tempfile.TemporaryDirectory() as folder:
         out = f"output_root={folder}"
-        bench.command("-m", *fixed, *ROWS, out, "name=warm")
-        fused = min(bench.command("-m", *fixed, *ROWS, out, f"name=fused{i}") for i in range(2))
+        command("-m", *fixed, *ROWS, out, "name=warm")
+        fused = min(command("-m", *fixed, *ROWS, out, f"name=fused{i}") for i in range(2))
         alone = []
         for number, (cell, size, seed) in enumerate(points):
             if number % max(1, len(points) // processes) == 0:
                 own = [f"model.cell={cell}", f"model.latent_dim={size}"]
-                bench.command(*fixed, *own, "seed=9", out, f"name=warm{number}")
-                alone.append(bench.command(*fixed, *own, f"seed={seed}", out, f"name=alone{number}"))
+                command(*fixed, *own, "seed=9", out, f"name=warm{number}")
+                alone.append(command(*fixed, *own, f"seed={seed}", out, f"name=alone{number}"))
     separate = sum(alone) * len(points) / len(alone)
     print(f"fused sweep, command to results    {fused:8.1f} s")
     print(f"36 separate processes              {separate:8.1f} s  ({len(alone)} measured)")
@@ -135,11 +135,11 @@ def threads(epochs: int = 12, repeats: int = 3) -> None:
     fixed += [f"trainer.epochs={epochs}", "trainer.evaluate_every=1"]
     seconds: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as folder:
-        bench.command(*fixed, "trainer.epochs=1", f"output_root={folder}", "name=warm")
+        command(*fixed, "trainer.epochs=1", f"output_root={folder}", "name=warm")
         for repeat in range(repeats):
             for number, found in seconds.items():
                 name = f"threads{number}_{repeat}"
-                bench.command(*fixed, f"sweep.concurrency={number}", f"output_root={folder}", f"name={name}")
+                command(*fixed, f"sweep.concurrency={number}", f"output_root={folder}", f"name={name}")
                 found.append(span(Path(folder) / name))
     for one, two in zip(*seconds.values(), strict=True):
         print(f"training on one thread {one:6.1f} s, on two {two:6.1f} s: {one / two:.2f} x", flush=True)

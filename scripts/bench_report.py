@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bench_common
 import numpy as np
 
 POINTS = {
@@ -59,9 +60,7 @@ def command(folder: Path) -> None:
 
 def one_run(place: Path) -> Path:
     """The folder of a run of two epochs."""
-    import bench
-
-    bench.command("trainer.epochs=2", f"output_root={place}", "name=one")
+    bench_common.command("trainer.epochs=2", f"output_root={place}", "name=one")
     return next((place / "one").glob("*/result.json")).parent
 
 

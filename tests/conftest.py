@@ -27,11 +27,10 @@ import numpy as np
 import pytest
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep673Exception
+from configs import shipped
 from jaxtyping import install_import_hook
-from omegaconf import OmegaConf
 
 TOOLS = {"chromium": "chromium", "pdflatex": "texlive-latex-base texlive-latex-recommended"}  # Debian's packages
-CONF = Path(__file__).parents[1] / "conf"
 INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
 
 
@@ -75,14 +74,6 @@ def use_compile_cache() -> None:
     for name, value in settings.items():
         jax.config.update(name, value)
         os.environ.setdefault(name.upper(), str(value))
-
-
-def shipped(group: str, name: str) -> dict[str, Any]:
-    """The plain config `conf/<group>/<name>.yaml`, upon the configs that it builds on."""
-    config: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"), resolve=True)
-    for base in config.pop("defaults", []):
-        config = config if base == "_self_" else shipped(group, base) | config
-    return config
 
 
 def builder(group: str, default: str | None = None) -> Callable[..., Any]:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.networks.base import ACTIVATIONS, INITIALIZERS, activation
 from research.networks.dense import DenseStack
+from research.networks.names import ACTIVATIONS, INITIALIZERS, activation
 
 
 def test_every_activation_and_initializer_works():

@@ -12,6 +12,7 @@ from research import engine
 from research.data import Examples, Facts, Windows
 from research.data.draws import Binarize
 from research.engine import NEVER, Budget, Data, Member, State
+from research.fit import fit as train
 from research.metrics import higher_is_better
 from research.tree import ConfigError, recipe, spec
 
@@ -155,7 +156,7 @@ def test_the_order_depends_on_seed_and_epoch_only(make_run, build_optimizer):
 @pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (3, 1), (4, 2), (7, 3)])
 def test_fit_trains_on_all_rows_for_whole_epochs(steps: int, epochs: int, build_optimizer):
     rows, optimizer = Examples(np.eye(24, dtype=np.float32)), build_optimizer("sgd", learning_rate=1.0)
-    fit = lambda **changes: engine.fit(
+    fit = lambda **changes: train(
         Recorder(), optimizer, rows, **({"steps": steps, "batch_size": 8, "seed": 0} | changes)
     )
     np.testing.assert_array_equal(fit()["visits"], epochs)

@@ -26,7 +26,6 @@ GAMES: list[dict[str, Any]] = [
     {"game": "non_saturating"},
     {"game": "least_squares", "cell": "lstm", "bidirectional": True},
     {"game": "wasserstein", "gradient_penalty": 10.0},
-    {"game": "non_saturating", "gradient_penalty": 1.0},
 ]
 
 
@@ -86,7 +85,7 @@ def test_the_gradient_of_the_sum_is_each_players_own(options: dict[str, Any], bu
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5, err_msg=str(path))
 
 
-@pytest.mark.parametrize("options", GAMES[:3], ids=str)
+@pytest.mark.parametrize("options", GAMES, ids=str)
 def test_no_gradient_crosses(options: dict[str, Any], build_model):
     """The discriminator's term is constant to the generator, and the generator's to the discriminator, exactly."""
     model, key = small(build_model, **options), jax.random.key(1)
@@ -121,7 +120,7 @@ def test_samples_lie_in_the_range_and_do_not_depend_on_what_follows(build_model)
     assert np.abs(small(build_model).sample(params, jax.random.key(4), 6) - short).min() > 0
 
 
-@pytest.mark.parametrize("cell", ["gru", "irnn", "lstm", "rnn"])
+@pytest.mark.parametrize("cell", ["irnn", "lstm"])
 def test_padding_changes_no_judgement(cell: str, build_model):
     model = small(build_model, cell=cell, bidirectional=True, layers=2)
     params = start(model)
@@ -249,6 +248,6 @@ def test_the_border_of_least_squares_lies_between_its_targets(build_model, monke
 
 
 def test_a_summary_that_nothing_reads_is_refused(build_model):
-    with pytest.raises(ConfigError, match="no summary") as error:
+    with pytest.raises(ConfigError, match=r"no such choice; leave model\.summary out") as error:
         small(build_model, summary="mean")
     assert error.value.key == "model.summary"

@@ -11,11 +11,23 @@ FLOORS = (
     {"app", "config", "encode", "compose", "command", "scripts", "hydra_plugins"},
     {"sweep", "report"},
     {"evaluation"},
-    {"runs"},
+    {"runs", "fit"},
     {"engine"},
     {"models"},
     {"networks", "optimizer"},
-    {"tree", "ranges", "clock", "data", "distributions", "metrics", "environment"},
+    {
+        "tree",
+        "errors",
+        "coercion",
+        "target",
+        "optax_names",
+        "ranges",
+        "clock",
+        "data",
+        "distributions",
+        "metrics",
+        "environment",
+    },
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 ROOMS = {  # package -> the only places that import it

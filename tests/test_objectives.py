@@ -14,7 +14,7 @@ from research import engine
 from research.clock import Clock
 from research.data import Examples, Facts
 from research.engine import Budget, Data, Member
-from research.models.vae import ramp
+from research.models.kl import ramp
 
 FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
 BATCH = Examples(x=jax.random.uniform(jax.random.key(5), (6, 5)), label=jnp.arange(6) % 3)
@@ -96,10 +96,14 @@ def regularizer(model: Any, params: Any, time: Clock) -> tuple[float, float]:
     ids=lambda value: value.get("warmup") if isinstance(value, dict) else "",
 )
 def test_warm_ups_of_the_kl(options: dict[str, Any], times: list[Clock], weights: list[float], build_model):
-    model, params = vae(build_model, beta=2.0, **options)
-    for time, weight in zip(times, weights, strict=True):
-        added, kl = regularizer(model, params, time)
-        assert added == pytest.approx(2.0 * weight * kl, abs=1e-5)
+    model = build_model("vae", **options)
+    np.testing.assert_allclose([model.kl.weight(time) for time in times], weights, atol=1e-6)
+
+
+def test_the_loss_adds_the_weighted_kl(build_model):
+    model, params = vae(build_model, beta=2.0, warmup="linear", warmup_epochs=5)
+    added, kl = regularizer(model, params, clock(2.5))
+    assert added == pytest.approx(2.0 * 0.5 * kl, abs=1e-5)
     score = model.evaluate(params, BATCH, jax.random.split(jax.random.key(2), 6))  # at the end of every ramp
     np.testing.assert_allclose(score["loss"], score["reconstruction_nats"] + 2 * score["kl_nats"], rtol=1e-6)
     np.testing.assert_allclose(score["elbo_nats"], -score["reconstruction_nats"] - score["kl_nats"], rtol=1e-6)
@@ -107,9 +111,9 @@ def test_warm_ups_of_the_kl(options: dict[str, Any], times: list[Clock], weights
 
 def test_capacity_and_free_bits(build_model):
     model, params = vae(build_model, capacity=4.0, gamma=3.0, capacity_epochs=10.0)
-    for epoch, target in ((0, 0.0), (5, 2.0), (10, 4.0), (20, 4.0)):
-        added, kl = regularizer(model, params, clock(epoch))
-        assert added == pytest.approx(3 * abs(kl - target), rel=1e-4)
+    np.testing.assert_allclose([model.kl.growth(clock(epoch)) for epoch in (0, 5, 10, 20)], [0, 0.5, 1, 1])
+    added, kl = regularizer(model, params, clock(5))
+    assert added == pytest.approx(3 * abs(kl - 2.0), rel=1e-4)
     mean, log_variance = model.posterior(params, BATCH)
     by_dimension = np.asarray(0.5 * (mean**2 + jnp.exp(log_variance) - log_variance - 1)).mean(0)
     free = float(by_dimension.mean())  # one dimension below, one above

@@ -3,7 +3,6 @@
 import functools
 import inspect
 import math
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from omegaconf import OmegaConf
+from configs import names, shipped
 
-from research.optimizer import NEEDS_MORE, OWN_KEYS, Optimizer, Players, known_optimizers
+from research.optax_names import NEEDS_MORE, known_optimizers
+from research.optimizer import OWN_KEYS, Optimizer, Players
 from research.tree import ConfigError, build, plain, stack, structure
 
-CONF = Path(__file__).parents[1] / "conf" / "optimizer"
-CONFIGS: Any = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted(CONF.glob("*.yaml"))}
+CONFIGS: Any = {name: shipped("optimizer", name) for name in names("optimizer")}
 SHIPPED = [name for name, config in CONFIGS.items() if "name" in config]
 PLAYERS = [name for name in CONFIGS if name not in SHIPPED]
 GAN, SGD = CONFIGS["gan"], CONFIGS["sgd"]

@@ -6,23 +6,24 @@ import math
 import pkgutil
 import typing
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import optax
 import pytest
+from configs import names, shipped
 from omegaconf import OmegaConf
 
 import research
 from research.compose import CONF
 from research.config import Settings
-from research.optimizer import NUMBERS, OWN_KEYS, Optimizer, Players, known_optimizers
+from research.optax_names import NUMBERS, known_optimizers
+from research.optimizer import OWN_KEYS, Optimizer, Players
 from research.ranges import LARGEST, SMALLEST, Range, unfit
 from research.report.spec import Published, Report
 from research.sweep.options import Options
 from research.sweep.remote.executors import Executor
-from research.tree import ConfigError, build, keys, parts, plain, ranged, resolve_target
+from research.tree import ConfigError, build, keys, parts, plain, resolve_target
 
 BAD: list[Any] = [
     -1,
@@ -47,16 +48,8 @@ BAD: list[Any] = [
     {"a": 1},
 ]
 GROUPS = {path.parent.name for path in CONF.glob("*/*.yaml")} - {"experiment"}
-SHIPPED = [path for group in sorted(GROUPS) for path in sorted((CONF / group).glob("*.yaml"))]
+SHIPPED = [(group, name) for group in sorted(GROUPS) for name in names(group)]
 REQUIRED = {"path": "mine.csv", "problem": "BasicMotions"}
-
-
-def shipped(path: Path) -> dict[str, Any]:
-    """The plain config of a file upon those that it builds on."""
-    config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    for base in config.pop("defaults", []):
-        config = config if base == "_self_" else shipped(path.parent / f"{base}.yaml") | config
-    return config
 
 
 def specs() -> list[type]:
@@ -89,7 +82,7 @@ def numbers_in(hint: Any) -> Iterator[tuple[Any, Range | None]]:
 
 @pytest.mark.parametrize("cls", specs(), ids=lambda cls: cls.__qualname__)
 def test_every_number_of_a_spec_has_a_range(cls: type):
-    without = [name for name, hint in ranged(cls).items() if any(mark is None for _, mark in numbers_in(hint))]
+    without = [name for name, key in keys(cls).items() if any(mark is None for _, mark in numbers_in(key.hint))]
     if cls in (Optimizer, Players):  # dictionaries of numbers, whose ranges are in NUMBERS
         without = [name for name in without if name not in ("numbers", "periods")]
     assert without == []
@@ -116,7 +109,7 @@ def places(config: dict[str, Any], cls: type) -> Iterator[tuple[tuple[Any, ...],
             for steps, kind, held in places({key: v for key, v in section.items() if key != "period"}, Optimizer):
                 yield (name, *steps), kind, held
         return
-    hints = ranged(cls)
+    hints = {name: key.hint for name, key in keys(cls).items()}
     if cls is Optimizer:
         parameters = inspect.signature(getattr(optax, config["name"])).parameters
         numbers = {key: hint for key, hint in NUMBERS.items() if key in parameters}
@@ -130,7 +123,7 @@ def places(config: dict[str, Any], cls: type) -> Iterator[tuple[tuple[Any, ...],
 
 def takes_text(cls: type, name: Any) -> bool:
     """Whether a field takes text as well as numbers."""
-    return "str" in str(ranged(cls).get(name, ""))
+    return "str" in str(keys(cls).get(name, ""))
 
 
 def with_value(config: Any, steps: tuple[Any, ...], value: Any) -> Any:
@@ -193,11 +186,11 @@ def check(config: dict[str, Any], cls: type, prefix: str) -> int:
     return tried
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_bad_numbers_of_a_shipped_config_are_refused(path: Path):
-    config = shipped(path)
+@pytest.mark.parametrize(("group", "name"), SHIPPED)
+def test_bad_numbers_of_a_shipped_config_are_refused(group: str, name: str):
+    config = shipped(group, name)
     config |= {key: value for key, value in REQUIRED.items() if config.get(key) == "???"}
-    assert check(config, resolve_target(config["_target_"]), path.parent.name) > 0
+    assert check(config, resolve_target(config["_target_"]), group) > 0
 
 
 def test_bad_numbers_of_other_sections_are_refused():
@@ -248,4 +241,4 @@ def test_ranges_are_no_part_of_the_leaves():
 
     assert hints(VAE)["beta"] is float
     assert hints(VAE)["free_bits"] == float | None
-    assert set(ranged(VAE)) == set(hints(VAE)) >= {"beta", "latent_dim", "prior", "penalty", "likelihood"}
+    assert set(keys(VAE)) == set(hints(VAE)) >= {"beta", "latent_dim", "prior", "penalty", "likelihood"}

@@ -15,7 +15,7 @@ from research.data.examples import prepare
 from research.models.abilities import CountsUses, able
 from research.models.decoding import Autoencodes, outputs_of
 from research.networks.base import Networks, Training
-from research.networks.cells import CELLS, flip
+from research.networks.steps import flip
 
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # of compiling
 FACTS = Facts("sequence", (4, 2), -3.0, 3.0, 3, 24, 4, 4)
@@ -71,8 +71,7 @@ def longer(array: jax.Array, steps: int = 3) -> jax.Array:
     return jnp.pad(array, ((0, 0), (0, steps)) + ((0, 0),) * (array.ndim - 2))
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("cell", "bidirectional"), [("rnn", False), ("irnn", True), ("gru", True), ("lstm", False)])
 def test_padding_changes_no_summary(cell: str, bidirectional: bool, build_model):
     options = {"cell": cell, "bidirectional": bidirectional, "layers": 2, "layer_norm": True}
     models = {how: small(build_model, "recurrent_predictor", **options, summary=how) for how in SUMMARIES}
@@ -91,17 +90,12 @@ def test_padding_changes_no_summary(cell: str, bidirectional: bool, build_model)
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("recurrent_ae", {"reverse": True}),
         ("recurrent_ae", {"cell": "lstm", "decoder": "first_state", "reverse": True, "conditional": True}),
-        ("recurrent_ae", {"cell": "rnn", "decoder": "free_running", "reverse": True, "likelihood": "gaussian"}),
-        ("recurrent_ae", {"decoder": "teacher_forced", "teacher_dropout": 0.3, "bidirectional": True}),
-        ("recurrent_ae", {"cell": "irnn", "decoder": "teacher_forced", "reverse": True, "summary": "max"}),
-        *(("recurrent_ae", {"code": "step", "summary": how, "contractive": 0.1}) for how in SUMMARIES),
-        ("recurrent_ae", {"gaussian_noise": 0.5, "masking_noise": 0.3, "contractive": 0.1}),
-        ("recurrent_ae", {"dropout": 0.4, "layers": 2, "bidirectional": True, "summary": "mean"}),
-        ("recurrent_vae", {"dropout": 0.4, "layers": 2, "decoder": "teacher_forced", "likelihood": "gaussian"}),
-        ("recurrent_vae", {"decoder": "teacher_forced", "summary": "mean", "samples": 2}),
-        ("recurrent_vae", {"cell": "lstm", "decoder": "first_state", "bound": "iwae", "samples": 2}),
+        ("recurrent_ae", {"cell": "rnn", "decoder": "free_running", "reverse": True, "gaussian_noise": 0.5}),
+        ("recurrent_ae", {"decoder": "teacher_forced", "teacher_dropout": 0.3, "reverse": True, "masking_noise": 0.3}),
+        ("recurrent_ae", {"code": "step", "summary": "mean", "contractive": 0.1}),
+        ("recurrent_ae", {"cell": "irnn", "dropout": 0.4, "layers": 2, "bidirectional": True, "summary": "max"}),
+        ("recurrent_vae", {"dropout": 0.4, "layers": 2, "decoder": "teacher_forced", "summary": "mean", "samples": 2}),
     ],
     ids=str,
 )
@@ -212,10 +206,10 @@ def prefixes(call: Any, batch: Examples) -> Any:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        *(("recurrent_ae", {"cell": cell, "layers": 2, "layer_norm": cell == "rnn"}) for cell in CELLS),
+        ("recurrent_ae", {"cell": "rnn", "layers": 2, "layer_norm": True}),
         ("recurrent_ae", {"code": "step", "code_activation": "tanh", "conditional": True}),
-        ("recurrent_vae", {"cell": "lstm", "conditional": True}),
-        ("recurrent_predictor", {"cell": "lstm", "layers": 2}),
+        ("recurrent_vae", {"cell": "lstm", "layers": 2, "conditional": True}),
+        ("recurrent_predictor", {"cell": "irnn", "layers": 2}),
     ],
     ids=str,
 )

@@ -10,15 +10,15 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
+from configs import names, shipped
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 
+from research.coercion import coerce
 from research.ranges import StaticShareBelow1
 from research.tree import (
     ConfigError,
     added,
     build,
-    coerce,
     config_hash,
     flatten,
     group,
@@ -37,13 +37,7 @@ from research.tree import (
     value_at,
 )
 
-CONF = Path(__file__).parents[1] / "conf"
-SHIPPED = [
-    path
-    for group in ("model", "optimizer", "trainer")
-    for path in sorted((CONF / group).glob("*.yaml"))
-    if "defaults" not in OmegaConf.load(path)  # those change a value of another file, no more
-]
+SHIPPED = [(group, name) for group in ("model", "optimizer", "trainer") for name in names(group)]
 
 
 @spec
@@ -79,10 +73,6 @@ PLAIN: dict[str, Any] = {"rate": 1, "decay": None, "sizes": [3, 2], "inner": {"w
 
 def outer(**changes: Any) -> Any:
     return build(PLAIN | changes, Outer)
-
-
-def shipped(path: Path) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
 
 
 # --------------------------------------------------------------------------------------------------------- the builder
@@ -193,8 +183,8 @@ class Noise:
 class Whole:
     noise: Noise = inline()
     rate: float
-    late: float | None = added(default=None)
-    share: StaticShareBelow1 = added(default=0.0)
+    late: float | None = added(before=None)
+    share: StaticShareBelow1 = added(before=0.0)
 
     retired: ClassVar[dict[str, Any]] = {"form": "auto"}
 
@@ -208,7 +198,7 @@ FLAT = {"noise": "normal", "noise_scale": 2, "rate": 3}
 
 def test_the_keys_of_a_part_stand_beside_its_owners():
     made = build(FLAT, Whole)
-    assert made == Whole(noise=Noise(kind="normal", noise_scale=2.0), rate=3.0)
+    assert made == Whole(noise=Noise(kind="normal", noise_scale=2.0), rate=3.0, late=None, share=0.0)
     assert jax.tree.leaves(made) == [2.0, 3.0]
     assert plain(made) == {"_target_": f"{__name__}.Whole", **FLAT, "form": "auto"}
     assert list(hints(Whole)) == ["noise", "noise_scale", "rate", "late", "share"]
@@ -312,10 +302,10 @@ def test_two_parts_cannot_have_one_key():
 # ----------------------------------------------------------------------------------------------------- shipped configs
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_shipped_configs(path: Path):
-    config = shipped(path)
-    first, second = build(config), build(shipped(path))
+@pytest.mark.parametrize(("group", "name"), SHIPPED)
+def test_shipped_configs(group: str, name: str):
+    config = shipped(group, name)
+    first, second = build(config), build(shipped(group, name))
     assert first == second
     assert build(json.loads(json.dumps(plain(first)))) == first
     assert structure(first) == structure(second)
@@ -338,21 +328,21 @@ def floats(value: Any) -> list[float]:
     return [value] if type(value) is float else []
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_leaves_are_exactly_the_float_fields(path: Path):
-    made = build(shipped(path))
+@pytest.mark.parametrize(("group", "name"), SHIPPED)
+def test_leaves_are_exactly_the_float_fields(group: str, name: str):
+    made = build(shipped(group, name))
     numbers = floats(made)
     leaves = jax.tree.leaves(made) if type(made).__tree__ == "spec" else []
     assert sorted(leaves) == (sorted(numbers) if type(made).__tree__ == "spec" else [])
-    for name, hint in hints(type(made)).items():
-        if "static=True" in str(keys(type(made))[name].hint):
-            assert structure(replaced(made, **{name: 0.5})) != structure(made), name
+    for key, hint in hints(type(made)).items():
+        if "static=True" in str(keys(type(made))[key].hint):
+            assert structure(replaced(made, **{key: 0.5})) != structure(made), key
         elif hint is float and leaves:
-            moved = replaced(made, **{name: value_at(made, name) + 0.25})
-            assert structure(moved) == structure(made), name
+            moved = replaced(made, **{key: value_at(made, key) + 0.25})
+            assert structure(moved) == structure(made), key
         elif hint == float | None and leaves:
-            absent, present = (replaced(made, **{name: value}) for value in (None, 0.5))
-            assert structure(absent) != structure(present), name
+            absent, present = (replaced(made, **{key: value}) for value in (None, 0.5))
+            assert structure(absent) != structure(present), key
             assert len(jax.tree.leaves(present)) == len(jax.tree.leaves(absent)) + 1
 
 

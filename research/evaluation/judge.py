@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from research import engine
+from research import fit as training
 from research.data.examples import Examples
 from research.evaluation.subject import BATCH, Subject
 from research.models.abilities import is_conditional
@@ -51,7 +51,7 @@ def fit(model: Any, examples: Examples, judge: Judge, seed: int) -> Any:
         clip_norm=None,
         clip_value=None,
     )
-    return engine.fit(model, optimizer, examples, steps=judge.steps, batch_size=judge.batch, seed=seed)
+    return training.fit(model, optimizer, examples, steps=judge.steps, batch_size=judge.batch, seed=seed)
 
 
 def samples(subject: Subject, number: int) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""What models can do, each as a Protocol: evaluations, figures and runs ask `able(model, Samples)`.
+"""What models can do, each ability as a Protocol: evaluations, figures and runs ask `able(model, Samples)`.
 
-A model has an ability by having its methods. Where the settings of a model decide, its property `unable` gives the
-reason by the name of the method.
+A model has an ability if it has the methods. If its settings leave a method without a meaning, the model says so in its
+property `unable`: name of the method -> reason.
 """
 
 from collections.abc import Mapping
@@ -18,21 +18,21 @@ A = TypeVar("A")
 
 @runtime_checkable
 class Binds(Protocol):
-    """A model that takes up what there is to know of the data."""
+    """A model that is bound to its data."""
 
     def bind(self, facts: Facts) -> Any: ...
 
 
 @runtime_checkable
 class Encodes(Protocol):
-    """A code of every example."""
+    """Codes of examples."""
 
     def encode(self, params: Any, batch: Examples) -> Float[Array, "B L"]: ...
 
 
 @runtime_checkable
 class Decodes(Protocol):
-    """Examples from codes."""
+    """E[x | z] of codes."""
 
     def decode(
         self,
@@ -45,7 +45,7 @@ class Decodes(Protocol):
 
 @runtime_checkable
 class Reconstructs(Protocol):
-    """E[x | code of x]."""
+    """E[x | z] at the codes of examples."""
 
     def reconstruct(self, params: Any, batch: Examples) -> Float[Array, "B ..."]: ...
 
@@ -68,7 +68,7 @@ class Forecasts(Protocol):
 
 @runtime_checkable
 class Predicts(Protocol):
-    """Classes or values: of `target_classes` classes (0: values), one for a sequence or (`stepwise`) for each step."""
+    """Predictions of `target_classes` classes (0: of values), for a sequence or for every step (`stepwise`)."""
 
     @property
     def target_classes(self) -> int: ...
@@ -88,7 +88,7 @@ class HasPosterior(Protocol):
 
 @runtime_checkable
 class ScoresCodes(Protocol):
-    """-log p(x | z) in nats of any codes, [B]; `standard_prior`: whether codes have the prior N(0, 1)."""
+    """-log p(x | z) of any codes, [B] nats. `standard_prior` says whether codes have the prior N(0, 1)."""
 
     @property
     def standard_prior(self) -> bool: ...
@@ -107,7 +107,7 @@ class WeighsSamples(Protocol):
 
 @runtime_checkable
 class Quantizes(Protocol):
-    """Codes made of `entries` entries of a codebook: which ones, [B, groups] or [B, T, groups]."""
+    """The entries in codes, [B, groups] or [B, T, groups], out of a codebook of `entries` entries."""
 
     @property
     def entries(self) -> int: ...
@@ -117,7 +117,7 @@ class Quantizes(Protocol):
 
 @runtime_checkable
 class StepsThrough(Protocol):
-    """One time step after the other: a state, and what is known after each step."""
+    """One time step after another: `step` gives the next state, and the output for all steps so far."""
 
     def start(self, rows: int) -> Any: ...
 
@@ -128,7 +128,7 @@ class StepsThrough(Protocol):
 
 @runtime_checkable
 class StateGradients(Protocol):
-    """The slope of the loss of every row with respect to the last layer's states, [B, T, H]; `cell` names the cells."""
+    """The gradient of every row's loss with respect to the states of the last layer, [B, T, H], of cells `cell`."""
 
     @property
     def cell(self) -> str: ...
@@ -140,18 +140,14 @@ class StateGradients(Protocol):
 
 @runtime_checkable
 class Checks(Protocol):
-    """What can be said of the rows, of a batch, or beside an optimizer, before anything is compiled.
-
-    Raises:
-      ConfigError: naming the key.
-    """
+    """A model that refuses some rows, batch sizes or optimizers by a ConfigError, before anything is compiled."""
 
     def check(self, rows: Examples, batch_size: int, optimizer: Optimizer | Players) -> None: ...
 
 
 @runtime_checkable
 class Plays(Protocol):
-    """A game: of its metrics `unmonitored` one cannot say that the better the value, the better the model."""
+    """A game. No value of its metrics `unmonitored` says that the model is better."""
 
     @property
     def unmonitored(self) -> tuple[str, ...]: ...
@@ -159,15 +155,23 @@ class Plays(Protocol):
 
 @runtime_checkable
 class Unable(Protocol):
-    """Methods that the settings of this model leave without a meaning, with the reason."""
+    """A model some of whose methods have no meaning with its settings: name -> reason."""
 
     @property
     def unable(self) -> Mapping[str, str]: ...
 
 
 @runtime_checkable
+class HasNetworks(Protocol):
+    """A model whose networks say whether they take labels and masks."""
+
+    @property
+    def networks(self) -> Any: ...
+
+
+@runtime_checkable
 class Conditional(Protocol):
-    """A model that may be given the label."""
+    """Networks or a model that may get the label."""
 
     @property
     def conditional(self) -> bool: ...
@@ -175,7 +179,7 @@ class Conditional(Protocol):
 
 @runtime_checkable
 class Coded(Protocol):
-    """A model whose codes have a size that a setting chooses."""
+    """A model with a setting for the size of its codes."""
 
     @property
     def latent_dim(self) -> int: ...
@@ -183,7 +187,7 @@ class Coded(Protocol):
 
 @runtime_checkable
 class TakesMasks(Protocol):
-    """A model that may tell padding and missing values from zeros."""
+    """Networks or a model that may tell padding and missing values from zeros."""
 
     @property
     def takes_masks(self) -> bool: ...
@@ -191,7 +195,7 @@ class TakesMasks(Protocol):
 
 @runtime_checkable
 class CountsUses(Protocol):
-    """How often one example passes through the parameters of a model; 1 where it does not say."""
+    """A model that says how often one example uses a parameter; for other models it is 1."""
 
     @property
     def uses(self) -> int: ...
@@ -201,7 +205,7 @@ ABILITIES = (Encodes, Decodes, Reconstructs, Samples, Forecasts, Predicts, Steps
 
 
 def lack(model: Any, method: str) -> str | None:
-    """Why a model cannot do what `method` is called, for a person; None: it can."""
+    """Why a model lacks the method `method`, for a person; None if it has it."""
     if isinstance(model, Unable) and method in model.unable:
         return model.unable[method]
     known = [ability for ability in ABILITIES if method in methods(ability)]
@@ -209,7 +213,7 @@ def lack(model: Any, method: str) -> str | None:
 
 
 def methods(ability: type) -> list[str]:
-    """The names that make an ability."""
+    """The names of the members of an ability."""
     return [name for name in vars(ability) if not name.startswith("_")]
 
 
@@ -221,20 +225,27 @@ def able(model: Any, ability: type[A]) -> TypeGuard[A]:
 
 
 def unmonitored(model: Any) -> tuple[str, ...]:
-    """Metrics of a game, of which no value is better."""
+    """The metrics of a game: no value of them is better than another."""
     return model.unmonitored if isinstance(model, Plays) else ()
 
 
 def is_conditional(model: Any) -> bool:
-    """Whether a model is given the label of every example."""
-    return isinstance(model, Conditional) and model.conditional
+    """Whether a model gets the label of every example."""
+    part = _coding(model)
+    return isinstance(part, Conditional) and part.conditional
 
 
 def takes_masks(model: Any) -> bool:
     """Whether a model tells padding and missing values from zeros."""
-    return isinstance(model, TakesMasks) and model.takes_masks
+    part = _coding(model)
+    return isinstance(part, TakesMasks) and part.takes_masks
+
+
+def _coding(model: Any) -> Any:
+    """The networks of a model, or a model without such a part."""
+    return model.networks if isinstance(model, HasNetworks) else model
 
 
 def latent_dim_of(model: Any) -> int | None:
-    """L, where a setting chooses it."""
+    """L, the size of the codes, or None."""
     return model.latent_dim if isinstance(model, Coded) else None

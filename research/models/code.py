@@ -1,4 +1,4 @@
-"""What an autoencoder's code is made of: the encoder's outputs as they are, or entries of a codebook."""
+"""The code of an autoencoder: the encoder's outputs with an activation, or entries of a codebook."""
 
 import math
 from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -8,27 +8,27 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from research.data.examples import Examples
-from research.networks.base import ACTIVATIONS, activation, check_name
-from research.networks.cells import valid_steps
+from research.networks.names import activation, check_activation
+from research.networks.steps import valid_steps
 from research.optimizer import Optimizer, Players
 from research.ranges import NonNegative, Range, Size
 from research.tree import ConfigError, inline, spec
 
-ROWS = 4  # training rows for every entry of a codebook that starts at their codes
+ROWS = 4  # training rows whose codes a fresh codebook looks at, for every entry
 
 
 @runtime_checkable
 class Code(Protocol):
-    """The step from outputs of the encoder, [B, L] or at every time step [B, T, L], to codes of that shape."""
+    """The step from outputs of the encoder, [B, L] or [B, T, L], to codes of the same shape."""
 
-    discrete: ClassVar[bool]  # of such codes the model knows the distribution, and nothing else may choose it
+    discrete: ClassVar[bool]  # whether codes are entries of a codebook, which have a distribution already
 
     def check(self, latent_dim: int) -> None:
-        """Refuse a size of the code that these settings cannot make."""
+        """Refuse a size of the code that does not fit these settings."""
         ...
 
     def check_optimizer(self, optimizer: Optimizer | Players) -> None:
-        """Refuse an optimizer that makes no sense of the code's own parameters."""
+        """Refuse an optimizer that cannot train the code's own parameters."""
         ...
 
     def init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Any]:
@@ -36,15 +36,15 @@ class Code(Protocol):
         ...
 
     def informed(self, key: Key[Array, ""], outputs: Float[Array, "N ..."], rows: Examples) -> dict[str, Any]:
-        """Parameters that start at the encoder's outputs of some training rows (chosen by `split(key, 3)[0]`)."""
+        """Parameters that start at the encoder's outputs of some training rows; `split(key, 3)[0]` chose the rows."""
         ...
 
     def rows_wanted(self, rows: int) -> int:
-        """How many training rows `informed` looks at, of so many; 0: it is not called."""
+        """How many of `rows` training rows `informed` needs; 0 if it is not called."""
         ...
 
     def continuous(self, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
-        """Codes before anything is rounded."""
+        """Codes before they become entries."""
         ...
 
     def make(self, params: Any, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
@@ -54,13 +54,13 @@ class Code(Protocol):
     def terms(
         self, params: Any, outputs: Float[Array, "B ..."], batch: Examples
     ) -> tuple[Any, dict[str, Float[Array, ""]]]:
-        """What the code adds to the loss of a batch, and scalars to log."""
+        """A term that is added to the loss of a batch, and scalars to log."""
         ...
 
     def scores(
         self, params: Any, outputs: Float[Array, "B ..."], batch: Examples, reconstruction: dict[str, Any]
     ) -> dict[str, Float[Array, " B"]]:
-        """Scores of every example, [B], in place of or beside those of the reconstruction."""
+        """The scores of every example, [B], made of those of the reconstruction."""
         ...
 
 
@@ -78,13 +78,13 @@ class PlainCode:
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def validate(self) -> None:
-        check_name("code_activation", self.code_activation, (*ACTIVATIONS, "linear"))
+        check_activation("code_activation", self.code_activation)
 
     def check(self, latent_dim: int) -> None:
-        """Every size will do."""
+        """Every size fits."""
 
     def check_optimizer(self, optimizer: Optimizer | Players) -> None:
-        """Every optimizer will do."""
+        """Every optimizer fits."""
 
     def init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Any]:
         """No parameters."""
@@ -95,7 +95,7 @@ class PlainCode:
         return {}
 
     def rows_wanted(self, rows: int) -> int:
-        """None."""
+        """No rows."""
         return 0
 
     def continuous(self, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
@@ -109,13 +109,13 @@ class PlainCode:
     def terms(
         self, params: Any, outputs: Float[Array, "B ..."], batch: Examples
     ) -> tuple[float, dict[str, Float[Array, ""]]]:
-        """Nothing."""
+        """No term."""
         return 0.0, {}
 
     def scores(
         self, params: Any, outputs: Float[Array, "B ..."], batch: Examples, reconstruction: dict[str, Any]
     ) -> dict[str, Float[Array, " B"]]:
-        """Those of the reconstruction."""
+        """The scores of the reconstruction."""
         return reconstruction
 
 
@@ -123,19 +123,21 @@ class PlainCode:
 class Codebook:
     """`groups` entries of one codebook (VQ-VAE: van den Oord et al. 2017).
 
-    The encoder's outputs [L] are cut into groups of L / groups numbers; each becomes its nearest entry e, with the
-    straight-through gradient dL/de on the output u. loss = -log p(x | e) + |sg(u) - e|^2 + commitment |u - sg(e)|^2,
-    sums over the code. Under the uniform prior over entries the KL is groups ln(entries) nats, at every valid step of a
-    code at every step: a constant that the loss leaves out. Entries start at codes of training rows.
+    The encoder's outputs u [L] are cut into groups of L / groups numbers. Each group becomes its nearest entry e. The
+    gradient passes straight through: u gets the gradient of e. With sg for a constant,
+    loss = -log p(x | e) + |sg(u) - e|^2 + commitment |u - sg(e)|^2, summed over the code.
+
+    Under the uniform prior over entries, the KL of a code is groups ln(entries) nats: a constant, which the loss leaves
+    out. Entries start at codes of training rows.
 
     Attributes:
       plain: the outputs u, with their activation.
       entries: K, size of the codebook.
-      groups: entries in one code.
+      groups: number of entries in one code.
       commitment: weight of the last term.
-      codebook: "gradient" trains entries by the second term. "average" replaces it by 1/2 sum_k |e_k - sg(mean of the
-        batch's outputs that chose k)|^2, which under plain gradient descent at rate 1 - decay is a moving average
-        (`optimizer=codebook`); the paper averages sums and counts apart.
+      codebook: "gradient" trains entries by the second term. "average" replaces that term by
+        1/2 sum_k |e_k - sg(mean of the outputs in the batch that chose k)|^2. Plain gradient descent at a rate of
+        1 - decay then makes a moving average (`optimizer=codebook`). The paper averages sums and counts separately.
     """
 
     plain: PlainCode = inline()
@@ -145,21 +147,17 @@ class Codebook:
     codebook: Literal["gradient", "average"]
 
     discrete: ClassVar[bool] = True
-    # the loss leaves out the KL, which entries and groups decide, as does a code at every step
+    # The loss leaves out the KL, which depends on entries, groups and the number of codes in a sequence.
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("commitment", "entries", "groups", "code")}
 
     def check(self, latent_dim: int) -> None:
         """Refuse groups that do not divide the code."""
         if latent_dim % self.groups:
-            remedy = f"must divide model.latent_dim={latent_dim}: every group gets as many numbers"
+            remedy = f"must divide model.latent_dim={latent_dim}: all groups have equally many numbers"
             raise ConfigError("groups", self.groups, remedy)
 
     def check_optimizer(self, optimizer: Optimizer | Players) -> None:
-        """Refuse an optimizer that makes no sense of the codebook's term.
-
-        Raises:
-          ConfigError: an average that is none, or a codebook that follows its gradient at the rate of an average.
-        """
+        """Refuse "average" without plain descent of the codebook, and "gradient" with it."""
         player = optimizer.players.get("codebook") if isinstance(optimizer, Players) else None
         rate = player.numbers["learning_rate"] if player is not None and player.name == "sgd" else None
         if self.codebook == "average" and (rate is None or rate > 1):
@@ -175,19 +173,19 @@ class Codebook:
         return {"codebook": {"entries": jax.random.normal(key, shape)}}
 
     def rows_wanted(self, rows: int) -> int:
-        """Some rows for every entry."""
+        """A few rows for every entry."""
         return min(ROWS * self.entries, rows)
 
     def informed(self, key: Key[Array, ""], outputs: Float[Array, "N ..."], rows: Examples) -> dict[str, Any]:
-        """Entries that are parts of codes of training rows, far apart, so that none is out of reach."""
-        _, part_key, noise_key = jax.random.split(key, 3)  # the first one chooses the rows
+        """Entries that start at parts of codes of training rows, far apart, so that codes reach every entry."""
+        _, part_key, noise_key = jax.random.split(key, 3)  # the first key has chosen the rows
         parts = self.continuous(outputs)
         valid = valid_steps(rows.length, parts.shape[1]) if parts.ndim == 3 else None
         present = jnp.ones(parts.shape[:-1], bool) if valid is None else valid
         present = jnp.broadcast_to(present[..., None], (*present.shape, self.groups)).reshape(-1)
         parts = parts.reshape(-1, outputs.shape[-1] // self.groups)
         entries = spread_out(part_key, parts, self.entries, present)
-        # equal rows would make equal entries, of which one is never chosen
+        # Equal rows would make equal entries, all but one of which are never chosen.
         spread = 0.01 * jnp.std(parts, where=present[:, None]) + 1e-6
         return {"codebook": {"entries": entries + spread * jax.random.normal(noise_key, entries.shape)}}
 
@@ -199,29 +197,29 @@ class Codebook:
         """Number of the nearest entry of every group, [..., groups]."""
         entries = params["codebook"]["entries"]
         parts = u.reshape(-1, entries.shape[1])
-        # |u|^2 is the same for all entries
+        # The distance leaves out |u|^2, which is the same for all entries.
         distance = jnp.square(entries).sum(-1)[None] - 2 * parts @ entries.T
         return jnp.argmin(distance, axis=-1).reshape(*u.shape[:-1], self.groups)
 
     def look_up(self, params: Any, hot: Float[Array, "*B groups K"]) -> Float[Array, "*B L"]:
-        """Codes of choices, one-hot; a product rather than a gather, which is slow under vmap."""
+        """Codes of one-hot choices, by a product: a gather is slow under vmap."""
         entries = hot @ params["codebook"]["entries"]
         return entries.reshape(*entries.shape[:-2], -1)
 
     def _nearest(self, params: Any, u: Float[Array, "*B L"]) -> tuple[Float[Array, "*B L"], Float[Array, "..."]]:
-        """The entries e nearest to u, and which ones they are, one-hot."""
+        """The entries e nearest to u, and the choices, one-hot."""
         hot = jax.nn.one_hot(self.choices(params, u), self.entries)
         return self.look_up(params, hot), hot
 
     def make(self, params: Any, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
-        """Exactly the entries, with the straight-through gradient."""
+        """The entries, with the straight-through gradient."""
         u, constant = self.continuous(outputs), jax.lax.stop_gradient
         return constant(self._nearest(params, u)[0]) + (u - constant(u))
 
     def terms(
         self, params: Any, outputs: Float[Array, "B ..."], batch: Examples
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The last two terms of the loss, and how many entries the batch uses: exp of the entropy of its choices."""
+        """The last two terms of the loss; the distance of u to e, and exp of the entropy of the batch's choices."""
         u, constant = self.continuous(outputs), jax.lax.stop_gradient
         entries, hot = self._nearest(params, u)
         away = over_steps(jnp.square(u - constant(entries)).sum(-1), batch).mean()
@@ -244,9 +242,9 @@ class Codebook:
     def scores(
         self, params: Any, outputs: Float[Array, "B ..."], batch: Examples, reconstruction: dict[str, Any]
     ) -> dict[str, Float[Array, " B"]]:
-        """Beside the reconstruction the distance of outputs to entries, and the ELBO under the uniform prior.
+        """The scores of the reconstruction, the distance of u to e, and the ELBO under the uniform prior.
 
-        The loss is that of `codebook=gradient`; a moving average is of a batch and not of an example.
+        The loss is always that of `codebook=gradient`, because the term of a moving average is of a whole batch.
         """
         u = self.continuous(outputs)
         away = over_steps(jnp.square(u - self._nearest(params, u)[0]).sum(-1), batch)
@@ -264,7 +262,7 @@ class Codebook:
 
 
 def over_steps(values: Float[Array, "B ..."], batch: Examples) -> Float[Array, " B"]:
-    """Values [B] of codes as they are, or the sum of values [B, T] at every step over valid steps."""
+    """Values [B] as they are; values [B, T] summed over the valid steps."""
     if values.ndim == 1:
         return values
     valid = valid_steps(batch.length, values.shape[1])
@@ -274,11 +272,13 @@ def over_steps(values: Float[Array, "B ..."], batch: Examples) -> Float[Array, "
 def spread_out(
     key: Key[Array, ""], points: Float[Array, "N D"], number: int, present: Bool[Array, " N"]
 ) -> Float[Array, "{number} D"]:
-    """Points [number, D] of those that are present, each drawn in proportion to its squared distance from those before
-    (k-means++; Arthur & Vassilvitskii 2007); where none is left that differs, any of them."""
+    """A choice of points [number, D] that are `present`, by k-means++ (Arthur & Vassilvitskii 2007).
+
+    The probability of a point is proportional to its squared distance from the points that are chosen already. When no
+    other point is left, all points have the same probability.
+    """
 
     def step(distance: Float[Array, " N"], key: Key[Array, ""]) -> tuple[Float[Array, " N"], Float[Array, " D"]]:
-        # the first one, and those after all that differ: from all alike
         far = jnp.where((jnp.max(distance, where=present, initial=0.0) > 0) & jnp.isfinite(distance), distance, 1.0)
         chosen = points[jax.random.categorical(key, jnp.log(jnp.where(present, far, 0.0)))]
         return jnp.minimum(distance, jnp.square(points - chosen[None]).sum(-1)), chosen

@@ -1,18 +1,22 @@
 """What every model with an encoder, a code and a decoder computes alike, as functions of its parts."""
 
-from typing import Any, Protocol, runtime_checkable
+import dataclasses
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Float, Int, Shaped
 
-from research.data.examples import Examples
+from research.data.examples import Examples, Facts
 from research.distributions import Observation, mean_squared_error, total
 from research.networks.base import Networks, Training
+from research.networks.sizing import matched
 
-# Numbers of draws, by `fold_in` of the key of a loss or of fresh parameters. They are distinct from each other, from
-# those of networks (`research.networks.base`) and from 0 to 2, since `split(key, n)[i]` is `fold_in(key, i)` and losses
+# Purposes of draws, by `fold_in` of the key of a loss or of the key of fresh parameters. They differ from each other,
+# from those of networks (`research.networks.base`) and from 0 to 2: `split(key, n)[i]` is `fold_in(key, i)`, and losses
 # and networks split their keys in up to three.
 PENALTY, PRIOR, GRADIENT = 4, 5, 6
 PRIOR_INIT, PENALTY_INIT, CODEBOOK_INIT = 7, 8, 9
+
+M = TypeVar("M")
 
 
 @runtime_checkable
@@ -26,6 +30,19 @@ class Autoencodes(Protocol):
     def observation(self) -> Observation: ...
 
 
+def bound(model: M, facts: Facts) -> M:
+    """A model of networks and an observation, for this data: its networks are bound, and wide enough.
+
+    Raises:
+      ConfigError: the likelihood or the networks cannot take such data.
+    """
+    assert isinstance(model, Autoencodes)
+    model.observation.check_range(facts.low, facts.high)
+    networks: Any = model.networks.bind(facts)
+    changed: Any = dataclasses.replace(model, networks=networks)  # type: ignore[type-var]
+    return matched(changed, networks.parameters)
+
+
 def outputs_of(
     model: Autoencodes,
     params: Any,
@@ -34,7 +51,7 @@ def outputs_of(
     length: Int[Array, " B"] | None = None,
     training: Training | None = None,
 ) -> Float[Array, "B outputs"]:
-    """Decoder outputs [B, D * channels] of codes [B, L] (a sequence decoder may also take [B, T, L])."""
+    """Decoder outputs [B, D * channels] of codes [B, L]. A sequence decoder may also take codes [B, T, L]."""
     label = label if model.networks.conditional else None
     return model.networks.decode(params, z, label, model.observation.of(params), length, training)
 
@@ -54,19 +71,19 @@ def mean_of(
 def log_likelihood(
     model: Autoencodes, params: Any, outputs: Float[Array, "B outputs"], batch: Examples
 ) -> Float[Array, " B"]:
-    """log p(x | outputs) of every example in nats (for mse: minus the mean squared error), [B]."""
+    """log p(x | outputs) of every example, [B] nats; for `mse` minus the mean squared error."""
     return total(model.observation.of(params), outputs, _flat(batch.x), _flat(batch.mask))
 
 
 def reconstruction_mse(
     model: Autoencodes, params: Any, outputs: Float[Array, "B outputs"], batch: Examples
 ) -> Float[Array, " B"]:
-    """Mean over elements of (x - E[x | outputs])^2, [B]."""
+    """Mean over the elements of (x - E[x | outputs])^2, [B]."""
     return mean_squared_error(model.observation.of(params).mean(outputs), _flat(batch.x), _flat(batch.mask))
 
 
 def at_the_mean(model: Autoencodes, params: dict[str, Any], train: Examples) -> dict[str, Any]:
-    """Parameters whose decoder starts at the mean of the training rows, where `output_bias=mean` asks for it."""
+    """Parameters whose decoder starts at the mean of the training rows if `output_bias=mean` asks for it."""
     if model.networks.output_bias == "zero":
         return params
     return model.networks.with_output_bias(params, model.observation.of(params), train)

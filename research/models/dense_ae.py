@@ -1,4 +1,4 @@
-"""Autoencoder: plain, denoising, sparse, contractive, regularized, quantized, conditional, with a prior."""
+"""Autoencoder, with the terms that make it denoising, sparse, contractive or regularized."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,20 +11,11 @@ from jaxtyping import Array, Float, Int, Key
 from research.clock import Clock
 from research.data.examples import Examples, Facts
 from research.distributions import Observation
+from research.models import decoding
 from research.models.code import Code, Codebook, PlainCode, over_steps
-from research.models.decoding import (
-    CODEBOOK_INIT,
-    GRADIENT,
-    PENALTY_INIT,
-    PRIOR,
-    at_the_mean,
-    log_likelihood,
-    mean_of,
-    outputs_of,
-    reconstruction_mse,
-)
+from research.models.decoding import CODEBOOK_INIT, GRADIENT, PENALTY_INIT, PRIOR, log_likelihood, outputs_of
 from research.models.penalty import Penalty
-from research.networks.base import Networks, Training, matched
+from research.networks.base import Networks, Training
 from research.networks.convolutional import ConvolutionalNetworks
 from research.networks.dense import DenseNetworks
 from research.optimizer import Optimizer, Players
@@ -34,29 +25,29 @@ from research.tree import ConfigError, inline, spec
 
 @spec
 class Autoencoder:
-    """Autoencoder z = f(x), x' = g(z), trained on -log p(x | z) (or the mean squared error) plus optional penalties,
-    for any networks.
+    """Autoencoder z = f(x), x' = g(z) for any networks: loss = -log p(x | z) (or the mean squared error) + penalties.
 
-    A penalty of codes against the prior N(0, 1) (`Penalty`) makes it a model to sample from: mmd is a Wasserstein
-    autoencoder, adversarial an adversarial one. `code_l2` with one of the two terms of the decoder is a regularized
-    autoencoder (Ghosh et al. 2020), whose samples come from a density that is fitted to its codes after training, in
-    `research.evaluation.sampling`; the model itself has none. A `Codebook` as the code makes it a vector-quantized one.
+    * A penalty towards the prior N(0, 1) makes a model that samples: mmd is a Wasserstein autoencoder, adversarial an
+      adversarial one (`research.models.penalty`).
+    * `code_l2` with `decoder_l2` or `decoder_gradient` is a regularized autoencoder (RAE: Ghosh et al. 2020). Its
+      samples come from a density that `research.evaluation.sampling` fits to the codes after training.
+    * A `Codebook` as the code makes a vector-quantized autoencoder.
 
     Attributes:
       networks: encoder and decoder.
       observation: p(x | z), or the mean squared error.
-      code: what is made of the encoder's outputs.
-      penalty: on the codes of a batch.
+      code: makes codes of the encoder's outputs.
+      penalty: a term on the codes of a batch.
       gaussian_noise: standard deviation of noise added to the input (Vincent et al. 2010), in units of the scaled data.
-      masking_noise: share of the input elements set to zero (Vincent et al. 2010).
-      activity_l1: weight of sum |z| (sparse autoencoder), with a code at every step over all steps.
-      contractive: weight of the squared Frobenius norm of dz/dx (Rifai et al. 2011), summed over its elements. In
-        closed form for an encoder that is one linear layer; otherwise Hutchinson's estimate |J v|^2, v ~ N(0, 1).
-      contractive_probes: number of v's in that estimate.
-      code_l2: weight of |z|^2 / 2 (RAE), over the steps of a code at every step.
+      masking_noise: share of the input elements that are set to zero (Vincent et al. 2010).
+      activity_l1: weight of sum |z| (sparse autoencoder); with a code at every step, the sum runs over all steps.
+      contractive: weight of the squared Frobenius norm of dz/dx (Rifai et al. 2011). It is exact for an encoder that is
+        one linear layer, and otherwise Hutchinson's estimate |J v|^2, v ~ N(0, 1).
+      contractive_probes: number of vectors v in the estimate.
+      code_l2: weight of |z|^2 / 2 (RAE); with a code at every step, the sum runs over all steps.
       decoder_l2: weight of |decoder's parameters|^2 / 2 (RAE-L2).
-      decoder_gradient: weight of |dE[x | z]/dz|^2, squared Frobenius norm by Hutchinson's estimate (RAE-GP). This norm
-        and that of `contractive` are of the networks without dropout.
+      decoder_gradient: weight of the squared Frobenius norm of dE[x | z]/dz, by Hutchinson's estimate (RAE-GP). This
+        norm and that of `contractive` are computed without dropout.
     """
 
     networks: Networks = inline()
@@ -80,7 +71,7 @@ class Autoencoder:
     }
 
     def validate(self) -> None:
-        """Rules between the parts."""
+        """Refuse parts that exclude each other."""
         self.code.check(self.latent_dim)
         if self.code.discrete and self.penalty.kind != "none":
             remedy = "discrete codes cannot follow N(0, 1); set model.penalty=none"
@@ -93,14 +84,11 @@ class Autoencoder:
             raise ConfigError("penalty", self.penalty.kind, remedy)
 
     def bind(self, facts: Facts) -> Self:
-        """The model for this data: feature shape and number of classes set, impossible pairs refused."""
-        self.observation.check_range(facts.low, facts.high)
-        networks = self.networks.bind(facts)
-        return matched(dataclasses.replace(self, networks=networks), networks.parameters)
+        """The model for this data: its networks know feature shape and number of classes."""
+        return decoding.bound(self, facts)
 
     def check(self, rows: Examples, batch_size: int, optimizer: Optimizer | Players) -> None:
-        """Refuse a batch or an optimizer that makes no sense of a part."""
-        del rows
+        """Refuse a batch or an optimizer that the penalty or the code cannot take."""
         self.penalty.check_batch(batch_size)
         self.code.check_optimizer(optimizer)
 
@@ -114,23 +102,13 @@ class Autoencoder:
         return self.networks.latent_dim
 
     @property
-    def conditional(self) -> bool:
-        """Whether encoder and decoder are given the label."""
-        return self.networks.conditional
-
-    @property
-    def takes_masks(self) -> bool:
-        """Whether padding and missing values are told apart from zeros."""
-        return self.networks.takes_masks
-
-    @property
     def uses(self) -> int:
-        """How often an example passes through the parameters."""
+        """How often one example uses a parameter."""
         return self.networks.uses
 
     @property
     def unable(self) -> Mapping[str, str]:
-        """Codes that were held to no distribution leave nothing to sample from, and only a codebook has entries."""
+        """Codes without a known distribution cannot be sampled, and codes without a codebook have no entries."""
         if isinstance(self.code, Codebook):
             return {}
         lacks = {"assign": "its codes are not made of entries"}
@@ -147,12 +125,12 @@ class Autoencoder:
         return networks | self.observation.init() | code
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """Fresh parameters that know nothing of the data."""
+        """Fresh parameters that do not depend on the data."""
         return self.counted(key) | self.penalty.init(jax.random.fold_in(key, PENALTY_INIT), self.latent_dim)
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
-        """Fresh parameters, with what the training rows say of the decoder's output and of a codebook."""
-        params = at_the_mean(self, self.fresh(key), train)
+        """Fresh parameters; the decoder's output bias and a codebook come from the training rows."""
+        params = decoding.at_the_mean(self, self.fresh(key), train)
         if wanted := self.code.rows_wanted(len(train)):
             codebook_key = jax.random.fold_in(key, CODEBOOK_INIT)
             row_key = jax.random.split(codebook_key, 3)[0]
@@ -163,7 +141,7 @@ class Autoencoder:
     # -------------------------------------------------------------------------------------------------- codes and back
 
     def code_outputs(self, params: Any, batch: Examples, training: Training | None = None) -> Float[Array, "B ..."]:
-        """Outputs of the encoder that codes are made from, [B, L], or at every step [B, T, L]."""
+        """Outputs of the encoder, of which codes are made, [B, L], or [B, T, L] with a code at every step."""
         return self.networks.encode(params, batch, self.latent_dim, training)
 
     def encode(self, params: Any, batch: Examples) -> Float[Array, "B L"]:
@@ -171,7 +149,7 @@ class Autoencoder:
         return self.code.make(params, self.networks.summary(self.code_outputs(params, batch), batch))
 
     def full_code(self, params: Any, batch: Examples) -> Float[Array, "B ..."]:
-        """What the decoder gets: the codes [B, L], or those at every step [B, T, L]."""
+        """The input of the decoder: codes [B, L], or [B, T, L] with a code at every step."""
         return self.code.make(params, self.code_outputs(params, batch))
 
     def decode(
@@ -182,7 +160,7 @@ class Autoencoder:
         length: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B ..."]:
         """E[x | z], [B, *feature_shape], of codes [B, L]."""
-        return mean_of(self, params, z, label, length)
+        return decoding.mean_of(self, params, z, label, length)
 
     def reconstruct(self, params: Any, batch: Examples) -> Float[Array, "B ..."]:
         """E[x | z] at the code of x, [B, *feature_shape]."""
@@ -191,7 +169,7 @@ class Autoencoder:
     def sample(
         self, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
     ) -> Float[Array, "{number} ..."]:
-        """E[x | z] of codes drawn from N(0, 1), where a penalty held them to it, or from a codebook's uniform prior."""
+        """E[x | z] of codes from N(0, 1), to which a penalty pulled them, or from the uniform prior of a codebook."""
         if isinstance(self.code, Codebook):
             steps = self.networks.feature_shape[:1] if self.networks.stepwise else ()
             return self.decode(params, self.code.sample(params, key, (number, *steps)), label)
@@ -203,7 +181,7 @@ class Autoencoder:
         return self.code.entries if isinstance(self.code, Codebook) else 0
 
     def assign(self, params: Any, batch: Examples) -> Int[Array, "B ..."]:
-        """Entries that the codes of a batch are made of, [B, groups], or [B, T, groups] with a code at every step."""
+        """The entries in the codes of a batch, [B, groups], or [B, T, groups] with a code at every step."""
         assert isinstance(self.code, Codebook), "codes are continuous"
         return self.code.choices(params, self.code.continuous(self.code_outputs(params, batch)))
 
@@ -212,7 +190,7 @@ class Autoencoder:
     def loss(
         self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Mean over the batch of the reconstruction loss plus penalties."""
+        """The reconstruction loss, averaged over the batch, plus the penalties; and each penalty without its weight."""
         noise_key, mask_key, probe_key = jax.random.split(key, 3)
         training = Training(batch, key, clock)
         inputs = batch.x
@@ -220,7 +198,7 @@ class Autoencoder:
             inputs = inputs + self.gaussian_noise * draw(jax.random.normal, noise_key, inputs.shape)
         if self.masking_noise is not None:
             inputs = jnp.where(draw(jax.random.uniform, mask_key, inputs.shape) < self.masking_noise, 0.0, inputs)
-        if batch.mask is not None:  # what is missing stays missing
+        if batch.mask is not None:  # missing values stay missing
             inputs = jnp.where(batch.mask, inputs, 0.0)
         corrupted = dataclasses.replace(batch, x=inputs)
         before = self.code_outputs(params, corrupted, training)
@@ -254,11 +232,10 @@ class Autoencoder:
 
     def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
         """Noiseless reconstruction of every example: loss, reconstruction_mse and, for a likelihood, its nats."""
-        del keys  # nothing is drawn
         before = self.code_outputs(params, batch)
         outputs = outputs_of(self, params, self.code.make(params, before), batch.label, batch.length)
         loss = -log_likelihood(self, params, outputs, batch)
-        scores = {"loss": loss, "reconstruction_mse": reconstruction_mse(self, params, outputs, batch)}
+        scores = {"loss": loss, "reconstruction_mse": decoding.reconstruction_mse(self, params, outputs, batch)}
         if self.observation.of(params).nats:
             scores["reconstruction_nats"] = loss
         return self.code.scores(params, before, batch, scores)
@@ -266,19 +243,19 @@ class Autoencoder:
     def decoder_norm(
         self, params: Any, code: Float[Array, "B ..."], batch: Examples, key: Key[Array, ""]
     ) -> Float[Array, " B"]:
-        """Estimate |J^T v|^2, v ~ N(0, 1), of the squared Frobenius norm of dE[x | z]/dz of every example, [B]."""
+        """Squared Frobenius norm of J = dE[x | z]/dz of every example, [B], estimated by |J^T v|^2 with v ~ N(0, 1)."""
 
         def mean(z: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
             return self.decode(params, z, batch.label, batch.length)
 
         direction = draw(jax.random.normal, key, jax.eval_shape(mean, code).shape)
-        if batch.mask is not None:  # what is padding or missing has no part in it
+        if batch.mask is not None:  # padding and missing values do not count
             direction = jnp.where(batch.mask, direction, 0.0)
         back = jax.vjp(mean, code)[1](direction)[0]
         return jnp.square(back).reshape(len(back), -1).sum(-1)
 
     def jacobian_norm(self, params: Any, batch: Examples, key: Key[Array, ""]) -> Float[Array, " B"]:
-        """Squared Frobenius norm of the encoder's Jacobian of every example, [B] (exact or Hutchinson's estimate)."""
+        """Squared Frobenius norm of dz/dx of every example, [B], exact or by Hutchinson's estimate."""
         kernel = self.networks.encoder_kernel(params)
         if kernel is not None:
             before = self.code_outputs(params, batch)
@@ -310,7 +287,7 @@ class ConvolutionalAE(Autoencoder):
 
 
 def draw(sampler: Any, key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Draws of a shape [B, ...]; of sequences [B, T, C] every time step by a key of its own: padding changes none."""
+    """Draws of a shape [B, ...]. In [B, T, C] every time step has a key of its own, so that padding changes no draw."""
     if len(shape) != 3:
         return sampler(key, shape)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(shape[1]))

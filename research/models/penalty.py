@@ -1,4 +1,4 @@
-"""Penalties on the codes of a whole batch: total correlation, DIP, maximum mean discrepancy, a discriminator."""
+"""Penalties on the codes of a batch: total correlation, DIP, maximum mean discrepancy, a discriminator."""
 
 from typing import Any, ClassVar, Literal
 
@@ -18,21 +18,21 @@ MMD_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 @spec
 class Penalty:
-    """Settings of a penalty on the codes of a model: its loss gets `penalty_weight` R more.
+    """Settings of a penalty on the codes of a model: `penalty_weight` * R is added to the loss.
 
-    R of codes z [B, L]:
-      mmd: maximum mean discrepancy between codes and prior (InfoVAE: Zhao et al. 2019, beta = 1 - alpha and a weight of
-        alpha + lambda - 1; without noise in the code WAE: Tolstikhin et al. 2018).
-      adversarial: a discriminator between codes and prior (Makhzani et al. 2015). The encoder has one optimizer, on the
-        weighted sum of reconstruction and deception; the paper takes turns.
-      The others need a posterior (`PosteriorPenalty`).
+    R of codes z [B, L] is, by `kind`,
+      mmd: the maximum mean discrepancy between codes and prior. With a posterior this is InfoVAE (Zhao et al. 2019;
+        beta = 1 - alpha, weight = alpha + lambda - 1), without noise in the code WAE (Tolstikhin et al. 2018).
+      adversarial: by a discriminator between codes and prior (Makhzani et al. 2015). The encoder has one optimizer, on
+        the weighted sum of reconstruction and deception; the paper alternates the two.
+      The other kinds need a posterior (`PosteriorPenalty`).
 
-    A discriminator sees codes as constants and is a constant to the codes, so that one gradient of the sum holds both
-    players' own; an optimizer of its own is `optimizer=discriminator`. A penalty is of a batch, not of an example:
-    the loss of validation and test rows leaves it out.
+    Codes are constants in the discriminator's term, and the discriminator is a constant in the codes' term. So one
+    gradient of the sum holds the gradients of both players. `optimizer=discriminator` gives the discriminator an
+    optimizer of its own. A penalty is of a batch: the loss of validation and test rows leaves it out.
 
     Attributes:
-      kind: which of them.
+      kind: above; "none" adds nothing.
       penalty_weight: its weight.
       discriminator_dims: widths of the hidden layers (leaky ReLU) of the discriminator.
     """
@@ -45,7 +45,7 @@ class Penalty:
 
     @property
     def towards_prior(self) -> bool:
-        """Whether it holds codes to the prior, so that codes drawn from the prior are codes of the model."""
+        """Whether the penalty pulls codes to the prior, so that codes from the prior are codes of the model."""
         return self.kind in TOWARDS_PRIOR
 
     def check_without_posterior(self) -> None:
@@ -55,7 +55,7 @@ class Penalty:
             raise ConfigError("penalty", self.kind, remedy)
 
     def check_batch(self, batch_size: int) -> None:
-        """Refuse batches of one row for penalties that hold the rows of a batch against each other."""
+        """Refuse batches of one row if the penalty compares the rows of a batch."""
         if batch_size < 2 and self.kind not in ("none", "adversarial"):
             remedy = f"it compares the rows of a batch, so at trainer.batch_size={batch_size} it does nothing"
             raise ConfigError("penalty", self.kind, f"{remedy}; set trainer.batch_size=32 or {{key}}=none")
@@ -65,20 +65,20 @@ class Penalty:
         return DenseStack(self.discriminator_dims, 1, "leaky_relu")
 
     def init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Any]:
-        """Fresh parameters {"discriminator"}, where there is one; only training needs them."""
+        """Fresh parameters {"discriminator"} if there is one. Only training needs them."""
         if self.kind not in DISCRIMINATED:
             return {}
         return {"discriminator": self.discriminator().init(key, jnp.zeros((1, latent_dim)))["params"]}
 
     def discriminate(self, params: Any, z: Float[Array, "B L"]) -> Float[Array, " B"]:
-        """Logit of every code, [B]; large means a code of the data (factor) or of the prior (adversarial)."""
+        """Logit of every code, [B]. A large logit means a code of the data (factor) or of the prior (adversarial)."""
         logits: Any = self.discriminator().apply({"params": params["discriminator"]}, z)
         return logits[:, 0]
 
     def of_codes(
         self, params: Any, z: Float[Array, "B ..."], prior: Float[Array, "B L"] | None
     ) -> tuple[Any, dict[str, Float[Array, ""]]]:
-        """What the loss gets more, and scalars to log; `prior` are as many codes from the prior."""
+        """The term that is added to the loss, and scalars to log. `prior` are as many codes from the prior."""
         if self.kind == "none":
             return 0.0, {}
         assert prior is not None
@@ -93,26 +93,25 @@ class Penalty:
     def game(
         self, value: Float[Array, ""], low: Float[Array, " B"], high: Float[Array, " B"]
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Both players' terms: the penalty on the codes, and the discriminator's own loss on logits."""
+        """Both players' terms: the penalty on the codes, and the discriminator's loss, small for `high` above `low`."""
         loss = 0.5 * (jax.nn.softplus(-high).mean() + jax.nn.softplus(low).mean())
         return self.penalty_weight * value + loss, {"penalty": value, "discriminator_loss": loss}
 
 
 @spec
 class PosteriorPenalty(Penalty):
-    """Settings of a penalty on codes with a posterior q(z | x) = N(m, v); besides those of `Penalty`, R is
+    """Settings of a penalty on codes with a posterior q(z | x) = N(m, v). Beside the kinds of `Penalty`, R is
 
-      total_correlation: E log q(z) - sum_l log q(z_l), by `aggregate_log_probs` with N training rows (also where a data
-        set draws other rows at every use). With beta = 1 and a weight of b - 1 the loss is that of beta-TCVAE at
-        beta = b (Chen et al. 2018), with the KL in closed form.
-      factor: the same by a discriminator between codes and codes whose dimensions are shuffled apart (FactorVAE: Kim &
-        Mnih 2018), here of the same batch.
+      total_correlation: E log q(z) - sum_l log q(z_l), by `aggregate_log_probs` with N training rows. With beta = 1 and
+        a weight of b - 1, the loss is that of beta-TCVAE at beta = b (Chen et al. 2018), with the KL in closed form.
+      factor: the same by a discriminator between codes and codes whose dimensions are shuffled separately (FactorVAE:
+        Kim & Mnih 2018), here within one batch.
       dip_i, dip_ii: sum_(i != j) C_ij^2 + dip_diagonal sum_i (C_ii - 1)^2, C = Cov[m], and for dip_ii + E diag(v)
         (Kumar et al. 2018).
 
     Attributes:
-      dip_diagonal: of dip_i and dip_ii, weight of the variances in units of that of the covariances; 10 in the first
-        one's paper, 1 in the second's.
+      dip_diagonal: weight of the variances in dip_i and dip_ii, in units of the weight of the covariances. The paper
+        has 10 for dip_i and 1 for dip_ii.
     """
 
     dip_diagonal: NonNegative
@@ -128,7 +127,7 @@ class PosteriorPenalty(Penalty):
         key: Key[Array, ""],
         train_size: Any,
     ) -> tuple[Any, dict[str, Float[Array, ""]]]:
-        """What the loss gets more, and scalars to log.
+        """The term that is added to the loss, and scalars to log.
 
         Args:
           z: one code of every example.
@@ -165,12 +164,12 @@ def aggregate_log_probs(
 ) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """log q(z) and sum_l log q(z_l) of the aggregate posterior q(z) = 1/N sum_n q(z | x_n), both [B] nats.
 
-    Estimated from the batch: the row that made z counts 1/N, each other one (N - 1) / (N (B - 1)), so that q is
-    unbiased (the log is not), and exact at B = N. Chen et al. (2018) weigh all rows alike, which is another constant,
-    or give one other row the rest (their stratified sampling).
+    Estimated from the batch: the row that made z has weight 1/N, every other row (N - 1) / (N (B - 1)). The estimate of
+    q is unbiased (that of its log is not), and exact at B = N. Chen et al. (2018) give all rows the same weight, or in
+    their stratified sampling give one other row the rest.
 
-    E[log q(z | x) - log q(z)] + E[log q(z) - sum_l log q(z_l)] + E[sum_l log q(z_l) - log p(z)], mutual information,
-    total correlation and dimension-wise KL, are the KL of the ELBO.
+    The KL of the ELBO is the sum of mutual information, total correlation and dimension-wise KL:
+    E[log q(z | x) - log q(z)] + E[log q(z) - sum_l log q(z_l)] + E[sum_l log q(z_l) - log p(z)].
     """
     rows = len(z)
     others = (train_size - 1) / (train_size * max(rows - 1, 1))
@@ -182,7 +181,7 @@ def aggregate_log_probs(
 
 
 def mean_discrepancy(x: Float[Array, "B L"], y: Float[Array, "B L"]) -> Float[Array, ""]:
-    """Squared maximum mean discrepancy of two samples, without bias: about 0 for equal distributions (also below).
+    """Unbiased estimate of the squared maximum mean discrepancy of two samples; it may be below 0.
 
     sum_(i != j) [k(x_i, x_j) + k(y_i, y_j)] / (B (B - 1)) - 2 / B^2 sum_ij k(x_i, y_j), with the mean over s in
     `MMD_SCALES` of the inverse multiquadratics k(a, b) = 2 L s / (2 L s + |a - b|^2) (Tolstikhin et al. 2018).

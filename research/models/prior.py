@@ -1,4 +1,4 @@
-"""Priors of a VAE's code: standard normal, a mixture of posteriors, a second stochastic layer."""
+"""Priors of the code of a VAE: standard normal, a mixture of posteriors, or a second stochastic layer."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
@@ -20,16 +20,19 @@ Gaussian = tuple[Float[Array, "B L"], Float[Array, "B L"]]  # mean and log-varia
 class Prior:
     """Settings of p(z), a part of a VAE.
 
-    normal: N(0, 1). vamp: p(z) = 1/K sum_k q(z | u_k) with learned pseudo-inputs u_k, which start at training rows and
-    are not held within the range of the data (Tomczak & Welling 2018 clip them). hierarchical: p(z) is the marginal of
-    p(z | t) p(t), t ~ N(0, 1), a second stochastic layer (Burda et al. 2016); its density is the one-sample bound
-    log p(z | t) + log p(t) - log q(t | z), t ~ q(t | z), so that weights of many samples stay those of the whole model.
+    By `kind`,
+      normal: p(z) = N(0, 1).
+      vamp: p(z) = 1/K sum_k q(z | u_k) with learned pseudo-inputs u_k (Tomczak & Welling 2018). They start at training
+        rows; the paper also clips them to the range of the data.
+      hierarchical: p(z) is the marginal of p(z | t) p(t), t ~ N(0, 1): a second stochastic layer (Burda et al. 2016).
+        log p(z) is replaced by the one-sample bound log p(z | t) + log p(t) - log q(t | z), t ~ q(t | z). Importance
+        weights with this bound are those of the whole model.
 
     Attributes:
-      kind: which of them.
+      kind: above.
       pseudo_inputs: K of vamp.
       top_dim: size of t.
-      top_hidden_dims: widths of the tanh layers of q(t | z); p(z | t) has them in reverse.
+      top_hidden_dims: widths of the hidden tanh layers of q(t | z); p(z | t) has them in reverse.
     """
 
     kind: Literal["normal", "vamp", "hierarchical"]
@@ -40,17 +43,13 @@ class Prior:
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def check_rows(self, rows: Examples) -> None:
-        """Refuse training rows that pseudo-inputs cannot start at.
-
-        Raises:
-          ConfigError: rows are padded or have missing values.
-        """
+        """Refuse training rows with padding or missing values if pseudo-inputs start at them."""
         if self.kind == "vamp" and (rows.length is not None or rows.observed is not None):
             remedy = "pseudo-inputs have neither padding nor gaps, which these data have; set {key}=normal"
             raise ConfigError("prior", self.kind, remedy)
 
     def noise_size(self, latent_dim: int) -> int:
-        """Standard normal numbers that one code of one example takes: those of z, then those of t."""
+        """Standard normal numbers for one code of one example: those of z, then those of t."""
         return latent_dim + (self.top_dim if self.kind == "hierarchical" else 0)
 
     def _top(self, encoder: bool, outputs: int) -> DenseStack:
@@ -58,7 +57,7 @@ class Prior:
         return DenseStack(dims, outputs, "tanh", kernel_init="glorot_uniform")
 
     def init(self, key: Key[Array, ""], latent_dim: int, feature_shape: tuple[int, ...]) -> dict[str, Any]:
-        """Fresh parameters {"prior"} that know nothing of the data; none of a standard normal."""
+        """Fresh parameters {"prior"} that do not depend on the data; a standard normal has none."""
         match self.kind:
             case "vamp":
                 return {"prior": {"pseudo_inputs": jax.random.normal(key, (self.pseudo_inputs, *feature_shape))}}
@@ -71,7 +70,7 @@ class Prior:
                 return {}
 
     def informed(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
-        """Parameters in place of fresh ones where the training rows say more: pseudo-inputs that are such rows."""
+        """Parameters that replace fresh ones: pseudo-inputs start at training rows."""
         if self.kind != "vamp":
             return {}
         rows = jax.random.choice(key, len(train), (self.pseudo_inputs,), replace=len(train) < self.pseudo_inputs)
@@ -84,9 +83,11 @@ class Prior:
         noise: Float[Array, "k B extra"],
         posterior: Callable[[Examples], Gaussian],
     ) -> Float[Array, "k B"]:
-        """log p(z) in nats, [k, B]; of the hierarchical prior the bound above, with noise [k, B, top_dim].
+        """log p(z) in nats, [k, B]; of the hierarchical prior the bound above.
 
-        `posterior` is the model's q(z | x), for the pseudo-inputs of vamp.
+        Args:
+          noise: [k, B, top_dim], of the hierarchical prior.
+          posterior: the model's q(z | x), for the pseudo-inputs of vamp.
         """
         match self.kind:
             case "vamp":
@@ -136,8 +137,8 @@ def mixture_log_prob(
 ) -> Float[Array, "k B"]:
     """log sum_k N(z; mean_k, exp(log_variance_k)), [k, B] nats.
 
-    One dimension after another, since an array [k, B, K, L] would not fit in memory, also not for the gradient; and by
-    differences before squares: matrix products of the parts lose whole nats where variances are small.
+    A scan over dimensions avoids an array [k, B, K, L], which would not fit in memory. Differences are squared; matrix
+    products of z and means would lose whole nats where variances are small.
     """
 
     @jax.checkpoint

@@ -1,4 +1,4 @@
-"""The next steps of a series from a window of its past."""
+"""Forecast of the next steps of a series from a window of its past."""
 
 import dataclasses
 import math
@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Key
 from research.clock import Clock
 from research.data.examples import Examples, Facts
 from research.distributions import Forecast
-from research.networks.base import matched
-from research.networks.cells import RecurrentLayers
 from research.networks.forecasting import ForecastNetwork
+from research.networks.layers import RecurrentLayers
 from research.networks.recurrent import check_sequences
+from research.networks.sizing import matched
 from research.ranges import Count, OpenShare, ShareBelow1, Size
 from research.tree import ConfigError, from_data, inline, spec
 
@@ -28,20 +28,21 @@ class RecurrentForecaster:
 
     Attributes:
       recurrent: the cells.
-      parameters: choose their width so that the model has about this many parameters; null: as `hidden_dim` says.
-      segment: steps of the series that are one step of the scan (Lin et al. 2023, SegRNN); the window is a multiple.
-      embedding: segments pass a linear layer of that size and a relu first; null: they enter the cells as they are.
-      channels: "independent" treats each channel as a series of its own with shared parameters; "joint" reads and
-        forecasts all at once.
+      parameters: the width is chosen so that the model has about this many parameters; null: `hidden_dim`.
+      segment: steps of the series in one step of the scan (SegRNN: Lin et al. 2023). It must divide the window.
+      embedding: size of a linear layer with a relu before the cells; null: segments enter the cells as they are.
+      channels: "independent" treats each channel as a series of its own, with shared parameters; "joint" reads and
+        forecasts all channels at once.
       decoding: "direct": all steps by one linear layer; "parallel": one step of the cells for every future segment,
         each from the same carry with an embedding of its position (SegRNN); "recursive": segment after segment,
-        each from the forecast of the one before.
-      normalize: scale of a window: "none"; "last" subtracts its last value; "standard" also divides by its standard
-        deviation around its mean (Kim et al. 2022, without parameters).
-      residual: what the network's output is added to: "none" (0), "last" value, or the last "season" repeated.
+        each from the forecast of the segment before.
+      normalize: scale of a window. "none" leaves it; "last" subtracts its last value; "standard" subtracts its mean and
+        divides by its standard deviation (Kim et al. 2022, without parameters).
+      residual: the network's output is added to 0 ("none"), to the last value ("last"), or to the last season, repeated
+        ("season").
       objective: "mse"; "mae"; "gaussian" (mean and scale of every step, nats); "quantile" (pinball loss).
-      quantiles: its levels, ascending, .5 among them.
-      dropout: share of the last states' elements that are set to zero in training; null: none.
+      quantiles: levels of "quantile", ascending; 0.5 must be one of them.
+      dropout: share of the elements of the last states that are set to zero in training; null: none.
     """
 
     recurrent: RecurrentLayers = inline()
@@ -59,7 +60,7 @@ class RecurrentForecaster:
     horizon: int = from_data(0)
     season: int | None = from_data(None)
 
-    # the loss is taken in the scale of the window
+    # The loss is computed in the scale of the window.
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective", "quantiles", "normalize")}
     takes_masks: ClassVar[bool] = True
 
@@ -75,7 +76,7 @@ class RecurrentForecaster:
             )
 
     def bind(self, facts: Facts) -> Self:
-        """The model for this data; refused where they have no steps to forecast or a window does not fit."""
+        """The model for this data. Raises ConfigError if they have no steps to forecast or the window does not fit."""
         check_sequences(facts, type(self).__name__)
         shape = facts.target_shape
         if shape is None or not facts.target_follows:
@@ -109,7 +110,7 @@ class RecurrentForecaster:
 
     @property
     def width(self) -> int:
-        """Channels that one row of the network has."""
+        """Channels in one row of the network's input."""
         return self.feature_shape[-1] if self.channels == "joint" else 1
 
     @property
@@ -166,7 +167,7 @@ class RecurrentForecaster:
             total = jnp.maximum(weight.sum(1, keepdims=True), 1)
             shift = (x * weight).sum(1, keepdims=True) / total
             variance = (jnp.square(x - shift) * weight).sum(1, keepdims=True) / total
-            # a window that is constant up to rounding keeps its scale
+            # A window that is constant up to rounding keeps its scale.
             floor = jnp.square(1e-6 * jnp.abs(shift)) + 1e-12
             scale = jnp.where(variance > floor, jnp.sqrt(jnp.where(variance > floor, variance, 1.0)), 1.0)
         scaled = (x - shift) / scale
@@ -254,7 +255,7 @@ class RecurrentForecaster:
         def mean(values: Float[Array, "B H C"]) -> Float[Array, " B"]:
             return (values * weight).sum((1, 2)) / jnp.maximum(weight.sum((1, 2)), 1)
 
-        # the loss is taken in the scale of the window, so that large series do not outweigh small ones
+        # In the scale of the window, large series do not outweigh small ones.
         error = (target - shift) / scale - residual - self._center(outputs)[..., 0]
         match self.objective:
             case "mse":
@@ -286,12 +287,11 @@ class RecurrentForecaster:
 
     def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
         """Loss of every example (in nats for gaussian), and mse and mae in the scale of the data."""
-        del keys  # nothing is drawn
         return self.scores(params, batch, None)
 
 
 def last_observed(x: Float[Array, "B T C"], mask: Any) -> Float[Array, "B one C"]:
-    """The last value of every channel that is there, [B, 1, C]; 0 where none is."""
+    """The last observed value of every channel, [B, 1, C]; 0 where no value is observed."""
     if mask is None:
         return x[:, -1:]
     times = jnp.arange(x.shape[1])[None, :, None]

@@ -1,4 +1,4 @@
-"""Generative adversarial network of sequences."""
+"""Generative adversarial network of sequences, with one gradient for both players."""
 
 import dataclasses
 from typing import Any, ClassVar, Literal, Self
@@ -10,9 +10,11 @@ from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
 from research.data.examples import Examples, Facts
-from research.networks.base import activation, check_name, matched
-from research.networks.cells import RecurrentLayers, valid_steps
+from research.networks.layers import RecurrentLayers
+from research.networks.names import activation, check_name
 from research.networks.recurrent import Reader, check_sequences
+from research.networks.sizing import matched
+from research.networks.steps import valid_steps
 from research.ranges import Count, NonNegative, Size
 from research.tree import ConfigError, from_data, inline, spec
 
@@ -22,21 +24,22 @@ class RecurrentGAN:
     """Generator x_t = f(W h_t + b) from noise at every step, against a recurrent discriminator (Mogren 2016;
     Esteban et al. 2017).
 
-    One scalar holds both games: the fake sample is a constant to the discriminator's term, and the discriminator's
-    parameters are constants to the generator's, so that the gradient of the sum is each player's own and the cross
-    gradients are exactly zero. Updates are simultaneous. D is a logit, the mean over time of one at every step.
+    The loss is the sum of both players' terms. The fake sample is a constant in the discriminator's term, and the
+    discriminator's parameters are constants in the generator's term. So one gradient of the sum holds the gradient of
+    each player, and the cross gradients are exactly zero. Both players move at once. The discriminator's value D is the
+    mean over time of a logit at every step.
 
     Attributes:
       recurrent: the cells of both players.
-      parameters: choose their width so that both have about this many parameters; null: as `hidden_dim` says.
-      noise_dim: size of z_t ~ N(0, 1), and of one z for the whole sequence that is given at every step beside it.
+      parameters: the width is chosen so that both players together have about this many parameters; null: `hidden_dim`.
+      noise_dim: size of z_t ~ N(0, 1), and of one z for the whole sequence that every step gets beside it.
       generator_activation: f; "sigmoid" for data in [0, 1], "tanh" in [-1, 1], or "linear".
       game: "non_saturating" (Goodfellow et al. 2014), "least_squares" (Mao et al. 2017) or "wasserstein" (Arjovsky et
-        al. 2017; set a gradient penalty).
+        al. 2017; it needs a gradient penalty).
       gradient_penalty: weight of (|dD/dx| - 1)^2 between real and fake samples (Gulrajani et al. 2017); null: none.
     """
 
-    recurrent: RecurrentLayers = inline()
+    recurrent: RecurrentLayers = inline(summary="last")  # the discriminator judges every step and makes no summary
     parameters: Count | None
     noise_dim: Size
     generator_activation: str
@@ -47,24 +50,19 @@ class RecurrentGAN:
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("game", "gradient_penalty")}
     takes_masks: ClassVar[bool] = True
-    # of no metric can one say that the better its value, the better the samples
+    # None of these metrics says that the samples are better.
     unmonitored: ClassVar[tuple[str, ...]] = ("loss", "generator_loss", "discriminator_loss", "discriminator_accuracy")
 
     def validate(self) -> None:
-        if self.recurrent.summary != "last":
-            remedy = (
-                "a discriminator judges every step and takes the mean, so no summary is made; set model.summary=last"
-            )
-            raise ConfigError("summary", self.recurrent.summary, remedy)
         check_name("generator_activation", self.generator_activation, ("sigmoid", "tanh", "linear"))
         if self.game == "wasserstein" and self.gradient_penalty is None:
             raise ConfigError("gradient_penalty", None, "a wasserstein critic needs one (10 in the paper)")
 
     def bind(self, facts: Facts) -> Self:
-        """The model for this data; refused where the generator cannot reach their range."""
+        """The model for this data. Raises ConfigError if the generator cannot reach their range."""
         check_sequences(facts, type(self).__name__)
         low, high = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(self.generator_activation, (-jnp.inf, jnp.inf))
-        # the generator covers the training range; later values may lie a little outside
+        # The generator covers the range of the training rows; other rows may lie a little outside.
         if facts.low < low - 0.5 * (high - low) or facts.high > high + 0.5 * (high - low):
             remedy = f"the data lie in [{facts.low:.4g}, {facts.high:.4g}]; set data.scaling=minmax or {{key}}=linear"
             raise ConfigError("generator_activation", self.generator_activation, remedy)
@@ -112,13 +110,13 @@ class RecurrentGAN:
         return self.fresh(key)
 
     def generate(self, params: Any, key: Key[Array, ""], number: int) -> Float[Array, "B T C"]:
-        """Samples [number, T, C]; noise of a time step depends on the step, not on how many there are."""
+        """Samples [number, T, C]. The noise of a time step does not depend on the number of steps."""
         whole_key, step_key = jax.random.split(key)
         whole = jax.random.normal(whole_key, (number, self.noise_dim))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(self.steps))
         noise = jax.vmap(lambda key: jax.random.normal(key, (number, self.noise_dim)), out_axes=1)(keys)
         whole = jnp.broadcast_to(whole[:, None], noise.shape)
-        outputs = self.generator().apply({"params": params["generator"]}, jnp.concatenate([noise, whole], -1))
+        outputs: Any = self.generator().apply({"params": params["generator"]}, jnp.concatenate([noise, whole], -1))
         return activation(self.generator_activation)(outputs)
 
     def discriminate(
@@ -188,12 +186,12 @@ class RecurrentGAN:
         """The players' terms of every example against one fake sample of its own key, without the penalty."""
         fake = _beside(jax.vmap(lambda key: self.generate(params, key, 1)[0])(keys), batch)
         critic, generator, real_value, fake_value = self.terms(params, batch, fake)
-        border = 0.5 if self.game == "least_squares" else 0.0  # between the values that real and fake rows are to have
+        border = 0.5 if self.game == "least_squares" else 0.0  # between the targets of real and of fake rows
         right = 0.5 * ((real_value > border).astype(jnp.float32) + (fake_value < border).astype(jnp.float32))
         scores = {"loss": critic + generator, "discriminator_loss": critic, "generator_loss": generator}
         return scores if self.game == "wasserstein" else scores | {"discriminator_accuracy": right}
 
 
 def _beside(fake: Float[Array, "B T C"], batch: Examples) -> Float[Array, "B T C"]:
-    """Fake rows with 0 where the real ones of the batch have no value: gaps must not tell them apart."""
+    """Fake rows with 0 where the real rows of the batch have no value, so that gaps do not give the fakes away."""
     return fake if batch.mask is None else jnp.where(batch.mask, fake, 0.0)

@@ -1,4 +1,4 @@
-"""Classes or values of a sequence, or of each of its steps."""
+"""Prediction of a class or of values, of a sequence or of each of its steps."""
 
 import dataclasses
 from typing import Any, ClassVar, Literal, Self
@@ -10,9 +10,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
 from research.data.examples import Examples, Facts
-from research.networks.base import matched
-from research.networks.cells import RecurrentLayers, valid_steps
+from research.networks.layers import RecurrentLayers
 from research.networks.recurrent import Online, Reader, check_sequences
+from research.networks.sizing import matched
+from research.networks.steps import valid_steps
 from research.ranges import Count, StaticShareBelow1
 from research.tree import ConfigError, added, from_data, inline, spec
 
@@ -21,13 +22,13 @@ from research.tree import ConfigError, added, from_data, inline, spec
 class RecurrentPredictor:
     """Recurrent layers with a linear layer upon them: y = W s + b of the summary s, or y_t = W h_t + b at every step.
 
-    What is predicted is the data's `target`, or their `label` where they have none: one class of a sequence, values of
-    a sequence [D], a class at every step [T], values at every step [T, D].
+    It predicts the `target` of the data, or their `label` if they have no target: a class of a sequence, values of a
+    sequence [D], a class at every step [T], or values at every step [T, D].
 
     Attributes:
       recurrent: the cells.
-      parameters: choose their width so that the model has about this many parameters; null: as `hidden_dim` says.
-      dropout: share of every layer's states that are set to zero in training, the same at all steps.
+      parameters: the width is chosen so that the model has about this many parameters; null: `hidden_dim`.
+      dropout: share of every layer's states that are set to zero in training, the same states at all steps.
       objective: "cross_entropy" in nats, summed over steps and values: of classes, or of values in [0, 1] (independent
         Bernoulli); "mse" or "mae" of values, means over steps and values; "auto" takes cross_entropy for classes and
         mse for values.
@@ -35,7 +36,7 @@ class RecurrentPredictor:
 
     recurrent: RecurrentLayers = inline()
     parameters: Count | None
-    dropout: StaticShareBelow1 = added(default=0.0)
+    dropout: StaticShareBelow1 = added(before=0.0)
     objective: Literal["auto", "cross_entropy", "mse", "mae"]
     feature_shape: tuple[int, ...] = from_data(())
     target_shape: tuple[int, ...] = from_data(())
@@ -47,7 +48,7 @@ class RecurrentPredictor:
     takes_masks: ClassVar[bool] = True
 
     def bind(self, facts: Facts) -> Self:
-        """The model for this data; refused where there is nothing to predict."""
+        """The model for this data. Raises ConfigError if there is nothing to predict."""
         check_sequences(facts, type(self).__name__)
         shape, classes, of_label = facts.target_shape, facts.target_classes, False
         if shape is None:
@@ -81,7 +82,7 @@ class RecurrentPredictor:
 
     @property
     def uses(self) -> int:
-        """T: the cells use their parameters at every step; 1 before the data are known."""
+        """T, because the cells use their parameters at every step; 1 before the data are known."""
         return next(iter(self.feature_shape), 1)
 
     @property
@@ -91,7 +92,7 @@ class RecurrentPredictor:
 
     @property
     def stepwise(self) -> bool:
-        """Whether something is predicted at every step."""
+        """Whether there is a prediction at every step."""
         return len(self.target_shape) == (1 if self.target_classes else 2)
 
     @property
@@ -100,7 +101,7 @@ class RecurrentPredictor:
         return self.target_classes or self.target_shape[-1]
 
     def module(self) -> Reader:
-        """The layers and the linear one upon them as a Linen module."""
+        """The recurrent layers and the linear layer as a Linen module."""
         summary = None if self.stepwise else self.recurrent.summary
         return Reader(self.recurrent.module(dropout=self.dropout), self.outputs, summary)
 
@@ -130,11 +131,11 @@ class RecurrentPredictor:
     ) -> Float[Array, "B ..."]:
         """Linear outputs: logits of classes (or of values in [0, 1]), or values; [B, outputs] or [B, T, outputs].
 
-        Outputs after the length of a row say nothing.
+        Outputs after the length of a row have no meaning.
 
         Args:
           key: of dropout, in training.
-          perturbations: of the states, as `research.networks.cells.Cell` takes them.
+          perturbations: additions to the states (see `research.networks.cells.Cell`).
         """
         variables = {"params": params} if perturbations is None else {"params": params, "perturbations": perturbations}
         drop = key is not None and self.dropout > 0
@@ -143,7 +144,7 @@ class RecurrentPredictor:
         return outputs
 
     def state_gradients(self, params: Any, batch: Examples) -> Float[Array, "B T H"]:
-        """Slope of the loss of every row with respect to the states h_t of the last layer that runs forwards."""
+        """Gradient of the loss of every row with respect to the states h_t of the last layer that runs forwards."""
         shapes = jax.eval_shape(self.module().init, jax.random.key(0), batch.x)["perturbations"]
         zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
 
@@ -160,8 +161,7 @@ class RecurrentPredictor:
     def step(
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None = None
     ) -> tuple[Online, Float[Array, "B outputs"]]:
-        """One more time step: the state after it, and the linear outputs for all steps so far."""
-        del label
+        """The state after one more time step, and the linear outputs for all steps so far."""
         after: Any = self.module().apply({"params": params}, state.carries, x, method="step")
         carries, last = after
         state, summary = state.add(carries, last, self.recurrent.summary)

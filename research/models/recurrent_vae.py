@@ -1,4 +1,4 @@
-"""Variational autoencoder of sequences."""
+"""Variational autoencoder of sequences. Its encoder also runs one time step at a time."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from research.tree import inline, spec
 class RecurrentVAE(Variational):
     """VAE with recurrent networks: one code for a sequence (Fabius & van Amersfoort 2015; Bowman et al. 2016).
 
-    Against a decoder that ignores its code: `warmup`, `free_bits`, and `teacher_dropout` of a teacher-forced decoder.
+    If the decoder ignores the code, a warm-up, free bits, or `teacher_dropout` of a teacher-forced decoder help.
     """
 
-    networks: RecurrentNetworks = inline()
+    networks: RecurrentNetworks = inline(code="sequence")
 
     def start(self, rows: int) -> Online:
         """The state before the first step of `rows` sequences."""
@@ -25,6 +25,6 @@ class RecurrentVAE(Variational):
     def step(
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None = None
     ) -> tuple[Online, Float[Array, "B L"]]:
-        """One more time step: the state after it and the posterior means [B, L] given all steps so far."""
+        """The state after one more time step, and the posterior means [B, L] given all steps so far."""
         state, outputs = self.networks.encode_step(params, state, x, label, 2 * self.latent_dim)
         return state, outputs[..., : self.latent_dim]

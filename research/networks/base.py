@@ -1,6 +1,5 @@
 """What a model asks of its encoder and decoder (`Networks`), and the settings that all of them share (`Coding`)."""
 
-import functools
 import math
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -12,29 +11,18 @@ from research.clock import Clock
 from research.data.examples import Examples, Facts
 from research.distributions import Likelihood
 from research.ranges import Count, Size
-from research.tree import ConfigError, from_data, nearest, spec
+from research.tree import ConfigError, from_data, spec
 
-# Numbers of the draws that networks make in training: `fold_in` of the key of a loss. Models use 0 to 2 and 4 to 9
-# (`research.models.decoding`), since `split(key, n)[i]` is `fold_in(key, i)`.
+# Purposes of the draws that networks make in training (`Training.rngs`). Models use 0 to 2 and 4 to 9
+# (`research.models.decoding`), because `split(key, n)[i]` is `fold_in(key, i)`.
 TEACHING, ENCODER_DROPOUT, DECODER_DROPOUT = 3, 10, 11
-
-ACTIVATIONS = (
-    *("celu", "elu", "gelu", "hard_sigmoid", "hard_silu", "hard_swish", "hard_tanh", "leaky_relu", "log_sigmoid"),
-    *("mish", "relu", "relu6", "selu", "sigmoid", "silu", "soft_sign", "softplus", "sparse_plus", "squareplus"),
-    *("swish", "tanh"),
-)
-INITIALIZERS = (
-    *("glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "kaiming_normal", "kaiming_uniform"),
-    *("lecun_normal", "lecun_uniform", "orthogonal", "xavier_normal", "xavier_uniform"),
-)
-WIDEST = 1 << 16  # units of a layer whose width is chosen by the number of parameters
 
 
 class Training(NamedTuple):
-    """What networks are given while they are trained, and not when they are scored.
+    """What networks get while they are trained, and not when they are scored.
 
     Attributes:
-      batch: the true examples, for a decoder that is shown its last value.
+      batch: the true examples, for a decoder that sees the true last value.
       key: of all draws (dropout, teaching).
       clock: for ramps.
     """
@@ -43,27 +31,25 @@ class Training(NamedTuple):
     key: Key[Array, ""]
     clock: Clock
 
-    def rngs(self, number: int) -> dict[str, Key[Array, ""]]:
-        """The key of dropout, as Linen takes it; `number` is one of the numbers of draws above."""
-        return {"dropout": jax.random.fold_in(self.key, number)}
+    def rngs(self, purpose: int) -> dict[str, Key[Array, ""]]:
+        """The key of dropout, as Linen takes it, for one of the purposes above."""
+        return {"dropout": jax.random.fold_in(self.key, purpose)}
 
 
 @runtime_checkable
 class Networks(Protocol):
-    """An encoder and a decoder, as a spec that a model holds in its field `networks`.
+    """An encoder and a decoder: a spec that a model holds in its field `networks`.
 
-    A new kind of networks is a class that inherits `Coding` and has these methods; a model of it is three lines
-    (`research.models.vae.VAE`), its settings are a yaml in `conf/model`. Parameters are a dict
-    {"encoder": ..., "decoder": ...}; the decoder's last layer is called "output", and has a bias, where networks use
-    `output_bias` of this module.
+    New networks are a spec that inherits `Coding` and has these methods. A model with them is three lines
+    (`research.models.vae.VAE`); its settings are a YAML file in `conf/model`. Parameters are a dict
+    {"encoder": ..., "decoder": ...}. Networks that use `output_bias` call the decoder's last layer "output" and give
+    it a bias.
     """
 
-    takes_masks: ClassVar[bool]  # whether padding and missing values are told apart from zeros
+    takes_masks: ClassVar[bool]  # whether the networks tell padding and missing values from zeros
 
     @property
-    def latent_dim(self) -> int:
-        """L, size of the code."""
-        ...
+    def latent_dim(self) -> int: ...
 
     @property
     def parameters(self) -> int | None: ...
@@ -84,29 +70,29 @@ class Networks(Protocol):
 
     @property
     def uses(self) -> int:
-        """Mean number of times that one example uses a parameter, roughly, for the plan's estimate of work."""
+        """How often one example uses a parameter on average, roughly. The plan estimates work by it."""
         ...
 
     def bind(self, facts: Facts) -> Self:
-        """The networks for this data: feature shape and number of classes set, and what else they need of `facts`.
+        """The networks for this data: they take feature shape, number of classes and what else they need from `facts`.
 
-        Facts do not say whether there is padding or a missing value: networks that cannot take either refuse a batch
+        Facts do not say whether rows have padding or missing values. Networks that can take neither refuse a batch
         with `length` or `observed` in `encode`, which the plan traces.
 
         Raises:
-          ConfigError: these networks cannot take such data, or there is no label (`Coding.check_labels`).
+          ConfigError: these networks cannot take such data, or labels are missing (`Coding.check_labels`).
         """
         ...
 
     def resized(self, width: int) -> Self:
-        """The same networks with a first hidden layer of that width, the others in proportion."""
+        """The same networks with a first hidden layer of that width, the other layers in proportion."""
         ...
 
     def init(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}.
 
         Args:
-          encoder_outputs: numbers that the encoder gives for a code (2 L of a Gaussian posterior).
+          encoder_outputs: numbers that the encoder gives for a code (2 L for a Gaussian posterior).
           channels: numbers that the likelihood takes for an element of x.
         """
         ...
@@ -114,11 +100,11 @@ class Networks(Protocol):
     def encode(
         self, params: Any, batch: Examples, outputs: int, training: Training | None = None
     ) -> Float[Array, "B ..."]:
-        """Encoder outputs [B, outputs], or [B, T, outputs] where there is a code at every step."""
+        """Encoder outputs [B, outputs], or [B, T, outputs] with a code at every step."""
         ...
 
     def summary(self, codes: Float[Array, "B ..."], batch: Examples) -> Float[Array, "B outputs"]:
-        """One vector for every example, of what `encode` gives."""
+        """One vector for every example, made of what `encode` gives."""
         ...
 
     def decode(
@@ -130,17 +116,17 @@ class Networks(Protocol):
         length: Int[Array, " B"] | None = None,
         training: Training | None = None,
     ) -> Float[Array, "B outputs"]:
-        """Decoder outputs [B, D * channels] of codes [B, L] or [B, T, L]; D elements in the order of x.
+        """Decoder outputs [B, D * channels] of codes [B, L] or [B, T, L]; the D elements are in the order of x.
 
         Args:
           label: [B], of conditional networks.
-          likelihood: says how many outputs an element has, and the mean that a decoder may read back.
+          likelihood: gives the number of outputs for an element, and the mean that a decoder may read back.
           length: valid steps of every row, for a decoder that goes backwards in time.
         """
         ...
 
     def encoder_kernel(self, params: Any) -> Float[Array, "D outputs"] | None:
-        """The kernel of an encoder that is one linear layer (without the label's part); else None."""
+        """The kernel of an encoder that is one linear layer, without the rows for the label; otherwise None."""
         ...
 
     def with_output_bias(self, params: dict[str, Any], likelihood: Likelihood, train: Examples) -> dict[str, Any]:
@@ -154,10 +140,10 @@ class Coding:
 
     Attributes:
       latent_dim: L, size of the code.
-      parameters: choose the width so that the model has about this many parameters (the nearest possible number), for
-        comparisons at equal size; null leaves the widths as they are.
-      output_bias: "mean" starts the decoder's output at the mean of the training data.
-      conditional: give encoder and decoder the label, one-hot.
+      parameters: the width is chosen so that the model has about this many parameters, for comparisons at equal size;
+        null leaves the widths as they are.
+      output_bias: "mean" lets the decoder's output start at the mean of the training data.
+      conditional: encoder and decoder also get the label, one-hot.
     """
 
     latent_dim: Size
@@ -167,7 +153,7 @@ class Coding:
     feature_shape: tuple[int, ...] = from_data(())
     classes: int = from_data(0)
 
-    # log p(x | label) is not log p(x)
+    # log p(x | label) is another quantity than log p(x)
     depends: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(
         ("loss", "elbo_nats", "iwae_nats", "nll_nats"), ("conditional",)
     )
@@ -179,7 +165,7 @@ class Coding:
 
     @property
     def label_size(self) -> int:
-        """Inputs that the label takes."""
+        """Number of inputs that the label takes."""
         return self.classes if self.conditional else 0
 
     def check_labels(self, facts: Facts) -> None:
@@ -189,7 +175,7 @@ class Coding:
             raise ConfigError("conditional", True, remedy)
 
     def with_label(self, inputs: Float[Array, "*B D"], label: Int[Array, "..."] | None) -> Float[Array, "*B inputs"]:
-        """Inputs [B, ..., D] with the one-hot label [B] behind, at every position between, for conditional networks."""
+        """Inputs [B, ..., D] of conditional networks with the one-hot label [B] appended at every position."""
         if not self.conditional:
             return inputs
         if label is None:
@@ -201,22 +187,8 @@ class Coding:
         return jnp.concatenate([inputs, hot], axis=-1)
 
 
-# --------------------------------------------------------------------------------------------- activations and biases
-
-
-def activation(name: str) -> Any:
-    """The activation function of that name (`jax.nn`), or the identity for `linear`."""
-    return (lambda x: x) if name == "linear" else getattr(jax.nn, name)
-
-
-def check_name(key: str, name: str, known: tuple[str, ...]) -> None:
-    """Refuse a name that is not in the list, with the nearest one."""
-    if name not in known:
-        raise ConfigError(key, name, f"unknown{nearest(name, known)}; known: {', '.join(known)}")
-
-
 def observed_mean(train: Examples, axes: int) -> Float[Array, "..."]:
-    """Mean of x over its first axes, without padding and missing values; 0 where nothing is left."""
+    """Mean of x over its first axes, without padding and missing values; 0 where no value is left."""
     x, mask = jnp.asarray(train.x, jnp.float32), train.mask
     over = tuple(range(axes))
     if mask is None:
@@ -228,49 +200,3 @@ def output_bias(params: dict[str, Any], bias: Float[Array, " outputs"]) -> dict[
     """Parameters with that bias of the decoder's layer `output`."""
     output = {**params["decoder"]["output"], "bias": bias}
     return {**params, "decoder": {**params["decoder"], "output": output}}
-
-
-# ---------------------------------------------------------------------------------- width by the number of parameters
-
-
-@runtime_checkable
-class Sized(Protocol):
-    """A model whose width can be chosen by its number of parameters."""
-
-    def resized(self, width: int) -> Self:
-        """The same model with a first hidden layer of that width."""
-        ...
-
-    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """Fresh parameters that count as the model's size: all but those that only training needs."""
-        ...
-
-
-def matched(model: Any, parameters: int | None) -> Any:
-    """The same model (`Sized`), as wide as the number of parameters asks for; None: as it is."""
-    if parameters is None:
-        return model
-    tree = jax.tree.structure(model)
-    return model.resized(_width(tree, tree.num_leaves, parameters))
-
-
-@functools.lru_cache(maxsize=256)  # jobs of one structure have one width
-def _width(structure: Any, leaves: int, wanted: int) -> int:
-    model: Sized = structure.unflatten([0.0] * leaves)
-    if wanted < (least := count(model.resized(1))):
-        raise ConfigError("parameters", wanted, f"this model has at least {least}; ask for more")
-    low, high = 1, 2
-    while count(model.resized(high)) < wanted:
-        low, high = high, 2 * high
-        if low > WIDEST:
-            raise ConfigError("parameters", wanted, f"that is a layer of more than {WIDEST} units; take fewer")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(model.resized(middle)) <= wanted else (low, middle)
-    return min(low, high, key=lambda width: abs(count(model.resized(width)) - wanted))
-
-
-def count(model: Sized) -> int:
-    """Number of parameters of a model that is bound to its data, without parts that only training needs."""
-    shapes = jax.eval_shape(model.counted, jax.random.key(0))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

@@ -12,39 +12,29 @@ from jaxtyping import Array, Float, Int, Key
 
 from research.data.examples import Examples, Facts
 from research.distributions import Likelihood
-from research.networks.base import (
-    ACTIVATIONS,
-    DECODER_DROPOUT,
-    ENCODER_DROPOUT,
-    INITIALIZERS,
-    Coding,
-    Training,
-    activation,
-    check_name,
-    observed_mean,
-    output_bias,
-)
-from research.networks.dense import DenseStack
+from research.networks.base import DECODER_DROPOUT, ENCODER_DROPOUT, Coding, Training, observed_mean, output_bias
+from research.networks.dense import DenseStack, dropped
+from research.networks.names import INITIALIZERS, activation, check_activation, check_name
 from research.networks.patches import ConvTranspose, convolve
 from research.ranges import Size, StaticShareBelow1
 from research.tree import ConfigError, from_data, spec
 
-AXES = {"sequence": 1, "image": 2}  # along which kernels move: time, or rows and columns
+AXES = {"sequence": 1, "image": 2}  # number of axes along which kernels move: time, or rows and columns
 
 
 # -------------------------------------------------------------------------------------------------------- Linen modules
 
 
 class Layers(nn.Module):
-    """What the encoder and the decoder have in common: their settings, and what follows a convolution.
+    """The settings that encoder and decoder share, and the operations after a convolution.
 
     Attributes:
-      sizes: positions of the feature maps, data first: ((28, 28), (14, 14), (7, 7)).
-      outputs: of the whole network; for a decoder in every position.
-      channels: of the feature maps, without the data: (32, 64).
+      sizes: positions of the feature maps, beginning with the data: ((28, 28), (14, 14), (7, 7)).
+      outputs: outputs of the whole network; of a decoder at every position.
+      channels: channels of the feature maps, without the data: (32, 64).
       kernel_size, strides: of the layers.
-      hidden_dims: of the dense layers between the last feature map and the code, in the encoder's order.
-      activation, layer_norm, kernel_init, dropout: as `ConvolutionalNetworks` has them.
+      hidden_dims: widths of the dense layers between the last feature map and the code, in the encoder's order.
+      activation, layer_norm, kernel_init, dropout: see `ConvolutionalNetworks`.
     """
 
     sizes: tuple[tuple[int, ...], ...]
@@ -64,7 +54,7 @@ class Layers(nn.Module):
         return DenseStack(hidden_dims, features, self.activation, False, norm, self.kernel_init, drop, name="dense")
 
     def hidden(self, x: Float[Array, "B *size C"], norm: str, training: bool) -> Float[Array, "B *size C"]:
-        """A feature map from the outputs of a layer; `norm` names its normalisation."""
+        """The feature map that follows the outputs of a layer; `norm` names its normalisation."""
         if self.layer_norm:
             x = nn.LayerNorm(reduction_axes=tuple(range(1, x.ndim)), name=norm)(x)
         x = activation(self.activation)(x)
@@ -113,17 +103,14 @@ class ConvolutionalNetworks(Coding):
     """Settings of a convolutional encoder and its mirrored decoder.
 
     Kernels move over the time of sequences [T, C], and over the rows and columns of images [H, W] or [H, W, C]. A layer
-    of stride s turns n positions into ceil(n / s). All steps and pixels must be there: a bias makes padding and missing
-    values look like data, so data with either are refused.
-
-    On two CPU cores vmap trains 4 members in 1.1 (digits, BasicMotions) to 1.5 times (MNIST) the seconds that they take
-    one after another: `uses` lets the plan see how much work a step is.
+    of stride s turns n positions into ceil(n / s). Data with padding or missing values are refused, because a bias
+    makes both look like data.
 
     Attributes:
-      channels: of the encoder's layers; the decoder has them in reverse.
-      kernel_size: of all layers along every axis; a multiple of the strides lets every output of the decoder see
-        equally many inputs (Odena et al. 2016).
-      strides: of the encoder's layers along every axis; the decoder has them in reverse.
+      channels: channels of the encoder's layers; the decoder has them in reverse.
+      kernel_size: size of all kernels along every axis. If it is a multiple of the strides, every output of the decoder
+        sees equally many inputs (Odena et al. 2016).
+      strides: strides of the encoder's layers along every axis; the decoder has them in reverse.
       hidden_dims: widths of dense layers between the encoder's last feature map and the code; the decoder has them in
         reverse.
       activation: one of `ACTIVATIONS`, or "linear".
@@ -151,43 +138,43 @@ class ConvolutionalNetworks(Coding):
         if len(self.strides) != len(self.channels):
             remedy = f"every layer has a stride: give {len(self.channels)}, as many as model.channels has"
             raise ConfigError("strides", list(self.strides), remedy)
-        check_name("activation", self.activation, (*ACTIVATIONS, "linear"))
+        check_activation("activation", self.activation)
         check_name("kernel_init", self.kernel_init, INITIALIZERS)
 
     @property
     def stepwise(self) -> bool:
-        """One code for an example."""
+        """An example has one code."""
         return False
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
-        """Positions of the feature maps, data first."""
+        """Positions of the feature maps, beginning with the data."""
         shrink = lambda size, stride: tuple(-(-positions // stride) for positions in size)
         return tuple(itertools.accumulate(self.strides, shrink, initial=self.feature_shape[: self.axes]))
 
     @property
     def data_channels(self) -> int:
-        """C, values of the data at one position."""
+        """C, number of values at one position of the data."""
         return math.prod(self.feature_shape[self.axes :])
 
     @property
     def uses(self) -> int:
-        """Mean number of positions at which one example uses a parameter, biases and the label aside."""
+        """Mean number of positions at which one example uses a parameter, without biases and the label.
+
+        The plan estimates the work of a step by it. On two CPU cores, vmap trains 4 members in 1.1 (digits,
+        BasicMotions) to 1.5 times (MNIST) the seconds that they take one after another.
+        """
         positions = [math.prod(size) for size in self.sizes]
         pairs = itertools.pairwise((self.data_channels, *self.channels))
         kernels = [self.kernel_size**self.axes * before * after for before, after in pairs]
         widths = (positions[-1] * self.channels[-1], *self.hidden_dims, self.latent_dim)
         dense = sum(before * after for before, after in itertools.pairwise(widths))
-        # the decoder spreads every position of a smaller map, as often as the encoder gathers it
+        # The decoder uses a kernel at as many positions as the encoder does.
         work = dense + sum(kernel * number for kernel, number in zip(kernels, positions[1:], strict=True))
         return max(1, round(work / (dense + sum(kernels))))
 
     def bind(self, facts: Facts) -> Self:
-        """The networks for this data.
-
-        Raises:
-          ConfigError: the data are neither sequences nor images.
-        """
+        """The networks for this data. Raises ConfigError if the data are neither sequences nor images."""
         if facts.kind not in AXES or len(facts.feature_shape) > 3:
             remedy = (
                 "it needs sequences [N, T, C] or images [N, H, W] or [N, H, W, C], and these data are "
@@ -199,7 +186,7 @@ class ConvolutionalNetworks(Coding):
         return dataclasses.replace(self, feature_shape=facts.feature_shape, classes=facts.classes, axes=axes)
 
     def resized(self, width: int) -> Self:
-        """The same networks with so many channels in the first layer, the other channels and widths in proportion."""
+        """The same networks with that many channels in the first layer, other channels and widths in proportion."""
         scaled = lambda sizes: tuple(max(1, round(size * width / self.channels[0])) for size in sizes)
         return dataclasses.replace(self, channels=scaled(self.channels), hidden_dims=scaled(self.hidden_dims))
 
@@ -226,23 +213,17 @@ class ConvolutionalNetworks(Coding):
     def encode(
         self, params: Any, batch: Examples, outputs: int, training: Training | None = None
     ) -> Float[Array, "B {outputs}"]:
-        """Encoder outputs [B, outputs] of a batch.
-
-        Raises:
-          ConfigError: the batch has padding or missing values.
-        """
+        """Encoder outputs [B, outputs] of a batch. Raises ConfigError for padding and missing values."""
         if batch.length is not None or batch.observed is not None:
             remedy = (
                 "a convolutional network would read padding and missing values as data; take a recurrent or dense one"
             )
             raise ConfigError("", None, remedy)
         x = self.with_label(batch.x.reshape(len(batch), *self.sizes[0], self.data_channels), batch.label)
-        rngs = self._rngs(training, ENCODER_DROPOUT)
-        return self.encoder(outputs).apply({"params": params["encoder"]}, x, rngs is not None, rngs=rngs)  # type: ignore[return-value]
+        return dropped(self.encoder(outputs), params["encoder"], x, training, ENCODER_DROPOUT)
 
     def summary(self, codes: Float[Array, "B outputs"], batch: Examples) -> Float[Array, "B outputs"]:
         """The codes themselves."""
-        del batch
         return codes
 
     def decode(
@@ -254,19 +235,13 @@ class ConvolutionalNetworks(Coding):
         length: Int[Array, " B"] | None = None,
         training: Training | None = None,
     ) -> Float[Array, "B outputs"]:
-        """Decoder outputs [B, D * channels] of codes [B, L]; no row has a length."""
-        del length
-        rngs, variables = self._rngs(training, DECODER_DROPOUT), {"params": params["decoder"]}
+        """Decoder outputs [B, D * channels] of codes [B, L]. Rows have no `length` here."""
         decoder = self.decoder(likelihood.channels)
-        outputs: Any = decoder.apply(variables, self.with_label(z, label), rngs is not None, rngs=rngs)
+        outputs = dropped(decoder, params["decoder"], self.with_label(z, label), training, DECODER_DROPOUT)
         return outputs.reshape(len(z), -1)
 
-    def _rngs(self, training: Training | None, number: int) -> dict[str, Key[Array, ""]] | None:
-        return training.rngs(number) if training is not None and self.dropout else None
-
     def encoder_kernel(self, params: Any) -> None:
-        """No convolutional encoder is one dense layer."""
-        del params
+        """No convolutional encoder is one linear layer."""
 
     def with_output_bias(self, params: dict[str, Any], likelihood: Likelihood, train: Examples) -> dict[str, Any]:
         """Parameters whose decoder predicts the mean of every channel over rows and positions."""

@@ -10,18 +10,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from research.data.examples import Examples, Facts
 from research.distributions import Likelihood
-from research.networks.base import (
-    ACTIVATIONS,
-    DECODER_DROPOUT,
-    ENCODER_DROPOUT,
-    INITIALIZERS,
-    Coding,
-    Training,
-    activation,
-    check_name,
-    observed_mean,
-    output_bias,
-)
+from research.networks.base import DECODER_DROPOUT, ENCODER_DROPOUT, Coding, Training, observed_mean, output_bias
+from research.networks.names import INITIALIZERS, activation, check_activation, check_name
 from research.ranges import Size, StaticShareBelow1
 from research.tree import ConfigError, added, spec
 
@@ -29,8 +19,7 @@ from research.tree import ConfigError, added, spec
 class DenseStack(nn.Module):
     """Hidden layers with an activation, then a linear output layer; [B, D] -> [B, features].
 
-    Initialisers and activations are names, resolved when called: functions as attributes would compare unequal and
-    split a group of equal structure.
+    Activation and initialiser are names: functions as attributes would compare unequal and split a group.
     """
 
     hidden_dims: tuple[int, ...]
@@ -58,18 +47,24 @@ class DenseStack(nn.Module):
         return nn.Dense(self.features, kernel_init=init, name="output")(x)
 
 
+def dropped(module: Any, params: Any, x: Any, training: Training | None, purpose: int) -> Any:
+    """Outputs of a Linen module with an attribute `dropout`, which drops units if it is trained."""
+    rngs = training.rngs(purpose) if training is not None and module.dropout else None
+    return module.apply({"params": params}, x, rngs is not None, rngs=rngs)
+
+
 @spec
 class DenseNetworks(Coding):
-    """Settings of a dense encoder and its mirrored decoder; data of every shape enter flattened.
+    """Settings of a dense encoder and its mirrored decoder. Data of every shape enter flattened.
 
     Attributes:
       hidden_dims: widths of the encoder's hidden layers; the decoder has them in reverse.
       activation: one of `ACTIVATIONS`, or "linear".
-      gated: hidden layers compute f(a) * sigmoid(b) from twice the outputs.
+      gated: a hidden layer computes f(a) * sigmoid(b) from twice as many outputs (Dauphin et al. 2017).
       layer_norm: normalise before each activation.
       kernel_init: one of `INITIALIZERS`.
-      dropout: share of the hidden units that are set to zero in training (Srivastava et al. 2014), the same units for
-        all codes that a VAE draws of one example.
+      dropout: share of the hidden units that are set to zero in training (Srivastava et al. 2014). All codes that a
+        VAE draws of one example see the same units.
     """
 
     hidden_dims: tuple[Size, ...]
@@ -77,7 +72,7 @@ class DenseNetworks(Coding):
     gated: bool
     layer_norm: bool
     kernel_init: str
-    dropout: StaticShareBelow1 = added(default=0.0)
+    dropout: StaticShareBelow1 = added(before=0.0)
 
     takes_masks: ClassVar[bool] = False
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are without dropout
@@ -87,12 +82,12 @@ class DenseNetworks(Coding):
             raise ConfigError("parameters", self.parameters, "there is no hidden layer whose width could be chosen")
         if self.dropout and not self.hidden_dims:
             raise ConfigError("dropout", self.dropout, "there is no hidden layer to drop units of; set {key}=0.0")
-        check_name("activation", self.activation, (*ACTIVATIONS, "linear"))
+        check_activation("activation", self.activation)
         check_name("kernel_init", self.kernel_init, INITIALIZERS)
 
     @property
     def stepwise(self) -> bool:
-        """One code for an example."""
+        """An example has one code."""
         return False
 
     @property
@@ -106,36 +101,39 @@ class DenseNetworks(Coding):
         return dataclasses.replace(self, feature_shape=facts.feature_shape, classes=facts.classes)
 
     def resized(self, width: int) -> Self:
-        """The same networks with a first hidden layer of that width, the others in proportion."""
+        """The same networks with a first hidden layer of that width, the other layers in proportion."""
         first = self.hidden_dims[0]
         dims = tuple(max(1, round(size * width / first)) for size in self.hidden_dims)
         return dataclasses.replace(self, hidden_dims=dims)
 
-    def _stack(self, hidden_dims: tuple[int, ...], outputs: int) -> DenseStack:
-        return DenseStack(
-            hidden_dims, outputs, self.activation, self.gated, self.layer_norm, self.kernel_init, self.dropout
-        )
+    def encoder(self, outputs: int) -> DenseStack:
+        """The encoder as a Linen module, [B, D] -> [B, outputs]."""
+        return self._stack(self.hidden_dims, outputs)
+
+    def decoder(self, channels: int) -> DenseStack:
+        """The decoder as a Linen module, [B, L] -> [B, D * channels]."""
+        return self._stack(self.hidden_dims[::-1], self.features * channels)
+
+    def _stack(self, dims: tuple[int, ...], outputs: int) -> DenseStack:
+        return DenseStack(dims, outputs, self.activation, self.gated, self.layer_norm, self.kernel_init, self.dropout)
 
     def init(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}."""
         encoder_key, decoder_key = jax.random.split(key)
         x = jnp.zeros((1, self.features + self.label_size))
         z = jnp.zeros((1, self.latent_dim + self.label_size))
-        encoder = self._stack(self.hidden_dims, encoder_outputs).init(encoder_key, x)
-        decoder = self._stack(self.hidden_dims[::-1], self.features * channels).init(decoder_key, z)
-        return {"encoder": encoder["params"], "decoder": decoder["params"]}
+        encoder = self.encoder(encoder_outputs).init(encoder_key, x)
+        return {"encoder": encoder["params"], "decoder": self.decoder(channels).init(decoder_key, z)["params"]}
 
     def encode(
         self, params: Any, batch: Examples, outputs: int, training: Training | None = None
     ) -> Float[Array, "B {outputs}"]:
         """Encoder outputs [B, outputs] of a batch."""
-        inputs = self.with_label(batch.x.reshape(len(batch), -1), batch.label)
-        stack = self._stack(self.hidden_dims, outputs)
-        return _apply(stack, params["encoder"], inputs, training, ENCODER_DROPOUT)
+        x = self.with_label(batch.x.reshape(len(batch), -1), batch.label)
+        return dropped(self.encoder(outputs), params["encoder"], x, training, ENCODER_DROPOUT)
 
     def summary(self, codes: Float[Array, "B outputs"], batch: Examples) -> Float[Array, "B outputs"]:
         """The codes themselves."""
-        del batch
         return codes
 
     def decode(
@@ -147,20 +145,14 @@ class DenseNetworks(Coding):
         length: Int[Array, " B"] | None = None,
         training: Training | None = None,
     ) -> Float[Array, "*B outputs"]:
-        """Decoder outputs [..., D * channels] of codes [..., L]; lengths matter to the loss alone."""
-        del length
-        stack = self._stack(self.hidden_dims[::-1], self.features * likelihood.channels)
-        return _apply(stack, params["decoder"], self.with_label(z, label), training, DECODER_DROPOUT)
+        """Decoder outputs [..., D * channels] of codes [..., L]. Lengths matter to the loss alone."""
+        decoder = self.decoder(likelihood.channels)
+        return dropped(decoder, params["decoder"], self.with_label(z, label), training, DECODER_DROPOUT)
 
     def encoder_kernel(self, params: Any) -> Float[Array, "D outputs"] | None:
-        """The kernel of an encoder that is one linear layer (without the label's part); else None."""
+        """The kernel of an encoder that is one linear layer, without the rows for the label; otherwise None."""
         return None if self.hidden_dims else params["encoder"]["output"]["kernel"][: self.features]
 
     def with_output_bias(self, params: dict[str, Any], likelihood: Likelihood, train: Examples) -> dict[str, Any]:
-        """Parameters whose decoder predicts the mean of every element over the rows where it is there."""
+        """Parameters whose decoder predicts the mean of every element over the rows that have it."""
         return output_bias(params, likelihood.initial_bias(observed_mean(train, 1).reshape(-1)))
-
-
-def _apply(stack: DenseStack, params: Any, x: Any, training: Training | None, number: int) -> Any:
-    rngs = training.rngs(number) if training is not None and stack.dropout else None
-    return stack.apply({"params": params}, x, rngs is not None, rngs=rngs)

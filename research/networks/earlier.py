@@ -1,4 +1,4 @@
-"""Parameters as earlier versions kept them."""
+"""Parameters in the layout of earlier versions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,10 @@ GRU_GATES = ("_reset", "_update", "_new")
 
 
 def gates_apart(params: Any) -> Any:
-    """Parameters with a kernel for each gate of a gru, of those that have the kernels of all gates side by side.
+    """Parameters in which every gate of a gru has its own kernel, made from kernels of all gates side by side.
 
     Args:
-      params: a tree of dictionaries of arrays; all that is no such cell is kept as it is.
+      params: nested dictionaries of arrays. Everything but the cells of a gru stays as it is.
     """
     if not isinstance(params, Mapping):
         return params

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.networks.cells import Carries, Layers
+from research.networks.cells import Carries
+from research.networks.layers import Layers
 
 
 class ForecastNetwork(nn.Module):
@@ -17,12 +18,12 @@ class ForecastNetwork(nn.Module):
     Attributes:
       layers: the recurrent layers.
       summary: "last", "mean" or "max" of their states, for `direct`.
-      embedding_dim: size of a linear layer with a relu before the cells; None: segments enter as they are.
-      outputs: numbers that the last layer gives at once: of the whole horizon (direct), or of one future segment.
+      embedding_dim: size of a linear layer with a relu before the cells; None leaves it out.
+      outputs: outputs of the last layer: numbers of the whole horizon (direct) or of one future segment.
       decoding: "direct": all steps by one linear layer; "parallel": one step of the cells for every future segment,
         each from the same carry with an embedding of its position; "recursive": segment after segment, each from the
-        forecast of the one before.
-      pieces: future segments.
+        forecast of the segment before.
+      pieces: number of future segments.
     """
 
     layers: Layers
@@ -39,11 +40,11 @@ class ForecastNetwork(nn.Module):
         read_back: Callable[[int, jax.Array], jax.Array],
         drop: Callable[[jax.Array], jax.Array],
     ) -> Float[Array, "B future outputs"]:
-        """Outputs: [B, 1, outputs] if direct.
+        """Outputs of every future segment, or [B, 1, outputs] of the whole horizon if direct.
 
         Args:
-          read_back: makes the next segment [B, D] of the number of a future segment and its outputs, for `recursive`.
-          drop: what is applied to the states that the output layer sees.
+          read_back: makes the next segment [B, D], of the number of a future segment and its outputs (recursive).
+          drop: is applied to the states before the output layer.
         """
         output, embed = nn.Dense(self.outputs, name="output"), lambda x: x
         if self.embedding_dim is not None:
@@ -67,7 +68,7 @@ class ForecastNetwork(nn.Module):
                 return jnp.stack(outputs, 1)
 
     def _positions(self, carries: Carries, position: Float[Array, "pieces D"]) -> Float[Array, "B pieces H"]:
-        """One step from the same carries for every position."""
+        """The states after one step from the same carries, for every position."""
         rows, pieces = carries[0][0].shape[0], self.pieces
         spread = tuple(tuple(jnp.repeat(part, pieces, axis=0) for part in carry) for carry in carries)
         _, states = self.layers.step(spread, jnp.tile(position, (rows, 1)))

@@ -21,10 +21,11 @@ def convolve(
 ) -> Float[Array, "B *m features"]:
     """The convolution of `nn.Conv` with padding "SAME" (its hook `conv_general_dilated`), as one product of matrices.
 
-    XLA computes a convolution slowly inside a scan on a CPU, and every training step is inside one. A step of an
-    autoencoder with this and `ConvTranspose` takes 65 ms rather than 570 (MNIST, 22 and 44 channels, batch 128), .74
-    rather than 6.5 (digits, 16 and 32, batch 64), and .91 rather than 11.5 (BasicMotions, 32 and 64, batch 16), on two
-    CPU cores. It costs memory: patches hold kernel size / stride times as many numbers along every axis as x.
+    On a CPU, XLA computes a convolution slowly inside a scan, and every training step is inside a scan. With this
+    function and `ConvTranspose`, a step of an autoencoder takes 65 ms rather than 570 (MNIST, 22 and 44 channels, batch
+    128), .74 ms rather than 6.5 (digits, 16 and 32, batch 64), and .91 ms rather than 11.5 (BasicMotions, 32 and 64,
+    batch 16), on two CPU cores. The price is memory: along every axis, patches hold kernel size / stride times as many
+    numbers as x.
     """
     assert padding == "SAME", padding
     assert {*lhs_dilation, *rhs_dilation, feature_group_count} == {1}, "dilations and groups are not computed"
@@ -59,7 +60,7 @@ class ConvTranspose(nn.Module):
 
 
 def _patches(x: Float[Array, "..."], axis: int, taps: int, stride: int) -> Float[Array, "..."]:
-    """For every `stride` steps [axis] of x, with padding "SAME", a patch of so many taps [axis + 1]."""
+    """Patches of x with padding "SAME": one for every `stride` positions of an axis, its taps along axis + 1."""
     number, reach = -(-x.shape[axis] // stride), -(-taps // stride)
     before = _padding(x.shape[axis], taps, stride)
     after = (number + reach - 1) * stride - before - x.shape[axis]
@@ -70,7 +71,7 @@ def _patches(x: Float[Array, "..."], axis: int, taps: int, stride: int) -> Float
 
 
 def _overlap_add(patches: Float[Array, "..."], axis: int, size: int, stride: int) -> Float[Array, "..."]:
-    """The transpose of `_patches`: `size` steps [axis], each the sum of its taps in all patches."""
+    """The transpose of `_patches`: `size` positions of an axis, each the sum of its taps in all patches."""
     taps = patches.shape[axis + 1]
     reach, before = -(-taps // stride), _padding(size, taps, stride)
     full = [(0, reach * stride - taps) if at == axis + 1 else (0, 0) for at in range(patches.ndim)]
@@ -84,5 +85,5 @@ def _overlap_add(patches: Float[Array, "..."], axis: int, size: int, stride: int
 
 
 def _padding(size: int, taps: int, stride: int) -> int:
-    """Zeros before the first of `size` steps, by padding "SAME"."""
+    """Number of zeros before the first of `size` positions, by padding "SAME"."""
     return max((-(-size // stride) - 1) * stride + taps - size, 0) // 2

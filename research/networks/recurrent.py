@@ -1,7 +1,6 @@
 """Recurrent encoder and decoder over time."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import flax.linen as nn
@@ -20,18 +19,19 @@ from research.networks.base import (
     observed_mean,
     output_bias,
 )
-from research.networks.cells import PARTS, Carries, Layers, RecurrentLayers, flip, summarize
+from research.networks.cells import Carries
+from research.networks.layers import Layers, RecurrentLayers
+from research.networks.recurrent_decoder import Decoder, Teaching
+from research.networks.steps import flip, summarize
 from research.ranges import Epochs, Share, StaticShareBelow1
 from research.tree import ConfigError, added, inline, spec
-
-DECODERS = ("every_step", "first_state", "free_running", "teacher_forced")
 
 
 def check_sequences(facts: Facts, name: str) -> None:
     """Refuse data without a time axis.
 
-    Raises:
-      ConfigError: naming what needs sequences, and how such data are read.
+    Args:
+      name: what needs sequences, for the error.
     """
     if facts.kind != "sequence":
         remedy = (
@@ -46,12 +46,12 @@ def check_sequences(facts: Facts, name: str) -> None:
 
 
 class Reader(nn.Module):
-    """Recurrent layers with a linear layer upon them: of a summary of the states, [B, outputs], or of every step.
+    """Recurrent layers and a linear layer on the summary of their states, [B, outputs], or on the state of every step.
 
     Attributes:
       layers: the recurrent layers.
       outputs: of the linear layer.
-      summary: "last", "mean" or "max" of the states over time; None: outputs at every step, [B, T, outputs].
+      summary: "last", "mean" or "max" of the states over time; None gives outputs at every step, [B, T, outputs].
     """
 
     layers: Layers
@@ -71,7 +71,7 @@ class Reader(nn.Module):
         return self.layers.summary(x, self.summary, length, training)
 
     def step(self, carries: Carries, x: Float[Array, "B D"]) -> tuple[Carries, Float[Array, "B H"]]:
-        """One more time step: carries and the last layer's state."""
+        """One more time step: the carries, and the state of the last layer."""
         return self.layers.step(carries, x)
 
 
@@ -85,127 +85,16 @@ class StepEncoder(nn.Module):
         return nn.Dense(self.outputs, name="output")(x)
 
 
-class Teaching(NamedTuple):
-    """What a decoder sees of the true sequence while it is trained.
-
-    Attributes:
-      x: the sequence, [B, T, C].
-      mask: False where a value is missing, of the shape of x; the decoder then sees its own. None: all are there.
-      share: probability that a step sees the true last value rather than the decoder's own.
-      dropout: probability that the true value is set to zero instead; None: never.
-      key: of these draws.
-    """
-
-    x: jax.Array
-    mask: Any
-    share: jax.Array
-    dropout: Any
-    key: jax.Array
-
-
-class Decoder(nn.Module):
-    """Recurrent layers from a code to a sequence, y_t = W h_t + b.
-
-    Attributes:
-      layers: the recurrent layers, which run forwards.
-      channels: C, of the sequence.
-      outputs: numbers at every step.
-      code_starts: the code gives the first states by a linear layer, rather than entering at every step.
-      code_skips: the code of a step also enters its output linearly: y_t = W_h h_t + W_z z_t + b.
-    """
-
-    layers: Layers
-    channels: int
-    outputs: int
-    code_starts: bool
-    code_skips: bool
-
-    def setup(self) -> None:
-        self.output = nn.Dense(self.outputs)
-        if self.code_starts:
-            self.start = nn.Dense(self.layers.layers * PARTS[self.layers.kind] * self.layers.hidden_dim)
-
-    @nn.compact
-    def __call__(
-        self,
-        code: Float[Array, "*codes L"],
-        steps: int,
-        read_back: Callable[[jax.Array], jax.Array] | None = None,
-        teaching: Teaching | None = None,
-        training: bool = False,
-    ) -> Float[Array, "B T outputs"]:
-        """Outputs at all steps.
-
-        Args:
-          code: [B, L], or [B, T, L] at every step.
-          read_back: makes the next input [B, C] of outputs; None: the decoder does not read its own output.
-          teaching: the true values that it is shown instead.
-        """
-        rows = code.shape[0]
-        carries = self._first(code) if self.code_starts else self.layers.rest(rows)
-        if read_back is not None:
-            return self._feed_back(carries, steps, read_back, teaching, training)
-        inputs = jnp.zeros((rows, steps, 0)) if self.code_starts else code
-        if inputs.ndim == 2:
-            inputs = jnp.broadcast_to(inputs[:, None], (rows, steps, inputs.shape[-1]))
-        states, _ = self.layers(inputs, carries=carries, training=training)
-        outputs = self.output(states)
-        if self.code_skips:
-            outputs += inputs @ self.param("skip", nn.initializers.lecun_normal(), (inputs.shape[-1], self.outputs))
-        return outputs
-
-    def _first(self, code: Float[Array, "B L"]) -> Carries:
-        """The first carries, linear in the code."""
-        layers, parts = self.layers.layers, PARTS[self.layers.kind]
-        first = self.start(code).reshape(len(code), layers, parts, self.layers.hidden_dim)
-        return tuple(tuple(first[:, layer, part] for part in range(parts)) for layer in range(layers))
-
-    def _feed_back(
-        self,
-        carries: Carries,
-        steps: int,
-        read_back: Callable[[jax.Array], jax.Array],
-        teaching: Teaching | None,
-        training: bool,
-    ) -> Float[Array, "B T outputs"]:
-        """Outputs of a decoder that reads its own last output, or the true last value."""
-        rows = carries[0][0].shape[0]
-        truth = present = None
-        if teaching is not None:
-            truth = jnp.swapaxes(teaching.x, 0, 1)
-            present = None if teaching.mask is None else jnp.swapaxes(teaching.mask, 0, 1)
-
-        def step(decoder: Decoder, state: tuple[Carries, jax.Array], at: tuple[jax.Array, Any, Any]) -> Any:
-            carries, x = state
-            time, value, seen = at
-            carries, last = decoder.layers.step(carries, x, training)
-            outputs = decoder.output(last)
-            after = read_back(outputs)
-            if teaching is not None:  # draws of a step of their own: padding changes none
-                seen_key, drop_key = jax.random.split(jax.random.fold_in(teaching.key, time))
-                if teaching.dropout is not None:
-                    dropped = jax.random.uniform(drop_key, (rows, 1)) < teaching.dropout
-                    value = jnp.where(dropped, 0.0, value)
-                taught = jax.random.uniform(seen_key, (rows, 1)) < teaching.share
-                after = jnp.where(taught if seen is None else taught & seen, value, after)
-            return (carries, after), outputs
-
-        # one draw of dropout for all steps
-        over_time = nn.scan(step, variable_broadcast="params", split_rngs={"params": False, "dropout": False})
-        _, outputs = over_time(self, (carries, jnp.zeros((rows, self.channels))), (jnp.arange(steps), truth, present))
-        return jnp.swapaxes(outputs, 0, 1)
-
-
 # ------------------------------------------------------------------------------------------------- one step at a time
 
 
 class Online(NamedTuple):
-    """What is carried from one time step to the next: after t steps, everything a summary depends on.
+    """The state of an encoder that runs step by step. After t steps it holds all that a summary depends on.
 
     Attributes:
-      carries: of every layer.
+      carries: of all layers.
       steps: t.
-      total, largest: sum and maximum of what is summarised so far, [B, H].
+      total, largest: sum and maximum of the summarised states so far, [B, H].
     """
 
     carries: Carries
@@ -220,7 +109,7 @@ class Online(NamedTuple):
         return cls(carries, jnp.zeros((), jnp.int32), zeros, zeros - jnp.inf)
 
     def add(self, carries: Carries, last: Float[Array, "B H"], how: str) -> tuple["Online", Float[Array, "B H"]]:
-        """After one more step that ended in `last`: the state, and the summary of all steps so far."""
+        """The state after one more step, which ended in the state `last`, and the summary of all steps so far."""
         after = Online(carries, self.steps + 1, self.total + last, jnp.maximum(self.largest, last))
         return after, {"last": last, "mean": after.total / after.steps, "max": after.largest}[how]
 
@@ -232,24 +121,24 @@ class Online(NamedTuple):
 class RecurrentNetworks(Coding):
     """Settings of a recurrent encoder and decoder.
 
-    The encoder's summary s gives the code by one linear layer. The decoder has cells of the same kind, width and
-    number, and a linear output layer at every step.
+    One linear layer makes the code of the encoder's summary s. The decoder has cells of the same kind, width and number
+    as the encoder, and a linear output layer at every step.
 
     Attributes:
-      recurrent: the cells of both.
-      code: "sequence": one code for the whole sequence. "step": a code at every step, z_t = W x_t + b, read by the
-        decoder's cells, y_t = W_h h_t + W_z z_t + b; the code of the sequence is then the summary of z_t over time.
-      decoder: what the decoder's cells get. "every_step": the code at every step (Cho et al. 2014). "first_state": the
-        code as their first state, and no input. "free_running": the code as their first state, and their own last
-        output as the input. "teacher_forced": the same, but in training a step sees the true last value with a
-        probability that goes from `teacher_start` to `teacher_end` over `teacher_epochs` (Bengio et al. 2015); scores,
-        reconstructions and samples are always free-running.
+      recurrent: the cells of encoder and decoder.
+      code: "sequence": one code for the whole sequence. "step": a code at every step, z_t = W x_t + b, which the
+        decoder's cells read, y_t = W_h h_t + W_z z_t + b. The code of the sequence is the summary of z_t over time.
+      decoder: the inputs of the decoder's cells. "every_step": the code at every step (Cho et al. 2014). "first_state":
+        no input, and the code is the first state. "free_running": the last output of the decoder, and the code is the
+        first state. "teacher_forced": the same, but in training a step sees the true last value with a probability that
+        goes from `teacher_start` to `teacher_end` over `teacher_epochs` (Bengio et al. 2015). Scores, reconstructions
+        and samples are always free-running.
       reverse: the decoder goes backwards in time (Sutskever et al. 2014; Srivastava et al. 2015).
       teacher_start, teacher_end, teacher_epochs: above.
-      teacher_dropout: share of true values that are set to zero, so that the decoder must use the code (Bowman et al.
-        2016); null: none.
-      dropout: share of every layer's states that are set to zero in training, the same at all steps (Gal & Ghahramani
-        2016).
+      teacher_dropout: share of the true values that are set to zero, so that the decoder must use the code (Bowman et
+        al. 2016); null: none.
+      dropout: share of every layer's states that are set to zero in training, the same states at all steps (Gal &
+        Ghahramani 2016).
     """
 
     recurrent: RecurrentLayers = inline()
@@ -260,7 +149,7 @@ class RecurrentNetworks(Coding):
     teacher_end: Share
     teacher_epochs: Epochs
     teacher_dropout: Share | None
-    dropout: StaticShareBelow1 = added(default=0.0)
+    dropout: StaticShareBelow1 = added(before=0.0)
 
     takes_masks: ClassVar[bool] = True
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are free-running and without dropout
@@ -285,17 +174,17 @@ class RecurrentNetworks(Coding):
 
     @property
     def uses(self) -> int:
-        """T: the cells use their parameters at every step; 1 before the data are known."""
+        """T, because the cells use their parameters at every step; 1 before the data are known."""
         return next(iter(self.feature_shape), 1)
 
     def bind(self, facts: Facts) -> Self:
-        """The networks for this data; refused where they have no time axis."""
+        """The networks for this data. Raises ConfigError if they have no time axis."""
         check_sequences(facts, "a recurrent network")
         self.check_labels(facts)
         return dataclasses.replace(self, feature_shape=facts.feature_shape, classes=facts.classes)
 
     def resized(self, width: int) -> Self:
-        """The same layers, so many units wide."""
+        """The same layers with that many units."""
         return dataclasses.replace(self, recurrent=dataclasses.replace(self.recurrent, hidden_dim=width))
 
     def encoder(self, outputs: int) -> Reader | StepEncoder:
@@ -333,12 +222,12 @@ class RecurrentNetworks(Coding):
         """Encoder outputs [B, outputs], or [B, T, outputs] with a code at every step."""
         x, encoder = self.with_label(batch.x, batch.label), self.encoder(outputs)
         rngs = training.rngs(ENCODER_DROPOUT) if training is not None and self.dropout > 0 else None
-        given = (x,) if isinstance(encoder, StepEncoder) else (x, batch.length, rngs is not None)
-        codes: Any = encoder.apply({"params": params["encoder"]}, *given, rngs=rngs)
+        inputs = (x,) if isinstance(encoder, StepEncoder) else (x, batch.length, rngs is not None)
+        codes: Any = encoder.apply({"params": params["encoder"]}, *inputs, rngs=rngs)
         return codes
 
     def summary(self, codes: Float[Array, "B ..."], batch: Examples) -> Float[Array, "B outputs"]:
-        """One vector for a sequence: codes as they are, or those of all steps summarised over time."""
+        """One vector for a sequence: its code, or the summary of the codes at all steps."""
         return codes if codes.ndim == 2 else summarize(codes, batch.length, self.recurrent.summary)
 
     def decode(
@@ -366,7 +255,7 @@ class RecurrentNetworks(Coding):
         return outputs.reshape(len(z), -1)
 
     def teaching(self, training: Training, length: Int[Array, " B"] | None) -> Teaching | None:
-        """The true sequence for a teacher-forced decoder, as far as the schedule lets it be seen."""
+        """The true sequence for a teacher-forced decoder, and the share of it that the schedule shows."""
         if self.decoder != "teacher_forced":
             return None
         batch, ramp = training.batch, jnp.asarray(self.teacher_epochs, jnp.float32)
@@ -379,7 +268,6 @@ class RecurrentNetworks(Coding):
 
     def encoder_kernel(self, params: Any) -> None:
         """No recurrent encoder is one linear layer."""
-        del params
 
     def with_output_bias(self, params: dict[str, Any], likelihood: Likelihood, train: Examples) -> dict[str, Any]:
         """Parameters whose decoder predicts the mean of every channel over rows and time."""
@@ -397,7 +285,7 @@ class RecurrentNetworks(Coding):
     def encode_step(
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None, outputs: int
     ) -> tuple[Online, Float[Array, "B outputs"]]:
-        """One more time step: the state after it, and the encoder's outputs for all steps so far."""
+        """The state after one more time step, and the encoder's outputs for all steps so far."""
         x, encoder, variables = self.with_label(x, label), self.encoder(outputs), {"params": params["encoder"]}
         if isinstance(encoder, StepEncoder):
             codes: Any = encoder.apply(variables, x[:, None])

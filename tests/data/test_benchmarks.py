@@ -12,7 +12,7 @@ from research.tree import ConfigError, build
 
 
 def recipe(name: str, root, **changes):
-    return build(shipped(name) | {"root": str(root)} | changes, key="data")
+    return build(shipped("data", name) | {"root": str(root)} | changes, key="data")
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_missing_file_is_named(tmp_path, name, file):
             load(recipe(name, root))
         assert caught.value.key == "data.root"
     with pytest.raises(ConfigError, match=f"put {file}.*data.root=FOLDER"):
-        load(build(shipped(name)))
+        load(build(shipped("data", name)))
 
 
 def test_an_edited_file_is_read_again(tmp_path, arrays):

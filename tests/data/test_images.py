@@ -21,7 +21,7 @@ REAL = os.environ.get("LATENT_LOOM_DATA")  # a folder with the folders mnist and
 
 
 def config(name: str, **changes) -> dict:
-    return shipped(name) | changes
+    return shipped("data", name) | changes
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -11,7 +11,7 @@ from research.tree import ConfigError, build
 
 
 def recipe(name: str, **changes):
-    return build(shipped(name) | changes, key="data")
+    return build(shipped("data", name) | changes, key="data")
 
 
 def test_sines_follow_from_their_factors():

@@ -19,7 +19,7 @@ HOURS = np.datetime64("2020-01-01T00") + np.arange(200).astype("m8[h]")
 def data(name: str, **keys: Any):
     if name == "series":
         keys = {"columns": ["a", "b"]} | keys
-    return load(build(shipped(name) | keys, key="data"))
+    return load(build(shipped("data", name) | keys, key="data"))
 
 
 def write(path: Path, columns: dict[str, Any]) -> str:
@@ -225,14 +225,14 @@ def test_hours_that_are_left_out_are_masked_so_that_seasons_stay_in_step(tmp_pat
     both = whole.target_observed & whole.observed[:, 24:]
     assert 0.4 < both.mean() < 0.6
     assert np.abs(whole.target - whole.x[:, 24:])[both].max() < 1e-5  # the seasonal naive forecast is exact
-    notes = build(shipped("series") | keys).stored().notes
+    notes = build(shipped("data", "series") | keys).stored().notes
     assert notes[0].startswith("114 of 400 steps of 1 hour are missing and masked, the first after hourly.csv, line 4")
 
 
 def test_windows_without_any_value_are_in_no_part(tmp_path):
     path = write(tmp_path / "hourly.csv", sine(lambda hour: not 100 <= hour < 160))
     keys = {"path": path, "columns": None, "time_column": "time", "window": 24}
-    source = build(shipped("series") | keys).stored()
+    source = build(shipped("data", "series") | keys).stored()
     assert source.notes[1] == "37 of 377 windows hold no value at all and are left out"
     assert (~source.examples.observed[np.flatnonzero(~source.unused)]).all((1, 2)).sum() == 0
 
@@ -262,7 +262,7 @@ def test_marks_of_missing_values_are_noted_and_masked_when_they_are_named(tmp_pa
     columns = values()
     columns["b"][[5, 50, 90]] = -9999
     keys = {"path": write(tmp_path / "x.csv", columns), "columns": ["b"], "window": 8}
-    config = shipped("series") | keys
+    config = shipped("data", "series") | keys
     assert build(config).stored().notes == (
         "x.csv, column 'b': -9999 occurs 3 times, far outside all other values; "
         "if it means a missing value: 'data.missing=[-9999]'",
@@ -284,17 +284,17 @@ def test_new_steps_are_matched_by_name_and_need_no_blocks(tmp_path):
     trained = SimpleNamespace(columns=("b", "a"), classes=None, class_count=0, time_step="1 hour")
     path = write(tmp_path / "new.csv", {"time": HOURS[[0, 1, 2, 5, 6]], "a": [1] * 5, "b": range(5)})
     keys = {"path": path, "columns": None, "time_column": "time", "window": 7}
-    source = build(shipped("series") | keys).stored_for(trained)
+    source = build(shipped("data", "series") | keys).stored_for(trained)
     assert source.examples.x.shape == (1, 7, 2)
     np.testing.assert_array_equal(source.examples.x.series[:, 0], [0, 1, 2, np.nan, np.nan, 3, 4])
     with pytest.raises(ConfigError, match="there are 7 steps, and a window needs 8"):
-        build(shipped("series") | keys | {"window": 8}).stored_for(trained)
+        build(shipped("data", "series") | keys | {"window": 8}).stored_for(trained)
     trained.time_step = "1 day"
     with pytest.raises(ConfigError, match="a step is 1 day"):
-        build(shipped("series") | keys).stored_for(trained)
+        build(shipped("data", "series") | keys).stored_for(trained)
     trained.columns = ("a",)
     with pytest.raises(ConfigError, match=r"columns=b: new.csv has this column, and training had not"):
-        build(shipped("series") | keys).stored_for(trained)
+        build(shipped("data", "series") | keys).stored_for(trained)
 
 
 # ------------------------------------------------------------------------------------------------------- published

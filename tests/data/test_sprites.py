@@ -15,7 +15,7 @@ SQUARE, ELLIPSE, HEART = range(3)
 
 
 def sprites(**changes) -> Sprites:
-    return build(shipped("sprites") | {"rows": 400} | changes, key="data")
+    return build(shipped("data", "sprites") | {"rows": 400} | changes, key="data")
 
 
 @pytest.fixture(scope="module")

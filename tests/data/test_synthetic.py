@@ -12,7 +12,7 @@ from research.tree import ConfigError, build
 
 
 def low_rank(**changes) -> LowRank:
-    return build(shipped("low_rank") | changes, key="data")
+    return build(shipped("data", "low_rank") | changes, key="data")
 
 
 def test_the_density_is_that_of_scipy():

@@ -196,7 +196,7 @@ def test_remedies_can_be_pasted():
     ],
 )
 def test_keys_that_do_not_fit_are_refused(keys, match):
-    config = shipped("series")
+    config = shipped("data", "series")
     with pytest.raises(ConfigError, match=match):
         build(config | {"path": "x.csv"} | keys, Series, key="data")
 

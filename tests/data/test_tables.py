@@ -18,7 +18,7 @@ KIND = np.array(["cat", "dog", "cow"] * 4)
 
 
 def arrays(**changes) -> Dataset:
-    return load(build(shipped("arrays") | {"scaling": "none"} | changes, key="data"))
+    return load(build(shipped("data", "arrays") | {"scaling": "none"} | changes, key="data"))
 
 
 def refused(match: str, **changes) -> ConfigError:
@@ -265,10 +265,10 @@ def test_rows_of_the_training_file_are_no_test_rows(folder):
 
 def test_rows_that_repeat_anyway_give_a_note():
     rows = [f"{number // 2 % 2},{number % 2}" for number in range(20)]
-    source = build(shipped("arrays") | {"path": write_csv("x.csv", "a,b", *rows)}).stored()
+    source = build(shipped("data", "arrays") | {"path": write_csv("x.csv", "a,b", *rows)}).stored()
     assert "20 of 20 rows occur more than once; copies may lie in training and test rows" in source.notes
     keys = {"path": "x.csv", "test_path": write_csv("y.csv", "a,b", "0,1")}
-    source = build(shipped("arrays") | keys).stored()
+    source = build(shipped("data", "arrays") | keys).stored()
     assert "1 of 1 test rows are among the training rows; these have copies among themselves, too" in source.notes
 
 
@@ -321,7 +321,7 @@ def test_a_header_of_numbers_needs_the_key():
 
 
 def rows_for(path: str, columns: tuple[str, ...] | None, class_count: int, **keys):
-    config = shipped("arrays") | {"path": path} | keys
+    config = shipped("data", "arrays") | {"path": path} | keys
     trained = SimpleNamespace(columns=columns, classes=None, class_count=class_count, time_step=None)
     return build(config, key="data").stored_for(trained)
 

@@ -29,7 +29,7 @@ FREE = "@classLabel true a b\n@data\n"
 
 
 def recipe(root, problem="Waves", **changes):
-    config = shipped("ucr") | {"problem": problem} | changes
+    config = shipped("data", "ucr") | {"problem": problem} | changes
     return build(config | {"root": None if root is None else str(root)}, key="data")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from configs import shipped
 
 from research import tree
 from research.data.loading import load as load_data
@@ -37,11 +38,11 @@ SCALING = ("shift", "scale", "target_shift", "target_scale")
 
 
 @pytest.fixture(scope="module")
-def sweep(shipped_config, tmp_path_factory):
+def sweep(tmp_path_factory):
     """Write runs with fresh parameters: `sweep(model, data, runs)` with seed -> metrics."""
 
     def build(group: str, name: str, **changes: Any) -> Any:
-        return tree.build(shipped_config(group, name) | changes, key=group)
+        return tree.build(shipped(group, name) | changes, key=group)
 
     def make(
         model: tuple[str, dict[str, Any]], data: tuple[str, dict[str, Any]], runs: dict[int, dict[str, float]]
