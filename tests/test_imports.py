@@ -31,7 +31,7 @@ FLOORS = (
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 ROOMS = {  # package -> the only places that import it
-    "hydra": {"app", "compose", "config", "encode", "hydra_plugins"},
+    "hydra": {"app", "compose", "config", "encode", "hydra_plugins", "scripts"},
     "tensorboard": {"runs"},
     "pandas": {"report", "data"},
     "matplotlib": {"report"},

@@ -172,7 +172,7 @@ def test_links_and_files_exist(readme: Path) -> None:
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
         assert (readme.parent / link).exists(), link
     for name in re.findall(r"`((?:research|scripts|conf|hydra_plugins|tests)/[A-Za-z0-9_/.]+)`", text):
-        if "NAME" not in name:
+        if "NAME" not in name and "denoiser" not in name:  # the files that a reader would make
             assert (ROOT / name).exists(), name
 
 
