@@ -50,13 +50,12 @@ def compiling(found: list[dict[str, Any]]) -> float:
 
 def spec(name: str, group: str, **changes: Any) -> Any:
     """A shipped model, optimizer or trainer with some keys changed."""
-    import hydra
     from omegaconf import OmegaConf
 
+    from research.compose import compose
     from research.tree import build
 
-    with hydra.initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config: Any = OmegaConf.to_container(hydra.compose("train", [f"{group}={name}"])[group])
+    config: Any = OmegaConf.to_container(compose([f"{group}={name}"])[group])
     return build(config | changes)
 
 
