@@ -1,6 +1,7 @@
 """Runs of earlier versions: their configurations keep their hashes, and their folders load with the same numbers."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,9 @@ def test_an_earlier_run_gives_its_numbers(folder: Path):
                 found[name] = getattr(run, name)(x)
     assert len(found) >= 2
     for name, expected in stored.items():
-        # jax 0.10 trained them; others round otherwise, which layer normalisation of a state near 0 makes larger
-        close = 1e-5 if jax.__version__.startswith("0.10.") else 3e-3 * np.abs(expected).max()
+        # jax 0.10 trained them without flags; others round otherwise, and layer normalisation near 0 magnifies that
+        same_compiler = jax.__version__.startswith("0.10.") and not os.environ.get("XLA_FLAGS")
+        close = 1e-5 if same_compiler else 3e-3 * np.abs(expected).max()
         np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=close, err_msg=name)
 
 

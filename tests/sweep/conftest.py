@@ -1,13 +1,12 @@
 """Jobs that train in milliseconds: a few Gaussian rows, networks of four units, two epochs."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from configs import CONF, shipped
 
-CONF = Path(__file__).parents[2] / "conf"
 TINY = [
     "model.likelihood=gaussian",
     "model.latent_dim=2",
@@ -38,11 +37,7 @@ def composed(overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
     choices |= {key: value for key, value in pairs if key in choices}
     config: dict[str, Any] = {"seed": 0, "trusted_packages": []}
     for section, name in choices.items():
-        content = yaml.safe_load((CONF / section / f"{name}.yaml").read_text())
-        for other in content.pop("defaults", []):
-            if other != "_self_":
-                content = yaml.safe_load((CONF / section / f"{other}.yaml").read_text()) | content
-        config[section] = content
+        config[section] = shipped(section, name)
     for key, value in pairs:
         if key in choices:
             continue
@@ -103,7 +98,7 @@ def make_options() -> Callable[..., Any]:
     from research.sweep.options import Options
 
     def make(**changes: Any) -> Any:
-        shipped = yaml.safe_load((CONF / "train.yaml").read_text())["sweep"]
-        return Options(**{**shipped, "mode": "map", "concurrency": 1, **changes})
+        settings = yaml.safe_load((CONF / "train.yaml").read_text())["sweep"]
+        return Options(**{**settings, "mode": "map", "concurrency": 1, **changes})
 
     return make

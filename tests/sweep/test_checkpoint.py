@@ -311,8 +311,8 @@ def test_after_a_kill_during_a_save_the_generation_before_is_used(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"research.runs.folder.{'tempfile' if call == 'mkstemp' else 'os'}.{call}", kill)
-        patch.setattr("research.runs.folder.os.unlink", kill)  # a killed process cleans nothing up
+        patch.setattr(f"research.runs.files.{'tempfile' if call == 'mkstemp' else 'os'}.{call}", kill)
+        patch.setattr("research.runs.files.os.unlink", kill)  # a killed process cleans nothing up
         copied.save(3, state_of(3), {})
         with pytest.raises(Killed):
             copied.wait()

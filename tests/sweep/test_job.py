@@ -62,7 +62,7 @@ def test_as_many_clusters_as_classes_need_more_rows(make, digits):
     few = dataclasses.replace(digits, test_size=10)
     key, message = refused(make("recurrent_ae", data=few, evaluation={"clustering": "classes"}))
     assert key == "evaluation.clustering"
-    assert "(10 clusters): only 10 rows" in message
+    assert "(10 clusters): there are only 10 rows" in message
     bind(make("recurrent_ae", data=dataclasses.replace(few, test_size=11), evaluation={"clustering": "classes"}))
 
 
@@ -71,7 +71,7 @@ def test_more_clusters_than_rows_to_choose_them_on(make, clustering):
     """Of 60 rows 12 are test rows and 38 training rows: at most 11 clusters."""
     key, message = refused(make("recurrent_ae", evaluation={"clustering": clustering, "cluster_range": [2, 12]}))
     assert key == "evaluation.cluster_range"
-    assert "evaluation.cluster_range=[2, 12]: only 12 rows" in message
+    assert "evaluation.cluster_range=[2, 12]: there are only 12 rows" in message
     bind(make("recurrent_ae", evaluation={"clustering": clustering, "cluster_range": [2, 11]}))
 
 
