@@ -12,7 +12,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import jax, numpy as np, yaml
-sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests", sys.argv[1] + "/tests/sweep"]
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/tests/sweep", sys.argv[1] + "/tests"]
 import conftest
 from research.sweep.job import Job, bind
 from research.sweep.options import Options
