@@ -8,6 +8,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.evaluation.baselines import MASKED, Components, fitted_components
 from research.evaluation.subject import BATCH, Findings, Subject
+from research.models.abilities import latent_dim_of
 from research.runs import batches
 
 NAMES = ("test/auroc", "test/precision", "test/recall", "test/false_positive_rate")
@@ -121,7 +122,9 @@ def _study_baselines(subject: Subject, findings: Findings, anomalous: np.ndarray
     x = np.asarray(subject.test.x)
     findings.add({BASELINES[0]: auroc(mean_distance(fitted, x), anomalous)})
     try:
-        findings.add({BASELINES[1]: auroc(residual(fitted, x, subject.model.latent_dim), anomalous)})
+        if (latent_dim := latent_dim_of(subject.model)) is None:
+            raise ValueError("the model does not say the size of its codes (latent_dim)")
+        findings.add({BASELINES[1]: auroc(residual(fitted, x, latent_dim), anomalous)})
     except ValueError as error:
         findings.refuse(str(error), BASELINES[1])
 

@@ -9,6 +9,7 @@ from research.data.examples import Examples
 from research.evaluation.probes import probes
 from research.evaluation.subject import Findings, Subject
 from research.evaluation.unequal import whole_rows
+from research.models.abilities import latent_dim_of
 
 LARGEST = 4096  # the decomposition takes the cube of the number of features or rows, whichever is smaller
 MASKED = "rows are padded or have missing values"
@@ -106,27 +107,34 @@ def study(subject: Subject, findings: Findings) -> None:
         findings.add({names[0]: error})
         findings.refuse(MASKED, names[1])
         return
-    recipe, latent_dim = subject.recipe, subject.model.latent_dim
+    recipe, latent_dim = subject.recipe, latent_dim_of(subject.model)
     key = ("pca", latent_dim, recipe.probes, recipe.neighbors, recipe.probe_iterations)
     try:
-        findings.add(subject.once(key, lambda: _scores(subject, latent_dim)))
+        fitted = fitted_components(subject)
+        findings.add(subject.once("mean error", lambda: _scores_of_mean(subject, fitted)))
+        if latent_dim is None:
+            raise ValueError("the model does not say the size of its codes (latent_dim)")
+        findings.add(subject.once(key, lambda: _scores_of_components(subject, fitted, latent_dim)))
     except ValueError as error:
-        findings.refuse(str(error), *names)
+        findings.refuse(str(error), *(name for name in names if name not in findings.metrics))
 
 
-def _scores(subject: Subject, latent_dim: int) -> dict[str, float]:
-    recipe, train, test = subject.recipe, subject.train, subject.test
-    fitted, test_x = fitted_components(subject), np.asarray(test.x)
-    test_codes = fitted.encode(test_x, latent_dim)
-    scores = {
-        "baseline/mean/reconstruction_mse": mean_error(fitted, test_x),
-        "baseline/pca/reconstruction_mse": reconstruction_error(fitted, test_x, test_codes),
-    }
+def _scores_of_mean(subject: Subject, fitted: Components) -> dict[str, float]:
+    test_x = np.asarray(subject.test.x)
+    scores = {"baseline/mean/reconstruction_mse": mean_error(fitted, test_x)}
     if not subject.binary:
-        scores |= {
-            "baseline/mean/reconstruction_mse_raw": mean_error(fitted, test_x, subject.scale),
-            "baseline/pca/reconstruction_mse_raw": reconstruction_error(fitted, test_x, test_codes, subject.scale),
-        }
+        scores["baseline/mean/reconstruction_mse_raw"] = mean_error(fitted, test_x, subject.scale)
+    return scores
+
+
+def _scores_of_components(subject: Subject, fitted: Components, latent_dim: int) -> dict[str, float]:
+    recipe, train, test = subject.recipe, subject.train, subject.test
+    test_x = np.asarray(test.x)
+    test_codes = fitted.encode(test_x, latent_dim)
+    scores = {"baseline/pca/reconstruction_mse": reconstruction_error(fitted, test_x, test_codes)}
+    if not subject.binary:
+        error = reconstruction_error(fitted, test_x, test_codes, subject.scale)
+        scores["baseline/pca/reconstruction_mse_raw"] = error
     if not recipe.probes or train.label is None or len(np.unique(np.asarray(train.label))) < 2:
         return scores
     train_codes = fitted.encode(np.asarray(train.x), latent_dim)

@@ -143,7 +143,7 @@ def _run_of(run_id: str, values: Mapping[str, Any], result: Mapping[str, Any], w
         written=written,
         depends=depends,
         command=_text(result.get("command")),
-        seconds=float(seconds) if isinstance(seconds, int | float) else None,
+        seconds=float(seconds) if isinstance(seconds, int | float) and _finite(seconds) else None,
         objective=_text(result.get("objective")),
         versions={str(name): str(text) for name, text in versions.items()} if isinstance(versions, dict) else {},
     )

@@ -383,6 +383,10 @@ def other_shape() -> Any:
     return state_of(2) | {"step": np.zeros((2, 1000), np.int32)}
 
 
+def other_type() -> Any:
+    return state_of(2) | {"step": np.full(2, 2, np.float32)}  # of as many bytes
+
+
 INTRUSIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "half a file": (lambda new: os.truncate(new, new.stat().st_size // 2), "damaged"),
     "empty file": (lambda new: os.truncate(new, 0), "damaged"),
@@ -406,7 +410,8 @@ INTRUSIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "identity of another kind": (lambda new: rewrite(new, identity=[1]), ""),
     "leaves of another kind": (lambda new: rewrite(new, leaves={"a": 1}), "other leaves"),
     "no leaves": (lambda new: rewrite(new, leaves=[]), "other leaves"),
-    "arrays of another shape": (lambda new: rewrite(new, other_shape()), "reshape"),
+    "arrays of another shape": (lambda new: rewrite(new, other_shape()), "another shape or type"),
+    "arrays of another type": (lambda new: rewrite(new, other_type()), "another shape or type"),
     "no arrays": (lambda new: rename(new, safetensors.numpy.save({}, metadata(new.read_bytes()))), "0000"),
 }
 

@@ -111,9 +111,10 @@ def check_data(todo: Sequence[BoundJob], folders: Iterable[Path]) -> None:
     bounds = {without_fold(bound.job.tree()): bound for bound in todo}
     for path in folders if bounds else ():
         run = RunFolder(path)
+        result = run.read_result() or {}  # a damaged result is refused here, since the summary reads all of them
         bound = bounds.get(without_fold(run.read_config()["config"]))
         if bound is not None:
-            _check_same_data(bound, (run.read_result() or {}).get("data_sha256"), f"of the run {path}")
+            _check_same_data(bound, result.get("data_sha256"), f"of the run {path}")
 
 
 def check_twins(jobs: Sequence[Job]) -> None:

@@ -85,7 +85,12 @@ def _delete_leftovers(ledger: Ledger) -> None:
     """Delete the leases that killed commands left of groups of map mode, which later commands have planned anew."""
     folder = ledger.workload.folder
     for name, group in (read_manifest(folder) or {"groups": {}})["groups"].items():
-        if group["mode"] == "map" and group_folder(folder, name).exists() and not saved(folder, name):
+        place = group_folder(folder, name)
+        if group["mode"] != "map" or not place.exists() or saved(folder, name):
+            continue
+        if any(path.is_dir() for path in place.iterdir()):
+            ledger.display.note(f"{place}: an older version saved this state, and this one cannot use it; delete it")
+        else:
             ledger.forget(name)
 
 

@@ -48,6 +48,12 @@ def _described(tree: Any) -> list[list[Any]]:
     return [[name, list(leaf.shape), str(leaf.dtype)] for name, leaf in named]
 
 
+def _code(dtype: np.dtype) -> str:
+    """The name of a type in a safetensors file."""
+    kinds = {"b": "BOOL", "f": f"F{8 * dtype.itemsize}", "i": f"I{8 * dtype.itemsize}", "u": f"U{8 * dtype.itemsize}"}
+    return "BF16" if dtype.name == "bfloat16" else kinds[dtype.kind]
+
+
 class Checkpoints:
     """The newest two generations of one unit; each folder has one object, which one thread uses.
 
@@ -156,6 +162,9 @@ class Checkpoints:
         if head["leaves"] != described:
             raise ValueError("its state has other leaves, shapes or types")
         stored = dict(safetensors.deserialize(data))
+        for (name, shape, _), leaf in zip(described, leaves, strict=True):
+            if stored[name]["dtype"] != _code(leaf.dtype) or list(stored[name]["shape"]) != shape:
+                raise ValueError(f"{name} has another shape or type than its description")
         named = [(stored[name]["data"], leaf) for (name, *_), leaf in zip(described, leaves, strict=True)]
         arrays = [np.frombuffer(buffer, leaf.dtype).reshape(leaf.shape).copy() for buffer, leaf in named]
         return jax.tree.unflatten(jax.tree.structure(template), arrays), head["record"]
