@@ -36,6 +36,14 @@ def test_a_key_that_configs_leave_out_at_its_default_has_that_value(sweep):
     assert runs[0].value("model.beat") is Hole.ABSENT
 
 
+def test_a_time_beyond_the_range_of_floats_is_no_time(sweep):
+    path = sweep.add({"seed": 0}, {"test/loss": 1})
+    content = json.loads((path / "result.json").read_text())
+    (path / "result.json").write_text(json.dumps(content | {"seconds_device_share": 10**400}))
+    (run,) = collect(sweep.folder)
+    assert run.seconds is None
+
+
 def test_frame_has_a_row_a_run(grid):
     frame = collect(grid().folder).frame()
     assert frame.groupby("model.latent_dim")["test/loss"].mean().to_dict() == {2: 3, 8: 9}

@@ -489,3 +489,11 @@ def test_new_runs_on_changed_data_are_refused(sweep: Sweeps, make_job: Callable[
     path.write_text(json.dumps({**json.loads(path.read_text()), "data_sha256": "0" * 64}))
     with pytest.raises(ConfigError, match="the data are not those of the run"):
         sweep([make_job("seed=7")])
+
+
+def test_a_damaged_result_is_refused_before_anything_is_trained(sweep: Sweeps, make_job: Callable[..., Any]) -> None:
+    (first,) = sweep([make_job()])
+    (first.folder / "result.json").write_text("{")
+    with pytest.raises(ConfigError, match="result.json"):
+        sweep([make_job("data.split_seed=6"), make_job("data.split_seed=7")])
+    assert len(list(first.folder.parent.glob("*/config.json"))) == 1
