@@ -290,6 +290,7 @@ def test_checkpoints_of_older_versions_are_told_and_replaced(sweep: Sweeps, whol
     display = Breaking()
     outcomes = sweep(jobs, display)
     assert display.notes[0].endswith("00000002: an older version wrote it; the group starts from the beginning")
+    assert any(f"{name}: an older version saved this state" in note for note in display.notes)
     assert not (sweep.folder / GROUPS).exists()
     for one, other in zip(outcomes, whole(jobs), strict=True):
         assert one.result["resumed_at"] == []

@@ -494,6 +494,6 @@ def test_new_runs_on_changed_data_are_refused(sweep: Sweeps, make_job: Callable[
 def test_a_damaged_result_is_refused_before_anything_is_trained(sweep: Sweeps, make_job: Callable[..., Any]) -> None:
     (first,) = sweep([make_job()])
     (first.folder / "result.json").write_text("{")
-    with pytest.raises(ConfigError, match="result.json"):
+    with pytest.raises(ConfigError, match=r"result\.json"):
         sweep([make_job("data.split_seed=6"), make_job("data.split_seed=7")])
     assert len(list(first.folder.parent.glob("*/config.json"))) == 1

@@ -82,16 +82,15 @@ def run(
 
 
 def _delete_leftovers(ledger: Ledger) -> None:
-    """Delete the leases that killed commands left of groups of map mode, which later commands have planned anew."""
+    """Delete what killed commands left of groups of map mode that later commands planned anew: leases, old states."""
     folder = ledger.workload.folder
     for name, group in (read_manifest(folder) or {"groups": {}})["groups"].items():
         place = group_folder(folder, name)
         if group["mode"] != "map" or not place.exists() or saved(folder, name):
             continue
         if any(path.is_dir() for path in place.iterdir()):
-            ledger.display.note(f"{place}: an older version saved this state, and this one cannot use it; delete it")
-        else:
-            ledger.forget(name)
+            ledger.display.note(f"{place}: an older version saved this state; this one cannot use it and deletes it")
+        ledger.forget(name)
 
 
 def _begin(ledger: Ledger, register: Callable[[BoundJob, RunFolder], None]) -> None:
