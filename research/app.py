@@ -245,8 +245,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     for option, folder in (("--config-dir", arguments.config_dir), ("--config-path", primary_folder(arguments))):
         if folder is not None and not Path(folder).is_dir():
             refuse(f"{option}={folder}: no such folder")
-    own = primary_folder(arguments) if arguments.config_path else None
-    for folder in (arguments.config_dir, own, *searched):
+    users_primary = primary_folder(arguments) if arguments.config_path else None
+    for folder in (arguments.config_dir, users_primary, *searched):
         if folder is not None:
             check_files(folder)
     if arguments.multirun:

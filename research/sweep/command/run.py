@@ -85,11 +85,11 @@ def _delete_leftovers(ledger: Ledger) -> None:
     """Delete what killed commands left of groups of map mode that later commands planned anew: leases, old states."""
     folder = ledger.workload.folder
     for name, group in (read_manifest(folder) or {"groups": {}})["groups"].items():
-        place = group_folder(folder, name)
-        if group["mode"] != "map" or not place.exists() or saved(folder, name):
+        states = group_folder(folder, name)
+        if group["mode"] != "map" or not states.exists() or saved(folder, name):
             continue
-        if any(path.is_dir() for path in place.iterdir()):
-            ledger.display.note(f"{place}: an older version saved this state; this one cannot use it and deletes it")
+        if any(path.is_dir() for path in states.iterdir()):
+            ledger.display.note(f"{states}: an older version saved this state; this one cannot use it and deletes it")
         ledger.forget(name)
 
 
