@@ -31,6 +31,7 @@ SWEEP = (
     "seed=0,1",
     "sweep.mode=map",
     "sweep.checkpoint_every=1",
+    "sweep.concurrency=1",  # a second thread could be stopped between its question for the lease and its write
 )
 INTERVAL = 0.05  # seconds between two movements of a lease: three of them without one, and it is taken over
 
