@@ -1,4 +1,7 @@
-"""What is computed after training: one file for each question, each with a function `study(subject, findings)`."""
+"""What is computed after training: one file for each question, and the table of all questions."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from research.evaluation import (
     anomaly,
@@ -8,7 +11,6 @@ from research.evaluation import (
     disentanglement,
     forecasting,
     generation,
-    information,
     likelihood,
     memory,
     pictures,
@@ -18,27 +20,66 @@ from research.evaluation import (
     usage,
 )
 from research.evaluation.recipe import Evaluation
-from research.evaluation.subject import Findings, Shared, Subject
+from research.evaluation.subject import Findings, Subject
+from research.models.abilities import (
+    Decodes,
+    Encodes,
+    Forecasts,
+    HasPosterior,
+    Predicts,
+    Quantizes,
+    Samples,
+    ScoresCodes,
+    StateGradients,
+    WeighsSamples,
+    able,
+)
 
-__all__ = ["Evaluation", "Findings", "Shared", "Subject", "evaluate_run"]
+__all__ = ["Evaluation", "Findings", "Study", "Subject", "evaluate_run"]
 
-# Every study returns without a metric if its question makes no sense for the model or the data.
+
+class Study(NamedTuple):
+    """One question about a trained model, and when it is asked.
+
+    Attributes:
+      study: answers the question: it adds metrics, curves and pictures to the findings.
+      keys: of the recipe. The question is asked if one of them asks for it; without keys it is always asked.
+      abilities: the model must have all of them.
+      fits: whether the question makes sense for these data and for the settings of this model.
+    """
+
+    study: Callable[[Subject, Findings], None]
+    keys: tuple[str, ...]
+    abilities: tuple[type, ...] = ()
+    fits: Callable[[Subject], bool] = lambda subject: True
+
+    def applies(self, subject: Subject) -> bool:
+        """Whether the recipe asks this question, and the model and the data allow it."""
+        asked = not self.keys or any(getattr(subject.recipe, key) not in (None, False, "none") for key in self.keys)
+        return asked and all(able(subject.model, ability) for ability in self.abilities) and self.fits(subject)
+
+
+CODES = (Encodes, Decodes)  # of models that encode and decode whole examples
 STUDIES = (
-    likelihood.study,
-    codes.study,
-    baselines.study,
-    usage.study,
-    information.study,
-    disentanglement.study,
-    clustering.study,
-    anomaly.study,
-    prediction.study,
-    forecasting.study,
-    generation.study,
-    sampling.study,
-    memory.study,
-    units.study,
-    pictures.study,
+    Study(likelihood.study, ("nll_samples",), (WeighsSamples,)),
+    Study(likelihood.study_redraws, ("binarizations",)),
+    Study(codes.study_active_units, ("active_units",), (*CODES, HasPosterior)),
+    Study(codes.study_probes, ("probes",), CODES, codes.has_classes),
+    Study(codes.study_projector, ("projector",), CODES),
+    Study(baselines.study, ("baselines",), CODES),
+    Study(usage.study_posterior, ("usage",), (HasPosterior, ScoresCodes)),
+    Study(usage.study_codebook, ("usage",), (Quantizes,)),
+    Study(usage.study_information, ("disentanglement",), (HasPosterior,)),
+    Study(disentanglement.study, ("disentanglement",), (Encodes,), disentanglement.has_factors),
+    Study(clustering.study, ("clustering",), (Encodes,)),
+    Study(anomaly.study, ("anomaly_share",), CODES, lambda subject: subject.facts.anomaly),
+    Study(prediction.study, ("baselines",), (Predicts,)),
+    Study(forecasting.study, ("forecasts",), (Forecasts,)),
+    Study(generation.study, ("generation",), (Samples,), lambda subject: subject.facts.kind == "sequence"),
+    Study(sampling.study, ("sampling",)),
+    Study(memory.study, ("gradients",), (Predicts, StateGradients), lambda subject: not subject.model.stepwise),
+    Study(units.study, ("baselines",), (), lambda subject: not subject.binary),
+    Study(pictures.study, ("pictures", "projector")),
 )
 
 
@@ -46,5 +87,6 @@ def evaluate_run(subject: Subject) -> Findings:
     """Evaluate one trained model; what it can do decides which metrics and pictures there are."""
     findings = Findings()
     for study in STUDIES:
-        study(subject, findings)
+        if study.applies(subject):
+            study.study(subject, findings)
     return findings

@@ -1,18 +1,23 @@
-"""Baselines of reconstruction that need no training: the mean, and principal components at the same latent size."""
+"""Baselines without a network: the mean and principal components of training rows, and rows that such methods can read.
+
+Methods that know no mask would take zeros behind the end of a row for data: k-means would group series by their length.
+So rows of unequal length, or with gaps, become rows of one length without gaps (`whole_rows`).
+"""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from research.data.examples import Examples
-from research.evaluation.probes import probes
+from research.evaluation.codes import probes
 from research.evaluation.subject import Findings, Subject
-from research.evaluation.unequal import whole_rows
 from research.models.abilities import latent_dim_of
 
 LARGEST = 4096  # the decomposition takes the cube of the number of features or rows, whichever is smaller
 MASKED = "rows are padded or have missing values"
+PADDED, RESAMPLED = "padded_", "resampled_"  # prefixes of the name of a method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +70,19 @@ def components(x: np.ndarray) -> Components:
     return Components(mean, directions / np.linalg.norm(directions, axis=0))
 
 
-def mean_error(fitted: Components, x: np.ndarray, scale: Any = 1.0) -> float:
-    """Mean over elements of ((x - mean) / scale)^2 of rows [N, ...]; scale is () or of the last axes of x."""
-    return float(np.square((_flat(x) - fitted.mean) / _of_elements(scale, x)).mean())
+def reconstruction_error(fitted: Components, x: np.ndarray, latent_dim: int, scale: Any = 1.0) -> float:
+    """Mean over elements of ((x - x') / scale)^2 of rows [N, ...] and their reconstructions x' by L components.
+
+    Without components, x' is the training mean. The scale is () or of the last axes of x.
+    """
+    scale = np.broadcast_to(np.asarray(scale, np.float64), x.shape[1:]).reshape(-1)
+    return float(np.square((_flat(x) - fitted.decode(fitted.encode(x, latent_dim))) / scale).mean())
 
 
-def reconstruction_error(fitted: Components, x: np.ndarray, codes: np.ndarray, scale: Any = 1.0) -> float:
-    """Mean over elements of ((x - x') / scale)^2 of rows [N, ...] and the reconstructions x' of their codes [N, L]."""
-    return float(np.square((_flat(x) - fitted.decode(codes)) / _of_elements(scale, x)).mean())
+def mean_of_rows(values: np.ndarray, known: np.ndarray) -> float:
+    """Mean over rows of the mean over the known values of a row, as models compute it; both are [N, ...]."""
+    values, known = _flat(values), _flat(known)
+    return float((np.where(known, values, 0).sum(1) / np.maximum(known.sum(1), 1)).mean())
 
 
 def masked_mean_error(train: Examples, test: Examples) -> float:
@@ -82,10 +92,60 @@ def masked_mean_error(train: Examples, test: Examples) -> float:
     predicted as 0.
     """
     train_x, test_x = np.asarray(train.x, np.float64), np.asarray(test.x, np.float64)
-    known, scored = _mask(train), _mask(test)
+    known, scored = (
+        np.broadcast_to(True if part.mask is None else np.asarray(part.mask), np.shape(part.x))
+        for part in (train, test)
+    )
     mean = np.where(known, train_x, 0).sum(0) / np.maximum(known.sum(0), 1)
-    squares, scored = _flat(np.square(test_x - mean)), _flat(scored)
-    return float((np.where(scored, squares, 0).sum(1) / np.maximum(scored.sum(1), 1)).mean())
+    return mean_of_rows(np.square(test_x - mean), scored)
+
+
+def whole_rows(part: Examples) -> Mapping[str, np.ndarray]:
+    """Flat rows [N, D] by the prefix that the name of a method gets which sees them.
+
+    If all rows have the same length there is one entry, "". If they differ in length there are two: `padded_` repeats
+    the last value to the end, and `resampled_` stretches every row to the full number of steps, linearly between its
+    steps.
+    A gap is filled linearly between the observed steps of its channel, and beyond them with the nearest one.
+    """
+    x = np.asarray(part.x)
+    if x.ndim > 2 and part.observed is not None:
+        x = fill_gaps(x, np.asarray(part.mask))
+    if part.length is None:
+        return {"": _flat(x)}
+    length = np.asarray(part.length)
+    return {PADDED: _flat(repeat_end(x, length)), RESAMPLED: _flat(stretch(x, length))}
+
+
+def repeat_end(x: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Rows [N, T, ...] of valid lengths [N] with their last valid step repeated."""
+    steps = np.minimum(np.arange(x.shape[1])[None], np.maximum(length, 1)[:, None] - 1)
+    return x[np.arange(len(x))[:, None], steps]
+
+
+def stretch(x: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Rows [N, T, ...] of valid lengths [N] stretched to T steps: step t is read at t (length - 1) / (T - 1)."""
+    last, rows = np.maximum(length, 1)[:, None] - 1, np.arange(len(x))[:, None]
+    position = np.arange(x.shape[1])[None] * last / max(x.shape[1] - 1, 1)
+    low = np.floor(position).astype(int)
+    high = np.minimum(low + 1, last)
+    share = (position - low).reshape(position.shape + (1,) * (x.ndim - 2))
+    return x[rows, low] * (1 - share) + x[rows, high] * share
+
+
+def fill_gaps(x: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Rows [N, T, C] with missing values interpolated linearly between observed ones.
+
+    A channel of a row that has no observed value at all stays as it is.
+    """
+    x = x.copy()
+    steps = np.arange(x.shape[1])
+    gaps = ~observed.all(1) & observed.any(1)
+    for row, *channel in np.argwhere(gaps):
+        series = (row, slice(None), *channel)
+        known = observed[series]
+        x[series] = np.interp(steps, steps[known], x[series][known])
+    return x
 
 
 def fitted_components(subject: Subject, prefix: str = "") -> Components:
@@ -99,8 +159,6 @@ def fitted_components(subject: Subject, prefix: str = "") -> Components:
 
 def study(subject: Subject, findings: Findings) -> None:
     """Add `baseline/mean/...` and `baseline/pca/...`, at the latent size of a model that reconstructs."""
-    if not subject.recipe.baselines or not subject.reconstructs:
-        return
     names = ("baseline/mean/reconstruction_mse", "baseline/pca/reconstruction_mse")
     if subject.train.observed is not None or subject.train.length is not None:
         error = subject.once("masked mean", lambda: masked_mean_error(subject.train, subject.test))
@@ -111,47 +169,31 @@ def study(subject: Subject, findings: Findings) -> None:
     key = ("pca", latent_dim, recipe.probes, recipe.neighbors, recipe.probe_iterations)
     try:
         fitted = fitted_components(subject)
-        findings.add(subject.once("mean error", lambda: _scores_of_mean(subject, fitted)))
+        findings.add(subject.once("mean error", lambda: _errors(subject, fitted, 0)), "baseline/mean/")
         if latent_dim is None:
             raise ValueError("the model does not say the size of its codes (latent_dim)")
-        findings.add(subject.once(key, lambda: _scores_of_components(subject, fitted, latent_dim)))
+        scores = subject.once(key, lambda: _errors(subject, fitted, latent_dim) | _probes(subject, fitted, latent_dim))
+        findings.add(scores, "baseline/pca/")
     except ValueError as error:
         findings.refuse(str(error), *(name for name in names if name not in findings.metrics))
 
 
-def _scores_of_mean(subject: Subject, fitted: Components) -> dict[str, float]:
-    test_x = np.asarray(subject.test.x)
-    scores = {"baseline/mean/reconstruction_mse": mean_error(fitted, test_x)}
+def _errors(subject: Subject, fitted: Components, latent_dim: int) -> dict[str, float]:
+    x = np.asarray(subject.test.x)
+    errors = {"reconstruction_mse": reconstruction_error(fitted, x, latent_dim)}
     if not subject.binary:
-        scores["baseline/mean/reconstruction_mse_raw"] = mean_error(fitted, test_x, subject.scale)
-    return scores
+        errors["reconstruction_mse_raw"] = reconstruction_error(fitted, x, latent_dim, subject.scale)
+    return errors
 
 
-def _scores_of_components(subject: Subject, fitted: Components, latent_dim: int) -> dict[str, float]:
+def _probes(subject: Subject, fitted: Components, latent_dim: int) -> dict[str, float]:
     recipe, train, test = subject.recipe, subject.train, subject.test
-    test_x = np.asarray(test.x)
-    test_codes = fitted.encode(test_x, latent_dim)
-    scores = {"baseline/pca/reconstruction_mse": reconstruction_error(fitted, test_x, test_codes)}
-    if not subject.binary:
-        error = reconstruction_error(fitted, test_x, test_codes, subject.scale)
-        scores["baseline/pca/reconstruction_mse_raw"] = error
     if not recipe.probes or train.label is None or len(np.unique(np.asarray(train.label))) < 2:
-        return scores
-    train_codes = fitted.encode(np.asarray(train.x), latent_dim)
-    labels = np.asarray(train.label), np.asarray(test.label)
-    accuracies = probes(train_codes, labels[0], test_codes, labels[1], recipe.neighbors, recipe.probe_iterations)
-    return scores | {f"baseline/pca/{name}": value for name, value in accuracies.items()}
+        return {}
+    codes = (fitted.encode(np.asarray(part.x), latent_dim) for part in (train, test))
+    (train_codes, test_codes), labels = codes, (np.asarray(train.label), np.asarray(test.label))
+    return probes(train_codes, labels[0], test_codes, labels[1], recipe.neighbors, recipe.probe_iterations)
 
 
 def _flat(x: np.ndarray) -> np.ndarray:
     return np.asarray(x).reshape(len(x), -1)
-
-
-def _mask(part: Examples) -> np.ndarray:
-    """True where an element is valid and observed, of the shape of x."""
-    return np.broadcast_to(True if part.mask is None else np.asarray(part.mask), np.shape(part.x))
-
-
-def _of_elements(scale: Any, x: np.ndarray) -> np.ndarray:
-    """A scale () or of the last axes of rows [N, ...] for every element, [D]."""
-    return np.broadcast_to(np.asarray(scale, np.float64), x.shape[1:]).reshape(-1)

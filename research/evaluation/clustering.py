@@ -3,14 +3,12 @@
 import contextlib
 import itertools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
-from research.evaluation.baselines import fitted_components
+from research.evaluation.baselines import PADDED, RESAMPLED, fitted_components, whole_rows
 from research.evaluation.subject import Findings, Subject
-from research.evaluation.unequal import PADDED, RESAMPLED, whole_rows
-from research.models.abilities import Encodes, able
 from research.runs.clusters import centres_of, kmeans, threads
 from research.tree import ConfigError
 
@@ -111,14 +109,8 @@ def choose_clusters(
       The number, and the score of every candidate.
 
     Raises:
-      ConfigError: there are no candidates, or one that these rows cannot have.
+      ConfigError: a candidate is larger than the number of rows, or than half of it for a stability.
     """
-    most = len(codes) - 1 if by == "silhouette" else int(SHARE * len(codes)) - 1
-    if not candidates:
-        raise ConfigError("clusters", list(candidates), "there is no number of clusters to choose from; give one")
-    for clusters in candidates:
-        if not 2 <= clusters <= most:
-            raise ConfigError("clusters", clusters, f"expected 2 to {most} (of {len(codes)} rows, by {by})")
     if by == "stability":
         scores = {clusters: stability(codes, clusters, starts, seed) for clusters in candidates}
         best = max(scores.values())
@@ -127,7 +119,9 @@ def choose_clusters(
     for clusters in candidates:
         try:
             scores[clusters] = silhouette(kmeans(codes, clusters, starts, seed), codes)
-        except ValueError:  # all codes are equal
+        except ConfigError:
+            raise
+        except ValueError:  # all codes are equal, or every row is a cluster
             scores[clusters] = -1.0
     return max(scores, key=lambda clusters: scores[clusters]), scores
 
@@ -155,17 +149,12 @@ def stability(codes: np.ndarray, clusters: int, starts: int, seed: int) -> float
     return float(np.mean(agreements))
 
 
-class Clustering(NamedTuple):
-    """Clusters of some rows: their number, `cluster_scores`, and centres [K, L]."""
+def _cluster(subject: Subject, train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, dict[str, float], dict]:
+    """Cluster test rows [N, D]; their number is that of the classes, or is chosen on the training rows.
 
-    clusters: int
-    scores: dict[str, float]
-    reasons: dict[str, str]
-    centres: np.ndarray
-
-
-def _cluster(subject: Subject, train: np.ndarray, test: np.ndarray) -> Clustering:
-    """Cluster test rows [N, D]; their number is that of the classes, or is chosen on the training rows."""
+    Returns:
+      The centres [K, D], and what `cluster_scores` returns.
+    """
     recipe, clusters = subject.recipe, subject.facts.classes
     if recipe.clustering in ("silhouette", "stability"):
         low, high = recipe.cluster_range
@@ -173,7 +162,7 @@ def _cluster(subject: Subject, train: np.ndarray, test: np.ndarray) -> Clusterin
         clusters, _ = choose_clusters(some, range(low, high + 1), recipe.clustering, recipe.cluster_starts, 0)
     centres, assigned = centres_of(test, clusters, recipe.cluster_starts, subject.seed)
     label = None if subject.test.label is None else np.asarray(subject.test.label)
-    return Clustering(clusters, *cluster_scores(assigned, label, test), centres)
+    return centres, *cluster_scores(assigned, label, test)
 
 
 def study(subject: Subject, findings: Findings) -> None:
@@ -182,19 +171,17 @@ def study(subject: Subject, findings: Findings) -> None:
     `validation/silhouette` is there to choose a latent size by, without labels.
     """
     recipe = subject.recipe
-    if recipe.clustering == "none" or not able(subject.model, Encodes):
-        return
     codes = {part: subject.codes(part) for part in subject.parts}
     if not all(np.isfinite(array).all() for array in codes.values()):
         findings.refuse("some codes are not finite", "test/ari", "test/nmi", "test/silhouette")
         return
-    clustered = _cluster(subject, codes["train"], codes["test"])
-    findings.centres = clustered.centres
-    findings.add({"clusters": clustered.clusters, **clustered.scores}, "test/")
-    for name, reason in clustered.reasons.items():
+    centres, scores, reasons = _cluster(subject, codes["train"], codes["test"])
+    findings.centres = centres
+    findings.add({"clusters": len(centres), **scores}, "test/")
+    for name, reason in reasons.items():
         findings.refuse(reason, f"test/{name}")
-    if 2 <= clustered.clusters < len(codes["validation"]):
-        assigned = kmeans(codes["validation"], clustered.clusters, recipe.cluster_starts, subject.seed)
+    if 2 <= len(centres) < len(codes["validation"]):
+        assigned = kmeans(codes["validation"], len(centres), recipe.cluster_starts, subject.seed)
         with contextlib.suppress(ValueError):
             findings.add({"validation/silhouette": silhouette(assigned, codes["validation"])})
     if recipe.baselines:
@@ -215,16 +202,16 @@ def _study_baselines(subject: Subject, findings: Findings, size: int) -> None:
         return [whole_rows(subject.parts[part])[prefix].astype(np.float64) for part in ("train", "test")]
 
     for prefix in (PADDED, RESAMPLED) if subject.test.length is not None else ("",):
-        raw = lambda prefix=prefix: _cluster(subject, *rows(prefix)).scores
+        raw = lambda prefix=prefix: _cluster(subject, *rows(prefix))[1]
         scores = subject.once((f"{prefix}raw_kmeans", *settings), raw)
         findings.add(scores, f"baseline/{prefix}raw_kmeans/")
         try:
             fitted = fitted_components(subject, prefix)
-            reduced = lambda prefix=prefix, fitted=fitted: (
-                _cluster(subject, *(fitted.encode(x, size) for x in rows(prefix))).scores
-            )
+            reduced = lambda prefix=prefix, fitted=fitted: _cluster(
+                subject, *(fitted.encode(x, size) for x in rows(prefix))
+            )[1]
             reduced_scores = subject.once((f"{prefix}pca_kmeans", size, *settings), reduced)
         except ValueError as error:
             findings.refuse(str(error), *(f"baseline/{prefix}pca_kmeans/{name}" for name in scores))
-            continue
-        findings.add(reduced_scores, f"baseline/{prefix}pca_kmeans/")
+        else:
+            findings.add(reduced_scores, f"baseline/{prefix}pca_kmeans/")

@@ -1,10 +1,9 @@
-"""Codes of a data set: how many dimensions are in use, and how well classes can be read from them."""
+"""What can be read from codes: how many dimensions are in use, and how well classifiers tell the classes."""
 
 import numpy as np
 
-from research.evaluation.probes import probes
 from research.evaluation.subject import Findings, Subject
-from research.models.abilities import HasPosterior, able
+from research.runs.clusters import threads
 
 
 def active_units(codes: np.ndarray, threshold: float) -> int:
@@ -12,20 +11,58 @@ def active_units(codes: np.ndarray, threshold: float) -> int:
     return int((codes.astype(np.float64).var(0) > threshold).sum())
 
 
-def study(subject: Subject, findings: Findings) -> None:
-    """Add active units and accuracies of probes of models that reconstruct, and codes for TensorBoard's projector."""
-    if not subject.reconstructs:
-        return
-    _count_active(subject, findings)
-    _probe(subject, findings)
-    if subject.recipe.projector:
-        findings.codes = subject.codes("test")
-        findings.labels = None if subject.test.label is None else np.asarray(subject.test.label)
+def linear_probe(
+    train: np.ndarray, train_label: np.ndarray, test: np.ndarray, test_label: np.ndarray, iterations: int
+) -> float:
+    """Accuracy on the test rows of a logistic regression that was fitted to the training rows.
+
+    It is scikit-learn's `LogisticRegression` with its L2 penalty at C = 1. Each feature is standardised by its mean and
+    standard deviation over the training rows; a constant feature becomes 0.
+
+    Args:
+      train, test: rows [N, D] and [M, D].
+      train_label, test_label: their classes, [N] and [M].
+      iterations: the most iterations of the optimizer.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=iterations))
+    return float(probe.fit(train, train_label).score(test, test_label))
 
 
-def _count_active(subject: Subject, findings: Findings) -> None:
-    if not subject.recipe.active_units or not able(subject.model, HasPosterior):
-        return
+def probes(
+    train: np.ndarray,
+    train_label: np.ndarray,
+    test: np.ndarray,
+    test_label: np.ndarray,
+    neighbors: int,
+    iterations: int,
+) -> dict[str, float]:
+    """Accuracies of two classifiers that are fitted to training codes and scored on test codes.
+
+    Args:
+      train, test: codes [N, L] and [M, L].
+      train_label, test_label: their classes, [N] and [M].
+      neighbors: k of the k nearest neighbours, which compare codes as they are (Euclidean distance).
+      iterations: the most iterations of `linear_probe`.
+
+    Returns:
+      `knn_accuracy` and `probe_accuracy`, shares of the test rows.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    with threads(len(train)):
+        nearest = KNeighborsClassifier(min(neighbors, len(train))).fit(train, train_label)
+        return {
+            "knn_accuracy": float(nearest.score(test, test_label)),
+            "probe_accuracy": linear_probe(train, train_label, test, test_label, iterations),
+        }
+
+
+def study_active_units(subject: Subject, findings: Findings) -> None:
+    """Add the number of active units of a model with a posterior."""
     codes = subject.codes("test")
     if np.isfinite(codes).all():
         findings.add({"test/active_units": active_units(codes, subject.recipe.active_threshold)})
@@ -33,19 +70,27 @@ def _count_active(subject: Subject, findings: Findings) -> None:
         findings.refuse("some codes are not finite", "test/active_units")
 
 
-def _probe(subject: Subject, findings: Findings) -> None:
-    recipe, train, test = subject.recipe, subject.train, subject.test
-    # data with anomalies have only normal rows to learn from
-    if not recipe.probes or subject.facts.classes < 2 or train.label is None or subject.facts.anomaly:
-        return
-    names = ("test/knn_accuracy", "test/probe_accuracy")
+def has_classes(subject: Subject) -> bool:
+    """Whether probes have classes to learn; data with anomalies have only normal rows to learn from."""
+    return subject.facts.classes > 1 and subject.train.label is not None and not subject.facts.anomaly
+
+
+def study_probes(subject: Subject, findings: Findings) -> None:
+    """Add the accuracies of the probes."""
+    recipe, names = subject.recipe, ("test/knn_accuracy", "test/probe_accuracy")
     train_codes, test_codes = subject.codes("train"), subject.codes("test")
     if not np.isfinite(test_codes).all() or not np.isfinite(train_codes).all():
         findings.refuse("some codes are not finite", *names)
         return
-    train_label, test_label = np.asarray(train.label), np.asarray(test.label)
+    train_label, test_label = np.asarray(subject.train.label), np.asarray(subject.test.label)
     if len(np.unique(train_label)) < 2:
         findings.refuse("one class only in the training rows", *names)
         return
     accuracies = probes(train_codes, train_label, test_codes, test_label, recipe.neighbors, recipe.probe_iterations)
     findings.add(accuracies, "test/")
+
+
+def study_projector(subject: Subject, findings: Findings) -> None:
+    """Keep the codes of the test rows for TensorBoard's projector."""
+    findings.codes = subject.codes("test")
+    findings.labels = None if subject.test.label is None else np.asarray(subject.test.label)

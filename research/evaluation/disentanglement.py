@@ -1,7 +1,7 @@
 """How well single dimensions of a code hold single known factors.
 
 Codes are [N, L] floats and factors [N, F] integers. A factor that has one value only in these rows is left out. All
-draws come from one seed (`factors.SEED`), and the forest and the classifiers are scikit-learn's, whose version is in
+draws come from one seed (`votes.SEED`), and the forest and the classifiers are scikit-learn's, whose version is in
 `result.json`.
 
 Order and unit of the dimensions do not change a score, apart from rounding and from which of two equal splits or votes
@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from research.evaluation.baselines import fitted_components
-from research.evaluation.factors import SEED, generator_of, halves, varied
+from research.evaluation.baselines import MASKED, fitted_components
 from research.evaluation.subject import Findings, Subject
-from research.evaluation.votes import beta_vae_score, factor_vae_score
-from research.models.abilities import Encodes, HasPosterior, able
+from research.evaluation.votes import SEED, beta_vae_score, factor_vae_score, generator_of, halves, varied
+from research.models.abilities import HasPosterior, able
 
 BINS = 20  # of a code dimension, as in Locatello et al. (2019)
 TREES, DEPTH, LEAF = 10, 12, 2  # of a forest: how many trees, most splits above a leaf, fewest rows of a leaf
@@ -174,6 +173,14 @@ def supervised(codes: np.ndarray, factors: np.ndarray, threshold: float = 0.0) -
     }
 
 
+def has_factors(subject: Subject) -> bool:
+    """Whether the test rows have known factors that are classes, of which at least two vary."""
+    if subject.test.factors is None:
+        return False
+    factors = np.asarray(subject.test.factors)
+    return factors.ndim == 2 and factors.dtype.kind in "iu" and (factors != factors[:1]).any(0).sum() > 1
+
+
 def study(subject: Subject, findings: Findings) -> None:
     """Add the scores of the test codes against known discrete factors, and those of three other codes.
 
@@ -183,15 +190,9 @@ def study(subject: Subject, findings: Findings) -> None:
     dimension of a posterior counts if the variance of its mean is above `active_threshold`; a dimension of another code
     counts if it varies at all.
     """
-    model, recipe, factors = subject.model, subject.recipe, subject.test.factors
-    if not recipe.disentanglement or not able(model, Encodes) or factors is None:
-        return
-    factors = np.asarray(factors)
-    if factors.ndim != 2 or factors.dtype.kind not in "iu" or (factors != factors[:1]).any(0).sum() < 2:
-        return  # they are no classes, or fewer than two of them vary
-    codes = subject.codes("test")
+    recipe, codes = subject.recipe, subject.codes("test")
     size, rows = codes.shape[1], np.sort(generator_of(SEED).permutation(len(codes))[:MOST])
-    factors = factors[rows]
+    factors = np.asarray(subject.test.factors)[rows]
 
     def report(prefix: str, scores: Callable[[], dict[str, float]]) -> None:
         try:
@@ -199,7 +200,7 @@ def study(subject: Subject, findings: Findings) -> None:
         except ValueError as error:
             findings.refuse(str(error), *(prefix + name for name in NAMES))
 
-    threshold = recipe.active_threshold if able(model, HasPosterior) else 0.0
+    threshold = recipe.active_threshold if able(subject.model, HasPosterior) else 0.0
     report("test/", lambda: supervised(codes[rows], factors, threshold))
     if not recipe.baselines:
         return
@@ -209,7 +210,7 @@ def study(subject: Subject, findings: Findings) -> None:
         "perfect_code": lambda: varied(factors).astype(np.float64),
     }
     for name, code in codes_of_baselines.items():
-        key = ("disentanglement", name, None if name == "perfect_code" else size, MOST, SEED)
+        key = ("disentanglement", name, None if name == "perfect_code" else size)
         report(f"baseline/{name}/", lambda key=key, code=code: subject.once(key, lambda: supervised(code(), factors)))
 
 
@@ -220,5 +221,5 @@ def _components(subject: Subject, size: int) -> np.ndarray:
       ValueError: there are none, or fewer than L.
     """
     if subject.train.observed is not None or subject.train.length is not None:
-        raise ValueError("rows are padded or have missing values")
+        raise ValueError(MASKED)
     return fitted_components(subject).encode(np.asarray(subject.test.x), size)

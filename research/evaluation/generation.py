@@ -1,6 +1,6 @@
 """How good generated sequences are: can they be told from real ones, replace them, vary as much, or are they copies?"""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,7 +9,6 @@ from research.data.examples import Examples, Facts
 from research.evaluation.baselines import MASKED
 from research.evaluation.judge import Judge, fit, samples, subset
 from research.evaluation.subject import BATCH, Findings, Subject
-from research.models.abilities import Samples, able
 from research.models.recurrent_predictor import RecurrentPredictor
 from research.runs import batches
 from research.tree import build
@@ -59,23 +58,9 @@ def predictive_score(real: np.ndarray, fake: np.ndarray, seed: int) -> float:
     return float(np.mean(batches.over(lambda batch, _: _scores(model, params, batch)["mae"], task(real), BATCH)))
 
 
-class Verdict(NamedTuple):
-    """What the honest classifier says.
-
-    Attributes:
-      score: |accuracy - .5| on held-out rows.
-      null: mean of the same over permutations of the held-out labels: what a score of 0 looks like at this size.
-      p_value: share of permutations with at least this score.
-    """
-
-    score: float
-    null: float
-    p_value: float
-
-
 def classifier_score(
     train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], seed: int, permutations: int = 1000
-) -> Verdict:
+) -> dict[str, float]:
     """|accuracy - .5| of a GRU classifier of fixed capacity on real against generated rows; 0 is best.
 
     It is fitted to training rows and one sample of the model, and judged on test rows, whose windows share no time step
@@ -85,6 +70,10 @@ def classifier_score(
       train, test: (real, generated) sequences [N, T, C]; each pair is cut to as many rows of both as the fewer.
       seed: of the rows that are taken and of the classifier.
       permutations: of the held-out labels.
+
+    Returns:
+      `classifier_score`; `classifier_null`: mean of the same over permutations of the held-out labels, which is what a
+      score of 0 looks like at this size; `classifier_p_value`: share of permutations with at least this score.
     """
     pairs = []
     for real, fake in (train, test):
@@ -99,7 +88,11 @@ def classifier_score(
     random = np.random.default_rng(seed)
     null = np.abs([(random.permutation(label) == guess).mean() - 0.5 for _ in range(permutations)])
     score = abs(float(right.mean()) - 0.5)
-    return Verdict(score, float(null.mean()), float((1 + (null >= score).sum()) / (1 + permutations)))
+    return {
+        "classifier_score": score,
+        "classifier_null": float(null.mean()),
+        "classifier_p_value": float((1 + (null >= score).sum()) / (1 + permutations)),
+    }
 
 
 def diversity(real: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
@@ -137,12 +130,9 @@ def scores(
 ) -> dict[str, float]:
     """All scores of generated rows [N, T, C] against training and test rows."""
     size = min(len(train), len(train_fake))
-    verdict = classifier_score((train, train_fake), (test, test_fake), seed)
     by_name = {
         "discriminative_score": discriminative_score(train[:size], train_fake[:size], seed),
-        "classifier_score": verdict.score,
-        "classifier_null": verdict.null,
-        "classifier_p_value": verdict.p_value,
+        **classifier_score((train, train_fake), (test, test_fake), seed),
         "diversity": diversity(train, train_fake, seed),
         "memorization": memorization(train, test, train_fake, seed),
     }
@@ -153,32 +143,28 @@ def scores(
 
 def study(subject: Subject, findings: Findings) -> None:
     """Add scores of generated sequences, of rows shuffled in time, and of real rows in place of generated ones."""
-    recipe, model, seed = subject.recipe, subject.model, subject.seed
-    if not recipe.generation or subject.facts.kind != "sequence" or not able(model, Samples):
-        return
+    recipe, seed = subject.recipe, subject.seed
     most = recipe.generation_rows
     train, test = (subset(np.asarray(part.x), most or len(part), 0) for part in (subject.train, subject.test))
-    reason = ""
-    if subject.train.mask is not None:
-        reason = MASKED
-    elif min(len(train), len(test)) < FEWEST:
-        reason = f"fewer than {FEWEST} rows"
-    else:
+    try:
+        if subject.train.mask is not None:
+            raise ValueError(MASKED)
+        if min(len(train), len(test)) < FEWEST:
+            raise ValueError(f"fewer than {FEWEST} rows")
         fake = samples(subject, len(train) + len(test))
-        if np.isfinite(fake).all():
-            findings.add(scores(train, test, fake[: len(train)], fake[len(train) :], seed), "test/")
-        else:
-            reason = "some samples are not finite"
-    if reason:
-        findings.refuse(reason, *(f"test/{name}" for name in NAMES))
+    except ValueError as error:
+        findings.refuse(str(error), *(f"test/{name}" for name in NAMES))
         return
+    findings.add(scores(train, test, fake[: len(train)], fake[len(train) :], seed), "test/")
     if train.shape[2] == 1:
         findings.refuse("one channel only", "test/predictive_score")
     if recipe.baselines:
         (first, second), (test_first, test_second) = halves(train), halves(test)
-        without_dynamics = lambda: scores(train, test, shuffled(train, seed), shuffled(test, seed), seed)
-        real_vs_real = lambda: scores(first, test_first, second, test_second, seed)
-        for name, compute in (("shuffled", without_dynamics), ("real_vs_real", real_vs_real)):
+        methods = {
+            "shuffled": lambda: scores(train, test, shuffled(train, seed), shuffled(test, seed), seed),
+            "real_vs_real": lambda: scores(first, test_first, second, test_second, seed),
+        }
+        for name, compute in methods.items():
             findings.add(subject.once((name, most, seed), compute), f"baseline/{name}/")
 
 

@@ -55,13 +55,20 @@ def fit(model: Any, examples: Examples, judge: Judge, seed: int) -> Any:
 
 
 def samples(subject: Subject, number: int) -> np.ndarray:
-    """Draws from the model, [number, ...]; a conditional model gets labels as they occur in the training rows."""
+    """Draws from the model, [number, ...]; a conditional model gets labels as they occur in the training rows.
+
+    Raises:
+      ValueError: some samples are not finite.
+    """
     key, random = jax.random.fold_in(subject.key, 5), np.random.default_rng(subject.seed)
     parts = []
     for batch_key in jax.random.split(key, -(-number // BATCH)):
         label = labels(subject, BATCH, random)
         parts.append(np.asarray(batches.sample(subject.model, subject.params, batch_key, BATCH, label)))
-    return np.concatenate(parts)[:number]
+    drawn = np.concatenate(parts)[:number]
+    if not np.isfinite(drawn).all():
+        raise ValueError("some samples are not finite")
+    return drawn
 
 
 def labels(subject: Subject, number: int, random: np.random.Generator) -> np.ndarray | None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.evaluation.subject import BATCH, Findings, Subject
-from research.models.abilities import WeighsSamples, able
 from research.runs import batches
 
 CHUNK = 64  # most samples of each example that are decoded at once
@@ -68,23 +67,19 @@ def likelihood(model: Any, params: Any, test: Examples, key: jax.Array, samples:
 
 
 def study(subject: Subject, findings: Findings) -> None:
-    """Add the likelihood of the test rows, and the model's metrics on further binarisations of them."""
+    """Add the likelihood of the test rows."""
     recipe, test = subject.recipe, subject.test
-    if recipe.nll_samples is not None and able(subject.model, WeighsSamples):
-        rows = test if recipe.nll_examples is None else test.take(slice(recipe.nll_examples))
-        key = jax.random.fold_in(subject.key, 0)
-        findings.add(likelihood(subject.model, subject.params, rows, key, recipe.nll_samples))
-    findings.add(_mean_of_draws(subject, jax.random.fold_in(subject.key, 2)))
+    samples: Any = recipe.nll_samples  # with null, this question is not asked
+    rows = test if recipe.nll_examples is None else test.take(slice(recipe.nll_examples))
+    key = jax.random.fold_in(subject.key, 0)
+    findings.add(likelihood(subject.model, subject.params, rows, key, samples))
 
 
-def _mean_of_draws(subject: Subject, key: jax.Array) -> dict[str, float]:
-    """`redrawn/...`: mean of the model's metrics over several binarisations of the test rows."""
+def study_redraws(subject: Subject, findings: Findings) -> None:
+    """Add `redrawn/...`, the mean of the model's metrics over further binarisations of the test rows."""
+    key = jax.random.fold_in(subject.key, 2)
     means: dict[str, list[float]] = {}
     for number, examples in enumerate(subject.redraws):
-        draw_key = jax.random.fold_in(key, number)
-        evaluate = lambda batch, rows, draw_key=draw_key: batches.evaluate(
-            subject.model, subject.params, batch, batches.row_keys(draw_key, rows)
-        )
-        for name, values in batches.over(evaluate, examples, BATCH).items():
+        for name, values in subject.evaluate(examples, jax.random.fold_in(key, number)).items():
             means.setdefault(name, []).append(float(np.mean(values, dtype=np.float64)))
-    return {f"redrawn/{name}": float(np.mean(values)) for name, values in means.items()}
+    findings.add({name: float(np.mean(values)) for name, values in means.items()}, "redrawn/")

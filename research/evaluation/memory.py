@@ -9,7 +9,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.evaluation import plots
 from research.evaluation.subject import Findings, Subject
-from research.models.abilities import Predicts, StateGradients, able
+from research.models.abilities import StateGradients
 from research.runs import batches
 
 BATCH, ROWS = 64, 512  # rows of a batch, and most rows in all
@@ -56,8 +56,6 @@ def reach(norms: np.ndarray) -> float:
 def study(subject: Subject, findings: Findings) -> None:
     """Add the gradient's norm by distance in time, with trained and with fresh parameters."""
     model = subject.model
-    if not subject.recipe.gradients or not able(model, Predicts) or model.stepwise or not able(model, StateGradients):
-        return
     fresh = model.fresh(jax.random.fold_in(subject.key, 4))
     trained = gradient_by_distance(model, subject.params, subject.test)
     start = gradient_by_distance(model, fresh, subject.test)

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from research.data.examples import Examples
-from research.evaluation.probes import linear_probe
+from research.evaluation.baselines import mean_of_rows, whole_rows
+from research.evaluation.codes import linear_probe
 from research.evaluation.subject import Findings, Subject
-from research.evaluation.unequal import whole_rows
-from research.models.abilities import Predicts, able
 
 SMALLEST = 1e-6  # of a class frequency
 LARGEST = 20_000_000  # most numbers of the training rows that a logistic regression is fitted to
@@ -17,8 +16,6 @@ LARGEST = 20_000_000  # most numbers of the training rows that a logistic regres
 def study(subject: Subject, findings: Findings) -> None:
     """Add the `baseline/...` rows that stand beside a model that predicts."""
     model, recipe = subject.model, subject.recipe
-    if not recipe.baselines or not able(subject.model, Predicts):
-        return
     if model.of_label:
         scores = subject.once(("labels", recipe.probe_iterations), lambda: _labels(subject))
     elif model.target_classes:
@@ -29,7 +26,7 @@ def study(subject: Subject, findings: Findings) -> None:
 
 
 def _labels(subject: Subject) -> dict[str, float]:
-    """Scores of the most frequent class, and of a logistic regression on raw values (`unequal.whole_rows`)."""
+    """Scores of the most frequent class, and of a logistic regression on raw values (`baselines.whole_rows`)."""
     train, test = subject.train, subject.test
     label, truth = np.asarray(train.label), np.asarray(test.label)
     counts = np.bincount(label, minlength=subject.facts.classes)
@@ -53,7 +50,7 @@ def _classes_by_step(subject: Subject) -> dict[str, float]:
     counts = np.stack([np.bincount(step[rows], minlength=subject.facts.target_classes) for step, rows in steps])
     right = test == counts.argmax(-1)[None]
     return {
-        "baseline/memoryless/accuracy": _mean_of_rows(right, test_valid),
+        "baseline/memoryless/accuracy": mean_of_rows(right, test_valid),
         "baseline/memoryless/cross_entropy": _cross_entropy(counts, test, test_valid),
     }
 
@@ -73,8 +70,8 @@ def _constant(subject: Subject) -> dict[str, float]:
         return {"baseline/constant/cross_entropy": float(of_rows.mean())}
     median = np.array([np.median(column) if len(column) else 0.0 for column in values])
     return {
-        "baseline/constant/mse": _mean_of_rows(np.square(test - mean), test_known),
-        "baseline/constant/mae": _mean_of_rows(np.abs(test - median), test_known),
+        "baseline/constant/mse": mean_of_rows(np.square(test - mean), test_known),
+        "baseline/constant/mae": mean_of_rows(np.abs(test - median), test_known),
     }
 
 
@@ -95,12 +92,6 @@ def _valid(part: Examples) -> np.ndarray:
     return np.arange(steps)[None] < np.asarray(part.length)[:, None]
 
 
-def _mean_of_rows(values: np.ndarray, known: np.ndarray) -> float:
-    """Mean over rows of the mean over the known values of a row, as models compute it; both are [N, ...]."""
-    values, known = (array.reshape(len(array), -1) for array in (values, known))
-    return float((np.where(known, values, 0).sum(1) / np.maximum(known.sum(1), 1)).mean())
-
-
 def _cross_entropy(counts: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> float:
     """Mean of -log of the frequency of the true class; counts [T, K], truth [N, T].
 
@@ -108,4 +99,4 @@ def _cross_entropy(counts: np.ndarray, truth: np.ndarray, valid: np.ndarray | No
     """
     frequency = np.maximum(counts / np.maximum(counts.sum(-1, keepdims=True), 1), SMALLEST)
     nats = -np.log(frequency[np.arange(len(counts))[None], truth])
-    return _mean_of_rows(nats, np.ones(nats.shape, bool) if valid is None else valid)
+    return mean_of_rows(nats, np.ones(nats.shape, bool) if valid is None else valid)

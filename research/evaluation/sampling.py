@@ -1,22 +1,35 @@
-"""How good samples of images and vectors are: whether they look like real rows, and whether they vary as much."""
+"""How good samples of images and vectors are: whether they look like real rows, and whether they vary as much.
 
+Samples and real rows are compared by the features of a small classifier that is trained on the training rows.
+"""
+
+import dataclasses
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Key
 
+from research.clock import Clock
+from research.data.examples import Examples, Facts
 from research.evaluation.baselines import MASKED
-from research.evaluation.judge import labels, samples, subset
-from research.evaluation.referee import SEED, referee
+from research.evaluation.judge import Judge, fit, labels, samples, subset
 from research.evaluation.subject import BATCH, Findings, Subject
-from research.models.abilities import Samples, able
+from research.models.abilities import Decodes, Encodes, Samples, able
+from research.networks.dense import DenseStack
+from research.ranges import Size
 from research.runs import batches
+from research.tree import build, from_data, spec
 
 PRECISION_NEIGHBORS, COVERAGE_NEIGHBORS = 3, 5  # k, as in the two papers
 COMPONENTS, CODES = 10, 10_000  # of the mixture, and most codes that it is fitted to
-FEWEST = 20  # rows of a part
 BLOCK = 2048  # rows whose distances to all others are in memory at a time
+SEED = 0  # the same for every run: of the classifier and of which rows are taken
+HIDDEN = 128  # units of the classifier's layer below the features
+JUDGE = Judge(units=64, steps=2000, rate=1e-3, batch=128)  # the same for every data set
 NAMES = (
     *("sample_precision", "sample_recall", "density", "coverage", "frechet_distance"),
     "sampling_classifier_accuracy",
@@ -100,6 +113,102 @@ def frechet_distance(real: np.ndarray, fake: np.ndarray) -> float:
     return float(max(distance - 2 * shared, 0.0))
 
 
+@spec
+class Classifier:
+    """Classes of flattened rows by two hidden layers: f = relu(A relu(B x' + b) + a), logits W f + c.
+
+    x' is x less its mean over the training rows, over the root of its features' mean variance there, so that the unit
+    of the data does not matter.
+
+    Attributes:
+      hidden: units of the first hidden layer.
+      units: units of the second hidden layer, the features f.
+      classes: number of classes, from the data.
+    """
+
+    hidden: Size
+    units: Size
+    classes: int = from_data(0)
+
+    def bind(self, facts: Facts) -> "Classifier":
+        """The classifier of these data."""
+        return dataclasses.replace(self, classes=facts.classes)
+
+    def _stack(self, hidden_dims: tuple[int, ...], outputs: int) -> DenseStack:
+        return DenseStack(hidden_dims, outputs, "relu")
+
+    def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
+        """Fresh parameters, and the moments of the training rows."""
+        x = jnp.asarray(train.x).reshape(len(train), -1)
+        body_key, head_key = jax.random.split(key)
+        spread = jnp.sqrt(x.var(0).mean())
+        return {
+            "shift": x.mean(0),
+            "scale": 1 / jnp.where(spread > 0, spread, 1.0),
+            "body": self._stack((self.hidden,), self.units).init(body_key, x[:1])["params"],
+            "head": self._stack((), self.classes).init(head_key, jnp.zeros((1, self.units)))["params"],
+        }
+
+    def features(self, params: Any, x: Float[Array, "B ..."]) -> Float[Array, "B units"]:
+        """f of rows [B, ...]."""
+        shift, scale = jax.lax.stop_gradient((params["shift"], params["scale"]))  # moments are not trained
+        x = (x.reshape(x.shape[0], -1) - shift[None]) * scale
+        return jax.nn.relu(self._stack((self.hidden,), self.units).apply({"params": params["body"]}, x))  # type: ignore
+
+    def _scores(self, params: Any, batch: Examples) -> dict[str, Float[Array, " B"]]:
+        logits: Any = self._stack((), self.classes).apply({"params": params["head"]}, self.features(params, batch.x))
+        label: Int[Array, " B"] = jnp.asarray(batch.label)
+        loss = -jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=1)[:, 0]
+        return {"loss": loss, "accuracy": (logits.argmax(-1) == label).astype(jnp.float32)}
+
+    def loss(
+        self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Cross-entropy in nats, mean over the batch."""
+        del key, clock
+        return self._scores(params, batch)["loss"].mean(), {}
+
+    def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
+        """Cross-entropy in nats, and 1 for a right answer, of every example."""
+        del keys  # nothing is drawn
+        return self._scores(params, batch)
+
+
+@jax.jit
+def _features(model: Classifier, params: Any, x: jax.Array) -> jax.Array:
+    return model.features(params, x)
+
+
+class Referee(NamedTuple):
+    """The trained classifier of some data, which all runs on them share.
+
+    Attributes:
+      model, params: the trained classifier.
+      accuracy: on the test rows.
+      real: features of test rows, [N, 64].
+    """
+
+    model: Classifier
+    params: Any
+    accuracy: float
+    real: np.ndarray
+
+    def features(self, x: np.ndarray) -> np.ndarray:
+        """Features [N, 64] of rows [N, ...]."""
+        return batches.over(lambda batch, _: _features(self.model, self.params, batch), x, BATCH)
+
+
+def referee(train: Examples, test: Examples, facts: Facts, size: int) -> Referee:
+    """Train the classifier on the training rows and their labels; take the features of `size` test rows."""
+    model = build({"hidden": HIDDEN, "units": JUDGE.units}, Classifier).bind(facts)
+    train, test = (Examples(x=np.asarray(part.x), label=np.asarray(part.label)) for part in (train, test))
+    params = fit(model, train, JUDGE, SEED)
+    keys = jax.random.split(jax.random.key(SEED), BATCH)  # nothing is drawn
+    right = batches.over(lambda batch, _: batches.evaluate(model, params, batch, keys)["accuracy"], test, BATCH)
+    trained = Referee(model, params, float(right.mean()), np.zeros(0))
+    return trained._replace(real=trained.features(subset(test.x, size, SEED)))
+
+
 def mixture(codes: np.ndarray) -> Any:
     """scikit-learn's `GaussianMixture` of 10 components with full covariances, fitted to codes [N, L].
 
@@ -131,39 +240,41 @@ def drawn(subject: Subject, number: int) -> np.ndarray:
     likelihood it is a grey image, although rows are 0 and 1.
 
     Raises:
-      ValueError: the codes are not finite or all equal.
+      ValueError: the model cannot sample, or samples or codes are not finite, or all codes are equal.
     """
     model = subject.model
     if able(model, Samples):
         return samples(subject, number)
+    if not able(model, Encodes) or not able(model, Decodes):
+        raise ValueError("this model neither samples nor decodes codes")
     codes = subject.codes("train")
     if not np.isfinite(codes).all():
         raise ValueError("some codes are not finite")
     z = mixture(codes).sample(number)[0].astype(np.float32)
     inputs = {"z": z, "label": labels(subject, number, np.random.default_rng(subject.seed))}
     decode = lambda batch, _: batches.decode(model, subject.params, batch["z"], batch["label"])
-    return batches.over(decode, inputs, BATCH)
+    decoded = batches.over(decode, inputs, BATCH)
+    if not np.isfinite(decoded).all():
+        raise ValueError("some samples are not finite")
+    return decoded
 
 
 def study(subject: Subject, findings: Findings) -> None:
     """Add scores of samples against equally many test rows, and of training rows (`baseline/real_vs_real/...`).
 
-    Rows are compared by the features of the `Classifier` that is trained on the training rows. It has seen no test row;
-    `sampling_classifier_accuracy` on all test rows tells how good its features are.
+    The classifier has seen no test row; `sampling_classifier_accuracy` on all test rows tells how good its features
+    are. The recipe has refused sequences, few rows and data without classes before the training.
     """
     recipe, train, test = subject.recipe, subject.train, subject.test
-    if not recipe.sampling:
-        return
     size = min(recipe.sampling_rows or len(test), len(train), len(test))
-    reason, fake = _impossible(subject), np.zeros(0)
     try:
-        fake = fake if reason else drawn(subject, size)
+        if train.mask is not None or test.mask is not None:
+            raise ValueError(MASKED)
+        if train.label is None or test.label is None or len(np.unique(np.asarray(train.label))) < 2:
+            raise ValueError("the training rows have no labels of two classes or more to train a classifier on")
+        fake = drawn(subject, size)
     except ValueError as error:
-        reason = str(error)
-    if not np.isfinite(fake).all():
-        reason = "some samples are not finite"
-    if reason:
-        findings.refuse(reason, *(f"test/{name}" for name in NAMES))
+        findings.refuse(str(error), *(f"test/{name}" for name in NAMES))
         return
     judge = subject.once(("sampling", size), lambda: referee(train, test, subject.facts, size))
     findings.add(scores(judge.real, judge.features(fake)), "test/")
@@ -171,19 +282,3 @@ def study(subject: Subject, findings: Findings) -> None:
     if recipe.baselines:
         of_training = lambda: scores(judge.real, judge.features(subset(np.asarray(train.x), size, SEED)))
         findings.add(subject.once(("sampling real_vs_real", size), of_training), "baseline/real_vs_real/")
-
-
-def _impossible(subject: Subject) -> str:
-    """Why there are no such scores; empty if there are."""
-    model, train, test = subject.model, subject.train, subject.test
-    if subject.facts.kind == "sequence":
-        return "samples of sequences are scored by evaluation.generation"
-    if not able(model, Samples) and not subject.reconstructs:
-        return "this model neither samples nor decodes codes"
-    if train.mask is not None or test.mask is not None:
-        return MASKED
-    if train.label is None or test.label is None or len(np.unique(np.asarray(train.label))) < 2:
-        return "the training rows have no labels of two classes or more to train a classifier on"
-    if min(len(train), len(test)) < FEWEST:
-        return f"fewer than {FEWEST} rows"
-    return ""

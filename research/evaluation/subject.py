@@ -1,4 +1,4 @@
-"""The input of an evaluation (`Subject`), its output (`Findings`), and what runs on one data set share (`Shared`)."""
+"""The input of an evaluation (`Subject`) and its output (`Findings`)."""
 
 import dataclasses
 import functools
@@ -11,7 +11,6 @@ import numpy as np
 
 from research.data.examples import Examples, Facts
 from research.evaluation.recipe import Evaluation
-from research.models.abilities import Decodes, Encodes, able
 from research.runs import batches
 
 BATCH = 256  # rows of a batch
@@ -55,21 +54,6 @@ class Findings:
         self.null_reasons |= dict.fromkeys(names, reason)
 
 
-class Shared:
-    """Results that depend on the data alone, computed once for all runs on them; one object for a sweep."""
-
-    def __init__(self) -> None:
-        self._results: dict[Hashable, Any] = {}
-
-    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """The result that is stored under a key; it is computed if there is none. The key None shares nothing."""
-        if key is None:
-            return compute()
-        if key not in self._results:
-            self._results[key] = compute()
-        return self._results[key]
-
-
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """A trained model and the data that it is judged on.
@@ -82,7 +66,7 @@ class Subject:
       key: of all draws.
       seed: of the job, for fresh parameters and for networks that are trained after the model.
       shift, scale: raw value = value / scale + shift; () or of the last axes of x.
-      shared: results that are kept from one run to the next.
+      shared: results that depend on the data alone, kept from one run to the next (`once`); one dict for a sweep.
       data_key: identifies the rows (content, split, fold); None shares nothing.
       redraws: further binarisations of the test rows.
       metrics: metrics that the training computed on the parts.
@@ -99,7 +83,7 @@ class Subject:
     seed: int = 0
     shift: Any = 0.0
     scale: Any = 1.0
-    shared: Shared = dataclasses.field(default_factory=Shared)
+    shared: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
     data_key: Hashable = None
     redraws: Iterable[Examples] = ()
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -114,11 +98,6 @@ class Subject:
     def test(self) -> Examples:
         return self.parts["test"]
 
-    @property
-    def reconstructs(self) -> bool:
-        """Whether the model encodes and decodes whole examples."""
-        return able(self.model, Encodes) and able(self.model, Decodes)
-
     @functools.cached_property
     def _codes(self) -> dict[str, np.ndarray]:
         return {}
@@ -126,10 +105,24 @@ class Subject:
     def codes(self, part: str) -> np.ndarray:
         """Codes of all rows of a part, [N, L]."""
         if part not in self._codes:
-            function = lambda batch, _: batches.call(self.model, self.params, batch, "encode")
-            self._codes[part] = batches.over(function, self.parts[part], BATCH)
+            self._codes[part] = self.call("encode", self.parts[part])
         return self._codes[part]
+
+    def call(self, ability: str, rows: Examples) -> Any:
+        """What the model says of all rows by an ability that draws nothing, such as `posterior`."""
+        return batches.over(lambda batch, _: batches.call(self.model, self.params, batch, ability), rows, BATCH)
+
+    def evaluate(self, rows: Examples, key: jax.Array) -> dict[str, np.ndarray]:
+        """The model's own metrics of every row; a draw depends on the key and on the number of the row."""
+        function = lambda batch, numbers: batches.evaluate(
+            self.model, self.params, batch, batches.row_keys(key, numbers)
+        )
+        return batches.over(function, rows, BATCH)
 
     def once(self, name: Hashable, compute: Callable[[], Any]) -> Any:
         """A result that is computed once for all runs on these rows; `name` has all else that it depends on."""
-        return self.shared.once(None if self.data_key is None else (self.data_key, name), compute)
+        if self.data_key is None:
+            return compute()
+        if (self.data_key, name) not in self.shared:
+            self.shared[self.data_key, name] = compute()
+        return self.shared[self.data_key, name]

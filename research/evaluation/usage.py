@@ -1,4 +1,4 @@
-"""Whether a decoder uses its code, and how much of a codebook is used."""
+"""Whether a decoder uses its code, what a posterior says about a row, and how much of a codebook is used."""
 
 from typing import Any
 
@@ -9,10 +9,12 @@ import numpy as np
 from research.data.examples import Examples
 from research.distributions import kl_to_standard_normal
 from research.evaluation.subject import BATCH, Findings, Subject
-from research.models.abilities import HasPosterior, Quantizes, ScoresCodes, able
 from research.runs import batches
 
 UNUSED = 0.1  # nats per example: a code whose exchange costs less is not used
+SEED = 20_180_217  # of the draws from the posteriors
+FEWEST, MOST = 100, 1000  # rows that the scores of information need at least, and use at most
+INFORMATION = ("test/total_correlation", "test/mutual_information_nats")
 
 
 @jax.jit
@@ -24,6 +26,48 @@ def kl_per_dimension(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
     """KL(q(z_l | x) || N(0, 1)) of every latent dimension, mean over rows, in nats, [L], the largest first."""
     kl = kl_to_standard_normal(jnp.asarray(mean), jnp.asarray(log_variance))
     return -np.sort(-np.asarray(kl, np.float64).mean(0))
+
+
+def total_correlation(mean: np.ndarray, threshold: float = 0.0) -> float:
+    """Total correlation of posterior means in nats, as if they were Gaussian (Locatello et al. 2019).
+
+    KL(N(m, S) || prod_l N(m_l, S_ll)) = -1/2 log det R, where S is the covariance and R the correlation of the means.
+    The score is 0 if and only if no two dimensions correlate; it does not see other kinds of dependence. Chance adds
+    about L (L - 1) / 4N. The score is infinite where a dimension is a linear function of others, as always at N <= L.
+
+    Args:
+      mean: posterior means [N, L].
+      threshold: dimensions whose variance is not above it are left out. Correlation knows no scale, so the noise that
+        is left of a collapsed dimension would otherwise count as much as any other dimension.
+    """
+    mean = mean.astype(np.float64)
+    mean = mean[:, (mean.var(0) > threshold) & (np.ptp(mean, 0) > 0)]
+    if mean.shape[1] < 2:
+        return 0.0
+    values = np.linalg.eigvalsh(np.corrcoef(mean.T))
+    return float("inf") if values[0] <= 1e-12 * len(values) else float(-np.log(values).sum() / 2)
+
+
+def mutual_information_nats(mean: np.ndarray, log_variance: np.ndarray, seed: int = SEED) -> float:
+    """Mutual information of rows and codes, I(x; z), in nats, for Gaussian posteriors [N, L] (Hoffman & Johnson 2016).
+
+    I(x; z) = E log q(z | x) / q(z) with q(z) = 1/N sum_j q(z | x_j); one z is drawn from every posterior. It is the
+    information of a code about which of these N rows it stands for, so it is never more than log N.
+    """
+    mean, log_variance = mean.astype(np.float64), log_variance.astype(np.float64)
+    z = mean + np.exp(log_variance / 2) * np.random.Generator(np.random.PCG64(seed)).standard_normal(mean.shape)
+    precision, total = np.exp(-log_variance), 0.0
+    for first in range(0, len(z), BATCH):
+        drawn = z[first : first + BATCH]
+        # These are log-densities up to a constant that cancels. Dimensions are added one after another to save memory.
+        # Differences are squared directly: expanding the square into matrix products would lose small variances.
+        logs = np.tile(-log_variance.sum(1) / 2, (len(drawn), 1))
+        for dimension in range(z.shape[1]):
+            logs -= np.square(drawn[:, dimension, None] - mean[:, dimension]) * precision[:, dimension] / 2
+        highest = logs.max(1)
+        aggregate = highest + np.log(np.exp(logs - highest[:, None]).mean(1))
+        total += float((np.diagonal(logs, first) - aggregate).sum())
+    return total / len(z)
 
 
 def codebook_use(chosen: np.ndarray, entries: int) -> dict[str, float]:
@@ -43,38 +87,19 @@ def codebook_use(chosen: np.ndarray, entries: int) -> dict[str, float]:
     return {"codebook_perplexity": float(np.exp(entropy(count))), "codebook_used": float((count > 0).mean())}
 
 
-def study(subject: Subject, findings: Findings) -> None:
-    """Add whether the decoder of a model with a posterior uses its code, and how evenly a codebook is used."""
-    if not subject.recipe.usage:
-        return
-    if able(subject.model, HasPosterior) and able(subject.model, ScoresCodes):
-        posterior_study(subject, findings)
-    if able(subject.model, Quantizes):
-        codebook_study(subject, findings)
-
-
-def codebook_study(subject: Subject, findings: Findings) -> None:
-    """Add `test/codebook_perplexity` and `test/codebook_used`, of all choices in the codes of the test rows."""
-    model, params, test = subject.model, subject.params, subject.test
-    chosen = batches.over(lambda batch, _: batches.call(model, params, batch, "assign"), test, BATCH)
-    if chosen.ndim == 3 and test.length is not None:  # the choices of padded steps do not count
-        chosen = chosen[np.arange(chosen.shape[1])[None] < np.asarray(test.length)[:, None]]
-    findings.add(codebook_use(chosen, model.entries), "test/")
-
-
-def posterior_study(subject: Subject, findings: Findings) -> None:
+def study_posterior(subject: Subject, findings: Findings) -> None:
     """Add `test/shuffled_nats`, what the reconstruction loses at the codes of other rows, and `test/collapsed`.
 
     A decoder that ignores its code (posterior collapse; Bowman et al. 2016) loses nothing when codes are exchanged
     between rows. `test/collapsed` is 1 if it loses less than .1 nats per example, else 0. Codes are posterior means.
     """
     model, params, test = subject.model, subject.params, subject.test
-    mean, log_variance = batches.over(lambda batch, _: batches.call(model, params, batch, "posterior"), test, BATCH)
+    mean, log_variance = subject.call("posterior", test)
+    problem = "" if len(mean) > 1 else "one row only"
     if not np.isfinite(mean).all() or not np.isfinite(log_variance).all():
-        findings.refuse("some codes are not finite", "test/shuffled_nats", "test/collapsed")
-        return
-    if len(mean) < 2:
-        findings.refuse("one row only", "test/shuffled_nats", "test/collapsed")
+        problem = "some codes are not finite"
+    if problem:
+        findings.refuse(problem, "test/shuffled_nats", "test/collapsed")
         return
     # give every row the code of another row
     order = np.random.default_rng(0).permutation(len(mean))
@@ -88,3 +113,30 @@ def posterior_study(subject: Subject, findings: Findings) -> None:
     findings.add({"test/shuffled_nats": cost, "test/collapsed": float(cost < UNUSED) if np.isfinite(cost) else cost})
     if model.standard_prior:  # under another prior the KL is no sum over dimensions
         findings.curves["kl_per_dimension"] = kl_per_dimension(mean, log_variance)
+
+
+def study_information(subject: Subject, findings: Findings) -> None:
+    """Add `test/total_correlation` and `test/mutual_information_nats` of the first 1,000 test rows.
+
+    They need a Gaussian posterior, but no known factors. A dimension counts in the total correlation if the variance of
+    its mean is above `active_threshold`.
+    """
+    test = subject.test.take(slice(MOST))
+    if len(test) < FEWEST:
+        findings.refuse(f"fewer than {FEWEST} rows", *INFORMATION)
+        return
+    mean, log_variance = subject.call("posterior", test)
+    if not np.isfinite(mean).all() or not np.isfinite(log_variance).all():
+        findings.refuse("some codes are not finite", *INFORMATION)
+        return
+    values = total_correlation(mean, subject.recipe.active_threshold), mutual_information_nats(mean, log_variance)
+    findings.add(dict(zip(INFORMATION, values, strict=True)))
+
+
+def study_codebook(subject: Subject, findings: Findings) -> None:
+    """Add `test/codebook_perplexity` and `test/codebook_used`, of all choices in the codes of the test rows."""
+    test = subject.test
+    chosen = subject.call("assign", test)
+    if chosen.ndim == 3 and test.length is not None:  # the choices of padded steps do not count
+        chosen = chosen[np.arange(chosen.shape[1])[None] < np.asarray(test.length)[:, None]]
+    findings.add(codebook_use(chosen, subject.model.entries), "test/")

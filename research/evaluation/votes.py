@@ -1,5 +1,7 @@
 """Two scores that ask which factor a group of rows shares: the FactorVAE score and the beta-VAE score.
 
+The other scores of disentanglement take the rows, factors and draws from here too.
+
 A vote is a group of 64 rows that agree in one factor, drawn from the given rows. 800 votes of one half of the rows are
 learned from, and 800 votes of the other half are scored, because groups of few rows differ by chance.
 """
@@ -8,11 +10,35 @@ from collections.abc import Callable
 
 import numpy as np
 
-from research.evaluation.factors import SEED, generator_of, halves, varied
-from research.evaluation.probes import linear_probe
+from research.evaluation.codes import linear_probe
 
+SEED = 20_180_217  # of all draws. It is not 0, with which data may have been drawn: noise that equals the data is none.
 VOTES, GROUP = 800, 64  # votes of each half, rows (or pairs of rows) of each vote
 ITERATIONS = 1000  # most iterations of the linear classifier
+
+
+def generator_of(seed: int) -> np.random.Generator:
+    """The generator of all draws."""
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def varied(factors: np.ndarray) -> np.ndarray:
+    """The factors [N, F] that have at least two values in these rows, their values numbered from 0.
+
+    Raises:
+      ValueError: fewer than two factors vary.
+    """
+    columns = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in np.asarray(factors).T]
+    columns = [column for column in columns if column.max() > 0]
+    if len(columns) < 2:
+        raise ValueError("fewer than two factors vary in these rows")
+    return np.stack(columns, 1)
+
+
+def halves(rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to fit on and row numbers to score on: halves drawn at random."""
+    order = generator_of(seed).permutation(rows)
+    return order[rows // 2 :], order[: rows // 2]
 
 
 def factor_vae_score(codes: np.ndarray, factors: np.ndarray, threshold: float = 0.0, seed: int = SEED) -> float:

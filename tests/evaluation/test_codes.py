@@ -3,9 +3,8 @@ import numpy as np
 import pytest
 
 from research.evaluation import baselines
-from research.evaluation.codes import active_units
+from research.evaluation.codes import active_units, probes
 from research.evaluation.pictures import MAP, code_map
-from research.evaluation.probes import probes
 from research.evaluation.views import grid, most_active, pixels, traversal
 from research.runs import batches
 
@@ -48,9 +47,11 @@ def test_components_are_those_of_scikit_learn(rows):
         flat = test.reshape(len(test), -1)
         expected = np.square(flat - reference.inverse_transform(reference.transform(flat))).mean()
         codes = fitted.encode(test, size)
-        assert baselines.reconstruction_error(fitted, test, codes) == pytest.approx(expected, rel=1e-5)
+        assert baselines.reconstruction_error(fitted, test, size) == pytest.approx(expected, rel=1e-5)
         np.testing.assert_allclose(np.abs(codes), np.abs(reference.transform(flat)), rtol=1e-3, atol=1e-4)
-    assert baselines.mean_error(fitted, test) == pytest.approx(np.square(test - train.mean(0)).mean(), rel=1e-5)
+    assert baselines.reconstruction_error(fitted, test, 0) == pytest.approx(
+        np.square(test - train.mean(0)).mean(), rel=1e-5
+    )
 
 
 def test_grid_places_tiles_row_by_row():

@@ -12,11 +12,13 @@ import yaml
 
 from research import tree
 from research.data.examples import Examples, Facts
-from research.evaluation import Findings, Shared, Subject, disentanglement
+from research.evaluation import Subject, disentanglement
 from research.evaluation.disentanglement import NAMES, dci, mig, modularity, mutual_information, sap, study, supervised
 from research.evaluation.votes import beta_vae_score, factor_vae_score
 from research.metrics import direction
 from research.tree import spec
+
+from .asking import ask
 
 STANDARD = Path(__file__).parents[2] / "conf" / "evaluation" / "standard.yaml"
 GRID = np.array(list(itertools.product(range(4), range(5), range(6), range(9))))[:, :3]  # every combination nine times
@@ -198,14 +200,12 @@ def studied(factors, model=None, gain=1.0, rows=300, shared=None, length=None, *
     part = Examples(x=x.astype(np.float32), factors=None if factors is None else factors(x), length=length)
     recipe = dataclasses.replace(tree.build(yaml.safe_load(STANDARD.read_text())), **changes)
     facts = Facts("vector", (5,), -5.0, 5.0, 0, rows, rows, rows)
-    options = {"shared": shared, "data_key": "rows"} if shared else {}
+    options = {"shared": shared, "data_key": "rows"} if shared is not None else {}
     parts = dict.fromkeys(("train", "validation", "test"), part)
     subject = Subject(
         model or Plain(latent_dim=3), {"gain": np.float32(gain)}, parts, recipe, facts, jax.random.key(0), **options
     )
-    findings = Findings()
-    study(subject, findings)
-    return findings
+    return ask(subject, study)
 
 
 def known(x):
@@ -217,7 +217,7 @@ def named(*prefixes):
 
 
 def test_a_code_of_factors_beside_noise_and_principal_components():
-    shared = Shared()
+    shared = {}
     found = studied(known, shared=shared)
     assert set(found.metrics) == named("test", "baseline/random_code", "baseline/pca", "baseline/perfect_code")
     assert not found.null_reasons
@@ -230,13 +230,13 @@ def test_a_code_of_factors_beside_noise_and_principal_components():
     assert found.metrics["baseline/random_code/dci_informativeness"] < 0.4
     assert found.metrics["baseline/random_code/mig"] < found.metrics["baseline/pca/mig"] < 1
     # the rows alone decide the baselines
-    kept = dict(shared._results)
+    kept = dict(shared)
     again = studied(known, shared=shared, gain=0)
-    assert shared._results == kept
+    assert shared == kept
     assert again.metrics["baseline/pca/mig"] == found.metrics["baseline/pca/mig"]
     assert again.metrics["test/mig"] == 0
     assert set(studied(known, Plain(latent_dim=2), shared=shared).metrics) == set(found.metrics)
-    assert len(shared._results) == len(kept) + 2
+    assert len(shared) == len(kept) + 2
     assert set(studied(known, baselines=False).metrics) == named("test")
 
 

@@ -11,7 +11,7 @@ import yaml
 
 from research import evaluation, tree
 from research.data.examples import Examples, Facts
-from research.evaluation import Evaluation, Shared, Subject, baselines, evaluate_run
+from research.evaluation import Evaluation, Study, Subject, baselines, evaluate_run
 from research.metrics import METRICS, Metric, direction, judges
 from research.tree import ConfigError, spec
 
@@ -113,7 +113,7 @@ def test_a_metric_takes_a_study_its_place_in_the_list_and_a_row(parts, monkeypat
     def study(subject, findings):
         findings.add({"code_norm": float(np.linalg.norm(subject.codes("test"), axis=1).mean())}, "test/")
 
-    monkeypatch.setattr(evaluation, "STUDIES", (*evaluation.STUDIES, study))
+    monkeypatch.setattr(evaluation, "STUDIES", (*evaluation.STUDIES, Study(study, ())))
     monkeypatch.setitem(METRICS, "code_norm", Metric("lower", "norm of the code", shown=True))
     found = run(Projection(latent_dim=3), parts, recipe("none"))
     expected = np.linalg.norm(parts["test"].x.reshape(30, 16)[:, :3], axis=1).mean()
@@ -154,7 +154,7 @@ def test_baselines_are_computed_once_for_a_data_set(parts, monkeypatch):
     calls = []
     original = baselines.components
     monkeypatch.setattr(baselines, "components", lambda x: calls.append(len(x)) or original(x))
-    shared = Shared()
+    shared = {}
     found = [
         run(Projection(latent_dim=size), parts, recipe("standard"), shared=shared, data_key=key).metrics
         for size, key in [(2, "a"), (2, "a"), (3, "a"), (2, "b")]

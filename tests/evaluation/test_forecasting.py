@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from research.data.examples import Examples
-from research.evaluation import naive_forecasts
-from research.evaluation.forecasting import Sums, errors
-from research.evaluation.naive_forecasts import Linear, repeat_last, seasonal_naive
+from research.evaluation import forecasting
+from research.evaluation.forecasting import Linear, Sums, errors, repeat_last, seasonal_naive
 
 
 def column(*values):
@@ -130,7 +129,7 @@ def test_the_linear_forecast_continues_what_is_linear():
     for chunk in windows(series[250:], 12, 5):
         np.testing.assert_allclose(fitted.predict(chunk.x), chunk.target, atol=0.02)
         assert np.abs(repeat_last(chunk.x, 5) - chunk.target).max() > 1
-    assert fitted.ridge == naive_forecasts.RIDGES[0]
+    assert fitted.ridge == forecasting.RIDGES[0]
 
 
 def test_the_linear_fit_is_ridge_regression():
@@ -144,7 +143,7 @@ def test_the_linear_fit_is_ridge_regression():
     ahead = np.swapaxes(y - x[:, -1:], 1, 2).reshape(-1, 3)
     unit = rows.var(0).mean() * len(rows)
     found = {}
-    for strength in naive_forecasts.RIDGES:
+    for strength in forecasting.RIDGES:
         reference = Ridge(strength * unit).fit(rows, ahead)
         test_x, test_y = (np.concatenate([getattr(chunk, field) for chunk in validation]) for field in ("x", "target"))
         inputs = np.swapaxes(test_x - test_x[:, -1:], 1, 2).reshape(-1, 6)
@@ -159,7 +158,7 @@ def test_the_linear_fit_is_ridge_regression():
 def test_much_noise_wants_a_strong_ridge():
     series = np.random.default_rng(0).normal(size=(90, 1))
     fitted = Linear.fit(windows(series[:50], 20, 4), windows(series[40:], 20, 4))
-    assert fitted.ridge == naive_forecasts.RIDGES[-1]
+    assert fitted.ridge == forecasting.RIDGES[-1]
 
 
 def test_the_linear_forecast_leaves_out_missing_targets():
@@ -192,6 +191,6 @@ def test_what_cannot_be_fitted_is_refused(monkeypatch):
         Linear.fit([nothing], [batch])
     with pytest.raises(ValueError, match="no window"):
         Linear.fit([batch], [])
-    monkeypatch.setattr(naive_forecasts, "LARGEST", 7)
+    monkeypatch.setattr(forecasting, "LARGEST", 7)
     with pytest.raises(ValueError, match="8 steps is too large"):
         Linear.fit([batch], [batch])

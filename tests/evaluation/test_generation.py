@@ -43,12 +43,14 @@ def test_the_published_judge_is_half_as_wide_as_the_data():
 def test_the_classifier_cannot_tell_real_rows_from_real_ones_but_noise_from_a_constant(short):
     real, constant = noise(2 * ROWS), np.full((ROWS, STEPS, CHANNELS), 0.5, np.float32)
     same = classifier_score((real[:FITTED], noise(seed=1)), (real[ROWS:], noise(seed=2)), 1)
-    assert same.score < 3 * same.null
-    assert same.p_value > 0.05
-    assert 0.02 < same.null < 0.06  # mean of |accuracy - .5| over 128 fair guesses: .5 sqrt(2 / (128 pi)) = .035
+    assert same["classifier_score"] < 3 * same["classifier_null"]
+    assert same["classifier_p_value"] > 0.05
+    assert (
+        0.02 < same["classifier_null"] < 0.06
+    )  # mean of |accuracy - .5| over 128 fair guesses: .5 sqrt(2 / (128 pi)) = .035
     other = classifier_score((real[:FITTED], constant), (real[ROWS:], constant), 0)
-    assert other.score > 0.45
-    assert other.p_value == pytest.approx(1 / 1001)  # no permutation is as good
+    assert other["classifier_score"] > 0.45
+    assert other["classifier_p_value"] == pytest.approx(1 / 1001)  # no permutation is as good
 
 
 @pytest.mark.parametrize(("rows", "steps"), [(32, 1000), (1600, 1000), (2000, 1240), (9000, 2000)])
@@ -62,7 +64,7 @@ def test_few_rows_do_not_make_the_classifier_weak(monkeypatch, rows, steps):
 
     monkeypatch.setattr(generation, "_classify", classify)
     real = np.zeros((rows, 1, 1), np.float32)
-    assert classifier_score((real, real), (real, real), 0, permutations=9).score == 0
+    assert classifier_score((real, real), (real, real), 0, permutations=9)["classifier_score"] == 0
     assert judges[0].steps == steps
     assert judges[0].batch == min(128, 2 * rows)
 
@@ -72,7 +74,7 @@ def test_both_kinds_are_judged_in_equal_numbers(short):
     found = classifier_score(
         (noise(FITTED), noise(3 * ROWS, 1)), (noise(ROWS, 2), noise(3 * ROWS, 3)), 0, permutations=9
     )
-    assert found.score < 0.2
+    assert found["classifier_score"] < 0.2
 
 
 def test_the_published_scores_order_good_before_bad(quick):

@@ -11,10 +11,12 @@ import yaml
 
 from research import tree
 from research.data.examples import Examples, Facts
-from research.evaluation import Findings, Subject
-from research.evaluation.information import NAMES, mutual_information_nats, study, total_correlation
+from research.evaluation import Subject
+from research.evaluation.usage import INFORMATION, mutual_information_nats, study_information, total_correlation
 from research.metrics import direction
 from research.tree import spec
+
+from .asking import ask
 
 STANDARD = Path(__file__).parents[2] / "conf" / "evaluation" / "standard.yaml"
 
@@ -71,18 +73,17 @@ def studied(rows=300, gain=1.0, model=None, **changes):
     x = np.stack([np.arange(rows) % 4, np.arange(rows) // 4 % 5], 1).astype(np.float32)  # 20 codes far from each other
     recipe = dataclasses.replace(tree.build(yaml.safe_load(STANDARD.read_text())), **changes)
     facts, parts = Facts("vector", (2,), 0.0, 5.0, 0, rows, rows, rows), {"test": Examples(x=x)}
-    findings = Findings()
-    study(Subject(model or Reader(), {"gain": np.float32(gain)}, parts, recipe, facts, jax.random.key(0)), findings)
-    return findings
+    subject = Subject(model or Reader(), {"gain": np.float32(gain)}, parts, recipe, facts, jax.random.key(0))
+    return ask(subject, study_information)
 
 
 def test_posteriors_need_no_factors():
     found = studied()
-    assert set(found.metrics) == set(NAMES)
+    assert set(found.metrics) == set(INFORMATION)
     assert found.metrics["test/total_correlation"] < 0.02
     assert np.log(15) < found.metrics["test/mutual_information_nats"] < np.log(20)
-    assert studied(gain=np.nan).null_reasons == dict.fromkeys(NAMES, "some codes are not finite")
-    assert studied(rows=99).null_reasons == dict.fromkeys(NAMES, "fewer than 100 rows")
+    assert studied(gain=np.nan).null_reasons == dict.fromkeys(INFORMATION, "some codes are not finite")
+    assert studied(rows=99).null_reasons == dict.fromkeys(INFORMATION, "fewer than 100 rows")
     assert not studied(disentanglement=False).metrics
     assert not studied(model=object()).metrics
-    assert [direction(name) for name in NAMES] == ["", ""]
+    assert [direction(name) for name in INFORMATION] == ["", ""]

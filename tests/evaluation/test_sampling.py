@@ -13,9 +13,11 @@ from research import tree
 from research.data import load
 from research.data.examples import Examples
 from research.data.loading import scored
-from research.evaluation import Findings, Shared, Subject, baselines, referee, sampling
+from research.evaluation import Subject, baselines, sampling
 from research.evaluation.sampling import NAMES, frechet_distance, mixture, scores
 from research.metrics import direction
+
+from .asking import ask
 
 CONF = Path(__file__).parents[2] / "conf"
 SCORES = NAMES[:-1]
@@ -207,7 +209,7 @@ def digits(shipped_config):
     return scored(dataset, None), dataset.facts, params
 
 
-SHARED = Shared()  # one classifier for all tests that look at digits
+SHARED = {}  # one classifier for all tests that look at digits
 
 
 def study(model, digits, parts=None, facts=None, shared=SHARED, key="digits", **changes):
@@ -217,15 +219,13 @@ def study(model, digits, parts=None, facts=None, shared=SHARED, key="digits", **
     subject = Subject(
         model, params, parts or own, recipe, facts or own_facts, jax.random.key(0), shared=shared, data_key=key
     )
-    findings = Findings()
-    sampling.study(subject, findings)
-    return findings
+    return ask(subject, sampling.study)
 
 
 @pytest.fixture
 def short(monkeypatch):
     """A classifier of fewer steps."""
-    monkeypatch.setattr(referee, "JUDGE", referee.JUDGE._replace(steps=500))
+    monkeypatch.setattr(sampling, "JUDGE", sampling.JUDGE._replace(steps=500))
 
 
 def build(kind, conditional=False):
@@ -250,9 +250,9 @@ def test_samples_of_digits(digits, short):
 
 def test_what_belongs_to_the_data_is_made_once(digits, short, monkeypatch):
     calls = []
-    original = referee.fit
-    monkeypatch.setattr(referee, "fit", lambda *given: calls.append(1) or original(*given))
-    shared = Shared()
+    original = sampling.fit
+    monkeypatch.setattr(sampling, "fit", lambda *given: calls.append(1) or original(*given))
+    shared = {}
     first = study(build(Sampler), digits, shared=shared).metrics
     assert study(build(Sampler), digits, shared=shared).metrics == first
     assert len(calls) == 1
@@ -284,7 +284,7 @@ def test_scores_that_do_not_exist_have_a_reason(digits, short):
     every = {f"test/{name}" for name in NAMES}
 
     def reason(model=None, own=digits, **options):
-        found = study(model or build(Sampler), own, shared=Shared(), **options)
+        found = study(model or build(Sampler), own, shared={}, **options)
         assert set(found.metrics) == set(found.null_reasons) == every
         assert set(found.metrics.values()) == {None}
         return set(found.null_reasons.values()).pop()
@@ -292,8 +292,6 @@ def test_scores_that_do_not_exist_have_a_reason(digits, short):
     assert "no labels" in reason(parts=change(label=None))
     assert "no labels" in reason(parts={**parts, "train": dataclasses.replace(without, label=np.ones(40, np.int32))})
     assert "missing values" in reason(parts={**parts, "test": dataclasses.replace(without, observed=without.x > 0)})
-    assert "fewer than 20 rows" in reason(parts={**parts, "test": parts["test"].take(np.arange(19))})
-    assert "evaluation.generation" in reason(facts=dataclasses.replace(facts, kind="sequence"))
     assert "neither" in reason(model=object())
     broken = parts, facts, params | {"mean": params["mean"] * np.nan}
     assert reason(own=broken) == "some samples are not finite"
@@ -310,6 +308,6 @@ def test_the_unit_of_the_data_does_not_matter(digits, short):
         own = (
             dataclasses.replace(parts[name], x=parts[name].x * np.float32(unit) + zero) for name in ("train", "test")
         )
-        found.append(referee.referee(*own, facts, 100).real)
+        found.append(sampling.referee(*own, facts, 100).real)
     assert found[0].shape == (100, 64)
     assert np.abs(found[0] - found[1]).max() < 0.02 * found[0].max()

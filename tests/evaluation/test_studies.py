@@ -12,14 +12,12 @@ import yaml
 from research import tree
 from research.data.examples import Examples, Facts
 from research.evaluation import (
-    Shared,
     Subject,
     baselines,
     clustering,
     evaluate_run,
     forecasting,
     generation,
-    naive_forecasts,
 )
 
 STANDARD = Path(__file__).parents[2] / "conf" / "evaluation" / "standard.yaml"
@@ -119,7 +117,7 @@ def test_what_depends_on_the_data_alone_is_computed_once(autoencoder, monkeypatc
     monkeypatch.setattr(baselines, "components", count("components", baselines.components))
     for name in ("kmeans", "centres_of"):
         monkeypatch.setattr(clustering, name, count("kmeans", getattr(clustering, name)))
-    shared, settings = Shared(), recipe(clustering="classes", pictures=False)
+    shared, settings = {}, recipe(clustering="classes", pictures=False)
     found = [
         evaluate(autoencoder, sequences(), settings, shared=shared, data_key=key, seed=seed).metrics
         for key, seed in [("a", 0), ("a", 0), ("b", 0)]
@@ -323,11 +321,11 @@ def test_naive_forecasts_are_made_once_and_errors_do_not_depend_on_slices(foreca
     original = forecasting.repeat_last
     monkeypatch.setattr(forecasting, "repeat_last", lambda *given: calls.append(len(given[0])) or original(*given))
     examples, _ = series()
-    options = {"classes": 0, "facts": FORECAST, "shared": Shared(), "data_key": "a"}
+    options = {"classes": 0, "facts": FORECAST, "shared": {}, "data_key": "a"}
     whole = evaluate(forecaster, examples, recipe(pictures=False), **options).metrics
     assert evaluate(forecaster, examples, recipe(pictures=False), **options).metrics == whole
     assert calls == [20]
-    monkeypatch.setattr(naive_forecasts, "CHUNK", 8)
+    monkeypatch.setattr(forecasting, "CHUNK", 8)
     cut = evaluate(forecaster, examples, recipe(pictures=False), classes=0, facts=FORECAST).metrics
     assert calls == [20, 8, 8, 4]
     assert cut == {name: pytest.approx(value, rel=1e-6) for name, value in whole.items()}
@@ -340,13 +338,13 @@ def cheap(monkeypatch):
     score = lambda real, fake, seed: calls.append(len(real)) or float(fake[0, 0, 0])
     monkeypatch.setattr(generation, "discriminative_score", score)
     monkeypatch.setattr(generation, "predictive_score", score)
-    monkeypatch.setattr(generation, "classifier_score", lambda *given: generation.Verdict(0.0, 0.0, 1.0))
+    monkeypatch.setattr(generation, "classifier_score", lambda *given: dict.fromkeys(GENERATION[2:5], 0.0))
     return calls
 
 
 def test_a_generator(build_model, cheap):
     model = build_model("recurrent_gan", hidden_dim=4, noise_dim=2)
-    options = {"shared": Shared(), "data_key": "a"}
+    options = {"shared": {}, "data_key": "a"}
     found = evaluate(model, sequences(label=None), recipe(generation=True), classes=0, **options)
     assert set(found.metrics) == {
         *named("test", *GENERATION),

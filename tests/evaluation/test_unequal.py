@@ -3,7 +3,7 @@
 import numpy as np
 
 from research.data.examples import Examples
-from research.evaluation.unequal import fill_gaps, repeat_end, stretch, whole_rows
+from research.evaluation.baselines import fill_gaps, repeat_end, stretch, whole_rows
 
 X = np.array([[[1.0], [3.0], [0.0], [0.0], [0.0]], [[2.0], [4.0], [6.0], [8.0], [9.0]]])
 LENGTH = np.array([2, 5], np.int32)

@@ -6,10 +6,11 @@ import pytest
 
 from research.data.examples import Examples, Facts
 from research.distributions import Forecast
-from research.evaluation import Findings, Subject, baselines, forecasting, units
+from research.evaluation import Subject, baselines, forecasting, units
 from research.evaluation.recipe import Evaluation
 from research.tree import spec
 
+from .asking import ask
 from .test_evaluate_run import Projection, recipe
 
 SHIFT = np.linspace(-3, 3, 16).reshape(4, 4).astype(np.float32)
@@ -34,9 +35,7 @@ def test_errors_of_a_scaling_by_element_are_those_of_raw_rows(raw):
     model, settings = Projection(latent_dim=5), recipe("standard")
     trained = {"test/reconstruction_mse": 1.0, "validation/reconstruction_mse": 1.0, "train/reconstruction_mse": 1.0}
     subject = subject_of(scaled, model, settings, SCALE, metrics=trained)
-    found = Findings()
-    baselines.study(subject, found)
-    units.study(subject, found)
+    found = ask(subject, baselines.study, units.study)
     for part in ("validation", "test"):
         kept = np.arange(16).reshape(4, 4) < 5
         made = np.where(kept, raw[part], SHIFT)  # what is not kept is 0 after scaling
@@ -54,8 +53,7 @@ def test_rows_of_zeros_and_ones_and_no_evaluation_have_none(raw, options):
     settings = recipe(options.pop("settings", "standard"))
     parts = {part: Examples(x=x) for part, x in raw.items()}
     subject = subject_of(parts, Projection(latent_dim=5), settings, 1 / 255, metrics={"test/mse": 2.0}, **options)
-    found = Findings()
-    units.study(subject, found)
+    found = ask(subject, units.study)
     assert found.metrics == {}
 
 
@@ -65,8 +63,7 @@ def test_one_scale_for_all_needs_no_further_pass(raw):
     subject = subject_of(
         parts, None, recipe("standard"), np.float32(0.25), metrics=trained, target_scale=np.full(3, 0.5)
     )
-    found = Findings()
-    units.study(subject, found)
+    found = ask(subject, units.study)
     assert found.metrics == {
         "test/reconstruction_mse_raw": 8.0,
         "validation/mae_raw": 6.0,
@@ -100,9 +97,7 @@ def test_forecasts_have_errors_in_both_units():
         metrics=trained,
         target_scale=scale,
     )
-    found = Findings()
-    forecasting.study(subject, found)
-    units.study(subject, found)
+    found = ask(subject, forecasting.study, units.study)
     raw = target / scale
     assert found.metrics["test/mse_raw"] == pytest.approx(np.square(raw)[there].mean(), rel=1e-5)
     assert found.metrics["test/mae_raw"] == pytest.approx(np.abs(raw)[there].mean(), rel=1e-5)

@@ -9,9 +9,11 @@ import yaml
 
 from research import tree
 from research.data.examples import Examples, Facts
-from research.evaluation import Findings, Subject
-from research.evaluation.usage import codebook_use, kl_per_dimension, study
+from research.evaluation import Subject
+from research.evaluation.usage import codebook_use, kl_per_dimension, study_codebook, study_posterior
 from research.tree import spec
+
+from .asking import ask
 
 STANDARD = Path(__file__).parents[2] / "conf" / "evaluation" / "standard.yaml"
 DEVIATION = 0.5
@@ -36,9 +38,8 @@ def used(gain, x, **changes):
     recipe = dataclasses.replace(tree.build(yaml.safe_load(STANDARD.read_text())), **changes)
     facts = Facts("vector", (2,), -5.0, 5.0, 0, len(x), len(x), len(x))
     parts = dict.fromkeys(("train", "validation", "test"), part)
-    findings = Findings()
-    study(Subject(Gaussian(), {"gain": np.float32(gain)}, parts, recipe, facts, jax.random.key(0)), findings)
-    return findings
+    subject = Subject(Gaussian(), {"gain": np.float32(gain)}, parts, recipe, facts, jax.random.key(0))
+    return ask(subject, study_posterior)
 
 
 @pytest.fixture
@@ -104,7 +105,6 @@ def test_padding_chooses_no_entry():
     part = Examples(x=x, length=np.array([2, 2], np.int32))
     facts = Facts("sequence", (4, 1), 0.0, 3.0, 0, 2, 2, 2)
     recipe = tree.build(yaml.safe_load(STANDARD.read_text()))
-    findings = Findings()
     parts = dict.fromkeys(("train", "validation", "test"), part)
-    study(Subject(Chooser(), {}, parts, recipe, facts, jax.random.key(0)), findings)
+    findings = ask(Subject(Chooser(), {}, parts, recipe, facts, jax.random.key(0)), study_codebook)
     assert findings.metrics == {"test/codebook_perplexity": pytest.approx(2), "test/codebook_used": 0.5}

@@ -2,21 +2,21 @@
 
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 from research import engine
 from research.data.draws import Binarize
 from research.data.examples import Dataset, Examples
 from research.data.loading import binarized, floats, preparation_of, scored
-from research.evaluation import Findings, Shared, Subject, evaluate_run
+from research.evaluation import Findings, Subject, evaluate_run
 from research.runs import events
 from research.runs.folder import RunFolder
 from research.sweep.job import BoundJob, metric_dependencies
 from research.sweep.train.writer import TrainedMember
 from research.tree import ConfigError, plain
 
-shared = Shared()  # results that all runs of this process share on one data set and fold
+shared: dict[Hashable, Any] = {}  # results that all runs of this process share on one data set and fold
 _parts: list[tuple[Dataset, int | None, dict[str, Examples]]] = []
 
 
