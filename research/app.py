@@ -145,7 +145,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     Returns:
       True if the command asked for the plan only, which is printed here.
     """
-    from research.runs.folder import writable
+    from research.runs.files import writable
     from research.sweep.command.choosing import check_table
     from research.sweep.command.prepare import prepare
     from research.sweep.resume.hold import hold
@@ -178,7 +178,7 @@ def check_before_sweeper(job: Any, config: DictConfig, overrides: Sequence[str])
       config: the config of that point.
       overrides: those of the command, with all their values.
     """
-    from research.runs.folder import writable
+    from research.runs.files import writable
     from research.sweep.resume.hold import hold
     from research.sweep.resume.manifest import check_sweep
 

@@ -72,7 +72,7 @@ def known(error: BaseException) -> str | None:
     """One line about an error that the user can mend, with the setting or the file; None for a bug of this project."""
     import yaml
 
-    from research.runs.folder import disk_remedy
+    from research.runs.files import disk_remedy
     from research.tree import ConfigError
 
     if isinstance(error, ConfigError):

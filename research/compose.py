@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from research.command import REFUSED, known, one_line
-from research.runs.held import LOST, LeaseLost
+from research.runs.files import LOST, LeaseLost
 from research.tree import ConfigError, flatten, nearest
 
 CONF = Path(__file__).parents[1] / "conf"

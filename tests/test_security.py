@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from research.data.files import arrays as readers
+from research.runs.files import ALONE
 from research.runs.folder import RunFolder
-from research.runs.held import ALONE
 from research.tree import ConfigError, build, config_hash, resolve_target
 
 ROOT = Path(__file__).parents[1]

@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     # imported after the options are read: importing takes a second, and --help must not
-    from research.runs.held import LOST, LeaseLost
+    from research.runs.files import LOST, LeaseLost
     from research.tree import ConfigError
 
     try:
@@ -166,7 +166,7 @@ def _report(options: argparse.Namespace) -> tuple[str, list[Path]]:
     into one folder the later one stays, also if the earlier one stood still meanwhile.
     """
     from research.report.collect import check_folder
-    from research.runs.folder import write_atomically
+    from research.runs.files import write_atomically
     from research.runs.lease import acquire
     from research.tree import ConfigError
 

@@ -10,7 +10,7 @@ from research.report.layout import PLAIN, Layout
 from research.report.statistics import interquartile_mean, interval
 from research.report.table import Table, Values
 from research.report.texts import shown
-from research.runs.csv_text import csv_text
+from research.runs.csv_files import csv_text
 
 
 def spreadsheet(table: Table, layout: Layout = PLAIN) -> str:

@@ -33,8 +33,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import (
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 
-from research.runs.files import clear_errors, write_atomically
-from research.runs.held import Held
+from research.runs.files import Held, clear_errors, write_atomically
 
 NAME = "events.out.tfevents.0000000000.run"  # fixed, so that a later command appends to the same file
 Row = tuple[int, float, Mapping[str, float | None]]  # step, wall time in seconds since 1970, values

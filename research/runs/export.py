@@ -13,10 +13,9 @@ from research.data.new_rows import class_numbers
 from research.data.source import Source
 from research.models.abilities import latent_dim_of
 from research.runs.clusters import centres_of, nearest_centre
-from research.runs.csv_text import csv_text
-from research.runs.files import write_atomically
+from research.runs.csv_files import csv_text
+from research.runs.files import ALONE, write_atomically
 from research.runs.folder import RunFolder
-from research.runs.held import ALONE
 from research.runs.run import Run
 from research.tree import ConfigError
 

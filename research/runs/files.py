@@ -1,16 +1,21 @@
-"""Writing and reading single files safely: whole or not at all, never through a link, with a remedy in every error."""
+"""Writing and reading single files safely: whole or not at all, never through a link, with a remedy in every error.
+
+A process that stood still (SIGSTOP, a suspended laptop) may wake after another process has taken its folder over and
+finished its work. So every object that writes gets a lease, and asks it just before a file appears under its name.
+"""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from research.runs.held import Held
-from research.tree import ConfigError
+from research.errors import ConfigError
 
 FULL = "no space is left on this disk; free some, or choose another output folder"
 REFUSED = "this place cannot be written or read ({}); choose another output folder"
@@ -29,6 +34,34 @@ REMEDIES = {  # errors of the machine, which no change of this program would pre
     errno.ENFILE: "too many files are open on this machine ({}); close some",
     errno.ENOMEM: "there is not enough memory ({}); close other programs",
 }
+LOST = 4  # exit code of a command whose folder another command took over
+
+
+class LeaseLost(RuntimeError):
+    """This process no longer holds the lease, and may write nothing any more."""
+
+
+class Held(Protocol):
+    """A lease, or several, under which files are written."""
+
+    def check(self) -> None:
+        """Raise LeaseLost if another process has taken the lease over, or its holder has released it."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class All:
+    """Several leases that must all be held."""
+
+    leases: Sequence[Held] = ()
+
+    def check(self) -> None:
+        """Raise LeaseLost if any of them is lost."""
+        for lease in self.leases:
+            lease.check()
+
+
+ALONE = All()  # no lease at all: for temporary folders, which no other process knows
 
 
 def disk_remedy(error: OSError) -> str | None:
@@ -53,8 +86,10 @@ def clear_errors(path: Path) -> Iterator[None]:
         raise ConfigError("folder", path, text) from error
 
 
-def write_atomically(path: Path, data: bytes, lease: Held) -> None:
+def write_atomically(path: Path, data: bytes, lease: Held, *, force: bool = True) -> None:
     """Write a whole file under its final name: write a temporary file beside it, force it to the disk, and rename it.
+
+    With `force=False` it is not forced to the disk, so that a crash of the machine may lose it.
 
     Raises:
       ConfigError: the disk is full or cannot be written; the file keeps its old content.
@@ -67,8 +102,9 @@ def write_atomically(path: Path, data: bytes, lease: Held) -> None:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if force:
+                    file.flush()
+                    os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
             lease.check()  # again, because forcing a file to a busy disk takes long
             os.replace(temporary, path)

@@ -4,30 +4,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from research.runs import arrays
-from research.runs.files import clear_errors, digest, disk_remedy, refuse_links, writable, write_atomically
-from research.runs.held import Held
-from research.runs.metrics_file import MetricsFile
-from research.tree import ConfigError
-
-__all__ = [
-    "STATUSES",
-    "TRAINED",
-    "RunFolder",
-    "clear_errors",
-    "digest",
-    "disk_remedy",
-    "refuse_links",
-    "strict",
-    "writable",
-    "write_atomically",
-]
+from research.errors import ConfigError
+from research.networks.earlier import gates_apart
+from research.runs.csv_files import MetricsFile
+from research.runs.files import Held, digest, refuse_links, write_atomically
 
 TRAINED = ("completed", "stopped", "diverged", "pruned")  # statuses of a run whose result has the hashes of its files
 STATUSES = (*TRAINED, "failed", "interrupted")
@@ -171,10 +157,13 @@ class RunFolder:
 
     def save_parameters(self, params: Mapping[str, Any], scaling: Mapping[str, Any]) -> None:
         """Write a nested dict of parameters, and the scaling of the data, to `params.safetensors`."""
-        write_atomically(self.parameters, arrays.pack_parameters(params, scaling), self.lease)
+        import safetensors.numpy
+
+        flat = dict(_flat({"params": params, "scaling": scaling}))
+        write_atomically(self.parameters, safetensors.numpy.save(flat), self.lease)
 
     def load_parameters(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """The parameters as a nested dict of arrays, and the scaling that belongs to them.
+        """The parameters as a nested dict of arrays, in the form of the present version, and the scaling of the data.
 
         Raises:
           ConfigError: the run kept no parameters (the error says why), or the file is damaged or not the one that
@@ -190,14 +179,18 @@ class RunFolder:
         if expected is not None:
             self._compare(self.parameters, hashlib.sha256(content).hexdigest(), expected)
         try:
-            return arrays.unpack_parameters(content)
+            tree = _nested(_arrays(content))
         except ValueError as error:
             remedy = f"{self.parameters.name} is damaged ({error}); restore it, {ANEW}"
             raise ConfigError("folder", self.path, remedy) from None
+        return gates_apart(tree.get("params", {})), tree.get("scaling", {})
 
     def save_clusters(self, centres: np.ndarray) -> None:
         """Write the centres of the clusters that the evaluation found, [K, L], to `clusters.safetensors`."""
-        write_atomically(self.clusters, arrays.pack_centres(centres), self.lease)
+        import safetensors.numpy
+
+        content = safetensors.numpy.save({"centres": np.ascontiguousarray(centres)})
+        write_atomically(self.clusters, content, self.lease)
 
     def load_clusters(self) -> np.ndarray | None:
         """The centres of the clusters that the evaluation found, [K, L], or None.
@@ -213,22 +206,60 @@ class RunFolder:
             content = self.clusters.read_bytes()
             if isinstance(hashes, dict) and hashes.get(self.clusters.name) != hashlib.sha256(content).hexdigest():
                 raise ValueError("it is not the file that was written")
-            return arrays.unpack_centres(content)
+            centres = _arrays(content).get("centres")
+            if centres is None or centres.ndim != 2 or not np.isfinite(centres).all():
+                raise ValueError("it holds no finite centres [K, L]")
+            return centres
         except (ValueError, OSError) as error:
             raise ConfigError("folder", self.path, f"{self.clusters.name} is damaged ({error}); remove it") from None
 
     def write_figures(self, figures: Mapping[str, bytes]) -> None:
         """Write PNG bytes as `figures/<name>.png`. They are not forced to the disk, since they can be drawn again."""
-        if not figures:
-            return
-        self.lease.check()
-        with clear_errors(self.path):
-            self.figures.mkdir(parents=True, exist_ok=True)
-            for name, data in figures.items():
-                self.lease.check()
-                temporary = self.figures / f".{name}.png"
-                temporary.write_bytes(data)
-                temporary.replace(self.figures / f"{name}.png")
+        for name, data in figures.items():
+            write_atomically(self.figures / f"{name}.png", data, self.lease, force=False)
+
+
+def _arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file, which holds no code.
+
+    Raises:
+      ValueError: the content is damaged.
+    """
+    import safetensors.numpy
+
+    try:
+        return safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of a nested dict by their path, `params/encoder/kernel`."""
+    for name, value in tree.items():
+        if "/" in str(name):
+            raise ValueError(f"parameter name {name!r} holds the separator '/'")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}/")
+        else:
+            yield f"{prefix}{name}", np.array(value, order="C")
+
+
+def _nested(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The nested dict of arrays that `_flat` has made flat.
+
+    Raises:
+      ValueError: a path is both an array and a section.
+    """
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *sections, name = path.split("/")
+        section: Any = tree
+        for step in sections:
+            section = section.setdefault(step, {}) if isinstance(section, dict) else section
+        if not isinstance(section, dict) or name in section:
+            raise ValueError(f"{path} is both an array and a section")
+        section[name] = value
+    return tree
 
 
 @runtime_checkable

@@ -1,5 +1,7 @@
 """One process at a time: a lease is a file that names the process which works in a folder, and a counter that it moves.
 
+The file is one line of JSON. The counter stands first and in a fixed width, so that moving it changes no other byte.
+
 **Alive or not.** Only movement counts. A watcher reads the file until it changes, which means that the holder is alive,
 or until it has stood still for three of the holder's intervals. The watcher counts its own pauses; the clocks of two
 machines are never compared.
@@ -16,23 +18,37 @@ two holders whose `check` passes.
 
 import contextlib
 import errno
+import json
+import math
 import os
 import secrets
+import stat
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-from research.runs import claim
-from research.runs.held import LeaseLost
+from research.errors import ConfigError
+from research.runs.files import LeaseLost, clear_errors
 
 INTERVAL = 2.0  # seconds between two movements of the counter
 SHORTEST, LONGEST = 0.01, 60.0  # seconds; an interval in a file counts as at least and at most this
 STILL, POLLS = 3, 4  # intervals without movement after which a lease is stale; looks at the file in each interval
 LOOKS, PAUSE = 5, 0.02  # how often, and after how many seconds, a holder looks again for a file that is missing
+LIMIT = 4096  # bytes; a lease has a few hundred
+GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE}
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK  # no link is followed, and a pipe is not waited for
+PROC = Path("/proc")
+OPENING = '{"counter": '  # the counter follows
+TYPES = dict.fromkeys(("token", "host", "machine", "since"), str) | {"interval": float}
+TYPES |= dict.fromkeys(("counter", "pid", "started"), int)
+
+
+class Irregular(OSError):
+    """A link, folder or device stands where a lease belongs. It is neither read nor removed."""
 
 
 class Lease:
@@ -66,13 +82,13 @@ class Lease:
         A file keeps its token for life. So a file that had this token when it was opened may be written, even if it was
         renamed since. There is no fsync: other processes see the write without it, and it would wait on a busy disk.
         """
-        descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(self.path, os.O_RDWR | SAFELY)
         try:
-            content = os.pread(descriptor, claim.LIMIT, 0)
-            fields = claim.parse(content)
+            content = os.pread(descriptor, LIMIT, 0)
+            fields = parse(content)
             if fields is None or not self._owns(content):
                 return False
-            os.pwrite(descriptor, claim.next_count(fields), len(claim.OPENING))
+            os.pwrite(descriptor, b"%12d" % (fields["counter"] + 1), len(OPENING))
             return True
         finally:
             os.close(descriptor)
@@ -95,7 +111,7 @@ class Lease:
             _remove_empty(self.created)
 
     def _owns(self, content: bytes) -> bool:
-        return claim.has_token(content, self.token) and os.getpid() == self._pid
+        return has_token(content, self.token) and os.getpid() == self._pid
 
     def _heartbeat(self) -> None:
         while not self._stop.wait(self.interval):
@@ -117,10 +133,10 @@ class Borrowed:
     def lost(self) -> bool:
         """Whether another process holds the lease; False also if there is no file, which says nothing."""
         try:
-            content = claim.read(self.path)
-        except claim.Irregular:
+            content = read(self.path)
+        except Irregular:
             return True
-        return content is not None and not claim.has_token(content, self.token)
+        return content is not None and not has_token(content, self.token)
 
 
 def acquire(
@@ -146,39 +162,91 @@ def acquire(
     """
     if not SHORTEST <= interval <= LONGEST:
         raise ValueError(f"interval={interval}: must be between {SHORTEST} and {LONGEST} seconds")
-    token = secrets.token_hex(16)
-    with contextlib.ExitStack() as undo:
-        try:
+    token, created = secrets.token_hex(16), []
+    try:
+        with clear_errors(path.parent):
             created = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-            undo.callback(_remove_empty, created)
             while True:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                content = claim.read(path)
+                content = read(path)
                 if content is None:
                     with contextlib.suppress(FileNotFoundError):  # another process has just removed the folder it made
-                        if _create(path, claim.compose(token, interval)):
-                            lease = Lease(path, token, interval, sleep, created)
-                            undo.pop_all()
-                            return lease
+                        if _create(path, compose(token, interval)):
+                            return Lease(path, token, interval, sleep, created)
                 elif (moved := _watch(path, content, sleep)) is not None:
                     advice = f"wait for it, end it, or choose another {other} (lease {path})"
-                    _refuse(key, name, f"held by {claim.describe(moved)}; {advice}")
-        except claim.Irregular:
-            _refuse(key, name, f"{path} is no regular file, so it is no lease; remove it, or choose another {other}")
-        except OSError:
-            from research.runs.files import clear_errors  # imports JAX, for which only a refusal has the time
-
-            with clear_errors(path.parent):
-                raise
+                    raise ConfigError(key, name, f"held by {describe(moved)}; {advice}")
+    except Irregular:
+        _remove_empty(created)
+        remedy = f"{path} is no regular file, so it is no lease; remove it, or choose another {other}"
+        raise ConfigError(key, name, remedy) from None
+    except BaseException:
+        _remove_empty(created)
+        raise
 
 
 def holder(path: Path) -> str | None:
     """Who holds a lease, in one line, or None; a silent holder counts until somebody takes the lease over."""
     try:
-        content = claim.read(path)
-    except claim.Irregular:
+        content = read(path)
+    except Irregular:
         return "nobody: no regular file"
-    return None if content is None else claim.describe(content)
+    return None if content is None else describe(content)
+
+
+# ------------------------------------------------------------------------------------------------------------ the file
+
+
+def compose(token: str, interval: float) -> bytes:
+    """The content of a new lease of this process."""
+    process = {"pid": os.getpid(), "started": started(os.getpid()), "machine": machine()}
+    # these two are printed, and nothing is computed from them
+    shown = {"host": os.uname().nodename, "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
+    rest = json.dumps({"token": token, "interval": float(interval)} | process | shown)
+    return f"{OPENING}{0:12d}, {rest[1:]}\n".encode()
+
+
+def read(path: Path) -> bytes | None:
+    """The content of a lease, or None if there is no file; a link is not followed and a device not opened.
+
+    Raises:
+      Irregular: the path is no regular file.
+    """
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise Irregular(errno.EINVAL, "no regular file", str(path))
+        with open(os.open(path, os.O_RDONLY | SAFELY), "rb") as file:
+            return file.read(LIMIT)
+    except OSError as error:
+        if error.errno in GONE:
+            return None
+        raise
+
+
+def parse(content: bytes) -> dict[str, Any] | None:
+    """The fields of a lease, or None if it is damaged."""
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict) or any(type(fields.get(name)) is not kind for name, kind in TYPES.items()):
+        return None
+    return fields if 0 < fields["interval"] < math.inf and 0 < fields["pid"] < 2**31 else None
+
+
+def has_token(content: bytes, token: str) -> bool:
+    """Whether a lease is that of a holder."""
+    fields = parse(content)
+    return fields is not None and fields["token"] == token
+
+
+def describe(content: bytes) -> str:
+    """Who holds a lease, in words; characters that could steer a terminal are left out."""
+    fields = parse(content)
+    if fields is None:
+        return "an unknown process (its lease is damaged)"
+    host, since = ("".join(filter(str.isprintable, fields[name]))[:60] for name in ("host", "since"))
+    return f"pid {fields['pid']} on {host} since {since}"
 
 
 def _check(path: Path, token: str, sleep: Callable[[float], object]) -> None:
@@ -187,24 +255,17 @@ def _check(path: Path, token: str, sleep: Callable[[float], object]) -> None:
     A missing file is looked for again, because a watcher that came too late may have it aside for a moment.
     """
     content = None
-    with contextlib.suppress(OSError):  # the common case takes a third of the time this way, and every write asks
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            if f'"token": "{token}"'.encode() in os.read(descriptor, claim.LIMIT):
-                return
-        finally:
-            os.close(descriptor)
     try:
         for _ in range(LOOKS):
-            if (content := claim.read(path)) is not None:
+            if (content := read(path)) is not None:
                 break
             sleep(PAUSE)
-    except claim.Irregular:
+    except Irregular:
         content = b""
     except OSError:  # a disk that fails says nothing about who holds the lease
         return
-    if content is None or not claim.has_token(content, token):
-        now = "it is gone" if content is None else f"now held by {claim.describe(content)}"
+    if content is None or not has_token(content, token):
+        now = "it is gone" if content is None else f"now held by {describe(content)}"
         remedy = "another command took this folder over while this one stood still; this one writes nothing more"
         raise LeaseLost(f"the lease {path} is no longer ours ({now}): {remedy}")
 
@@ -215,43 +276,16 @@ def _watch(path: Path, content: bytes, sleep: Callable[[float], object]) -> byte
     The watcher counts pauses and reads no clock. Each pause lasts at least its time by the monotonic clock, and a
     watcher that stood still itself gives the holder the rest of its time.
     """
-    fields = claim.parse(content)  # None: damaged, so it is watched by its bytes alone
+    fields = parse(content)  # None: damaged, so it is watched by its bytes alone
     pause = min(max(fields["interval"] if fields else INTERVAL, SHORTEST), LONGEST) / POLLS
     for _ in range(STILL * POLLS):
-        if fields and claim.ended(fields):
+        if fields and ended(fields):
             break
         sleep(pause)
-        latest = claim.read(path)
+        latest = read(path)
         if latest != content:
             return latest
-    return None if _remove(path, lambda latest: latest == content) else claim.read(path)
-
-
-def _remove(path: Path, expected: Callable[[bytes], bool]) -> bool:
-    """Remove the file if its content is as expected; False if it is not, or if another process was faster.
-
-    No system call removes a file on a condition. So the file is renamed, which only one process can do, and read again.
-    If it turns out to be another holder's, it goes back under its name, unless there is a new file by then.
-    """
-    content = claim.read(path)
-    if content is None or not expected(content):
-        return False
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        os.rename(path, aside)
-    except FileNotFoundError:
-        return False
-    removed = False
-    try:
-        content = claim.read(aside)
-        removed = content is not None and expected(content)
-    finally:
-        if not removed:
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, path, follow_symlinks=False)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)
-    return removed
+    return None if _remove(path, lambda latest: latest == content) else read(path)
 
 
 def _create(path: Path, content: bytes) -> bool:
@@ -266,14 +300,42 @@ def _create(path: Path, content: bytes) -> bool:
         os.link(temporary, path)
         return True
     except FileExistsError:
-        return claim.read(path) == content  # a network disk may lose the answer to a link that it has made
+        return read(path) == content  # a network disk may lose the answer to a link that it has made
     except OSError as error:
         if error.errno in NO_LINKS:
-            _refuse("folder", path.parent, "a lease needs hard links, which this disk has not; choose another folder")
+            remedy = "a lease needs hard links, which this disk has not; choose another folder"
+            raise ConfigError("folder", path.parent, remedy) from None
         raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _remove(path: Path, expected: Callable[[bytes], bool]) -> bool:
+    """Remove the file if its content is as expected; False if it is not, or if another process was faster.
+
+    No system call removes a file on a condition. So the file is renamed, which only one process can do, and read again.
+    If it turns out to be another holder's, it goes back under its name, unless there is a new file by then.
+    """
+    content = read(path)
+    if content is None or not expected(content):
+        return False
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return False
+    removed = False
+    try:
+        content = read(aside)
+        removed = content is not None and expected(content)
+    finally:
+        if not removed:
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, path, follow_symlinks=False)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+    return removed
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:
@@ -282,7 +344,37 @@ def _remove_empty(folders: Sequence[Path]) -> None:
             folder.rmdir()
 
 
-def _refuse(key: str, value: Any, remedy: str) -> NoReturn:
-    from research.tree import ConfigError  # imports JAX, for which only a refusal has the time
+# --------------------------------------------------------------------------------------------------------- the process
 
-    raise ConfigError(key, value, remedy)
+
+def ended(fields: dict[str, Any]) -> bool:
+    """Whether the holder ran on this machine and has certainly ended.
+
+    It has if no process has its number, or if the process with its number started at another time.
+    """
+    if not fields["machine"] or fields["machine"] != machine():
+        return False
+    try:
+        with contextlib.suppress(PermissionError):  # a process of another user is alive
+            os.kill(fields["pid"], 0)
+    except ProcessLookupError:
+        return True
+    now = started(fields["pid"])
+    return 0 not in (now, fields["started"]) and now != fields["started"]
+
+
+def machine() -> str:
+    """Host, boot and container, within which a process number means one process; empty if unknown."""
+    try:
+        boot = (PROC / "sys/kernel/random/boot_id").read_text().strip()
+        return f"{os.uname().nodename} {boot} {os.readlink(PROC / 'self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def started(pid: int) -> int:
+    """When a process started, in ticks since the boot; 0 if unknown."""
+    try:
+        return int((PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from research.runs.events import NAME, EventFile
+from research.runs.files import Held
 from research.runs.folder import RunFolder
-from research.runs.held import Held
 
 
 def spread(runs: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:

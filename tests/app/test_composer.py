@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from hydra_plugins.fused.compose import Composer
-from research.runs.held import ALONE, LeaseLost
+from research.runs.files import ALONE, LeaseLost
 
 CONF = Path(__file__).parents[2] / "conf"
 POINTS = [

@@ -13,8 +13,8 @@ import pytest
 
 from research import app
 from research.encode import main as encode_main
-from research.runs.folder import RunFolder, digest
-from research.runs.held import ALONE
+from research.runs.files import ALONE, digest
+from research.runs.folder import RunFolder
 from research.runs.load import load
 
 COMMON = ("trainer.epochs=2", "trainer.batch_size=8", "trainer.evaluate_every=1", "evaluation=none")

@@ -12,7 +12,7 @@ import pytest
 
 from research.report import cli
 from research.runs import lease as module
-from research.runs.held import LOST
+from research.runs.files import LOST
 
 Command = Callable[..., Any]
 SWEEP = (

@@ -30,8 +30,8 @@ from research.report.figures import (
     tiles,
 )
 from research.report.table import table
+from research.runs.files import ALONE
 from research.runs.folder import RunFolder
-from research.runs.held import ALONE
 
 SHORT: dict[str, Any] = {"train_size": 60, "test_size": 40}
 SCALING = ("shift", "scale", "target_shift", "target_scale")

@@ -18,8 +18,8 @@ from tensorboard.plugins.hparams import backend_context, metadata
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from research.runs.events import NAME, EventFile, png, projector, unify
+from research.runs.files import ALONE
 from research.runs.folder import RunFolder
-from research.runs.held import ALONE
 from research.runs.summary import spread, summary
 
 

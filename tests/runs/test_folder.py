@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from research.runs import folder as module
-from research.runs.folder import RunFolder, writable
-from research.runs.held import ALONE
+from research.runs import files as module
+from research.runs.files import ALONE, writable
+from research.runs.folder import RunFolder
 from research.tree import ConfigError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from research.runs.events import EventFile, projector
-from research.runs.folder import RunFolder, write_atomically
-from research.runs.held import ALONE, All, Held, LeaseLost
+from research.runs.files import ALONE, All, Held, LeaseLost, write_atomically
+from research.runs.folder import RunFolder
 from research.runs.summary import summary
 from research.sweep.resume import manifest
 from research.sweep.resume.checkpoint import Checkpoints, remove

@@ -15,11 +15,9 @@ from typing import Any
 
 import pytest
 
-from research.runs import claim
 from research.runs import lease as module
-from research.runs.claim import OPENING
-from research.runs.held import LeaseLost
-from research.runs.lease import INTERVAL, LONGEST, POLLS, STILL, Lease, acquire, holder
+from research.runs.files import LeaseLost
+from research.runs.lease import INTERVAL, LONGEST, OPENING, POLLS, STILL, Lease, acquire, holder
 from research.tree import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +26,7 @@ SILENT = 60.0  # an interval in which no heartbeat comes while a test runs: only
 HOLD = """
 import sys
 from pathlib import Path
-from research.runs.held import LeaseLost
+from research.runs.files import LeaseLost
 from research.runs.lease import acquire
 lease = acquire(Path(sys.argv[1]), "name", "sweep", interval=0.05)
 print("held", flush=True)
@@ -43,7 +41,7 @@ lease.release()
 FORK = """
 import os, sys, time
 from pathlib import Path
-from research.runs.held import LeaseLost
+from research.runs.files import LeaseLost
 from research.runs.lease import acquire
 path = Path(sys.argv[1])
 lease = acquire(path, "name", "sweep", interval=60)
@@ -93,7 +91,7 @@ def content(path: Path, **changes: Any) -> bytes:
     own = {"pid": os.getpid(), "started": 1, "host": "elsewhere", "machine": "elsewhere boot pid", "token": "theirs"}
     fields = own | {"interval": INTERVAL, "since": "2026-01-01 00:00:00 +0000"} | changes
     written = f"{OPENING}{7:12d}, {json.dumps(fields)[1:]}\n".encode()
-    assert claim.parse(written) == {"counter": 7, **fields}
+    assert module.parse(written) == {"counter": 7, **fields}
     path.write_bytes(written)
     return written
 
@@ -250,8 +248,8 @@ def test_a_killed_holder_is_followed_at_once(path: Path) -> None:
 
 
 def test_a_process_number_that_was_given_again_is_not_the_holder(path: Path) -> None:
-    own = claim.started(os.getpid())
-    content(path, machine=claim.machine(), pid=os.getpid(), started=own + 1)
+    own = module.started(os.getpid())
+    content(path, machine=module.machine(), pid=os.getpid(), started=own + 1)
     take(path, sleep=never).release()
 
 
@@ -259,7 +257,7 @@ def test_a_process_number_that_was_given_again_is_not_the_holder(path: Path) -> 
 @pytest.mark.parametrize("own", [True, False])
 def test_a_living_process_here_is_given_its_time(path: Path, own: bool, known: bool) -> None:
     pid = os.getpid() if own else 1
-    content(path, machine=claim.machine(), pid=pid, started=claim.started(pid) if known else 0)
+    content(path, machine=module.machine(), pid=pid, started=module.started(pid) if known else 0)
     assert len(pauses_until_taken(path)) == STILL * POLLS
 
 
@@ -267,14 +265,14 @@ def test_a_process_of_another_user_lives(path: Path, monkeypatch: pytest.MonkeyP
     def forbid(pid: int, number: int) -> None:
         raise PermissionError(errno.EPERM, "not yours")
 
-    content(path, machine=claim.machine(), started=0)
+    content(path, machine=module.machine(), started=0)
     monkeypatch.setattr(module.os, "kill", forbid)
     assert len(pauses_until_taken(path)) == STILL * POLLS
 
 
 @pytest.mark.parametrize("part", [0, 1, 2], ids=["host", "boot", "container"])
 def test_a_process_is_looked_for_on_its_own_machine_only(path: Path, part: int) -> None:
-    machine = claim.machine().split()
+    machine = module.machine().split()
     assert machine[0] == os.uname().nodename
     assert machine[1:] == [
         Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
@@ -286,9 +284,9 @@ def test_a_process_is_looked_for_on_its_own_machine_only(path: Path, part: int) 
 
 
 def test_without_proc_a_dead_holder_is_given_its_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "PROC", path.parent)
+    monkeypatch.setattr(module, "PROC", path.parent)
     take(path).release()
-    content(path, machine=claim.machine(), pid=2**31 - 1)
+    content(path, machine=module.machine(), pid=2**31 - 1)
     assert len(pauses_until_taken(path)) == STILL * POLLS
 
 
@@ -335,7 +333,7 @@ def test_no_clock_is_compared(path: Path, monkeypatch: pytest.MonkeyPatch, now: 
 
 @pytest.mark.parametrize("holds", ["dead", "silent"])
 def test_of_two_watchers_one_gets_a_stale_lease(path: Path, holds: str) -> None:
-    changes = {"machine": claim.machine(), "pid": 2**31 - 1} if holds == "dead" else {}
+    changes = {"machine": module.machine(), "pid": 2**31 - 1} if holds == "dead" else {}
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
@@ -352,7 +350,7 @@ def race(path: Path, stale: bytes) -> None:
 
     def pause(seconds: float) -> None:
         time.sleep(0)
-        if claim.read(path) not in (None, stale):  # what the other one made: its counter moves
+        if module.read(path) not in (None, stale):  # what the other one made: its counter moves
             wait_until(lambda: len(won) > 0)
             with contextlib.suppress(FileNotFoundError):
                 won[0].beat()
@@ -410,7 +408,7 @@ def test_a_file_that_changed_before_the_last_look_is_not_taken_aside(
     path: Path, monkeypatch: pytest.MonkeyPatch, taken: Callable[..., Lease]
 ) -> None:
     first = taken(path)
-    monkeypatch.setattr(claim, "ended", lambda found: True)
+    monkeypatch.setattr(module, "ended", lambda found: True)
     monkeypatch.setattr(module.os, "rename", fail(errno.EIO))
     stale = path.read_bytes()
     first.beat()
@@ -429,7 +427,7 @@ def test_what_comes_while_a_file_is_aside_stays(
 ) -> None:
     first = taken(path)
     stale = path.read_bytes()
-    monkeypatch.setattr(claim, "ended", lambda found: found["token"] == first.token)
+    monkeypatch.setattr(module, "ended", lambda found: found["token"] == first.token)
     later: list[Lease] = []
     rename = os.rename
 
@@ -508,7 +506,7 @@ def test_a_heartbeat_ends_when_the_file_is_another_holders(path: Path, taken: Ca
 # -------------------------------------------------------------------------------------------- damaged and foreign files
 
 
-FIELDS = dict.fromkeys(claim.TYPES, 1) | dict.fromkeys(("token", "host", "machine", "since"), "a") | {"interval": 1.0}
+FIELDS = dict.fromkeys(module.TYPES, 1) | dict.fromkeys(("token", "host", "machine", "since"), "a") | {"interval": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -536,7 +534,7 @@ def test_a_damaged_lease_is_watched_by_its_bytes(path: Path, damaged: bytes) -> 
 
 
 def test_the_fields_of_the_damaged_ones_are_otherwise_right() -> None:
-    assert claim.parse(json.dumps(FIELDS).encode()) == FIELDS
+    assert module.parse(json.dumps(FIELDS).encode()) == FIELDS
 
 
 def link(path: Path) -> None:

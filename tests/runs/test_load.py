@@ -11,8 +11,8 @@ from research import engine, tree
 from research.data.examples import Examples
 from research.runs import batches
 from research.runs.export import encode_rows, write_table
+from research.runs.files import ALONE
 from research.runs.folder import RunFolder
-from research.runs.held import ALONE
 from research.runs.load import check_parameters, load
 from research.tree import ConfigError, from_data, spec
 

@@ -10,8 +10,8 @@ import pytest
 from research import tree
 from research.data.examples import Examples, Facts
 from research.runs import batches
+from research.runs.files import ALONE
 from research.runs.folder import RunFolder
-from research.runs.held import ALONE
 from research.runs.load import load
 from research.tree import ConfigError
 

@@ -18,8 +18,8 @@ from research import engine
 from research.data.images import MNIST, FashionMNIST
 from research.data.loading import preparation_of, scored
 from research.runs import batches
+from research.runs.files import ALONE
 from research.runs.folder import RunFolder
-from research.runs.held import ALONE
 from research.runs.load import load
 from research.sweep.device import on_device
 from research.sweep.job import Job, bind

@@ -21,7 +21,7 @@ import pytest
 import safetensors.numpy
 
 from research.engine import State
-from research.runs.held import ALONE
+from research.runs.files import ALONE
 from research.sweep.device import on_device
 from research.sweep.plan import JobGroup
 from research.sweep.program import program_of

@@ -88,8 +88,8 @@ def test_a_member_is_taken_out_of_the_state_of_its_group(train: Any, make_jobs: 
 def test_a_warm_start_is_replayed_from_its_parameters(train: Any, make_jobs: Jobs, replayed: Any) -> None:
     """Fresh parameters are finite; those of the start are too, but their loss is not."""
     (begun,) = train(make_jobs("seed=3"), name="begun")
+    from research.runs.files import ALONE
     from research.runs.folder import RunFolder
-    from research.runs.held import ALONE
 
     run = RunFolder(begun.folder, ALONE)
     params, scaling = run.load_parameters()

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from research.runs.files import ALONE
 from research.runs.folder import RunFolder
-from research.runs.held import ALONE
 from research.runs.load import load
 from research.sweep.command.prepare import prepare
 from research.sweep.command.run import run

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from research.runs.held import LeaseLost
+from research.runs.files import LeaseLost
 from research.runs.lease import Lease
 from research.sweep.command.prepare import prepare
 from research.sweep.command.run import run

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
+from research.runs.files import ALONE
 from research.runs.folder import RunFolder
-from research.runs.held import ALONE
 from research.sweep.command.prepare import prepare
 from research.sweep.command.run import run
 from research.sweep.proof.retrain import RunRecord, _judge, group_of, start

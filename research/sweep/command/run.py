@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from research.runs.folder import RunFolder, writable
+from research.runs.files import writable
+from research.runs.folder import RunFolder
 from research.runs.summary import summary
 from research.sweep.job import BoundJob, Job
 from research.sweep.options import Options

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from research.runs.folder import STATUSES, TRAINED, RunFolder, digest
+from research.runs.files import digest
+from research.runs.folder import STATUSES, TRAINED, RunFolder
 from research.sweep.job import HASH_DIGITS
 from research.sweep.resume.manifest import read_manifest, runs_in
 from research.tree import ConfigError, config_hash

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from research import engine
+from research.runs.files import ALONE
 from research.runs.folder import RunFolder
-from research.runs.held import ALONE
 from research.sweep.job import HASH_DIGITS, BoundJob
 from research.sweep.options import Options
 from research.sweep.plan import JobGroup, group_id, plan

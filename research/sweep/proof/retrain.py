@@ -12,8 +12,8 @@ import numpy as np
 
 from research import engine, environment
 from research.data.loading import preparation_of
+from research.runs.files import ALONE
 from research.runs.folder import RunFolder
-from research.runs.held import ALONE
 from research.sweep.device import device_kind, on_device
 from research.sweep.job import BoundJob
 from research.sweep.options import Options

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from research import environment
+from research.runs.files import LOST, LeaseLost
 from research.runs.folder import TRAINED, RunFolder
-from research.runs.held import LOST, LeaseLost
 from research.sweep.device import device_kind, use_compile_cache
 from research.sweep.options import Options
 from research.sweep.proof.intact import Finding, check_files

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from research import environment
-from research.runs.folder import clear_errors, write_atomically
+from research.runs.files import clear_errors, write_atomically
 from research.runs.lease import Lease
 from research.sweep.job import Job
 from research.sweep.plan import JobGroup

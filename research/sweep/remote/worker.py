@@ -15,7 +15,7 @@ import jax
 from rich.console import Console
 
 from research import environment
-from research.runs.held import LeaseLost
+from research.runs.files import LeaseLost
 from research.runs.lease import Borrowed, acquire, holder
 from research.sweep.device import use_compile_cache
 from research.sweep.job import Job, bind

@@ -19,8 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from research.runs.folder import clear_errors, write_atomically
-from research.runs.held import Held
+from research.runs.files import Held, clear_errors, write_atomically
 
 FORMAT = 2
 COMPLETE = re.compile(r"([0-9]{8,12})-([0-9a-f]{64})\.safetensors")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from research import environment
-from research.runs.folder import RunFolder, write_atomically
-from research.runs.held import Held
+from research.runs.files import Held, write_atomically
+from research.runs.folder import RunFolder
 from research.sweep.job import HASH_DIGITS, BoundJob, Job
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup
 from research.sweep.resume.checkpoint import generations

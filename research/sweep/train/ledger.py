@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from typing import Any, NoReturn
 
 from research import environment
+from research.runs.files import LOST, All, Held, LeaseLost
 from research.runs.folder import RunFolder
-from research.runs.held import LOST, All, Held, LeaseLost
 from research.runs.lease import Lease, acquire
 from research.sweep.device import device_kind
 from research.sweep.job import HASH_DIGITS, BoundJob, Job

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from research import tree
-from research.runs.held import LeaseLost
+from research.runs.files import LeaseLost
 from research.sweep.device import on_device
 from research.sweep.memory import halves, out_of_memory
 from research.sweep.plan import JobGroup

@@ -1,17 +1,26 @@
-"""`metrics.csv`: one row for each evaluation during training."""
+"""CSV files: `metrics.csv`, one row for each evaluation during training, and text that no spreadsheet program runs."""
 
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from research.runs.files import clear_errors, refuse_links, write_atomically
-from research.runs.held import Held
-from research.tree import ConfigError
+from research.errors import ConfigError
+from research.runs.files import Held, clear_errors, refuse_links, write_atomically
+
+FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "\n",
+)  # first characters of cells that spreadsheets run (OWASP: CSV injection)
 
 
 class MetricsFile:
@@ -25,7 +34,7 @@ class MetricsFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self._columns: list[str] | None = None  # None: the file was not opened for writing yet
+        self._columns: list[str] = []  # none: the file was not opened for writing yet
         self._last_step = -math.inf
 
     def append(self, rows: Sequence[Mapping[str, Any]], lease: Held) -> None:
@@ -38,7 +47,9 @@ class MetricsFile:
         """
         if not rows:
             return
-        columns = self._open(lease) or list(rows[0])
+        columns, kept = self._columns, None
+        if not columns or any(row.get("step", math.inf) <= self._last_step for row in rows):
+            columns, *kept = self._rows() or [list(rows[0])]
         for row in rows:
             unknown = [name for name in row if name not in columns]
             if unknown or "step" not in row:
@@ -47,34 +58,27 @@ class MetricsFile:
         latest = {row["step"]: row for row in rows}  # of several rows for one step the last one counts
         steps = sorted(latest)
         lines = [[_cell(latest[step].get(name)) for name in columns] for step in steps]
-        if self._columns is None:
-            write_atomically(self.path, _text([columns, *lines]), lease)
-        elif steps[0] <= self._last_step:
-            header, *present = self._rows()
-            step = header.index("step")
-            kept = [row for row in present if float(row[step]) < steps[0]]
-            write_atomically(self.path, _text([header, *kept, *lines]), lease)
-        else:
+        if kept is None:
             lease.check()
             with clear_errors(self.path.parent), open(self.path, "ab") as file:
                 file.write(_text(lines))
+        else:
+            at = columns.index("step")
+            kept = [row for row in kept if float(row[at]) < steps[0]]
+            write_atomically(self.path, _text([columns, *kept, *lines]), lease)
         self._columns, self._last_step = columns, steps[-1]
 
     def cut(self, last_step: int, lease: Held) -> None:
         """Drop the rows after a step, which will be written again."""
-        if not self.path.exists():
-            return
-        header, *present = self._rows() or [[]]
-        if "step" not in header:
-            return
-        kept = [row for row in present if float(row[header.index("step")]) <= last_step]
-        write_atomically(self.path, _text([header, *kept]), lease)
-        self._columns = None
+        rows = self._rows()
+        if rows and "step" in rows[0]:
+            at = rows[0].index("step")
+            kept = [row for row in rows[1:] if float(row[at]) <= last_step]
+            write_atomically(self.path, _text([rows[0], *kept]), lease)
+            self._columns = []
 
     def read(self) -> list[dict[str, float]]:
         """The rows as numbers in order of step; cells that are empty or hold text are left out."""
-        if not self.path.exists():
-            return []
         header, *rows = self._rows() or [[]]
         numbers = []
         for row in rows:
@@ -83,7 +87,9 @@ class MetricsFile:
         return numbers
 
     def _rows(self) -> list[list[str]]:
-        """Header and rows, each with a step, without an unfinished last line."""
+        """Header and rows, each with a step, without an unfinished last line; nothing if there is no file."""
+        if not self.path.exists():
+            return []
         refuse_links(self.path)
         try:
             text = self.path.read_text(encoding="utf-8")
@@ -96,27 +102,29 @@ class MetricsFile:
             raise ConfigError("folder", self.path.parent, remedy) from None
         return rows
 
-    def _open(self, lease: Held) -> list[str] | None:
-        """The columns on disk, or None if there are none; an unfinished last line is removed."""
-        if self._columns is None and self.path.exists():
-            rows = self._rows()
-            if rows:
-                write_atomically(self.path, _text(rows), lease)
-                self._columns = rows[0]
-                self._last_step = float(rows[-1][rows[0].index("step")]) if len(rows) > 1 else -math.inf
-        return self._columns
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as lines of CSV, with every cell guarded."""
+    return _text([guarded(cell) for cell in row] for row in rows).decode()
+
+
+def guarded(cell: Any) -> Any:
+    """The cell, with an apostrophe before text that a spreadsheet program would run; `-1.5` is a number and stays."""
+    if not isinstance(cell, str) or not cell.startswith(FORMULA) or _number(cell) is not None:
+        return cell
+    return f"'{cell}"
+
+
+def _text(rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
     return repr(float(value)) if isinstance(value, float | np.floating) else str(value)
-
-
-def _text(rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
 
 
 def _number(cell: str) -> float | None:

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from research.runs.csv_text import csv_text, guarded
+from research.runs.csv_files import csv_text, guarded
 
 
 @pytest.mark.parametrize(
