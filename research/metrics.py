@@ -5,11 +5,12 @@ is never printed bold and chooses nothing.
 """
 
 import dataclasses
+import difflib
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from research.tree import hints, nearest, parts
+from research.tree import hints, parts, settled
 
 Direction = Literal["lower", "higher", ""]
 Fitted = Literal["", "scaling", "judge"]
@@ -149,9 +150,21 @@ def undirected(name: str) -> str:
     """Why nothing can be chosen by a metric: the end of an error text."""
     if base(name) in METRICS:
         return "neither low nor high values of it are better"
-    part = name.removesuffix(base(name))
-    guess = nearest(name, [f"{part}{known}" for known in METRICS])
+    guess = f" (did you mean '{similar[0]}'?)" if (similar := _similar(name)) else ""
     return f"the table of metrics (research/metrics.py) gives it no direction{guess}"
+
+
+def nearest_metric(name: str) -> str:
+    """What to name instead of a metric by which nothing can be chosen: the most similar one, or the loss."""
+    similar = [] if base(name) in METRICS else _similar(name)
+    return similar[0] if similar else f"{name.removesuffix(base(name))}loss"
+
+
+def _similar(name: str) -> list[str]:
+    """The metric with a direction whose name is most similar, of the same part; none if no name is similar."""
+    bare = base(name)
+    directed = [known for known in METRICS if direction(known)]
+    return [name.removesuffix(bare) + known for known in difflib.get_close_matches(bare, directed, n=1, cutoff=0.5)]
 
 
 def judges(names: Sequence[str]) -> list[str]:
@@ -211,7 +224,8 @@ def dependencies(cls: type, section: str) -> dict[str, list[str]]:
     keys_of: dict[str, list[str]] = {}
     for name, settings in _depends(cls):
         keys = keys_of.setdefault(name, [])
-        keys += [key for key in (f"{section}.{setting}" for setting in settings) if key not in keys]
+        free = (f"{section}.{setting}" for setting in settings if setting not in settled(cls))
+        keys += [key for key in free if key not in keys]
     return keys_of
 
 

@@ -7,9 +7,19 @@ import pytest
 import yaml
 
 from research.data import Splitting
-from research.metrics import CHOOSING, METRICS, ROWS, SCALING, dependencies, direction, judges
+from research.metrics import (
+    CHOOSING,
+    METRICS,
+    ROWS,
+    SCALING,
+    dependencies,
+    direction,
+    judges,
+    nearest_metric,
+    undirected,
+)
 from research.models.vae import VAE
-from research.tree import hints, resolve_target, spec
+from research.tree import hints, inline, resolve_target, spec
 
 CONFIGS = sorted((Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
 HARMLESS = {  # numbers that change how a model learns, and not what its loss measures on validation rows
@@ -53,6 +63,31 @@ def test_a_number_that_a_spec_says_nothing_of_is_part_of_its_loss():
     of_parent, own = dependencies(VAE, "model"), dependencies(Tilted, "model")
     assert set(own["loss"]) - set(of_parent["loss"]) == {"model.tilt"}
     assert own["elbo_nats"] == of_parent["elbo_nats"]
+
+
+@spec
+class Weighted:
+    """A part that says nothing of its numbers."""
+
+    weight: float
+    strength: float
+
+
+@spec
+class Owner:
+    part: Weighted = inline(weight=1.0)
+
+
+def test_a_key_that_an_owner_fixes_of_a_part_is_no_key_of_its_config():
+    assert dependencies(Owner, "model") == {"loss": ["model.strength"]}
+
+
+def test_an_unknown_metric_is_answered_by_the_nearest_one():
+    assert "did you mean 'validation/loss'" in undirected("validation/los")
+    assert "did you mean 'validation/elbo_nats'" in undirected("validation/elbo")
+    assert nearest_metric("validation/reconstuction_mse") == "validation/reconstruction_mse"
+    assert nearest_metric("validation/kl_nats") == "validation/loss"  # known, but neither low nor high is better
+    assert nearest_metric("validation/xyz") == "validation/loss"
 
 
 def test_what_chooses_has_a_direction_and_counts_have_none():

@@ -16,7 +16,7 @@ from research.data.loading import load
 from research.data.source import Splitting
 from research.engine import Budget, Model, Trainer
 from research.evaluation import Evaluation
-from research.metrics import base, dependencies, direction, undirected
+from research.metrics import base, dependencies, direction, nearest_metric, undirected
 from research.models.abilities import Checks, unmonitored
 from research.optimizer import Optimizer, Players
 from research.sweep.limits import check_numbers
@@ -185,7 +185,7 @@ def _check_monitor(trainer: Trainer, model: Model) -> None:
         remedy = f"of a {type(model).__name__} a lower {metric} is not better; set trainer.keep=last"
         raise ConfigError("trainer.monitor", trainer.monitor, f"{remedy} and trainer.patience=null")
     if not direction(metric):
-        remedy = f"{undirected(trainer.monitor)}; set {{key}}=validation/loss"
+        remedy = f"{undirected(trainer.monitor)}; set {{key}}={nearest_metric(trainer.monitor)}"
         raise ConfigError("trainer.monitor", trainer.monitor, remedy)
 
 
