@@ -1,14 +1,31 @@
 """The command `scripts/encode.py`: codes, scores and clusters of new rows from a finished run."""
 
 import argparse
+import dataclasses
+import io
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from research.compose import CONF, compose, parse, refusals, refuse
-from research.tree import ConfigError, nearest
+from research.data.examples import Examples
+from research.data.loading import load as load_data
+from research.data.new_rows import class_numbers
+from research.data.source import Source
+from research.models.abilities import latent_dim_of
+from research.runs.clusters import centres_of, nearest_centre
+from research.runs.csv_files import csv_text
+from research.runs.files import ALONE, write_atomically
+from research.runs.folder import RunFolder
+from research.runs.load import load
+from research.runs.run import Run
+from research.tree import ConfigError, build, nearest
+
+STARTS = 20  # of a k-means
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,24 +59,21 @@ def main() -> None:
         if not override.lstrip("+").startswith(("data=", "data.")):
             refuse(f"{override}: only data=... and data.key=... say which rows to encode")
     with refusals():
-        from research.runs.export import cluster_centres, encode_rows, write_table
-        from research.runs.load import load
-
         run = load(arguments.run, arguments.trust)
         trained = {**shipped_keys(run.config["data"]["_target_"]), **run.config["data"], "root": None}
         keys = data_keys(trained, arguments.overrides)
         rows, numbers, classes = rows_to_encode(run, trained, keys, arguments)
         centres = None
         if arguments.clusters is not None:
-            centres = cluster_centres(run, arguments.clusters, lambda: training_rows(run, trained, keys["root"]))
+            centres = cluster_centres(run, arguments.clusters, trained, keys["root"])
         columns = encode_rows(run, rows, numbers, centres, classes)
         write_table(arguments.output, columns)
     sys.stderr.write(f"wrote {len(columns['row'])} rows of {', '.join(columns)} to {arguments.output}\n")
 
 
 def rows_to_encode(
-    run: Any, trained: Mapping[str, Any], keys: Mapping[str, Any], arguments: argparse.Namespace
-) -> tuple[Any, Any, Any]:
+    run: Run, trained: Mapping[str, Any], keys: Mapping[str, Any], arguments: argparse.Namespace
+) -> tuple[Examples, np.ndarray, np.ndarray | None]:
     """The rows of the asked part as stored, their numbers, and their classes as stored.
 
     Args:
@@ -68,12 +82,6 @@ def rows_to_encode(
       keys: data keys of this command.
       arguments: of the command line.
     """
-    import numpy as np
-
-    from research.data.loading import load as load_data
-    from research.runs.export import rows_for
-    from research.tree import build
-
     is_other_data = {**keys, "root": None} != trained
     recipe = build(keys, key="data", trusted=arguments.trust)
     try:
@@ -138,23 +146,107 @@ def data_keys(trained: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
     return tree
 
 
-def training_rows(run: Any, trained: Mapping[str, Any], root: str | None) -> tuple[Any, Any]:
-    """Read the training rows of a run again; returns them as stored, and their numbers.
+def rows_for(run: Run, source: Source) -> tuple[Examples, np.ndarray | None]:
+    """Rows of a data set with the run's numbers of the classes, and the classes as stored, [N], or None.
 
     Raises:
-      ConfigError: the rows cannot be read, or they are not those of the training.
+      ConfigError: the run does not know a class.
     """
-    from research.data.loading import load as load_data
-    from research.runs.export import rows_for
-    from research.tree import build
+    examples = source.examples
+    if examples.label is None:
+        return examples, None
+    label = np.asarray(examples.label)
+    names = label if source.classes is None else np.asarray(source.classes)[label]
+    preparation = run.preparation
+    if not preparation.class_count:
+        return dataclasses.replace(examples, label=None), names
+    if source.classes is None or preparation.keeps_names:
+        return dataclasses.replace(examples, label=class_numbers(preparation, names)), names
+    if len(source.classes) != preparation.class_count:
+        remedy = f"this run of an older version kept no names of its {preparation.class_count} classes"
+        raise ConfigError("label", ", ".join(source.classes[:12]), f"{remedy}; give a file with all of them")
+    return examples, names
 
-    recipe = build({**trained, "root": root}, key="data")
+
+def cluster_centres(run: Run, clusters: int, trained: Mapping[str, Any], root: str | None) -> np.ndarray:
+    """Centres of K clusters: those of the run's evaluation, or else of a k-means on the codes of its training rows.
+
+    Args:
+      run: the loaded run.
+      clusters: K.
+      trained: data keys of its training.
+      root: the folder of its data.
+
+    Raises:
+      ConfigError: the training rows are needed and cannot be read, or they are not those of the training.
+    """
+    centres = RunFolder(run.folder).load_clusters()
+    if centres is not None and len(centres) == clusters:
+        latent_dim = latent_dim_of(run.model) or centres.shape[1]
+        if centres.shape[1] != latent_dim:
+            problem = f"its clusters.safetensors has centres of {centres.shape[1]} numbers, the codes have {latent_dim}"
+            raise ConfigError("folder", run.folder, f"{problem}; remove it")
+        return centres
+    recipe: Any = build({**trained, "root": root}, key="data")
     try:
         dataset = load_data(recipe)
         if run.result.get("data_sha256", dataset.sha256) != dataset.sha256:
             raise ConfigError("data", dataset.name, "the data are no longer those of the training")
-        numbers = dataset.split(recipe.fold).rows("train")
-        return rows_for(run, recipe.stored())[0].take(numbers), numbers
+        rows = rows_for(run, recipe.stored())[0].take(dataset.split(recipe.fold).rows("train"))
     except ConfigError as error:
         remedy = "clusters are found on the training rows of the run, and these cannot be read"
         raise ConfigError("--clusters", error.value, f"{remedy} ({error.key}: {error.remedy})") from None
+    return centres_of(run.encode(rows), clusters, STARTS, seed=0)[0]
+
+
+def encode_rows(
+    run: Run, stored: Examples, numbers: np.ndarray, centres: np.ndarray | None = None, names: Any = None
+) -> dict[str, np.ndarray]:
+    """Codes, scores and clusters of rows as stored.
+
+    Args:
+      run: from `load`.
+      stored: the rows, with labels as numbers in the run's order of classes.
+      numbers: row numbers in the data set, [N]; random draws in the score depend on them.
+      centres: centres of the clusters that the rows are assigned to, [K, L]; None leaves the clusters out.
+      names: classes as stored, [N], for the table; None leaves the labels out.
+
+    Returns:
+      Columns of equal length: `row`, `z0` ... `z<L-1>`, `score` (the loss as at evaluation), `cluster` (0 to K - 1) and
+      `label`.
+    """
+    columns: dict[str, np.ndarray] = {"row": numbers}
+    codes = run.encode(stored)
+    columns |= {f"z{index}": codes[:, index] for index in range(codes.shape[1])}
+    columns["score"] = run.score(stored, numbers=numbers)
+    if centres is not None:
+        columns["cluster"] = nearest_centre(codes, centres)
+    if names is not None:
+        columns["label"] = np.asarray(names)
+    return columns
+
+
+def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:
+    """Write columns of equal length as `.csv` or `.parquet`; the file appears when it is complete.
+
+    Raises:
+      ConfigError: the name has another ending, or pyarrow is not installed.
+    """
+    path = Path(path)
+    if path.suffix == ".csv":
+        # float32 as the shortest decimal text that reads back as the same float32
+        short = [values.astype(str) if values.dtype == np.float32 else values for values in columns.values()]
+        rows = zip(*(values.tolist() for values in short), strict=True)
+        write_atomically(path, csv_text([columns, *rows]).encode(), ALONE)
+    elif path.suffix == ".parquet":
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ModuleNotFoundError:
+            remedy = "Parquet needs pyarrow (pip install pyarrow); or name a .csv file"
+            raise ConfigError("output", path, remedy) from None
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.table(dict(columns)), sink)
+        write_atomically(path, sink.getvalue(), ALONE)
+    else:
+        raise ConfigError("output", path, "the table's name must end in .csv or .parquet")

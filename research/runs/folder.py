@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from research.errors import ConfigError
+from research.errors import ConfigError, nearest
 from research.networks.earlier import gates_apart
 from research.runs.csv_files import MetricsFile
 from research.runs.files import Held, digest, refuse_links, write_atomically
@@ -68,8 +68,11 @@ class RunFolder:
         """The content of `config.json`.
 
         Raises:
-          ConfigError: the file does not exist or is damaged.
+          ConfigError: the folder or the file does not exist, or it is damaged.
         """
+        if not self.path.exists():
+            remedy = f"this folder does not exist{_nearest_run(self.path)}; name the folder of one run"
+            raise ConfigError("folder", self.path, remedy)
         return self._read_json(self.config, "no config.json is here; name the folder of one run")
 
     def write_result(self, result: Mapping[str, Any]) -> None:
@@ -217,6 +220,12 @@ class RunFolder:
         """Write PNG bytes as `figures/<name>.png`. They are not forced to the disk, since they can be drawn again."""
         for name, data in figures.items():
             write_atomically(self.figures / f"{name}.png", data, self.lease, force=False)
+
+
+def _nearest_run(path: Path) -> str:
+    """` (did you mean PATH?)` for the run folder whose path is most similar, in the same sweep or in another one."""
+    configs = path.parent.glob("*/config.json") if path.parent.exists() else path.parent.parent.glob("*/*/config.json")
+    return nearest(str(path), (str(config.parent) for config in configs))
 
 
 def _arrays(content: bytes) -> dict[str, np.ndarray]:

@@ -179,3 +179,15 @@ def test_clusters_that_are_not_those_of_the_run_are_refused(place, tmp_path, mon
         (folder / "result.json").write_text(json.dumps(result))
         assert call(monkeypatch, encode_main, str(folder), "data.path=trees.csv", "--clusters", "3") == 2
         assert "clusters.safetensors" in capsys.readouterr().err
+
+
+def test_a_mistyped_folder_does_not_exist_and_the_nearest_run_is_named(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    run = run_of(place, "trees").relative_to(place)
+    for mistyped in (run.with_name(run.name[:-3]), run.parent.with_name("tree") / run.name):
+        assert call(monkeypatch, encode_main, str(mistyped)) == 2
+        assert f"this folder does not exist (did you mean '{run}'?)" in capsys.readouterr().err
+    assert call(monkeypatch, encode_main, "nowhere/at/all") == 2
+    assert "this folder does not exist; name the folder of one run" in capsys.readouterr().err
+    assert call(monkeypatch, encode_main, str(run.parent)) == 2
+    assert "no config.json is here; name the folder of one run" in capsys.readouterr().err

@@ -9,8 +9,8 @@ import pytest
 
 from research import engine, tree
 from research.data.examples import Examples
+from research.encode import encode_rows, write_table
 from research.runs import batches
-from research.runs.export import encode_rows, write_table
 from research.runs.files import ALONE
 from research.runs.folder import RunFolder
 from research.runs.load import check_parameters, load
