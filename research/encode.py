@@ -16,8 +16,8 @@ from research.data.examples import Examples
 from research.data.loading import load as load_data
 from research.data.new_rows import class_numbers
 from research.data.source import Source
+from research.evaluation.clustering import centres_of, nearest_centre
 from research.models.abilities import latent_dim_of
-from research.runs.clusters import centres_of, nearest_centre
 from research.runs.csv_files import csv_text
 from research.runs.files import ALONE, write_atomically
 from research.runs.folder import RunFolder

@@ -2,20 +2,60 @@
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from research.evaluation.baselines import PADDED, RESAMPLED, fitted_components, whole_rows
+from research.evaluation.codes import threads
 from research.evaluation.subject import Findings, Subject
-from research.runs.clusters import centres_of, kmeans, threads
 from research.tree import ConfigError
 
 ROWS = 5000  # most rows that a silhouette is computed of: it takes the square of their number
 AGREEMENT = ("ari", "nmi", "rand_index", "cluster_accuracy")  # scores that need classes
 SUBSAMPLES, SHARE = 8, 0.5  # of a stability: how many subsamples, and which share of the rows each has
 TIE = 0.02  # stabilities that differ by at most this are equal
+
+
+def kmeans(codes: np.ndarray, clusters: int, starts: int, seed: int) -> np.ndarray:
+    """Assignments [N], 0 to K - 1, of codes [N, L] by the k-means of `centres_of`."""
+    return centres_of(codes, clusters, starts, seed)[1]
+
+
+def centres_of(codes: np.ndarray, clusters: int, starts: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres [K, L] and assignments [N] of scikit-learn's k-means (k-means++, Lloyd) on codes [N, L].
+
+    If there are fewer distinct codes than clusters, some clusters stay empty.
+
+    Args:
+      codes: [N, L].
+      clusters: K.
+      starts: the best of so many starts is kept.
+      seed: of the starts.
+
+    Raises:
+      ConfigError: there are fewer rows than clusters, or some codes are not finite.
+    """
+    if not 1 <= clusters <= len(codes):
+        raise ConfigError("clusters", clusters, f"expected 1 to {len(codes)} (the number of rows)")
+    if not np.isfinite(codes).all():
+        raise ConfigError("clusters", clusters, "some codes are not finite; leave the clusters out to see which")
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    means: Any = KMeans
+    with threads(len(codes)), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of too few distinct codes, which the assignments show
+        fitted = means(clusters, n_init=starts, random_state=seed).fit(codes)
+    return fitted.cluster_centers_, fitted.labels_
+
+
+def nearest_centre(codes: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """The number of the nearest of centres [K, L] for every code [N, L], [N]."""
+    squares = np.square(centres.astype(np.float64)).sum(-1)
+    return np.argmin(squares - 2 * codes.astype(np.float64) @ centres.astype(np.float64).T, axis=1)
 
 
 def cluster_scores(

@@ -1,9 +1,24 @@
 """What can be read from codes: how many dimensions are in use, and how well classifiers tell the classes."""
 
+import contextlib
+from typing import Any
+
 import numpy as np
 
 from research.evaluation.subject import Findings, Subject
-from research.runs.clusters import threads
+
+SMALL = 10_000  # below so many rows, scikit-learn runs in one thread
+
+
+def threads(rows: int) -> contextlib.AbstractContextManager[Any]:
+    """A context in which numerical libraries use one thread if rows are few.
+
+    Several threads would wait for each other, and for a program that trains meanwhile, longer than they work: 40 ms of
+    a run became 250.
+    """
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1 if rows < SMALL else None)
 
 
 def active_units(codes: np.ndarray, threshold: float) -> int:

@@ -26,7 +26,7 @@ def _unclustered(best: Best) -> str:
 
 def assignments(best: Best) -> np.ndarray:
     """The clusters of the codes of test rows as the evaluation of the run had them, [N]."""
-    from research.runs.clusters import kmeans
+    from research.evaluation.clustering import kmeans
 
     recipe = best.loaded.result.get("evaluation") or {}
     count = int(best.run.metrics[COUNT] or 0)
