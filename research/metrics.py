@@ -195,9 +195,9 @@ def comparison_keys(
       values: flat config and choices of each run.
       depends: `dependencies` of the runs, each once; None for a run that has none on record.
     """
-    known = {key: value for of_run in values for key, value in of_run.items()}
+    keys_of_runs = dict.fromkeys(key for of_run in values for key in of_run)
     row, bare, part = metric(name), base(name), name.partition("/")[0]
-    keys = ["data", *(key for key in known if key.startswith("data.") and key not in NOT_TEST)]
+    keys = ["data", *(key for key in keys_of_runs if key.startswith("data.") and key not in NOT_TEST)]
     if part == "validation":
         keys += ROWS["validation"]
     if row.fitted:
@@ -211,7 +211,7 @@ def comparison_keys(
         if of_run is not None:
             keys += of_run.get(bare, ())
         elif bare == "loss" or bare.endswith("_nats"):
-            keys += [key for key in known if key.startswith("model.")]
+            keys += [key for key in keys_of_runs if key.startswith("model.")]
     return list(dict.fromkeys(keys))
 
 

@@ -198,8 +198,8 @@ def _cluster(subject: Subject, train: np.ndarray, test: np.ndarray) -> tuple[np.
     recipe, clusters = subject.recipe, subject.facts.classes
     if recipe.clustering in ("silhouette", "stability"):
         low, high = recipe.cluster_range
-        some = train if len(train) <= ROWS else np.random.default_rng(0).permutation(train)[:ROWS]
-        clusters, _ = choose_clusters(some, range(low, high + 1), recipe.clustering, recipe.cluster_starts, 0)
+        sample = train if len(train) <= ROWS else np.random.default_rng(0).permutation(train)[:ROWS]
+        clusters, _ = choose_clusters(sample, range(low, high + 1), recipe.clustering, recipe.cluster_starts, 0)
     centres, assigned = centres_of(test, clusters, recipe.cluster_starts, subject.seed)
     label = None if subject.test.label is None else np.asarray(subject.test.label)
     return centres, *cluster_scores(assigned, label, test)

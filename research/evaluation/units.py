@@ -44,8 +44,8 @@ def study(subject: Subject, findings: Findings) -> None:
     If one scale holds for all elements, the error in scaled units is divided by a power of it; otherwise the error is
     computed again. Forecasts of test rows have theirs from `forecasting`, principal components from `baselines`.
     """
-    known = {name: value for name, value in {**subject.metrics, **findings.metrics}.items() if value is not None}
-    for name, value in known.items():
+    metrics = {name: value for name, value in {**subject.metrics, **findings.metrics}.items() if value is not None}
+    for name, value in metrics.items():
         part, _, bare = name.rpartition("/")
         if part == "train" or bare not in POWERS or name + RAW in findings.metrics:
             continue

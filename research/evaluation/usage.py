@@ -105,11 +105,11 @@ def study_posterior(subject: Subject, findings: Findings) -> None:
     order = np.random.default_rng(0).permutation(len(mean))
     shuffled = np.empty_like(mean)
     shuffled[order] = mean[np.roll(order, 1)]
-    own_nats, shuffled_nats = (
+    exact_nats, shuffled_nats = (
         float(np.mean(batches.over(lambda pair, _: _nats(model, params, *pair), (test, z), BATCH), dtype=np.float64))
         for z in (mean, shuffled)
     )
-    cost = shuffled_nats - own_nats
+    cost = shuffled_nats - exact_nats
     findings.add({"test/shuffled_nats": cost, "test/collapsed": float(cost < UNUSED) if np.isfinite(cost) else cost})
     if model.standard_prior:  # under another prior the KL is no sum over dimensions
         findings.curves["kl_per_dimension"] = kl_per_dimension(mean, log_variance)

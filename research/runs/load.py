@@ -75,12 +75,12 @@ def _bound(files: RunFolder, model: Any, record: Any) -> tuple[Any, Facts | None
     if record is None:
         return model, None
     try:
-        known: dict[str, Any] = {
+        fields: dict[str, Any] = {
             field.name: record[field.name] for field in dataclasses.fields(Facts) if field.name in record
         }
         for name in ("feature_shape", "target_shape"):
-            known[name] = None if known.get(name) is None else tuple(known[name])
-        facts = Facts(**known)
+            fields[name] = None if fields.get(name) is None else tuple(fields[name])
+        facts = Facts(**fields)
         return (model.bind(facts) if isinstance(model, Binds) else model), facts
     except ConfigError:
         raise
@@ -97,13 +97,13 @@ def _preparation_of(
     Raises:
       ConfigError: it is damaged, or the scaling is incomplete.
     """
-    known = record.get("preparation")
+    recorded = record.get("preparation")
     try:
-        if known is None:
-            known = _earlier_preparation(facts, data)
-        elif not isinstance(known, dict):
-            raise TypeError(f"it is {known!r:.40}")
-        preparation = Preparation.from_record(known, scaling)
+        if recorded is None:
+            recorded = _earlier_preparation(facts, data)
+        elif not isinstance(recorded, dict):
+            raise TypeError(f"it is {recorded!r:.40}")
+        preparation = Preparation.from_record(recorded, scaling)
         _check_names(preparation)
     except DAMAGED as error:
         remedy = f"the preparation of rows in its config.json is damaged ({error}); restore it"
@@ -117,13 +117,13 @@ def _preparation_of(
 
 def _earlier_preparation(facts: Facts | None, data: dict[str, Any]) -> dict[str, Any]:
     """The preparation of a run of an earlier version, which recorded none: what its data keys and facts say of it."""
-    known = {name: data[name] for name in ("layout", "permutation_seed", "zscore") if data.get(name) is not None}
-    known |= {"split_seed": data.get("split_seed", 0), "keeps_names": False}
+    recorded = {name: data[name] for name in ("layout", "permutation_seed", "zscore") if data.get(name) is not None}
+    recorded |= {"split_seed": data.get("split_seed", 0), "keeps_names": False}
     if facts is not None:
-        known |= {"kind": facts.kind, "class_count": facts.classes, "masked": True}
-        if known.get("layout", "image") == "image":
-            known["stored_shape"] = facts.feature_shape
-    return known
+        recorded |= {"kind": facts.kind, "class_count": facts.classes, "masked": True}
+        if recorded.get("layout", "image") == "image":
+            recorded["stored_shape"] = facts.feature_shape
+    return recorded
 
 
 def _check_names(preparation: Preparation) -> None:
