@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
+from research.data.examples import Examples
 from research.evaluation import (
     anomaly,
     baselines,
@@ -17,7 +20,6 @@ from research.evaluation import (
     prediction,
     sampling,
     units,
-    usage,
 )
 from research.evaluation.recipe import Evaluation
 from research.evaluation.subject import Findings, Subject
@@ -59,6 +61,14 @@ class Study(NamedTuple):
         return asked and all(able(subject.model, ability) for ability in self.abilities) and self.fits(subject)
 
 
+def has_factors(test: Examples) -> bool:
+    """Whether rows have known factors that are classes, of which at least two vary."""
+    if test.factors is None:
+        return False
+    factors = np.asarray(test.factors)
+    return factors.ndim == 2 and factors.dtype.kind in "iu" and (factors != factors[:1]).any(0).sum() > 1
+
+
 CODES = (Encodes, Decodes)  # of models that encode and decode whole examples
 STUDIES = (
     Study(likelihood.study, ("nll_samples",), (WeighsSamples,)),
@@ -67,10 +77,10 @@ STUDIES = (
     Study(codes.study_probes, ("probes",), CODES, codes.has_classes),
     Study(codes.study_projector, ("projector",), CODES),
     Study(baselines.study, ("baselines",), CODES),
-    Study(usage.study_posterior, ("usage",), (HasPosterior, ScoresCodes)),
-    Study(usage.study_codebook, ("usage",), (Quantizes,)),
-    Study(usage.study_information, ("disentanglement",), (HasPosterior,)),
-    Study(disentanglement.study, ("disentanglement",), (Encodes,), disentanglement.has_factors),
+    Study(codes.study_posterior, ("usage",), (HasPosterior, ScoresCodes)),
+    Study(codes.study_codebook, ("usage",), (Quantizes,)),
+    Study(codes.study_information, ("disentanglement",), (HasPosterior,)),
+    Study(disentanglement.study, ("disentanglement",), (Encodes,), lambda subject: has_factors(subject.test)),
     Study(clustering.study, ("clustering",), (Encodes,)),
     Study(anomaly.study, ("anomaly_share",), CODES, lambda subject: subject.facts.anomaly),
     Study(prediction.study, ("baselines",), (Predicts,)),

@@ -173,14 +173,6 @@ def supervised(codes: np.ndarray, factors: np.ndarray, threshold: float = 0.0) -
     }
 
 
-def has_factors(subject: Subject) -> bool:
-    """Whether the test rows have known factors that are classes, of which at least two vary."""
-    if subject.test.factors is None:
-        return False
-    factors = np.asarray(subject.test.factors)
-    return factors.ndim == 2 and factors.dtype.kind in "iu" and (factors != factors[:1]).any(0).sum() > 1
-
-
 def study(subject: Subject, findings: Findings) -> None:
     """Add the scores of the test codes against known discrete factors, and those of three other codes.
 

@@ -5,8 +5,8 @@ Samples and real rows are compared by the features of a small classifier that is
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ BLOCK = 2048  # rows whose distances to all others are in memory at a time
 SEED = 0  # the same for every run: of the classifier and of which rows are taken
 HIDDEN = 128  # units of the classifier's layer below the features
 JUDGE = Judge(units=64, steps=2000, rate=1e-3, batch=128)  # the same for every data set
+Features = Callable[[np.ndarray], np.ndarray]
 NAMES = (
     *("sample_precision", "sample_recall", "density", "coverage", "frechet_distance"),
     "sampling_classifier_accuracy",
@@ -179,34 +180,20 @@ def _features(model: Classifier, params: Any, x: jax.Array) -> jax.Array:
     return model.features(params, x)
 
 
-class Referee(NamedTuple):
-    """The trained classifier of some data, which all runs on them share.
+def referee(train: Examples, test: Examples, facts: Facts, size: int) -> tuple[Features, float, np.ndarray]:
+    """Train the classifier on the training rows and their labels.
 
-    Attributes:
-      model, params: the trained classifier.
-      accuracy: on the test rows.
-      real: features of test rows, [N, 64].
+    Returns:
+      A function from rows [N, ...] to their features [N, 64], the accuracy on the test rows, and the features of
+      `size` of them. All runs on the data share these.
     """
-
-    model: Classifier
-    params: Any
-    accuracy: float
-    real: np.ndarray
-
-    def features(self, x: np.ndarray) -> np.ndarray:
-        """Features [N, 64] of rows [N, ...]."""
-        return batches.over(lambda batch, _: _features(self.model, self.params, batch), x, BATCH)
-
-
-def referee(train: Examples, test: Examples, facts: Facts, size: int) -> Referee:
-    """Train the classifier on the training rows and their labels; take the features of `size` test rows."""
     model = build({"hidden": HIDDEN, "units": JUDGE.units}, Classifier).bind(facts)
     train, test = (Examples(x=np.asarray(part.x), label=np.asarray(part.label)) for part in (train, test))
     params = fit(model, train, JUDGE, SEED)
     keys = jax.random.split(jax.random.key(SEED), BATCH)  # nothing is drawn
     right = batches.over(lambda batch, _: batches.evaluate(model, params, batch, keys)["accuracy"], test, BATCH)
-    trained = Referee(model, params, float(right.mean()), np.zeros(0))
-    return trained._replace(real=trained.features(subset(test.x, size, SEED)))
+    features = lambda x: batches.over(lambda batch, _: _features(model, params, batch), x, BATCH)
+    return features, float(right.mean()), features(subset(test.x, size, SEED))
 
 
 def mixture(codes: np.ndarray) -> Any:
@@ -276,9 +263,10 @@ def study(subject: Subject, findings: Findings) -> None:
     except ValueError as error:
         findings.refuse(str(error), *(f"test/{name}" for name in NAMES))
         return
-    judge = subject.once(("sampling", size), lambda: referee(train, test, subject.facts, size))
-    findings.add(scores(judge.real, judge.features(fake)), "test/")
-    findings.add({"test/sampling_classifier_accuracy": judge.accuracy})
+    trained = lambda: referee(train, test, subject.facts, size)
+    features, accuracy, real = subject.once(("sampling", size), trained)
+    findings.add(scores(real, features(fake)), "test/")
+    findings.add({"test/sampling_classifier_accuracy": accuracy})
     if recipe.baselines:
-        of_training = lambda: scores(judge.real, judge.features(subset(np.asarray(train.x), size, SEED)))
+        of_training = lambda: scores(real, features(subset(np.asarray(train.x), size, SEED)))
         findings.add(subject.once(("sampling real_vs_real", size), of_training), "baseline/real_vs_real/")

@@ -10,9 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from research.evaluation.codes import linear_probe
+from research.evaluation.codes import SEED, linear_probe
 
-SEED = 20_180_217  # of all draws. It is not 0, with which data may have been drawn: noise that equals the data is none.
 VOTES, GROUP = 800, 64  # votes of each half, rows (or pairs of rows) of each vote
 ITERATIONS = 1000  # most iterations of the linear classifier
 

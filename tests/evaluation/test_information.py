@@ -12,7 +12,7 @@ import yaml
 from research import tree
 from research.data.examples import Examples, Facts
 from research.evaluation import Subject
-from research.evaluation.usage import INFORMATION, mutual_information_nats, study_information, total_correlation
+from research.evaluation.codes import INFORMATION, mutual_information_nats, study_information, total_correlation
 from research.metrics import direction
 from research.tree import spec
 

@@ -10,7 +10,7 @@ import yaml
 from research import tree
 from research.data.examples import Examples, Facts
 from research.evaluation import Subject
-from research.evaluation.usage import codebook_use, kl_per_dimension, study_codebook, study_posterior
+from research.evaluation.codes import codebook_use, kl_per_dimension, study_codebook, study_posterior
 from research.tree import spec
 
 from .asking import ask
