@@ -268,7 +268,7 @@ def study(subject: Subject, findings: Findings) -> None:
     if subject.recipe.baselines:
         for name, fit in _naive(subject).items():
             try:
-                means = subject.once(name, lambda fit=fit: _means(subject, fit()))
+                means = subject.once(name, lambda fit=fit: _errors_of(subject, _alike(fit())).means())
                 findings.add(means, f"baseline/{name}/")
             except ValueError as error:
                 findings.refuse(str(error), *(f"baseline/{name}/{metric}" for metric in sums.total))
@@ -292,17 +292,12 @@ def _naive(subject: Subject) -> dict[str, Callable[[], Forecaster]]:
     return {"repeat_last": lambda: last, **with_season, "linear": linear, "constant": constant}
 
 
-def _means(subject: Subject, forecast: Forecaster) -> dict[str, float]:
-    """Mean errors over the test rows of a forecast that is both mean and median."""
-
-    def twice(windows: Examples) -> tuple[np.ndarray, np.ndarray]:
-        predicted = forecast(windows)
-        return predicted, predicted
-
-    return _errors_of(subject, twice).means()
+def _alike(forecast: Forecaster) -> Callable[[Examples], tuple[np.ndarray, ...]]:
+    """A forecast that is both the mean and the median."""
+    return lambda windows: (forecast(windows),) * 2
 
 
-def _errors_of(subject: Subject, forecast: Callable[[Examples], tuple[np.ndarray, np.ndarray]]) -> Sums:
+def _errors_of(subject: Subject, forecast: Callable[[Examples], tuple[np.ndarray, ...]]) -> Sums:
     """Errors of forecasts (mean, median) of the test rows."""
     sums = Sums()
     for windows in chunks(subject.test):
