@@ -101,7 +101,7 @@ def section_of(config: DictConfig, key: str) -> dict[str, Any]:
 
 def executor_of(settings: Any) -> Any:
     """The executor that `hydra.launcher` describes: where the programs are trained."""
-    from research.sweep.remote.executors import Executor
+    from research.sweep.options import Executor
     from research.tree import build
 
     plain: Any = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else dict(settings)
@@ -135,9 +135,8 @@ def is_swept(key: str) -> bool:
 
 def run_id_of(config: DictConfig) -> str:
     """The folder name of a run; a run that the sweep folder already has keeps its name."""
+    from research.sweep.folder import check_held, runs_in
     from research.sweep.job import HASH_DIGITS
-    from research.sweep.resume.hold import check_held
-    from research.sweep.resume.manifest import runs_in
 
     with refusals():
         check_held(folder_of(config))  # next, Hydra writes into the folder of this name

@@ -12,10 +12,9 @@ import pytest
 
 from research import environment
 from research.runs.load import load
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
-from research.sweep.resume.manifest import check_sweep
-from research.sweep.resume.results import Outcome
+from research.sweep.command import prepare, run
+from research.sweep.folder import Outcome
+from research.sweep.manifest import check_sweep
 from research.sweep.train.display import Display
 from research.tree import ConfigError
 
@@ -454,7 +453,7 @@ def test_a_warm_start_of_another_shape_is_refused_before_anything_is_written(
 
 def test_a_folder_is_one_commands_at_a_time(sweep: Sweeps, make_job: Callable[..., Any]) -> None:
     from research.runs.lease import acquire
-    from research.sweep.resume.hold import LEASE
+    from research.sweep.folder import LEASE
 
     with (
         acquire(sweep.folder / LEASE, "name", "sweep", interval=0.05),

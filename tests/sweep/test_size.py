@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from research.sweep import limits as size
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
+from research.sweep.command import prepare, run
+from research.sweep.manifest import check_sweep, read_manifest
 from research.sweep.plan import plan
-from research.sweep.resume.manifest import check_sweep, read_manifest
 from research.sweep.train.display import Display
 from research.tree import ConfigError
 

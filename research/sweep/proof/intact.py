@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from research.runs.folder import STATUSES, TRAINED, RunFolder, digest
+from research.sweep.folder import runs_in
 from research.sweep.job import HASH_DIGITS
-from research.sweep.resume.manifest import read_manifest, runs_in
+from research.sweep.manifest import read_manifest
 from research.tree import ConfigError, config_hash
 
 
