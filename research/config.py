@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from research.compose import refusals
@@ -145,6 +146,14 @@ def run_id_of(config: DictConfig) -> str:
     return next((path.name for path in existing.values()), job.run_id)
 
 
+def choices() -> str:
+    """One line for each config group with its choices, for --help; parts that other files include are left out."""
+    loader = GlobalHydra.instance().config_loader()
+    groups = [group for group in loader.list_groups("") if group != "hydra"]
+    return "\n".join(f"{group}: {', '.join(loader.get_group_options(group))}" for group in sorted(groups))
+
+
 def register_resolvers() -> None:
-    """`${run_id:}`: the folder name of a run, from its config."""
+    """`${run_id:}`: the folder name of a run, from its config. `${choices:}`: the choices of every config group."""
     OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id_of(_root_), replace=True)
+    OmegaConf.register_new_resolver("choices", choices, replace=True)

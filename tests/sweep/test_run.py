@@ -238,6 +238,14 @@ def test_a_folder_of_other_things_is_refused(sweep: Sweeps, make_jobs: Jobs) -> 
     assert [path.name for path in sweep.folder.iterdir()] == ["thesis.tex"]
 
 
+def test_a_refusal_names_three_differences_and_counts_the_others(sweep: Sweeps, make_jobs: Jobs) -> None:
+    sweep(make_jobs("seed=0"))
+    changed = ["model.beta=2", "model.latent_dim=3", "trainer.epochs=3", "trainer.batch_size=8", "trainer.keep=last"]
+    with pytest.raises(ConfigError, match=r"model\.beta: 1\.0 there, 2\.0 now; .*; and 2 others\)") as refused:
+        check_sweep(sweep.folder, make_jobs(*changed))
+    assert refused.value.remedy.count(" there, ") == 3
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", '{"runs": {}}'])
 def test_a_damaged_manifest_is_refused(damage: str, sweep: Sweeps, make_jobs: Jobs) -> None:
     sweep.folder.mkdir()
