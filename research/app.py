@@ -56,15 +56,14 @@ def train(
 
     Args:
       config: of the command, with its `hydra` node.
-      swept: keys that have several values in the command, see `research.sweep.command.prepare`.
+      swept: keys that have several values in the command, see `research.sweep.command`.
       register: is called once for every job, with its bound job and its run folder, before training.
       executor: the keys of `hydra.launcher`; None trains in this process.
 
     Returns:
       The outcome of every job, in their order.
     """
-    from research.sweep.command.prepare import prepare
-    from research.sweep.command.run import run
+    from research.sweep.command import prepare, run
     from research.sweep.device import use_compile_cache
     from research.sweep.train.display import Display
 
@@ -146,9 +145,9 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
       True if the command asked for the plan only, which is printed here.
     """
     from research.runs.files import writable
-    from research.sweep.command.choosing import check_table
-    from research.sweep.command.prepare import prepare
-    from research.sweep.resume.hold import hold
+    from research.sweep.choosing import check_table
+    from research.sweep.command import prepare
+    from research.sweep.folder import hold
     from research.sweep.train.display import Display
 
     check_places(config)
@@ -179,8 +178,8 @@ def check_before_sweeper(job: Any, config: DictConfig, overrides: Sequence[str])
       overrides: those of the command, with all their values.
     """
     from research.runs.files import writable
-    from research.sweep.resume.hold import hold
-    from research.sweep.resume.manifest import check_sweep
+    from research.sweep.folder import hold
+    from research.sweep.manifest import check_sweep
 
     check_places(config)
     sweeper = section_of(config, "hydra.sweeper")
@@ -212,7 +211,7 @@ def search_for(job: Any, config: DictConfig, swept: Sequence[str], sweeper: Any)
     Raises:
       ConfigError: no metric is comparable, or the sweeper would look for the worst value.
     """
-    from research.sweep.command.choosing import check_direction, check_objective, comparable, sought
+    from research.sweep.choosing import check_direction, check_objective, comparable, sought
     from research.sweep.job import bind
     from research.sweep.measure import measure
 
@@ -289,8 +288,8 @@ def main() -> None:
         with refusals():
             _main()
     finally:
-        if "research.sweep.resume.hold" in sys.modules:
-            from research.sweep.resume.hold import release
+        if "research.sweep.folder" in sys.modules:
+            from research.sweep.folder import release
 
             release()
 

@@ -195,8 +195,11 @@ def compose(
     """
     for override in parse(overrides):
         if override.is_sweep_override():
-            listed = shlex.quote(re.sub(r"=(.*)", r"=[\1]", str(override.input_line)))
-            refuse(f"{override.input_line}: several values make a sweep; add -m, or write a list: {listed}")
+            remedy = f"the same command with -m: {shlex.join(['python', 'scripts/train.py', '-m', *overrides])}"
+            if override.is_choice_sweep() and "(" not in str(override.input_line):
+                listed = re.sub(r"=(.*)", r"=[\1]", str(override.input_line))
+                remedy += f"; for a key that holds a list: {shlex.quote(listed)}"
+            refuse(f"{override.input_line}: several values make a sweep; {remedy}")
     extra = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from research.compose import refusals
@@ -101,7 +102,7 @@ def section_of(config: DictConfig, key: str) -> dict[str, Any]:
 
 def executor_of(settings: Any) -> Any:
     """The executor that `hydra.launcher` describes: where the programs are trained."""
-    from research.sweep.remote.executors import Executor
+    from research.sweep.options import Executor
     from research.tree import build
 
     plain: Any = OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig) else dict(settings)
@@ -135,9 +136,8 @@ def is_swept(key: str) -> bool:
 
 def run_id_of(config: DictConfig) -> str:
     """The folder name of a run; a run that the sweep folder already has keeps its name."""
+    from research.sweep.folder import check_held, runs_in
     from research.sweep.job import HASH_DIGITS
-    from research.sweep.resume.hold import check_held
-    from research.sweep.resume.manifest import runs_in
 
     with refusals():
         check_held(folder_of(config))  # next, Hydra writes into the folder of this name
@@ -146,6 +146,14 @@ def run_id_of(config: DictConfig) -> str:
     return next((path.name for path in existing.values()), job.run_id)
 
 
+def choices() -> str:
+    """One line for each config group with its choices, for --help; parts that other files include are left out."""
+    loader = GlobalHydra.instance().config_loader()
+    groups = [group for group in loader.list_groups("") if group != "hydra"]
+    return "\n".join(f"{group}: {', '.join(loader.get_group_options(group))}" for group in sorted(groups))
+
+
 def register_resolvers() -> None:
-    """`${run_id:}`: the folder name of a run, from its config."""
+    """`${run_id:}`: the folder name of a run, from its config. `${choices:}`: the choices of every config group."""
     OmegaConf.register_new_resolver("run_id", lambda *, _root_: run_id_of(_root_), replace=True)
+    OmegaConf.register_new_resolver("choices", choices, replace=True)

@@ -182,7 +182,7 @@ def test_verify_says_that_the_environment_is_another(monkeypatch: pytest.MonkeyP
 
     from research.sweep.device import device_kind
     from research.sweep.proof.retrain import _doubts
-    from research.sweep.train.record import versions
+    from research.sweep.train.ledger import versions
 
     monkeypatch.setenv("XLA_FLAGS", "")
     then = environment.described()

@@ -21,8 +21,7 @@ from research.optax_names import NUMBERS, known_optimizers
 from research.optimizer import OWN_KEYS, Optimizer, Players
 from research.ranges import LARGEST, SMALLEST, Range, unfit
 from research.report.spec import Published, Report
-from research.sweep.options import Options
-from research.sweep.remote.executors import Executor
+from research.sweep.options import Executor, Options
 from research.tree import ConfigError, build, keys, parts, plain, resolve_target
 
 BAD: list[Any] = [

@@ -160,7 +160,7 @@ FOREIGN = [
     "research.app.Path",  # a foreign class under an address of this project
     "research.sweep.train.units.ThreadPoolExecutor",
     "research.networks.dense.nn.Dense",
-    "research.sweep.command.prepare.prepare",  # a function of this project
+    "research.sweep.command.prepare",  # a function of this project
     "research.runs.folder.RunFolder",  # a class that no config may make
     "research.tree.ConfigError",
     "researchers.Model",

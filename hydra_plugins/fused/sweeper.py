@@ -52,7 +52,7 @@ class FusedSweeper(Sweeper):
         from research import app, config
         from research.compose import check_count, refusals, refuse
         from research.sweep.device import use_compile_cache
-        from research.sweep.resume.hold import check_held
+        from research.sweep.folder import check_held
 
         arguments = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         config.register_resolvers()

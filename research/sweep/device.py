@@ -1,5 +1,6 @@
-"""The devices of this process: their rows of data, their names, and the cache of compiled programs."""
+"""The devices of this process: their memory, their rows of data, and the cache of compiled programs."""
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -15,6 +16,9 @@ from research.data.draws import Binarize
 from research.data.examples import Dataset
 from research.data.loading import binarized
 from research.engine import Data
+
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 @functools.cache
@@ -59,6 +63,46 @@ def on_device(dataset: Dataset, device: Any = None) -> Data:
 def device_kind() -> str:
     """Name of the kind of device that programs run on."""
     return jax.devices()[0].device_kind
+
+
+def machine_memory() -> float | None:
+    """Bytes of memory that all programs can have here at most; None if the system does not tell."""
+    stats: Any = jax.devices()[0].memory_stats() or {}
+    return float(stats["bytes_limit"]) if "bytes_limit" in stats else host_memory()
+
+
+def free_memory() -> float | None:
+    """Bytes of memory that are free on the device; None if the system does not tell."""
+    stats: Any = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    return meminfo("MemAvailable")
+
+
+def host_memory() -> float | None:
+    """Bytes of memory of this machine or of its container; None if the system does not tell."""
+    limits = [memory for memory in [meminfo("MemTotal")] if memory is not None]
+    with contextlib.suppress(OSError, ValueError):  # the file says "max" if there is no limit
+        limits.append(float(CGROUP.read_text()))
+    return min(limits, default=None)
+
+
+def meminfo(name: str) -> float | None:
+    """A line of `/proc/meminfo` in bytes; None if there is none."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return float(line.split()[1]) * 1024
+    return None
+
+
+def amount(size: float) -> str:
+    """Bytes as text, in the largest unit of which there is at least one."""
+    for unit in UNITS:
+        if size < 1000:
+            return f"{size:,.3g} {unit}"
+        size /= 1000
+    return f"{size * 1000:,.0f} {UNITS[-1]}"
 
 
 def use_compile_cache() -> None:

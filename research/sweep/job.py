@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,14 @@ from research.evaluation import Evaluation
 from research.metrics import base, dependencies, direction, nearest_metric, undirected
 from research.models.abilities import Checks, unmonitored
 from research.optimizer import Optimizer, Players
-from research.sweep.limits import check_numbers
-from research.tree import ConfigError, build, config_hash, plain, structure
+from research.runs.folder import RunFolder
+from research.runs.load import check_parameters
+from research.sweep.device import amount, host_memory
+from research.tree import ConfigError, build, config_hash, flatten, plain, structure
 
 HASH_DIGITS = 12
+DEEPEST = 1000  # the most layers: each of them is traced
+GENERATED = ("rows", "length", "channels", "features")  # generated data have the product of these as their size
 NOT_HASHED = {"data": ("root",)}  # section -> keys that say where files lie, not what they hold
 
 
@@ -165,6 +170,26 @@ def bind(job: Job) -> BoundJob:
     return BoundJob(job=job, model=model, dataset=dataset)
 
 
+def check_numbers(model: Any, data: Any) -> None:
+    """Refuse lists of layers that are too long and generated data that are too large.
+
+    The range of a single number is checked when the spec is built (`research.ranges`).
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    for key, value in flatten({"model": plain(model)}).items():
+        if isinstance(value, list) and len(value) > DEEPEST:
+            raise ConfigError(key, f"{len(value):,} entries", f"must be at most {DEEPEST:,}")
+    sizes = {name: getattr(data, name) for name in GENERATED if isinstance(getattr(data, name, None), int)}
+    needed, memory = 8 * math.prod(sizes.values()), host_memory()
+    if "rows" in sizes and memory is not None and needed > memory:
+        name = max(sizes, key=sizes.__getitem__)
+        here = f"this machine has {amount(memory)} of memory"
+        remedy = f"data of these sizes take {amount(needed)}; {here}; choose a smaller size"
+        raise ConfigError(f"data.{name}", sizes[name], remedy)
+
+
 @contextlib.contextmanager
 def _named(section: str) -> Iterator[None]:
     """Write the section of the config before the key of a refusal."""
@@ -213,3 +238,50 @@ def metric_dependencies(model: Model) -> dict[str, list[str]]:
     of_model |= {name: ["run_id"] for name in unmonitored(model)}
     of_evaluation = dependencies(Evaluation, "evaluation")
     return {name: [*of_model.get(name, ()), *of_evaluation.get(name, ())] for name in {**of_model, **of_evaluation}}
+
+
+# --------------------------------------------------------------------------------------------------------- warm starts
+
+
+def check_warm_start(bound: BoundJob) -> None:
+    """Refuse parameters that do not fit the model.
+
+    Raises:
+      ConfigError: they do not fit, or cannot be read.
+    """
+    if bound.job.trainer.warm_start is None:
+        return
+    rows = bound.dataset.split(None).prepare(bound.dataset.examples.take(np.arange(2)))
+    wanted = jax.eval_shape(bound.model.init, jax.random.key(0), rows)
+    problem = check_parameters(load_start(bound.job.trainer.warm_start), wanted)
+    if problem is not None:
+        raise ConfigError("trainer.warm_start", bound.job.trainer.warm_start, f"{problem}; name another run")
+
+
+@functools.lru_cache(maxsize=64)
+def load_start(path: str) -> Any:
+    """Parameters of a finished run.
+
+    Raises:
+      ConfigError: there is no such run, or its parameters cannot be read.
+    """
+    if not Path(path).is_dir():
+        raise ConfigError("trainer.warm_start", path, "no such folder; name the folder of a finished run")
+    try:
+        return RunFolder(path).load_parameters()[0]
+    except ConfigError as error:
+        raise ConfigError("trainer.warm_start", path, error.remedy) from None
+
+
+def start_of(bound: BoundJob) -> Any:
+    """The parameters that a job begins with; None for fresh ones."""
+    path = bound.job.trainer.warm_start
+    return None if path is None else load_start(path)
+
+
+def lineage(job: Job) -> dict[str, Any] | None:
+    """Name and hash of the run that a job begins with; None for fresh parameters."""
+    if job.trainer.warm_start is None:
+        return None
+    config = RunFolder(job.trainer.warm_start).read_config()
+    return {"run": Path(job.trainer.warm_start).name, "config_hash": config["config_hash"]}

@@ -1,22 +1,42 @@
-"""The width of a program is limited by the memory of the device, as the compiled program itself reports its needs."""
+"""Programs that cannot fit into the memory are refused, and vmap programs become as narrow as the memory asks for."""
 
 import dataclasses
 from typing import Any
 
-import jax
-
-from research.sweep.device import on_device
+from research.sweep.device import amount, free_memory, machine_memory, on_device
 from research.sweep.job import BoundJob
-from research.sweep.limits import meminfo
 from research.sweep.options import Options
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup
 from research.sweep.program import program_of
-from research.tree import ConfigError
+from research.tree import ConfigError, flatten, plain
 
+NO_SIZES = ("model.levels",)  # integers of a model that are no sizes of arrays
 ERRORS = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "bad_alloc")
 # The plan predicts states, gradients and rows, but not activations. If its prediction is below this share of the
 # memory, the program is not compiled only to learn its exact size.
 FAR = 1 / 16
+
+
+def check_memory(model: Any, parameters: int, needed: float, members: int = 1) -> None:
+    """Refuse a program that is predicted to need more bytes than this machine has.
+
+    Raises:
+      ConfigError: naming the largest size of the model.
+    """
+    memory = machine_memory()
+    if memory is None or needed <= memory:
+        return
+    sizes = [
+        (key, item)
+        for key, value in flatten({"model": plain(model)}).items()
+        for item in (value if isinstance(value, list) else [value])
+        if type(item) is int and key not in NO_SIZES
+    ]
+    key, value = max(sizes, key=lambda pair: pair[1], default=("model", None))
+    each = f"{parameters:,} parameters" + (f" in each of {members} members" if members > 1 else "")
+    needs = f"{each} take {amount(needed)} while they train"
+    remedy = f"{needs}; this machine has {amount(memory)} of memory; choose a smaller model"
+    raise ConfigError(key, value, remedy)
 
 
 def fitted(group: JobGroup, options: Options) -> list[JobGroup]:
@@ -76,11 +96,3 @@ def halves(group: JobGroup) -> list[JobGroup]:
     rows = width * group.devices
     parts = [group.members[at : at + rows] for at in range(0, len(group.members), rows)]
     return [dataclasses.replace(group, members=part, reason="less memory", width=width) for part in parts]
-
-
-def free_memory() -> float | None:
-    """Bytes of memory that are free on the device; None if the system does not tell."""
-    stats: Any = jax.devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    return meminfo("MemAvailable")

@@ -1,14 +1,16 @@
-"""The settings `sweep.*`: how a command trains its jobs. They belong to no job and change no hash."""
+"""The settings `sweep.*` and `hydra.launcher.*`: how and where a command trains. They change no hash of a job."""
 
+import importlib.util
 import os
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 
 from research.ranges import Count, Range
 from research.tree import ConfigError, recipe
 
+NEEDS = {"ray": ("ray", "ray"), "dask": ("distributed", "dask"), "submitit": ("submitit", "slurm")}  # module, extra
 RETRIED = {"none": (), "failed": ("failed",), "diverged": ("diverged",), "all": ("failed", "diverged", "pruned")}
 
 
@@ -87,3 +89,28 @@ class Options:
     def devices_used(self) -> int:
         """Number of devices that share the members."""
         return min(self.devices or jax.local_device_count(), jax.local_device_count())
+
+
+@recipe
+class Executor:
+    """Where groups are trained.
+
+    Attributes:
+      executor: "inline" means this process; "joblib" local processes (loky); "ray" and "dask" their clusters, through
+        joblib; "submitit" jobs of SLURM.
+      workers: groups that are trained at the same time.
+      address: of a running cluster ("auto" for Ray, tcp://... for Dask); null starts one on this machine.
+      parameters: of submitit's executor, for example timeout_min, slurm_partition, or cluster=local for a trial.
+    """
+
+    executor: Literal["inline", "joblib", "ray", "dask", "submitit"]
+    workers: Annotated[int, Range(1, 65_536)]
+    address: str | None
+    parameters: dict[str, Any]
+
+    def validate(self) -> None:
+        if self.executor in NEEDS:
+            module, extra = NEEDS[self.executor]
+            if importlib.util.find_spec(module) is None:
+                remedy = f"it needs the package {module}: pip install -e '.[{extra}]'"
+                raise ConfigError("executor", self.executor, remedy)

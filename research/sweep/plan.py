@@ -74,6 +74,10 @@ class JobGroup:
             return [self]
         return [dataclasses.replace(self, members=(member,)) for member in self.members]
 
+    def position(self, unit: "JobGroup") -> int:
+        """Number of a unit among the units of this group."""
+        return next(at for at, bound in enumerate(self.members) if bound is unit.members[0])
+
     @property
     def program(self) -> Hashable:
         """Identity of the compiled program on one device: units with an equal one share it."""

@@ -122,6 +122,13 @@ def test_a_plan_writes_nothing(tiny: Command, outputs: Path, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_help_lists_choices_and_no_parts_of_them(command: Command) -> None:
+    shown = command("--help").out
+    choices = shown.partition("== Choices")[2].partition("== All keys")[0].splitlines()[1:]
+    assert any(line.startswith("data: ") and "digits" in line for line in choices)
+    assert [line for line in choices if "/" in line] == []
+
+
 @pytest.mark.parametrize(
     "sweep", ["model=glob([vae*,dense*])", "model=choice(vae,dense_ae)", "seed=range(2)", "model.beta=1.0,2.0"]
 )

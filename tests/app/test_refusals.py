@@ -159,7 +159,8 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["model.hidden_dims=[4"], ["model.hidden_dims=[4"]),
     (["latent_dim"], ["latent_dim"]),
     (["=3"], ["=3: no override"]),
-    (["seed=0,1"], ["seed=0,1", "add -m"]),
+    (["seed=0,1"], ["seed=0,1", "python scripts/train.py -m seed=0,1"]),
+    (["seed=range(3)", "model.beta=2"], ["seed=range(3)", "python scripts/train.py -m 'seed=range(3)' model.beta=2"]),
 ]
 
 

@@ -40,7 +40,7 @@ VICTIM = f"""
 import os, signal, sys, time
 from research.runs import lease
 lease.acquire.__kwdefaults__["interval"] = {INTERVAL}
-import research.report.table, research.sweep.train.finish, research.sweep.command.run
+import research.report.table, research.sweep.train.finish, research.sweep.command
 from research import app
 from research.report import cli
 from research.sweep.train.display import Display
@@ -61,7 +61,7 @@ def stopping(owner, name, before=0):
 PHASES = dict(
     training=(Display, "chunk"),
     evaluating=(research.sweep.train.finish, "evaluate_run", 1),  # of the second member: no other one trains any more
-    summary=(research.sweep.command.run, "summary"),
+    summary=(research.sweep.command, "summary"),
     reporting=(research.report.table, "table_of"),
 )
 for line in sys.stdin:

@@ -12,8 +12,8 @@ from research.runs.events import EventFile, projector
 from research.runs.files import ALONE, All, Held, LeaseLost, write_atomically
 from research.runs.folder import RunFolder
 from research.runs.summary import summary
-from research.sweep.resume import manifest
-from research.sweep.resume.checkpoint import Checkpoints, remove
+from research.sweep import manifest
+from research.sweep.checkpoint import Checkpoints, remove
 
 STATE = {"a": np.zeros(3, np.float32)}
 

@@ -22,10 +22,9 @@ from research.runs.files import ALONE
 from research.runs.folder import RunFolder
 from research.runs.load import load
 from research.sweep.device import on_device
-from research.sweep.job import Job, bind
+from research.sweep.job import Job, bind, check_warm_start
 from research.sweep.program import member
-from research.sweep.train.record import config_content
-from research.sweep.warm_start import check_warm_start
+from research.sweep.train.ledger import config_content
 from research.tree import spec
 
 CONF = Path(__file__).parents[2] / "conf"

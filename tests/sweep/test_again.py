@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from research.runs.events import NAME
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
+from research.sweep.command import prepare, run
+from research.sweep.folder import GROUPS
 from research.sweep.job import readable
+from research.sweep.manifest import check_sweep, read_manifest, swept_keys
 from research.sweep.memory import halves
 from research.sweep.plan import plan
 from research.sweep.proof.intact import check_files
-from research.sweep.resume.hold import GROUPS
-from research.sweep.resume.manifest import check_sweep, read_manifest, swept_keys
 from research.sweep.train.display import Display
 from research.tree import ConfigError
 
@@ -214,8 +213,8 @@ def test_a_worker_stands_where_the_command_stands(
     train: Train, folder: Path, make_job: Any, make_options: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Relative paths are the command's, and name the same run there."""
+    from research.sweep.options import Executor
     from research.sweep.remote import dispatch
-    from research.sweep.remote.executors import Executor
     from research.sweep.remote.worker import run_group
 
     monkeypatch.chdir(tmp_path)
@@ -240,7 +239,8 @@ def test_a_worker_stands_where_the_command_stands(
 
 
 def test_joblibs_folder_has_a_plain_name(tmp_path: Path) -> None:
-    from research.sweep.remote.executors import Executor, _loky
+    from research.sweep.options import Executor
+    from research.sweep.remote.executors import _loky
 
     with _loky(Executor(**JOBLIB), tmp_path / "größe") as settings:
         place = Path(settings["temp_folder"])

@@ -22,11 +22,11 @@ import safetensors.numpy
 
 from research.engine import State
 from research.runs.files import ALONE
+from research.sweep import checkpoint
+from research.sweep.checkpoint import Checkpoints, generations, remove
 from research.sweep.device import on_device
 from research.sweep.plan import JobGroup
 from research.sweep.program import program_of
-from research.sweep.resume import checkpoint
-from research.sweep.resume.checkpoint import Checkpoints, generations, remove
 from research.tree import ConfigError
 
 IDENTITY = {"members": ["a1", "b2"], "mode": "vmap", "width": 2}

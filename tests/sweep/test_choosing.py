@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from research.sweep.command.choosing import (
+from research.sweep.choosing import (
     check_direction,
     check_objective,
     check_table,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from research.sweep.folder import GROUPS, LAUNCHES, LEASE, saved
+from research.sweep.manifest import read_manifest
 from research.sweep.plan import group_id
-from research.sweep.resume.hold import GROUPS, LAUNCHES, LEASE
-from research.sweep.resume.manifest import read_manifest, saved
 
 ROOT = Path(__file__).parents[2]
 SWEEP = ["model.latent_dim=2,3", "seed=0,1", "model.hidden_dims=[4]", "evaluation=none", "sweep.mode=map"]

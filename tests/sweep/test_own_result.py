@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from research.runs.folder import RunFolder
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
+from research.sweep.command import prepare, run
+from research.sweep.folder import own_result
+from research.sweep.job import check_warm_start
 from research.sweep.proof.intact import check_files
-from research.sweep.resume.results import own_result
 from research.sweep.train.display import Display
-from research.sweep.warm_start import check_warm_start
 from research.tree import ConfigError
 
 Train = Callable[..., list[Any]]

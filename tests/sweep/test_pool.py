@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from research.sweep.train.pool import Pool, Task, Turn
+from research.sweep.train.pool import Pool, Work
 
+Compiled = Callable[[], None] | None
 WITHIN = 30.0  # seconds for a thread to come
 
 
@@ -20,24 +21,24 @@ def test_a_program_is_compiled_by_one_thread_while_others_take_other_programs() 
     compiling = dict.fromkeys("ab", 0)
     other_began = threading.Event()
 
-    def work(name: str, program: str) -> Callable[[Turn], None]:
-        def go(turn: Turn) -> None:
-            assert turn.first == (program not in compiled)
-            if turn.first:
+    def work(name: str, program: str) -> Work:
+        def go(lane: int, compiled: Compiled) -> None:
+            assert (compiled is not None) == (program not in ready)
+            if compiled is not None:
                 compiling[program] += 1
                 if program == "a":
                     assert other_began.wait(WITHIN)  # another program is begun though others of this one come first
                 else:
                     other_began.set()
-                compiled.add(program)
-            turn.compiled()
+                ready.add(program)
+                compiled()
             done.append(name)
 
         return go
 
-    compiled: set[str] = set()
+    ready: set[str] = set()
     for name in ("a1", "a2", "a3", "b1", "b2"):
-        pool.put(Task(name[0], work(name, name[0])))
+        pool.put(name[0], work(name, name[0]))
     pool.run(never)
     assert sorted(done) == ["a1", "a2", "a3", "b1", "b2"]
     assert compiling == {"a": 1, "b": 1}
@@ -46,11 +47,13 @@ def test_a_program_is_compiled_by_one_thread_while_others_take_other_programs() 
 def test_members_of_a_compiled_program_are_trained_at_the_same_time() -> None:
     pool, together = Pool(2), threading.Barrier(2, timeout=WITHIN)
 
-    def first(turn: Turn) -> None:
-        turn.compiled()
+    def first(lane: int, compiled: Compiled) -> None:
+        assert compiled is not None
+        compiled()
         together.wait()
 
-    pool.put(Task("a", first), Task("a", lambda turn: together.wait()))
+    pool.put("a", first)
+    pool.put("a", lambda *_: together.wait())
     pool.run(never)
 
 
@@ -59,27 +62,28 @@ def test_every_device_compiles_for_itself() -> None:
     pool, lanes = Pool(2, lanes=2), set[int]()
     together = threading.Barrier(2, timeout=WITHIN)
 
-    def work(turn: Turn) -> None:
+    def work(lane: int, compiled: Compiled) -> None:
         together.wait()  # both before either is compiled
-        lanes.add(turn.lane)
+        lanes.add(lane)
 
-    pool.put(Task("a", work), Task("a", work))
+    pool.put("a", work)
+    pool.put("a", work)
     pool.run(never)
     assert lanes == {0, 1}
 
 
-def test_a_task_may_put_others_while_threads_wait() -> None:
+def test_work_may_put_more_while_threads_wait() -> None:
     pool, done = Pool(3), list[int]()
 
-    def work(number: int) -> Callable[[Turn], None]:
-        def go(turn: Turn) -> None:
+    def work(number: int) -> Work:
+        def go(lane: int, compiled: Compiled) -> None:
             done.append(number)
             if number < 5:
-                pool.put(Task("a", work(number + 1)))
+                pool.put("a", work(number + 1))
 
         return go
 
-    pool.put(Task("a", work(0)))
+    pool.put("a", work(0))
     pool.run(never)
     assert done == list(range(6))
 
@@ -87,29 +91,32 @@ def test_a_task_may_put_others_while_threads_wait() -> None:
 def test_the_first_failure_ends_the_others_and_is_raised() -> None:
     pool, stopped, done = Pool(2), threading.Event(), list[str]()
 
-    def fails(turn: Turn) -> None:
+    def fails(lane: int, compiled: Compiled) -> None:
         raise ArithmeticError("the first")
 
-    def ends(turn: Turn) -> None:
+    def ends(lane: int, compiled: Compiled) -> None:
         assert stopped.wait(WITHIN)
         raise KeyboardInterrupt
 
-    pool.put(Task("a", fails), Task("b", ends), Task("c", lambda turn: done.append("c")))
+    pool.put("a", fails)
+    pool.put("b", ends)
+    pool.put("c", lambda *_: done.append("c"))
     with pytest.raises((ArithmeticError, KeyboardInterrupt), match="the first"):
         pool.run(stopped.set)
     assert pool.fewer() is False
 
 
-def test_after_a_lack_of_memory_fewer_tasks_are_under_way() -> None:
+def test_after_a_lack_of_memory_less_is_done_at_the_same_time() -> None:
     pool, most, lock = Pool(3), 0, threading.Lock()
     together, now = threading.Barrier(3, timeout=WITHIN), 0
 
-    def first(turn: Turn) -> None:
-        turn.compiled()
+    def first(lane: int, compiled: Compiled) -> None:
+        assert compiled is not None
+        compiled()
         together.wait()
         pool.fewer()
 
-    def later(turn: Turn) -> None:
+    def later(lane: int, compiled: Compiled) -> None:
         nonlocal most, now
         with lock:
             now += 1
@@ -118,7 +125,10 @@ def test_after_a_lack_of_memory_fewer_tasks_are_under_way() -> None:
         with lock:
             now -= 1
 
-    pool.put(*[Task(name, first) for name in "abc"], *[Task("d", later) for _ in range(20)])
+    for program in "abc":
+        pool.put(program, first)
+    for _ in range(20):
+        pool.put("d", later)
     pool.run(never)
     assert pool._most == 1
     assert most == 1

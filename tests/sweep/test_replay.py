@@ -13,10 +13,8 @@ import numpy as np
 import optax
 import pytest
 
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
-from research.sweep.proof.operation import first_operation
-from research.sweep.proof.replay import first_bad
+from research.sweep.command import prepare, run
+from research.sweep.proof.replay import first_bad, first_operation
 from research.sweep.proof.verify import main
 from research.sweep.train.display import Display
 

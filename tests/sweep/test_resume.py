@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
+from research.sweep.command import prepare, run
+from research.sweep.folder import GROUPS, LEASE
+from research.sweep.manifest import read_manifest
 from research.sweep.plan import group_id
-from research.sweep.resume.hold import GROUPS, LEASE
-from research.sweep.resume.manifest import read_manifest
 from research.sweep.train.display import Display
 from research.sweep.train.loop import Stopped
 from research.tree import ConfigError

@@ -12,10 +12,9 @@ import pytest
 
 from research import environment
 from research.runs.load import load
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
-from research.sweep.resume.manifest import check_sweep
-from research.sweep.resume.results import Outcome
+from research.sweep.command import prepare, run
+from research.sweep.folder import Outcome
+from research.sweep.manifest import check_sweep
 from research.sweep.train.display import Display
 from research.tree import ConfigError
 
@@ -239,6 +238,14 @@ def test_a_folder_of_other_things_is_refused(sweep: Sweeps, make_jobs: Jobs) -> 
     assert [path.name for path in sweep.folder.iterdir()] == ["thesis.tex"]
 
 
+def test_a_refusal_names_three_differences_and_counts_the_others(sweep: Sweeps, make_jobs: Jobs) -> None:
+    sweep(make_jobs("seed=0"))
+    changed = ["model.beta=2", "model.latent_dim=3", "trainer.epochs=3", "trainer.batch_size=8", "trainer.keep=last"]
+    with pytest.raises(ConfigError, match=r"model\.beta: 1\.0 there, 2\.0 now; .*; and 2 others\)") as refused:
+        check_sweep(sweep.folder, make_jobs(*changed))
+    assert refused.value.remedy.count(" there, ") == 3
+
+
 @pytest.mark.parametrize("damage", ["{", "[]", '{"runs": {}}'])
 def test_a_damaged_manifest_is_refused(damage: str, sweep: Sweeps, make_jobs: Jobs) -> None:
     sweep.folder.mkdir()
@@ -454,7 +461,7 @@ def test_a_warm_start_of_another_shape_is_refused_before_anything_is_written(
 
 def test_a_folder_is_one_commands_at_a_time(sweep: Sweeps, make_job: Callable[..., Any]) -> None:
     from research.runs.lease import acquire
-    from research.sweep.resume.hold import LEASE
+    from research.sweep.folder import LEASE
 
     with (
         acquire(sweep.folder / LEASE, "name", "sweep", interval=0.05),

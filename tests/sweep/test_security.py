@@ -15,10 +15,9 @@ import pytest
 from research.runs.files import ALONE
 from research.runs.folder import RunFolder
 from research.runs.load import load
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
+from research.sweep.command import prepare, run
+from research.sweep.folder import GROUPS
 from research.sweep.proof.verify import main as verify
-from research.sweep.resume.hold import GROUPS
 from research.sweep.train.display import Display
 from research.tree import ConfigError, config_hash
 
@@ -275,7 +274,7 @@ def test_a_run_is_not_trained_again_with_foreign_classes(
     section: str, trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All hashes are right, and the folder trusts everybody."""
-    from research.sweep.resume.rebuild import rebuilt
+    from research.sweep.begun import rebuilt
 
     (outcome, _), _ = trained
     folder = RunFolder(outcome.folder, ALONE)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from research.sweep import limits as size
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
+from research.sweep import device, memory
+from research.sweep import job as jobs
+from research.sweep.command import prepare, run
+from research.sweep.manifest import check_sweep, read_manifest
 from research.sweep.plan import plan
-from research.sweep.resume.manifest import check_sweep, read_manifest
 from research.sweep.train.display import Display
 from research.tree import ConfigError
 
@@ -75,7 +75,7 @@ def test_a_recorded_width_is_held_against_the_memory(begun: Any, monkeypatch: py
     recorded(folder, width=1024)
     (group,) = again().groups
     assert group.width == 1024
-    monkeypatch.setattr(size, "machine_memory", lambda: 100.0 * group.bytes)
+    monkeypatch.setattr(memory, "machine_memory", lambda: 100.0 * group.bytes)
     with pytest.raises(ConfigError, match=r"in each of 1024 members take .* while they train; this machine has"):
         again()
 
@@ -85,22 +85,22 @@ def test_a_model_is_held_against_the_memory(
 ) -> None:
     bounds = make_bounds("model.latent_dim=512")
     (group,) = plan(bounds, make_options())
-    monkeypatch.setattr(size, "machine_memory", lambda: group.bytes - 1.0)
+    monkeypatch.setattr(memory, "machine_memory", lambda: group.bytes - 1.0)
     with pytest.raises(ConfigError, match=r"model\.latent_dim=512: [0-9,]+ parameters take .* choose a smaller model"):
-        size.check_memory(bounds[0].model, group.parameters, group.bytes)
-    monkeypatch.setattr(size, "machine_memory", lambda: group.bytes)
-    size.check_memory(bounds[0].model, group.parameters, group.bytes)
-    monkeypatch.setattr(size, "machine_memory", lambda: None)
-    size.check_memory(bounds[0].model, group.parameters, 1e30)
+        memory.check_memory(bounds[0].model, group.parameters, group.bytes)
+    monkeypatch.setattr(memory, "machine_memory", lambda: group.bytes)
+    memory.check_memory(bounds[0].model, group.parameters, group.bytes)
+    monkeypatch.setattr(memory, "machine_memory", lambda: None)
+    memory.check_memory(bounds[0].model, group.parameters, 1e30)
 
 
 def test_drawn_data_are_held_against_the_memory(make_job: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job("data.rows=1000", "data.features=20")
-    monkeypatch.setattr(size, "host_memory", lambda: 8.0 * 1000 * 20)
-    size.check_numbers(job.model, job.data)
+    monkeypatch.setattr(jobs, "host_memory", lambda: 8.0 * 1000 * 20)
+    jobs.check_numbers(job.model, job.data)
     large = dataclasses.replace(job, data=dataclasses.replace(job.data, rows=1001))
     with pytest.raises(ConfigError, match=r"data\.rows=1001: data of these sizes take 160 kB; this machine has 160 kB"):
-        size.check_numbers(large.model, large.data)
+        jobs.check_numbers(large.model, large.data)
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,17 @@ def test_drawn_data_are_held_against_the_memory(make_job: Callable[..., Any], mo
     [(12, "12 bytes"), (25.3e9, "25.3 GB"), (999, "999 bytes"), (1e6, "1 MB"), (4e18, "4,000,000 TB")],
 )
 def test_bytes_are_shown_in_a_unit_that_fits(number: float, text: str) -> None:
-    assert size.amount(number) == text
+    assert device.amount(number) == text
 
 
 def test_the_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(size, "CGROUP", limit)
-    whole = size.host_memory()
+    monkeypatch.setattr(device, "CGROUP", limit)
+    whole = device.host_memory()
     limit.write_text("max\n")
-    assert size.host_memory() == whole
+    assert device.host_memory() == whole
     limit.write_text("1000000\n")
-    assert size.host_memory() == 1e6
+    assert device.host_memory() == 1e6
 
 
 def test_a_folder_in_which_a_command_was_killed_at_once_is_gone_on_with(tmp_path: Path) -> None:

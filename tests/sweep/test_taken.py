@@ -9,9 +9,8 @@ import pytest
 
 from research.runs.files import LeaseLost
 from research.runs.lease import Lease
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
-from research.sweep.resume.hold import LEASE
+from research.sweep.command import prepare, run
+from research.sweep.folder import LEASE
 from research.sweep.train.display import Display
 from research.tree import ConfigError
 

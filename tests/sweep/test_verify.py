@@ -15,8 +15,7 @@ import pytest
 
 from research.runs.files import ALONE
 from research.runs.folder import RunFolder
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
+from research.sweep.command import prepare, run
 from research.sweep.proof.retrain import RunRecord, _judge, group_of, start
 from research.sweep.proof.verify import main
 from research.sweep.train.display import Display
@@ -165,7 +164,7 @@ def test_a_warm_start_is_started_from_again(train: Train, make_jobs: Jobs, tmp_p
     ):
         np.testing.assert_array_equal(one, other)
     shutil.move(begun.folder, tmp_path / "elsewhere")
-    from research.sweep.warm_start import load_start
+    from research.sweep.job import load_start
 
     load_start.cache_clear()
     code, out = ended(tmp_path / "sweep")

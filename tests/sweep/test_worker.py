@@ -15,12 +15,12 @@ import pytest
 
 from research.runs.files import LeaseLost
 from research.runs.lease import Borrowed, acquire
-from research.sweep.command.prepare import prepare
-from research.sweep.command.run import run
+from research.sweep.command import prepare, run
+from research.sweep.folder import GROUPS, LAUNCHES, LEASE
+from research.sweep.options import Executor
 from research.sweep.remote import dispatch, worker
-from research.sweep.remote.executors import Executor, send
+from research.sweep.remote.executors import send
 from research.sweep.remote.worker import Command, following, run_group, wait_for
-from research.sweep.resume.hold import GROUPS, LAUNCHES, LEASE
 from research.sweep.train.display import Display
 from research.sweep.train.units import GroupTraining
 from research.tree import ConfigError, build
@@ -104,9 +104,9 @@ def after_a_checkpoint(monkeypatch: pytest.MonkeyPatch, act: Callable[[], Any]) 
     """Act at the first checkpoint of the first sweep; its members go on when they are asked to stop, however fast."""
     begin, ledgers, lock = GroupTraining.open, list[Any](), threading.Lock()
 
-    def held(self: GroupTraining, unit: Any, turn: Any) -> Any:
-        training = begin(self, unit, turn)
-        checkpoints = training.control.checkpoints
+    def held(self: GroupTraining, *arguments: Any) -> Any:
+        training = begin(self, *arguments)
+        checkpoints = training.checkpoints
         save = checkpoints.save
 
         def save_and_wait(*args: Any) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from research.runs.files import digest
 from research.runs.folder import STATUSES, TRAINED, RunFolder
+from research.sweep.folder import runs_in
 from research.sweep.job import HASH_DIGITS
-from research.sweep.resume.manifest import read_manifest, runs_in
+from research.sweep.manifest import read_manifest
 from research.tree import ConfigError, config_hash
 
 

@@ -15,14 +15,13 @@ from research.data.loading import preparation_of
 from research.runs.files import ALONE
 from research.runs.folder import RunFolder
 from research.sweep.device import device_kind, on_device
-from research.sweep.job import BoundJob
+from research.sweep.job import BoundJob, check_warm_start, start_of
 from research.sweep.options import Options
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup, plan
 from research.sweep.program import Alone, Together, program_of
 from research.sweep.proof.intact import Finding
-from research.sweep.train.record import versions
+from research.sweep.train.ledger import versions
 from research.sweep.train.writer import Writer
-from research.sweep.warm_start import check_warm_start, start_of
 from research.tree import ConfigError, stack, unstack
 
 EARLY, EARLY_TOLERANCE = 5, 1e-5  # epochs; relative tolerance of their losses

@@ -13,16 +13,16 @@ import numpy as np
 from research import environment
 from research.runs.files import LOST, LeaseLost
 from research.runs.folder import TRAINED, RunFolder
+from research.sweep.begun import rebuilt, shipped
 from research.sweep.device import device_kind, use_compile_cache
+from research.sweep.folder import locked, runs_in
+from research.sweep.manifest import read_manifest
 from research.sweep.options import Options
 from research.sweep.proof.intact import Finding, check_files
 from research.sweep.proof.replay import replay
 from research.sweep.proof.retrain import retrain
-from research.sweep.resume.hold import locked
-from research.sweep.resume.manifest import read_manifest, runs_in
-from research.sweep.resume.rebuild import rebuilt, shipped
 from research.sweep.train.display import Display, printable
-from research.sweep.train.record import commit
+from research.sweep.train.ledger import commit
 from research.tree import ConfigError, build, nearest
 
 PROVEN, WRONG, REFUSED = 0, 1, 2

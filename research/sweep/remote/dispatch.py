@@ -22,16 +22,14 @@ from typing import Any
 from research import environment
 from research.runs.files import clear_errors, write_atomically
 from research.runs.lease import Lease
+from research.sweep.folder import LAUNCHES, Outcome, saved
 from research.sweep.job import Job
+from research.sweep.options import Executor
 from research.sweep.plan import JobGroup
-from research.sweep.remote.executors import Executor, send
+from research.sweep.remote.executors import send
 from research.sweep.remote.worker import FAILED, Answer
-from research.sweep.resume.hold import LAUNCHES
-from research.sweep.resume.manifest import saved
-from research.sweep.resume.results import Outcome
-from research.sweep.train import record
 from research.sweep.train.display import Display
-from research.sweep.train.ledger import Ledger
+from research.sweep.train.ledger import Ledger, fail
 from research.sweep.train.signals import LEAVE_AFTER, handled
 from research.tree import ConfigError, plain
 
@@ -75,7 +73,7 @@ def send_out(ledger: Ledger, executor: Executor, lease: Lease) -> None:
     for number, reason in given_up.items():
         group = ledger.workload.groups[number]
         for _, bound in ledger.todo(group):
-            result = record.fail(ledger.folder(bound), ledger.frame(bound, group), RuntimeError(reason))
+            result = fail(ledger.folder(bound), ledger.frame(bound, group), RuntimeError(reason))
             ledger.settle(number, group, bound, result)
     for group in ledger.workload.groups:
         if not ledger.todo(group):  # a worker may have died before it deleted the checkpoints

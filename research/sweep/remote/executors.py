@@ -4,7 +4,6 @@ An engine receives `run_group` and two plain values, and returns its answer. Eve
 """
 
 import contextlib
-import importlib.util
 import logging
 import os
 import shutil
@@ -13,42 +12,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from research.ranges import Range
+from research.sweep.options import Executor
 from research.sweep.remote.worker import Answer, run_group
 from research.sweep.train.signals import ignored
-from research.tree import ConfigError, recipe
+from research.tree import ConfigError
 
-NEEDS = {"ray": ("ray", "ray"), "dask": ("distributed", "dask"), "submitit": ("submitit", "slurm")}  # module, extra
 LOOK_EVERY = 0.2  # seconds between two looks at the jobs of submitit
 END_WITHIN = 3.0  # seconds that cancelled jobs have to end
 UNLIMITED = 60 * 24 * 365  # minutes; without it, submitit ends local jobs after five
-
-
-@recipe
-class Executor:
-    """Where groups are trained.
-
-    Attributes:
-      executor: "inline" means this process; "joblib" local processes (loky); "ray" and "dask" their clusters, through
-        joblib; "submitit" jobs of SLURM.
-      workers: groups that are trained at the same time.
-      address: of a running cluster ("auto" for Ray, tcp://... for Dask); null starts one on this machine.
-      parameters: of submitit's executor, for example timeout_min, slurm_partition, or cluster=local for a trial.
-    """
-
-    executor: Literal["inline", "joblib", "ray", "dask", "submitit"]
-    workers: Annotated[int, Range(1, 65_536)]
-    address: str | None
-    parameters: dict[str, Any]
-
-    def validate(self) -> None:
-        if self.executor in NEEDS:
-            module, extra = NEEDS[self.executor]
-            if importlib.util.find_spec(module) is None:
-                remedy = f"it needs the package {module}: pip install -e '.[{extra}]'"
-                raise ConfigError("executor", self.executor, remedy)
 
 
 def send(executor: Executor, manifest: Path, numbers: Sequence[int], note: Callable[[str], None]) -> dict[int, Answer]:

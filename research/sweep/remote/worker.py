@@ -17,13 +17,11 @@ from rich.console import Console
 from research import environment
 from research.runs.files import LeaseLost
 from research.runs.lease import Borrowed, acquire, holder
+from research.sweep.begun import like_recorded
 from research.sweep.device import use_compile_cache
+from research.sweep.folder import LEASE, Workload, finished, group_folder
 from research.sweep.job import Job, bind
 from research.sweep.options import Options
-from research.sweep.resume.begun import like_recorded
-from research.sweep.resume.hold import LEASE
-from research.sweep.resume.manifest import group_folder
-from research.sweep.resume.results import Workload, finished
 from research.sweep.train.display import Display
 from research.sweep.train.ledger import Ledger
 from research.sweep.train.units import train

@@ -1,1 +1,1 @@
-"""Training of the planned groups, from the first step to `result.json`. Start with `deal.train`."""
+"""Training of the planned groups, from the first step to `result.json`. Start with `units.train`."""

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from research.sweep.limits import amount
+from research.sweep.device import amount
 from research.sweep.plan import JobGroup, describe
 
 
@@ -134,6 +134,17 @@ class Display:
         if result["status"] not in ("completed", "stopped"):
             line = f"[yellow]{result['status']}[/yellow] {escape(result['run_id'])}: {escape(str(result['reason']))}"
             self.console.print(line, soft_wrap=True)
+
+    def goodput(self, spent: Mapping[str, float]) -> None:
+        """Print which shares of the time of all programs went to what (`ledger.SPENT`)."""
+        total = sum(spent.values())
+        if not total:
+            return self.note("goodput: nothing was trained")
+        learn, compile, idle, write = (f"{spent[kind] / total:.0%}" for kind in ("learn", "compile", "idle", "write"))
+        self.note(
+            f"goodput: of {total:.1f} s of programs {learn} trained members that learn, {compile} "
+            f"compiled, {idle} went to padding and members that had ended, {write} to files"
+        )
 
     def error(self, error: BaseException) -> None:
         """Print the traceback of an exception."""

@@ -1,34 +1,43 @@
 """The runs of one command while it works: their folders, the leases under which files are written, their results."""
 
 import contextlib
+import dataclasses
+import functools
 import os
+import shlex
+import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, NoReturn
 
 from research import environment
+from research.runs.events import unify
 from research.runs.files import LOST, All, Held, LeaseLost
 from research.runs.folder import RunFolder
 from research.runs.lease import Lease, acquire
+from research.sweep.checkpoint import remove
 from research.sweep.device import device_kind
-from research.sweep.job import HASH_DIGITS, BoundJob, Job
+from research.sweep.folder import LEASE, Outcome, Workload, group_folder, runs_in
+from research.sweep.job import HASH_DIGITS, BoundJob, Job, lineage
+from research.sweep.manifest import override_keys, replace_group, swept_keys
 from research.sweep.options import Options
 from research.sweep.plan import JobGroup
-from research.sweep.resume.checkpoint import remove
-from research.sweep.resume.hold import LEASE
-from research.sweep.resume.manifest import group_folder, replace_group, runs_in
-from research.sweep.resume.results import Outcome, Workload
-from research.sweep.train import record
 from research.sweep.train.display import Display
 from research.sweep.train.finish import finish
-from research.sweep.train.goodput import Goodput
-from research.sweep.train.loop import Stopped
+from research.sweep.train.signals import INTERRUPTED
 from research.sweep.train.writer import TrainedMember
-from research.tree import ConfigError
+from research.tree import ConfigError, config_hash, flatten, plain
 
-INTERRUPTED = 130  # exit code
+# What the time of a program goes to: members that learn, compiling, padding and members that had ended, files.
+SPENT = ("learn", "compile", "idle", "write")
+WIDTHS = ("hidden_dim", "hidden_dims")  # keys of a model that `model.parameters` may choose
+
+
+class Stopped(Exception):
+    """Ends a training because the command is to stop; its state is in the checkpoint."""
 
 
 class Ledger:
@@ -45,7 +54,7 @@ class Ledger:
 
     Attributes:
       outcomes: hash -> outcome of the jobs that have a result.
-      goodputs: how the time of each unit was spent.
+      spent: kind of work -> seconds of all units.
       stop: set when the command is to stop.
       failed: set when a run has failed.
     """
@@ -63,19 +72,24 @@ class Ledger:
         self.workload, self.display, self.name, self.options, self.lease = workload, display, name, options, lease
         self.outcomes = dict(workload.done)
         bounds = [bound for group in workload.groups for bound in group.members]
-        self.hparams = record.hyperparameters([*jobs, *(bound.job for bound in bounds)])
-        self.shared = {"objective": objective, "versions": record.versions(), "commit": record.commit()}
+        self.hparams = hyperparameters([*jobs, *(bound.job for bound in bounds)])
+        self.shared = {"objective": objective, "versions": versions(), "commit": commit()}
         present = runs_in(workload.folder)
         self.folders = {
             digest: RunFolder(present.get(digest[:HASH_DIGITS], workload.folder / bound.job.run_id), lease)
             for digest, bound in {bound.job.hash: bound for bound in bounds}.items()
         }
         self.futures: list[Future[None]] = []
-        self.goodputs: list[Goodput] = []
+        self.spent: dict[str, float] = dict.fromkeys(SPENT, 0.0)
         self.stop, self.failed = threading.Event(), threading.Event()
         self.lock = threading.RLock()
         self._leases: dict[str, Lease] = {}  # of the groups that are training
         self._left = {group.id: len(self.todo(group)) for group in workload.groups}
+
+    def spend(self, kind: str, seconds: float) -> None:
+        """Count seconds of one kind of `SPENT`."""
+        with self.lock:
+            self.spent[kind] += seconds
 
     def todo(self, group: JobGroup) -> list[tuple[int, BoundJob]]:
         """Number and job of the members without a result."""
@@ -93,7 +107,7 @@ class Ledger:
             if group.devices > 1:
                 program["devices"] = group.devices
         parameters = {"parameters": None if group is None else group.parameters}
-        return self.shared | {"program": program} | parameters | record.identity(bound, self.folder(bound))
+        return self.shared | {"program": program} | parameters | identity(bound, self.folder(bound))
 
     # ------------------------------------------------------------------------------------------------------- leases
 
@@ -130,7 +144,7 @@ class Ledger:
             raise
         except Exception as error:  # only this run has failed; the results of the others are good
             self.display.error(error)
-            result = record.fail(folder, frame, error)
+            result = fail(folder, frame, error)
         self.settle(number, group, bound, result)
 
     def settle(self, number: int, group: JobGroup, bound: BoundJob, result: dict[str, Any]) -> None:
@@ -149,7 +163,7 @@ class Ledger:
         """Mark the runs without a result as interrupted."""
         for group in self.workload.groups:
             for _, bound in self.todo(group):
-                content = record.unfinished(self.frame(bound, None), "interrupted", "interrupted by the user")
+                content = unfinished(self.frame(bound, None), "interrupted", "interrupted by the user")
                 self.folder(bound).write_result(content)
 
     def leave(self) -> NoReturn:
@@ -196,3 +210,102 @@ class Ledger:
             at = next(at for at, planned in enumerate(self.workload.groups) if planned is group)
             self.workload.groups[at : at + 1] = parts
             self._left |= {part.id: len(self.todo(part)) for part in parts}
+
+
+# --------------------------------------------------------------------------------------------------- fields of records
+
+
+def identity(bound: BoundJob, run: RunFolder) -> dict[str, Any]:
+    """The fields of `result.json` that depend on the job alone."""
+    job = bound.job
+    return {
+        "run_id": run.path.name,
+        "overrides": list(job.overrides),
+        "command": command(job),
+        "config_hash": job.hash,
+        "data_sha256": bound.dataset.sha256,
+        "evaluation": plain(job.evaluation),
+        "sizes": {name: value for name, value in plain(bound.model).items() if name in WIDTHS},
+        "lineage": lineage(job),
+    }
+
+
+def command(job: Job) -> str:
+    """The command that trains this run alone."""
+    overrides = [override for override in job.overrides if override.partition("=")[0] not in ("name", "hydra.mode")]
+    return shlex.join(["python", "scripts/train.py", *overrides])
+
+
+def config_content(bound: BoundJob, name: str) -> dict[str, Any]:
+    """Content of `config.json`: the hashed config, and what is needed to use the run without its data."""
+    job = bound.job
+    tree = job.tree()
+    assert config_hash(tree) == job.hash
+    return {
+        "config": tree,
+        "config_hash": job.hash,
+        "name": name,
+        "choices": dict(job.choices),
+        "trusted_packages": list(job.trusted),
+        "facts": {**dataclasses.asdict(bound.dataset.facts), "name": bound.dataset.name},
+        "preparation": bound.dataset.preparation.record(),
+    }
+
+
+def unfinished(content: Mapping[str, Any], status: str, reason: str) -> dict[str, Any]:
+    """The result of a run whose training did not end."""
+    empty = {
+        "epochs": 0,
+        "best_epoch": None,
+        "seconds_compile_group": None,
+        "seconds_wall_group": None,
+        "seconds_device_share": None,
+    }
+    return {**content, **empty, "status": status, "reason": reason, "metrics": {}, "null_reasons": {}}
+
+
+def fail(run: RunFolder, content: Mapping[str, Any], error: Exception) -> dict[str, Any]:
+    """Write the result of a run that raised an exception, and return it."""
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    result = unfinished(content, "failed", f"{type(error).__name__}: {first_line}")
+    run.write_result(result)
+    return result
+
+
+def hyperparameters(jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
+    """Hash -> swept keys and their values (of a single job: its overrides), for the HParams page of TensorBoard."""
+    keys = swept_keys(jobs) or sorted(set().union(*map(override_keys, jobs)))
+    rows = []
+    for job in jobs:
+        flat = {**flatten(job.tree()), **job.choices}
+        rows.append({key: flat[key] for key in keys if key in flat})
+    return {job.hash: row for job, row in zip(jobs, unify(rows), strict=True)}
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that compute."""
+    from importlib.metadata import version
+
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn")
+    return {"python": sys.version.split()[0]} | {name: version(name) for name in packages}
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of this repository, with `+` if there are uncommitted changes; None outside of git."""
+    root = Path(__file__).parents[3]
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            # Git must not try to lock its index: in a folder that it cannot write, it would leave the lock behind.
+            ["git", "--no-optional-locks", "-C", str(root), *words],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

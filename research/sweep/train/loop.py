@@ -3,53 +3,49 @@
 A unit is a member of map mode or a whole group of vmap mode (`JobGroup.units`).
 """
 
-import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from research import engine
-from research.runs.folder import RunFolder
-from research.sweep.options import Options
+from research import engine, environment
+from research.runs.files import Held
+from research.sweep.checkpoint import Checkpoints
+from research.sweep.device import device_kind
+from research.sweep.folder import group_folder
 from research.sweep.plan import JobGroup
 from research.sweep.program import Alone, Together
-from research.sweep.resume.checkpoint import Checkpoints
-from research.sweep.train.goodput import Goodput
+from research.sweep.train.ledger import Ledger, Stopped
 from research.sweep.train.prune import losers
 from research.sweep.train.writer import TrainedMember, Writer
 from research.tree import unstack
 
 
-class Stopped(Exception):
-    """Ends a training because the command is to stop; its state is in the checkpoint."""
-
-
-@dataclasses.dataclass
-class Control:
-    """The connections of a training to its command.
-
-    Attributes:
-      progress: called after every chunk with the epochs done and the metrics of all members.
-      stop: whether the command is to stop; asked after every chunk.
-      warn: prints one line.
-      checkpoints: of this unit; None if none are made.
-      commit: of the code that trains.
-      settled: members that have a result already (see `Writer`).
-    """
-
-    progress: Callable[[int, Mapping[str, Any]], None]
-    stop: Callable[[], bool] = lambda: False
-    warn: Callable[[str], None] = lambda text: None
-    checkpoints: Checkpoints | None = None
-    commit: str | None = None
-    settled: Collection[int] = ()
+def group_identity(group: JobGroup) -> dict[str, Any]:
+    """The identity of a unit's checkpoint: a checkpoint of another identity is not used."""
+    return {
+        "members": [bound.job.hash for bound in group.members],
+        "mode": group.mode,
+        "width": group.width,
+        "devices": group.devices,
+        "device_kind": device_kind(),
+        "data_sha256": group.members[0].dataset.sha256,
+        **environment.described(),
+    }
 
 
 class Training:
     """A unit in training, from its checkpoint (if there is one) to its results.
+
+    Args:
+      ledger: of the command.
+      group: the group of the unit.
+      number: of the group in the plan.
+      unit: what is trained.
+      program: of the unit, with its first state.
+      lease: under which its checkpoints are written.
+      seconds_compile: that it took to initialise and compile the program.
 
     Attributes:
       done: epochs that the device has trained, or is training.
@@ -59,20 +55,30 @@ class Training:
 
     def __init__(
         self,
+        ledger: Ledger,
         group: JobGroup,
+        number: int,
+        unit: JobGroup,
         program: Alone | Together,
-        folders: Sequence[RunFolder],
-        options: Options,
-        control: Control,
-        goodput: Goodput,
+        lease: Held,
+        seconds_compile: float,
     ):
-        self.group, self.program, self.options, self.control, self.goodput = group, program, options, control, goodput
-        self.trainer = group.members[0].job.trainer
-        self.folds = [bound.job.data.fold for bound in group.members]
-        self.writer = Writer(folders, group.budget.steps_per_epoch, self.trainer, control.settled)
-        self.seconds, self._chunks = 0.0, 0
+        self.ledger, self.unit, self.number, self.program, self.lease = ledger, unit, number, program, lease
+        self.position = group.position(unit)
+        self.trainer = unit.members[0].job.trainer
+        self.folds = [bound.job.data.fold for bound in unit.members]
+        settled = set(range(len(unit.members))) - {member for member, _ in ledger.todo(unit)}
+        folders = [ledger.folder(bound) for bound in unit.members]
+        self.writer = Writer(folders, unit.budget.steps_per_epoch, self.trainer, settled)
+        self.seconds, self.seconds_compile, self._chunks, self._last_chunk = 0.0, seconds_compile, 0, 0.0
         self._unwritten: tuple[int, dict[str, jax.Array], list[int]] | None = None  # epoch, metrics and slots
-        self.done = self._resume()
+        path = group_folder(ledger.workload.folder, unit.id)
+        self.checkpoints = Checkpoints(path, group_identity(unit), ledger.display.note, lease)
+        try:
+            self.done = self._resume()
+        except BaseException:
+            self.checkpoints.close()
+            raise
         self.saved = self.done
 
     def train(self) -> list[TrainedMember]:
@@ -81,7 +87,7 @@ class Training:
         Raises:
           Stopped: the command is to stop; the state is saved.
         """
-        if self.control.stop():
+        if self.ledger.stop.is_set():
             raise Stopped
         while self.learning:
             self.advance()
@@ -106,23 +112,22 @@ class Training:
 
     def _advance(self, settle: bool) -> None:
         if self._unwritten is None:
-            self.goodput.begin()
-        trainer, control = self.trainer, self.control
-        epochs = min(trainer.evaluate_every, trainer.epochs - self.done)
+            self._last_chunk = time.monotonic()
+        epochs = min(self.trainer.evaluate_every, self.trainer.epochs - self.done)
         metrics = self.program.train(epochs)
         self.done, self._chunks = self.done + epochs, self._chunks + 1
         self._write()  # the device trains the new chunk meanwhile
         self._unwritten = self.done, metrics, list(self.program.slots)
-        stop = control.stop()
-        due = stop or self._chunks % self.options.checkpoint_every == 0
-        save = due and control.checkpoints is not None and (stop or self.done < trainer.epochs)
-        compare = self.options.prune != "none" and len(self.group.members) > 1
-        if settle or compare or save or stop:
+        options, stop = self.ledger.options, self.ledger.stop.is_set()
+        due = self._chunks % options.checkpoint_every == 0 and self.done < self.trainer.epochs
+        save = stop or due
+        compare = options.prune != "none" and len(self.unit.members) > 1
+        if settle or compare or save:
             self._write()
         if compare:
-            for number in losers(self.writer.standing(self.folds), self.options, trainer):
+            for number in losers(self.writer.standing(self.folds), options, self.trainer):
                 self.writer.pruned[number] = self.done
-        self.program.leave(self.writer.gone(), self.done, self.options.narrow)
+        self.program.leave(self.writer.gone(), self.done, options.narrow)
         if save:
             self.save()
         if stop:
@@ -130,15 +135,14 @@ class Training:
 
     def save(self) -> None:
         """Save the state; all rows must be written."""
-        assert self.control.checkpoints is not None
-        with self.goodput.writing():
-            self.control.checkpoints.save(self.done, self.program.collect(), self._record())
+        started = time.monotonic()
+        self.checkpoints.save(self.done, self.program.collect(), self._record())
+        self.ledger.spend("write", time.monotonic() - started)
         self.saved = self.done
 
     def close(self) -> None:
         """Wait until the last checkpoint is on disk."""
-        if self.control.checkpoints is not None:
-            self.control.checkpoints.close()
+        self.checkpoints.close()
 
     def _write(self) -> None:
         """Write the rows of the last chunk, unless they are written already."""
@@ -146,51 +150,54 @@ class Training:
             return
         epoch, metrics, slots = self._unwritten
         self._unwritten = None
-        with self.goodput.chunk(len(slots), self.writer.learning(slots)):
-            values = self.program.read(metrics)
-        with self.goodput.writing():
-            self.writer.write(epoch, values, slots)
-            self.control.progress(epoch, self.writer.latest)
+        share = self.writer.learning(slots) / len(slots)
+        values = self.program.read(metrics)
+        read = time.monotonic()
+        self.ledger.spend("learn", share * (read - self._last_chunk))
+        self.ledger.spend("idle", (1 - share) * (read - self._last_chunk))
+        self._last_chunk = read
+        self.writer.write(epoch, values, slots)
+        self.lease.check()
+        self.ledger.display.chunk(self.number, epoch, self.writer.latest, self.position)
+        self.ledger.spend("write", time.monotonic() - read)
 
     def finish(self) -> list[TrainedMember]:
         """The results of all members, when nothing is left to train."""
         started = time.monotonic()
         self._write()
-        state, checkpoints = self.program.collect(), self.control.checkpoints
+        state = self.program.collect()
         # A training that was long enough for a checkpoint keeps its last state until the results are written.
-        if checkpoints is not None and (checkpoints.epochs() or self.control.stop()):
-            checkpoints.save(self.done, state, self._record())
+        if self.checkpoints.epochs() or self.ledger.stop.is_set():
+            self.checkpoints.save(self.done, state, self._record())
         scores = self.program.score(state)
         kept = engine.kept_params(state)
         seconds = self.seconds + time.monotonic() - started
         results = []
-        for number in range(len(self.group.members)):
+        for number in range(len(self.unit.members)):
             result = self.writer.outcome(number, int(state.best_epoch[number]))
             if result.params is not None:
                 result.params = jax.tree.map(np.asarray, unstack(kept, number))
             if result.status != "diverged":
                 result.metrics = {name: float(values[number]) for name, values in scores.items()}
             result.widths, result.resumed = tuple(self.program.widths), tuple(self.writer.resumed)
-            result.seconds_compile_group = self.goodput.compile
+            result.seconds_compile_group = self.seconds_compile
             result.seconds_wall_group = seconds
-            result.seconds_device_share = seconds / len(self.group.members)
+            result.seconds_device_share = seconds / len(self.unit.members)
             results.append(result)
         return results
 
     def _record(self) -> dict[str, Any]:
-        commit = [self.control.commit] if self.control.commit else []
-        commits = list(dict.fromkeys([*self.writer.commits, *commit]))
+        commit = self.ledger.shared["commit"]
+        commits = list(dict.fromkeys([*self.writer.commits, *([commit] if commit else [])]))
         return self.writer.record() | {"commits": commits, "widths": self.program.widths}
 
     def _resume(self) -> int:
         """Put the newest usable checkpoint into the program and the writer; returns its epochs, 0 without one."""
-        if self.control.checkpoints is None:
-            return 0
-        restored = self.control.checkpoints.restore(self.program.template(), self.writer.missing_row)
+        restored = self.checkpoints.restore(self.program.template(), self.writer.missing_row)
         if restored is None:
             return 0
         epoch, state, record = restored
         self.program.resume(state, epoch, record.get("widths", ()))
         self.writer.resume(epoch, record)
-        self.control.warn(f"going on from epoch {epoch}")
+        self.ledger.display.note(f"going on from epoch {epoch}")
         return epoch

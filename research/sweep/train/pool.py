@@ -4,44 +4,18 @@ On a CPU most operations of a program use one core, so several threads call prog
 program of its next unit is being compiled, a thread takes a unit of another program; it waits only if there is none.
 """
 
-import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
 
 WAKE_EVERY = 0.2  # seconds
-
-
-class Turn(NamedTuple):
-    """What a task learns when it is run.
-
-    Attributes:
-      lane: number of the device that its thread uses.
-      first: whether its program is not compiled yet; until it is, no other task of the program runs.
-      compiled: the task calls it once the program is compiled.
-    """
-
-    lane: int
-    first: bool
-    compiled: Callable[[], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """Some work with a program.
-
-    Attributes:
-      program: equal for tasks that use the same compiled program.
-      work: what is to be done.
-    """
-
-    program: Hashable
-    work: Callable[[Turn], None]
+# A piece of work gets the number of the device that its thread uses, and a function that it calls once its program is
+# compiled; None if it is compiled already.
+Work = Callable[[int, Callable[[], None] | None], None]
 
 
 class Pool:
-    """Threads that run tasks in the order in which they were added, except those whose program is being compiled.
+    """Threads that do pieces of work in the order in which they were added, except if their program is being compiled.
 
     Args:
       threads: how many.
@@ -50,23 +24,23 @@ class Pool:
 
     def __init__(self, threads: int, lanes: int = 1):
         self.lanes, self._threads = lanes, threads
-        self._most = threads  # tasks that may run at the same time
+        self._most = threads  # pieces of work at the same time
         self._changed = threading.Condition()
-        self._waiting: list[Task] = []
+        self._waiting: list[tuple[Hashable, Work]] = []
         self._compiling: set[Hashable] = set()
-        self._compiled: set[Hashable] = set()
+        self._ready: set[Hashable] = set()  # compiled programs
         self._running = 0
         self._error: BaseException | None = None
 
-    def put(self, *tasks: Task) -> None:
-        """Add tasks; a task may add others."""
+    def put(self, program: Hashable, work: Work) -> None:
+        """Add some work with a program, which is equal for all work that needs the same one; work may add more."""
         with self._changed:
             if self._error is None:
-                self._waiting += tasks
+                self._waiting.append((program, work))
             self._changed.notify_all()
 
     def fewer(self) -> bool:
-        """Run one task fewer at the same time from now on; False if only one is running."""
+        """Do one piece of work fewer at the same time from now on; False if only one is being done."""
         with self._changed:
             if self._running < 2:
                 return False
@@ -74,13 +48,13 @@ class Pool:
             return True
 
     def run(self, failed: Callable[[], None]) -> None:
-        """Run all tasks; returns when none is left, or raises the first exception of a task.
+        """Do all work; returns when none is left, or raises the first exception.
 
         This thread wakes now and then. A signal that arrives while a thread is about to sleep in a lock wakes nobody,
-        and Ctrl-C would have to wait until the next task has ended.
+        and Ctrl-C would have to wait until the next piece of work has ended.
 
         Args:
-          failed: called at once when a task has failed or this thread was interrupted; the other tasks are to end.
+          failed: called at once when some work has failed or this thread was interrupted; the rest is to end.
         """
         threads = [
             threading.Thread(target=self._work, args=(number % self.lanes,), name=f"train-{number}")
@@ -101,12 +75,11 @@ class Pool:
             raise self._error
 
     def _work(self, lane: int) -> None:
-        while (task := self._next(lane)) is not None:
-            key = task.program, lane
+        while (next_work := self._next(lane)) is not None:
+            program, work = next_work
+            key = program, lane
             try:
-                with self._changed:
-                    first = key in self._compiling
-                task.work(Turn(lane, first, functools.partial(self._ready, key)))
+                work(lane, functools.partial(self._compiled, key) if key in self._compiling else None)
             except BaseException as error:
                 self._close(error)
             finally:
@@ -115,24 +88,24 @@ class Pool:
                     self._compiling.discard(key)
                     self._changed.notify_all()
 
-    def _next(self, lane: int) -> Task | None:
+    def _next(self, lane: int) -> tuple[Hashable, Work] | None:
         with self._changed:
             while self._waiting or self._running:
-                usable = (task for task in self._waiting if (task.program, lane) not in self._compiling)
-                task = next(usable, None) if self._running < self._most else None
-                if task is not None:
-                    self._waiting.remove(task)
+                usable = (pair for pair in self._waiting if (pair[0], lane) not in self._compiling)
+                pair = next(usable, None) if self._running < self._most else None
+                if pair is not None:
+                    self._waiting.remove(pair)
                     self._running += 1
-                    if (task.program, lane) not in self._compiled:
-                        self._compiling.add((task.program, lane))
-                    return task
+                    if (pair[0], lane) not in self._ready:
+                        self._compiling.add((pair[0], lane))
+                    return pair
                 self._changed.wait()
             return None
 
-    def _ready(self, key: Hashable) -> None:
+    def _compiled(self, key: Hashable) -> None:
         with self._changed:
             self._compiling.discard(key)
-            self._compiled.add(key)
+            self._ready.add(key)
             self._changed.notify_all()
 
     def _close(self, error: BaseException) -> None:

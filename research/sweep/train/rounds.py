@@ -10,14 +10,14 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from research.engine import NEVER
 from research.runs.folder import RunFolder
 from research.sweep.options import Options
 from research.sweep.plan import JobGroup
 from research.sweep.train.loop import Training
-from research.sweep.train.pool import Turn
+from research.sweep.train.pool import Work
 from research.sweep.train.prune import Standing, losers
 from research.sweep.train.writer import best_of
 
@@ -47,7 +47,7 @@ class TrainsUnits(Protocol):
         """Turn an exception into the result of a failed run."""
         ...
 
-    def open(self, unit: JobGroup, turn: Turn) -> Training:
+    def open(self, unit: JobGroup, lane: int, compiled: Callable[[], None] | None) -> Training:
         """Begin the training of a unit, from its checkpoint if there is one."""
         ...
 
@@ -55,9 +55,12 @@ class TrainsUnits(Protocol):
         """Evaluate a unit that has ended."""
         ...
 
-    def put(self, unit: JobGroup, work: Callable[[Turn], None]) -> None:
+    def put(self, unit: JobGroup, work: Work) -> None:
         """Have a thread do some work for a unit."""
         ...
+
+
+Step = Callable[[int, int, Callable[[], None] | None], None]  # takes the number of a unit, then what `Work` takes
 
 
 class Rounds:
@@ -92,11 +95,11 @@ class Rounds:
                 training.save()
             training.close()
 
-    def _put(self, number: int, work: Callable[[int, Turn], None]) -> None:
-        def guarded(turn: Turn) -> None:
+    def _put(self, number: int, step: Step) -> None:
+        def guarded(lane: int, compiled: Callable[[], None] | None) -> None:
             succeeded = False
             with self._group.guard(self.units[number]):
-                work(number, turn)
+                step(number, lane, compiled)
                 succeeded = True
             if not succeeded:
                 self._trainings.pop(number, None)
@@ -105,14 +108,14 @@ class Rounds:
 
         self._group.put(self.units[number], guarded)
 
-    def _open(self, number: int, turn: Turn) -> None:
-        training = self._group.open(self.units[number], turn)
+    def _open(self, number: int, lane: int, compiled: Callable[[], None] | None) -> None:
+        training = self._group.open(self.units[number], lane, compiled)
         self._earlier[number] = rows_of(training.writer.folders[0], self.trainer.monitor, training.done)
         self._trainings[number] = training
         if not training.learning:
-            self._close(number, turn)
+            self._close(number)
 
-    def _advance(self, number: int, turn: Turn) -> None:
+    def _advance(self, number: int, *_: Any) -> None:
         training = self._trainings[number]
         try:
             training.advance(settle=True)
@@ -121,9 +124,9 @@ class Rounds:
             training.close()
             raise
         if not training.learning:
-            self._close(number, turn)
+            self._close(number)
 
-    def _close(self, number: int, turn: Turn) -> None:
+    def _close(self, number: int, *_: Any) -> None:
         self.peers[number] = self._peer(number)
         self._group.close(self.units[number], self._trainings.pop(number))
 
@@ -135,10 +138,10 @@ class Rounds:
                 return
             turns = self._compare()
             self._under_way = len(turns)
-        for number, work in turns:
-            self._put(number, work)
+        for number, step in turns:
+            self._put(number, step)
 
-    def _compare(self) -> list[tuple[int, Callable[[int, Turn], None]]]:
+    def _compare(self) -> list[tuple[int, Step]]:
         """Compare the members at the lowest epoch that all have reached, and return the next turns."""
         if not self._trainings:
             return []

@@ -1,10 +1,12 @@
 """Ctrl-C and SIGTERM while a command trains."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 
+INTERRUPTED = 130  # exit code
 LEAVE_AFTER = 9.0  # seconds between the first signal and the end of the command, if it has not ended by itself
 
 
@@ -20,6 +22,26 @@ def handled(handle: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def stopping(stop: threading.Event, leave: Callable[[], None], note: Callable[[str], None]) -> Iterator[None]:
+    """Set `stop` at the first signal, and call `leave` some seconds later; a second signal ends the process at once."""
+    timer = threading.Timer(LEAVE_AFTER, leave)
+    timer.daemon = True
+
+    def handle() -> None:
+        if stop.is_set():
+            os._exit(INTERRUPTED)
+        stop.set()
+        timer.start()
+        note("stopping: the state is saved after the step under way; once more to leave at once")
+
+    with handled(handle):
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 @contextlib.contextmanager

@@ -2,10 +2,8 @@
 
 import contextlib
 import functools
-import os
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -14,20 +12,16 @@ import jax
 from research import tree
 from research.runs.files import LeaseLost
 from research.sweep.device import on_device
+from research.sweep.job import start_of
 from research.sweep.memory import halves, out_of_memory
 from research.sweep.plan import JobGroup
 from research.sweep.program import program_of
-from research.sweep.resume.checkpoint import Checkpoints
-from research.sweep.resume.manifest import group_folder
-from research.sweep.train import record
-from research.sweep.train.goodput import Goodput
-from research.sweep.train.ledger import INTERRUPTED, Ledger
-from research.sweep.train.loop import Control, Stopped, Training
-from research.sweep.train.pool import WAKE_EVERY, Pool, Task, Turn
+from research.sweep.train.ledger import Ledger, Stopped, fail
+from research.sweep.train.loop import Training
+from research.sweep.train.pool import WAKE_EVERY, Pool, Work
 from research.sweep.train.rounds import Rounds, finished_peer
-from research.sweep.train.signals import LEAVE_AFTER, handled
+from research.sweep.train.signals import stopping
 from research.sweep.train.writer import TrainedMember
-from research.sweep.warm_start import start_of
 from research.tree import ConfigError
 
 
@@ -48,7 +42,7 @@ def train(ledger: Ledger) -> None:
         threads = 1  # one program uses all devices
     pool = Pool(threads, min(options.devices_used, threads))
     trainings = [GroupTraining(ledger, number, group, pool, background) for number, group in enumerate(groups)]
-    with stopping(ledger):
+    with stopping(ledger.stop, ledger.leave, ledger.display.note):
         try:
             for training in trainings:
                 training.begin()
@@ -111,76 +105,51 @@ class GroupTraining:
         for rounds in self._rounds:
             rounds.save()
 
-    def put(self, unit: JobGroup, work: Callable[[Turn], None]) -> None:
+    def put(self, unit: JobGroup, work: Work) -> None:
         """Have a thread do some work for a unit."""
 
-        def unless_stopped(turn: Turn) -> None:
+        def unless_stopped(lane: int, compiled: Callable[[], None] | None) -> None:
             if self.ledger.stop.is_set():
                 raise Stopped
             if not (self.ledger.options.fail_fast and self.ledger.failed.is_set()):
-                work(turn)
+                work(lane, compiled)
 
-        self.pool.put(Task(unit.program, unless_stopped))
+        self.pool.put(unit.program, unless_stopped)
 
-    def _whole(self, unit: JobGroup, turn: Turn) -> None:
+    def _whole(self, unit: JobGroup, lane: int, compiled: Callable[[], None] | None) -> None:
         """Train a unit to its end."""
         if not self.ledger.todo(unit):  # all members have failed, because the program cannot be compiled
             return
         with self.guard(unit, retry=True):
-            training = self.open(unit, turn)
+            training = self.open(unit, lane, compiled)
             try:
                 trained = training.train()
             finally:
                 training.close()
             self._evaluate(unit, trained)
 
-    def open(self, unit: JobGroup, turn: Turn) -> Training:
-        """Begin the training of a unit, from its checkpoint if there is one."""
+    def open(self, unit: JobGroup, lane: int, compiled: Callable[[], None] | None) -> Training:
+        """Begin the training of a unit, from its checkpoint if there is one; `lane` and `compiled`: see `Work`."""
         ledger = self.ledger
         if self._broken is not None:
             raise self._broken
         ledger.display.begin(self.number)
         lease = ledger.hold(self.group)
-        goodput = Goodput()
-        ledger.goodputs.append(goodput)
         started = time.monotonic()
-        device = jax.local_devices()[turn.lane] if self.pool.lanes > 1 and unit.mode == "map" else None
+        device = jax.local_devices()[lane] if self.pool.lanes > 1 and unit.mode == "map" else None
         params = [start_of(bound) for bound in unit.members]
         program = program_of(unit, on_device(unit.members[0].dataset, device), params, device)
-        if turn.first:
-            self._compile(program.compile)
-            turn.compiled()
-        goodput.compile = time.monotonic() - started
-        path = group_folder(ledger.workload.folder, unit.id)
-        checkpoints = Checkpoints(path, record.group_identity(unit), ledger.display.note, lease)
-        number = self._number(unit)
-
-        def progress(epochs: int, metrics: Mapping[str, Any]) -> None:
-            lease.check()
-            ledger.display.chunk(self.number, epochs, metrics, number)
-
-        settled = set(range(len(unit.members))) - {index for index, _ in ledger.todo(unit)}
-        commit = ledger.shared["commit"]
-        control = Control(progress, ledger.stop.is_set, ledger.display.note, checkpoints, commit, settled)
-        folders = [ledger.folder(bound) for bound in unit.members]
-        try:
-            return Training(unit, program, folders, ledger.options, control, goodput)
-        except BaseException:
-            checkpoints.close()
-            raise
-
-    def _number(self, unit: JobGroup) -> int:
-        """Number of a unit in its group."""
-        return next(at for at, bound in enumerate(self.group.members) if bound is unit.members[0])
-
-    def _compile(self, compile: Callable[[], None]) -> None:
-        """Compile a program; if that fails, all members of the group fail."""
-        try:
-            compile()
-        except Exception as error:
-            if not out_of_memory(error):
-                self._broken = error
-            raise
+        if compiled is not None:
+            try:
+                program.compile()
+            except Exception as error:
+                if not out_of_memory(error):
+                    self._broken = error
+                raise
+            compiled()
+        seconds = time.monotonic() - started
+        ledger.spend("compile", seconds)
+        return Training(ledger, self.group, self.number, unit, program, lease, seconds)
 
     def close(self, unit: JobGroup, training: Training) -> None:
         """Evaluate a unit that has ended."""
@@ -192,7 +161,7 @@ class GroupTraining:
 
     def _evaluate(self, unit: JobGroup, trained: list[TrainedMember]) -> None:
         """Have the background thread evaluate the members of a trained unit."""
-        self.ledger.display.evaluating(self.number, self._number(unit))
+        self.ledger.display.evaluating(self.number, self.group.position(unit))
         todo = self.ledger.todo(unit)
         for index, bound in todo:
             arguments = self.number, self.group, bound, trained[index]
@@ -219,7 +188,7 @@ class GroupTraining:
             self.ledger.failed.set()
             with self.ledger.lock:
                 for _, bound in self.ledger.todo(self.group if error is self._broken else unit):
-                    result = record.fail(self.ledger.folder(bound), self.ledger.frame(bound, self.group), error)
+                    result = fail(self.ledger.folder(bound), self.ledger.frame(bound, self.group), error)
                     self.ledger.settle(self.number, self.group, bound, result)
 
     def _retry(self, unit: JobGroup) -> bool:
@@ -244,26 +213,6 @@ class GroupTraining:
         for part in narrower:
             GroupTraining(ledger, self.number, part, self.pool, self.background).begin()
         return True
-
-
-@contextlib.contextmanager
-def stopping(ledger: Ledger) -> Iterator[None]:
-    """Stop at Ctrl-C and SIGTERM after the chunk under way, or after some seconds; at a second signal, at once."""
-    timer = threading.Timer(LEAVE_AFTER, ledger.leave)
-    timer.daemon = True
-
-    def handle() -> None:
-        if ledger.stop.is_set():
-            os._exit(INTERRUPTED)
-        ledger.stop.set()
-        timer.start()
-        ledger.display.note("stopping: the state is saved after the step under way; once more to leave at once")
-
-    with handled(handle):
-        try:
-            yield
-        finally:
-            timer.cancel()
 
 
 def results(futures: Iterable[Future[Any]]) -> None:

@@ -1,20 +1,36 @@
-"""Everything that a command checks before it writes anything."""
+"""One command: `prepare` checks everything before anything is written, then `run` does the work."""
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from research import environment
+from research.runs.files import writable
 from research.runs.folder import RunFolder
-from research.sweep.command.choosing import check_objective, check_pruning
-from research.sweep.job import HASH_DIGITS, BoundJob, Job, bind
-from research.sweep.limits import check_memory
-from research.sweep.memory import fitted
-from research.sweep.options import Options
-from research.sweep.resume.begun import begun_groups, fresh_plan
-from research.sweep.resume.manifest import check_sweep, planned_runs, read_manifest, runs_in
-from research.sweep.resume.results import Outcome, Workload, finished, own_result
-from research.sweep.warm_start import check_warm_start
+from research.runs.summary import summary
+from research.sweep.begun import begun_groups, fresh_plan
+from research.sweep.choosing import check_objective, check_pruning
+from research.sweep.folder import (
+    Outcome,
+    Workload,
+    cannot_continue,
+    configurations,
+    finished,
+    group_folder,
+    locked,
+    own_result,
+    runs_in,
+    saved,
+)
+from research.sweep.job import HASH_DIGITS, BoundJob, Job, bind, check_warm_start
+from research.sweep.manifest import check_sweep, planned_runs, read_manifest, record_report, write_manifest
+from research.sweep.memory import check_memory, fitted
+from research.sweep.options import Executor, Options
+from research.sweep.train.display import Display
+from research.sweep.train.finish import evaluate_again
+from research.sweep.train.ledger import Ledger, config_content
+from research.sweep.train.units import train
 from research.tree import ConfigError, canonical, flatten, nearest, plain
 
 
@@ -132,3 +148,89 @@ def check_twins(jobs: Sequence[Job]) -> None:
                 if now[key] != before.get(key):
                     remedy = f"the same run is asked for with {before.get(key)}; {key} cannot be swept, give one value"
                     raise ConfigError(key, now[key], remedy)
+
+
+# ------------------------------------------------------------------------------------------------------------- the work
+
+
+def run(
+    workload: Workload,
+    jobs: Sequence[Job],
+    *,
+    name: str,
+    objective: str,
+    options: Options,
+    display: Display,
+    executor: Executor | None = None,
+    register: Callable[[BoundJob, RunFolder], None] = lambda bound, run: None,
+    report: Mapping[str, Any] | None = None,
+) -> list[Outcome]:
+    """Train and evaluate what a command has to do; returns one outcome for every job, in the order of the jobs.
+
+    Args:
+      workload: what `prepare` returned.
+      jobs: of the command.
+      name: of the sweep.
+      objective: the metric that Hydra's sweepers receive.
+      options: of the sweep.
+      display: shows what happens.
+      executor: where groups are trained; None means in this process.
+      register: called with a job and its folder before the first file of a run is written; Hydra writes its own files.
+      report: the table that the sweep is made for; `sweep.json` records it.
+
+    Raises:
+      ConfigError: nothing can be written.
+      LeaseLost: another command took the folder over.
+      KeyboardInterrupt: the command was interrupted.
+    """
+    writable(workload.folder)
+    with locked(workload.folder) as lease:
+        ledger = Ledger(workload, jobs, name, objective, options, display, lease)
+        for bound, path in workload.again:
+            display.note(f"evaluating again: {path.name}")
+            result = evaluate_again(bound, RunFolder(path, lease), ledger.outcomes[bound.job.hash].result)
+            ledger.outcomes[bound.job.hash] = Outcome(bound.job, path, result)
+        if workload.todo:
+            bounds = {bound.job.hash: bound for group in workload.groups for bound in group.members}
+            write_manifest(workload.folder, list(bounds.values()), name, workload.groups, lease)
+        record_report(workload.folder, report, lease)
+        if workload.todo:
+            _begin(ledger, register)
+            if executor is not None and executor.executor != "inline":
+                from research.sweep.remote.dispatch import send_out
+
+                send_out(ledger, executor, lease)
+            else:
+                with display.training(workload.groups):
+                    train(ledger)
+                display.goodput(ledger.spent)
+            _delete_leftovers(ledger)
+        summary(workload.folder, configurations(workload.folder), lease)
+        return [ledger.outcomes[job.hash] for job in jobs if job.hash in ledger.outcomes]
+
+
+def _delete_leftovers(ledger: Ledger) -> None:
+    """Delete what killed commands left of groups of map mode that later commands planned anew: leases, old states."""
+    folder = ledger.workload.folder
+    for name, group in (read_manifest(folder) or {"groups": {}})["groups"].items():
+        states = group_folder(folder, name)
+        if group["mode"] != "map" or not states.exists() or saved(folder, name):
+            continue
+        if any(path.is_dir() for path in states.iterdir()):
+            ledger.display.note(f"{states}: an older version saved this state; this one cannot use it and deletes it")
+        ledger.forget(name)
+
+
+def _begin(ledger: Ledger, register: Callable[[BoundJob, RunFolder], None]) -> None:
+    """Delete checkpoints that no run can continue from, and write the first files of every run."""
+    workload = ledger.workload
+    planned = {bound.job.hash for bound in workload.todo}
+    for unit in (unit for group in workload.groups for unit in group.units):
+        paths = [ledger.folder(bound).path for bound in unit.members if bound.job.hash in planned]
+        if any(map(cannot_continue, paths)):
+            ledger.forget(unit.id)
+    for bound in {bound.job.hash: bound for group in workload.groups for bound in group.members}.values():
+        folder = ledger.folder(bound)
+        if bound.job.hash in planned:
+            register(bound, folder)
+        folder.write_config(config_content(bound, ledger.name))

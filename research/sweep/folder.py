@@ -1,16 +1,127 @@
-"""The results that a sweep folder holds already, and the work that a command still has to do there."""
+"""What a sweep folder holds: the lease on it, its runs, and their results.
 
+One process at a time writes into a sweep folder, and says so with a lease.
+"""
+
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from research.runs.folder import STATUSES, TRAINED, RunFolder
+from research.runs.lease import Lease, acquire
+from research.sweep.checkpoint import generations
 from research.sweep.job import HASH_DIGITS, BoundJob, Job
 from research.sweep.options import Options
 from research.sweep.plan import JobGroup
-from research.sweep.resume.manifest import runs_in
-from research.tree import ConfigError
+from research.tree import ConfigError, config_hash
+
+LEASE = ".lease.json"
+GROUPS = ".groups"  # leases of groups and checkpoints of units
+LAUNCHES = ".launch"  # what a command hands to its workers
+
+_held: dict[Path, Lease] = {}  # of this process
+
+
+def hold(folder: Path) -> None:
+    """Hold a sweep folder for this process until `release`. Nothing may be written there before.
+
+    Raises:
+      ConfigError: another command holds it, or it contains a link.
+    """
+    if folder in _held:
+        return
+    refuse_links(folder)
+    _held[folder] = acquire(folder / LEASE, "name", folder.name)
+
+
+def release() -> None:
+    """Release all folders of this process; a folder that was made and stayed empty is removed."""
+    while _held:
+        _, lease = _held.popitem()
+        lease.release()
+
+
+def check_held(folder: Path) -> None:
+    """Raise LeaseLost if this process held a folder and another process has taken it over."""
+    if folder in _held:
+        _held[folder].check()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[Lease]:
+    """Hold a sweep folder inside a `with` block; if the process held it before, it holds it afterwards too."""
+    before = folder in _held
+    hold(folder)
+    try:
+        yield _held[folder]
+    finally:
+        if not before:
+            _held.pop(folder).release()
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a link anywhere in a sweep folder, because files written there would land elsewhere.
+
+    Two folders are not searched: checkpoints, whose reader refuses links itself, and the files of executors.
+
+    Raises:
+      ConfigError: naming the link.
+    """
+    folders = [folder] if folder.is_dir() else []
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    raise linked(folder, Path(entry.path))
+                if entry.is_dir(follow_symlinks=False) and entry.name not in (GROUPS, LAUNCHES):
+                    folders.append(Path(entry.path))
+
+
+def linked(folder: Path, link: Path) -> ConfigError:
+    """The refusal of a link in a sweep folder."""
+    return ConfigError("name", folder.name, f"{link} is a link; runs are written below their sweep alone, remove it")
+
+
+# ------------------------------------------------------------------------------------------------------------- the runs
+
+
+def runs_in(folder: Path, digits: str = "") -> dict[str, Path]:
+    """First hash digits -> folder of the runs in a sweep folder; with `digits`, only of the run with these digits."""
+    if not folder.is_dir():
+        return {}
+    runs = [path.parent for path in folder.glob(f"*{digits}/config.json")]
+    for path in runs:
+        if path.is_symlink():
+            raise linked(folder, path)
+    return {path.name.rpartition("-")[2]: path for path in runs}
+
+
+def configurations(folder: Path) -> dict[str, list[Path]]:
+    """Short name -> folders of the finished runs that differ only in their seed."""
+    runs: dict[str, list[Path]] = {}
+    for path in sorted(runs_in(folder).values()):
+        run = RunFolder(path)
+        if (run.read_result() or {}).get("status") in ("completed", "stopped"):
+            tree = {key: value for key, value in run.read_config()["config"].items() if key != "seed"}
+            words = [word for word in path.name.rpartition("-")[0].split("-") if not word.startswith("seed=")]
+            runs.setdefault(f"{'-'.join(words)}-{config_hash(tree)[:HASH_DIGITS]}", []).append(path)
+    return runs
+
+
+def group_folder(folder: Path, name: str) -> Path:
+    """The folder with the lease of a group, or with the checkpoints of a unit."""
+    return folder / GROUPS / name
+
+
+def saved(folder: Path, unit: str) -> list[int]:
+    """Epochs of the checkpoints of a unit, oldest first."""
+    return [epoch for epoch, _ in generations(group_folder(folder, unit))]
+
+
+# ---------------------------------------------------------------------------------------------------------- the results
 
 
 @dataclasses.dataclass

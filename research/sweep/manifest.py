@@ -1,6 +1,6 @@
-"""The runs in a sweep folder, and `sweep.json`, the record of what was planned there.
+"""`sweep.json`, the record of what was planned in a sweep folder.
 
-`sweep.json` holds: `base`, the values that all jobs share; `swept`, the keys that differ; `runs`, the hash of every
+It holds: `base`, the values that all jobs share; `swept`, the keys that differ; `runs`, the hash of every
 planned run and of its data; `groups`, mode, width, devices and members of every planned program; `environment`, the
 settings of jax; and the table that `report.*` asks for.
 """
@@ -13,51 +13,13 @@ from typing import Any
 
 from research import environment
 from research.runs.files import Held, write_atomically
-from research.runs.folder import RunFolder
+from research.sweep.folder import GROUPS, LAUNCHES, LEASE, runs_in
 from research.sweep.job import HASH_DIGITS, BoundJob, Job
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup
-from research.sweep.resume.checkpoint import generations
-from research.sweep.resume.hold import GROUPS, LAUNCHES, LEASE, linked
-from research.tree import ConfigError, config_hash, flatten
+from research.tree import ConfigError, flatten
 
 ALWAYS_SWEPT = ("seed", "data.fold")
 OWN_FILES = (LEASE, LAUNCHES, GROUPS, "multirun.yaml", "optimization_results.yaml")
-
-# ------------------------------------------------------------------------------------------------------------- the runs
-
-
-def runs_in(folder: Path, digits: str = "") -> dict[str, Path]:
-    """First hash digits -> folder of the runs in a sweep folder; with `digits`, only of the run with these digits."""
-    if not folder.is_dir():
-        return {}
-    runs = [path.parent for path in folder.glob(f"*{digits}/config.json")]
-    for path in runs:
-        if path.is_symlink():
-            raise linked(folder, path)
-    return {path.name.rpartition("-")[2]: path for path in runs}
-
-
-def configurations(folder: Path) -> dict[str, list[Path]]:
-    """Short name -> folders of the finished runs that differ only in their seed."""
-    runs: dict[str, list[Path]] = {}
-    for path in sorted(runs_in(folder).values()):
-        run = RunFolder(path)
-        if (run.read_result() or {}).get("status") in ("completed", "stopped"):
-            tree = {key: value for key, value in run.read_config()["config"].items() if key != "seed"}
-            words = [word for word in path.name.rpartition("-")[0].split("-") if not word.startswith("seed=")]
-            runs.setdefault(f"{'-'.join(words)}-{config_hash(tree)[:HASH_DIGITS]}", []).append(path)
-    return runs
-
-
-def group_folder(folder: Path, name: str) -> Path:
-    """The folder with the lease of a group, or with the checkpoints of a unit."""
-    return folder / GROUPS / name
-
-
-def saved(folder: Path, unit: str) -> list[int]:
-    """Epochs of the checkpoints of a unit, oldest first."""
-    return [epoch for epoch, _ in generations(group_folder(folder, unit))]
-
 
 # --------------------------------------------------------------------------------------------------- reading sweep.json
 
@@ -132,7 +94,7 @@ def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] =
         if then.get(key) != now.get(key) and not _covers(swept, key)
     ]
     if changed:
-        shown = "; ".join(changed[:5]) + (f"; and {len(changed) - 5} more" if len(changed) > 5 else "")
+        shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} others" if len(changed) > 3 else "")
         raise ConfigError("name", folder.name, f"{folder} holds another sweep ({shown}); choose another name=")
 
 

@@ -1,1 +1,0 @@
-"""One command: check everything (`prepare.prepare`), then train (`run.run`)."""

@@ -1,1 +1,0 @@
-"""The record of a sweep on disk, and how a later command continues it. Start with `manifest.py`."""
