@@ -11,10 +11,9 @@ import pytest
 import scipy.stats
 
 from research import engine
-from research.clock import Clock
+from research.clock import Clock, ramp
 from research.data import Examples, Facts
 from research.engine import Budget, Data, Member
-from research.models.kl import ramp
 
 FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
 BATCH = Examples(x=jax.random.uniform(jax.random.key(5), (6, 5)), label=jnp.arange(6) % 3)

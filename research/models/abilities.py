@@ -9,18 +9,11 @@ from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Float, Int, Key
 
-from research.data.examples import Examples, Facts
+from research.data.examples import Examples
 from research.distributions import Forecast
 from research.optimizer import Optimizer, Players
 
 A = TypeVar("A")
-
-
-@runtime_checkable
-class Binds(Protocol):
-    """A model that is bound to its data."""
-
-    def bind(self, facts: Facts) -> Any: ...
 
 
 @runtime_checkable
@@ -163,7 +156,7 @@ class Unable(Protocol):
 
 @runtime_checkable
 class HasNetworks(Protocol):
-    """A model whose networks say whether they take labels and masks."""
+    """A model whose networks have the four settings below."""
 
     @property
     def networks(self) -> Any: ...
@@ -179,7 +172,7 @@ class Conditional(Protocol):
 
 @runtime_checkable
 class Coded(Protocol):
-    """A model with a setting for the size of its codes."""
+    """Networks or a model with a setting for the size of codes."""
 
     @property
     def latent_dim(self) -> int: ...
@@ -195,7 +188,7 @@ class TakesMasks(Protocol):
 
 @runtime_checkable
 class CountsUses(Protocol):
-    """A model that says how often one example uses a parameter; for other models it is 1."""
+    """Networks or a model that say how often one example uses a parameter."""
 
     @property
     def uses(self) -> int: ...
@@ -248,4 +241,11 @@ def _coding(model: Any) -> Any:
 
 def latent_dim_of(model: Any) -> int | None:
     """L, the size of the codes, or None."""
-    return model.latent_dim if isinstance(model, Coded) else None
+    part = _coding(model)
+    return part.latent_dim if isinstance(part, Coded) else None
+
+
+def uses_of(model: Any) -> int:
+    """How often one example uses a parameter of a model; 1 if the model does not say it."""
+    part = _coding(model)
+    return part.uses if isinstance(part, CountsUses) else 1

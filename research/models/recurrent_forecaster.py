@@ -63,6 +63,7 @@ class RecurrentForecaster:
     # The loss is computed in the scale of the window.
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective", "quantiles", "normalize")}
     takes_masks: ClassVar[bool] = True
+    training_only: ClassVar[tuple[str, ...]] = ()
 
     def validate(self) -> None:
         levels = self.quantiles
@@ -97,11 +98,8 @@ class RecurrentForecaster:
             if facts.season > window:
                 raise ConfigError("residual", "season", f"the season of {facts.season} steps is longer than the window")
         known = {"feature_shape": facts.feature_shape, "horizon": shape[0], "season": facts.season}
-        return matched(dataclasses.replace(self, **known), self.parameters)
-
-    def resized(self, width: int) -> Self:
-        """The same model with layers of that width."""
-        return dataclasses.replace(self, recurrent=dataclasses.replace(self.recurrent, hidden_dim=width))
+        bound = dataclasses.replace(self, **known)
+        return bound if self.parameters is None else matched(bound, "recurrent", self.parameters)
 
     @property
     def uses(self) -> int:
@@ -142,10 +140,6 @@ class RecurrentForecaster:
             zip(names, zip(keys, (linear, linear, linear, position), strict=True), strict=True)
         )
         return self.recurrent.fresh(self.module(), draws, segments, read_back, drop)
-
-    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """All parameters count."""
-        return self.fresh(key)
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters."""

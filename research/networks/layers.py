@@ -1,8 +1,9 @@
 """Recurrent layers over time as a Linen module (`Layers`), and their settings (`RecurrentLayers`)."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -144,6 +145,10 @@ class RecurrentLayers:
 
     def validate(self) -> None:
         check_name("cell", self.cell, CELLS)
+
+    def resized(self, width: int) -> Self:
+        """The same layers with that many units."""
+        return dataclasses.replace(self, hidden_dim=width)
 
     def module(self, *, bidirectional: bool | None = None, dropout: float = 0.0) -> Layers:
         """The layers. `bidirectional` replaces the setting, for layers that must run forwards."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from research.clock import ramp
 from research.data.examples import Examples, Facts
 from research.distributions import Likelihood
 from research.networks.base import (
@@ -185,7 +186,7 @@ class RecurrentNetworks(Coding):
 
     def resized(self, width: int) -> Self:
         """The same layers with that many units."""
-        return dataclasses.replace(self, recurrent=dataclasses.replace(self.recurrent, hidden_dim=width))
+        return dataclasses.replace(self, recurrent=self.recurrent.resized(width))
 
     def encoder(self, outputs: int) -> Reader | StepEncoder:
         """The encoder as a Linen module."""
@@ -258,10 +259,9 @@ class RecurrentNetworks(Coding):
         """The true sequence for a teacher-forced decoder, and the share of it that the schedule shows."""
         if self.decoder != "teacher_forced":
             return None
-        batch, ramp = training.batch, jnp.asarray(self.teacher_epochs, jnp.float32)
-        progress = jnp.where(training.clock.epoch >= ramp, 1.0, training.clock.epoch / jnp.where(ramp > 0, ramp, 1.0))
+        progress = ramp(training.clock.epoch, self.teacher_epochs)
         share = self.teacher_start + (self.teacher_end - self.teacher_start) * progress
-        x, mask = batch.x, batch.observed
+        x, mask = training.batch.x, training.batch.observed
         if self.reverse:
             x, mask = flip(x, length), None if mask is None else flip(mask, length)
         return Teaching(x, mask, share, self.teacher_dropout, jax.random.fold_in(training.key, TEACHING))
