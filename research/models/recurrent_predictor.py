@@ -115,8 +115,8 @@ class RecurrentPredictor:
 
     def encode(self, params: Any, batch: Examples) -> Float[Array, "B features"]:
         """Summary of the states, [B, features]."""
-        reader = dataclasses.replace(self.module(), summary=self.recurrent.summary)
-        states: Any = reader.apply({"params": params}, batch.x, batch.length, method="read")
+        layers, how = self.recurrent.module(), self.recurrent.summary
+        states: Any = layers.apply({"params": params["layers"]}, batch.x, how, batch.length, method="summary")
         return states
 
     def predict(
@@ -155,7 +155,7 @@ class RecurrentPredictor:
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None = None
     ) -> tuple[Online, Float[Array, "B outputs"]]:
         """The state after one more time step, and the linear outputs for all steps so far."""
-        after: Any = self.module().apply({"params": params}, state.carries, x, method="step")
+        after: Any = self.recurrent.module().apply({"params": params["layers"]}, state.carries, x, method="step")
         carries, last = after
         state, summary = state.add(carries, last, self.recurrent.summary)
         output: Any = nn.Dense(self.outputs).apply({"params": params["output"]}, last if self.stepwise else summary)

@@ -6,14 +6,22 @@ import math
 from typing import Any, ClassVar, Self, TypeVar
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from research.data.examples import Examples, Facts
 from research.distributions import Likelihood
-from research.networks.base import DECODER_DROPOUT, ENCODER_DROPOUT, Coding, Training, observed_mean, output_bias
-from research.networks.dense import DenseStack, dropped
+from research.networks.base import (
+    DECODER_DROPOUT,
+    ENCODER_DROPOUT,
+    Coding,
+    Training,
+    apply,
+    observed_mean,
+    one_code,
+    output_bias,
+)
+from research.networks.dense import DenseStack
 from research.networks.names import INITIALIZERS, activation, check_activation, check_name
 from research.networks.patches import ConvTranspose, convolve
 from research.ranges import Size, StaticShareBelow1
@@ -130,6 +138,7 @@ class ConvolutionalNetworks(Coding):
     axes: int = from_data(0)
 
     takes_masks: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = False
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are without dropout
 
     def validate(self) -> None:
@@ -140,11 +149,6 @@ class ConvolutionalNetworks(Coding):
             raise ConfigError("strides", list(self.strides), remedy)
         check_activation("activation", self.activation)
         check_name("kernel_init", self.kernel_init, INITIALIZERS)
-
-    @property
-    def stepwise(self) -> bool:
-        """An example has one code."""
-        return False
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
@@ -204,11 +208,8 @@ class ConvolutionalNetworks(Coding):
 
     def init(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}."""
-        encoder_key, decoder_key = jax.random.split(key)
         x = jnp.zeros((1, *self.sizes[0], self.data_channels + self.label_size))
-        z = jnp.zeros((1, self.latent_dim + self.label_size))
-        encoder = self.encoder(encoder_outputs).init(encoder_key, x)
-        return {"encoder": encoder["params"], "decoder": self.decoder(channels).init(decoder_key, z)["params"]}
+        return self.fresh(key, self.encoder(encoder_outputs), self.decoder(channels), x)
 
     def encode(
         self, params: Any, batch: Examples, outputs: int, training: Training | None = None
@@ -220,11 +221,9 @@ class ConvolutionalNetworks(Coding):
             )
             raise ConfigError("", None, remedy)
         x = self.with_label(batch.x.reshape(len(batch), *self.sizes[0], self.data_channels), batch.label)
-        return dropped(self.encoder(outputs), params["encoder"], x, training, ENCODER_DROPOUT)
+        return apply(self.encoder(outputs), params["encoder"], x, training, ENCODER_DROPOUT)
 
-    def summary(self, codes: Float[Array, "B outputs"], batch: Examples) -> Float[Array, "B outputs"]:
-        """The codes themselves."""
-        return codes
+    summary = one_code
 
     def decode(
         self,
@@ -237,7 +236,7 @@ class ConvolutionalNetworks(Coding):
     ) -> Float[Array, "B outputs"]:
         """Decoder outputs [B, D * channels] of codes [B, L]. Rows have no `length` here."""
         decoder = self.decoder(likelihood.channels)
-        outputs = dropped(decoder, params["decoder"], self.with_label(z, label), training, DECODER_DROPOUT)
+        outputs = apply(decoder, params["decoder"], self.with_label(z, label), training, DECODER_DROPOUT)
         return outputs.reshape(len(z), -1)
 
     def encoder_kernel(self, params: Any) -> None:

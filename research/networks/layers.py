@@ -20,10 +20,10 @@ from research.tree import ConfigError, spec
 Draw = tuple[jax.Array, Any]  # a key and an initialiser
 
 
-def layer_names(layers: int, bidirectional: bool) -> list[str]:
-    """Names of the parameters of `Layers`: `layer_0`, `layer_0_backward`, `layer_1`, ..."""
+def cell_names(layers: int, bidirectional: bool) -> list[str]:
+    """Names of the cells of `Layers`: 0, 0_backward, 1, ... The parameters of cell 0 are called `layer_0`."""
     ways = ("", "_backward") if bidirectional else ("",)
-    return [f"layer_{number}{way}" for number in range(layers) for way in ways]
+    return [f"{number}{way}" for number in range(layers) for way in ways]
 
 
 class Layers(nn.Module):
@@ -43,9 +43,7 @@ class Layers(nn.Module):
     dropout: float = 0.0
 
     def setup(self) -> None:
-        names = [
-            f"{number}{way}" for number in range(self.layers) for way in ("", "_backward")[: 1 + self.bidirectional]
-        ]
+        names = cell_names(self.layers, self.bidirectional)
         self.layer = {name: Cell(self.kind, self.hidden_dim, self.layer_norm) for name in names}
         self.drop = nn.Dropout(self.dropout, broadcast_dims=(1,))
 
@@ -192,7 +190,7 @@ class RecurrentLayers:
         The bias is a number that sweeps, so no initialiser can hold it: Linen modules are structure.
         """
         params: dict[str, Any] = {}
-        names = [name for name in layer_names(self.layers, True) if name in shapes]
+        names = [f"layer_{name}" for name in cell_names(self.layers, True) if f"layer_{name}" in shapes]
         for name, cell_key in zip(names, jax.random.split(key, len(names)), strict=True):
             kernels = [shape for part, shape in shapes[name].items() if part.startswith("input_kernel")]
             inputs = kernels[0].shape[0] if kernels else 0

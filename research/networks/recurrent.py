@@ -21,6 +21,7 @@ from research.networks.base import (
     output_bias,
 )
 from research.networks.cells import Carries
+from research.networks.dense import DenseStack
 from research.networks.layers import Layers, RecurrentLayers
 from research.networks.recurrent_decoder import Decoder, Teaching
 from research.networks.steps import flip, summarize
@@ -63,27 +64,7 @@ class Reader(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], length: Int[Array, " B"] | None = None, training: bool = False
     ) -> Float[Array, "B ..."]:
-        return nn.Dense(self.outputs, name="output")(self.read(x, length, training))
-
-    def read(
-        self, x: Float[Array, "B T D"], length: Int[Array, " B"] | None = None, training: bool = False
-    ) -> Float[Array, "B ..."]:
-        """The states at every step or their summary, without the linear layer."""
-        return self.layers.summary(x, self.summary, length, training)
-
-    def step(self, carries: Carries, x: Float[Array, "B D"]) -> tuple[Carries, Float[Array, "B H"]]:
-        """One more time step: the carries, and the state of the last layer."""
-        return self.layers.step(carries, x)
-
-
-class StepEncoder(nn.Module):
-    """A code at every step, linear in the input: z_t = W x_t + b."""
-
-    outputs: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T outputs"]:
-        return nn.Dense(self.outputs, name="output")(x)
+        return nn.Dense(self.outputs, name="output")(self.layers.summary(x, self.summary, length, training))
 
 
 # ------------------------------------------------------------------------------------------------- one step at a time
@@ -188,10 +169,10 @@ class RecurrentNetworks(Coding):
         """The same layers with that many units."""
         return dataclasses.replace(self, recurrent=self.recurrent.resized(width))
 
-    def encoder(self, outputs: int) -> Reader | StepEncoder:
-        """The encoder as a Linen module."""
+    def encoder(self, outputs: int) -> Reader | DenseStack:
+        """The encoder as a Linen module: one linear layer if there is a code at every step."""
         if self.code == "step":
-            return StepEncoder(outputs)
+            return DenseStack((), outputs, "linear")
         return Reader(self.recurrent.module(dropout=self.dropout), outputs, self.recurrent.summary)
 
     def decoder_module(self, channels: int) -> Decoder:
@@ -223,7 +204,7 @@ class RecurrentNetworks(Coding):
         """Encoder outputs [B, outputs], or [B, T, outputs] with a code at every step."""
         x, encoder = self.with_label(batch.x, batch.label), self.encoder(outputs)
         rngs = training.rngs(ENCODER_DROPOUT) if training is not None and self.dropout > 0 else None
-        inputs = (x,) if isinstance(encoder, StepEncoder) else (x, batch.length, rngs is not None)
+        inputs = (x,) if self.code == "step" else (x, batch.length, rngs is not None)
         codes: Any = encoder.apply({"params": params["encoder"]}, *inputs, rngs=rngs)
         return codes
 
@@ -286,12 +267,12 @@ class RecurrentNetworks(Coding):
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None, outputs: int
     ) -> tuple[Online, Float[Array, "B outputs"]]:
         """The state after one more time step, and the encoder's outputs for all steps so far."""
-        x, encoder, variables = self.with_label(x, label), self.encoder(outputs), {"params": params["encoder"]}
-        if isinstance(encoder, StepEncoder):
-            codes: Any = encoder.apply(variables, x[:, None])
-            return state.add((), codes[:, 0], self.recurrent.summary)
-        after: Any = encoder.apply(variables, state.carries, x, method="step")
-        carries, last = after
-        state, summary = state.add(carries, last, self.recurrent.summary)
-        output: Any = nn.Dense(outputs).apply({"params": params["encoder"]["output"]}, summary)
+        x, params = self.with_label(x, label), params["encoder"]
+        linear, how = nn.Dense(outputs), self.recurrent.summary
+        if self.code == "step":
+            code: Any = linear.apply({"params": params["output"]}, x)
+            return state.add((), code, how)
+        after: Any = self.recurrent.module().apply({"params": params["layers"]}, state.carries, x, method="step")
+        state, summary = state.add(*after, how)
+        output: Any = linear.apply({"params": params["output"]}, summary)
         return state, output
