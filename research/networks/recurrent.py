@@ -273,6 +273,7 @@ class RecurrentNetworks(Coding):
             code: Any = linear.apply({"params": params["output"]}, x)
             return state.add((), code, how)
         after: Any = self.recurrent.module().apply({"params": params["layers"]}, state.carries, x, method="step")
-        state, summary = state.add(*after, how)
+        carries, last = after
+        state, summary = state.add(carries, last, how)
         output: Any = linear.apply({"params": params["output"]}, summary)
         return state, output
