@@ -44,34 +44,22 @@ class Networks(Protocol):
     (`research.models.vae.VAE`); its settings are a YAML file in `conf/model`. Parameters are a dict
     {"encoder": ..., "decoder": ...}. Networks that use `output_bias` call the decoder's last layer "output" and give
     it a bias.
+
+    Attributes:
+      takes_masks: whether the networks tell padding and missing values from zeros.
+      stepwise: whether there is a code at every time step, [B, T, L], rather than one code, [B, L].
+      uses: how often one example uses a parameter on average, roughly. The plan estimates work by it.
+      latent_dim, parameters, output_bias, conditional, feature_shape: see `Coding`.
     """
 
-    takes_masks: ClassVar[bool]  # whether the networks tell padding and missing values from zeros
-
-    @property
-    def latent_dim(self) -> int: ...
-
-    @property
-    def parameters(self) -> int | None: ...
-
-    @property
-    def output_bias(self) -> Literal["mean", "zero"]: ...
-
-    @property
-    def conditional(self) -> bool: ...
-
-    @property
-    def feature_shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def stepwise(self) -> bool:
-        """Whether there is a code at every time step, [B, T, L], rather than one code, [B, L]."""
-        ...
-
-    @property
-    def uses(self) -> int:
-        """How often one example uses a parameter on average, roughly. The plan estimates work by it."""
-        ...
+    takes_masks: ClassVar[bool]
+    stepwise: bool
+    uses: int
+    latent_dim: int
+    parameters: int | None
+    output_bias: Literal["mean", "zero"]
+    conditional: bool
+    feature_shape: tuple[int, ...]
 
     def bind(self, facts: Facts) -> Self:
         """The networks for this data: they take feature shape, number of classes and what else they need from `facts`.

@@ -1,5 +1,6 @@
 """The width of a model by its number of parameters (`model.parameters`)."""
 
+import bisect
 import dataclasses
 import functools
 import math
@@ -47,18 +48,16 @@ def resized(model: Any, part: str, width: int) -> Any:
 @functools.lru_cache(maxsize=256)  # jobs of one structure have one width
 def _width(structure: Any, leaves: int, part: str, wanted: int) -> int:
     model = structure.unflatten([0.0] * leaves)
-    size = lambda width: count(resized(model, part, width))
+
+    def size(width: int) -> int:
+        return count(resized(model, part, width))
+
     if wanted < (least := size(1)):
         raise ConfigError("parameters", wanted, f"this model has at least {least}; ask for more")
-    low, high = 1, 2
-    while size(high) < wanted:
-        low, high = high, 2 * high
-        if low > WIDEST:
-            raise ConfigError("parameters", wanted, f"that is a layer of more than {WIDEST} units; take fewer")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if size(middle) <= wanted else (low, middle)
-    return min(low, high, key=lambda width: abs(size(width) - wanted))
+    if wanted > size(WIDEST):
+        raise ConfigError("parameters", wanted, f"that is a layer of more than {WIDEST} units; take fewer")
+    wider = bisect.bisect_right(range(WIDEST + 1), wanted, lo=1, key=size)  # the first width with more parameters
+    return min(wider - 1, wider, key=lambda width: abs(size(width) - wanted))
 
 
 def count(model: Sized) -> int:
