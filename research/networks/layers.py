@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from research.networks.cells import CELLS, PARTS, Carries, Carry, Cell, Held, SideBySide
+from research.networks.cells import CELLS, PARTS, Carries, Carry, Cell, PaddedCell, SideBySide
 from research.networks.earlier import gates_apart
 from research.networks.names import check_name
 from research.networks.steps import summarize, valid_steps
@@ -66,7 +66,7 @@ class Layers(nn.Module):
         """
         ends: list[Carry] = []
         valid = valid_steps(length, x.shape[1]) if self.kind == "irnn" else None
-        over_time = functools.partial(self._over_time, held=valid is not None)
+        over_time = functools.partial(self._over_time, padded=valid is not None)
         for number in range(self.layers):
             forwards = over_time(self.layer[f"{number}"])
             if valid is not None:
@@ -95,8 +95,8 @@ class Layers(nn.Module):
             return carries[-1][0]  # the same state, and a cheaper gradient
         return summarize(states, length, how, self.hidden_dim if self.bidirectional else 0)
 
-    def _over_time(self, cell: Cell, held: bool) -> nn.RNN:
-        return nn.RNN(Held(cell) if held else cell, unroll=self.unroll, variable_axes={"perturbations": 1})
+    def _over_time(self, cell: Cell, padded: bool) -> nn.RNN:
+        return nn.RNN(PaddedCell(cell) if padded else cell, unroll=self.unroll, variable_axes={"perturbations": 1})
 
     def step(self, carries: Carries, x: Float[Array, "B D"], training: bool = False) -> tuple[Carries, jax.Array]:
         """One step of layers that run forwards: the carries, and the state of the last layer [B, H]."""
