@@ -1,4 +1,7 @@
-"""What every model with an encoder, a code and a decoder computes alike, as functions of its parts."""
+"""What all models with an encoder and a decoder compute alike: functions of a model of networks and an observation.
+
+`Autoencoder` and `Variational` name `bind` and `decode` as their methods.
+"""
 
 import dataclasses
 from typing import Any, Protocol, TypeVar, runtime_checkable

@@ -71,8 +71,7 @@ class Autoencoder:
             *("code_l2", "decoder_l2", "decoder_gradient"),
         )
     }
-
-    training_only: ClassVar[tuple[str, ...]] = ("discriminator",)
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator",)  # see `research.networks.sizing`
 
     def validate(self) -> None:
         """Refuse parts that exclude each other."""

@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Literal, Self
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -133,13 +132,9 @@ class RecurrentForecaster:
         size = self.segment * self.width
         segments = jnp.zeros((1, self.feature_shape[0] // self.segment, size))
         read_back, drop = (lambda piece, outputs: jnp.zeros((1, size))), (lambda states: states)
-        keys, linear = jax.random.split(key, 4), nn.initializers.lecun_normal()
+        keys = dict(zip(("layers", "embedding", "output", "position"), jax.random.split(key, 4), strict=True))
         position = lambda key, shape: jax.random.normal(key, shape) / jnp.sqrt(jnp.float32(shape[1]))
-        names = ("layers", "embedding", "output", "position")
-        draws: dict[str, Any] = dict(
-            zip(names, zip(keys, (linear, linear, linear, position), strict=True), strict=True)
-        )
-        return self.recurrent.fresh(self.module(), draws, segments, read_back, drop)
+        return self.recurrent.fresh(self.module(), keys, segments, read_back, drop, position=position)
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters."""

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, ClassVar, Literal, Self
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
@@ -86,16 +85,12 @@ class RecurrentGAN:
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters {"generator", "discriminator"}: the names of the players."""
-        keys, start = jax.random.split(key, 4), nn.initializers.lecun_normal()
+        keys = jax.random.split(key, 4)
         noise, x = jnp.zeros((1, 1, 2 * self.noise_dim)), jnp.zeros((1, 1, self.feature_shape[-1]))
+        of_generator, of_discriminator = {"layers": keys[0], "output": keys[1]}, {"layers": keys[2], "output": keys[3]}
         return {
-            player: self.recurrent.fresh(
-                module, {"layers": (player_keys[0], start), "output": (player_keys[1], start)}, inputs
-            )
-            for player, module, player_keys, inputs in (
-                ("generator", self.generator(), keys[:2], noise),
-                ("discriminator", self.discriminator(), keys[2:], x),
-            )
+            "generator": self.recurrent.fresh(self.generator(), of_generator, noise),
+            "discriminator": self.recurrent.fresh(self.discriminator(), of_discriminator, x),
         }
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:

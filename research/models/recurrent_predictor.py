@@ -104,9 +104,8 @@ class RecurrentPredictor:
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters."""
-        keys, start = jax.random.split(key), nn.initializers.lecun_normal()
-        draws = {"layers": (keys[0], start), "output": (keys[1], start)}
-        return self.recurrent.fresh(self.module(), draws, jnp.zeros((1, 1, self.feature_shape[-1])))
+        keys = dict(zip(("layers", "output"), jax.random.split(key), strict=True))
+        return self.recurrent.fresh(self.module(), keys, jnp.zeros((1, 1, self.feature_shape[-1])))
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters."""

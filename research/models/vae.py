@@ -71,8 +71,7 @@ class Variational:
     log_variance_range: tuple[LogVariance, LogVariance] | None
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("bound", "samples"), "iwae_nats": ("samples",)}
-
-    training_only: ClassVar[tuple[str, ...]] = ("discriminator",)
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator",)  # see `research.networks.sizing`
 
     def validate(self) -> None:
         """Refuse parts and settings that exclude each other."""

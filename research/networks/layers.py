@@ -17,8 +17,6 @@ from research.networks.steps import summarize, valid_steps
 from research.ranges import Finite, Range, Size
 from research.tree import ConfigError, spec
 
-Draw = tuple[jax.Array, Any]  # a key and an initialiser
-
 
 def cell_names(layers: int, bidirectional: bool) -> list[str]:
     """Names of the cells of `Layers`: 0, 0_backward, 1, ... The parameters of cell 0 are called `layer_0`."""
@@ -160,21 +158,23 @@ class RecurrentLayers:
             dropout,
         )
 
-    def fresh(self, module: nn.Module, draws: Mapping[str, Draw], *inputs: Any) -> dict[str, Any]:
+    def fresh(
+        self, module: nn.Module, keys: Mapping[str, Key[Array, ""]], *inputs: Any, **initialisers: Any
+    ) -> dict[str, Any]:
         """Fresh parameters of a module with these `layers`. Every part is drawn with a key of its own.
 
         So a seed gives the same numbers however the modules are nested. With Linen's own keys it would not.
 
         Args:
-          draws: name of a parameter or of a linear layer -> key, and initialiser of its kernel. For `layers` only the
-            key counts, because cells have their own initialisers.
+          keys: name of a parameter, of a linear layer or of `layers` -> its key; it may hold names that the module lacks.
           inputs: arguments of the module, for the shapes.
+          initialisers: of parameters and kernels by name; for others it is lecun_normal. Cells have their own.
         """
         init = functools.partial(module.init, mutable=["params"])
         shapes: Any = jax.eval_shape(lambda key: init(key, *inputs), jax.random.key(0))["params"]
         params: dict[str, Any] = {}
         for name, shape in shapes.items():
-            key, start = draws[name]
+            key, start = keys[name], initialisers.get(name, nn.initializers.lecun_normal())
             if name == "layers":
                 params[name] = self._cells(shape, key)
             elif isinstance(shape, Mapping):

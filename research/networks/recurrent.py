@@ -187,12 +187,12 @@ class RecurrentNetworks(Coding):
 
     def init(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}."""
-        keys, linear = jax.random.split(key, 6), nn.initializers.lecun_normal()
+        keys = jax.random.split(key, 6)
         x = jnp.zeros((1, 1, self.feature_shape[-1] + self.label_size))
         z = jnp.zeros((1, *((1,) if self.code == "step" else ()), self.latent_dim + self.label_size))
         read_back = (lambda outputs: outputs[:, : self.feature_shape[-1]]) if self._feeds_back else None
-        decoder = {name: (keys[at], linear) for at, name in enumerate(("layers", "output", "start", "skip"))}
-        encoder = {"output": (keys[4], linear), "layers": (keys[5], linear)}
+        decoder = dict(zip(("layers", "output", "start", "skip"), keys[:4], strict=True))
+        encoder = {"output": keys[4], "layers": keys[5]}
         return {
             "encoder": self.recurrent.fresh(self.encoder(encoder_outputs), encoder, x),
             "decoder": self.recurrent.fresh(self.decoder_module(channels), decoder, z, 1, read_back),
