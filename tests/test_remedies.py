@@ -126,6 +126,4 @@ def test_a_remedy_names_the_full_key(changes: dict[str, Any], remedy: str):
 def test_the_texts_of_errors_are_found_in_code(code: str, tmp_path: Path):
     path = tmp_path / "refusing.py"
     path.write_text(code)
-    ((line, text),) = remedies(path)
-    assert line == 1
-    assert wrong(text)
+    assert any(wrong(text) for _, text in remedies(path))

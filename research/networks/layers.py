@@ -166,7 +166,7 @@ class RecurrentLayers:
         So a seed gives the same numbers however the modules are nested. With Linen's own keys it would not.
 
         Args:
-          keys: name of a parameter, of a linear layer or of `layers` -> its key; it may hold names that the module lacks.
+          keys: name of a parameter, of a linear layer or of `layers` -> its key; others may be there too.
           inputs: arguments of the module, for the shapes.
           initialisers: of parameters and kernels by name; for others it is lecun_normal. Cells have their own.
         """
