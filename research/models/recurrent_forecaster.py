@@ -132,7 +132,9 @@ class RecurrentForecaster:
         size = self.segment * self.width
         segments = jnp.zeros((1, self.feature_shape[0] // self.segment, size))
         read_back, drop = (lambda piece, outputs: jnp.zeros((1, size))), (lambda states: states)
-        keys = dict(zip(("layers", "embedding", "output", "position"), jax.random.split(key, 4), strict=True))
+        keys: dict[str, Any] = dict(
+            zip(("layers", "embedding", "output", "position"), jax.random.split(key, 4), strict=True)
+        )
         position = lambda key, shape: jax.random.normal(key, shape) / jnp.sqrt(jnp.float32(shape[1]))
         return self.recurrent.fresh(self.module(), keys, segments, read_back, drop, position=position)
 

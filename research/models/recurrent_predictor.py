@@ -104,7 +104,7 @@ class RecurrentPredictor:
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters."""
-        keys = dict(zip(("layers", "output"), jax.random.split(key), strict=True))
+        keys: dict[str, Any] = dict(zip(("layers", "output"), jax.random.split(key), strict=True))
         return self.recurrent.fresh(self.module(), keys, jnp.zeros((1, 1, self.feature_shape[-1])))
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:

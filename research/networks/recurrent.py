@@ -191,7 +191,7 @@ class RecurrentNetworks(Coding):
         x = jnp.zeros((1, 1, self.feature_shape[-1] + self.label_size))
         z = jnp.zeros((1, *((1,) if self.code == "step" else ()), self.latent_dim + self.label_size))
         read_back = (lambda outputs: outputs[:, : self.feature_shape[-1]]) if self._feeds_back else None
-        decoder = dict(zip(("layers", "output", "start", "skip"), keys[:4], strict=True))
+        decoder: dict[str, Any] = dict(zip(("layers", "output", "start", "skip"), keys[:4], strict=True))
         encoder = {"output": keys[4], "layers": keys[5]}
         return {
             "encoder": self.recurrent.fresh(self.encoder(encoder_outputs), encoder, x),
