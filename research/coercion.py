@@ -158,5 +158,5 @@ def _name(hint: Any) -> str:
         return " or ".join("null" if member is type(None) else _name(member) for member in typing.get_args(hint))
     if typing.get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
-    words = {float: "a number", int: "an integer", bool: "true or false", str: "text"}
-    return words.get(hint) or getattr(hint, "__name__", None) or str(hint).replace("typing.", "")
+    names = {float: "a number", int: "an integer", bool: "true or false", str: "text"}
+    return names.get(hint) or getattr(hint, "__name__", None) or str(hint).replace("typing.", "")

@@ -237,7 +237,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         if taken and given != taken[0]:
             return f"{given}: {taken[0]} takes this key away; leave one of them out"
         near = nearest(key, known_keys(overrides, key))
-        return f"{given}: no such key{near}; all keys: python scripts/train.py --cfg job"
+        others = "" if near else _choices_with(key)
+        return f"{given}: no such key{near}{others}; all keys: python scripts/train.py --cfg job"
     option = re.search(r"Could not find '([^/']+(?:/[^/']+)*)/([^']*)'", text)
     if option:
         group, name = option.groups()
@@ -253,6 +254,21 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         return f"{given}: this sweeper takes lists and ranges; for intervals add hydra/sweeper=optuna"
     cause = error.__cause__
     return text + (f" ({str(cause).strip().splitlines()[0]})" if cause and str(cause).strip() else "")
+
+
+def _choices_with(key: str) -> str:
+    """The choices of a group that have a key, `; it is a key of model=iwae, model=vae`; or the empty string."""
+    group, _, name = key.partition(".")
+    files = sorted((CONF / group).glob("*.yaml")) if name else []
+    having = [f"{group}={file.stem}" for file in files if name in _keys_of(file)]
+    return f"; it is a key of {', '.join(having)}" if having else ""
+
+
+def _keys_of(file: Path) -> set[str]:
+    """The keys of a YAML file of a group, with those of the files that its defaults list names."""
+    config: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    bases = [base for base in config.pop("defaults", []) if base != "_self_" and "@" not in base]
+    return {*flatten(config)}.union(*(_keys_of(file.parent / f"{base}.yaml") for base in bases))
 
 
 def _covers(section: str, key: str) -> bool:

@@ -67,7 +67,7 @@ class Bernoulli:
 
 
 class Location:
-    """What a likelihood has whose only decoder output is the location m of every element, and whose mean is m."""
+    """Methods of likelihoods that have one decoder output for an element, the location m, which is also the mean."""
 
     channels = 1
 

@@ -63,7 +63,9 @@ class Model(Protocol):
 
 @recipe
 class Trainer:
-    """The budget of a training, and which parameters are kept. All of it is structure.
+    """The budget of a training, and which parameters are kept.
+
+    All fields are structure for the plan. `Budget` says which of them are inputs of a program all the same.
 
     Attributes:
       epochs: the largest number of passes over the training rows.
@@ -108,10 +110,10 @@ class Trainer:
 
 @spec
 class Budget:
-    """A trainer as a program sees it; `Budget.of` makes it.
+    """The settings of a trainer that a program needs; `Budget.of` makes them.
 
-    The first three fields are inputs of the program. Other values of them compile nothing, nor do other values of what
-    only the host loop reads (`evaluate_every`, `warm_start`).
+    The first three fields are inputs of the program, so other values of them compile nothing. `evaluate_every` and
+    `warm_start` are missing here: only the loop on the host reads them.
 
     Attributes:
       epochs: int32.
@@ -146,17 +148,24 @@ class Budget:
         )
 
 
-class Member(NamedTuple):
-    """The inputs that differ between the jobs of a group, beside the numbers of model and optimizer: seed and rows."""
+class JobInputs(NamedTuple):
+    """The inputs of one job beside the numbers of its model and optimizer.
 
-    seed: Any  # uint32
+    Attributes:
+      seed: uint32, of all random draws.
+      split: its training, validation and test rows.
+    """
+
+    seed: Any
     split: Split
 
 
 class Data(NamedTuple):
-    """The rows on the device, shared by all members.
+    """All rows of a data set on the device, shared by the jobs of a group.
 
-    `evaluation` are the same rows for scores. With `Binarize` they are drawn once, and scaled already.
+    Attributes:
+      train: the rows from which batches are taken.
+      evaluation: the same rows for scores; with `Binarize` they are drawn once, and scaled already.
     """
 
     train: Examples
@@ -197,12 +206,12 @@ class State:
 
 
 def initialize(
-    model: Model, optimizer: Optimizer | Players, member: Member, data: Data, budget: Budget, params: Any = None
+    model: Model, optimizer: Optimizer | Players, job: JobInputs, data: Data, budget: Budget, params: Any = None
 ) -> State:
     """The state before the first step, with fresh parameters unless `params` are given."""
     if params is None:
-        train = member.split.prepare(data.train.take(member.split.train))
-        params = model.init(purpose_key(member.seed, INIT), train)
+        train = job.split.prepare(data.train.take(job.split.train))
+        params = model.init(purpose_key(job.seed, INIT), train)
     worst = -jnp.inf if higher_is_better(budget.monitor) else jnp.inf
     never = jnp.full((), NEVER, jnp.int32)
     return State(
@@ -250,22 +259,22 @@ class Epoch(NamedTuple):
     draw_key: Key[Array, ""]
 
 
-def begin_epoch(epoch: Int[Array, ""], member: Member, budget: Budget) -> Epoch:
+def begin_epoch(epoch: Int[Array, ""], job: JobInputs, budget: Budget) -> Epoch:
     """Shuffle the training rows and cut them into batches."""
-    rows, steps, size = member.split.train, budget.steps_per_epoch, budget.batch_size
-    order = jax.random.permutation(jax.random.fold_in(purpose_key(member.seed, ORDER), epoch), rows.shape[0])
+    rows, steps, size = job.split.train, budget.steps_per_epoch, budget.batch_size
+    order = jax.random.permutation(jax.random.fold_in(purpose_key(job.seed, ORDER), epoch), rows.shape[0])
     return Epoch(
         batches=rows[order[: steps * size]].reshape(steps, size),
-        loss_key=jax.random.fold_in(purpose_key(member.seed, LOSS), epoch),
-        draw_key=jax.random.fold_in(purpose_key(member.seed, DRAW), epoch),
+        loss_key=jax.random.fold_in(purpose_key(job.seed, LOSS), epoch),
+        draw_key=jax.random.fold_in(purpose_key(job.seed, DRAW), epoch),
     )
 
 
 def step_inputs(
-    epoch: Epoch, index: Int[Array, ""], done: Int[Array, ""], member: Member, data: Data, budget: Budget
+    epoch: Epoch, index: Int[Array, ""], done: Int[Array, ""], job: JobInputs, data: Data, budget: Budget
 ) -> tuple[Examples, Key[Array, ""], Clock]:
     """Batch, key and clock of step `index` of an epoch, after `done` steps in all."""
-    batch = member.split.prepare(data.train.take(epoch.batches[index]))
+    batch = job.split.prepare(data.train.take(epoch.batches[index]))
     if budget.draw is not None:
         batch = budget.draw.draw(batch, jax.random.fold_in(epoch.draw_key, index))
     steps, number = budget.steps_per_epoch, done.astype(jnp.float32)
@@ -273,22 +282,22 @@ def step_inputs(
         step=done,
         epoch=number / steps,
         fraction=number * (1.0 / (steps * budget.epochs)),  # XLA also divides by a constant in this way
-        train_size=jnp.asarray(member.split.train.shape[0], jnp.float32),
+        train_size=jnp.asarray(job.split.train.shape[0], jnp.float32),
     )
     return batch, jax.random.fold_in(epoch.loss_key, index), clock
 
 
 @jax.jit  # inside a program: it appears there twice, and is traced once
 def train_epoch(
-    model: Model, optimizer: Optimizer | Players, state: State, member: Member, data: Data, budget: Budget
+    model: Model, optimizer: Optimizer | Players, state: State, job: JobInputs, data: Data, budget: Budget
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
     """One pass over the training rows, and the means of the training metrics over its steps."""
     steps = budget.steps_per_epoch
     transformation = optimizer.build(budget.epochs, steps)
-    epoch = begin_epoch(state.step // steps, member, budget)
+    epoch = begin_epoch(state.step // steps, job, budget)
 
     def step(state: State, index: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-        batch, key, clock = step_inputs(epoch, index, state.step, member, data, budget)
+        batch, key, clock = step_inputs(epoch, index, state.step, job, data, budget)
         return train_step(model, transformation, state, batch, key, clock)
 
     state, metrics = jax.lax.scan(step, state, jnp.arange(steps))
@@ -323,7 +332,7 @@ def chunk(
     model: Model,
     optimizer: Optimizer | Players,
     state: State,
-    member: Member,
+    job: JobInputs,
     data: Data,
     epochs: Int[Array, ""],
     budget: Budget,
@@ -334,16 +343,16 @@ def chunk(
     epochs are cut into device calls.
     """
     frozen = state.stopped_epoch != NEVER
-    shapes = jax.eval_shape(lambda: train_epoch(model, optimizer, state, member, data, budget)[1])
+    shapes = jax.eval_shape(lambda: train_epoch(model, optimizer, state, job, data, budget)[1])
     zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
     new, training = jax.lax.fori_loop(
         0,
         jnp.where(frozen, 0, epochs),
-        lambda _, carry: train_epoch(model, optimizer, carry[0], member, data, budget),
+        lambda _, carry: train_epoch(model, optimizer, carry[0], job, data, budget),
         (state, zeros),
     )
     metrics = {f"train/{name}": value for name, value in training.items()}
-    metrics |= evaluate(model, new.params, member.seed, member.split, data, "validation", budget)
+    metrics |= evaluate(model, new.params, job.seed, job.split, data, "validation", budget)
     if budget.monitor not in metrics:
         raise ConfigError("trainer.monitor", budget.monitor, f"this model gives {', '.join(sorted(metrics))}")
     return keep_and_stop(new, metrics, frozen, budget), metrics

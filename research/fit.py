@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from research.data.examples import Examples, Split
-from research.engine import Budget, Data, Member, Model, Trainer, chunk, initialize, initializing
+from research.engine import Budget, Data, JobInputs, Model, Trainer, chunk, initialize, initializing
 from research.optimizer import Optimizer, Players
 
 
@@ -38,11 +38,11 @@ def fit(
     )
     rows, first, weight = np.arange(len(examples), dtype=np.int32), np.zeros(1, np.int32), np.ones(1, np.float32)
     shift, scale = np.zeros((), np.float32), np.ones((), np.float32)
-    member = Member(np.uint32(seed), Split(rows, first, weight, first, weight, shift, scale))
+    job = JobInputs(np.uint32(seed), Split(rows, first, weight, first, weight, shift, scale))
     data, budget = Data(examples, examples), Budget.of(trainer, per_epoch)
     with initializing:
-        state = jax.block_until_ready(_initialize(model, optimizer, member, data, budget))
-    return _chunk(model, optimizer, state, member, data, budget.epochs, budget)[0].params
+        state = jax.block_until_ready(_initialize(model, optimizer, job, data, budget))
+    return _chunk(model, optimizer, state, job, data, budget.epochs, budget)[0].params
 
 
 _initialize, _chunk = jax.jit(initialize), jax.jit(chunk)

@@ -56,13 +56,13 @@ class Optimizer:
     clip_value: Positive | None
 
     @staticmethod
-    def arrange(config: Mapping[str, Any]) -> dict[str, Any]:
+    def fields_of(config: Mapping[str, Any]) -> dict[str, Any]:
         """The fields that a flat section of keys describes."""
         numbers, options = numbers_and_options(config.get("name"), config, OWN_KEYS)
         fields = {key: value for key, value in config.items() if key in OWN_KEYS}
         return fields | {"numbers": numbers, "options": options}
 
-    def rearrange(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, Any]:
         """The flat section of keys."""
         return {key: getattr(self, key) for key in OWN_KEYS} | self.numbers | dict(self.options)
 
@@ -134,7 +134,7 @@ class Players:
     periods: dict[str, float]
 
     @staticmethod
-    def arrange(config: Mapping[str, Any]) -> dict[str, Any]:
+    def fields_of(config: Mapping[str, Any]) -> dict[str, Any]:
         """The optimizers and the periods of the players' sections."""
         players, periods = {}, {}
         for name, section in config.items():
@@ -147,7 +147,7 @@ class Players:
             build(players[name], Optimizer, key=name)  # its errors name the player
         return {"players": players, "periods": periods}
 
-    def rearrange(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, Any]:
         """The players' sections."""
         return {name: {**plain(optimizer), "period": self.periods[name]} for name, optimizer in self.players.items()}
 

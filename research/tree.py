@@ -6,6 +6,22 @@ is, part of the compiled program. `@recipe` is the same without leaves: data, tr
 
 `build` makes a spec from a config (nested dicts, as a YAML file has them). `plain` is the way back. The conversion of
 single values stands in `research.coercion`, the classes that a config may name in `research.target`.
+
+The keys of a config are the fields of a class. What a class may say beside that:
+
+    @spec
+    class Denoiser:
+        networks: DenseNetworks = inline()  # a part: its keys stand beside those of this class (hidden_dims, ...)
+        noise: float                        # a leaf: it sweeps inside one program
+        steps: int                          # structure: other values are other programs
+        dropout: float = added(before=0.0)  # a key that runs of earlier versions lack, and how these runs were trained
+        classes: int = from_data(0)         # no key: the method `bind` fills it in
+        retired = {"form": "auto"}          # a key that only earlier versions had, and the value that it always has now
+        depends = {"loss": ("noise",)}      # settings that change what a metric measures (`research.metrics`)
+
+        def validate(self): ...             # rules of the class; they raise ConfigError
+
+`added` and `retired` exist for `config_hash`: a config has the same hash in the version that wrote it and in this one.
 """
 
 import dataclasses
@@ -48,9 +64,10 @@ def inline(**fixed: Any) -> Any:
 
 
 def added(before: Any) -> Any:
-    """A field that is younger than some run folders. In the runs that lack the key, its value was `before`.
+    """A field that is younger than some run folders. Runs that lack the key were trained as at the value `before`.
 
-    The key is not written at this value, so that the hashes of older runs stay what they were.
+    `plain` does not write the key at this value, so the hashes of older runs stay what they were. The value with which
+    new runs start is another matter: it stands in `conf/`, as for every key.
     """
     return dataclasses.field(metadata={"added": True, "before": before})
 
@@ -113,13 +130,13 @@ class Validated(Protocol):
 
 
 @runtime_checkable
-class Arranged(Protocol):
-    """A class whose fields differ from the keys of its config: `arrange` makes fields of keys, `rearrange` keys."""
+class HasOwnKeys(Protocol):
+    """A class whose fields differ from the keys of its config, and which converts both ways (`Optimizer`)."""
 
     @staticmethod
-    def arrange(config: dict[str, Any]) -> dict[str, Any]: ...
+    def fields_of(config: dict[str, Any]) -> dict[str, Any]: ...
 
-    def rearrange(self) -> dict[str, Any]: ...
+    def to_config(self) -> dict[str, Any]: ...
 
 
 # ------------------------------------------------------------------------------------------------------ keys of a class
@@ -161,7 +178,7 @@ def keys(cls: type) -> dict[str, Key]:
 
 
 @functools.cache
-def settled(cls: type) -> dict[str, Any]:
+def constant_keys(cls: type) -> dict[str, Any]:
     """Keys that have one value only. A config may have them at this value, and `plain` writes them: hashes stay.
 
     They are the keys that an owner fixes of a part (`inline`), and those that earlier versions had: a class names the
@@ -170,9 +187,9 @@ def settled(cls: type) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         values |= vars(base).get("retired", {})
-    for name, part in parts(cls).items():
-        fixed = next(field.metadata["fixed"] for field in dataclasses.fields(cls) if field.name == name)
-        values |= settled(part) | fixed
+    for field in dataclasses.fields(cls):
+        if field.metadata.get("inline"):
+            values |= constant_keys(_types(cls)[field.name]) | field.metadata["fixed"]
     return {name: value for name, value in values.items() if name not in keys(cls)}
 
 
@@ -196,24 +213,6 @@ def _spelled(key: str, part: str) -> str:
 def hints(cls: type) -> dict[str, Any]:
     """Key -> type, of the keys that a config may set, without the ranges of numbers."""
     return {name: without_range(key.hint) for name, key in keys(cls).items()}
-
-
-def value_at(owner: Any, key: str) -> Any:
-    """The value of a config key of a spec."""
-    return functools.reduce(getattr, keys(type(owner))[key].path, owner)
-
-
-def replaced(owner: T, **values: Any) -> T:
-    """The same spec with other values at some config keys, which may lie in its parts."""
-    for name, value in values.items():
-        owner = _put(owner, keys(type(owner))[name].path, value)
-    return owner
-
-
-def _put(owner: Any, path: tuple[str, ...], value: Any) -> Any:
-    first, *deeper = path
-    value = _put(getattr(owner, first), tuple(deeper), value) if deeper else value
-    return dataclasses.replace(owner, **{first: value})
 
 
 # --------------------------------------------------------------------------------------------- config -> spec -> config
@@ -247,8 +246,8 @@ def build(config: Any, expected: type | None = None, *, trusted: Sequence[str] =
         if target is not None and (names := open_parts(cls)):
             remedy = f"it does not say of what kind its {', '.join(names)} are; name a class that does"
             raise ConfigError("_target_", target, remedy)
-        if issubclass(cls, Arranged):
-            config = cls.arrange(config)
+        if issubclass(cls, HasOwnKeys):
+            config = cls.fields_of(config)
         return _fill(cls, _known(cls, config), trusted)
     except ConfigError as error:
         raise error.under(key) if key else error from None
@@ -260,8 +259,8 @@ def open_parts(cls: type) -> list[str]:
 
 
 def _known(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a config that are keys of the class; settled keys are compared and left out."""
-    known, constant = keys(cls), settled(cls)
+    """The keys of a config that are keys of the class; constant keys are compared and left out."""
+    known, constant = keys(cls), constant_keys(cls)
     for name, value in config.items():
         if name in constant and value != constant[name]:
             remedy = f"this version has no such choice; leave {{key}} out, which is {{key}}={shown(constant[name])}"
@@ -304,11 +303,11 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         cls = type(value)
         section = {"_target_": f"{cls.__module__}.{cls.__qualname__}"}
-        if isinstance(value, Arranged):
-            fields = value.rearrange()
+        if isinstance(value, HasOwnKeys):
+            fields = value.to_config()
         else:
-            fields = {name: value_at(value, name) for name in keys(cls)}
-            fields = {name: item for name, item in fields.items() if item != keys(cls)[name].added} | settled(cls)
+            items = {name: (functools.reduce(getattr, key.path, value), key.added) for name, key in keys(cls).items()}
+            fields = {name: item for name, (item, unwritten) in items.items() if item != unwritten} | constant_keys(cls)
         return section | {name: plain(item) for name, item in fields.items()}
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}

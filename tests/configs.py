@@ -1,11 +1,14 @@
 """Shipped configs as plain values, for tests that list them while they are collected."""
 
 import copy
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+
+from research.tree import keys
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -30,3 +33,21 @@ def _shipped(group: str, name: str) -> dict[str, Any]:
 def names(group: str) -> list[str]:
     """The choices of a group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def value_at(owner: Any, key: str) -> Any:
+    """The value of a config key of a spec."""
+    return functools.reduce(getattr, keys(type(owner))[key].path, owner)
+
+
+def replaced(owner: Any, **values: Any) -> Any:
+    """The same spec with other values at some config keys, which may lie in its parts."""
+    for name, value in values.items():
+        owner = _put(owner, keys(type(owner))[name].path, value)
+    return owner
+
+
+def _put(owner: Any, path: tuple[str, ...], value: Any) -> Any:
+    first, *deeper = path
+    value = _put(getattr(owner, first), tuple(deeper), value) if deeper else value
+    return dataclasses.replace(owner, **{first: value})

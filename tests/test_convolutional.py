@@ -17,8 +17,7 @@ from research.clock import Clock
 from research.data import Examples, Facts
 from research.distributions import Categorical, Gaussian
 from research.networks.base import Networks, Training
-from research.networks.convolutional import ConvolutionalNetworks
-from research.networks.patches import ConvTranspose, convolve
+from research.networks.convolutional import ConvolutionalNetworks, ConvTranspose, convolve
 from research.tree import ConfigError, build, plain, structure
 
 SETTINGS: dict[str, Any] = {

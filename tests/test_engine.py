@@ -11,7 +11,7 @@ import pytest
 from research import engine
 from research.data import Examples, Facts, Windows
 from research.data.draws import Binarize
-from research.engine import NEVER, Budget, Data, Member, State
+from research.engine import NEVER, Budget, Data, JobInputs, State
 from research.fit import fit as train
 from research.metrics import higher_is_better
 from research.tree import ConfigError, recipe, spec
@@ -70,7 +70,7 @@ class Run(NamedTuple):
 
     model: Any
     optimizer: Any
-    member: Member
+    member: JobInputs
     data: Data
     budget: Budget
 
@@ -96,7 +96,7 @@ def make_run(make_dataset, build_optimizer, build_trainer):
         optimizer = optimizer or build_optimizer("sgd", learning_rate=0.25)
         data = Data(*[jax.device_put(dataset.examples)] * 2)
         steps = budget.steps_per_epoch(dataset.facts)
-        member = Member(np.uint32(seed), dataset.split(None))
+        member = JobInputs(np.uint32(seed), dataset.split(None))
         return Run(model.bind(dataset.facts), optimizer, member, data, Budget.of(budget, steps, draw))
 
     return make

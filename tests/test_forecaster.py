@@ -12,7 +12,7 @@ import scipy.stats
 from research import engine
 from research.clock import Clock
 from research.data import Examples, Facts, Windows
-from research.engine import Budget, Data, Member
+from research.engine import Budget, Data, JobInputs
 from research.models.recurrent_forecaster import last_observed
 from research.networks.layers import Layers
 from research.tree import ConfigError
@@ -280,7 +280,7 @@ def test_the_coefficient_of_an_autoregressive_process_is_recovered(
     model = build_model("recurrent_forecaster", cell="rnn", hidden_dim=4, normalize="none").bind(facts)
     optimizer = build_optimizer("adam", learning_rate=0.02, schedule="cosine")
     budget = Budget.of(build_trainer(epochs=150, batch_size=590, keep="last"), 1, None)
-    data, member = Data(rows, rows), Member(np.uint32(0), split)
+    data, member = Data(rows, rows), JobInputs(np.uint32(0), split)
     state = engine.initialize(model, optimizer, member, data, budget)
     train = jax.jit(engine.chunk, static_argnames="budget")
     state, metrics = train(model, optimizer, state, member, data, np.int32(150), budget)

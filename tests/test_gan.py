@@ -46,7 +46,7 @@ SGD = {"name": "sgd", "learning_rate": 1.0, "b1": None, "b2": None, "eps": None}
 def played(model: Any, params: Any, key: Any) -> tuple[dict[str, jax.Array], Any]:
     """The players' own terms, as functions of all parameters without any stop of a gradient."""
     fake_key, mix_key = jax.random.split(key)
-    fake = model.generate(params, fake_key, 5)
+    fake = model.sample(params, fake_key, 5)
     real, judged = model.discriminate(params, BATCH.x, LENGTH), model.discriminate(params, fake, LENGTH)
     match model.game:
         case "non_saturating":  # -log D(x) - log(1 - D(fake)) with D a sigmoid
@@ -91,7 +91,7 @@ def test_no_gradient_crosses(options: dict[str, Any], build_model):
     model, key = small(build_model, **options), jax.random.key(1)
 
     def terms(params: Any) -> tuple[jax.Array, jax.Array]:
-        critic, generator, _, _ = model.terms(params, BATCH, model.generate(params, key, 5))
+        critic, generator, _, _ = model.terms(params, BATCH, model.sample(params, key, 5))
         return critic.sum(), generator.sum()
 
     critic, generator = jax.jit(jax.jacrev(terms), compiler_options=QUICKLY)(start(model))

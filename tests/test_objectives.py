@@ -11,10 +11,9 @@ import pytest
 import scipy.stats
 
 from research import engine
-from research.clock import Clock
+from research.clock import Clock, ramp
 from research.data import Examples, Facts
-from research.engine import Budget, Data, Member
-from research.models.kl import ramp
+from research.engine import Budget, Data, JobInputs
 
 FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
 BATCH = Examples(x=jax.random.uniform(jax.random.key(5), (6, 5)), label=jnp.arange(6) % 3)
@@ -197,7 +196,7 @@ def trained(model: Any, x: np.ndarray, optimizer: Any, trainer: Any, make_datase
     dataset = make_dataset(x)
     rows, ones = np.arange(len(x), dtype=np.int32), np.ones(len(x), np.float32)
     split = dataclasses.replace(dataset.splits[0], train=rows, validation=rows, validation_weight=ones)
-    data, member = Data(dataset.examples, dataset.examples), Member(np.uint32(0), split)
+    data, member = Data(dataset.examples, dataset.examples), JobInputs(np.uint32(0), split)
     budget, model = Budget.of(trainer, 1, None), model.bind(dataset.facts)
     state = jax.jit(engine.initialize, static_argnames="budget")(model, optimizer, member, data, budget)
     train = jax.jit(engine.chunk, static_argnames="budget")

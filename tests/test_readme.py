@@ -18,7 +18,11 @@ ROOT = Path(__file__).parents[1]
 READMES = sorted(
     [
         ROOT / "README.md",
-        *(path for room in ("research", "conf", "scripts") for path in (ROOT / room).rglob("README.md")),
+        *(
+            path
+            for folder in ("research", "conf", "scripts", "hydra_plugins", "tests")
+            for path in (ROOT / folder).rglob("README.md")
+        ),
     ]
 )
 ROOMS = sorted({path.parent for path in (ROOT / "research").rglob("*.py")} - {ROOT / "research"})
@@ -180,3 +184,11 @@ def test_every_room_has_a_front_door_and_the_root_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
     for room in ROOMS:
         assert (room / "README.md").is_file() or (room.parent / "README.md").is_file(), room
+
+
+def test_every_test_that_the_table_of_laws_names_exists() -> None:
+    names = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", (ROOT / "tests" / "README.md").read_text())
+    assert len(names) > 30
+    for file, name in names:
+        path = ROOT / "tests" / file
+        assert f"def {name}(" in path.read_text(), f"{file}::{name}"

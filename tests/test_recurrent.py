@@ -14,7 +14,7 @@ from research.data import Examples, Facts
 from research.networks.cells import CELLS
 from research.networks.earlier import GRU_GATES, gates_apart
 from research.networks.layers import Layers
-from research.networks.sizing import count
+from research.networks.sizing import count, resized
 from research.networks.steps import flip, summarize
 from research.tree import ConfigError, plain, structure
 
@@ -297,8 +297,8 @@ def test_parameters_choose_the_nearest_width(name: str, options: dict[str, Any],
     build = functools.partial(build_model, name, **options)
     wanted = 1000
     model = build(parameters=wanted).bind(bound)
-    first = width_of(model)
-    below, found, above = (count(model.resized(width)) for width in (first - 1, first, first + 1))
+    first, part = width_of(model), "networks" if hasattr(model, "networks") else "recurrent"
+    below, found, above = (count(resized(model, part, width)) for width in (first - 1, first, first + 1))
     assert below < wanted < above
     assert abs(found - wanted) <= min(wanted - below, above - wanted)
     rows = Examples(x=jnp.zeros((ROWS, *bound.feature_shape)), label=jnp.arange(ROWS) % 3)

@@ -22,6 +22,7 @@ KEYS = {*TRAIN, *flatten(TRAIN), "hydra/sweeper", *GROUPS.values()}
 KEYS |= {f"{group}.{key}" for path, group in GROUPS.items() for key in flatten(yaml.safe_load(path.read_text()))}
 SETTING = re.compile(r"(?P<before>\S?)(?P<key>\{key\}|(?<![\w.])[a-z][\w./]*)=(?P<value>[^\s;)]*)")
 OTHERS = {"key", "index"}  # `key=value`, and an argument of pandas
+NAMES = ("remedy", "problem", "what", "why")  # variables that hold a part of an error
 SPECIAL = set('[(~*?"{ ')
 
 
@@ -43,7 +44,7 @@ def remedies(path: Path) -> Iterator[tuple[int, str]]:
             said = list(node.args) if node.func.id in ("ConfigError", "refuse", "Unusable") else []
         elif isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            named = any(isinstance(target, ast.Name) and target.id == "remedy" for target in targets)
+            named = any(isinstance(target, ast.Name) and target.id in NAMES for target in targets)
             said = [node.value] if named else []
         for part in (inner for outer in said for inner in ast.walk(outer)):
             text = text_of(part)
@@ -111,3 +112,18 @@ def test_a_remedy_names_the_full_key(changes: dict[str, Any], remedy: str):
         build({"part": {"title": "a", "sizes": [1]} | changes}, Whole, key="model")
     assert error.value.remedy == remedy
     assert str(error.value).endswith(f": {remedy}")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "raise ConfigError('a', 1, f'so set gamma={x}')",
+        "remedy = f'so set gamma={x}'",
+        "problem = f'so set gamma={x}' if x else ''",
+        "why += ' so set gamma=1'",
+    ],
+)
+def test_the_texts_of_errors_are_found_in_code(code: str, tmp_path: Path):
+    path = tmp_path / "refusing.py"
+    path.write_text(code)
+    assert any(wrong(text) for _, text in remedies(path))

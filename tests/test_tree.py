@@ -10,7 +10,7 @@ import hypothesis
 import jax
 import numpy as np
 import pytest
-from configs import names, shipped
+from configs import names, replaced, shipped, value_at
 from hypothesis import strategies as st
 
 from research.coercion import coerce
@@ -28,13 +28,11 @@ from research.tree import (
     nearest,
     plain,
     recipe,
-    replaced,
     resolve_target,
     spec,
     stack,
     structure,
     unstack,
-    value_at,
 )
 
 SHIPPED = [(group, name) for group in ("model", "optimizer", "trainer") for name in names(group)]

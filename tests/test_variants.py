@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
+from configs import replaced
 
 from research import engine
 from research.clock import Clock
@@ -20,7 +21,7 @@ from research.models.code import spread_out
 from research.models.decoding import log_likelihood, outputs_of
 from research.models.penalty import MMD_SCALES, aggregate_log_probs, mean_discrepancy
 from research.models.prior import mixture_log_prob
-from research.tree import ConfigError, replaced
+from research.tree import ConfigError
 
 FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
 BATCH = Examples(x=jax.random.uniform(jax.random.key(5), (6, 5)), label=jnp.arange(6) % 3)

@@ -9,18 +9,11 @@ from typing import Any, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 from jaxtyping import Array, Float, Int, Key
 
-from research.data.examples import Examples, Facts
+from research.data.examples import Examples
 from research.distributions import Forecast
 from research.optimizer import Optimizer, Players
 
 A = TypeVar("A")
-
-
-@runtime_checkable
-class Binds(Protocol):
-    """A model that is bound to its data."""
-
-    def bind(self, facts: Facts) -> Any: ...
 
 
 @runtime_checkable
@@ -145,69 +138,13 @@ class Checks(Protocol):
     def check(self, rows: Examples, batch_size: int, optimizer: Optimizer | Players) -> None: ...
 
 
-@runtime_checkable
-class Plays(Protocol):
-    """A game. No value of its metrics `unmonitored` says that the model is better."""
-
-    @property
-    def unmonitored(self) -> tuple[str, ...]: ...
-
-
-@runtime_checkable
-class Unable(Protocol):
-    """A model some of whose methods have no meaning with its settings: name -> reason."""
-
-    @property
-    def unable(self) -> Mapping[str, str]: ...
-
-
-@runtime_checkable
-class HasNetworks(Protocol):
-    """A model whose networks say whether they take labels and masks."""
-
-    @property
-    def networks(self) -> Any: ...
-
-
-@runtime_checkable
-class Conditional(Protocol):
-    """Networks or a model that may get the label."""
-
-    @property
-    def conditional(self) -> bool: ...
-
-
-@runtime_checkable
-class Coded(Protocol):
-    """A model with a setting for the size of its codes."""
-
-    @property
-    def latent_dim(self) -> int: ...
-
-
-@runtime_checkable
-class TakesMasks(Protocol):
-    """Networks or a model that may tell padding and missing values from zeros."""
-
-    @property
-    def takes_masks(self) -> bool: ...
-
-
-@runtime_checkable
-class CountsUses(Protocol):
-    """A model that says how often one example uses a parameter; for other models it is 1."""
-
-    @property
-    def uses(self) -> int: ...
-
-
 ABILITIES = (Encodes, Decodes, Reconstructs, Samples, Forecasts, Predicts, StepsThrough)
 
 
 def lack(model: Any, method: str) -> str | None:
     """Why a model lacks the method `method`, for a person; None if it has it."""
-    if isinstance(model, Unable) and method in model.unable:
-        return model.unable[method]
+    if method in _unable(model):
+        return _unable(model)[method]
     known = [ability for ability in ABILITIES if method in methods(ability)]
     return None if not known or isinstance(model, known[0]) else "choose another model"
 
@@ -219,33 +156,42 @@ def methods(ability: type) -> list[str]:
 
 def able(model: Any, ability: type[A]) -> TypeGuard[A]:
     """Whether a model with these settings has an ability."""
-    if not isinstance(model, ability):
-        return False
-    return not isinstance(model, Unable) or not any(name in model.unable for name in methods(ability))
+    return isinstance(model, ability) and not _unable(model).keys() & methods(ability)
+
+
+def _unable(model: Any) -> Mapping[str, str]:
+    """Methods that have no meaning with the settings of a model -> reason."""
+    return getattr(model, "unable", {})
+
+
+# ------------------------------------------------------------------------------------ settings that a model may lack
 
 
 def unmonitored(model: Any) -> tuple[str, ...]:
-    """The metrics of a game: no value of them is better than another."""
-    return model.unmonitored if isinstance(model, Plays) else ()
+    """The metrics of a game between players: no value of them is better than another."""
+    return getattr(model, "unmonitored", ())
 
 
 def is_conditional(model: Any) -> bool:
     """Whether a model gets the label of every example."""
-    part = _coding(model)
-    return isinstance(part, Conditional) and part.conditional
+    return _setting(model, "conditional", False)
 
 
 def takes_masks(model: Any) -> bool:
     """Whether a model tells padding and missing values from zeros."""
-    part = _coding(model)
-    return isinstance(part, TakesMasks) and part.takes_masks
-
-
-def _coding(model: Any) -> Any:
-    """The networks of a model, or a model without such a part."""
-    return model.networks if isinstance(model, HasNetworks) else model
+    return _setting(model, "takes_masks", False)
 
 
 def latent_dim_of(model: Any) -> int | None:
     """L, the size of the codes, or None."""
-    return model.latent_dim if isinstance(model, Coded) else None
+    return _setting(model, "latent_dim", None)
+
+
+def uses_of(model: Any) -> int:
+    """How often one example uses a parameter of a model."""
+    return _setting(model, "uses", 1)
+
+
+def _setting(model: Any, name: str, default: Any) -> Any:
+    """A setting of the networks of a model, or of a model without such a part."""
+    return getattr(getattr(model, "networks", model), name, default)

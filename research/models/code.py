@@ -1,7 +1,8 @@
 """The code of an autoencoder: the encoder's outputs with an activation, or entries of a codebook."""
 
 import math
-from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,59 +10,12 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from research.data.examples import Examples
 from research.networks.names import activation, check_activation
-from research.networks.steps import valid_steps
+from research.networks.steps import over_steps, valid_steps
 from research.optimizer import Optimizer, Players
 from research.ranges import NonNegative, Range, Size
 from research.tree import ConfigError, inline, spec
 
 ROWS = 4  # training rows whose codes a fresh codebook looks at, for every entry
-
-
-@runtime_checkable
-class Code(Protocol):
-    """The step from outputs of the encoder, [B, L] or [B, T, L], to codes of the same shape."""
-
-    discrete: ClassVar[bool]  # whether codes are entries of a codebook, which have a distribution already
-
-    def check(self, latent_dim: int) -> None:
-        """Refuse a size of the code that does not fit these settings."""
-        ...
-
-    def check_optimizer(self, optimizer: Optimizer | Players) -> None:
-        """Refuse an optimizer that cannot train the code's own parameters."""
-        ...
-
-    def init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Any]:
-        """Fresh parameters of the code itself."""
-        ...
-
-    def informed(self, key: Key[Array, ""], outputs: Float[Array, "N ..."], rows: Examples) -> dict[str, Any]:
-        """Parameters that start at the encoder's outputs of some training rows; `split(key, 3)[0]` chose the rows."""
-        ...
-
-    def rows_wanted(self, rows: int) -> int:
-        """How many of `rows` training rows `informed` needs; 0 if it is not called."""
-        ...
-
-    def continuous(self, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
-        """Codes before they become entries."""
-        ...
-
-    def make(self, params: Any, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
-        """Codes."""
-        ...
-
-    def terms(
-        self, params: Any, outputs: Float[Array, "B ..."], batch: Examples
-    ) -> tuple[Any, dict[str, Float[Array, ""]]]:
-        """A term that is added to the loss of a batch, and scalars to log."""
-        ...
-
-    def scores(
-        self, params: Any, outputs: Float[Array, "B ..."], batch: Examples, reconstruction: dict[str, Any]
-    ) -> dict[str, Float[Array, " B"]]:
-        """The scores of every example, [B], made of those of the reconstruction."""
-        ...
 
 
 @spec
@@ -74,49 +28,18 @@ class PlainCode:
 
     code_activation: str
 
-    discrete: ClassVar[bool] = False
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def validate(self) -> None:
         check_activation("code_activation", self.code_activation)
 
-    def check(self, latent_dim: int) -> None:
-        """Every size fits."""
-
-    def check_optimizer(self, optimizer: Optimizer | Players) -> None:
-        """Every optimizer fits."""
-
-    def init(self, key: Key[Array, ""], latent_dim: int) -> dict[str, Any]:
-        """No parameters."""
-        return {}
-
-    def informed(self, key: Key[Array, ""], outputs: Float[Array, "N ..."], rows: Examples) -> dict[str, Any]:
-        """No parameters."""
-        return {}
-
-    def rows_wanted(self, rows: int) -> int:
-        """No rows."""
-        return 0
-
     def continuous(self, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
-        """f(outputs)."""
+        """f(outputs), of the encoder's outputs [B, L], or [B, T, L] with a code at every step."""
         return activation(self.code_activation)(outputs)
 
     def make(self, params: Any, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
-        """f(outputs)."""
+        """Codes: f(outputs)."""
         return self.continuous(outputs)
-
-    def terms(
-        self, params: Any, outputs: Float[Array, "B ..."], batch: Examples
-    ) -> tuple[float, dict[str, Float[Array, ""]]]:
-        """No term."""
-        return 0.0, {}
-
-    def scores(
-        self, params: Any, outputs: Float[Array, "B ..."], batch: Examples, reconstruction: dict[str, Any]
-    ) -> dict[str, Float[Array, " B"]]:
-        """The scores of the reconstruction."""
-        return reconstruction
 
 
 @spec
@@ -146,7 +69,6 @@ class Codebook:
     commitment: NonNegative
     codebook: Literal["gradient", "average"]
 
-    discrete: ClassVar[bool] = True
     # The loss leaves out the KL, which depends on entries, groups and the number of codes in a sequence.
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("commitment", "entries", "groups", "code")}
 
@@ -172,13 +94,18 @@ class Codebook:
         shape = (self.entries, latent_dim // self.groups)
         return {"codebook": {"entries": jax.random.normal(key, shape)}}
 
-    def rows_wanted(self, rows: int) -> int:
-        """A few rows for every entry."""
-        return min(ROWS * self.entries, rows)
+    def informed(
+        self, key: Key[Array, ""], train: Examples, encode: Callable[[Examples], Float[Array, "N ..."]]
+    ) -> dict[str, Any]:
+        """Entries that start at parts of codes of training rows, far apart, so that codes reach every entry.
 
-    def informed(self, key: Key[Array, ""], outputs: Float[Array, "N ..."], rows: Examples) -> dict[str, Any]:
-        """Entries that start at parts of codes of training rows, far apart, so that codes reach every entry."""
-        _, part_key, noise_key = jax.random.split(key, 3)  # the first key has chosen the rows
+        Args:
+          encode: gives the encoder's outputs of some rows, [N, L] or [N, T, L].
+        """
+        row_key, part_key, noise_key = jax.random.split(key, 3)
+        number = min(ROWS * self.entries, len(train))
+        rows = train.take(jax.random.choice(row_key, len(train), (number,), replace=False))
+        outputs = encode(rows)
         parts = self.continuous(outputs)
         valid = valid_steps(rows.length, parts.shape[1]) if parts.ndim == 3 else None
         present = jnp.ones(parts.shape[:-1], bool) if valid is None else valid
@@ -212,7 +139,7 @@ class Codebook:
         return self.look_up(params, hot), hot
 
     def make(self, params: Any, outputs: Float[Array, "*B L"]) -> Float[Array, "*B L"]:
-        """The entries, with the straight-through gradient."""
+        """Codes: the entries, with the straight-through gradient."""
         u, constant = self.continuous(outputs), jax.lax.stop_gradient
         return constant(self._nearest(params, u)[0]) + (u - constant(u))
 
@@ -222,14 +149,14 @@ class Codebook:
         """The last two terms of the loss; the distance of u to e, and exp of the entropy of the batch's choices."""
         u, constant = self.continuous(outputs), jax.lax.stop_gradient
         entries, hot = self._nearest(params, u)
-        away = over_steps(jnp.square(u - constant(entries)).sum(-1), batch).mean()
+        away = over_steps(jnp.square(u - constant(entries)).sum(-1), batch.length).mean()
         valid = valid_steps(batch.length, u.shape[1]) if u.ndim == 3 else None
         if valid is not None:  # padding chooses nothing
             hot = jnp.where(valid[..., None, None], hot, 0.0)
         hot = hot.reshape(-1, self.entries)
         count = hot.sum(0)
         if self.codebook == "gradient":
-            toward = over_steps(jnp.square(constant(u) - entries).sum(-1), batch).mean()
+            toward = over_steps(jnp.square(constant(u) - entries).sum(-1), batch.length).mean()
         else:
             parts = constant(u).reshape(-1, u.shape[-1] // self.groups)
             mean = (hot.T @ parts) / jnp.maximum(count, 1)[:, None]
@@ -247,11 +174,11 @@ class Codebook:
         The loss is always that of `codebook=gradient`, because the term of a moving average is of a whole batch.
         """
         u = self.continuous(outputs)
-        away = over_steps(jnp.square(u - self._nearest(params, u)[0]).sum(-1), batch)
+        away = over_steps(jnp.square(u - self._nearest(params, u)[0]).sum(-1), batch.length)
         loss = reconstruction["loss"] + (1 + self.commitment) * away
         scores = reconstruction | {"loss": loss, "commitment": away}
         if "reconstruction_nats" in scores:
-            kl = over_steps(jnp.full(u.shape[:-1], self.groups * math.log(self.entries)), batch)
+            kl = over_steps(jnp.full(u.shape[:-1], self.groups * math.log(self.entries)), batch.length)
             scores |= {"kl_nats": kl, "elbo_nats": -scores["reconstruction_nats"] - kl}
         return scores
 
@@ -259,14 +186,6 @@ class Codebook:
         """Codes [*shape, L] of entries drawn from the uniform prior."""
         chosen = jax.random.randint(key, (*shape, self.groups), 0, self.entries)
         return self.look_up(params, jax.nn.one_hot(chosen, self.entries))
-
-
-def over_steps(values: Float[Array, "B ..."], batch: Examples) -> Float[Array, " B"]:
-    """Values [B] as they are; values [B, T] summed over the valid steps."""
-    if values.ndim == 1:
-        return values
-    valid = valid_steps(batch.length, values.shape[1])
-    return (values if valid is None else jnp.where(valid, values, 0.0)).sum(-1)
 
 
 def spread_out(

@@ -1,4 +1,7 @@
-"""What every model with an encoder, a code and a decoder computes alike, as functions of its parts."""
+"""What all models with an encoder and a decoder compute alike: functions of a model of networks and an observation.
+
+`Autoencoder` and `Variational` name `bind` and `decode` as their methods.
+"""
 
 import dataclasses
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -16,8 +19,6 @@ from research.networks.sizing import matched
 PENALTY, PRIOR, GRADIENT = 4, 5, 6
 PRIOR_INIT, PENALTY_INIT, CODEBOOK_INIT = 7, 8, 9
 
-M = TypeVar("M")
-
 
 @runtime_checkable
 class Autoencodes(Protocol):
@@ -30,17 +31,19 @@ class Autoencodes(Protocol):
     def observation(self) -> Observation: ...
 
 
-def bound(model: M, facts: Facts) -> M:
-    """A model of networks and an observation, for this data: its networks are bound, and wide enough.
+M = TypeVar("M", bound=Autoencodes)
+
+
+def bind(model: M, facts: Facts) -> M:
+    """The model for this data: its networks know feature shape and number of classes.
 
     Raises:
       ConfigError: the likelihood or the networks cannot take such data.
     """
-    assert isinstance(model, Autoencodes)
     model.observation.check_range(facts.low, facts.high)
-    networks: Any = model.networks.bind(facts)
+    networks = model.networks.bind(facts)
     changed: Any = dataclasses.replace(model, networks=networks)  # type: ignore[type-var]
-    return matched(changed, networks.parameters)
+    return changed if networks.parameters is None else matched(changed, "networks", networks.parameters)
 
 
 def outputs_of(
@@ -56,14 +59,14 @@ def outputs_of(
     return model.networks.decode(params, z, label, model.observation.of(params), length, training)
 
 
-def mean_of(
+def decode(
     model: Autoencodes,
     params: Any,
     z: Float[Array, "B ..."],
-    label: Int[Array, " B"] | None,
-    length: Int[Array, " B"] | None,
+    label: Int[Array, " B"] | None = None,
+    length: Int[Array, " B"] | None = None,
 ) -> Float[Array, "B ..."]:
-    """E[x | z], [B, *feature_shape]."""
+    """E[x | z], [B, *feature_shape], of codes [B, L]; of codes [B, T, L] if there is one at every step."""
     mean = model.observation.of(params).mean(outputs_of(model, params, z, label, length))
     return mean.reshape(z.shape[0], *model.networks.feature_shape)
 

@@ -1,23 +1,25 @@
 """Autoencoder, with the terms that make it denoising, sparse, contractive or regularized."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
-from research.data.examples import Examples, Facts
+from research.data.examples import Examples
 from research.distributions import Observation
 from research.models import decoding
-from research.models.code import Code, Codebook, PlainCode, over_steps
+from research.models.code import Codebook, PlainCode
 from research.models.decoding import CODEBOOK_INIT, GRADIENT, PENALTY_INIT, PRIOR, log_likelihood, outputs_of
 from research.models.penalty import Penalty
 from research.networks.base import Networks, Training
 from research.networks.convolutional import ConvolutionalNetworks
 from research.networks.dense import DenseNetworks
+from research.networks.steps import over_steps
 from research.optimizer import Optimizer, Players
 from research.ranges import NonNegative, Repeats, ShareBelow1
 from research.tree import ConfigError, inline, spec
@@ -52,7 +54,7 @@ class Autoencoder:
 
     networks: Networks = inline()
     observation: Observation = inline()
-    code: Code = inline()
+    code: PlainCode | Codebook = inline()
     penalty: Penalty = inline()
     gaussian_noise: NonNegative | None
     masking_noise: ShareBelow1 | None
@@ -69,42 +71,30 @@ class Autoencoder:
             *("code_l2", "decoder_l2", "decoder_gradient"),
         )
     }
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator",)  # see `research.networks.sizing`
 
     def validate(self) -> None:
         """Refuse parts that exclude each other."""
-        self.code.check(self.latent_dim)
-        if self.code.discrete and self.penalty.kind != "none":
-            remedy = "discrete codes cannot follow N(0, 1); set model.penalty=none"
-            raise ConfigError("penalty", self.penalty.kind, remedy)
-        if self.code.discrete and self.code_l2 is not None:
-            raise ConfigError("code_l2", self.code_l2, "the codebook is trained to follow its codes; set {key}=null")
+        if isinstance(self.code, Codebook):
+            self.code.check(self.networks.latent_dim)
+            if self.penalty.kind != "none":
+                remedy = "discrete codes cannot follow N(0, 1); set model.penalty=none"
+                raise ConfigError("penalty", self.penalty.kind, remedy)
+            if self.code_l2 is not None:
+                remedy = "the codebook is trained to follow its codes; set {key}=null"
+                raise ConfigError("code_l2", self.code_l2, remedy)
         self.penalty.check_without_posterior()
         if self.networks.stepwise and self.penalty.kind != "none":
             remedy = "the prior is of one code for a sequence; set model.code=sequence or model.penalty=none"
             raise ConfigError("penalty", self.penalty.kind, remedy)
 
-    def bind(self, facts: Facts) -> Self:
-        """The model for this data: its networks know feature shape and number of classes."""
-        return decoding.bound(self, facts)
+    bind, decode = decoding.bind, decoding.decode  # every model that decodes a code has these methods
 
     def check(self, rows: Examples, batch_size: int, optimizer: Optimizer | Players) -> None:
         """Refuse a batch or an optimizer that the penalty or the code cannot take."""
         self.penalty.check_batch(batch_size)
-        self.code.check_optimizer(optimizer)
-
-    def resized(self, width: int) -> Self:
-        """The same model with networks of that width."""
-        return dataclasses.replace(self, networks=self.networks.resized(width))
-
-    @property
-    def latent_dim(self) -> int:
-        """L, size of the code."""
-        return self.networks.latent_dim
-
-    @property
-    def uses(self) -> int:
-        """How often one example uses a parameter."""
-        return self.networks.uses
+        if isinstance(self.code, Codebook):
+            self.code.check_optimizer(optimizer)
 
     @property
     def unable(self) -> Mapping[str, str]:
@@ -118,31 +108,27 @@ class Autoencoder:
 
     # ----------------------------------------------------------------------------------------------------- parameters
 
-    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """Fresh parameters that count as the model's size."""
-        networks = self.networks.init(key, self.latent_dim, self.observation.channels)
-        code = self.code.init(jax.random.fold_in(key, CODEBOOK_INIT), self.latent_dim)
-        return networks | self.observation.init() | code
-
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters that do not depend on the data."""
-        return self.counted(key) | self.penalty.init(jax.random.fold_in(key, PENALTY_INIT), self.latent_dim)
+        latent_dim = self.networks.latent_dim
+        params = self.networks.init(key, latent_dim, self.observation.channels) | self.observation.init()
+        if isinstance(self.code, Codebook):
+            params |= self.code.init(jax.random.fold_in(key, CODEBOOK_INIT), latent_dim)
+        return params | self.penalty.init(jax.random.fold_in(key, PENALTY_INIT), latent_dim)
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters; the decoder's output bias and a codebook come from the training rows."""
         params = decoding.at_the_mean(self, self.fresh(key), train)
-        if wanted := self.code.rows_wanted(len(train)):
-            codebook_key = jax.random.fold_in(key, CODEBOOK_INIT)
-            row_key = jax.random.split(codebook_key, 3)[0]
-            rows = train.take(jax.random.choice(row_key, len(train), (wanted,), replace=False))
-            params |= self.code.informed(codebook_key, self.code_outputs(params, rows), rows)
+        if isinstance(self.code, Codebook):
+            encode = functools.partial(self.code_outputs, params)
+            params |= self.code.informed(jax.random.fold_in(key, CODEBOOK_INIT), train, encode)
         return params
 
     # -------------------------------------------------------------------------------------------------- codes and back
 
     def code_outputs(self, params: Any, batch: Examples, training: Training | None = None) -> Float[Array, "B ..."]:
         """Outputs of the encoder, of which codes are made, [B, L], or [B, T, L] with a code at every step."""
-        return self.networks.encode(params, batch, self.latent_dim, training)
+        return self.networks.encode(params, batch, self.networks.latent_dim, training)
 
     def encode(self, params: Any, batch: Examples) -> Float[Array, "B L"]:
         """Codes [B, L]."""
@@ -151,16 +137,6 @@ class Autoencoder:
     def full_code(self, params: Any, batch: Examples) -> Float[Array, "B ..."]:
         """The input of the decoder: codes [B, L], or [B, T, L] with a code at every step."""
         return self.code.make(params, self.code_outputs(params, batch))
-
-    def decode(
-        self,
-        params: Any,
-        z: Float[Array, "B ..."],
-        label: Int[Array, " B"] | None = None,
-        length: Int[Array, " B"] | None = None,
-    ) -> Float[Array, "B ..."]:
-        """E[x | z], [B, *feature_shape], of codes [B, L]."""
-        return decoding.mean_of(self, params, z, label, length)
 
     def reconstruct(self, params: Any, batch: Examples) -> Float[Array, "B ..."]:
         """E[x | z] at the code of x, [B, *feature_shape]."""
@@ -173,7 +149,7 @@ class Autoencoder:
         if isinstance(self.code, Codebook):
             steps = self.networks.feature_shape[:1] if self.networks.stepwise else ()
             return self.decode(params, self.code.sample(params, key, (number, *steps)), label)
-        return self.decode(params, jax.random.normal(key, (number, self.latent_dim)), label)
+        return self.decode(params, jax.random.normal(key, (number, self.networks.latent_dim)), label)
 
     @property
     def entries(self) -> int:
@@ -204,17 +180,20 @@ class Autoencoder:
         before = self.code_outputs(params, corrupted, training)
         code = self.code.make(params, before)
         outputs = outputs_of(self, params, code, batch.label, batch.length, training)
-        loss, metrics = -log_likelihood(self, params, outputs, batch).mean(), {}
-        prior = None
-        if self.penalty.towards_prior:
+        loss = -log_likelihood(self, params, outputs, batch).mean()
+        metrics: dict[str, Any] = {}
+        if isinstance(self.code, Codebook):
+            of_code, metrics = self.code.terms(params, before, batch)
+            loss += of_code
+        if self.penalty.kind != "none":
             prior = jax.random.normal(jax.random.fold_in(key, PRIOR), code.shape)
-        for more, scalars in (self.code.terms(params, before, batch), self.penalty.of_codes(params, code, prior)):
-            loss, metrics = loss + more, metrics | scalars
+            of_penalty, metrics = self.penalty.of_codes(params, code, prior)
+            loss += of_penalty
         if self.activity_l1 is not None:
-            metrics["activity_l1"] = over_steps(jnp.abs(code).sum(-1), batch).mean()
+            metrics["activity_l1"] = over_steps(jnp.abs(code).sum(-1), batch.length).mean()
             loss += self.activity_l1 * metrics["activity_l1"]
         if self.code_l2 is not None:
-            metrics["code_l2"] = 0.5 * over_steps(jnp.square(code).sum(-1), batch).mean()
+            metrics["code_l2"] = 0.5 * over_steps(jnp.square(code).sum(-1), batch.length).mean()
             loss += self.code_l2 * metrics["code_l2"]
         if self.decoder_l2 is not None:
             metrics["decoder_l2"] = 0.5 * sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(params["decoder"]))
@@ -238,7 +217,7 @@ class Autoencoder:
         scores = {"loss": loss, "reconstruction_mse": decoding.reconstruction_mse(self, params, outputs, batch)}
         if self.observation.of(params).nats:
             scores["reconstruction_nats"] = loss
-        return self.code.scores(params, before, batch, scores)
+        return self.code.scores(params, before, batch, scores) if isinstance(self.code, Codebook) else scores
 
     def decoder_norm(
         self, params: Any, code: Float[Array, "B ..."], batch: Examples, key: Key[Array, ""]

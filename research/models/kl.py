@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from research.clock import Clock
+from research.clock import Clock, ramp
 from research.ranges import Epochs, NonNegative, Repeats
 from research.tree import ConfigError, spec
 
@@ -90,9 +90,3 @@ class KL:
             assert by_dimension is not None
             kl = jnp.maximum(by_dimension, self.free_bits).sum(-1)
         return reconstruction + self.beta * weight * kl
-
-
-def ramp(time: Float[Array, ""], length: Any) -> Float[Array, ""]:
-    """min(time / length, 1), and 1 everywhere for length 0, without the NaN gradient of a plain quotient."""
-    length = jnp.asarray(length, jnp.float32)
-    return jnp.where(time >= length, 1.0, time / jnp.where(length > 0, length, 1.0))

@@ -79,8 +79,6 @@ class Penalty:
         self, params: Any, z: Float[Array, "B ..."], prior: Float[Array, "B L"] | None
     ) -> tuple[Any, dict[str, Float[Array, ""]]]:
         """The term that is added to the loss, and scalars to log. `prior` are as many codes from the prior."""
-        if self.kind == "none":
-            return 0.0, {}
         assert prior is not None
         if self.kind == "mmd":
             value = mean_discrepancy(z, prior)

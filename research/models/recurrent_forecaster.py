@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Literal, Self
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -63,6 +62,7 @@ class RecurrentForecaster:
     # The loss is computed in the scale of the window.
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective", "quantiles", "normalize")}
     takes_masks: ClassVar[bool] = True
+    training_only: ClassVar[tuple[str, ...]] = ()
 
     def validate(self) -> None:
         levels = self.quantiles
@@ -97,11 +97,8 @@ class RecurrentForecaster:
             if facts.season > window:
                 raise ConfigError("residual", "season", f"the season of {facts.season} steps is longer than the window")
         known = {"feature_shape": facts.feature_shape, "horizon": shape[0], "season": facts.season}
-        return matched(dataclasses.replace(self, **known), self.parameters)
-
-    def resized(self, width: int) -> Self:
-        """The same model with layers of that width."""
-        return dataclasses.replace(self, recurrent=dataclasses.replace(self.recurrent, hidden_dim=width))
+        bound = dataclasses.replace(self, **known)
+        return bound if self.parameters is None else matched(bound, "recurrent", self.parameters)
 
     @property
     def uses(self) -> int:
@@ -135,17 +132,11 @@ class RecurrentForecaster:
         size = self.segment * self.width
         segments = jnp.zeros((1, self.feature_shape[0] // self.segment, size))
         read_back, drop = (lambda piece, outputs: jnp.zeros((1, size))), (lambda states: states)
-        keys, linear = jax.random.split(key, 4), nn.initializers.lecun_normal()
-        position = lambda key, shape: jax.random.normal(key, shape) / jnp.sqrt(jnp.float32(shape[1]))
-        names = ("layers", "embedding", "output", "position")
-        draws: dict[str, Any] = dict(
-            zip(names, zip(keys, (linear, linear, linear, position), strict=True), strict=True)
+        keys: dict[str, Any] = dict(
+            zip(("layers", "embedding", "output", "position"), jax.random.split(key, 4), strict=True)
         )
-        return self.recurrent.fresh(self.module(), draws, segments, read_back, drop)
-
-    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """All parameters count."""
-        return self.fresh(key)
+        position = lambda key, shape: jax.random.normal(key, shape) / jnp.sqrt(jnp.float32(shape[1]))
+        return self.recurrent.fresh(self.module(), keys, segments, read_back, drop, position=position)
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters."""

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any, ClassVar, Literal, Self
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
@@ -50,6 +49,7 @@ class RecurrentGAN:
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("game", "gradient_penalty")}
     takes_masks: ClassVar[bool] = True
+    training_only: ClassVar[tuple[str, ...]] = ()
     # None of these metrics says that the samples are better.
     unmonitored: ClassVar[tuple[str, ...]] = ("loss", "generator_loss", "discriminator_loss", "discriminator_accuracy")
 
@@ -67,11 +67,8 @@ class RecurrentGAN:
             remedy = f"the data lie in [{facts.low:.4g}, {facts.high:.4g}]; set data.scaling=minmax or {{key}}=linear"
             raise ConfigError("generator_activation", self.generator_activation, remedy)
         known = {"feature_shape": facts.feature_shape, "steps": facts.feature_shape[0]}
-        return matched(dataclasses.replace(self, **known), self.parameters)
-
-    def resized(self, width: int) -> Self:
-        """The same model with layers of that width."""
-        return dataclasses.replace(self, recurrent=dataclasses.replace(self.recurrent, hidden_dim=width))
+        bound = dataclasses.replace(self, **known)
+        return bound if self.parameters is None else matched(bound, "recurrent", self.parameters)
 
     @property
     def uses(self) -> int:
@@ -88,29 +85,24 @@ class RecurrentGAN:
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters {"generator", "discriminator"}: the names of the players."""
-        keys, start = jax.random.split(key, 4), nn.initializers.lecun_normal()
+        keys = jax.random.split(key, 4)
         noise, x = jnp.zeros((1, 1, 2 * self.noise_dim)), jnp.zeros((1, 1, self.feature_shape[-1]))
+        of_generator, of_discriminator = {"layers": keys[0], "output": keys[1]}, {"layers": keys[2], "output": keys[3]}
         return {
-            player: self.recurrent.fresh(
-                module, {"layers": (player_keys[0], start), "output": (player_keys[1], start)}, inputs
-            )
-            for player, module, player_keys, inputs in (
-                ("generator", self.generator(), keys[:2], noise),
-                ("discriminator", self.discriminator(), keys[2:], x),
-            )
+            "generator": self.recurrent.fresh(self.generator(), of_generator, noise),
+            "discriminator": self.recurrent.fresh(self.discriminator(), of_discriminator, x),
         }
-
-    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """Both players count."""
-        return self.fresh(key)
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters."""
         del train
         return self.fresh(key)
 
-    def generate(self, params: Any, key: Key[Array, ""], number: int) -> Float[Array, "B T C"]:
+    def sample(
+        self, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
+    ) -> Float[Array, "number T C"]:
         """Samples [number, T, C]. The noise of a time step does not depend on the number of steps."""
+        del label
         whole_key, step_key = jax.random.split(key)
         whole = jax.random.normal(whole_key, (number, self.noise_dim))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, jnp.arange(self.steps))
@@ -128,13 +120,6 @@ class RecurrentGAN:
         if valid is None:
             return logits.mean(1)
         return jnp.where(valid, logits, 0.0).sum(1) / jnp.maximum(valid.sum(1), 1)
-
-    def sample(
-        self, params: Any, key: Key[Array, ""], number: int, label: Int[Array, " number"] | None = None
-    ) -> Float[Array, "number T C"]:
-        """Samples [number, T, C]."""
-        del label
-        return self.generate(params, key, number)
 
     def terms(
         self, params: Any, batch: Examples, fake: Float[Array, "B T C"]
@@ -164,7 +149,7 @@ class RecurrentGAN:
         """Sum of the players' terms, and each of them."""
         del clock
         fake_key, mix_key = jax.random.split(key)
-        fake = _beside(self.generate(params, fake_key, len(batch)), batch)
+        fake = _beside(self.sample(params, fake_key, len(batch)), batch)
         critic, generator, real_value, fake_value = self.terms(params, batch, fake)
         metrics = {
             "discriminator_loss": critic.mean(),
@@ -184,7 +169,7 @@ class RecurrentGAN:
 
     def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
         """The players' terms of every example against one fake sample of its own key, without the penalty."""
-        fake = _beside(jax.vmap(lambda key: self.generate(params, key, 1)[0])(keys), batch)
+        fake = _beside(jax.vmap(lambda key: self.sample(params, key, 1)[0])(keys), batch)
         critic, generator, real_value, fake_value = self.terms(params, batch, fake)
         border = 0.5 if self.game == "least_squares" else 0.0  # between the targets of real and of fake rows
         right = 0.5 * ((real_value > border).astype(jnp.float32) + (fake_value < border).astype(jnp.float32))

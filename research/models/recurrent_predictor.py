@@ -13,7 +13,7 @@ from research.data.examples import Examples, Facts
 from research.networks.layers import RecurrentLayers
 from research.networks.recurrent import Online, Reader, check_sequences
 from research.networks.sizing import matched
-from research.networks.steps import valid_steps
+from research.networks.steps import over_steps, valid_steps
 from research.ranges import Count, StaticShareBelow1
 from research.tree import ConfigError, added, from_data, inline, spec
 
@@ -46,6 +46,7 @@ class RecurrentPredictor:
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective",)}
 
     takes_masks: ClassVar[bool] = True
+    training_only: ClassVar[tuple[str, ...]] = ()
 
     def bind(self, facts: Facts) -> Self:
         """The model for this data. Raises ConfigError if there is nothing to predict."""
@@ -74,11 +75,7 @@ class RecurrentPredictor:
             raise ConfigError("objective", "cross_entropy", remedy)
         known = {"target_shape": shape, "target_classes": classes, "of_label": of_label}
         bound = dataclasses.replace(self, feature_shape=facts.feature_shape, **known)
-        return matched(bound, self.parameters)
-
-    def resized(self, width: int) -> Self:
-        """The same model with layers of that width."""
-        return dataclasses.replace(self, recurrent=dataclasses.replace(self.recurrent, hidden_dim=width))
+        return bound if self.parameters is None else matched(bound, "recurrent", self.parameters)
 
     @property
     def uses(self) -> int:
@@ -107,13 +104,8 @@ class RecurrentPredictor:
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters."""
-        keys, start = jax.random.split(key), nn.initializers.lecun_normal()
-        draws = {"layers": (keys[0], start), "output": (keys[1], start)}
-        return self.recurrent.fresh(self.module(), draws, jnp.zeros((1, 1, self.feature_shape[-1])))
-
-    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """All parameters count."""
-        return self.fresh(key)
+        keys: dict[str, Any] = dict(zip(("layers", "output"), jax.random.split(key), strict=True))
+        return self.recurrent.fresh(self.module(), keys, jnp.zeros((1, 1, self.feature_shape[-1])))
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters."""
@@ -122,8 +114,8 @@ class RecurrentPredictor:
 
     def encode(self, params: Any, batch: Examples) -> Float[Array, "B features"]:
         """Summary of the states, [B, features]."""
-        reader = dataclasses.replace(self.module(), summary=self.recurrent.summary)
-        states: Any = reader.apply({"params": params}, batch.x, batch.length, method="read")
+        layers, how = self.recurrent.module(), self.recurrent.summary
+        states: Any = layers.apply({"params": params["layers"]}, batch.x, how, batch.length, method="summary")
         return states
 
     def predict(
@@ -162,7 +154,7 @@ class RecurrentPredictor:
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None = None
     ) -> tuple[Online, Float[Array, "B outputs"]]:
         """The state after one more time step, and the linear outputs for all steps so far."""
-        after: Any = self.module().apply({"params": params}, state.carries, x, method="step")
+        after: Any = self.recurrent.module().apply({"params": params["layers"]}, state.carries, x, method="step")
         carries, last = after
         state, summary = state.add(carries, last, self.recurrent.summary)
         output: Any = nn.Dense(self.outputs).apply({"params": params["output"]}, last if self.stepwise else summary)
@@ -174,18 +166,11 @@ class RecurrentPredictor:
         valid = valid_steps(batch.length, batch.x.shape[1]) if self.stepwise else None
         steps = jnp.float32(batch.x.shape[1] if self.stepwise else 1)
         steps = jnp.broadcast_to(steps, (len(batch),)) if valid is None else jnp.maximum(valid.sum(-1), 1)
-
-        def of_rows(values: jax.Array) -> jax.Array:
-            """Values [B] or [B, T] summed over valid steps."""
-            if not self.stepwise:
-                return values
-            return (values if valid is None else jnp.where(valid, values, 0.0)).sum(-1)
-
         if self.target_classes:
             hot = jax.nn.one_hot(target, self.target_classes)
-            loss = of_rows(-(jax.nn.log_softmax(outputs) * hot).sum(-1))
-            right = of_rows((outputs.argmax(-1) == target).astype(jnp.float32)) / steps
-            return {"loss": loss, "cross_entropy": loss / steps, "accuracy": right}
+            loss = over_steps(-(jax.nn.log_softmax(outputs) * hot).sum(-1), batch.length)
+            right = over_steps((outputs.argmax(-1) == target).astype(jnp.float32), batch.length)
+            return {"loss": loss, "cross_entropy": loss / steps, "accuracy": right / steps}
         target = jnp.asarray(target, jnp.float32)
         present = None if valid is None else jnp.broadcast_to(valid[..., None], outputs.shape)
         if batch.target_observed is not None:

@@ -20,11 +20,12 @@ class RecurrentVAE(Variational):
 
     def start(self, rows: int) -> Online:
         """The state before the first step of `rows` sequences."""
-        return self.networks.begin(rows, 2 * self.latent_dim)
+        return self.networks.begin(rows, 2 * self.networks.latent_dim)
 
     def step(
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None = None
     ) -> tuple[Online, Float[Array, "B L"]]:
         """The state after one more time step, and the posterior means [B, L] given all steps so far."""
-        state, outputs = self.networks.encode_step(params, state, x, label, 2 * self.latent_dim)
-        return state, outputs[..., : self.latent_dim]
+        latent_dim = self.networks.latent_dim
+        state, outputs = self.networks.encode_step(params, state, x, label, 2 * latent_dim)
+        return state, outputs[..., :latent_dim]

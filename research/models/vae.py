@@ -1,15 +1,14 @@
 """Variational autoencoder with the ELBO or the importance-weighted bound."""
 
-import dataclasses
 import functools
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
-from research.data.examples import Examples, Facts
+from research.data.examples import Examples
 from research.distributions import Observation, kl_to_standard_normal, normal_log_prob
 from research.models import decoding
 from research.models.decoding import PENALTY, PENALTY_INIT, PRIOR, PRIOR_INIT, log_likelihood, outputs_of
@@ -72,6 +71,7 @@ class Variational:
     log_variance_range: tuple[LogVariance, LogVariance] | None
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("bound", "samples"), "iwae_nats": ("samples",)}
+    training_only: ClassVar[tuple[str, ...]] = ("discriminator",)  # see `research.networks.sizing`
 
     def validate(self) -> None:
         """Refuse parts and settings that exclude each other."""
@@ -93,28 +93,12 @@ class Variational:
         if clip is not None and not clip[0] < clip[1]:
             raise ConfigError("log_variance_range", list(clip), "expected [low, high] with low < high")
 
-    def bind(self, facts: Facts) -> Self:
-        """The model for this data: its networks know feature shape and number of classes."""
-        return decoding.bound(self, facts)
+    bind, decode = decoding.bind, decoding.decode  # every model that decodes a code has these methods
 
     def check(self, rows: Examples, batch_size: int, optimizer: Optimizer | Players) -> None:
         """Refuse rows or a batch that the prior or the penalty cannot take."""
         self.prior.check_rows(rows)
         self.penalty.check_batch(batch_size)
-
-    def resized(self, width: int) -> Self:
-        """The same model with networks of that width."""
-        return dataclasses.replace(self, networks=self.networks.resized(width))
-
-    @property
-    def latent_dim(self) -> int:
-        """L, size of the code."""
-        return self.networks.latent_dim
-
-    @property
-    def uses(self) -> int:
-        """How often one example uses a parameter."""
-        return self.networks.uses
 
     @property
     def standard_prior(self) -> bool:
@@ -123,16 +107,13 @@ class Variational:
 
     # ----------------------------------------------------------------------------------------------------- parameters
 
-    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """Fresh parameters that count as the model's size."""
-        networks = self.networks.init(key, 2 * self.latent_dim, self.observation.channels)
-        prior_key = jax.random.fold_in(key, PRIOR_INIT)
-        prior = self.prior.init(prior_key, self.latent_dim, self.networks.feature_shape)
-        return networks | self.observation.init() | prior
-
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters that do not depend on the data."""
-        return self.counted(key) | self.penalty.init(jax.random.fold_in(key, PENALTY_INIT), self.latent_dim)
+        latent_dim = self.networks.latent_dim
+        networks = self.networks.init(key, 2 * latent_dim, self.observation.channels)
+        prior = self.prior.init(jax.random.fold_in(key, PRIOR_INIT), latent_dim, self.networks.feature_shape)
+        penalty = self.penalty.init(jax.random.fold_in(key, PENALTY_INIT), latent_dim)
+        return networks | self.observation.init() | prior | penalty
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters; the decoder's output bias and pseudo-inputs come from the training rows."""
@@ -145,7 +126,7 @@ class Variational:
         self, params: Any, batch: Examples, training: Training | None = None
     ) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
         """Mean and log-variance of q(z | x), both [B, L]."""
-        outputs = self.networks.encode(params, batch, 2 * self.latent_dim, training)
+        outputs = self.networks.encode(params, batch, 2 * self.networks.latent_dim, training)
         mean, log_variance = jnp.split(outputs, 2, axis=-1)
         if self.log_variance_range is not None:
             log_variance = jnp.clip(log_variance, *self.log_variance_range)
@@ -154,16 +135,6 @@ class Variational:
     def encode(self, params: Any, batch: Examples) -> Float[Array, "B L"]:
         """Posterior means [B, L]."""
         return self.posterior(params, batch)[0]
-
-    def decode(
-        self,
-        params: Any,
-        z: Float[Array, "B L"],
-        label: Int[Array, " B"] | None = None,
-        length: Int[Array, " B"] | None = None,
-    ) -> Float[Array, "B ..."]:
-        """E[x | z], [B, *feature_shape]."""
-        return decoding.mean_of(self, params, z, label, length)
 
     def reconstruct(self, params: Any, batch: Examples) -> Float[Array, "B ..."]:
         """E[x | z] at the posterior mean of x, [B, *feature_shape]."""
@@ -177,7 +148,8 @@ class Variational:
 
     def prior_sample(self, params: Any, key: Key[Array, ""], number: int) -> Float[Array, "{number} L"]:
         """Codes from p(z), [number, L]."""
-        return self.prior.sample(params, key, number, self.latent_dim, functools.partial(self.posterior, params))
+        latent_dim, posterior = self.networks.latent_dim, functools.partial(self.posterior, params)
+        return self.prior.sample(params, key, number, latent_dim, posterior)
 
     # -------------------------------------------------------------------------------------------------------- objective
 
@@ -187,7 +159,8 @@ class Variational:
         """The loss of a batch, and its parts in nats."""
         training = Training(batch, key, clock)
         posterior = self.posterior(params, batch, training)
-        noise = jax.random.normal(key, (self.samples, len(batch), self.prior.noise_size(self.latent_dim)))
+        size = self.prior.noise_size(self.networks.latent_dim)
+        noise = jax.random.normal(key, (self.samples, len(batch), size))
         drawn, weight = self._draw(params, batch, posterior, noise, training), self.kl.weight(clock)
         metrics = {"reconstruction_nats": -drawn.log_likelihood.mean(), "kl_nats": drawn.kl.mean()}
         if self.bound == "iwae":
@@ -196,6 +169,8 @@ class Variational:
             by_dimension = None if drawn.by_dimension is None else drawn.by_dimension.mean(0)
             growth = self.kl.growth(clock)
             loss = self.kl.added_to(metrics["reconstruction_nats"], metrics["kl_nats"], by_dimension, weight, growth)
+        if self.penalty.kind == "none":
+            return loss, metrics
         prior = None
         if self.penalty.towards_prior:
             prior = self.prior_sample(jax.lax.stop_gradient(params), jax.random.fold_in(key, PRIOR), len(batch))
@@ -239,7 +214,7 @@ class Variational:
 
     def _noise(self, keys: Key[Array, " B"], samples: int) -> Float[Array, "{samples} B size"]:
         """Standard normal numbers [k, B, noise_size] that depend on each example's own key only."""
-        shape = samples, self.prior.noise_size(self.latent_dim)
+        shape = samples, self.prior.noise_size(self.networks.latent_dim)
         return jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(keys)
 
     def _draw(
@@ -252,7 +227,8 @@ class Variational:
     ) -> Drawn:
         """Codes that noise [k, B, noise_size] makes of the posterior, and the terms of the bound."""
         mean, log_variance = posterior
-        noise, prior_noise = noise[..., : self.latent_dim], noise[..., self.latent_dim :]
+        latent_dim = self.networks.latent_dim
+        noise, prior_noise = noise[..., :latent_dim], noise[..., latent_dim:]
         z = mean[None] + jnp.exp(0.5 * log_variance)[None] * noise
 
         def of_code(code: Float[Array, "B L"]) -> Float[Array, " B"]:

@@ -1,8 +1,8 @@
 """Vector-quantized autoencoders: their codes are entries of a learned codebook (`research.models.code.Codebook`)."""
 
-from research.models import recurrent_ae
 from research.models.code import Codebook
 from research.models.dense_ae import Autoencoder
+from research.models.recurrent_ae import RecurrentAE
 from research.networks.convolutional import ConvolutionalNetworks
 from research.networks.dense import DenseNetworks
 from research.networks.recurrent import RecurrentNetworks
@@ -32,4 +32,4 @@ class RecurrentVQAE(Autoencoder):
     networks: RecurrentNetworks = inline()
     code: Codebook = inline()
 
-    start, step = recurrent_ae.start, recurrent_ae.step
+    start, step = RecurrentAE.start, RecurrentAE.step  # its encoder reads sequences in the same way

@@ -44,40 +44,28 @@ class Networks(Protocol):
     (`research.models.vae.VAE`); its settings are a YAML file in `conf/model`. Parameters are a dict
     {"encoder": ..., "decoder": ...}. Networks that use `output_bias` call the decoder's last layer "output" and give
     it a bias.
+
+    Attributes:
+      takes_masks: whether the networks tell padding and missing values from zeros.
+      stepwise: whether there is a code at every time step, [B, T, L], rather than one code, [B, L].
+      uses: how often one example uses a parameter on average, roughly. The plan estimates work by it.
+      latent_dim, parameters, output_bias, conditional, feature_shape: see `Coding`.
     """
 
-    takes_masks: ClassVar[bool]  # whether the networks tell padding and missing values from zeros
-
-    @property
-    def latent_dim(self) -> int: ...
-
-    @property
-    def parameters(self) -> int | None: ...
-
-    @property
-    def output_bias(self) -> Literal["mean", "zero"]: ...
-
-    @property
-    def conditional(self) -> bool: ...
-
-    @property
-    def feature_shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def stepwise(self) -> bool:
-        """Whether there is a code at every time step, [B, T, L], rather than one code, [B, L]."""
-        ...
-
-    @property
-    def uses(self) -> int:
-        """How often one example uses a parameter on average, roughly. The plan estimates work by it."""
-        ...
+    takes_masks: ClassVar[bool]
+    stepwise: bool
+    uses: int
+    latent_dim: int
+    parameters: int | None
+    output_bias: Literal["mean", "zero"]
+    conditional: bool
+    feature_shape: tuple[int, ...]
 
     def bind(self, facts: Facts) -> Self:
         """The networks for this data: they take feature shape, number of classes and what else they need from `facts`.
 
-        Facts do not say whether rows have padding or missing values. Networks that can take neither refuse a batch
-        with `length` or `observed` in `encode`, which the plan traces.
+        Facts do not say whether rows have padding or missing values. `encode`, which the plan traces, refuses a batch
+        with either if the networks can take neither.
 
         Raises:
           ConfigError: these networks cannot take such data, or labels are missing (`Coding.check_labels`).
@@ -174,6 +162,12 @@ class Coding:
             remedy = "the data have no labels to condition on; set model.conditional=false"
             raise ConfigError("conditional", True, remedy)
 
+    def fresh(self, key: Key[Array, ""], encoder: Any, decoder: Any, x: Float[Array, "..."]) -> dict[str, Any]:
+        """Fresh parameters {"encoder", "decoder"} of a Linen module that reads x, and of one that reads a code."""
+        encoder_key, decoder_key = jax.random.split(key)
+        z = jnp.zeros((1, self.latent_dim + self.label_size))
+        return {"encoder": encoder.init(encoder_key, x)["params"], "decoder": decoder.init(decoder_key, z)["params"]}
+
     def with_label(self, inputs: Float[Array, "*B D"], label: Int[Array, "..."] | None) -> Float[Array, "*B inputs"]:
         """Inputs [B, ..., D] of conditional networks with the one-hot label [B] appended at every position."""
         if not self.conditional:
@@ -185,6 +179,18 @@ class Coding:
         hot = hot.reshape(*hot.shape[:-1], *(1,) * positions, self.classes)
         hot = jnp.broadcast_to(hot, (*inputs.shape[:-1], self.classes))
         return jnp.concatenate([inputs, hot], axis=-1)
+
+
+def apply(module: Any, params: Any, x: Any, training: Training | None, purpose: int) -> Any:
+    """Outputs of a Linen module. In training it drops the share `dropout` of its units."""
+    rngs = training.rngs(purpose) if training is not None and module.dropout else None
+    return module.apply({"params": params}, x, rngs is not None, rngs=rngs)
+
+
+def one_code(networks: Coding, codes: Float[Array, "B outputs"], batch: Examples) -> Float[Array, "B outputs"]:
+    """The `summary` of networks with one code for an example: the codes themselves."""
+    del networks, batch
+    return codes
 
 
 def observed_mean(train: Examples, axes: int) -> Float[Array, "..."]:

@@ -107,7 +107,7 @@ class Cell(nn.RNNCellBase):
         return 1
 
 
-class Held(nn.RNNCellBase):
+class PaddedCell(nn.RNNCellBase):
     """A cell that keeps its carry in padding, where the last column of x [B, D + 1] is 0; it is 1 before.
 
     An irnn needs it, because its states may grow without bound: a gradient of 0 with respect to an infinite state would

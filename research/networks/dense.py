@@ -10,7 +10,16 @@ from jaxtyping import Array, Float, Int, Key
 
 from research.data.examples import Examples, Facts
 from research.distributions import Likelihood
-from research.networks.base import DECODER_DROPOUT, ENCODER_DROPOUT, Coding, Training, observed_mean, output_bias
+from research.networks.base import (
+    DECODER_DROPOUT,
+    ENCODER_DROPOUT,
+    Coding,
+    Training,
+    apply,
+    observed_mean,
+    one_code,
+    output_bias,
+)
 from research.networks.names import INITIALIZERS, activation, check_activation, check_name
 from research.ranges import Size, StaticShareBelow1
 from research.tree import ConfigError, added, spec
@@ -47,12 +56,6 @@ class DenseStack(nn.Module):
         return nn.Dense(self.features, kernel_init=init, name="output")(x)
 
 
-def dropped(module: Any, params: Any, x: Any, training: Training | None, purpose: int) -> Any:
-    """Outputs of a Linen module with an attribute `dropout`, which drops units if it is trained."""
-    rngs = training.rngs(purpose) if training is not None and module.dropout else None
-    return module.apply({"params": params}, x, rngs is not None, rngs=rngs)
-
-
 @spec
 class DenseNetworks(Coding):
     """Settings of a dense encoder and its mirrored decoder. Data of every shape enter flattened.
@@ -75,6 +78,8 @@ class DenseNetworks(Coding):
     dropout: StaticShareBelow1 = added(before=0.0)
 
     takes_masks: ClassVar[bool] = False
+    stepwise: ClassVar[bool] = False
+    uses: ClassVar[int] = 1
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are without dropout
 
     def validate(self) -> None:
@@ -84,16 +89,6 @@ class DenseNetworks(Coding):
             raise ConfigError("dropout", self.dropout, "there is no hidden layer to drop units of; set {key}=0.0")
         check_activation("activation", self.activation)
         check_name("kernel_init", self.kernel_init, INITIALIZERS)
-
-    @property
-    def stepwise(self) -> bool:
-        """An example has one code."""
-        return False
-
-    @property
-    def uses(self) -> int:
-        """Every parameter is used once."""
-        return 1
 
     def bind(self, facts: Facts) -> Self:
         """The networks for this data."""
@@ -119,22 +114,17 @@ class DenseNetworks(Coding):
 
     def init(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}."""
-        encoder_key, decoder_key = jax.random.split(key)
         x = jnp.zeros((1, self.features + self.label_size))
-        z = jnp.zeros((1, self.latent_dim + self.label_size))
-        encoder = self.encoder(encoder_outputs).init(encoder_key, x)
-        return {"encoder": encoder["params"], "decoder": self.decoder(channels).init(decoder_key, z)["params"]}
+        return self.fresh(key, self.encoder(encoder_outputs), self.decoder(channels), x)
 
     def encode(
         self, params: Any, batch: Examples, outputs: int, training: Training | None = None
     ) -> Float[Array, "B {outputs}"]:
         """Encoder outputs [B, outputs] of a batch."""
         x = self.with_label(batch.x.reshape(len(batch), -1), batch.label)
-        return dropped(self.encoder(outputs), params["encoder"], x, training, ENCODER_DROPOUT)
+        return apply(self.encoder(outputs), params["encoder"], x, training, ENCODER_DROPOUT)
 
-    def summary(self, codes: Float[Array, "B outputs"], batch: Examples) -> Float[Array, "B outputs"]:
-        """The codes themselves."""
-        return codes
+    summary = one_code
 
     def decode(
         self,
@@ -147,7 +137,7 @@ class DenseNetworks(Coding):
     ) -> Float[Array, "*B outputs"]:
         """Decoder outputs [..., D * channels] of codes [..., L]. Lengths matter to the loss alone."""
         decoder = self.decoder(likelihood.channels)
-        return dropped(decoder, params["decoder"], self.with_label(z, label), training, DECODER_DROPOUT)
+        return apply(decoder, params["decoder"], self.with_label(z, label), training, DECODER_DROPOUT)
 
     def encoder_kernel(self, params: Any) -> Float[Array, "D outputs"] | None:
         """The kernel of an encoder that is one linear layer, without the rows for the label; otherwise None."""

@@ -1,28 +1,27 @@
 """Recurrent layers over time as a Linen module (`Layers`), and their settings (`RecurrentLayers`)."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from research.networks.cells import CELLS, PARTS, Carries, Carry, Cell, Held, SideBySide
+from research.networks.cells import CELLS, PARTS, Carries, Carry, Cell, PaddedCell, SideBySide
 from research.networks.earlier import gates_apart
 from research.networks.names import check_name
 from research.networks.steps import summarize, valid_steps
 from research.ranges import Finite, Range, Size
 from research.tree import ConfigError, spec
 
-Draw = tuple[jax.Array, Any]  # a key and an initialiser
 
-
-def layer_names(layers: int, bidirectional: bool) -> list[str]:
-    """Names of the parameters of `Layers`: `layer_0`, `layer_0_backward`, `layer_1`, ..."""
+def cell_names(layers: int, bidirectional: bool) -> list[str]:
+    """Names of the cells of `Layers`: 0, 0_backward, 1, ... The parameters of cell 0 are called `layer_0`."""
     ways = ("", "_backward") if bidirectional else ("",)
-    return [f"layer_{number}{way}" for number in range(layers) for way in ways]
+    return [f"{number}{way}" for number in range(layers) for way in ways]
 
 
 class Layers(nn.Module):
@@ -42,9 +41,7 @@ class Layers(nn.Module):
     dropout: float = 0.0
 
     def setup(self) -> None:
-        names = [
-            f"{number}{way}" for number in range(self.layers) for way in ("", "_backward")[: 1 + self.bidirectional]
-        ]
+        names = cell_names(self.layers, self.bidirectional)
         self.layer = {name: Cell(self.kind, self.hidden_dim, self.layer_norm) for name in names}
         self.drop = nn.Dropout(self.dropout, broadcast_dims=(1,))
 
@@ -67,7 +64,7 @@ class Layers(nn.Module):
         """
         ends: list[Carry] = []
         valid = valid_steps(length, x.shape[1]) if self.kind == "irnn" else None
-        over_time = functools.partial(self._over_time, held=valid is not None)
+        over_time = functools.partial(self._over_time, padded=valid is not None)
         for number in range(self.layers):
             forwards = over_time(self.layer[f"{number}"])
             if valid is not None:
@@ -96,8 +93,8 @@ class Layers(nn.Module):
             return carries[-1][0]  # the same state, and a cheaper gradient
         return summarize(states, length, how, self.hidden_dim if self.bidirectional else 0)
 
-    def _over_time(self, cell: Cell, held: bool) -> nn.RNN:
-        return nn.RNN(Held(cell) if held else cell, unroll=self.unroll, variable_axes={"perturbations": 1})
+    def _over_time(self, cell: Cell, padded: bool) -> nn.RNN:
+        return nn.RNN(PaddedCell(cell) if padded else cell, unroll=self.unroll, variable_axes={"perturbations": 1})
 
     def step(self, carries: Carries, x: Float[Array, "B D"], training: bool = False) -> tuple[Carries, jax.Array]:
         """One step of layers that run forwards: the carries, and the state of the last layer [B, H]."""
@@ -145,6 +142,10 @@ class RecurrentLayers:
     def validate(self) -> None:
         check_name("cell", self.cell, CELLS)
 
+    def resized(self, width: int) -> Self:
+        """The same layers with that many units."""
+        return dataclasses.replace(self, hidden_dim=width)
+
     def module(self, *, bidirectional: bool | None = None, dropout: float = 0.0) -> Layers:
         """The layers. `bidirectional` replaces the setting, for layers that must run forwards."""
         return Layers(
@@ -157,21 +158,23 @@ class RecurrentLayers:
             dropout,
         )
 
-    def fresh(self, module: nn.Module, draws: Mapping[str, Draw], *inputs: Any) -> dict[str, Any]:
+    def fresh(
+        self, module: nn.Module, keys: Mapping[str, Key[Array, ""]], *inputs: Any, **initialisers: Any
+    ) -> dict[str, Any]:
         """Fresh parameters of a module with these `layers`. Every part is drawn with a key of its own.
 
         So a seed gives the same numbers however the modules are nested. With Linen's own keys it would not.
 
         Args:
-          draws: name of a parameter or of a linear layer -> key, and initialiser of its kernel. For `layers` only the
-            key counts, because cells have their own initialisers.
+          keys: name of a parameter, of a linear layer or of `layers` -> its key; others may be there too.
           inputs: arguments of the module, for the shapes.
+          initialisers: of parameters and kernels by name; for others it is lecun_normal. Cells have their own.
         """
         init = functools.partial(module.init, mutable=["params"])
         shapes: Any = jax.eval_shape(lambda key: init(key, *inputs), jax.random.key(0))["params"]
         params: dict[str, Any] = {}
         for name, shape in shapes.items():
-            key, start = draws[name]
+            key, start = keys[name], initialisers.get(name, nn.initializers.lecun_normal())
             if name == "layers":
                 params[name] = self._cells(shape, key)
             elif isinstance(shape, Mapping):
@@ -187,7 +190,7 @@ class RecurrentLayers:
         The bias is a number that sweeps, so no initialiser can hold it: Linen modules are structure.
         """
         params: dict[str, Any] = {}
-        names = [name for name in layer_names(self.layers, True) if name in shapes]
+        names = [f"layer_{name}" for name in cell_names(self.layers, True) if f"layer_{name}" in shapes]
         for name, cell_key in zip(names, jax.random.split(key, len(names)), strict=True):
             kernels = [shape for part, shape in shapes[name].items() if part.startswith("input_kernel")]
             inputs = kernels[0].shape[0] if kernels else 0

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from research.clock import ramp
 from research.data.examples import Examples, Facts
 from research.distributions import Likelihood
 from research.networks.base import (
@@ -20,6 +21,7 @@ from research.networks.base import (
     output_bias,
 )
 from research.networks.cells import Carries
+from research.networks.dense import DenseStack
 from research.networks.layers import Layers, RecurrentLayers
 from research.networks.recurrent_decoder import Decoder, Teaching
 from research.networks.steps import flip, summarize
@@ -62,27 +64,7 @@ class Reader(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], length: Int[Array, " B"] | None = None, training: bool = False
     ) -> Float[Array, "B ..."]:
-        return nn.Dense(self.outputs, name="output")(self.read(x, length, training))
-
-    def read(
-        self, x: Float[Array, "B T D"], length: Int[Array, " B"] | None = None, training: bool = False
-    ) -> Float[Array, "B ..."]:
-        """The states at every step or their summary, without the linear layer."""
-        return self.layers.summary(x, self.summary, length, training)
-
-    def step(self, carries: Carries, x: Float[Array, "B D"]) -> tuple[Carries, Float[Array, "B H"]]:
-        """One more time step: the carries, and the state of the last layer."""
-        return self.layers.step(carries, x)
-
-
-class StepEncoder(nn.Module):
-    """A code at every step, linear in the input: z_t = W x_t + b."""
-
-    outputs: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T outputs"]:
-        return nn.Dense(self.outputs, name="output")(x)
+        return nn.Dense(self.outputs, name="output")(self.layers.summary(x, self.summary, length, training))
 
 
 # ------------------------------------------------------------------------------------------------- one step at a time
@@ -185,12 +167,12 @@ class RecurrentNetworks(Coding):
 
     def resized(self, width: int) -> Self:
         """The same layers with that many units."""
-        return dataclasses.replace(self, recurrent=dataclasses.replace(self.recurrent, hidden_dim=width))
+        return dataclasses.replace(self, recurrent=self.recurrent.resized(width))
 
-    def encoder(self, outputs: int) -> Reader | StepEncoder:
-        """The encoder as a Linen module."""
+    def encoder(self, outputs: int) -> Reader | DenseStack:
+        """The encoder as a Linen module: one linear layer if there is a code at every step."""
         if self.code == "step":
-            return StepEncoder(outputs)
+            return DenseStack((), outputs, "linear")
         return Reader(self.recurrent.module(dropout=self.dropout), outputs, self.recurrent.summary)
 
     def decoder_module(self, channels: int) -> Decoder:
@@ -205,12 +187,12 @@ class RecurrentNetworks(Coding):
 
     def init(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}."""
-        keys, linear = jax.random.split(key, 6), nn.initializers.lecun_normal()
+        keys = jax.random.split(key, 6)
         x = jnp.zeros((1, 1, self.feature_shape[-1] + self.label_size))
         z = jnp.zeros((1, *((1,) if self.code == "step" else ()), self.latent_dim + self.label_size))
         read_back = (lambda outputs: outputs[:, : self.feature_shape[-1]]) if self._feeds_back else None
-        decoder = {name: (keys[at], linear) for at, name in enumerate(("layers", "output", "start", "skip"))}
-        encoder = {"output": (keys[4], linear), "layers": (keys[5], linear)}
+        decoder: dict[str, Any] = dict(zip(("layers", "output", "start", "skip"), keys[:4], strict=True))
+        encoder = {"output": keys[4], "layers": keys[5]}
         return {
             "encoder": self.recurrent.fresh(self.encoder(encoder_outputs), encoder, x),
             "decoder": self.recurrent.fresh(self.decoder_module(channels), decoder, z, 1, read_back),
@@ -222,7 +204,7 @@ class RecurrentNetworks(Coding):
         """Encoder outputs [B, outputs], or [B, T, outputs] with a code at every step."""
         x, encoder = self.with_label(batch.x, batch.label), self.encoder(outputs)
         rngs = training.rngs(ENCODER_DROPOUT) if training is not None and self.dropout > 0 else None
-        inputs = (x,) if isinstance(encoder, StepEncoder) else (x, batch.length, rngs is not None)
+        inputs = (x,) if self.code == "step" else (x, batch.length, rngs is not None)
         codes: Any = encoder.apply({"params": params["encoder"]}, *inputs, rngs=rngs)
         return codes
 
@@ -258,10 +240,9 @@ class RecurrentNetworks(Coding):
         """The true sequence for a teacher-forced decoder, and the share of it that the schedule shows."""
         if self.decoder != "teacher_forced":
             return None
-        batch, ramp = training.batch, jnp.asarray(self.teacher_epochs, jnp.float32)
-        progress = jnp.where(training.clock.epoch >= ramp, 1.0, training.clock.epoch / jnp.where(ramp > 0, ramp, 1.0))
+        progress = ramp(training.clock.epoch, self.teacher_epochs)
         share = self.teacher_start + (self.teacher_end - self.teacher_start) * progress
-        x, mask = batch.x, batch.observed
+        x, mask = training.batch.x, training.batch.observed
         if self.reverse:
             x, mask = flip(x, length), None if mask is None else flip(mask, length)
         return Teaching(x, mask, share, self.teacher_dropout, jax.random.fold_in(training.key, TEACHING))
@@ -286,12 +267,13 @@ class RecurrentNetworks(Coding):
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None, outputs: int
     ) -> tuple[Online, Float[Array, "B outputs"]]:
         """The state after one more time step, and the encoder's outputs for all steps so far."""
-        x, encoder, variables = self.with_label(x, label), self.encoder(outputs), {"params": params["encoder"]}
-        if isinstance(encoder, StepEncoder):
-            codes: Any = encoder.apply(variables, x[:, None])
-            return state.add((), codes[:, 0], self.recurrent.summary)
-        after: Any = encoder.apply(variables, state.carries, x, method="step")
+        x, params = self.with_label(x, label), params["encoder"]
+        linear, how = nn.Dense(outputs), self.recurrent.summary
+        if self.code == "step":
+            code: Any = linear.apply({"params": params["output"]}, x)
+            return state.add((), code, how)
+        after: Any = self.recurrent.module().apply({"params": params["layers"]}, state.carries, x, method="step")
         carries, last = after
-        state, summary = state.add(carries, last, self.recurrent.summary)
-        output: Any = nn.Dense(outputs).apply({"params": params["encoder"]["output"]}, summary)
+        state, summary = state.add(carries, last, how)
+        output: Any = linear.apply({"params": params["output"]}, summary)
         return state, output

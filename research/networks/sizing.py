@@ -1,8 +1,10 @@
 """The width of a model by its number of parameters (`model.parameters`)."""
 
+import bisect
+import dataclasses
 import functools
 import math
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import jax
 from jaxtyping import Array, Key
@@ -10,50 +12,56 @@ from jaxtyping import Array, Key
 from research.errors import ConfigError
 
 WIDEST = 1 << 16  # units of a layer whose width is chosen
+M = TypeVar("M")
 
 
 @runtime_checkable
 class Sized(Protocol):
-    """A model whose width can be chosen by its number of parameters."""
+    """A model whose width can be chosen: a part of it has a method `resized(width)`."""
 
-    def resized(self, width: int) -> Self:
-        """The same model with a first hidden layer of that width."""
+    training_only: ClassVar[tuple[str, ...]]  # top-level keys of parameters that only training needs; they do not count
+
+    def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
+        """Fresh parameters."""
         ...
 
-    def counted(self, key: Key[Array, ""]) -> dict[str, Any]:
-        """Fresh parameters without those that only training needs."""
-        ...
 
+def matched(model: M, part: str, parameters: int) -> M:
+    """A `Sized` model with the width at which its number of parameters is nearest to `parameters`.
 
-def matched(model: Any, parameters: int | None) -> Any:
-    """A `Sized` model with the width whose number of parameters is nearest to `parameters`. None changes nothing.
+    Args:
+      model: bound to its data.
+      part: name of the field that has the width.
 
     Raises:
       ConfigError: no width gives so few or so many parameters.
     """
-    if parameters is None:
-        return model
     tree = jax.tree.structure(model)
-    return model.resized(_width(tree, tree.num_leaves, parameters))
+    return resized(model, part, _width(tree, tree.num_leaves, part, parameters))
+
+
+def resized(model: Any, part: str, width: int) -> Any:
+    """The same model with a part of that width."""
+    return dataclasses.replace(model, **{part: getattr(model, part).resized(width)})
 
 
 @functools.lru_cache(maxsize=256)  # jobs of one structure have one width
-def _width(structure: Any, leaves: int, wanted: int) -> int:
-    model: Sized = structure.unflatten([0.0] * leaves)
-    if wanted < (least := count(model.resized(1))):
+def _width(structure: Any, leaves: int, part: str, wanted: int) -> int:
+    model = structure.unflatten([0.0] * leaves)
+
+    def size(width: int) -> int:
+        return count(resized(model, part, width))
+
+    if wanted < (least := size(1)):
         raise ConfigError("parameters", wanted, f"this model has at least {least}; ask for more")
-    low, high = 1, 2
-    while count(model.resized(high)) < wanted:
-        low, high = high, 2 * high
-        if low > WIDEST:
-            raise ConfigError("parameters", wanted, f"that is a layer of more than {WIDEST} units; take fewer")
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(model.resized(middle)) <= wanted else (low, middle)
-    return min(low, high, key=lambda width: abs(count(model.resized(width)) - wanted))
+    if wanted > size(WIDEST):
+        raise ConfigError("parameters", wanted, f"that is a layer of more than {WIDEST} units; take fewer")
+    wider = bisect.bisect_right(range(WIDEST + 1), wanted, lo=1, key=size)  # the first width with more parameters
+    return min(wider - 1, wider, key=lambda width: abs(size(width) - wanted))
 
 
 def count(model: Sized) -> int:
     """Number of parameters of a model that is bound to its data, without those that only training needs."""
-    shapes = jax.eval_shape(model.counted, jax.random.key(0))
+    params = jax.eval_shape(model.fresh, jax.random.key(0))
+    shapes = {name: part for name, part in params.items() if name not in model.training_only}
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

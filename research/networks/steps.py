@@ -9,6 +9,14 @@ def valid_steps(length: Int[Array, " B"] | None, steps: int) -> Bool[Array, "B T
     return None if length is None else jnp.arange(steps)[None] < length[:, None]
 
 
+def over_steps(values: Float[Array, "B ..."], length: Int[Array, " B"] | None) -> Float[Array, " B"]:
+    """Values [B] as they are; values [B, T] summed over the valid steps."""
+    if values.ndim == 1:
+        return values
+    valid = valid_steps(length, values.shape[1])
+    return (values if valid is None else jnp.where(valid, values, 0.0)).sum(-1)
+
+
 def flip(x: Shaped[Array, "B T C"], length: Int[Array, " B"] | None) -> Shaped[Array, "B T C"]:
     """Every row backwards in time within its length; padding stays at the end."""
     if length is None:

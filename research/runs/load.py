@@ -11,7 +11,6 @@ import numpy as np
 from research import engine, tree
 from research.data.examples import Examples, Facts
 from research.data.preparation import SCALING, Preparation
-from research.models.abilities import Binds
 from research.runs.folder import RunFolder
 from research.runs.run import Run
 from research.tree import ConfigError
@@ -81,7 +80,7 @@ def _bound(files: RunFolder, model: Any, record: Any) -> tuple[Any, Facts | None
         for name in ("feature_shape", "target_shape"):
             fields[name] = None if fields.get(name) is None else tuple(fields[name])
         facts = Facts(**fields)
-        return (model.bind(facts) if isinstance(model, Binds) else model), facts
+        return model.bind(facts), facts
     except ConfigError:
         raise
     except DAMAGED as error:

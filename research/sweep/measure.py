@@ -8,7 +8,7 @@ import numpy as np
 from jax.interpreters import partial_eval
 
 from research.data.draws import Binarize
-from research.engine import Budget, Data, Member, State, chunk, evaluate, initialize, train_epoch
+from research.engine import Budget, Data, JobInputs, State, chunk, evaluate, initialize, train_epoch
 from research.sweep.job import BoundJob
 from research.tree import ConfigError, keys, stack, unstack
 
@@ -42,13 +42,13 @@ def measure(bound: BoundJob, others: Sequence[BoundJob] = ()) -> Measure:
       ConfigError: the model has no metric of the name `trainer.monitor`.
     """
     examples, budget = bound.dataset.compact, bound.budget
-    member, data = Member(np.uint32(0), bound.dataset.compact_split(None)), Data(examples, examples)
+    member, data = JobInputs(np.uint32(0), bound.dataset.compact_split(None)), Data(examples, examples)
     model, optimizer = unstack(stack([(bound.model, bound.job.optimizer)]), 0)  # numbers as they enter a program
 
-    def start(model: Any, optimizer: Any, member: Member, data: Data) -> State:
+    def start(model: Any, optimizer: Any, member: JobInputs, data: Data) -> State:
         return initialize(model, optimizer, member, data, budget)
 
-    def train(model: Any, optimizer: Any, state: State, member: Member, data: Data, epochs: jax.Array) -> Any:
+    def train(model: Any, optimizer: Any, state: State, member: JobInputs, data: Data, epochs: jax.Array) -> Any:
         return chunk(model, optimizer, state, member, data, epochs, budget)
 
     rows = _bytes(examples) * (2 if isinstance(budget.draw, Binarize) else 1)
@@ -74,7 +74,7 @@ def _bytes(tree: Any) -> int:
 
 
 def unread_numbers(
-    bounds: Sequence[BoundJob], state: State, member: Member, data: Data, budget: Budget
+    bounds: Sequence[BoundJob], state: State, member: JobInputs, data: Data, budget: Budget
 ) -> tuple[str, ...]:
     """Config keys of numbers that differ between jobs of one structure, although no result depends on them.
 
@@ -86,7 +86,7 @@ def unread_numbers(
         return ()
     tree = unstack(stack([{"model": bounds[0].model, "optimizer": bounds[0].job.optimizer}]), 0)
 
-    def results(tree: Any, state: State, member: Member, data: Data) -> Any:
+    def results(tree: Any, state: State, member: JobInputs, data: Data) -> Any:
         model, optimizer = tree["model"], tree["optimizer"]
         trained, metrics = train_epoch(model, optimizer, state, member, data, budget)
         evaluated = evaluate(model, trained.params, member.seed, member.split, data, "validation", budget)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import jax
 
 from research.engine import Budget, Trainer
-from research.models.abilities import CountsUses
+from research.models.abilities import uses_of
 from research.sweep.job import HASH_DIGITS, BoundJob
 from research.sweep.measure import measure
 from research.sweep.options import Options
@@ -169,7 +169,7 @@ def step_work(bound: BoundJob, parameters: int) -> int:
     It is batch size times parameters times the number of times that a step uses them (a recurrent network uses them
     at every time step).
     """
-    uses = bound.model.uses if isinstance(bound.model, CountsUses) else 1
+    uses = uses_of(bound.model)
     return bound.job.trainer.batch_size * parameters * uses
 
 

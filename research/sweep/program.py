@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from research import engine
-from research.engine import Budget, Data, Member, State
+from research.engine import Budget, Data, JobInputs, State
 from research.sweep.device import mesh
 from research.sweep.job import BoundJob
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup
@@ -25,14 +25,14 @@ Metrics = dict[str, jax.Array]
 
 
 @jax.jit
-def initialize(model: Any, optimizer: Any, member: Member, params: Any, data: Data, budget: Budget) -> State:
+def initialize(model: Any, optimizer: Any, member: JobInputs, params: Any, data: Data, budget: Budget) -> State:
     """The state of one job before its first step."""
     return engine.initialize(model, optimizer, member, data, budget, params)
 
 
 @functools.partial(jax.jit, donate_argnames="state")
 def train(
-    model: Any, optimizer: Any, state: State, member: Member, data: Data, epochs: Any, budget: Budget
+    model: Any, optimizer: Any, state: State, member: JobInputs, data: Data, epochs: Any, budget: Budget
 ) -> tuple[State, Metrics]:
     """One chunk of one job: `epochs` epochs and an evaluation.
 
@@ -42,20 +42,20 @@ def train(
 
 
 @jax.jit
-def score(model: Any, params: Any, member: Member, data: Data, budget: Budget) -> Metrics:
+def score(model: Any, params: Any, member: JobInputs, data: Data, budget: Budget) -> Metrics:
     """Validation and test metrics of the kept parameters of one job."""
     return _score(model, params, member, data, budget)
 
 
 def _chunk(
-    model: Any, optimizer: Any, state: State, member: Member, data: Data, epochs: Any, budget: Budget
+    model: Any, optimizer: Any, state: State, member: JobInputs, data: Data, epochs: Any, budget: Budget
 ) -> tuple[State, Metrics]:
     state, metrics = engine.chunk(model, optimizer, state, member, data, epochs, budget)
     # The flags are separate outputs, because the next chunk overwrites the memory of the state.
     return state, metrics | {f"state/{name}": getattr(state, name) for name in FLAGS}
 
 
-def _score(model: Any, params: Any, member: Member, data: Data, budget: Budget) -> Metrics:
+def _score(model: Any, params: Any, member: JobInputs, data: Data, budget: Budget) -> Metrics:
     metrics: Metrics = {}
     for part in ("validation", "test"):
         metrics |= engine.evaluate(model, params, member.seed, member.split, data, part, budget)
@@ -76,7 +76,14 @@ def over_jobs(function: Callable[..., Any], devices: int, *stacked: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnames="devices", donate_argnames="state")
 def train_all(
-    models: Any, optimizers: Any, state: State, members: Member, data: Data, epochs: Any, budget: Budget, devices: int
+    models: Any,
+    optimizers: Any,
+    state: State,
+    members: JobInputs,
+    data: Data,
+    epochs: Any,
+    budget: Budget,
+    devices: int,
 ) -> tuple[State, Metrics]:
     """One chunk of all members."""
     chunk = lambda model, optimizer, state, member: _chunk(model, optimizer, state, member, data, epochs, budget)
@@ -84,7 +91,7 @@ def train_all(
 
 
 @functools.partial(jax.jit, static_argnames="devices")
-def score_all(models: Any, params: Any, members: Member, data: Data, budget: Budget, devices: int) -> Metrics:
+def score_all(models: Any, params: Any, members: JobInputs, data: Data, budget: Budget, devices: int) -> Metrics:
     """Validation and test metrics of the kept parameters of all members."""
     score_one = lambda model, params, member: _score(model, params, member, data, budget)
     return over_jobs(score_one, devices, models, params, members)
@@ -93,14 +100,14 @@ def score_all(models: Any, params: Any, members: Member, data: Data, budget: Bud
 # ------------------------------------------------------------------------------------------------------ on the device
 
 
-def inputs(bound: BoundJob) -> tuple[Any, Any, Member]:
+def inputs(bound: BoundJob) -> tuple[Any, Any, JobInputs]:
     """Model, optimizer and member of one job, with numbers as they enter a program."""
     return unstack(stack([(bound.model, bound.job.optimizer, member(bound))]), 0)
 
 
-def member(bound: BoundJob) -> Member:
+def member(bound: BoundJob) -> JobInputs:
     """The seed and the rows of one job."""
-    return Member(np.uint32(bound.job.seed), bound.dataset.compact_split(bound.job.data.fold))
+    return JobInputs(np.uint32(bound.job.seed), bound.dataset.compact_split(bound.job.data.fold))
 
 
 def start(bound: BoundJob, data: Data, params: Any = None) -> State:

@@ -19,6 +19,8 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["+model.latent_dmi=2"], ["model.latent_dmi=2", "did you mean 'latent_dim'?"]),
     (["+optimizer.ep=2"], ["optimizer.ep=2", "did you mean 'eps'?"]),
     (["model.beta.x=1"], ["model.beta.x=1", "did you mean 'model.beta'?"]),
+    (["model=dense_ae", "model.beta=4"], ["model.beta=4: no such key; it is a key of model=beta_tc_vae", "model=vae,"]),
+    (["optimizer.momentum=0.9"], ["no such key; it is a key of optimizer=rmsprop, optimizer=sgd"]),
     (["model=vea"], ["model=vea", "did you mean 'vae'?", "dense_ae"]),
     (["data=digit"], ["data=digit", "did you mean 'digits'?"]),
     (["experiment=vae"], ["experiment=vae", "did you mean 'vae_mnist'?"]),

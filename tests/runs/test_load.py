@@ -60,6 +60,9 @@ class Differences(Halves):
 class Silent:
     gain: float
 
+    def bind(self, facts):
+        return self
+
 
 def write(folder, target="Halves", **model):
     config = {"model": {"_target_": f"{__name__}.{target}", **model}, "seed": 0}

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from research.data import Facts
+from research.models.abilities import uses_of
 from research.sweep.measure import Measure, key_of, measure
 from research.sweep.plan import CANONICAL_WIDTHS, describe, difference, plan, widths
 from research.sweep.train.display import Display
@@ -26,7 +27,7 @@ def test_numbers_share_a_program_and_sizes_do_not(make_bounds: Bounds, make_opti
     bounds = make_bounds("model.latent_dim=2,8", "model.beta=1,4", "optimizer.learning_rate=0.1,0.2", "seed=0,1,2")
     groups = plan(bounds, make_options())
     assert describe(groups) == "24 jobs, 2 programs"
-    assert [{bound.job.model.latent_dim for bound in group.members} for group in groups] == [{2}, {8}]
+    assert [{bound.job.model.networks.latent_dim for bound in group.members} for group in groups] == [{2}, {8}]
 
 
 @pytest.mark.parametrize(
@@ -162,13 +163,15 @@ def test_every_job_is_planned_once_in_the_order_given(
     measured: dict[int, Measure],
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:  # each size is measured once
-        patch.setattr("research.sweep.plan.measure", lambda bound, others: measured[bound.job.model.latent_dim])
+        patch.setattr(
+            "research.sweep.plan.measure", lambda bound, others: measured[bound.job.model.networks.latent_dim]
+        )
         check_plan(points, mode, max_width, make_bounds, make_options)
 
 
 @pytest.fixture(scope="module")
 def measured(make_bounds: Bounds) -> dict[int, Measure]:
-    return {bound.job.model.latent_dim: measure(bound) for bound in make_bounds("model.latent_dim=2,3")}
+    return {bound.job.model.networks.latent_dim: measure(bound) for bound in make_bounds("model.latent_dim=2,3")}
 
 
 def check_plan(
@@ -177,8 +180,10 @@ def check_plan(
     bounds = [make_bounds(f"model.latent_dim={z}", f"model.beta={beta}", f"seed={seed}")[0] for z, beta, seed in points]
     groups = plan(bounds, make_options(mode=mode, max_width=max_width))
     planned = [bound.job.hash for group in groups for bound in group.members]
-    latents = list(dict.fromkeys(bound.job.model.latent_dim for bound in bounds))
-    expected = [bound.job.hash for latent in latents for bound in bounds if bound.job.model.latent_dim == latent]
+    latents = list(dict.fromkeys(bound.job.model.networks.latent_dim for bound in bounds))
+    expected = [
+        bound.job.hash for latent in latents for bound in bounds if bound.job.model.networks.latent_dim == latent
+    ]
     assert planned == expected
     assert all(len(group.members) <= max_width for group in groups)
     assert all(group.width == 1 if group.mode == "map" else len(group.members) <= group.width for group in groups)
@@ -245,9 +250,13 @@ def test_recurrent_networks_use_their_parameters_at_every_step(make_bounds: Boun
     recurrent = dataclasses.replace(dense, model=SimpleNamespace(uses=steps))  # type: ignore[arg-type]
     assert step_work(recurrent, 100) == 16 * 100 * steps
     facts = Facts("sequence", (12, 2), -3.0, 3.0, 3, 24, 4, 4)
-    assert [build_model(name).bind(facts).uses for name in ("gru_ae", "recurrent_predictor", "dense_ae")] == [12, 12, 1]
+    assert [uses_of(build_model(name).bind(facts)) for name in ("gru_ae", "recurrent_predictor", "dense_ae")] == [
+        12,
+        12,
+        1,
+    ]
     future = dataclasses.replace(facts, target_shape=(3, 2), target_follows=True)
-    assert build_model("recurrent_forecaster", segment=4).bind(future).uses == 3
+    assert uses_of(build_model("recurrent_forecaster", segment=4).bind(future)) == 3
 
 
 def test_vmap_programs_are_padded_and_say_so(make_bounds: Bounds, make_options: MakeOptions) -> None:
