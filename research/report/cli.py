@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from research.report.layout import Layout
     from research.report.spec import Report
     from research.report.table import Table
+    from research.report.texts import Layout
 
 TABLES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
 LEASE = ".report-lease.json"  # in the folder of the report
@@ -127,8 +127,8 @@ def _section(folder: Path, options: argparse.Namespace) -> "Report":
 
 def _tables(table: "Table", layout: "Layout", formats: Sequence[str]) -> dict[str, str]:
     """File name -> text of the tables."""
+    from research.report.document import markdown
     from research.report.latex import latex
-    from research.report.markdown import markdown
     from research.report.spreadsheet import published, spreadsheet
 
     writers: dict[str, Callable[..., str]] = {"markdown": markdown, "latex": latex, "csv": spreadsheet}
@@ -188,8 +188,8 @@ def _files(options: argparse.Namespace, output: Path) -> dict[str, bytes]:
     """File name -> content of everything that the options ask for."""
     from research.report.collect import collect
     from research.report.keys import check
-    from research.report.layout import Layout
     from research.report.table import table_of
+    from research.report.texts import Layout
     from research.tree import ConfigError
 
     runs = collect(options.folder)

@@ -1,21 +1,19 @@
-"""A table as texts: the one representation that Markdown, LaTeX and the page are made from."""
+"""A table as texts, which Markdown, LaTeX and the page arrange; and the arrangement of Markdown."""
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 
 from research.metrics import direction
-from research.report.caption import caption
 from research.report.cell import Cell, Values
 from research.report.collect import FINISHED, Hole
-from research.report.layout import MOST_DECIMALS, Layout, Style, decimals, number, written_decimals
-from research.report.notes import merged, notes
-from research.report.provenance import provenance
-from research.report.published import Beside
+from research.report.notes import caption, merged, notes, provenance
+from research.report.spec import Beside
 from research.report.statistics import interquartile_mean, interval
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
-from research.report.texts import plural, shown
+from research.report.texts import MOST_DECIMALS, PLAIN, Layout, Style, decimals, number, plural, settings, shown
 
 REASON_LENGTH = 60  # of a reason inside a cell
 PUBLISHED = ("published", "metric", "for", "ours", "theirs", "ours - theirs", "verdict")
@@ -56,32 +54,25 @@ def document(table: Table, style: Style, layout: Layout) -> Document:
     def styled(texts: Notes) -> Notes:
         return [(style.mark(mark), style.escape(text)) for mark, text in texts]
 
-    columns = [
-        ", ".join(f"{key}={shown(value)}" for key, value in zip(table.column_keys, column, strict=True))
-        for column in table.columns
-    ]
-    marks = _source_marks(table)
+    sources = dict.fromkeys(map(_source, table.published))
+    marks = {text: str(mark) for mark, text in enumerate(sources, len(table.null_marks) + 1)}  # after those of nulls
+    columns = [(column, metric) for column in table.columns for metric in table.metrics]
     return Document(
-        caption=style.escape(caption(table, layout.parts) + layout.words),
+        caption=style.escape(caption(table, layout)),
         keys=[style.name(key) for key in table.row_keys] or [""],
-        columns=[style.escape(column) for column in columns],
+        columns=[style.escape(settings(table.column_keys, column)) for column in table.columns],
         metrics=[style.name(metric) + style.better.get(direction(metric), "") for metric in table.metrics],
-        models=_models(table, style, layout),
+        models=[
+            ([style.escape(shown(value)) for value in row] or ["all runs"])
+            + [_cell(table, (row, *column), style, layout) for column in columns]
+            for row in table.rows
+        ],
         baselines=_baselines(table, style, layout),
         notes=styled(notes(table)),
-        published=[_published(table, entry, marks, style, layout) for entry in table.published],
+        published=[_published(table, entry, marks[_source(entry)], style, layout) for entry in table.published],
         sources=styled([(mark, text) for text, mark in marks.items()]),
         provenance=style.escape(provenance(table)),
     )
-
-
-def _models(table: Table, style: Style, layout: Layout) -> Rows:
-    rows = []
-    for row in table.rows:
-        head = [style.escape(shown(value)) for value in row] or ["all runs"]
-        places = [(row, column, metric) for column in table.columns for metric in table.metrics]
-        rows.append(head + [cell_text(table, place, style, layout) for place in places])
-    return rows
 
 
 def _baselines(table: Table, style: Style, layout: Layout) -> Rows:
@@ -105,9 +96,9 @@ def _baselines(table: Table, style: Style, layout: Layout) -> Rows:
 # --------------------------------------------------------------------------------------------------------------- cells
 
 
-def cell_text(table: Table, place: tuple[Values, Values, str], style: Style, layout: Layout) -> str:
+def _cell(table: Table, where: tuple[Values, Values, str], style: Style, layout: Layout) -> str:
     """One cell: mean ± sd and marks, then in parentheses what a reader must not overlook; empty if never planned."""
-    cell = table.cells.get(place)
+    cell = table.cells.get(where)
     if cell is None:
         return ""
     text = style.dash
@@ -122,7 +113,7 @@ def cell_text(table: Table, place: tuple[Values, Values, str], style: Style, lay
             DEGENERATE: cell.degenerate,
         }
         text += style.mark("".join(mark for mark, holds in marks.items() if holds))
-    remarks = _remarks(table, cell, place[2], style, layout)
+    remarks = _remarks(table, cell, where[2], style, layout)
     return f"{text} ({'; '.join(remarks)})" if remarks else text
 
 
@@ -150,7 +141,7 @@ def _remarks(table: Table, cell: Cell, metric: str, style: Style, layout: Layout
     for status, count in cell.counts.items():
         if status not in FINISHED:
             reasons = cell.reasons.get(status)
-            reason = f": {_shortened(reasons)}" if reasons and is_first and not cell.n else ""
+            reason = f": {_brief(reasons)}" if reasons and is_first and not cell.n else ""
             remarks.append(style.escape(f"{count} {status}{reason}"))
     remarks += [f"{count} null{style.mark(table.null_marks[metric, reason])}" for reason, count in cell.nulls.items()]
     if cell.collapsed and is_first and len(table.collapses) > 1:  # equal counts stand in the notes
@@ -165,7 +156,8 @@ def _remarks(table: Table, cell: Cell, metric: str, style: Style, layout: Layout
     return remarks
 
 
-def _shortened(reasons: tuple[str, ...]) -> str:
+def _brief(reasons: tuple[str, ...]) -> str:
+    """The first of several reasons, shortened, and how many others there are."""
     first, *others = merged(reasons)
     text = " ".join(first.split())
     text = text if len(text) <= REASON_LENGTH else f"{text[: REASON_LENGTH - 3]}..."
@@ -175,11 +167,9 @@ def _shortened(reasons: tuple[str, ...]) -> str:
 # ----------------------------------------------------------------------------------------------------------- published
 
 
-def _published(table: Table, entry: Beside, marks: dict[str, str], style: Style, layout: Layout) -> list[str]:
+def _published(table: Table, entry: Beside, mark: str, style: Style, layout: Layout) -> list[str]:
     """One row under the heads `PUBLISHED`."""
     theirs = entry.published
-    keys = (*table.row_keys, *table.column_keys)
-    values = [f"{key}={shown(value)}" for key, value in zip(keys, (*entry.place[0], *entry.place[1]), strict=True)]
     places = _places(entry) if layout.digits is None else layout.digits
     ours = style.dash
     if entry.cell.mean is not None:
@@ -194,13 +184,14 @@ def _published(table: Table, entry: Beside, marks: dict[str, str], style: Style,
         difference = ("+" if entry.difference > 0 else "") + number(entry.difference, places, style)
         if entry.verdict != "not comparable" and entry.allowed is not None:
             difference += f" (allowed {shown(float(f'{entry.allowed:.2g}'))})"
-    head = [style.escape(theirs.label) + style.mark(marks[_source(entry)]), style.escape(theirs.metric)]
-    return [*head, style.escape(", ".join(values)), ours, value, difference, entry.verdict]
+    head = [style.escape(theirs.label) + style.mark(mark), style.escape(theirs.metric)]
+    about = style.escape(settings((*table.row_keys, *table.column_keys), (*entry.row, *entry.column)))
+    return [*head, about, ours, value, difference, entry.verdict]
 
 
 def _places(entry: Beside) -> int:
     """Decimals that show our error, their value as it was written, and a tenth of the allowed difference."""
-    places = [written_decimals(entry.published.value)]
+    places = [len(f"{entry.published.value:.10g}".partition(".")[2])]
     if entry.cell.mean is not None:
         places.append(decimals(entry.cell.mean, entry.cell.sd))
     if entry.allowed:
@@ -212,7 +203,50 @@ def _source(entry: Beside) -> str:
     return entry.published.source + (f". Not comparable: {entry.reason}" if entry.reason else "") + "."
 
 
-def _source_marks(table: Table) -> dict[str, str]:
-    """Source -> number of its note; the notes of nulls come first."""
-    sources = dict.fromkeys(map(_source, table.published))
-    return {text: str(number) for number, text in enumerate(sources, len(table.null_marks) + 1)}
+# ------------------------------------------------------------------------------------------------------------ Markdown
+
+
+_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is, inside a table and outside."""
+    text = re.sub(r"([\\`*|~$<>])", r"\\\1", " ".join(text.split()))
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\_", text)  # inside a word Markdown leaves it alone
+    return re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("](", "]\\(")
+
+
+MARKDOWN = Style(
+    escape=_escape,
+    name=_escape,
+    best=lambda text: f"**{text}**",
+    second=lambda text: f"<u>{text}</u>",
+    mark=lambda mark: mark.translate(_SUPERSCRIPT),
+    power=lambda digits, exponent: f"{digits}e{exponent}",
+    plus_minus="±",
+    dash="—",
+    better={"lower": " ↓", "higher": " ↑"},
+)
+
+
+def markdown(table: Table, layout: Layout = PLAIN) -> str:
+    """The caption, the table, its notes, published values, and the provenance, for a terminal or a README."""
+    texts = document(table, MARKDOWN, layout)
+    heads = [f"{column}: {metric}" if column else metric for column in texts.columns for metric in texts.metrics]
+    heads = [*texts.keys, *heads]
+    rule = [["*baselines*", *[""] * (len(heads) - 1)]] if texts.baselines else []
+    blocks = [texts.caption, _grid([heads, *texts.models, *rule, *texts.baselines]), _listed(texts.notes)]
+    if texts.published:
+        blocks += [_grid([list(PUBLISHED), *texts.published]), _listed(texts.sources)]
+    return "\n\n".join(block for block in [*blocks, texts.provenance] if block) + "\n"
+
+
+def _grid(rows: Rows) -> str:
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |" for row in rows]
+    lines.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
+    return "\n".join(lines)
+
+
+def _listed(notes: Notes) -> str:
+    return "\n".join(f"- {mark} {text}".replace("-  ", "- ") for mark, text in notes)

@@ -3,8 +3,8 @@
 import re
 
 from research.report.document import PUBLISHED, document
-from research.report.layout import PLAIN, Layout, Style
 from research.report.table import Table
+from research.report.texts import PLAIN, Layout, Style
 
 _LATEX = {
     "\\": r"\textbackslash{}",

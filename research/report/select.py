@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from research.metrics import direction, judges, undirected
-from research.report.cell import Place, Values, pairs_of
+from research.report.cell import Values, pairs_of
 from research.report.collect import Run, Runs
 from research.report.keys import FOLD, SEED, apart, better, check
 from research.report.statistics import mean_of
@@ -43,13 +43,13 @@ class Selection:
 
     keys: tuple[str, ...]
     by: str
-    choices: Mapping[Place, Choice]
+    choices: Mapping[tuple[Values, Values], Choice]
     everything: Runs
 
     @property
-    def chosen(self) -> dict[Place, Values]:
+    def chosen(self) -> dict[tuple[Values, Values], Values]:
         """(row, column) -> the values that were chosen."""
-        return {place: choice.values for place, choice in self.choices.items()}
+        return {cell: choice.values for cell, choice in self.choices.items()}
 
     @property
     def left_out(self) -> int:

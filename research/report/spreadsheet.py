@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 
 from research.metrics import direction
+from research.report.cell import Values
 from research.report.collect import STATUSES
-from research.report.layout import PLAIN, Layout
 from research.report.statistics import interquartile_mean, interval
-from research.report.table import Table, Values
-from research.report.texts import shown
+from research.report.table import Table
+from research.report.texts import PLAIN, Layout, shown
 from research.runs.csv_text import csv_text
 
 
@@ -55,8 +55,8 @@ def published(table: Table) -> str:
     lines: list[list[Any]] = [[*heads, "verdict", "reason", "source"]]
     for entry in table.published:
         theirs, cell = entry.published, entry.cell
-        place = map(shown, (*entry.place[0], *entry.place[1]))
+        about = map(shown, (*entry.row, *entry.column))
         numbers = [cell.mean, cell.sd, cell.n, theirs.value, theirs.error, entry.difference, entry.allowed]
-        line = [theirs.label, theirs.metric, *place, *("" if value is None else value for value in numbers)]
+        line = [theirs.label, theirs.metric, *about, *("" if value is None else value for value in numbers)]
         lines.append([*line, entry.verdict, entry.reason, theirs.source])
     return csv_text(lines)

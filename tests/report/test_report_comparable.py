@@ -5,12 +5,11 @@ import json
 
 import pytest
 
-from research.report.caption import caption
 from research.report.collect import Runs, collect
-from research.report.extremes import extremes
+from research.report.document import markdown
 from research.report.keys import apart, comparison_keys, varying
-from research.report.markdown import markdown
-from research.report.notes import notes
+from research.report.notes import caption, notes
+from research.report.page_data import extremes
 from research.report.table import table
 from research.tree import ConfigError
 

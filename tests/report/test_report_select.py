@@ -10,11 +10,10 @@ from omegaconf import OmegaConf
 from research import compose
 from research import config as composed
 from research.report.collect import Run, Runs, collect
+from research.report.document import markdown
 from research.report.latex import latex
-from research.report.markdown import markdown
 from research.report.notes import notes
-from research.report.read import values_of
-from research.report.run import frozen
+from research.report.run import frozen, values_of
 from research.report.spec import Report, recorded
 from research.report.spreadsheet import published as published_lines
 from research.report.spreadsheet import spreadsheet

@@ -3,10 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from research.report.caption import caption
 from research.report.collect import Hole, collect
-from research.report.notes import merged, notes
-from research.report.provenance import provenance
+from research.report.notes import caption, merged, notes, provenance
 from research.report.table import table
 from research.tree import ConfigError
 
