@@ -71,16 +71,18 @@ def methods_of(run: Run, metric: str) -> list[str]:
     return [method for method, name in _named(metric, tuple(run.metrics)) if run.metrics[name] is not None]
 
 
+def known_methods(metric: str, names: Sequence[str]) -> list[str]:
+    """The methods that stand in the names of metrics for a metric of the test rows."""
+    return [method for method, _ in _named(metric, tuple(names))]
+
+
 @functools.lru_cache(maxsize=1024)
-def _named(metric: str, names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+def _named(metric: str, names: tuple[str, ...]) -> list[tuple[str, str]]:
     """(method, name) among the metrics of a run; it is kept because most runs of a sweep have the same metrics."""
-    pairs = []
-    for name in names if metric.startswith("test/") else ():
-        if name.startswith(("baseline/", f"{REFERENCE}/")):
-            method = REFERENCE if name.startswith(f"{REFERENCE}/") else name.split("/")[1]
-            if name == name_of(method, metric):
-                pairs.append((method, name))
-    return tuple(pairs)
+    if not metric.startswith("test/"):
+        return []
+    methods = [name.split("/")[1] if name.startswith("baseline/") else REFERENCE for name in names]
+    return [(method, name) for method, name in zip(methods, names, strict=True) if name == name_of(method, metric)]
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
@@ -100,6 +102,11 @@ class Baseline:
     @property
     def label(self) -> str:
         return label(self.method)
+
+    def value(self, row: Sequence[Any], column: tuple[Any, ...], metric: str) -> float | None:
+        """The value beside a cell of a model; None if this row is not about it."""
+        is_about = all(ours in (Hole.ANY, theirs) for ours, theirs in zip(self.row, row, strict=True))
+        return self.cells.get((column, metric)) if is_about else None
 
 
 def baselines(

@@ -2,14 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from research.metrics import direction
 from research.report.cell import Values
 from research.report.collect import FINISHED, Run, Runs
 from research.report.keys import FOLD, SEED, apart, comparison_keys, distinct
-from research.report.methods import FITTED, PERFECT, REAL, SIZED, label, position
+from research.report.methods import BOUNDS, FITTED, PERFECT, REAL, SIZED, known_methods, label, name_of, position
 from research.report.run import EVALUATION, count_statuses
 from research.report.statistics import SMALLEST
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
@@ -94,7 +94,13 @@ def notes(table: Table) -> list[tuple[str, str]]:
             " of the NLL may lie far above it.",
         ),
     }
-    last = [*_origins(table), *_unpublished(table), *_included(table.runs), *_left_out(table.runs)]
+    last = [
+        *_origins(table),
+        *_missing_baselines(table),
+        *_unpublished(table),
+        *_included(table.runs),
+        *_left_out(table.runs),
+    ]
     last += [f"{problem}." for problem in table.runs.problems]
     return [
         *(("", text) for text in plain),
@@ -179,12 +185,21 @@ def _compared(table: Table) -> list[str]:
 
 
 def _separating(table: Table, metric: str) -> list[str]:
-    """The keys because of which a metric cannot compare some rows of the table."""
+    """The keys because of which a metric cannot compare some rows of the table.
+
+    The settings of an evaluation stand in results, so that only runs that have a number tell of them.
+    """
     if not direction(metric):
         return []
     in_table = {*table.row_keys, *table.averaging.keys}
-    keys = [key for key in comparison_keys(metric, table.runs) if key in in_table or key.startswith(EVALUATION)]
-    keys = [key for key in keys if len(distinct((run for run in table.runs if run.known), key)) > 1]
+    known = [run for run in table.runs if run.known]
+    numbered = [run for run in known if run.finished and run.metrics.get(metric) is not None]
+    keys = [
+        key
+        for key in comparison_keys(metric, table.runs)
+        if (key in in_table and len(distinct(known, key)) > 1)
+        or (key.startswith(EVALUATION) and len(distinct(numbered, key)) > 1)
+    ]
     return keys or [key for key in apart(metric, table.runs) if key == "data_sha256"]
 
 
@@ -307,6 +322,47 @@ def _origins(table: Table) -> list[str]:
         labels.setdefault(origin, []).append(label(method))
     folds = f", averaged over {FOLD}" if table.averaging.folds > 1 else ""
     return [f"{listed(names)}: {origin}{folds}." for origin, names in labels.items()]
+
+
+def _missing_baselines(table: Table) -> list[str]:
+    """Name the naive methods that some cells lack, and say why; models are not compared with them there.
+
+    A method is missing beside a cell if its rows have no value for the cell, or if a run that has a number of the metric
+    has none of the method. A bound that a run does not report is not missing, since most data have none.
+    """
+    by_id = {run.run_id: run for run in table.runs}
+    names = table.runs.metric_names()
+    methods = {metric: known_methods(metric, names) for metric in table.metrics}
+    cells: dict[tuple[str, str, str], list[str]] = {}  # method, metric, reason -> cells
+    for (row, column, metric), cell in table.cells.items():
+        runs = [by_id[run_id] for run_id in cell.runs]
+        for method in methods[metric]:
+            of_method = [baseline for baseline in table.baselines if baseline.method == method]
+            has_value = any(baseline.value(row, column, metric) is not None for baseline in of_method)
+            reason = _why_missing(runs, method, metric)
+            if reason and (any(run.finished for run in runs) or (of_method and not has_value)):
+                cells.setdefault((method, metric, reason), []).append(_cell_name(row, column))
+    metrics: dict[tuple[str, str, str], list[str]] = {}  # method, cells, reason -> metrics
+    for (method, metric, reason), of_reason in cells.items():
+        where = "; ".join(shortened(of_reason, SHOWN_REASONS, "cells"))
+        metrics.setdefault((method, where, reason), []).append(metric)
+    return [
+        f"{label(method)} for {listed(of_method)} is missing beside {where}: {reason}."
+        for (method, where, reason), of_method in sorted(metrics.items(), key=lambda entry: position(entry[0][0]))
+    ]
+
+
+def _why_missing(runs: Sequence[Run], method: str, metric: str) -> str:
+    """Why the runs of a cell have no value of a naive method for a metric; empty if they have one or need none."""
+    name = name_of(method, metric)
+    if not any(run.finished for run in runs):
+        return "" if method in BOUNDS else "none of the runs finished"
+    numbered = [run for run in runs if run.finished and run.metrics.get(metric) is not None]
+    without = [run for run in numbered if run.metrics.get(name) is None]
+    reasons = [run.null_reasons[name] for run in without if name in run.null_reasons]
+    if not without or reasons or method in BOUNDS:
+        return "; ".join(merged(reasons))
+    return f"it is not in the results of {'the' if len(without) == len(numbered) else 'some of the'} runs"
 
 
 def _unpublished(table: Table) -> list[str]:
