@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,17 @@ class Averaging:
     over_folds: bool
 
 
-def averaging(runs: Runs, cells: Sequence[Sequence[Run]], shown: Sequence[str]) -> Averaging:
+def cells_of(
+    runs: Iterable[Run], row_keys: Sequence[str], column_keys: Sequence[str]
+) -> dict[tuple[Values, Values], list[Run]]:
+    """(row, column) -> the runs of the cell, in order of first appearance."""
+    cells: dict[tuple[Values, Values], list[Run]] = {}
+    for run in runs:
+        cells.setdefault((run.at(row_keys), run.at(column_keys)), []).append(run)
+    return cells
+
+
+def averaging(runs: Runs, cells: Collection[Sequence[Run]], shown: Sequence[str]) -> Averaging:
     """What differs between the runs of a cell; the keys in `shown` are rows or columns and differ in none."""
 
     def within(key: str) -> bool:
@@ -115,7 +125,7 @@ def pairs_of(runs: Sequence[Run], *, finished: bool = False) -> dict[Pair, None]
     return dict.fromkeys((run.value(SEED), run.value(FOLD)) for run in known)
 
 
-def lacking(cells: Sequence[Sequence[Run]]) -> list[list[Pair]]:
+def lacking(cells: Collection[Sequence[Run]]) -> list[list[Pair]]:
     """For each cell, the pairs of seed and fold that it lacks and that another cell on the same data has finished.
 
     Means over other seeds or folds are means over other draws and other rows. Such a cell is incomplete and never best.

@@ -239,6 +239,7 @@ def _selected(table: Table) -> list[str]:
     if selection is None:
         return []
     choices, by = selection.choices, selection.by
+    left_out = len(selection.everything) - sum(len(choice.runs) for choice in choices.values())
     named = [
         (f"{_cell_name(*cell)}: {settings(selection.keys, choice.values)}", choice) for cell, choice in choices.items()
     ]
@@ -256,7 +257,7 @@ def _selected(table: Table) -> list[str]:
         offered = max(choice.offered for choice in choices.values())
         texts.append(
             f"Chosen by the mean of {by} among up to {offered} settings"
-            f" ({plural(selection.left_out, 'run')} of others not shown): {'; '.join(scored)}."
+            f" ({plural(left_out, 'run')} of others not shown): {'; '.join(scored)}."
         )
     if stood_back:
         texts.append(
@@ -327,8 +328,8 @@ def _origins(table: Table) -> list[str]:
 def _missing_baselines(table: Table) -> list[str]:
     """Name the naive methods that some cells lack, and say why; models are not compared with them there.
 
-    A method is missing beside a cell if its rows have no value for the cell, or if a run that has a number of the metric
-    has none of the method. A bound that a run does not report is not missing, since most data have none.
+    A method is missing beside a cell if its rows have no value for it, or if a run that has a number of the metric has
+    none of the method. A bound that a run does not report is not missing, since most data have none.
     """
     by_id = {run.run_id: run for run in table.runs}
     names = table.runs.metric_names()

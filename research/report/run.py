@@ -245,21 +245,28 @@ def _run_of(run_id: str, values: Mapping[str, Any], result: Mapping[str, Any], w
     null_reasons = dict.fromkeys(infinite, "infinite") | section(result, "null_reasons", "result.json")
     program = section(result, "program", "result.json")
     depends = _depends(result)
-    texts = {name: result.get(name) for name in ("reason", "data_sha256", "commit", "command", "objective")}
     overrides, versions, seconds = (result.get(name) for name in ("overrides", "versions", "seconds_device_share"))
+
+    def text(name: str) -> str | None:
+        return None if result.get(name) is None else str(result[name])
+
     return Run(
         run_id,
         result["status"],
-        values={**values, **_evaluation(result, depends)},
+        text("reason"),
+        {**values, **_evaluation(result, depends)},
         metrics=metrics | dict.fromkeys(infinite),
         null_reasons={name: str(reason) for name, reason in null_reasons.items()},
         overrides=tuple(map(str, overrides)) if isinstance(overrides, list) else (),
+        data_sha256=text("data_sha256"),
+        commit=text("commit"),
         program=" on ".join(str(program[name]) for name in ("mode", "device_kind") if program.get(name)) or None,
         written=written,
         depends=depends,
+        command=text("command"),
         seconds=float(seconds) if isinstance(seconds, int | float) and _finite(seconds) else None,
-        versions={str(name): str(text) for name, text in versions.items()} if isinstance(versions, dict) else {},
-        **{name: None if text is None else str(text) for name, text in texts.items()},
+        objective=text("objective"),
+        versions={str(name): str(version) for name, version in versions.items()} if isinstance(versions, dict) else {},
     )
 
 

@@ -1,7 +1,6 @@
 """The `report:` section of a config: the table of an experiment, and the values of others that stand beside ours."""
 
 import dataclasses
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -86,24 +85,18 @@ class Report:
             raise ConfigError("by", self.by, f"{undirected(self.by)}; set {{key}}=null for one that compares")
 
 
-def recorded(folder: Path) -> Report:
-    """The section that a sweep was started with, from its `sweep.json`; an empty section if none is recorded.
+def recorded(plan: Mapping[str, Any], folder: Path) -> Report:
+    """The section that a sweep was started with, from its `sweep.json` (`plan`); an empty one if none is recorded.
 
     Raises:
       ConfigError: the recorded section is damaged.
     """
-    path = folder / "sweep.json"
-    content: Any = None
-    if path.is_file() and not path.is_symlink():
-        try:
-            content = json.loads(path.read_bytes())
-        except (ValueError, OSError, RecursionError):
-            content = None  # `collect` reports it as a problem of the sweep
-    section = content.get("report") if isinstance(content, dict) else None
+    section = plan.get("report")
     try:
         return build(EMPTY if section is None else section, Report, key="report")
     except ConfigError as error:
-        raise ConfigError("report", path, f"what it recorded is damaged ({error}); restore or remove it") from None
+        remedy = f"what it recorded is damaged ({error}); restore or remove it"
+        raise ConfigError("report", folder / "sweep.json", remedy) from None
 
 
 # ---------------------------------------------------------------------------------------------- published beside ours

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.metrics import direction
-from research.report.cell import Averaging, Cell, Values, averaging, lacking, summarize
+from research.report.cell import Averaging, Cell, Values, averaging, cells_of, lacking, summarize
 from research.report.collect import Run, Runs
 from research.report.keys import better, check, comparison_keys, default_metrics, ranking, varying
 from research.report.methods import Baseline, baselines
@@ -106,12 +106,9 @@ def table(
     if choose:
         runs, selection = select(runs, row_keys, column_keys, choose, by, metrics or ())
 
-    cells_runs = {
-        (cell[0].at(row_keys), cell[0].at(column_keys)): cell
-        for cell in group(list(runs), lambda run: run.at((*row_keys, *column_keys)))
-    }
-    over = averaging(runs, list(cells_runs.values()), (*row_keys, *column_keys))
-    lacks = dict(zip(cells_runs, lacking(list(cells_runs.values())), strict=True))
+    cells_runs = cells_of(runs, row_keys, column_keys)
+    over = averaging(runs, cells_runs.values(), (*row_keys, *column_keys))
+    lacks = dict(zip(cells_runs, lacking(cells_runs.values()), strict=True))
 
     def summary(row: Values, column: Values, metric: str) -> Cell:
         return summarize(cells_runs[row, column], metric, over, len(lacks[row, column]))

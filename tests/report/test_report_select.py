@@ -258,11 +258,11 @@ def test_a_key_that_no_run_has_is_refused(sweep):
 
 def test_a_damaged_section_is_refused(sweep):
     sweep.add({"seed": 0}, {"test/mse": 1.0})
-    assert recorded(sweep.folder) == report()
+    assert recorded(collect(sweep.folder).plan, sweep.folder) == report()
     path = sweep.folder / "sweep.json"
     path.write_text(path.read_text().replace('"name"', '"report": {"rows": 3}, "name"'))
     with pytest.raises(ConfigError, match="is damaged"):
-        recorded(sweep.folder)
+        recorded(collect(sweep.folder).plan, sweep.folder)
 
 
 def test_metrics_of_a_section_that_no_run_has_are_told(sweep):
