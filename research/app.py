@@ -122,7 +122,7 @@ def show_table(folder: Path) -> None:
     from rich.console import Console
 
     from research.report.collect import collect
-    from research.report.document import markdown
+    from research.report.formats import markdown
     from research.report.spec import recorded
     from research.report.table import table_of
 

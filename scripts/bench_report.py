@@ -26,7 +26,7 @@ POINTS = {
 def report(runs: int) -> None:
     """Seconds to collect and to table runs: three keys by ten values by seeds; the system still holds their files."""
     from research.report.collect import collect
-    from research.report.document import markdown
+    from research.report.formats import markdown
     from research.report.table import table
     from research.report.texts import Layout
 

@@ -140,11 +140,9 @@ def _report(options: argparse.Namespace) -> tuple[str, list[Path]]:
 def _files(options: argparse.Namespace, output: Path) -> dict[str, bytes]:
     """File name -> content of everything that the options ask for."""
     from research.report.collect import collect
-    from research.report.document import markdown
     from research.report.figures import draw
+    from research.report.formats import latex, markdown, published, spreadsheet
     from research.report.keys import check
-    from research.report.latex import latex
-    from research.report.spreadsheet import published, spreadsheet
     from research.report.table import table_of
     from research.report.texts import Layout
     from research.tree import ConfigError

@@ -1,20 +1,25 @@
-"""A table as texts, which Markdown, LaTeX and the page arrange; and the arrangement of Markdown."""
+"""A table as texts: what Markdown, LaTeX and the page arrange."""
 
 import dataclasses
+import hashlib
 import math
-import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import numpy as np
 
 from research.metrics import direction
 from research.report.cell import Cell, Values
-from research.report.collect import FINISHED, Hole
-from research.report.notes import caption, merged, notes, provenance
-from research.report.spec import Beside
-from research.report.statistics import interquartile_mean, interval
+from research.report.collect import FINISHED, Hole, Runs
+from research.report.keys import FOLD, SEED, distinct
+from research.report.notes import merged, notes
+from research.report.run import count_statuses
+from research.report.spec import Reproduction
+from research.report.statistics import SMALLEST, interquartile_mean, interval
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
-from research.report.texts import MOST_DECIMALS, PLAIN, Layout, Style, decimals, number, plural, settings, shown
+from research.report.texts import MOST_DECIMALS, PLAIN, Layout, Style, decimals, listed, number, plural, settings, shown
 
+HASH_DIGITS = 12  # of every hash that is shown
 REASON_LENGTH = 60  # of a reason inside a cell
 PUBLISHED = ("published", "metric", "for", "ours", "theirs", "ours - theirs", "verdict")
 
@@ -167,7 +172,7 @@ def _brief(reasons: tuple[str, ...]) -> str:
 # ----------------------------------------------------------------------------------------------------------- published
 
 
-def _published(table: Table, entry: Beside, mark: str, style: Style, layout: Layout) -> list[str]:
+def _published(table: Table, entry: Reproduction, mark: str, style: Style, layout: Layout) -> list[str]:
     """One row under the heads `PUBLISHED`."""
     theirs = entry.published
     places = _places(entry) if layout.digits is None else layout.digits
@@ -185,11 +190,11 @@ def _published(table: Table, entry: Beside, mark: str, style: Style, layout: Lay
         if entry.verdict != "not comparable" and entry.allowed is not None:
             difference += f" (allowed {shown(float(f'{entry.allowed:.2g}'))})"
     head = [style.escape(theirs.label) + style.mark(mark), style.escape(theirs.metric)]
-    about = style.escape(settings((*table.row_keys, *table.column_keys), (*entry.row, *entry.column)))
-    return [*head, about, ours, value, difference, entry.verdict]
+    where = style.escape(settings((*table.row_keys, *table.column_keys), (*entry.row, *entry.column)))
+    return [*head, where, ours, value, difference, entry.verdict]
 
 
-def _places(entry: Beside) -> int:
+def _places(entry: Reproduction) -> int:
     """Decimals that show our error, their value as it was written, and a tenth of the allowed difference."""
     places = [len(f"{entry.published.value:.10g}".partition(".")[2])]
     if entry.cell.mean is not None:
@@ -199,54 +204,107 @@ def _places(entry: Beside) -> int:
     return max(places)
 
 
-def _source(entry: Beside) -> str:
+def _source(entry: Reproduction) -> str:
     return entry.published.source + (f". Not comparable: {entry.reason}" if entry.reason else "") + "."
 
 
-# ------------------------------------------------------------------------------------------------------------ Markdown
+# ------------------------------------------------------------------------------------------- caption and provenance
 
 
-_SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+def caption(table: Table, layout: Layout = PLAIN) -> str:
+    """What the means are over, what bold and underlined mean, and what stands beside a mean."""
+    over = table.averaging
+    dimensions = [f"{SEED} ({over.seeds} values)"] if over.seeds > 1 else []
+    dimensions += [f"{key} ({plural(len(distinct(table.runs, key)), 'value')})" for key in over.keys]
+    folds = f"{FOLD} ({over.folds} values)"
+    if over.over_folds:
+        seeds = distinct(table.runs, SEED)
+        dimensions = [folds + (f" at the one seed {seeds[0]}" if len(seeds) == 1 else "")]
+    text = f"{table.runs.name}: one run in every cell"
+    if dimensions:
+        mean = "mean" if table.n == 1 or "sd" not in layout.parts else "mean ± standard deviation (n-1)"
+        text = f"{table.runs.name}: {mean} over {listed(dimensions)}"
+        if over.folds > 1 and not over.over_folds:
+            text += f", each the mean over {folds}"
+        if table.n is not None:
+            numbered = " that has a number" if any(not cell.n for cell in table.cells.values()) else ""
+            text += f"; n={table.n} in every cell{numbered}" + (": no standard deviation" if table.n == 1 else "")
+    text += f".{_best(table)}"
+    kind = {"t": "t interval", "bootstrap": "bootstrap interval, too narrow below ten numbers"}[layout.interval]
+    parts = [f"in brackets: 95 % {kind} of the mean"] if "interval" in layout.parts else []
+    parts += ["IQM: mean without the lowest and highest quarter"] if "iqm" in layout.parts else []
+    legend = "; ".join(parts)
+    return f"{text} {legend[0].upper()}{legend[1:]}." if legend else text
 
 
-def _escape(text: str) -> str:
-    """Text that Markdown shows as it is, inside a table and outside."""
-    text = re.sub(r"([\\`*|~$<>])", r"\\\1", " ".join(text.split()))
-    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\_", text)  # inside a word Markdown leaves it alone
-    return re.sub(r"&(?=#?\w+;)", "&amp;", text).replace("](", "]\\(")
+def _best(table: Table) -> str:
+    """Explain bold and underlined, and name the tests."""
+    if not any(cell.best for cell in table.cells.values()):
+        return ""
+    text = " Bold: the best mean of a column among cells all of whose runs finished"
+    tests = [judged.seeds for judged in table.judged.values() if judged.seeds is not None]
+    untested_seeds = [judged.untested for judged in table.judged.values() if judged.untested is not None]
+    untested = f"There is no test with {plural(min(untested_seeds), 'seed')}" if untested_seeds else ""
+    needed = f"it needs {SMALLEST} that all rows have"
+    if not tests:
+        text += f". {untested}: {needed}."
+    else:
+        low, high = min(low for low, _ in tests), max(high for _, high in tests)
+        seeds = f"{low}" if low == high else f"{low} to {high}"
+        rows = max(judged.rows for judged in table.judged.values())
+        correction = f" with Holm's correction for up to {rows} rows" if rows > 1 else ""
+        text += f", and all that are not significantly worse (n={seeds}; both by a paired t test{correction}"
+        text += " and by permuting the rows within the seeds, 5 %, two-sided)"
+        text += f". {untested} ({needed}): the best mean alone is bold." if untested else "."
+    if any(cell.second for cell in table.cells.values()):
+        text += " Underlined: the second best mean."
+    return text
 
 
-MARKDOWN = Style(
-    escape=_escape,
-    name=_escape,
-    best=lambda text: f"**{text}**",
-    second=lambda text: f"<u>{text}</u>",
-    mark=lambda mark: mark.translate(_SUPERSCRIPT),
-    power=lambda digits, exponent: f"{digits}e{exponent}",
-    plus_minus="±",
-    dash="—",
-    better={"lower": " ↓", "higher": " ↑"},
-)
+def origins(runs: Runs) -> dict[str, str]:
+    """Kind of origin -> its values, over all runs that have a result.
+
+    The sweep is named by the SHA-256 of its run ids, sorted, one a line; a run id holds the hash of its config.
+    """
+    results = [run for run in runs if run.written is not None]
+    run_ids = "\n".join(sorted(run.run_id for run in runs))
+    facts = {"Sweep": hashlib.sha256(run_ids.encode()).hexdigest()[:HASH_DIGITS]}
+    if results:
+        facts["Commit"] = _distinct(run.commit and run.commit[:HASH_DIGITS] for run in results)
+        facts["Data SHA-256"] = _distinct(run.data_sha256 and run.data_sha256[:HASH_DIGITS] for run in results)
+        facts["Mode"] = _distinct(run.program for run in results)
+    versions: dict[str, set[str]] = {}
+    for run in results:
+        for name, text in run.versions.items():
+            versions.setdefault(name, set()).add(text)
+    if versions:
+        facts["Versions"] = ", ".join(f"{name} {' or '.join(sorted(texts))}" for name, texts in versions.items())
+    return facts
 
 
-def markdown(table: Table, layout: Layout = PLAIN) -> str:
-    """The caption, the table, its notes, published values, and the provenance, for a terminal or a README."""
-    texts = document(table, MARKDOWN, layout)
-    heads = [f"{column}: {metric}" if column else metric for column in texts.columns for metric in texts.metrics]
-    heads = [*texts.keys, *heads]
-    rule = [["*baselines*", *[""] * (len(heads) - 1)]] if texts.baselines else []
-    blocks = [texts.caption, _grid([heads, *texts.models, *rule, *texts.baselines]), _listed(texts.notes)]
-    if texts.published:
-        blocks += [_grid([list(PUBLISHED), *texts.published]), _listed(texts.sources)]
-    return "\n\n".join(block for block in [*blocks, texts.provenance] if block) + "\n"
+def _distinct(values: Iterable[str | None]) -> str:
+    return ", ".join(sorted({value or "unknown" for value in values}))
 
 
-def _grid(rows: Rows) -> str:
-    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |" for row in rows]
-    lines.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
-    return "\n".join(lines)
+def newest(runs: Runs) -> str:
+    """The time of the newest result, in words."""
+    times = [run.written for run in runs if run.written is not None]
+    return f"newest result {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M} UTC" if times else "no result yet"
 
 
-def _listed(notes: Notes) -> str:
-    return "\n".join(f"- {mark} {text}".replace("-  ", "- ") for mark, text in notes)
+def provenance(table: Table) -> str:
+    """One line below a table: runs by status, hashes of sweep, data and code, modes, n, and the newest result."""
+    runs = table.everything
+    facts = origins(runs)
+    statuses = ", ".join(f"{count} {status}" for status, count in count_statuses(runs).items())
+    parts = [f"{plural(len(runs), 'run')}: {statuses}", f"sweep {facts['Sweep']}"]
+    if "Commit" in facts:
+        counts = sorted({cell.n for cell in table.cells.values()})
+        parts += [
+            f"data sha256 {facts['Data SHA-256']}",
+            f"commit {facts['Commit']}",
+            f"mode {facts['Mode']}",
+            f"n={counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else ""),
+            newest(runs),
+        ]
+    return "; ".join(parts) + "."

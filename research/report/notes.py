@@ -1,75 +1,21 @@
-"""The words around a table: its caption, the notes below it, and where its numbers come from."""
+"""The notes below a table: everything that a reader must know beside the numbers."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
 
 from research.metrics import direction
 from research.report.cell import Values
-from research.report.collect import FINISHED, Run, Runs
+from research.report.collect import FINISHED, Run
 from research.report.keys import FOLD, SEED, apart, comparison_keys, distinct
 from research.report.methods import BOUNDS, FITTED, PERFECT, REAL, SIZED, known_methods, label, name_of, position
 from research.report.run import EVALUATION, count_statuses
-from research.report.statistics import SMALLEST
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
-from research.report.texts import PLAIN, Layout, listed, plural, settings, shortened, shown
+from research.report.texts import listed, plural, settings, shortened, shown
 from research.tree import group
 
 SHOWN_REASONS = 5
 SHOWN_COPIES = 3
 SHOWN_PAIRS = 3  # of seed and fold that a cell lacks
-HASH_DIGITS = 12  # of every hash that is shown
-
-
-def caption(table: Table, layout: Layout = PLAIN) -> str:
-    """What the means are over, what bold and underlined mean, and what stands beside a mean."""
-    over = table.averaging
-    dimensions = [f"{SEED} ({over.seeds} values)"] if over.seeds > 1 else []
-    dimensions += [f"{key} ({plural(len(distinct(table.runs, key)), 'value')})" for key in over.keys]
-    folds = f"{FOLD} ({over.folds} values)"
-    if over.over_folds:
-        seeds = distinct(table.runs, SEED)
-        dimensions = [folds + (f" at the one seed {seeds[0]}" if len(seeds) == 1 else "")]
-    text = f"{table.runs.name}: one run in every cell"
-    if dimensions:
-        mean = "mean" if table.n == 1 or "sd" not in layout.parts else "mean ± standard deviation (n-1)"
-        text = f"{table.runs.name}: {mean} over {listed(dimensions)}"
-        if over.folds > 1 and not over.over_folds:
-            text += f", each the mean over {folds}"
-        if table.n is not None:
-            numbered = " that has a number" if any(not cell.n for cell in table.cells.values()) else ""
-            text += f"; n={table.n} in every cell{numbered}" + (": no standard deviation" if table.n == 1 else "")
-    text += f".{_best(table)}"
-    kind = {"t": "t interval", "bootstrap": "bootstrap interval, too narrow below ten numbers"}[layout.interval]
-    parts = [f"in brackets: 95 % {kind} of the mean"] if "interval" in layout.parts else []
-    parts += ["IQM: mean without the lowest and highest quarter"] if "iqm" in layout.parts else []
-    legend = "; ".join(parts)
-    return f"{text} {legend[0].upper()}{legend[1:]}." if legend else text
-
-
-def _best(table: Table) -> str:
-    """Explain bold and underlined, and name the tests."""
-    if not any(cell.best for cell in table.cells.values()):
-        return ""
-    text = " Bold: the best mean of a column among cells all of whose runs finished"
-    tests = [judged.seeds for judged in table.judged.values() if judged.seeds is not None]
-    untested_seeds = [judged.untested for judged in table.judged.values() if judged.untested is not None]
-    untested = f"There is no test with {plural(min(untested_seeds), 'seed')}" if untested_seeds else ""
-    needed = f"it needs {SMALLEST} that all rows have"
-    if not tests:
-        text += f". {untested}: {needed}."
-    else:
-        low, high = min(low for low, _ in tests), max(high for _, high in tests)
-        seeds = f"{low}" if low == high else f"{low} to {high}"
-        rows = max(judged.rows for judged in table.judged.values())
-        correction = f" with Holm's correction for up to {rows} rows" if rows > 1 else ""
-        text += f", and all that are not significantly worse (n={seeds}; both by a paired t test{correction}"
-        text += " and by permuting the rows within the seeds, 5 %, two-sided)"
-        text += f". {untested} ({needed}): the best mean alone is bold." if untested else "."
-    if any(cell.second for cell in table.cells.values()):
-        text += " Underlined: the second best mean."
-    return text
 
 
 def notes(table: Table) -> list[tuple[str, str]]:
@@ -246,7 +192,7 @@ def _selected(table: Table) -> list[str]:
     scored = [name for name, choice in named if choice.scored]
     incomplete = [name for name, choice in named if choice.scored and not choice.complete]
     blind = [name for name, choice in named if not choice.scored]
-    stood_back = sum(choice.stood_back for choice in choices.values())
+    passed_over = sum(choice.passed_over for choice in choices.values())
     few_seeds = [
         f"{_cell_name(*cell, empty='what is shown')} has {choice.seeds[0]} of {choice.seeds[1]} seeds"
         for cell, choice in choices.items()
@@ -259,10 +205,10 @@ def _selected(table: Table) -> list[str]:
             f"Chosen by the mean of {by} among up to {offered} settings"
             f" ({plural(left_out, 'run')} of others not shown): {'; '.join(scored)}."
         )
-    if stood_back:
+    if passed_over:
         texts.append(
-            f"{plural(stood_back, 'setting')} could not be chosen, because some of"
-            f" {'its' if stood_back == 1 else 'their'} runs did not finish, are absent or have no {by}."
+            f"{plural(passed_over, 'setting')} could not be chosen, because some of"
+            f" {'its' if passed_over == 1 else 'their'} runs did not finish, are absent or have no {by}."
         )
     if few_seeds:
         texts.append(f"Beware: {'; '.join(few_seeds)}: a choice among seeds, which flatters the mean.")
@@ -369,55 +315,3 @@ def _why_missing(runs: Sequence[Run], method: str, metric: str) -> str:
 def _unpublished(table: Table) -> list[str]:
     """Count the published values that stand beside no cell, by reason."""
     return [f"Not shown: {plural(count, 'published value')} {reason}." for reason, count in table.unpublished.items()]
-
-
-# ----------------------------------------------------------------------------------------------- where numbers are from
-
-
-def origins(runs: Runs) -> dict[str, str]:
-    """Kind of origin -> its values, over all runs that have a result.
-
-    The sweep is named by the SHA-256 of its run ids, sorted, one a line; a run id holds the hash of its config.
-    """
-    results = [run for run in runs if run.written is not None]
-    run_ids = "\n".join(sorted(run.run_id for run in runs))
-    facts = {"Sweep": hashlib.sha256(run_ids.encode()).hexdigest()[:HASH_DIGITS]}
-    if results:
-        facts["Commit"] = _distinct(run.commit and run.commit[:HASH_DIGITS] for run in results)
-        facts["Data SHA-256"] = _distinct(run.data_sha256 and run.data_sha256[:HASH_DIGITS] for run in results)
-        facts["Mode"] = _distinct(run.program for run in results)
-    versions: dict[str, set[str]] = {}
-    for run in results:
-        for name, text in run.versions.items():
-            versions.setdefault(name, set()).add(text)
-    if versions:
-        facts["Versions"] = ", ".join(f"{name} {' or '.join(sorted(texts))}" for name, texts in versions.items())
-    return facts
-
-
-def _distinct(values: Iterable[str | None]) -> str:
-    return ", ".join(sorted({value or "unknown" for value in values}))
-
-
-def newest(runs: Runs) -> str:
-    """The time of the newest result, in words."""
-    times = [run.written for run in runs if run.written is not None]
-    return f"newest result {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M} UTC" if times else "no result yet"
-
-
-def provenance(table: Table) -> str:
-    """One line below a table: runs by status, hashes of sweep, data and code, modes, n, and the newest result."""
-    runs = table.everything
-    facts = origins(runs)
-    statuses = ", ".join(f"{count} {status}" for status, count in count_statuses(runs).items())
-    parts = [f"{plural(len(runs), 'run')}: {statuses}", f"sweep {facts['Sweep']}"]
-    if "Commit" in facts:
-        counts = sorted({cell.n for cell in table.cells.values()})
-        parts += [
-            f"data sha256 {facts['Data SHA-256']}",
-            f"commit {facts['Commit']}",
-            f"mode {facts['Mode']}",
-            f"n={counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else ""),
-            newest(runs),
-        ]
-    return "; ".join(parts) + "."

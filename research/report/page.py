@@ -17,9 +17,8 @@ from markupsafe import Markup
 
 from research.metrics import direction
 from research.report.collect import Run
-from research.report.document import PUBLISHED, Document, Notes, document
+from research.report.document import PUBLISHED, Document, Notes, document, newest, origins
 from research.report.keys import distinct
-from research.report.notes import newest, origins
 from research.report.page_data import (
     configs,
     counted,
@@ -226,8 +225,8 @@ def _pictures(folder: Path, run: Run, room: int) -> tuple[list[dict[str, Any]], 
             continue
         room -= len(content)
         width, height = _size(content)
-        words = path.stem.replace("_", " ")
-        pictures.append({"words": words, "image": _uri("image/png", content), "width": width, "height": height})
+        title = path.stem.replace("_", " ")
+        pictures.append({"title": title, "image": _uri("image/png", content), "width": width, "height": height})
     return pictures, left_out, room
 
 

@@ -21,7 +21,7 @@ class Choice:
       offered: number of settings that the cell has.
       scored: whether some setting has a number of the metric that chooses; otherwise the first setting is shown.
       complete: whether the chosen setting has a number for every seed and fold that some setting of the cell has.
-      stood_back: number of settings that could not be chosen because they are not complete and others are.
+      passed_over: number of settings that could not be chosen because they are not complete and others are.
       seeds: number of seeds of the chosen setting, and of the cell.
     """
 
@@ -30,7 +30,7 @@ class Choice:
     offered: int
     scored: bool
     complete: bool
-    stood_back: int
+    passed_over: int
     seeds: tuple[int, int]
 
 
@@ -158,7 +158,7 @@ def _choose(cell: Sequence[Run], keys: Sequence[str], by: str) -> Choice:
         offered=len(settings),
         scored=bool(scores),
         complete=bool(complete),
-        stood_back=len(settings) - len(complete) if scores and complete else 0,
+        passed_over=len(settings) - len(complete) if scores and complete else 0,
         seeds=(len({run.value(SEED) for run in best}), len({run.value(SEED) for run in cell})),
     )
 

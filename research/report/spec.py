@@ -103,7 +103,7 @@ def recorded(plan: Mapping[str, Any], folder: Path) -> Report:
 
 
 @dataclasses.dataclass(frozen=True)
-class Beside:
+class Reproduction:
     """A published value and the cell of ours beside which it is printed.
 
     Attributes:
@@ -123,13 +123,13 @@ class Beside:
     reason: str = ""
 
 
-def beside(
+def reproductions(
     cells: Mapping[tuple[Values, Values, str], Cell],
     row_keys: Sequence[str],
     column_keys: Sequence[str],
     runs: Runs,
     published: Sequence[Published],
-) -> tuple[list[Beside], dict[str, int]]:
+) -> tuple[list[Reproduction], dict[str, int]]:
     """Put published values beside the cells that they are about: one entry for each matching cell.
 
     A value is about what its `where` names, at least a data set. Cells whose runs lack one of these keys or have
@@ -141,7 +141,7 @@ def beside(
     Raises:
       ConfigError: a value of a data set that some run has names a key that no run has.
     """
-    entries: list[Beside] = []
+    entries: list[Reproduction] = []
     unprinted: Counter[str] = Counter()
     by_id = {run.run_id: run for run in runs}
 
@@ -182,17 +182,17 @@ def _same(value: Any, wanted: Any) -> bool:
     return not isinstance(value, Hole) and (value == wanted or str(value) == str(wanted))
 
 
-def _entry(value: Published, row: Values, column: Values, cell: Cell) -> Beside:
+def _entry(value: Published, row: Values, column: Values, cell: Cell) -> Reproduction:
     """A published value beside one cell.
 
     A difference is reproduced if it is at most `tolerance`, or without one 2 sqrt(error^2 + sd^2 / n).
     """
     if cell.mean is None:
-        return Beside(value, row, column, cell, None, None, "not comparable", "no run of ours has a value")
+        return Reproduction(value, row, column, cell, None, None, "not comparable", "no run of ours has a value")
     difference = cell.mean - value.value
     standard_error = (cell.sd or 0.0) / math.sqrt(cell.n)
     allowed = value.tolerance if value.tolerance is not None else 2 * math.hypot(value.error or 0.0, standard_error)
     if value.comparable != "yes":
-        return Beside(value, row, column, cell, difference, allowed, "not comparable", value.comparable)
+        return Reproduction(value, row, column, cell, difference, allowed, "not comparable", value.comparable)
     verdict: Verdict = "reproduced" if abs(difference) <= allowed else "not reproduced"
-    return Beside(value, row, column, cell, difference, allowed, verdict)
+    return Reproduction(value, row, column, cell, difference, allowed, verdict)

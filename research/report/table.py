@@ -10,7 +10,7 @@ from research.report.collect import Run, Runs
 from research.report.keys import better, check, comparison_keys, default_metrics, ranking, varying
 from research.report.methods import Baseline, baselines
 from research.report.select import Selection, select
-from research.report.spec import Beside, Published, Report, beside
+from research.report.spec import Published, Report, Reproduction, reproductions
 from research.report.statistics import LEVEL, SMALLEST, compare_all
 from research.tree import ConfigError, group
 
@@ -60,7 +60,7 @@ class Table:
     judged: Mapping[tuple[Values, str], Judged]
     selection: Selection | None
     lacks: Mapping[tuple[Values, Values], Sequence[tuple[Any, Any]]]
-    published: tuple[Beside, ...]
+    published: tuple[Reproduction, ...]
     unpublished: Mapping[str, int]
 
     @property
@@ -124,7 +124,7 @@ def table(
             cells |= {(row, column, metric): cell for row, cell in judged[column, metric].cells.items()}
     hidden = {value.metric for value in published} & set(runs.metric_names()) - set(names)
     hidden_cells = {(*at, metric): summary(*at, metric) for at in cells_runs for metric in sorted(hidden)}
-    entries, unpublished = beside(cells | hidden_cells, row_keys, column_keys, runs, published)
+    entries, unpublished = reproductions(cells | hidden_cells, row_keys, column_keys, runs, published)
     counts = {cell.n for cell in cells.values() if cell.n}
     return Table(
         runs=runs,

@@ -6,9 +6,10 @@ import json
 import pytest
 
 from research.report.collect import Runs, collect
-from research.report.document import markdown
+from research.report.document import caption
+from research.report.formats import markdown
 from research.report.keys import apart, comparison_keys, varying
-from research.report.notes import caption, notes
+from research.report.notes import notes
 from research.report.page_data import extremes
 from research.report.table import table
 from research.tree import ConfigError

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from research.report.collect import Run, Runs, collect
-from research.report.notes import caption, notes
+from research.report.document import caption
+from research.report.notes import notes
 from research.report.table import table
 
 

@@ -4,10 +4,10 @@ import json
 import shutil
 
 from research.report.collect import collect
-from research.report.document import markdown
+from research.report.document import caption
+from research.report.formats import latex, markdown
 from research.report.keys import varying
-from research.report.latex import latex
-from research.report.notes import caption, notes
+from research.report.notes import notes
 from research.report.page import page
 from research.report.page_data import link
 from research.report.spec import Report

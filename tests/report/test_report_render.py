@@ -4,9 +4,7 @@ import re
 import pytest
 
 from research.report.collect import collect
-from research.report.document import markdown
-from research.report.latex import latex
-from research.report.spreadsheet import spreadsheet
+from research.report.formats import latex, markdown, spreadsheet
 from research.report.table import table
 from research.report.texts import Layout, decimals
 

@@ -10,13 +10,11 @@ from omegaconf import OmegaConf
 from research import compose
 from research import config as composed
 from research.report.collect import Run, Runs, collect
-from research.report.document import markdown
-from research.report.latex import latex
+from research.report.formats import latex, markdown, spreadsheet
+from research.report.formats import published as published_lines
 from research.report.notes import notes
 from research.report.run import frozen, values_of
 from research.report.spec import Report, recorded
-from research.report.spreadsheet import published as published_lines
-from research.report.spreadsheet import spreadsheet
 from research.report.table import table, table_of
 from research.tree import ConfigError, build
 

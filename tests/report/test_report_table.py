@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from research.report.collect import Hole, collect
-from research.report.notes import caption, merged, notes, provenance
+from research.report.document import caption, provenance
+from research.report.notes import merged, notes
 from research.report.table import table
 from research.tree import ConfigError
 
