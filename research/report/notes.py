@@ -7,7 +7,18 @@ from research.metrics import direction
 from research.report.cell import Values
 from research.report.collect import FINISHED, Run
 from research.report.keys import FOLD, SEED, apart, comparison_keys, distinct
-from research.report.methods import BOUNDS, FITTED, PERFECT, REAL, SIZED, known_methods, label, name_of, position
+from research.report.methods import (
+    BOUNDS,
+    FITTED,
+    PERFECT,
+    REAL,
+    SIZED,
+    Baseline,
+    known_methods,
+    label,
+    name_of,
+    position,
+)
 from research.report.run import EVALUATION, count_statuses
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
 from research.report.texts import listed, plural, settings, shortened, shown
@@ -15,6 +26,7 @@ from research.tree import group
 
 SHOWN_REASONS = 5
 SHOWN_COPIES = 3
+UNFINISHED = "none of the runs finished"
 SHOWN_PAIRS = 3  # of seed and fold that a cell lacks
 
 
@@ -280,14 +292,19 @@ def _missing_baselines(table: Table) -> list[str]:
     by_id = {run.run_id: run for run in table.runs}
     names = table.runs.metric_names()
     methods = {metric: known_methods(metric, names) for metric in table.metrics}
+    rows: dict[str, list[Baseline]] = {}
+    for baseline in table.baselines:
+        rows.setdefault(baseline.method, []).append(baseline)
     cells: dict[tuple[str, str, str], list[str]] = {}  # method, metric, reason -> cells
     for (row, column, metric), cell in table.cells.items():
         runs = [by_id[run_id] for run_id in cell.runs]
         for method in methods[metric]:
-            of_method = [baseline for baseline in table.baselines if baseline.method == method]
-            has_value = any(baseline.value(row, column, metric) is not None for baseline in of_method)
             reason = _why_missing(runs, method, metric)
-            if reason and (any(run.finished for run in runs) or (of_method and not has_value)):
+            if reason == UNFINISHED and (
+                method not in rows or any(baseline.value(row, column, metric) is not None for baseline in rows[method])
+            ):
+                continue  # the value stands in the table all the same, or nowhere in it
+            if reason:
                 cells.setdefault((method, metric, reason), []).append(_cell_name(row, column))
     metrics: dict[tuple[str, str, str], list[str]] = {}  # method, cells, reason -> metrics
     for (method, metric, reason), of_reason in cells.items():
@@ -303,7 +320,7 @@ def _why_missing(runs: Sequence[Run], method: str, metric: str) -> str:
     """Why the runs of a cell have no value of a naive method for a metric; empty if they have one or need none."""
     name = name_of(method, metric)
     if not any(run.finished for run in runs):
-        return "" if method in BOUNDS else "none of the runs finished"
+        return "" if method in BOUNDS else UNFINISHED
     numbered = [run for run in runs if run.finished and run.metrics.get(metric) is not None]
     without = [run for run in numbered if run.metrics.get(name) is None]
     reasons = [run.null_reasons[name] for run in without if name in run.null_reasons]
