@@ -63,9 +63,9 @@ def test_p_is_that_of_the_paired_t_where_it_is_the_larger():
         [1.0, 2.0, 4.0, 3.5, 2.0, 5.0],
         [2.5, 2.25, 4.5, 5.0, 3.25, 9.5],
     )  # all differences have one sign: 2 of 64 choices are as large
-    result = compare(seeds(one), seeds(other))
-    assert result.n == 6
-    assert result.p == pytest.approx(stats.ttest_rel(one, other).pvalue, rel=1e-9) == compare(seeds(other), seeds(one)).p
+    test = compare(seeds(one), seeds(other))
+    assert test.n == 6
+    assert test.p == pytest.approx(stats.ttest_rel(one, other).pvalue, rel=1e-9) == compare(seeds(other), seeds(one)).p
 
 
 @pytest.mark.parametrize("count", [6, 8, 10])
