@@ -121,13 +121,14 @@ def show_table(folder: Path) -> None:
     from rich.console import Console
 
     from research.report.collect import collect
-    from research.report.markdown import markdown
+    from research.report.formats import markdown
     from research.report.spec import recorded
     from research.report.table import table_of
 
     console = Console(highlight=False)
     try:
-        console.print(markdown(table_of(collect(folder), recorded(folder))), markup=False, soft_wrap=True)
+        runs = collect(folder)
+        console.print(markdown(table_of(runs, recorded(runs.plan, folder))), markup=False, soft_wrap=True)
     except ConfigError as error:  # without a table the runs are still valid
         console.print(f"no table: {error}", markup=False, soft_wrap=True)
     shown = os.path.relpath(folder)

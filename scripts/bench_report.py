@@ -26,9 +26,9 @@ POINTS = {
 def report(runs: int) -> None:
     """Seconds to collect and to table runs: three keys by ten values by seeds; the system still holds their files."""
     from research.report.collect import collect
-    from research.report.layout import Layout
-    from research.report.markdown import markdown
+    from research.report.formats import markdown
     from research.report.table import table
+    from research.report.texts import Layout
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "many"

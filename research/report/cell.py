@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,13 @@ from research.report.collect import FINISHED, Hole, Run, Runs
 from research.report.keys import FOLD, SEED, better, comparison_keys, count, distinct, varying
 from research.report.methods import BOUNDS, MEANS, methods_of, name_of, position
 from research.report.run import RECORDED, count_statuses
-from research.report.statistics import mean_of
+from research.report.statistics import EQUAL, mean_of
 
 COLLAPSED = "test/collapsed"
 NLL, EFFECTIVE_SHARE = "test/nll_nats", "test/nll_effective_share"
 LEAST_SHARE = 0.1  # smallest share of effective importance samples with which a likelihood is trusted
-EQUAL = 1e-6  # relative difference of values that count as equal: each run computes its baselines in single precision
 
 Values = tuple[Any, ...]  # of some keys
-Place = tuple[Values, Values]  # the row and the column of a cell
 Pair = tuple[Any, Any]  # seed and fold
 Unit = Mapping[Any, Run]  # fold -> run, of all runs that make one number
 
@@ -43,13 +41,13 @@ class Cell:
       lacks: number of pairs of seed and fold that other cells have and this cell was never planned to have.
       averaged: number of runs in the mean.
       collapsed: number of averaged runs whose decoder ignores its code.
-      best: whether the mean is bold: the best comparable mean of its column, or not significantly worse.
-      second: whether the mean is underlined: the second best comparable mean of its column.
-      p: p value of the test against the best mean, corrected for the number of tests; None if no test was made.
       worse: the best naive method (`pca`) over the same runs, if its value is better than the mean.
       worse_than_mean: the method that predicts the mean or the most frequent class, if its value is better than the
         mean and it is not `worse` already.
       degenerate: number of averaged runs whose NLL rests on too few effective importance samples; 0 for other metrics.
+      best: whether the mean is bold: the best comparable mean of its column, or not significantly worse.
+      second: whether the mean is underlined: the second best comparable mean of its column.
+      p: p value of the test against the best mean, corrected for the number of tests; None if no test was made.
     """
 
     mean: float | None
@@ -63,15 +61,15 @@ class Cell:
     absent: int
     partial: int
     runs: tuple[str, ...]
-    lacks: int = 0
-    averaged: int = 0
-    collapsed: int = 0
+    lacks: int
+    averaged: int
+    collapsed: int
+    worse: str | None
+    worse_than_mean: str | None
+    degenerate: int
     best: bool = False
     second: bool = False
     p: float | None = None
-    worse: str | None = None
-    worse_than_mean: str | None = None
-    degenerate: int = 0
 
     @property
     def complete(self) -> bool:
@@ -99,7 +97,17 @@ class Averaging:
     over_folds: bool
 
 
-def averaging(runs: Runs, cells: Sequence[Sequence[Run]], shown: Sequence[str]) -> Averaging:
+def cells_of(
+    runs: Iterable[Run], row_keys: Sequence[str], column_keys: Sequence[str]
+) -> dict[tuple[Values, Values], list[Run]]:
+    """(row, column) -> the runs of the cell, in order of first appearance."""
+    cells: dict[tuple[Values, Values], list[Run]] = {}
+    for run in runs:
+        cells.setdefault((run.at(row_keys), run.at(column_keys)), []).append(run)
+    return cells
+
+
+def averaging(runs: Runs, cells: Collection[Sequence[Run]], shown: Sequence[str]) -> Averaging:
     """What differs between the runs of a cell; the keys in `shown` are rows or columns and differ in none."""
 
     def within(key: str) -> bool:
@@ -117,7 +125,7 @@ def pairs_of(runs: Sequence[Run], *, finished: bool = False) -> dict[Pair, None]
     return dict.fromkeys((run.value(SEED), run.value(FOLD)) for run in known)
 
 
-def lacking(cells: Sequence[Sequence[Run]]) -> list[list[Pair]]:
+def lacking(cells: Collection[Sequence[Run]]) -> list[list[Pair]]:
     """For each cell, the pairs of seed and fold that it lacks and that another cell on the same data has finished.
 
     Means over other seeds or folds are means over other draws and other rows. Such a cell is incomplete and never best.
@@ -137,60 +145,49 @@ def lacking(cells: Sequence[Sequence[Run]]) -> list[list[Pair]]:
 # --------------------------------------------------------------------------------------------------------- summaries
 
 
-class CellRuns:
-    """The runs of one cell, and everything of its summaries that does not depend on the metric."""
-
-    def __init__(self, runs: Sequence[Run], averaging: Averaging, lacks: int = 0):
-        self.averaging, self.lacks = averaging, lacks
-        self.units = _units(runs, averaging)
-        self.finished = [run for run in runs if run.finished]
-        self.counts = count_statuses(runs)
-        self.reasons = {
+def summarize(runs: Sequence[Run], metric: str, averaging: Averaging, lacks: int = 0) -> Cell:
+    """The summary of a metric over the runs of one cell."""
+    finished = [run for run in runs if run.finished]
+    numbers, used, partial = _numbers(_units(runs, averaging), metric, averaging)
+    averaged = [run for unit in used for run in unit.values()]
+    seeds: dict[Hashable, list[float]] = {}
+    for number, unit in zip(numbers, used, strict=True):
+        seeds.setdefault(next(iter(unit.values())).value(SEED), []).append(number)
+    mean = sd = worse = worse_than_mean = None
+    if numbers:
+        mean = mean_of(numbers)
+        worse = _worse(mean, used, metric, averaging)
+        worse_than_mean = None if worse in MEANS else _worse(mean, used, metric, averaging, MEANS)
+    if len(numbers) > 1:
+        with np.errstate(over="ignore", invalid="ignore"):
+            sd = 0.0 if len(set(numbers)) == 1 else float(np.std(numbers, ddof=1))
+    shares = [run.metrics.get(EFFECTIVE_SHARE) for run in averaged] if metric == NLL else []
+    return Cell(
+        mean=mean,
+        sd=sd,
+        n=len(numbers),
+        values=tuple(numbers),
+        seeds={seed: mean_of(of_seed) for seed, of_seed in seeds.items()},
+        counts=count_statuses(runs),
+        reasons={
             status: tuple(dict.fromkeys(run.reason for run in runs if run.status == status and run.reason))
             for status in dict.fromkeys(run.status for run in runs if not run.finished)
-        }
-        self.runs = tuple(run.run_id for run in runs)
-
-    def summarize(self, metric: str) -> Cell:
-        """The summary of a metric over these runs."""
-        numbers, used, partial = _numbers(self.units, metric, self.averaging)
-        averaged = [run for unit in used for run in unit.values()]
-        null = [run for run in self.finished if metric in run.metrics and run.metrics[metric] is None]
-        seeds: dict[Hashable, list[float]] = {}
-        for number, unit in zip(numbers, used, strict=True):
-            seeds.setdefault(next(iter(unit.values())).value(SEED), []).append(number)
-        mean = sd = worse = worse_than_mean = None
-        if numbers:
-            mean = mean_of(numbers)
-            worse = _worse(mean, used, metric, self.averaging)
-            worse_than_mean = None if worse in MEANS else _worse(mean, used, metric, self.averaging, MEANS)
-        if len(numbers) > 1:
-            with np.errstate(over="ignore", invalid="ignore"):
-                sd = 0.0 if len(set(numbers)) == 1 else float(np.std(numbers, ddof=1))
-        return Cell(
-            mean=mean,
-            sd=sd,
-            n=len(numbers),
-            values=tuple(numbers),
-            seeds={seed: mean_of(of_seed) for seed, of_seed in seeds.items()},
-            counts=self.counts,
-            reasons=self.reasons,
-            nulls=Counter(run.null_reasons.get(metric, "no reason recorded") for run in null),
-            absent=sum(metric not in run.metrics for run in self.finished),
-            partial=partial,
-            runs=self.runs,
-            lacks=self.lacks,
-            averaged=len(averaged),
-            collapsed=sum(run.metrics.get(COLLAPSED) == 1 for run in averaged),
-            worse=worse,
-            worse_than_mean=worse_than_mean,
-            degenerate=sum(map(_degenerate, averaged)) if metric == NLL else 0,
-        )
-
-
-def summarize(runs: Sequence[Run], metric: str, averaging: Averaging) -> Cell:
-    """The summary of a metric over the runs of one cell."""
-    return CellRuns(runs, averaging).summarize(metric)
+        },
+        nulls=Counter(
+            run.null_reasons.get(metric, "no reason recorded")
+            for run in finished
+            if metric in run.metrics and run.metrics[metric] is None
+        ),
+        absent=sum(metric not in run.metrics for run in finished),
+        partial=partial,
+        runs=tuple(run.run_id for run in runs),
+        lacks=lacks,
+        averaged=len(averaged),
+        collapsed=sum(run.metrics.get(COLLAPSED) == 1 for run in averaged),
+        worse=worse,
+        worse_than_mean=worse_than_mean,
+        degenerate=sum(share is not None and share < LEAST_SHARE for share in shares),
+    )
 
 
 def _units(runs: Sequence[Run], averaging: Averaging) -> list[Unit]:
@@ -218,11 +215,6 @@ def _numbers(units: Sequence[Unit], metric: str, averaging: Averaging) -> tuple[
         elif values:
             partial += 1
     return numbers, used, partial
-
-
-def _degenerate(run: Run) -> bool:
-    share = run.metrics.get(EFFECTIVE_SHARE)
-    return share is not None and share < LEAST_SHARE
 
 
 def _worse(

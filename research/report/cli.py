@@ -2,14 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from research.report.layout import Layout
     from research.report.spec import Report
-    from research.report.table import Table
 
 TABLES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
 LEASE = ".report-lease.json"  # in the folder of the report
@@ -38,8 +36,8 @@ The sweep records that section in sweep.json; options of this command replace it
 """
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _count(text: str) -> int:
@@ -48,7 +46,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _parts(text: str) -> list[str]:
+def _parts(text: str) -> tuple[str, ...]:
     names = _names(text)
     for name in names:
         if name not in PARTS:
@@ -67,75 +65,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("folder", type=Path, metavar="SWEEP_FOLDER", help="outputs/NAME")
     table = parser.add_argument_group("what the table shows")
-
-    def keys(option: str, metavar: str, text: str) -> None:
+    lists = {
+        "--rows": ("KEY,KEY", "config keys; default: all that vary but seed and fold"),
+        "--columns": ("KEY,KEY", "config keys beside the metrics; default: none"),
+        "--metrics": ("NAME,NAME", "default: the usual metrics of the test rows"),
+        "--select": ("KEY,KEY", "config keys whose best value is chosen on validation rows, cell by cell"),
+    }
+    for option, (metavar, text) in lists.items():
         table.add_argument(option, type=_names, metavar=metavar, help=text)
-
-    keys("--rows", "KEY,KEY", "config keys; default: all that vary but seed and fold")
-    keys("--columns", "KEY,KEY", "config keys beside the metrics; default: none")
-    keys("--metrics", "NAME,NAME", "default: the usual metrics of the test rows")
-    keys("--select", "KEY,KEY", "config keys whose best value is chosen on validation rows, cell by cell")
-    table.add_argument(
-        "--by", metavar="NAME", help="metric that chooses; default: one that compares all settings (ELBO, error)"
-    )
-    table.add_argument(
-        "--include",
-        type=_names,
-        metavar="STATUS,STATUS",
-        help="also average runs that are pruned or interrupted, for a look; default: completed and stopped ones",
-    )
-    table.add_argument(
-        "--show",
-        type=_parts,
-        metavar="PART,PART",
-        help=f"parts of a cell beside the mean: {', '.join(PARTS)} (default: sd)",
-    )
+    text = "metric that chooses; default: one that compares all settings (ELBO, error)"
+    table.add_argument("--by", metavar="NAME", help=text)
+    text = "also average runs that are pruned or interrupted, for a look; default: completed and stopped ones"
+    table.add_argument("--include", type=_names, metavar="STATUS,STATUS", help=text)
+    text = f"parts of a cell beside the mean: {', '.join(PARTS)} (default: sd)"
+    table.add_argument("--show", type=_parts, metavar="PART,PART", help=text)
     table.add_argument("--interval", choices=["t", "bootstrap"], default="t", help="95 %% interval (default: t)")
-    table.add_argument(
-        "--digits", type=_count, metavar="N", help="decimals; default: two digits of the standard deviation"
-    )
+    text = "decimals; default: two digits of the standard deviation"
+    table.add_argument("--digits", type=_count, metavar="N", help=text)
     files = parser.add_argument_group("what is written")
-    files.add_argument(
-        "--format", choices=[*FORMATS, "all"], default="all", help="table.md, .tex, .csv, page.html (default: all)"
-    )
-    files.add_argument(
-        "--figures",
-        type=_names,
-        metavar="KIND,KIND",
-        help="kinds of figures, or none; default: all that apply, with html and all",
-    )
+    text = "table.md, .tex, .csv, page.html (default: all)"
+    files.add_argument("--format", choices=[*FORMATS, "all"], default="all", help=text)
+    text = "kinds of figures, or none; default: all that apply, with html and all"
+    files.add_argument("--figures", type=_names, metavar="KIND,KIND", help=text)
     files.add_argument("--output", type=Path, metavar="FOLDER", help="default: SWEEP_FOLDER/report")
     return parser
-
-
-def _section(folder: Path, options: argparse.Namespace) -> "Report":
-    """The `report:` section that the sweep recorded, where the options of the command replace its entries."""
-    import dataclasses
-
-    from research.report.spec import recorded
-
-    changes = {
-        "rows": tuple(options.rows) if options.rows else None,
-        "columns": None if options.columns is None else tuple(options.columns),
-        "metrics": tuple(options.metrics) if options.metrics else None,
-        "select": None if options.select is None else tuple(options.select),
-        "by": options.by,
-    }
-    changes = {name: value for name, value in changes.items() if value is not None}
-    return dataclasses.replace(recorded(folder), **changes)
-
-
-def _tables(table: "Table", layout: "Layout", formats: Sequence[str]) -> dict[str, str]:
-    """File name -> text of the tables."""
-    from research.report.latex import latex
-    from research.report.markdown import markdown
-    from research.report.spreadsheet import published, spreadsheet
-
-    writers: dict[str, Callable[..., str]] = {"markdown": markdown, "latex": latex, "csv": spreadsheet}
-    texts = {name: writers[kind](table, layout) for kind, name in TABLES.items() if kind in formats}
-    if table.published and "csv" in formats:
-        texts["published.csv"] = published(table)
-    return texts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -187,30 +140,47 @@ def _report(options: argparse.Namespace) -> tuple[str, list[Path]]:
 def _files(options: argparse.Namespace, output: Path) -> dict[str, bytes]:
     """File name -> content of everything that the options ask for."""
     from research.report.collect import collect
+    from research.report.figures import draw
+    from research.report.formats import latex, markdown, published, spreadsheet
     from research.report.keys import check
-    from research.report.layout import Layout
     from research.report.table import table_of
+    from research.report.texts import Layout
     from research.tree import ConfigError
 
     runs = collect(options.folder)
-    section = _section(options.folder, options)
+    section = _section(options, runs.plan)
     if options.by is not None and not section.select:
         raise ConfigError("by", options.by, "nothing is chosen by it: name the keys with --select")
     check("metrics", options.metrics or (), runs.metric_names())
     table = table_of(runs.including(options.include or ()), section)
-    layout = Layout(options.digits, tuple(options.show or ("sd",)), options.interval)
+    layout = Layout(options.digits, options.show or ("sd",), options.interval)
     formats = FORMATS if options.format == "all" else (options.format,)
-    # a reason may hold a lone surrogate, which is valid JSON and no text
-    files = {name: text.encode(errors="replace") for name, text in _tables(table, layout, formats).items()}
-    figures: list[Any] = []
+    writers = {"markdown": markdown, "latex": latex, "csv": spreadsheet}
+    texts = {name: writers[kind](table, layout) for kind, name in TABLES.items() if kind in formats}
+    if table.published and "csv" in formats:
+        texts["published.csv"] = published(table)
+    figures = []
     kinds = None if options.figures is None else [kind for kind in options.figures if kind != "none"]
     if kinds or (kinds is None and "html" in formats):
-        from research.report.figures import draw
-
         figures = draw(table, options.folder, kinds, lambda text: print(text, file=sys.stderr))
-        files |= {f"figures/{figure.name}.{kind}": getattr(figure, kind) for figure in figures for kind in IMAGES}
+    images = {f"figures/{figure.name}.{kind}": getattr(figure, kind) for figure in figures for kind in IMAGES}
+    # a reason may hold a lone surrogate, which is valid JSON and no text
+    files = {name: text.encode(errors="replace") for name, text in texts.items()} | images
     if "html" in formats:
         from research.report.page import page
 
         files["page.html"] = page(table, options.folder, figures, layout, output).encode()
     return files
+
+
+def _section(options: argparse.Namespace, plan: Mapping[str, Any]) -> "Report":
+    """The `report:` section that the sweep recorded, where the options of the command replace its entries."""
+    import dataclasses
+
+    from research.report.spec import recorded
+
+    entries = {name: getattr(options, name) for name in ("rows", "columns", "metrics", "select", "by")}
+    for name in ("rows", "metrics"):  # an empty list asks for the default, as no list does
+        entries[name] = entries[name] or None
+    changes = {name: value for name, value in entries.items() if value is not None}
+    return dataclasses.replace(recorded(plan, options.folder), **changes)

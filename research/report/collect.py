@@ -9,8 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.report.read import UnreadableError, holds_run, read_object, read_run, section, values_of
-from research.report.run import FINISHED, STATUSES, Hole, Run, frozen, union
+from research.report.run import (
+    FINISHED,
+    STATUSES,
+    Hole,
+    Run,
+    UnreadableError,
+    frozen,
+    holds_run,
+    read_object,
+    read_run,
+    section,
+    union,
+    values_of,
+)
 from research.tree import ConfigError, nearest
 
 __all__ = ["FINISHED", "STATUSES", "Hole", "Run", "Runs", "collect"]

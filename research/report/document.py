@@ -1,22 +1,25 @@
-"""A table as texts: the one representation that Markdown, LaTeX and the page are made from."""
+"""A table as texts: what Markdown, LaTeX and the page arrange."""
 
 import dataclasses
+import hashlib
 import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import numpy as np
 
 from research.metrics import direction
-from research.report.caption import caption
 from research.report.cell import Cell, Values
-from research.report.collect import FINISHED, Hole
-from research.report.layout import MOST_DECIMALS, Layout, Style, decimals, number, written_decimals
+from research.report.collect import FINISHED, Hole, Runs
+from research.report.keys import FOLD, SEED, distinct
 from research.report.notes import merged, notes
-from research.report.provenance import provenance
-from research.report.published import Beside
-from research.report.statistics import interquartile_mean, interval
+from research.report.run import count_statuses
+from research.report.spec import Reproduction
+from research.report.statistics import SMALLEST, interquartile_mean, interval
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
-from research.report.texts import plural, shown
+from research.report.texts import MOST_DECIMALS, PLAIN, Layout, Style, decimals, listed, number, plural, settings, shown
 
+HASH_DIGITS = 12  # of every hash that is shown
 REASON_LENGTH = 60  # of a reason inside a cell
 PUBLISHED = ("published", "metric", "for", "ours", "theirs", "ours - theirs", "verdict")
 
@@ -56,32 +59,25 @@ def document(table: Table, style: Style, layout: Layout) -> Document:
     def styled(texts: Notes) -> Notes:
         return [(style.mark(mark), style.escape(text)) for mark, text in texts]
 
-    columns = [
-        ", ".join(f"{key}={shown(value)}" for key, value in zip(table.column_keys, column, strict=True))
-        for column in table.columns
-    ]
-    marks = _source_marks(table)
+    sources = dict.fromkeys(map(_source, table.published))
+    marks = {text: str(mark) for mark, text in enumerate(sources, len(table.null_marks) + 1)}  # after those of nulls
+    columns = [(column, metric) for column in table.columns for metric in table.metrics]
     return Document(
-        caption=style.escape(caption(table, layout.parts) + layout.words),
+        caption=style.escape(caption(table, layout)),
         keys=[style.name(key) for key in table.row_keys] or [""],
-        columns=[style.escape(column) for column in columns],
+        columns=[style.escape(settings(table.column_keys, column)) for column in table.columns],
         metrics=[style.name(metric) + style.better.get(direction(metric), "") for metric in table.metrics],
-        models=_models(table, style, layout),
+        models=[
+            ([style.escape(shown(value)) for value in row] or ["all runs"])
+            + [_cell(table, (row, *column), style, layout) for column in columns]
+            for row in table.rows
+        ],
         baselines=_baselines(table, style, layout),
         notes=styled(notes(table)),
-        published=[_published(table, entry, marks, style, layout) for entry in table.published],
+        published=[_published(table, entry, marks[_source(entry)], style, layout) for entry in table.published],
         sources=styled([(mark, text) for text, mark in marks.items()]),
         provenance=style.escape(provenance(table)),
     )
-
-
-def _models(table: Table, style: Style, layout: Layout) -> Rows:
-    rows = []
-    for row in table.rows:
-        head = [style.escape(shown(value)) for value in row] or ["all runs"]
-        places = [(row, column, metric) for column in table.columns for metric in table.metrics]
-        rows.append(head + [cell_text(table, place, style, layout) for place in places])
-    return rows
 
 
 def _baselines(table: Table, style: Style, layout: Layout) -> Rows:
@@ -105,9 +101,9 @@ def _baselines(table: Table, style: Style, layout: Layout) -> Rows:
 # --------------------------------------------------------------------------------------------------------------- cells
 
 
-def cell_text(table: Table, place: tuple[Values, Values, str], style: Style, layout: Layout) -> str:
+def _cell(table: Table, where: tuple[Values, Values, str], style: Style, layout: Layout) -> str:
     """One cell: mean ± sd and marks, then in parentheses what a reader must not overlook; empty if never planned."""
-    cell = table.cells.get(place)
+    cell = table.cells.get(where)
     if cell is None:
         return ""
     text = style.dash
@@ -122,7 +118,7 @@ def cell_text(table: Table, place: tuple[Values, Values, str], style: Style, lay
             DEGENERATE: cell.degenerate,
         }
         text += style.mark("".join(mark for mark, holds in marks.items() if holds))
-    remarks = _remarks(table, cell, place[2], style, layout)
+    remarks = _remarks(table, cell, where[2], style, layout)
     return f"{text} ({'; '.join(remarks)})" if remarks else text
 
 
@@ -150,7 +146,7 @@ def _remarks(table: Table, cell: Cell, metric: str, style: Style, layout: Layout
     for status, count in cell.counts.items():
         if status not in FINISHED:
             reasons = cell.reasons.get(status)
-            reason = f": {_shortened(reasons)}" if reasons and is_first and not cell.n else ""
+            reason = f": {_brief(reasons)}" if reasons and is_first and not cell.n else ""
             remarks.append(style.escape(f"{count} {status}{reason}"))
     remarks += [f"{count} null{style.mark(table.null_marks[metric, reason])}" for reason, count in cell.nulls.items()]
     if cell.collapsed and is_first and len(table.collapses) > 1:  # equal counts stand in the notes
@@ -165,7 +161,8 @@ def _remarks(table: Table, cell: Cell, metric: str, style: Style, layout: Layout
     return remarks
 
 
-def _shortened(reasons: tuple[str, ...]) -> str:
+def _brief(reasons: tuple[str, ...]) -> str:
+    """The first of several reasons, shortened, and how many others there are."""
     first, *others = merged(reasons)
     text = " ".join(first.split())
     text = text if len(text) <= REASON_LENGTH else f"{text[: REASON_LENGTH - 3]}..."
@@ -175,11 +172,9 @@ def _shortened(reasons: tuple[str, ...]) -> str:
 # ----------------------------------------------------------------------------------------------------------- published
 
 
-def _published(table: Table, entry: Beside, marks: dict[str, str], style: Style, layout: Layout) -> list[str]:
+def _published(table: Table, entry: Reproduction, mark: str, style: Style, layout: Layout) -> list[str]:
     """One row under the heads `PUBLISHED`."""
     theirs = entry.published
-    keys = (*table.row_keys, *table.column_keys)
-    values = [f"{key}={shown(value)}" for key, value in zip(keys, (*entry.place[0], *entry.place[1]), strict=True)]
     places = _places(entry) if layout.digits is None else layout.digits
     ours = style.dash
     if entry.cell.mean is not None:
@@ -194,13 +189,14 @@ def _published(table: Table, entry: Beside, marks: dict[str, str], style: Style,
         difference = ("+" if entry.difference > 0 else "") + number(entry.difference, places, style)
         if entry.verdict != "not comparable" and entry.allowed is not None:
             difference += f" (allowed {shown(float(f'{entry.allowed:.2g}'))})"
-    head = [style.escape(theirs.label) + style.mark(marks[_source(entry)]), style.escape(theirs.metric)]
-    return [*head, style.escape(", ".join(values)), ours, value, difference, entry.verdict]
+    head = [style.escape(theirs.label) + style.mark(mark), style.escape(theirs.metric)]
+    where = style.escape(settings((*table.row_keys, *table.column_keys), (*entry.row, *entry.column)))
+    return [*head, where, ours, value, difference, entry.verdict]
 
 
-def _places(entry: Beside) -> int:
+def _places(entry: Reproduction) -> int:
     """Decimals that show our error, their value as it was written, and a tenth of the allowed difference."""
-    places = [written_decimals(entry.published.value)]
+    places = [len(f"{entry.published.value:.10g}".partition(".")[2])]
     if entry.cell.mean is not None:
         places.append(decimals(entry.cell.mean, entry.cell.sd))
     if entry.allowed:
@@ -208,11 +204,107 @@ def _places(entry: Beside) -> int:
     return max(places)
 
 
-def _source(entry: Beside) -> str:
+def _source(entry: Reproduction) -> str:
     return entry.published.source + (f". Not comparable: {entry.reason}" if entry.reason else "") + "."
 
 
-def _source_marks(table: Table) -> dict[str, str]:
-    """Source -> number of its note; the notes of nulls come first."""
-    sources = dict.fromkeys(map(_source, table.published))
-    return {text: str(number) for number, text in enumerate(sources, len(table.null_marks) + 1)}
+# ------------------------------------------------------------------------------------------- caption and provenance
+
+
+def caption(table: Table, layout: Layout = PLAIN) -> str:
+    """What the means are over, what bold and underlined mean, and what stands beside a mean."""
+    over = table.averaging
+    dimensions = [f"{SEED} ({over.seeds} values)"] if over.seeds > 1 else []
+    dimensions += [f"{key} ({plural(len(distinct(table.runs, key)), 'value')})" for key in over.keys]
+    folds = f"{FOLD} ({over.folds} values)"
+    if over.over_folds:
+        seeds = distinct(table.runs, SEED)
+        dimensions = [folds + (f" at the one seed {seeds[0]}" if len(seeds) == 1 else "")]
+    text = f"{table.runs.name}: one run in every cell"
+    if dimensions:
+        mean = "mean" if table.n == 1 or "sd" not in layout.parts else "mean ± standard deviation (n-1)"
+        text = f"{table.runs.name}: {mean} over {listed(dimensions)}"
+        if over.folds > 1 and not over.over_folds:
+            text += f", each the mean over {folds}"
+        if table.n is not None:
+            numbered = " that has a number" if any(not cell.n for cell in table.cells.values()) else ""
+            text += f"; n={table.n} in every cell{numbered}" + (": no standard deviation" if table.n == 1 else "")
+    text += f".{_best(table)}"
+    kind = {"t": "t interval", "bootstrap": "bootstrap interval, too narrow below ten numbers"}[layout.interval]
+    parts = [f"in brackets: 95 % {kind} of the mean"] if "interval" in layout.parts else []
+    parts += ["IQM: mean without the lowest and highest quarter"] if "iqm" in layout.parts else []
+    legend = "; ".join(parts)
+    return f"{text} {legend[0].upper()}{legend[1:]}." if legend else text
+
+
+def _best(table: Table) -> str:
+    """Explain bold and underlined, and name the tests."""
+    if not any(cell.best for cell in table.cells.values()):
+        return ""
+    text = " Bold: the best mean of a column among cells all of whose runs finished"
+    tests = [judged.seeds for judged in table.judged.values() if judged.seeds is not None]
+    untested_seeds = [judged.untested for judged in table.judged.values() if judged.untested is not None]
+    untested = f"There is no test with {plural(min(untested_seeds), 'seed')}" if untested_seeds else ""
+    needed = f"it needs {SMALLEST} that all rows have"
+    if not tests:
+        text += f". {untested}: {needed}."
+    else:
+        low, high = min(low for low, _ in tests), max(high for _, high in tests)
+        seeds = f"{low}" if low == high else f"{low} to {high}"
+        rows = max(judged.rows for judged in table.judged.values())
+        correction = f" with Holm's correction for up to {rows} rows" if rows > 1 else ""
+        text += f", and all that are not significantly worse (n={seeds}; both by a paired t test{correction}"
+        text += " and by permuting the rows within the seeds, 5 %, two-sided)"
+        text += f". {untested} ({needed}): the best mean alone is bold." if untested else "."
+    if any(cell.second for cell in table.cells.values()):
+        text += " Underlined: the second best mean."
+    return text
+
+
+def origins(runs: Runs) -> dict[str, str]:
+    """Kind of origin -> its values, over all runs that have a result.
+
+    The sweep is named by the SHA-256 of its run ids, sorted, one a line; a run id holds the hash of its config.
+    """
+    results = [run for run in runs if run.written is not None]
+    run_ids = "\n".join(sorted(run.run_id for run in runs))
+    facts = {"Sweep": hashlib.sha256(run_ids.encode()).hexdigest()[:HASH_DIGITS]}
+    if results:
+        facts["Commit"] = _distinct(run.commit and run.commit[:HASH_DIGITS] for run in results)
+        facts["Data SHA-256"] = _distinct(run.data_sha256 and run.data_sha256[:HASH_DIGITS] for run in results)
+        facts["Mode"] = _distinct(run.program for run in results)
+    versions: dict[str, set[str]] = {}
+    for run in results:
+        for name, text in run.versions.items():
+            versions.setdefault(name, set()).add(text)
+    if versions:
+        facts["Versions"] = ", ".join(f"{name} {' or '.join(sorted(texts))}" for name, texts in versions.items())
+    return facts
+
+
+def _distinct(values: Iterable[str | None]) -> str:
+    return ", ".join(sorted({value or "unknown" for value in values}))
+
+
+def newest(runs: Runs) -> str:
+    """The time of the newest result, in words."""
+    times = [run.written for run in runs if run.written is not None]
+    return f"newest result {datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M} UTC" if times else "no result yet"
+
+
+def provenance(table: Table) -> str:
+    """One line below a table: runs by status, hashes of sweep, data and code, modes, n, and the newest result."""
+    runs = table.everything
+    facts = origins(runs)
+    statuses = ", ".join(f"{count} {status}" for status, count in count_statuses(runs).items())
+    parts = [f"{plural(len(runs), 'run')}: {statuses}", f"sweep {facts['Sweep']}"]
+    if "Commit" in facts:
+        counts = sorted({cell.n for cell in table.cells.values()})
+        parts += [
+            f"data sha256 {facts['Data SHA-256']}",
+            f"commit {facts['Commit']}",
+            f"mode {facts['Mode']}",
+            f"n={counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else ""),
+            newest(runs),
+        ]
+    return "; ".join(parts) + "."

@@ -1,20 +1,32 @@
 """The notes below a table: everything that a reader must know beside the numbers."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from research.metrics import direction
-from research.report.cell import Place
+from research.report.cell import Values
 from research.report.collect import FINISHED, Run
 from research.report.keys import FOLD, SEED, apart, comparison_keys, distinct
-from research.report.methods import FITTED, PERFECT, REAL, SIZED, label, position
+from research.report.methods import (
+    BOUNDS,
+    FITTED,
+    PERFECT,
+    REAL,
+    SIZED,
+    Baseline,
+    known_methods,
+    label,
+    name_of,
+    position,
+)
 from research.report.run import EVALUATION, count_statuses
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
-from research.report.texts import listed, plural, shortened, shown
+from research.report.texts import listed, plural, settings, shortened, shown
 from research.tree import group
 
 SHOWN_REASONS = 5
 SHOWN_COPIES = 3
+UNFINISHED = "none of the runs finished"
 SHOWN_PAIRS = 3  # of seed and fold that a cell lacks
 
 
@@ -33,10 +45,20 @@ def notes(table: Table) -> list[tuple[str, str]]:
     marked = {
         WORSE: _worse(table),
         WORSE_THAN_MEAN: _worse_than_mean(table),
-        COLLAPSE: _collapsed(table),
-        DEGENERATE: _degenerate(table),
+        COLLAPSE: _some_runs(table.collapses, "{} collapsed: the decoder ignores its code."),
+        DEGENERATE: _some_runs(
+            {(cell.degenerate, cell.averaged) for cell in table.cells.values() if cell.degenerate},
+            "in {} the importance weights have an effective sample size below a tenth of the samples: this upper bound"
+            " of the NLL may lie far above it.",
+        ),
     }
-    last = [*_origins(table), *_unpublished(table), *_included(table.runs), *_left_out(table.runs)]
+    last = [
+        *_origins(table),
+        *_missing_baselines(table),
+        *_unpublished(table),
+        *_included(table.runs),
+        *_left_out(table.runs),
+    ]
     last += [f"{problem}." for problem in table.runs.problems]
     return [
         *(("", text) for text in plain),
@@ -44,6 +66,10 @@ def notes(table: Table) -> list[tuple[str, str]]:
         *((mark, text) for mark, texts in marked.items() for text in texts),
         *(("", text) for text in last),
     ]
+
+
+def _cell_name(row: Values, column: Values, empty: str = "all runs") -> str:
+    return ", ".join(map(shown, (*row, *column))) or empty
 
 
 # ------------------------------------------------------------------------------------------------ what is in the means
@@ -83,9 +109,8 @@ def _left_out(runs: Iterable[Run]) -> list[str]:
         reasons = merged(run.reason for run in left_out if run.status == status and run.reason)
         if status != "unreadable":
             reasons = shortened(reasons, SHOWN_REASONS, "reasons")
-        texts.append(
-            f"Not averaged: {plural(count, 'run')} {status}" + (f": {'; '.join(reasons)}" if reasons else "") + "."
-        )
+        why = f": {'; '.join(reasons)}" if reasons else ""
+        texts.append(f"Not averaged: {plural(count, 'run')} {status}{why}.")
     return texts
 
 
@@ -118,12 +143,21 @@ def _compared(table: Table) -> list[str]:
 
 
 def _separating(table: Table, metric: str) -> list[str]:
-    """The keys because of which a metric cannot compare some rows of the table."""
+    """The keys because of which a metric cannot compare some rows of the table.
+
+    The settings of an evaluation stand in results, so that only runs that have a number tell of them.
+    """
     if not direction(metric):
         return []
     in_table = {*table.row_keys, *table.averaging.keys}
-    keys = [key for key in comparison_keys(metric, table.runs) if key in in_table or key.startswith(EVALUATION)]
-    keys = [key for key in keys if len(distinct((run for run in table.runs if run.known), key)) > 1]
+    known = [run for run in table.runs if run.known]
+    numbered = [run for run in known if run.finished and run.metrics.get(metric) is not None]
+    keys = [
+        key
+        for key in comparison_keys(metric, table.runs)
+        if (key in in_table and len(distinct(known, key)) > 1)
+        or (key.startswith(EVALUATION) and len(distinct(numbered, key)) > 1)
+    ]
     return keys or [key for key in apart(metric, table.runs) if key == "data_sha256"]
 
 
@@ -141,8 +175,7 @@ def _incomplete(table: Table) -> list[str]:
         values = [
             f"{SEED}={shown(seed)}" + (f" {FOLD}={fold}" if isinstance(fold, int) else "") for seed, fold in pairs
         ]
-        cell = ", ".join(map(shown, (*row, *column))) or "all runs"
-        texts.append(f"{cell} lacks {listed(shortened(values, SHOWN_PAIRS))}")
+        texts.append(f"{_cell_name(row, column)} lacks {listed(shortened(values, SHOWN_PAIRS))}")
     if not texts:
         return []
     cells = "; ".join(shortened(texts, SHOWN_REASONS, "cells"))
@@ -163,44 +196,39 @@ def _selected(table: Table) -> list[str]:
     selection = table.selection
     if selection is None:
         return []
-
-    def cell(place: Place, empty: str) -> str:
-        return ", ".join(map(shown, (*place[0], *place[1]))) or empty
-
-    def chosen(place: Place) -> str:
-        values = zip(selection.keys, choices[place].values, strict=True)
-        return f"{cell(place, 'all runs')}: {', '.join(f'{key}={shown(value)}' for key, value in values)}"
-
-    choices = selection.choices
-    scored = [chosen(place) for place, choice in choices.items() if choice.scored]
-    incomplete = [chosen(place) for place, choice in choices.items() if choice.scored and not choice.complete]
-    blind = [chosen(place) for place, choice in choices.items() if not choice.scored]
-    stood_back = sum(choice.stood_back for choice in choices.values())
+    choices, by = selection.choices, selection.by
+    left_out = len(selection.everything) - sum(len(choice.runs) for choice in choices.values())
+    named = [
+        (f"{_cell_name(*cell)}: {settings(selection.keys, choice.values)}", choice) for cell, choice in choices.items()
+    ]
+    scored = [name for name, choice in named if choice.scored]
+    incomplete = [name for name, choice in named if choice.scored and not choice.complete]
+    blind = [name for name, choice in named if not choice.scored]
+    passed_over = sum(choice.passed_over for choice in choices.values())
     few_seeds = [
-        f"{cell(place, 'what is shown')} has {choice.seeds[0]} of {choice.seeds[1]} seeds"
-        for place, choice in choices.items()
+        f"{_cell_name(*cell, empty='what is shown')} has {choice.seeds[0]} of {choice.seeds[1]} seeds"
+        for cell, choice in choices.items()
         if choice.seeds[0] < choice.seeds[1]
     ]
     texts = []
     if scored:
         offered = max(choice.offered for choice in choices.values())
         texts.append(
-            f"Chosen by the mean of {selection.by} among up to {offered} settings"
-            f" ({plural(selection.left_out, 'run')} of others not shown): {'; '.join(scored)}."
+            f"Chosen by the mean of {by} among up to {offered} settings"
+            f" ({plural(left_out, 'run')} of others not shown): {'; '.join(scored)}."
         )
-    if stood_back:
+    if passed_over:
         texts.append(
-            f"{plural(stood_back, 'setting')} could not be chosen, because some of"
-            f" {'its' if stood_back == 1 else 'their'} runs did not finish, are absent or have no {selection.by}."
+            f"{plural(passed_over, 'setting')} could not be chosen, because some of"
+            f" {'its' if passed_over == 1 else 'their'} runs did not finish, are absent or have no {by}."
         )
     if few_seeds:
         texts.append(f"Beware: {'; '.join(few_seeds)}: a choice among seeds, which flatters the mean.")
     if incomplete:
-        which = f"each without {selection.by} for some seed or fold"
+        which = f"each without {by} for some seed or fold"
         texts.append(f"Chosen among incomplete settings only, {which}: {'; '.join(incomplete)}.")
     if blind:
-        why = f"no setting has a number of {selection.by}"
-        texts.append(f"Shown without a choice, because {why}: {'; '.join(blind)}.")
+        texts.append(f"Shown without a choice, because no setting has a number of {by}: {'; '.join(blind)}.")
     return texts
 
 
@@ -231,26 +259,12 @@ def _worse_than_mean(table: Table) -> list[str]:
     return [f"worse than {' or '.join(predictions)}."] if predictions else []
 
 
-def _collapsed(table: Table) -> list[str]:
-    """Explain the mark of means over collapsed runs."""
-    if not table.collapses:
-        return []
-    collapsed, averaged = max(table.collapses)
-    runs = f"{collapsed} of {plural(averaged, 'run')}" if len(table.collapses) == 1 else "some runs"
-    return [f"{runs} collapsed: the decoder ignores its code."]
-
-
-def _degenerate(table: Table) -> list[str]:
-    """Explain the mark of likelihoods whose importance weights are degenerate."""
-    counts = {(cell.degenerate, cell.averaged) for cell in table.cells.values() if cell.degenerate}
+def _some_runs(counts: set[tuple[int, int]], text: str) -> list[str]:
+    """Explain a mark of means over runs that have a fault: `counts` are (runs with the fault, all runs) of cells."""
     if not counts:
         return []
-    degenerate, averaged = max(counts)
-    runs = f"{degenerate} of {plural(averaged, 'run')}" if len(counts) == 1 else "some runs"
-    return [
-        f"in {runs} the importance weights have an effective sample size below a tenth of the samples: this upper bound"
-        " of the NLL may lie far above it."
-    ]
+    faulty, averaged = max(counts)
+    return [text.format(f"{faulty} of {plural(averaged, 'run')}" if len(counts) == 1 else "some runs")]
 
 
 def _origins(table: Table) -> list[str]:
@@ -267,6 +281,52 @@ def _origins(table: Table) -> list[str]:
         labels.setdefault(origin, []).append(label(method))
     folds = f", averaged over {FOLD}" if table.averaging.folds > 1 else ""
     return [f"{listed(names)}: {origin}{folds}." for origin, names in labels.items()]
+
+
+def _missing_baselines(table: Table) -> list[str]:
+    """Name the naive methods that some cells lack, and say why; models are not compared with them there.
+
+    A method is missing beside a cell if its rows have no value for it, or if a run that has a number of the metric has
+    none of the method. A bound that a run does not report is not missing, since most data have none.
+    """
+    by_id = {run.run_id: run for run in table.runs}
+    names = table.runs.metric_names()
+    methods = {metric: known_methods(metric, names) for metric in table.metrics}
+    rows: dict[str, list[Baseline]] = {}
+    for baseline in table.baselines:
+        rows.setdefault(baseline.method, []).append(baseline)
+    cells: dict[tuple[str, str, str], list[str]] = {}  # method, metric, reason -> cells
+    for (row, column, metric), cell in table.cells.items():
+        runs = [by_id[run_id] for run_id in cell.runs]
+        for method in methods[metric]:
+            reason = _why_missing(runs, method, metric)
+            if reason == UNFINISHED and (
+                method not in rows or any(baseline.value(row, column, metric) is not None for baseline in rows[method])
+            ):
+                continue  # the value stands in the table all the same, or nowhere in it
+            if reason:
+                cells.setdefault((method, metric, reason), []).append(_cell_name(row, column))
+    metrics: dict[tuple[str, str, str], list[str]] = {}  # method, cells, reason -> metrics
+    for (method, metric, reason), of_reason in cells.items():
+        where = "; ".join(shortened(of_reason, SHOWN_REASONS, "cells"))
+        metrics.setdefault((method, where, reason), []).append(metric)
+    return [
+        f"{label(method)} for {listed(of_method)} is missing beside {where}: {reason}."
+        for (method, where, reason), of_method in sorted(metrics.items(), key=lambda entry: position(entry[0][0]))
+    ]
+
+
+def _why_missing(runs: Sequence[Run], method: str, metric: str) -> str:
+    """Why the runs of a cell have no value of a naive method for a metric; empty if they have one or need none."""
+    name = name_of(method, metric)
+    if not any(run.finished for run in runs):
+        return "" if method in BOUNDS else UNFINISHED
+    numbered = [run for run in runs if run.finished and run.metrics.get(metric) is not None]
+    without = [run for run in numbered if run.metrics.get(name) is None]
+    reasons = [run.null_reasons[name] for run in without if name in run.null_reasons]
+    if not without or reasons or method in BOUNDS:
+        return "; ".join(merged(reasons))
+    return f"it is not in the results of {'the' if len(without) == len(numbered) else 'some of the'} runs"
 
 
 def _unpublished(table: Table) -> list[str]:

@@ -17,15 +17,21 @@ from markupsafe import Markup
 
 from research.metrics import direction
 from research.report.collect import Run
-from research.report.document import PUBLISHED, Document, Notes, document
-from research.report.extremes import extremes
+from research.report.document import PUBLISHED, Document, Notes, document, newest, origins
 from research.report.keys import distinct
-from research.report.layout import PLAIN, Layout, Style
-from research.report.overview import plan, statuses, swept, swept_keys
-from research.report.page_data import configs, counted, link, page_data
-from research.report.provenance import newest, origins
+from research.report.page_data import (
+    configs,
+    counted,
+    extremes,
+    link,
+    page_data,
+    plan,
+    statuses,
+    swept,
+    swept_keys,
+)
 from research.report.table import Table
-from research.report.texts import plural, shown
+from research.report.texts import PLAIN, Layout, Style, plural, shown
 
 if TYPE_CHECKING:
     from research.report.figures import Drawn
@@ -75,7 +81,7 @@ def page(
     texts = document(table, STYLE, layout)
     script, style = ((HERE / f"page.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
     keys = swept_keys(runs)
-    differing, common = configs(table, keys)
+    differing, common = configs(runs, keys)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -219,8 +225,8 @@ def _pictures(folder: Path, run: Run, room: int) -> tuple[list[dict[str, Any]], 
             continue
         room -= len(content)
         width, height = _size(content)
-        words = path.stem.replace("_", " ")
-        pictures.append({"words": words, "image": _uri("image/png", content), "width": width, "height": height})
+        title = path.stem.replace("_", " ")
+        pictures.append({"title": title, "image": _uri("image/png", content), "width": width, "height": height})
     return pictures, left_out, room
 
 

@@ -1,17 +1,105 @@
-"""The runs and configs of a sweep as the script of the page gets them: JSON beside the markup."""
+"""What the page says of a sweep beyond its table: the plan, the runs, their configs, the best and the worst run."""
 
+import dataclasses
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from research.metrics import direction
+from research.metrics import direction, judges
 from research.report.collect import Hole, Run, Runs
-from research.report.keys import distinct
-from research.report.overview import ends
+from research.report.keys import FOLD, SEED, better, count, distinct, peers, varying
+from research.report.run import count_statuses
 from research.report.table import Table
-from research.report.texts import shown
+from research.report.texts import plural, shown
+
+SHOWN_VALUES = 12
+SHOWN_LENGTH = 60  # characters of a value
+MEANINGS = {  # of statuses
+    "completed": "trained to the end of the budget",
+    "stopped": "stopped early, as asked for",
+    "diverged": "a loss, gradient or update was not finite",
+    "failed": "an error ended it",
+    "interrupted": "the command was stopped",
+    "pruned": "given up because its peers were better",
+    "missing": "planned, and without a result",
+    "unreadable": "its files are damaged",
+}
+BUDGET = ("epochs", "batch_size", "evaluate_every", "patience", "target_loss", "keep", "monitor", "warm_start")
+
+
+# ------------------------------------------------------------------------------------------------------------ the plan
+
+
+def swept_keys(runs: Runs) -> list[str]:
+    """The keys that the sweep varies, in the order of the config, fold and seed last.
+
+    They are those of the plan in `sweep.json`, or without a plan those in which the runs differ.
+    """
+    planned = runs.plan.get("swept")
+    names = [key for key in planned if isinstance(key, str)] if isinstance(planned, list) else []
+    known = runs.config_keys()
+    names = [key for key in names if key in known and len(distinct(runs, key)) > 1]
+    if not names:
+        names = varying(runs) + [key for key in (FOLD, SEED) if count(runs, key) > 1]
+    return sorted(names, key=lambda key: (key in (FOLD, SEED), known.index(key)))
+
+
+def plan(runs: Runs) -> dict[str, str]:
+    """What was to be done: jobs, compiled programs, objective, budget of a run, and the time that all runs took."""
+    facts = {"Jobs": plural(len(runs), "run")}
+    groups = runs.plan.get("groups")
+    if isinstance(groups, dict) and groups:
+        programs = Counter(
+            f"{group.get('mode', '?')} of width {group.get('width', '?')}"
+            for group in groups.values()
+            if isinstance(group, dict)
+        )
+        kinds = [f"{number} × {text}" for text, number in programs.items()]
+        facts["Compiled programs"] = f"{len(groups)}: {', '.join(kinds)}"
+    if objectives := sorted({run.objective for run in runs if run.objective}):
+        facts["Objective"] = f"{', '.join(objectives)}, handed to sweepers that search"
+    budget = []
+    for name in BUDGET:
+        values = [value for value in distinct(runs, f"trainer.{name}") if not isinstance(value, Hole)]
+        if values and values != [None]:
+            budget.append(f"{name.replace('_', ' ')} {' or '.join(map(shown, values))}")
+    if budget:
+        facts["Budget of a run"] = "; ".join(budget)
+    seconds = [run.seconds for run in runs if run.seconds is not None]
+    if seconds:
+        each = f"{min(seconds):.3g} to {max(seconds):.3g} s a run"
+        facts["Time on the device"] = f"{sum(seconds):.4g} s in all, {each}, without compiling"
+    return facts
+
+
+def swept(runs: Runs, keys: Iterable[str]) -> list[tuple[str, int, str]]:
+    """(key, number of values, the values in words) of the keys that vary."""
+    rows = []
+    for key in keys:
+        values = [value for value in distinct(runs, key) if not isinstance(value, Hole)]
+        texts = [text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}…" for text in map(shown, values)]
+        rows.append((key, len(values), _ends(texts)))
+    return rows
+
+
+def _ends(texts: list[str]) -> str:
+    """The texts in a row; the first ones and the last one, where there are too many to show."""
+    return ", ".join(texts if len(texts) <= SHOWN_VALUES else [*texts[: SHOWN_VALUES - 2], "…", texts[-1]])
+
+
+def statuses(runs: Runs) -> list[tuple[str, int, float, float, str]]:
+    """(status, runs, start and width in percent of all runs, meaning): the parts of a bar and of its legend."""
+    parts, before = [], 0
+    for status, number in count_statuses(runs).items():
+        share = 100 / len(runs)
+        parts.append((status, number, round(before * share, 3), round(number * share, 3), MEANINGS.get(status, "")))
+        before += number
+    return parts
+
+
+# ----------------------------------------------------------------------------------------------- runs and their configs
 
 
 def link(run: Run, to_sweep: str = "..") -> str:
@@ -19,11 +107,11 @@ def link(run: Run, to_sweep: str = "..") -> str:
     return f"{quote(to_sweep)}/{quote(run.run_id, safe='=,')}/"
 
 
-def configs(table: Table, swept: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+def configs(runs: Runs, swept: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     """The keys that differ between runs, swept ones first, and the value of every key that does not differ."""
     differing, common = list(swept), {}
-    for key in table.everything.config_keys():
-        values = [value for value in distinct(table.everything, key) if value is not Hole.UNKNOWN]
+    for key in runs.config_keys():
+        values = [value for value in distinct(runs, key) if value is not Hole.UNKNOWN]
         if len(values) == 1:
             common[key] = values[0]
         elif key not in differing:
@@ -34,7 +122,7 @@ def configs(table: Table, swept: Sequence[str]) -> tuple[list[str], dict[str, An
 def counted(runs: Runs, key: str) -> str:
     """The values of a key with the number of runs of each."""
     counts = Counter(run.value(key) for run in runs)
-    return ", ".join(ends([f"{shown(value)} ({counts[value]})" for value in distinct(runs, key)]))
+    return _ends([f"{shown(value)} ({counts[value]})" for value in distinct(runs, key)])
 
 
 def page_data(table: Table, swept: Sequence[str], differing: Sequence[str], to_sweep: str = "..") -> str:
@@ -71,3 +159,45 @@ def page_data(table: Table, swept: Sequence[str], differing: Sequence[str], to_s
 
 def _compact(value: float | str | None) -> float | str | None:
     return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+# ------------------------------------------------------------------------------------------------------ best and worst
+
+
+@dataclasses.dataclass(frozen=True)
+class Extremes:
+    """The best and the worst of comparable runs by one metric; `why` says in words why by this metric."""
+
+    metric: str
+    why: str
+    best: Run
+    worst: Run
+
+
+def extremes(runs: Runs, metrics: Sequence[str]) -> Extremes | None:
+    """The best and the worst run; None if no run has a metric with a direction.
+
+    The metric is the one of the validation rows that may compare most runs, among equal ones the first of `CHOOSING`.
+    Without a metric of the validation rows it is the first of `metrics` that some run has.
+    """
+    finished = [run for run in runs if run.finished]
+    candidates: list[tuple[str, list[Run], list[str]]] = []  # metric, comparable runs, keys that separate the others
+    for metric in [*judges(()), *judges(metrics), *(name for name in metrics if direction(name))]:
+        having = [run for run in finished if run.metrics.get(metric) is not None]
+        if having:
+            candidates.append((metric, *peers(metric, having)))
+    if not candidates:
+        return None
+    of_validation = [candidate for candidate in candidates if candidate[0].startswith("validation/")]
+    metric, comparable, keys = max(of_validation or candidates[:1], key=lambda candidate: len(candidate[1]))
+    best = worst = comparable[0]
+    for run in comparable[1:]:
+        value = run.metrics[metric] or 0.0
+        best = run if better(value, best.metrics[metric] or 0.0, metric) else best
+        worst = run if better(worst.metrics[metric] or 0.0, value, metric) else worst
+    why = f"{direction(metric)} is better; among {plural(len(comparable), 'finished run')}"
+    if keys:
+        why += f" of {len(finished)}: others differ in {', '.join(keys)} and are not comparable by it"
+    if not of_validation:
+        why += "; no metric of the validation rows is at hand, so this is one of the test rows"
+    return Extremes(metric, why, best, worst)

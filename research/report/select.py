@@ -1,10 +1,10 @@
 """Settings that are chosen on the validation rows, before anything of the test rows is looked at."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from research.metrics import direction, judges, undirected
-from research.report.cell import Place, Values, pairs_of
+from research.report.cell import Values, cells_of, pairs_of
 from research.report.collect import Run, Runs
 from research.report.keys import FOLD, SEED, apart, better, check
 from research.report.statistics import mean_of
@@ -21,7 +21,7 @@ class Choice:
       offered: number of settings that the cell has.
       scored: whether some setting has a number of the metric that chooses; otherwise the first setting is shown.
       complete: whether the chosen setting has a number for every seed and fold that some setting of the cell has.
-      stood_back: number of settings that could not be chosen because they are not complete and others are.
+      passed_over: number of settings that could not be chosen because they are not complete and others are.
       seeds: number of seeds of the chosen setting, and of the cell.
     """
 
@@ -30,7 +30,7 @@ class Choice:
     offered: int
     scored: bool
     complete: bool
-    stood_back: int
+    passed_over: int
     seeds: tuple[int, int]
 
 
@@ -43,18 +43,13 @@ class Selection:
 
     keys: tuple[str, ...]
     by: str
-    choices: Mapping[Place, Choice]
+    choices: Mapping[tuple[Values, Values], Choice]
     everything: Runs
 
     @property
-    def chosen(self) -> dict[Place, Values]:
+    def chosen(self) -> dict[tuple[Values, Values], Values]:
         """(row, column) -> the values that were chosen."""
-        return {place: choice.values for place, choice in self.choices.items()}
-
-    @property
-    def left_out(self) -> int:
-        """Number of runs of settings that were not chosen."""
-        return len(self.everything) - sum(len(choice.runs) for choice in self.choices.values())
+        return {cell: choice.values for cell, choice in self.choices.items()}
 
 
 def select(
@@ -76,9 +71,12 @@ def select(
     for key in keys:
         if key in row_keys or key in column_keys or key in (SEED, FOLD):
             raise ConfigError("select", key, "rows, columns, seeds and folds are no settings to choose; leave it out")
-    cells = group(list(runs), lambda run: run.at((*row_keys, *column_keys)))
-    by = judge_of(runs, cells, keys, metrics) if by is None else _check_judge(by, runs, cells, keys)
-    choices = {(cell[0].at(row_keys), cell[0].at(column_keys)): _choose(cell, keys, by) for cell in cells}
+    cells = cells_of(runs, row_keys, column_keys)
+    if by is None:
+        by = judge_of(runs, cells.values(), keys, metrics)
+    else:
+        _check_judge(by, runs, cells.values(), keys)
+    choices = {cell: _choose(of_cell, keys, by) for cell, of_cell in cells.items()}
     kept = {id(run) for choice in choices.values() for run in choice.runs}
     records = tuple(run for run in runs if id(run) in kept)
     return dataclasses.replace(runs, records=records), Selection(keys, by, choices, runs)
@@ -87,7 +85,7 @@ def select(
 # --------------------------------------------------------------------------------------------- the metric that chooses
 
 
-def judge_of(runs: Runs, cells: Sequence[Sequence[Run]], keys: Sequence[str], metrics: Sequence[str]) -> str:
+def judge_of(runs: Runs, cells: Iterable[Sequence[Run]], keys: Sequence[str], metrics: Sequence[str]) -> str:
     """The metric that chooses settings of `keys`: the first of `judges(metrics)` that may compare all runs of a cell.
 
     A metric that all finished runs report comes before one that only some report.
@@ -105,13 +103,13 @@ def judge_of(runs: Runs, cells: Sequence[Sequence[Run]], keys: Sequence[str], me
     return (everywhere or fitting)[0]
 
 
-def _separating(metric: str, cells: Sequence[Sequence[Run]]) -> list[str]:
+def _separating(metric: str, cells: Iterable[Sequence[Run]]) -> list[str]:
     """The keys because of which some runs of a cell cannot be compared by a metric."""
     return list(dict.fromkeys(key for cell in cells for key in apart(metric, cell, folds=False)))
 
 
-def _check_judge(by: str, runs: Runs, cells: Sequence[Sequence[Run]], keys: Sequence[str]) -> str:
-    """The metric that the user asked for, if it may choose.
+def _check_judge(by: str, runs: Runs, cells: Iterable[Sequence[Run]], keys: Sequence[str]) -> None:
+    """Refuse a metric that may not choose, and name one that may.
 
     Raises:
       ConfigError: it is not of the validation rows, unknown, without direction, or not comparable within a cell.
@@ -119,13 +117,10 @@ def _check_judge(by: str, runs: Runs, cells: Sequence[Sequence[Run]], keys: Sequ
     problem = ""
     if not by.startswith("validation/"):
         problem = "settings are chosen on the validation rows"
-    else:
-        (by,) = check("by", [by], runs.metric_names())
-        if not direction(by):
-            problem = undirected(by)
-        elif separating := _separating(by, cells):
-            differing = f"{', '.join(separating)} differ{'s' * (len(separating) == 1)}"
-            problem = f"it measures something else where {differing}"
+    elif not direction(*check("by", [by], runs.metric_names())):
+        problem = undirected(by)
+    elif separating := _separating(by, cells):
+        problem = f"it measures something else where {', '.join(separating)} differ{'s' * (len(separating) == 1)}"
     if problem:
         try:
             metric = judge_of(runs, cells, keys, [by])
@@ -133,7 +128,6 @@ def _check_judge(by: str, runs: Runs, cells: Sequence[Sequence[Run]], keys: Sequ
         except ConfigError as error:
             remedy = error.remedy
         raise ConfigError("by", by, f"{problem}; {remedy}")
-    return by
 
 
 # ------------------------------------------------------------------------------------------------------------- one cell
@@ -154,19 +148,17 @@ def _choose(cell: Sequence[Run], keys: Sequence[str], by: str) -> Choice:
         if wanted <= pairs_of(runs).keys() and all(run.finished and run.metrics.get(by) is not None for run in runs)
     ]
     scores = _scores(complete or settings, by)
-    best = settings[0]
-    if scores:
-        top, best = scores[0]
-        for score, runs in scores[1:]:
-            if better(score, top, by):
-                top, best = score, runs
+    top, best = scores[0] if scores else (0.0, settings[0])
+    for score, runs in scores[1:]:
+        if better(score, top, by):
+            top, best = score, runs
     return Choice(
         values=best[0].at(keys),
         runs=best,
         offered=len(settings),
         scored=bool(scores),
         complete=bool(complete),
-        stood_back=len(settings) - len(complete) if scores and complete else 0,
+        passed_over=len(settings) - len(complete) if scores and complete else 0,
         seeds=(len({run.value(SEED) for run in best}), len({run.value(SEED) for run in cell})),
     )
 
@@ -176,14 +168,15 @@ def _scores(settings: Sequence[Sequence[Run]], metric: str) -> list[tuple[float,
 
     If they have none in common, each mean is over the seeds and folds of its setting.
     """
-    numbered = [[run for run in runs if run.finished and run.metrics.get(metric) is not None] for runs in settings]
-    pairs = [pairs_of(runs).keys() for runs in numbered if runs]
-    common = set.intersection(*map(set, pairs)) if pairs else set()
+    scored = []
+    for runs in settings:
+        if numbered := [run for run in runs if run.finished and run.metrics.get(metric) is not None]:
+            scored.append((runs, numbered))
+    common = set.intersection(*(set(pairs_of(numbered)) for _, numbered in scored)) if scored else set()
     scores = []
-    for runs, having in zip(settings, numbered, strict=True):
-        shared = [run for run in having if run.at((SEED, FOLD)) in common] or having
-        if shared:
-            seeds = group(shared, lambda run: run.value(SEED))
-            means = [mean_of([run.metrics[metric] or 0.0 for run in of_seed]) for of_seed in seeds]
-            scores.append((mean_of(means), runs))
+    for runs, numbered in scored:
+        shared = [run for run in numbered if run.at((SEED, FOLD)) in common] or numbered
+        seeds = group(shared, lambda run: run.value(SEED))
+        means = [mean_of([run.metrics[metric] or 0.0 for run in of_seed]) for of_seed in seeds]
+        scores.append((mean_of(means), runs))
     return scores

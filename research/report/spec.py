@@ -1,13 +1,23 @@
-"""The `report:` section of a config: the table of an experiment, and the values that others published."""
+"""The `report:` section of a config: the table of an experiment, and the values of others that stand beside ours."""
 
 import dataclasses
-import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from research.metrics import direction, undirected
 from research.ranges import Finite, NonNegative
+from research.report.cell import Cell, Values
+from research.report.collect import Hole, Runs
+from research.report.keys import check
 from research.tree import ConfigError, build, recipe
+
+Verdict = Literal["reproduced", "not reproduced", "not comparable"]
+
+DATA = "data"  # the key that every published value must name in its `where`
+EMPTY = {"rows": None, "columns": [], "metrics": None, "select": [], "by": None, "published": []}
 
 
 @recipe
@@ -75,22 +85,114 @@ class Report:
             raise ConfigError("by", self.by, f"{undirected(self.by)}; set {{key}}=null for one that compares")
 
 
-def recorded(folder: Path) -> Report:
-    """The section that a sweep was started with, from its `sweep.json`; an empty section if none is recorded.
+def recorded(plan: Mapping[str, Any], folder: Path) -> Report:
+    """The section that a sweep was started with, from its `sweep.json` (`plan`); an empty one if none is recorded.
 
     Raises:
       ConfigError: the recorded section is damaged.
     """
-    path = folder / "sweep.json"
-    content: Any = None
-    if path.is_file() and not path.is_symlink():
-        try:
-            content = json.loads(path.read_bytes())
-        except (ValueError, OSError, RecursionError):
-            content = None  # `collect` reports it as a problem of the sweep
-    section = content.get("report") if isinstance(content, dict) else None
-    empty = {"rows": None, "columns": [], "metrics": None, "select": [], "by": None, "published": []}
+    section = plan.get("report")
     try:
-        return build(empty if section is None else section, Report, key="report")
+        return build(EMPTY if section is None else section, Report, key="report")
     except ConfigError as error:
-        raise ConfigError("report", path, f"what it recorded is damaged ({error}); restore or remove it") from None
+        remedy = f"what it recorded is damaged ({error}); restore or remove it"
+        raise ConfigError("report", folder / "sweep.json", remedy) from None
+
+
+# ---------------------------------------------------------------------------------------------- published beside ours
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduction:
+    """A published value and the cell of ours beside which it is printed.
+
+    Attributes:
+      row, column: of the cell.
+      difference: ours - theirs.
+      allowed: the largest difference that counts as reproduced.
+      reason: why the two are not comparable.
+    """
+
+    published: Published
+    row: Values
+    column: Values
+    cell: Cell
+    difference: float | None
+    allowed: float | None
+    verdict: Verdict
+    reason: str = ""
+
+
+def reproductions(
+    cells: Mapping[tuple[Values, Values, str], Cell],
+    row_keys: Sequence[str],
+    column_keys: Sequence[str],
+    runs: Runs,
+    published: Sequence[Published],
+) -> tuple[list[Reproduction], dict[str, int]]:
+    """Put published values beside the cells that they are about: one entry for each matching cell.
+
+    A value is about what its `where` names, at least a data set. Cells whose runs lack one of these keys or have
+    another value for it do not match.
+
+    Returns:
+      The entries, and for the values without an entry: reason -> number of values.
+
+    Raises:
+      ConfigError: a value of a data set that some run has names a key that no run has.
+    """
+    entries: list[Reproduction] = []
+    unprinted: Counter[str] = Counter()
+    by_id = {run.run_id: run for run in runs}
+
+    def differing(row: Values, column: Values, cell: Cell, where: Mapping[str, Any]) -> list[str]:
+        """The keys of `where` in which a cell has another value; runs of unknown config are passed over."""
+        shown = dict(zip((*row_keys, *column_keys), (*row, *column), strict=True))
+        keys = []
+        for key, wanted in where.items():
+            values = {shown[key]} if key in shown else {by_id[run_id].value(key) for run_id in cell.runs}
+            values -= {Hole.UNKNOWN}
+            if not values or not all(_same(value, wanted) for value in values):
+                keys.append(key)
+        return keys
+
+    for value in published:
+        if DATA not in value.where:
+            unprinted[f"without a data set (add {DATA}: NAME to where in report.published)"] += 1
+            continue
+        if any(_same(run.value(DATA), value.where[DATA]) for run in runs):
+            check("report.published.where", list(value.where), runs.config_keys())
+        nearest: list[str] | None = None  # the fewest keys in which a cell differs
+        for (row, column, metric), cell in cells.items():
+            if metric == value.metric:
+                keys = differing(row, column, cell, value.where)
+                nearest = keys if nearest is None or len(keys) < len(nearest) else nearest
+                if not keys:
+                    entries.append(_entry(value, row, column, cell))
+        if nearest is None:
+            unprinted[f"of {value.metric}, which no run has"] += 1
+        elif nearest:
+            names = ["data set"] if DATA in nearest else nearest
+            unprinted[f"of another {' and '.join(names)}"] += 1
+    return entries, unprinted
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    wanted = tuple(wanted) if isinstance(wanted, list) else wanted
+    return not isinstance(value, Hole) and (value == wanted or str(value) == str(wanted))
+
+
+def _entry(value: Published, row: Values, column: Values, cell: Cell) -> Reproduction:
+    """A published value beside one cell.
+
+    A difference is reproduced if it is at most `tolerance`, or without one 2 sqrt(error^2 + sd^2 / n).
+    """
+    if cell.mean is None:
+        return Reproduction(value, row, column, cell, None, None, "not comparable", "no run of ours has a value")
+    difference = cell.mean - value.value
+    standard_error = (cell.sd or 0.0) / math.sqrt(cell.n)
+    allowed = value.tolerance if value.tolerance is not None else 2 * math.hypot(value.error or 0.0, standard_error)
+    if value.comparable != "yes":
+        return Reproduction(value, row, column, cell, difference, allowed, "not comparable", value.comparable)
+    verdict: Verdict = "reproduced" if abs(difference) <= allowed else "not reproduced"
+    return Reproduction(value, row, column, cell, difference, allowed, verdict)

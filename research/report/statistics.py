@@ -17,6 +17,7 @@ EXACT_TO = 12  # the most seeds for which all orders of two rows are tried
 DRAWS, LEAST_DRAWS = 999, 199  # orders that are drawn where there are too many to try all
 AT_ONCE = 2_000_000  # numbers in memory: large tables get fewer draws
 SAME = 1e-9  # numbers with a smaller relative difference are equal
+EQUAL = 1e-6  # relative difference of values that count as equal: each run computes its baselines in single precision
 ROUNDING = 1e-15  # rounding error of a difference, relative to its terms
 RESAMPLES = 9999  # of the bootstrap
 

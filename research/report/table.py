@@ -1,20 +1,37 @@
-"""The table of a sweep: means over seeds and folds, and everything beside them."""
+"""The table of a sweep: means over seeds and folds, which of them are best, and everything beside them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from research.report.baseline import Baseline, baselines
-from research.report.cell import Averaging, Cell, CellRuns, Place, Values, averaging, lacking
-from research.report.collect import Runs
-from research.report.compare import Judged, judge
-from research.report.keys import check, default_metrics, ranking, varying
-from research.report.published import Beside, beside
+from research.metrics import direction
+from research.report.cell import Averaging, Cell, Values, averaging, cells_of, lacking, summarize
+from research.report.collect import Run, Runs
+from research.report.keys import better, check, comparison_keys, default_metrics, ranking, varying
+from research.report.methods import Baseline, baselines
 from research.report.select import Selection, select
-from research.report.spec import Published, Report
+from research.report.spec import Published, Report, Reproduction, reproductions
+from research.report.statistics import LEVEL, SMALLEST, compare_all
 from research.tree import ConfigError, group
 
 WORSE, COLLAPSE, WORSE_THAN_MEAN, DEGENERATE = "†", "‡", "§", "¶"  # marks of means, explained in the notes
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """The cells of a column with their marks, and the tests that were made.
+
+    Attributes:
+      cells: row -> cell.
+      seeds: smallest and largest number of seeds in a test; None if no test was made.
+      rows: the largest number of rows that were tested against a best row.
+      untested: the smallest number of seeds that an untested row shares with the best row; None if all were tested.
+    """
+
+    cells: Mapping[Values, Cell]
+    seeds: tuple[int, int] | None
+    rows: int
+    untested: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +58,10 @@ class Table:
     averaging: Averaging
     n: int | None
     judged: Mapping[tuple[Values, str], Judged]
-    selection: Selection | None = None
-    lacks: Mapping[Place, tuple[tuple[Any, Any], ...]] = dataclasses.field(default_factory=dict)
-    published: tuple[Beside, ...] = ()
-    unpublished: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    selection: Selection | None
+    lacks: Mapping[tuple[Values, Values], Sequence[tuple[Any, Any]]]
+    published: tuple[Reproduction, ...]
+    unpublished: Mapping[str, int]
 
     @property
     def everything(self) -> Runs:
@@ -77,8 +94,8 @@ def table(
     By default the rows are all keys that vary, other than seed and fold, and the columns are the metrics alone. Only
     runs that completed or stopped early are averaged: first the folds of one seed, then the seeds. A seed is left out
     and counted if some of its folds have no number, since its mean would be over other rows. The best means are sought
-    within a column (`compare.judge`). The values of the keys `choose` are chosen in every cell by the metric `by` of
-    the validation rows (`select`).
+    within a column (`judge`). The values of the keys `choose` are chosen in every cell by the metric `by` of the
+    validation rows (`select`).
 
     Raises:
       ConfigError: a key or metric that no run has, or a key that is both a row and a column.
@@ -89,13 +106,13 @@ def table(
     if choose:
         runs, selection = select(runs, row_keys, column_keys, choose, by, metrics or ())
 
-    cells_runs = {
-        (cell[0].at(row_keys), cell[0].at(column_keys)): cell
-        for cell in group(list(runs), lambda run: run.at((*row_keys, *column_keys)))
-    }
-    over = averaging(runs, list(cells_runs.values()), (*row_keys, *column_keys))
-    lacks = dict(zip(cells_runs, lacking(list(cells_runs.values())), strict=True))
-    summaries = {place: CellRuns(cell, over, len(lacks[place])) for place, cell in cells_runs.items()}
+    cells_runs = cells_of(runs, row_keys, column_keys)
+    over = averaging(runs, cells_runs.values(), (*row_keys, *column_keys))
+    lacks = dict(zip(cells_runs, lacking(cells_runs.values()), strict=True))
+
+    def summary(row: Values, column: Values, metric: str) -> Cell:
+        return summarize(cells_runs[row, column], metric, over, len(lacks[row, column]))
+
     row_values = sorted({row for row, _ in cells_runs}, key=ranking(runs, row_keys))
     column_values = sorted({column for _, column in cells_runs}, key=ranking(runs, column_keys))
     cells: dict[tuple[Values, Values, str], Cell] = {}
@@ -103,14 +120,11 @@ def table(
     for column in column_values:
         of_column = {row: cells_runs[row, column] for row in row_values if (row, column) in cells_runs}
         for metric in names:
-            unmarked = {row: summaries[row, column].summarize(metric) for row in of_column}
-            judged[column, metric] = judge(unmarked, of_column, metric)
+            judged[column, metric] = judge({row: summary(row, column, metric) for row in of_column}, of_column, metric)
             cells |= {(row, column, metric): cell for row, cell in judged[column, metric].cells.items()}
     hidden = {value.metric for value in published} & set(runs.metric_names()) - set(names)
-    hidden_cells = {
-        (*place, metric): summary.summarize(metric) for place, summary in summaries.items() for metric in sorted(hidden)
-    }
-    entries, unpublished = beside(cells | hidden_cells, row_keys, column_keys, runs, published)
+    hidden_cells = {(*at, metric): summary(*at, metric) for at in cells_runs for metric in sorted(hidden)}
+    entries, unpublished = reproductions(cells | hidden_cells, row_keys, column_keys, runs, published)
     counts = {cell.n for cell in cells.values() if cell.n}
     return Table(
         runs=runs,
@@ -120,15 +134,26 @@ def table(
         rows=tuple(row_values),
         columns=tuple(column_values),
         cells=cells,
-        baselines=tuple(baselines(runs, row_keys, column_keys, names, over)),
+        baselines=tuple(baselines(runs, row_keys, column_keys, names, over.keys)),
         averaging=over,
         n=counts.pop() if len(counts) == 1 else None,
         judged=judged,
         selection=selection,
-        lacks={place: tuple(pairs) for place, pairs in lacks.items() if pairs},
+        lacks={at: pairs for at, pairs in lacks.items() if pairs},
         published=tuple(entries),
         unpublished=unpublished,
     )
+
+
+def table_of(runs: Runs, report: Report) -> Table:
+    """The table that a `report:` section describes; metrics that no run has are left out and become a problem."""
+    names = report.metrics
+    if names is not None:
+        known = runs.metric_names()
+        problems = [f"the report section names {name}, which no run has" for name in names if name not in known]
+        names = tuple(name for name in names if name in known)
+        runs = dataclasses.replace(runs, problems=(*runs.problems, *problems))
+    return table(runs, report.rows, report.columns, names or None, report.select, report.by, report.published)
 
 
 def _keys(
@@ -147,12 +172,43 @@ def _keys(
     return row_keys, column_keys
 
 
-def table_of(runs: Runs, report: Report) -> Table:
-    """The table that a `report:` section describes; metrics that no run has are left out and become a problem."""
-    names = report.metrics
-    if names is not None:
-        known = runs.metric_names()
-        problems = [f"the report section names {name}, which no run has" for name in names if name not in known]
-        names = tuple(name for name in names if name in known)
-        runs = dataclasses.replace(runs, problems=(*runs.problems, *problems))
-    return table(runs, report.rows, report.columns, names or None, report.select, report.by, report.published)
+def judge(cells: Mapping[Values, Cell], runs: Mapping[Values, Sequence[Run]], metric: str) -> Judged:
+    """Mark the best mean, all means that are not significantly worse at 5 %, and the second best mean.
+
+    * Only complete cells take part: a mean over the seeds that survived is no result for a setting that diverges.
+    * Rows are compared only if they agree in the comparison keys of the metric.
+    * Every other row is tested against the best one (`statistics.compare_all`). A row with fewer than five seeds is not
+      tested and not marked. If the best row has fewer, no test is made, and the best mean alone is marked.
+    * Rows of equal means have the same marks. If several have the best mean, none is the second best. If all have it
+      and no test was made, none is the best.
+    """
+    way = direction(metric)
+    if not way:
+        return Judged(cells, None, 0, None)
+    keys = comparison_keys(metric, (run for of_row in runs.values() for run in of_row))
+    complete = [row for row, cell in cells.items() if cell.complete]
+    marked, test_seeds, rows, untested = dict(cells), list[int](), 0, list[int]()
+    sign = 1 if better(0, 1, metric) else -1
+    for comparable in group(complete, lambda row: frozenset(run.at(keys) for run in runs[row])):
+        if len(comparable) < 2:
+            continue
+        # from the best mean to the worst; rows of equal means stay in the order of the table
+        ranked = sorted(comparable, key=lambda row: sign * (cells[row].mean or 0.0))
+        first, *others = ranked
+        large = [row for row in others if len(cells[row].seeds) >= SMALLEST]
+        results = compare_all(cells[first].seeds, [cells[row].seeds for row in large], way)
+        tested = {row: result for row, result in zip(large, results, strict=True) if result is not None}
+        if not tested and cells[first].mean == cells[others[-1]].mean:
+            continue  # all means are equal: none is the best
+        if len(tested) < len(others):
+            common = [cells[first].seeds.keys() & cells[row].seeds.keys() for row in others if row not in tested]
+            untested.append(min(map(len, common)))
+        for row in ranked:
+            p = tested[row].p if row in tested else None
+            best = cells[row].mean == cells[first].mean or (p is not None and p >= LEVEL)
+            second = len(ranked) > 2 and cells[first].mean != cells[row].mean == cells[others[0]].mean
+            marked[row] = dataclasses.replace(cells[row], best=best, second=second, p=p)
+        test_seeds += [result.n for result in tested.values()]
+        rows = max(rows, len(tested))
+    seeds = (min(test_seeds), max(test_seeds)) if test_seeds else None
+    return Judged(marked, seeds, rows, min(untested, default=None))

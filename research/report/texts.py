@@ -1,10 +1,16 @@
-"""Values, counts and lists in words, as all parts of a report write them."""
+"""How a report writes values, counts, lists and numbers, and what its kinds of documents do differently."""
 
+import dataclasses
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from research.report.collect import Hole
+from research.report.statistics import EQUAL, IntervalKind
+
+MOST_DECIMALS = 9  # of a number that is not smaller than SMALL
+SMALL = 1e-4
 
 
 def plural(count: int, noun: str) -> str:
@@ -19,9 +25,7 @@ def listed(parts: Sequence[str]) -> str:
 
 def shortened(parts: Sequence[str], most: int, noun: str = "") -> list[str]:
     """The first `most` parts, and how many more there are: `3 more reasons`."""
-    if len(parts) <= most:
-        return list(parts)
-    return [*parts[:most], f"{len(parts) - most} more{f' {noun}' if noun else ''}"]
+    return list(parts) if len(parts) <= most else [*parts[:most], f"{len(parts) - most} more {noun}".rstrip()]
 
 
 def shown(value: Any) -> str:
@@ -33,3 +37,73 @@ def shown(value: Any) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(shown, value))}]"
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def settings(keys: Sequence[str], values: Sequence[Any]) -> str:
+    """`key=value, key=value`."""
+    return ", ".join(f"{key}={shown(value)}" for key, value in zip(keys, values, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a cell shows.
+
+    Attributes:
+      digits: decimals; None for two significant digits of the standard deviation.
+      parts: what stands beside the mean, of `cli.PARTS`.
+      interval: kind of the 95 % interval.
+    """
+
+    digits: int | None = None
+    parts: tuple[str, ...] = ("sd",)
+    interval: IntervalKind = "t"
+
+
+PLAIN = Layout()
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How one kind of document writes what all kinds have in common.
+
+    Attributes:
+      escape: any text.
+      name: the name of a key or metric.
+      best, second: a bold and an underlined cell.
+      mark: a mark of a note.
+      power: a number that is too large or small to write out, from its digits and its exponent.
+      better: direction of a metric -> what follows its name.
+    """
+
+    escape: Callable[[str], str]
+    name: Callable[[str], str]
+    best: Callable[[str], str]
+    second: Callable[[str], str]
+    mark: Callable[[str], str]
+    power: Callable[[str, int], str]
+    plus_minus: str
+    dash: str
+    better: dict[str, str]
+
+
+def decimals(mean: float, sd: float | None) -> int:
+    """Decimals that show two significant digits of `sd`, or four of `mean` if there is no sd."""
+    size, digits = (sd, 2) if sd and sd > EQUAL * abs(mean) else (mean, 4)  # a smaller sd is rounding
+    if not size or not math.isfinite(size):
+        return 3
+    exponent = int(f"{abs(size):.{digits - 1}e}".partition("e")[2])  # of the rounded number: .0996 has that of .10
+    places = max(0, digits - 1 - exponent)
+    return min(places, MOST_DECIMALS) if abs(mean) >= SMALL else places
+
+
+def number(value: float, places: int, style: Style) -> str:
+    """A number with a number of decimals, or as a power of ten where those would not show it."""
+    if not math.isfinite(value):
+        return str(value)
+    if abs(value) >= 1e7 or (places > MOST_DECIMALS and abs(value) < SMALL):
+        digits, _, exponent = f"{value:.2e}".partition("e")
+        return style.power(digits, int(exponent))
+    return f"{round(value, places) + 0.0:.{places}f}"  # adding 0.0 turns -0.0 into 0.0

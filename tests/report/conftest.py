@@ -46,11 +46,11 @@ class FakeSweep:
         }
         for key, value in overrides.items():
             *sections, last = key.split(".")
-            place = config
+            node = config
             for section in sections:
-                place = place[section]
+                node = node[section]
             if key != "model":
-                place[last] = value
+                node[last] = value
         lines = [
             f"{key}={json.dumps(value) if not isinstance(value, str) else value}" for key, value in overrides.items()
         ]

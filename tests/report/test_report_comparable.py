@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from research.report.caption import caption
 from research.report.collect import Runs, collect
-from research.report.extremes import extremes
+from research.report.document import caption
+from research.report.formats import markdown
 from research.report.keys import apart, comparison_keys, varying
-from research.report.markdown import markdown
 from research.report.notes import notes
+from research.report.page_data import extremes
 from research.report.table import table
 from research.tree import ConfigError
 
@@ -213,3 +213,18 @@ def test_a_choice_of_one_seed_among_several_is_said(sweep):
     summary = table(collect(sweep.folder), choose=["optimizer.learning_rate"])
     warning = "vae has 1 of 3 seeds: a choice among seeds, which flatters the mean."
     assert any(warning in text for text in note_texts(summary))
+
+
+def test_a_run_without_a_result_separates_no_evaluations(sweep):
+    """Its config says nothing of the evaluation, whose settings stand in the results of the other runs."""
+    for latent_dim, seed in itertools.product((2, 8), range(3)):
+        path = sweep.add({"model.latent_dim": latent_dim, "seed": seed}, {"test/nll_nats": latent_dim}) / "result.json"
+        content = json.loads(path.read_text())
+        content["evaluation"] = {"nll_examples": 100}
+        content["depends"]["nll_nats"] = ["evaluation.nll_examples"]
+        path.write_text(json.dumps(content))
+    (sweep.add({"model.latent_dim": 16, "seed": 0}) / "result.json").unlink()
+    (sweep.add({"model.latent_dim": 16, "seed": 1}) / "result.json").write_text("{")
+    summary = table(collect(sweep.folder))
+    assert best(summary, "test/nll_nats") == [(2,)]
+    assert not any("compared only" in text for text in note_texts(summary))

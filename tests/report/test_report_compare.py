@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.report.caption import caption
 from research.report.collect import Run, Runs, collect
+from research.report.document import caption
 from research.report.notes import notes
 from research.report.table import table
 

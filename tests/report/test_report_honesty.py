@@ -3,17 +3,16 @@
 import json
 import shutil
 
-from research.report.caption import caption
 from research.report.collect import collect
+from research.report.document import caption
+from research.report.formats import latex, markdown
 from research.report.keys import varying
-from research.report.latex import latex
-from research.report.layout import Layout
-from research.report.markdown import markdown
 from research.report.notes import notes
 from research.report.page import page
 from research.report.page_data import link
 from research.report.spec import Report
 from research.report.table import table, table_of
+from research.report.texts import Layout
 from research.tree import build
 
 
@@ -44,7 +43,7 @@ def test_a_published_value_is_held_against_cells_of_its_own_settings(sweep):
     }
     section = {"rows": ["model"], "columns": [], "metrics": ["test/mse"], "select": [], "by": None}
     summary = table_of(collect(sweep.folder), build(section | {"published": [entry | {"source": "a paper"}]}, Report))
-    assert [(entry.place, entry.verdict) for entry in summary.published] == [((("other",), ()), "reproduced")]
+    assert [(entry.row, entry.verdict) for entry in summary.published] == [(("other",), "reproduced")]
 
 
 def test_settings_that_stood_back_and_runs_not_shown_are_told(sweep):

@@ -5,10 +5,10 @@ import subprocess
 import pytest
 
 from research.report.collect import collect
-from research.report.latex import latex
-from research.report.layout import Layout
+from research.report.formats import latex
 from research.report.spec import Report
 from research.report.table import table, table_of
+from research.report.texts import Layout
 from research.tree import build
 
 DOCUMENT = r"""\documentclass{article}

@@ -4,11 +4,9 @@ import re
 import pytest
 
 from research.report.collect import collect
-from research.report.latex import latex
-from research.report.layout import Layout, decimals
-from research.report.markdown import markdown
-from research.report.spreadsheet import spreadsheet
+from research.report.formats import latex, markdown, spreadsheet
 from research.report.table import table
+from research.report.texts import Layout, decimals
 
 
 def summary(sweep, **options):

@@ -10,14 +10,11 @@ from omegaconf import OmegaConf
 from research import compose
 from research import config as composed
 from research.report.collect import Run, Runs, collect
-from research.report.latex import latex
-from research.report.markdown import markdown
+from research.report.formats import latex, markdown, spreadsheet
+from research.report.formats import published as published_lines
 from research.report.notes import notes
-from research.report.read import values_of
-from research.report.run import frozen
+from research.report.run import frozen, values_of
 from research.report.spec import Report, recorded
-from research.report.spreadsheet import published as published_lines
-from research.report.spreadsheet import spreadsheet
 from research.report.table import table, table_of
 from research.tree import ConfigError, build
 
@@ -259,11 +256,11 @@ def test_a_key_that_no_run_has_is_refused(sweep):
 
 def test_a_damaged_section_is_refused(sweep):
     sweep.add({"seed": 0}, {"test/mse": 1.0})
-    assert recorded(sweep.folder) == report()
+    assert recorded(collect(sweep.folder).plan, sweep.folder) == report()
     path = sweep.folder / "sweep.json"
     path.write_text(path.read_text().replace('"name"', '"report": {"rows": 3}, "name"'))
     with pytest.raises(ConfigError, match="is damaged"):
-        recorded(sweep.folder)
+        recorded(collect(sweep.folder).plan, sweep.folder)
 
 
 def test_metrics_of_a_section_that_no_run_has_are_told(sweep):

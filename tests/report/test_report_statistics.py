@@ -22,16 +22,16 @@ def test_t_interval_is_scipys():
 
 def test_bootstrap_interval_is_scipys_percentile_one():
     numbers = np.random.default_rng(0).normal(size=12)
-    found = interval(numbers, "bootstrap")
+    result = interval(numbers, "bootstrap")
     expected = stats.bootstrap((numbers,), np.mean, method="percentile", rng=1).confidence_interval
-    assert found == pytest.approx(tuple(expected), abs=0.03)
-    assert found == interval(numbers, "bootstrap")
+    assert result == pytest.approx(tuple(expected), abs=0.03)
+    assert result == interval(numbers, "bootstrap")
 
 
 def test_intervals_hold_the_mean_as_often_as_they_say():
     drawn = np.random.default_rng(1).normal(size=(2000, 5))
-    held = np.mean([low <= 0 <= high for low, high in map(interval, drawn)])
-    assert held == pytest.approx(0.95, abs=0.015)
+    share = np.mean([low <= 0 <= high for low, high in map(interval, drawn)])
+    assert share == pytest.approx(0.95, abs=0.015)
     narrow = np.mean([low <= 0 <= high for low, high in (interval(row, "bootstrap") for row in drawn[:200])])
     assert narrow == pytest.approx(0.84, abs=0.05)
 
@@ -63,9 +63,9 @@ def test_p_is_that_of_the_paired_t_where_it_is_the_larger():
         [1.0, 2.0, 4.0, 3.5, 2.0, 5.0],
         [2.5, 2.25, 4.5, 5.0, 3.25, 9.5],
     )  # all differences have one sign: 2 of 64 choices are as large
-    found = compare(seeds(one), seeds(other))
-    assert found.n == 6
-    assert found.p == pytest.approx(stats.ttest_rel(one, other).pvalue, rel=1e-9) == compare(seeds(other), seeds(one)).p
+    test = compare(seeds(one), seeds(other))
+    assert test.n == 6
+    assert test.p == pytest.approx(stats.ttest_rel(one, other).pvalue, rel=1e-9) == compare(seeds(other), seeds(one)).p
 
 
 @pytest.mark.parametrize("count", [6, 8, 10])
@@ -127,8 +127,8 @@ def test_a_row_with_an_outlier_neither_hides_the_others_nor_is_left_out():
 def test_a_row_that_varies_more_than_the_others_is_not_left_out_for_it():
     random = np.random.default_rng(0)
     scales = np.array([10.0, 1, 1, 1, 1])[:, None]
-    found = [bool(worse(random.normal(size=(5, 10)) * scales)[0]) for _ in range(100)]
-    assert sum(found) <= stats.binom.ppf(0.999, 100, LEVEL)
+    result = [bool(worse(random.normal(size=(5, 10)) * scales)[0]) for _ in range(100)]
+    assert sum(result) <= stats.binom.ppf(0.999, 100, LEVEL)
 
 
 def test_holm_by_hand():

@@ -3,10 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from research.report.caption import caption
 from research.report.collect import Hole, collect
+from research.report.document import caption, provenance
 from research.report.notes import merged, notes
-from research.report.provenance import provenance
 from research.report.table import table
 from research.tree import ConfigError
 
@@ -319,3 +318,47 @@ def test_every_unreadable_file_is_named_and_other_reasons_are_cut(sweep):
     (unreadable,) = [text for text in texts if "unreadable" in text]
     assert all(f"seed={seed},model.beta=2.0/result.json" in unreadable for seed in range(8))
     assert any("8 runs failed: disk x;" in text and "3 more reasons" in text for text in texts)
+
+
+def baseline_notes(sweep, **options):
+    summary = table(collect(sweep.folder), **options)
+    return [text for _, text in notes(summary) if "is missing beside" in text]
+
+
+def test_a_baseline_that_some_rows_lack_is_said_with_the_reason(sweep):
+    name = "baseline/pca/reconstruction_mse"
+    for latent_dim, seed in itertools.product((2, 8, 16, 32), range(2)):
+        metrics = {"test/reconstruction_mse": 1.0, "baseline/mean/reconstruction_mse": 3.0, name: 2.0 / latent_dim}
+        reasons = {}
+        if latent_dim == 8:
+            metrics[name] = None
+            reasons[name] = "too few rows for 8 components"
+        if latent_dim == 16 and seed == 0:
+            del metrics[name]
+        status = "diverged" if latent_dim == 32 else "completed"
+        metrics = {} if latent_dim == 32 else metrics
+        sweep.add({"model.latent_dim": latent_dim, "seed": seed}, metrics, status=status, null_reasons=reasons)
+    of_pca = "PCA for test/reconstruction_mse is missing beside"
+    assert baseline_notes(sweep) == [
+        f"{of_pca} 8: too few rows for 8 components.",
+        f"{of_pca} 16: it is not in the results of some of the runs.",
+        f"{of_pca} 32: none of the runs finished.",
+    ]
+
+
+def test_a_baseline_that_no_run_has_is_said_once_and_one_that_all_rows_share_is_not(sweep):
+    name = "baseline/pca/reconstruction_mse"
+    for latent_dim in (2, 4, 8):
+        metrics = {"test/reconstruction_mse": 1.0, "baseline/mean/reconstruction_mse": 3.0, name: None}
+        sweep.add({"model.latent_dim": latent_dim}, metrics, null_reasons={name: "rows have missing values"})
+    sweep.add({"model.latent_dim": 16}, status="failed")  # the mean of the data is the same beside this row
+    text = "PCA for test/reconstruction_mse is missing beside 2; 4; 8: rows have missing values."
+    assert baseline_notes(sweep) == [text]
+
+
+def test_a_baseline_of_another_kind_of_model_is_not_missed(sweep):
+    exact = {"reference/elbo_nats": -3.0, "baseline/majority/accuracy": 0.1}
+    sweep.add({"model": "vae", "data.name": "planted"}, {"test/elbo_nats": -9.0, "test/accuracy": 0.5, **exact})
+    sweep.add({"model": "dense_ae", "data.name": "planted"}, {"test/reconstruction_mse": 1.0}, model="dense_ae")
+    sweep.add({"model": "vae", "data.name": "measured"}, {"test/elbo_nats": -9.0})  # data without an exact bound
+    assert baseline_notes(sweep, metrics=["test/elbo_nats", "test/accuracy", "test/reconstruction_mse"]) == []

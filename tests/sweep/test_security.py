@@ -153,8 +153,7 @@ def test_a_manifest_cannot_name_folders_elsewhere(name: str, trained: Any, tmp_p
 def test_the_page_of_a_sweep_escapes_what_it_shows(trained: Any, tmp_path: Path) -> None:
     """Tables and the page hold names of runs and reasons, which anyone may have written into a folder."""
     from research.report.collect import collect
-    from research.report.latex import latex
-    from research.report.markdown import markdown
+    from research.report.formats import latex, markdown
     from research.report.page import page
     from research.report.table import table
 
