@@ -2,23 +2,20 @@
 
 import dataclasses
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 from research.evaluation.views import COLORS
 from research.metrics import direction
-from research.report.cell import Averaging
-from research.report.collect import Run
 from research.report.figures import points, style
-from research.report.figures.chart import SMALL, Chart, Line, Panel, bars
-from research.report.figures.scene import Scene
-from research.report.figures.scores import seed_marks
-from research.report.figures.sketch import Plan, Sketch, UnfitError
+from research.report.figures.chart import SMALL, Chart, Line, Panel
+from research.report.figures.points import Mean, Values
+from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
+from research.report.figures.scores import row_lines
 from research.report.keys import better, distinct
-from research.report.statistics import SMALLEST, compare, holm, interval
+from research.report.statistics import SMALLEST, compare, holm
 
 METRICS, KEYS, ROWS, PANELS = 2, 2, 14, 4
-Values = tuple[Any, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +35,14 @@ class Difference:
         return sum(self.seeds.values()) / len(self.seeds)
 
 
-def difference(runs: Sequence[Run], others: Sequence[Run], metric: str, over: Averaging) -> Difference:
-    """Paired differences of a metric between the runs of two configurations; folds of a seed are averaged first."""
-    first, second = (points.mean_of(members, metric, over).seeds for members in (runs, others))
-    tested = compare(first, second)
-    return Difference(
-        {seed: first[seed] - second[seed] for seed in first if seed in second},
-        tested.p if tested else None,
-        tuple(run.run_id for run in (*runs, *others)),
-    )
+Cells = dict[tuple[Values, Values], Difference]  # by row and data set
+
+
+def difference(first: Mean, second: Mean) -> Difference:
+    """Paired differences between two configurations; folds of a seed are averaged first."""
+    tested = compare(first.seeds, second.seeds)
+    seeds = {seed: first.seeds[seed] - second.seeds[seed] for seed in first.seeds if seed in second.seeds}
+    return Difference(seeds, tested.p if tested else None, points.runs_of([first, second]))
 
 
 def paired_differences(scene: Scene) -> list[Plan]:
@@ -68,122 +64,92 @@ def paired_differences(scene: Scene) -> list[Plan]:
         plans = [functools.partial(_against_best, scene, metric) for metric in fitting]
     if not plans:
         raise UnfitError("no metric with a direction may be compared between configurations")
-    over = points.averaging_of(table, (*of_data, *keys))
+    over = next(iter(points.averages(table, metrics[0], of_data, keys).values())).over
     if over.seeds < 2 and over.folds < 2:
         raise UnfitError("there is one seed only, and nothing to pair")
     return plans
 
 
-Cells = dict[tuple[Values, Values], Difference]  # by row and data set
-
-
 def _of_two(scene: Scene, metric: str, key: str) -> Sketch:
-    table = scene.table
-    of_data = points.data_keys(table)
-    rest = [other for other in points.method_keys(table) if other != key]
-    low, high = distinct(table.runs, key)
-    over = points.averaging_of(table, (key, *rest, *of_data))
-    cells: Cells = {}
-    for where, runs in points.grouped(table.runs, rest, of_data).items():
-        pair = [[run for run in runs if run.value(key) == value] for value in (high, low)]
-        cells[where] = difference(pair[0], pair[1], metric, over)
-    words = f"{style.key_label(key)} {points.word(high)} minus {points.word(low)}"
-    return _sketch(scene, metric, cells, rest, f"{metric}-{key}", words)
+    rest = [other for other in points.method_keys(scene.table) if other != key]
+    low, high = distinct(scene.table.runs, key)
+    means = points.averages(scene.table, metric, rest, points.data_keys(scene.table), [key])
+    cells = {
+        (row, data): difference(mean, means[row, data, (low,)])
+        for (row, data, (value,)), mean in means.items()
+        if value == high and (row, data, (low,)) in means
+    }
+    text = f"{style.key_label(key)} {points.word(high)} minus {points.word(low)}"
+    return _sketch(scene, metric, cells, rest, f"{metric}-{key}", text)
 
 
 def _against_best(scene: Scene, metric: str) -> Sketch:
-    table, judge = scene.table, scene.judge
+    table = scene.table
     of_data, keys = points.data_keys(table), points.method_keys(table)
-    over = points.averaging_of(table, (*keys, *of_data))
+    means = points.averages(table, metric, keys, of_data)
     cells: Cells = {}
-    bests = {}
-    for (data,), members in points.grouped(table.runs, of_data).items():
-        rows = {row: runs for (row,), runs in points.grouped(members, keys).items()}
-        means = points.means_of(rows, judge, over).items()
-        scores = {row: mean.value for row, mean in means if mean.value is not None and mean.cell.complete}
-        if not scores:
-            continue
-        best = next(iter(scores))
-        for row, score in scores.items():
-            best = row if better(score, scores[best], judge) else best
-        bests[data] = points.label_of(table, keys, best)
-        cells |= {(row, data): difference(runs, rows[best], metric, over) for row, runs in rows.items() if row != best}
-    several = len(set(bests.values())) > 1
-    words = "minus the best" if several else f"minus {next(iter(bests.values()), 'the best')}"
-    extra = f" The best by {judge}"
-    extra += (
-        f" on each data set: {'; '.join(bests.values())}."
-        if several
-        else " is the one that all others are compared with."
-    )
-    return _sketch(scene, metric, cells, keys, metric, words, extra)
+    bests: dict[str, str] = {}  # data set -> configuration
+    for (data,), runs in points.grouped(table.runs, of_data).items():
+        best = points.best_of(points.averages(table, scene.judge, keys, runs=runs), scene.judge)
+        if best is not None:
+            bests[points.label_of(of_data, data)] = points.label_of(keys, best[0])
+            rows = {row: mean for (row, of_set), mean in means.items() if of_set == data and row != best[0]}
+            cells |= {(row, data): difference(mean, means[best[0], data]) for row, mean in rows.items()}
+    if len(set(bests.values())) > 1:
+        text = "minus the best"
+        extra = f"The best by {scene.judge}: {'; '.join(f'{best} on {data}' for data, best in bests.items())}."
+    else:
+        text = f"minus {next(iter(bests.values()), 'the best')}"
+        extra = f"The best by {scene.judge} is the one that all others are compared with."
+    return _sketch(scene, metric, cells, keys, metric, text, extra)
 
 
 def _sketch(
-    scene: Scene, metric: str, cells: Cells, row_keys: Sequence[str], name: str, words: str, extra: str = ""
+    scene: Scene, metric: str, cells: Cells, row_keys: points.Keys, name: str, compared: str, extra: str = ""
 ) -> Sketch:
-    table, of_data = scene.table, points.data_keys(scene.table)
-    cells = {where: cell for where, cell in cells.items() if cell.seeds}
+    of_data = points.data_keys(scene.table)
+    cells = {place: cell for place, cell in cells.items() if cell.seeds}
     if not cells:
-        raise UnfitError("no two configurations have a seed in common")
+        raise UnavailableError("no figure paired_differences: no two configurations have a seed in common")
     rows = list(dict.fromkeys(row for row, _ in cells))
     sets = list(dict.fromkeys(data for _, data in cells))
-    left_out = max(0, len(rows) - ROWS) + max(0, len(sets) - PANELS)
+    left_out = len(rows[ROWS:]) + len(sets[PANELS:])
     rows, sets = rows[:ROWS], sets[:PANELS]
-    tested = [where for where in cells if cells[where].p is not None]
-    corrected = dict(zip(tested, holm([cells[where].p or 0.0 for where in tested]), strict=True))
+    tested = [place for place in cells if cells[place].p is not None]
+    corrected = dict(zip(tested, holm([cells[place].p or 0.0 for place in tested]), strict=True))
     beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
     beside |= {"va": "center", "fontsize": SMALL, "color": style.GREY}
-    panels = []
+    panels, shown = [], []
     for data in sets:
         here = [(at, (row, data)) for at, row in enumerate(rows) if (row, data) in cells]
-        zero = Line([0, 0], [-0.6, len(rows) - 0.4], {"color": "black", "linewidth": 0.7, "zorder": 1})
-        lines = [zero, *(line for at, where in here for line in _row(at, cells[where], metric))]
-        texts = [(1, at, _p(corrected[where]), beside) for at, where in here if where in corrected]
-        panels.append(Panel(lines, points.label_of(table, of_data, data) if of_data else "", texts=texts))
+        lines = [Line([0, 0], [-0.6, len(rows) - 0.4], {"color": "black", "linewidth": 0.7, "zorder": 1})]
+        for at, place in here:
+            is_better = better(cells[place].mean, 0.0, metric)
+            color = COLORS[0] if is_better else COLORS[1] if cells[place].mean else style.GREY
+            lines += row_lines(at, list(cells[place].seeds.values()), color, filled=is_better)
+        texts = [(1, at, _p(corrected[place]), beside) for at, place in here if place in corrected]
+        panels.append(Panel(lines, points.label_of(of_data, data), texts=texts))
+        shown += [cells[place] for _, place in here]
+    label = style.metric_label(metric, arrow=False)
     chart = Chart(
         panels,
-        _axis(metric, words) if len(panels) == 1 else "difference",
-        columns=len(panels),
-        height=0.24 * len(rows),
-        room=0.75 + 0.2 * bool(of_data),
-        shared="y",
-        ticks=(4, None),
-        rows=[points.label_of(table, row_keys, row) if row_keys else "all" for row in rows],
+        f"difference in {label}\n{compared}" if len(panels) == 1 else "difference",
+        row_names=[points.label_of(row_keys, row) or "all" for row in rows],
     )
-    counts = [len(cells[row, data].seeds) for row in rows for data in sets if (row, data) in cells]
-    caption = (
-        f"Differences in {style.metric_label(metric, arrow=False)} at equal seeds: {words}. Small marks: "
-        f"{points.counted(counts)} seeds; large ones and bars: mean and 95 % t interval; filled: better."
+    counts = [len(cell.seeds) for cell in shown]
+    means = [cell.mean for cell in shown]
+    several = f", Holm's correction for {len(tested)} tests" if len(tested) > 1 else ""
+    caption = style.joined(
+        f"Differences in {label} at equal seeds: {compared}. Small marks: {points.counted(counts)} seeds;",
+        "large ones and bars: mean and 95 % t interval; filled: better.",
+        f"Mean differences reach from {min(means):.4g} to {max(means):.4g}.",
+        tested and f"p: the larger one of a paired t and a permutation test, two-sided{several}.",
+        not tested and f"No test with {max(counts)} seeds; {SMALLEST} are needed." if max(counts) < SMALLEST else "",
+        extra,
+        style.not_drawn(left_out),
     )
-    if tested:
-        several = f", Holm's correction for {len(tested)} tests" if len(tested) > 1 else ""
-        caption += f" p: the larger one of a paired t and a permutation test, two-sided{several}."
-    elif max(counts) < SMALLEST:
-        caption += f" No test with {max(counts)} seeds; {SMALLEST} are needed."
-    caption += extra
-    caption += f" Not drawn for want of room: {left_out} more." if left_out else ""
     runs = tuple(dict.fromkeys(run for cell in cells.values() for run in cell.runs))
-    title = f"Paired differences in {style.metric_label(metric, arrow=False)}"
-    return Sketch(f"paired_differences-{name}", title, caption, runs, chart)
-
-
-def _row(row: int, cell: Difference, metric: str) -> list[Line]:
-    """Seeds as small marks below the mean with its interval; the mark is filled where the mean is better than zero."""
-    numbers = list(cell.seeds.values())
-    is_better = better(cell.mean, 0.0, metric)
-    color = COLORS[0] if is_better else COLORS[1] if cell.mean else style.GREY
-    band = interval(numbers)
-    ends = bars([row], [band[0]], [band[1]], flat=True, color=color, linewidth=1.2, zorder=3) if band else []
-    look = {"color": color, "marker": "o", "markersize": 4.5, "linestyle": "", "zorder": 4}
-    mean = Line([cell.mean], [row], look | {"markerfacecolor": color if is_better else "white"})
-    return [seed_marks(numbers, row), *ends, mean]
-
-
-def _axis(metric: str, words: str) -> str:
-    unit = " (nats)" if metric.endswith("_nats") else ""
-    label = style.metric_label(metric, arrow=False).removesuffix(unit)
-    return f"difference in {label}{unit}\n{words}"
+    return Sketch(f"paired_differences-{name}", f"Paired differences in {label}", caption, runs, chart)
 
 
 def _p(p: float) -> str:

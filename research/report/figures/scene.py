@@ -1,4 +1,4 @@
-"""The sweep that is drawn, and how the figures of one kind are drawn for it."""
+"""The sweep that is drawn, what a figure is before and after it is drawn, and how the figures of one kind are drawn."""
 
 import dataclasses
 import functools
@@ -9,10 +9,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from research.report.figures.chart import Chart
 from research.report.figures.points import judge_of
-from research.report.figures.sketch import Drawn, Plan, UnavailableError, UnfitError
 from research.report.figures.style import rendered, styled
 from research.report.table import Table
+
+
+class UnfitError(Exception):
+    """A sweep has nothing for a kind of figure; the text says what is missing."""
+
+
+class UnavailableError(Exception):
+    """A figure applies but cannot be drawn now, because data or parameters are missing."""
 
 
 @dataclasses.dataclass
@@ -43,6 +51,42 @@ class Scene:
             self.note(text)
 
 
+@dataclasses.dataclass(frozen=True)
+class Sketch:
+    """A figure that is not drawn yet; the other fields are those of `Drawn`."""
+
+    name: str
+    title: str
+    caption: str
+    runs: tuple[str, ...]
+    picture: Chart
+
+
+Plan = Callable[[], Sketch]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """One figure.
+
+    Attributes:
+      name: stem of its files, of `[A-Za-z0-9._=-]` only.
+      title: short.
+      caption: says what is shown, over which n, and what a band is; plain text. It is also the alternative text for
+        people who cannot see the figure.
+      runs: ids of the runs that are shown.
+      svg, pdf, png: the files. Text is drawn as paths in the SVG, which therefore needs no font.
+    """
+
+    name: str
+    title: str
+    caption: str
+    runs: tuple[str, ...]
+    svg: bytes
+    pdf: bytes
+    png: bytes
+
+
 def render(scene: Scene, kind: str, planner: Callable[[Scene], Sequence[Plan]]) -> list[Drawn]:
     """Draw all figures of a kind. A figure that fails is noted, and the others are drawn.
 
@@ -66,7 +110,8 @@ def render(scene: Scene, kind: str, planner: Callable[[Scene], Sequence[Plan]]) 
             except Exception as error:  # the table and the other figures do not depend on it
                 scene.tell(_failure(kind, error))
                 continue
-            drawn.append(Drawn(stem(sketch.name), sketch.title, sketch.caption, sketch.runs, **files))
+            name = re.sub(r"[^A-Za-z0-9._=-]+", "_", sketch.name).strip("_")
+            drawn.append(Drawn(name, sketch.title, sketch.caption, sketch.runs, **files))
     return drawn
 
 
@@ -77,8 +122,3 @@ def _failure(kind: str, error: Exception) -> str:
         return text
     where = traceback.extract_tb(error.__traceback__)[-1]
     return f"no figure {kind}: {type(error).__name__}: {text} ({Path(where.filename).name}, line {where.lineno})"
-
-
-def stem(name: str) -> str:
-    """A file name of `[A-Za-z0-9._=-]` only."""
-    return re.sub(r"[^A-Za-z0-9._=-]+", "_", name).strip("_")

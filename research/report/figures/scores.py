@@ -6,91 +6,84 @@ from collections.abc import Sequence
 
 from research.evaluation.views import COLORS
 from research.report.figures import points, style
-from research.report.figures.chart import Chart, Line, Panel, bars, baseline_look
-from research.report.figures.scene import Scene
-from research.report.figures.sketch import Plan, Sketch, UnfitError
+from research.report.figures.chart import Chart, Line, Panel, bars, baseline_look, mark
+from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
 from research.report.keys import ranking
 from research.report.methods import label
+from research.report.statistics import interval
+from research.report.texts import listed
 
-METRICS, PANELS, ROWS, COLUMNS = 12, 12, 14, 4  # most of them
+METRICS, PANELS, ROWS = 12, 12, 14  # most of them
 BASELINE_MARKS = ("x", "+", "1", "2", "3")
 
 
 def scores(scene: Scene) -> list[Plan]:
     """One figure of all metrics of the table, a panel each, where some setting is no number."""
     table = scene.table
-    of_data = points.data_keys(table)
     if all(points.numeric(table.runs, key) for key in points.method_keys(table)):
         raise UnfitError("every swept setting is a number")
-    known = points.main_metrics(table, METRICS)
-    metrics = [name for name in known if not set(points.apart(name, table)) - set(of_data)]
+    of_data = set(points.data_keys(table))
+    metrics = [name for name in points.main_metrics(table, METRICS) if not set(points.apart(name, table)) - of_data]
     if not metrics:
         raise UnfitError("no metric may be compared between all settings")
     return [functools.partial(_sketch, scene, metrics)]
 
 
-def seed_marks(numbers: Sequence[float], row: float) -> Line:
-    """Small marks of seeds below the mean of a row."""
-    look = {"color": style.GREY, "marker": "|", "markersize": 4, "markeredgewidth": 0.7, "linestyle": ""}
-    return Line(numbers, [row + 0.24] * len(numbers), look)
+def row_lines(row: int, numbers: Sequence[float], color: str, seeds: bool = True, filled: bool = True) -> list[Line]:
+    """The mean of some seeds with its interval as a bar, and below them the seeds as small marks."""
+    below = mark(style.GREY, "|", markersize=4, markeredgewidth=0.7, zorder=2)
+    lines = [Line(numbers, [row + 0.24] * len(numbers), below)] if seeds else []
+    band = interval(numbers)
+    lines += bars([row], [band[0]], [band[1]], flat=True, color=color, linewidth=1.1, zorder=3) if band else []
+    mean = mark(color, markersize=4, markerfacecolor=color if filled else "white")
+    return [*lines, Line([sum(numbers) / len(numbers)], [row], mean)]
 
 
-def _row(row: int, mean: points.Mean) -> list[Line]:
-    """The mean of a setting with its interval, and its seeds below."""
-    if mean.value is None:
-        return []
-    lines = [seed_marks(list(mean.seeds.values()), row)] if mean.n > 1 else []
-    if mean.low is not None and mean.high is not None:
-        lines += bars([row], [mean.low], [mean.high], flat=True, color=COLORS[0], linewidth=1.0, zorder=3)
-    return [*lines, Line([mean.value], [row], {"color": COLORS[0], "marker": "o", "linestyle": "", "zorder": 4})]
-
-
-def _baseline(method: str, numbers: Sequence[float | None], number: int) -> Line:
+def _baseline(method: str, at: dict[int, float], rows: int, number: int) -> Line:
     """A vertical line where a baseline has one value beside all settings, else a mark beside each."""
-    known = [(value, row) for row, value in enumerate(numbers) if value is not None]
-    x = [value for value, _ in known]
+    x = list(at.values())
     if math.isclose(min(x), max(x), rel_tol=1e-3):
-        look = baseline_look(number) | {"zorder": 1}
-        return Line([x[0], x[0]], [-0.6, len(numbers) - 0.4], look, label(method))
-    look = {"color": style.GREY, "marker": BASELINE_MARKS[number % len(BASELINE_MARKS)], "linestyle": "", "zorder": 2}
-    return Line(x, [row for _, row in known], look, label(method))
+        return Line([x[0], x[0]], [-0.6, rows - 0.4], baseline_look(number) | {"zorder": 1}, label(method))
+    marker = BASELINE_MARKS[number % len(BASELINE_MARKS)]
+    return Line(x, list(at), mark(style.GREY, marker, zorder=2), label(method))
 
 
 def _sketch(scene: Scene, metrics: Sequence[str]) -> Sketch:
     table = scene.table
     keys, of_data = points.method_keys(table), points.data_keys(table)
-    over = points.averaging_of(table, (*keys, *of_data))
-    finished = {points.values(run, keys) for run in table.runs if run.finished}
-    rows = sorted(finished, key=ranking(table.runs, keys))
-    sets = sorted({points.values(run, of_data) for run in table.runs}, key=ranking(table.runs, of_data))
-    cells = points.grouped(table.runs, keys, of_data)
-    shown = [(metric, data) for metric in metrics for data in sets]
-    left_out = max(0, len(rows) - ROWS) + max(0, len(shown) - PANELS)
-    rows, shown = rows[:ROWS], shown[:PANELS]
-    panels, everything = [], []
-    order: dict[str, int] = {}  # a method looks the same in all panels
-    for metric, data in shown:
-        here = [cells.get((row, data), []) for row in rows]
-        means = [points.mean_of(runs, metric, over) for runs in here]
-        lines = [line for row, mean in enumerate(means) for line in _row(row, mean)]
-        baselines = [points.baseline_of(runs, metric) for runs in here]
-        for method in dict.fromkeys(name for methods in baselines for name in methods):
-            number = order.setdefault(label(method), len(order))
-            lines.append(_baseline(method, [methods.get(method) for methods in baselines], number))
-        title = [style.metric_label(metric), *([points.label_of(table, of_data, data)] if of_data else [])]
-        panels.append(Panel(lines, "\n".join(title)))
-        everything += means
-    chart = Chart(
-        panels,
-        columns=COLUMNS,
-        height=0.55 + 0.17 * len(rows),
-        room=0.35,
-        shared="y",
-        ticks=(3, None),
-        rows=[points.label_of(table, keys, row) for row in rows],
+    rows = sorted({run.at(keys) for run in table.runs if run.finished}, key=ranking(table.runs, keys))
+    sets = sorted({run.at(of_data) for run in table.runs}, key=ranking(table.runs, of_data))
+    places = [(metric, data) for metric in metrics for data in sets]
+    shown = rows[:ROWS]
+    panels, everything, texts = [], [], []
+    order: dict[str, int] = {}  # a baseline looks the same in all panels
+    means = {metric: points.averages(table, metric, keys, of_data) for metric in metrics}
+    for metric, data in places[:PANELS]:
+        here = {(row,): means[metric][row, data] for row in shown if (row, data) in means[metric]}
+        numbered = {place: mean for place, mean in here.items() if mean.n}
+        lines = [
+            line
+            for (row,), mean in numbered.items()
+            for line in row_lines(shown.index(row), list(mean.seeds.values()), COLORS[0], seeds=mean.n > 1)
+        ]
+        baselines: dict[str, dict[int, float]] = {}
+        for (row,), mean in here.items():
+            for method, value in points.baseline_of(mean.runs, metric).items():
+                baselines.setdefault(method, {})[shown.index(row)] = value
+        for method, at in baselines.items():
+            lines.append(_baseline(method, at, len(shown), order.setdefault(method, len(order))))
+        title = style.metric_label(metric), points.label_of(of_data, data)
+        panels.append(Panel(lines, "\n".join(filter(None, title))))
+        everything += here.values()
+        if numbered:
+            name = " on ".join(filter(None, (style.metric_label(metric, arrow=False), title[1])))
+            texts.append(f"{style.sentence(name)}: {points.extremes(numbered, metric, keys)}")
+    chart = Chart(panels, row_names=[points.label_of(keys, row) for row in shown])
+    caption = style.joined(
+        f"Scores by {listed(keys)}, a panel for each metric. Small marks: seeds.",
+        points.averaged_words(table, everything),
+        *texts,
+        style.not_drawn(len(rows[ROWS:]) + len(places[PANELS:])),
     )
-    caption = f"Scores by {style.listed(keys)}, a panel for each metric. Small marks: seeds. "
-    caption += points.averaged_words(table, over, everything)
-    caption += f" Not drawn for want of room: {left_out} more." if left_out else ""
-    title = f"Scores by {style.listed([style.key_label(key) for key in keys])}"
-    return Sketch("scores", title, caption, points.shown_runs(everything), chart)
+    title = f"Scores by {listed([style.key_label(key) for key in keys])}"
+    return Sketch("scores", title, caption, points.runs_of(everything), chart)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from research.metrics import base, direction
 from research.metrics import metric as known
+from research.report.texts import listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,16 +72,6 @@ def styled() -> Iterator[None]:
         yield
 
 
-def figure(width: float, height: float) -> "Figure":
-    """An empty figure of a width and height in inches; it belongs to no window and no global list."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    empty = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(empty)
-    return empty
-
-
 def rendered(figure: "Figure") -> dict[str, bytes]:
     """svg, pdf and png of a figure, without dates or versions; the layout is computed once for all three."""
     figure.draw_without_rendering()
@@ -128,9 +119,20 @@ def key_label(key: str) -> str:
     return literal(key.rpartition(".")[2].replace("_", " "))
 
 
-def listed(parts: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+def joined(*sentences: Any) -> str:
+    """The sentences of a caption; empty ones are left out."""
+    return " ".join(text for text in sentences if text)
+
+
+def not_drawn(number: int) -> str:
+    """The sentence of a caption that says how much has no room in the figure."""
+    return f"Not drawn for want of room: {number} more." if number > 0 else ""
+
+
+def by_keys(lines: Sequence[str], panels: Sequence[str]) -> str:
+    """`, a line for each model.beta, a panel for each data.problem`: the end of the first sentence of a caption."""
+    parts = [f", a {what} for each {listed(keys)}" for what, keys in (("line", lines), ("panel", panels)) if keys]
+    return "".join(parts)
 
 
 def wide(values: Iterable[float]) -> bool:
