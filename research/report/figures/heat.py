@@ -108,7 +108,7 @@ def _panel(means: Mapping[Any, Mean], shape: tuple[int, int], metric: str, usual
         table[at] = mean.value
     shades = shades_of(table, metric)
     texts = {
-        at: number(float(table[at]), table) + (f"\nn={mean.n}" if mean.n != usual else "") for at, mean in means.items()
+        at: f"{table[at]:.4g}" + (f"\nn={mean.n}" if mean.n != usual else "") for at, mean in means.items()
     }
     best = points.best_of(means, metric)
     outlines = [
@@ -144,11 +144,3 @@ def shades_of(table: np.ndarray, metric: str) -> np.ndarray:
     low, high = np.nanmin(scaled), np.nanmax(scaled)
     share = (scaled - low) / (high - low) if high > low else np.where(np.isfinite(table), 0.3, np.nan)
     return 1 - share if direction(metric) == "lower" else share
-
-
-def number(value: float, table: np.ndarray) -> str:
-    """A value with as many digits as distinguish the cells, at most four significant ones."""
-    span = float(np.nanmax(table) - np.nanmin(table)) or abs(float(np.nanmax(table))) or 1.0
-    digits = max(0, min(6, 2 - math.floor(math.log10(span))))
-    text = f"{value:.{digits}f}"
-    return text if len(text) <= 8 else f"{value:.3g}"

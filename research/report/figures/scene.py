@@ -52,39 +52,40 @@ class Scene:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sketch:
-    """A figure that is not drawn yet; the other fields are those of `Drawn`."""
-
-    name: str
-    title: str
-    caption: str
-    runs: tuple[str, ...]
-    picture: Chart
-
-
-Plan = Callable[[], Sketch]
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """One figure.
+class Described:
+    """What is said of a figure.
 
     Attributes:
-      name: stem of its files, of `[A-Za-z0-9._=-]` only.
+      name: stem of its files.
       title: short.
       caption: says what is shown, over which n, and what a band is; plain text. It is also the alternative text for
         people who cannot see the figure.
       runs: ids of the runs that are shown.
-      svg, pdf, png: the files. Text is drawn as paths in the SVG, which therefore needs no font.
     """
 
     name: str
     title: str
     caption: str
     runs: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sketch(Described):
+    """A figure that is not drawn yet."""
+
+    picture: Chart
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn(Described):
+    """The files of a figure. Text is drawn as paths in the SVG, which therefore needs no font."""
+
     svg: bytes
     pdf: bytes
     png: bytes
+
+
+Plan = Callable[[], Sketch]
 
 
 def render(scene: Scene, kind: str, planner: Callable[[Scene], Sequence[Plan]]) -> list[Drawn]:
@@ -110,7 +111,7 @@ def render(scene: Scene, kind: str, planner: Callable[[Scene], Sequence[Plan]]) 
             except Exception as error:  # the table and the other figures do not depend on it
                 scene.tell(_failure(kind, error))
                 continue
-            name = re.sub(r"[^A-Za-z0-9._=-]+", "_", sketch.name).strip("_")
+            name = re.sub(r"[^A-Za-z0-9._=-]+", "_", sketch.name).strip("_")  # all that names of files hold
             drawn.append(Drawn(name, sketch.title, sketch.caption, sketch.runs, **files))
     return drawn
 

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from research.metrics import base, direction
@@ -19,8 +19,7 @@ GREY, LIGHT = "#595959", "#D0D0D0"
 LONGEST = 60  # letters of a value or a name in a figure
 SPREAD = 30  # ratio of largest to smallest value above which an axis is logarithmic
 
-SETTINGS: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+SETTINGS: dict[str, Any] = {  # beside the defaults, whose font comes with matplotlib and is the same everywhere
     "font.size": 7.5,
     "axes.labelsize": 8,
     "axes.titlesize": 7.5,
@@ -39,37 +38,25 @@ SETTINGS: dict[str, Any] = {
     "ytick.major.size": 2.5,
     "xtick.minor.size": 1.5,
     "ytick.minor.size": 1.5,
-    "axes.unicode_minus": True,
     "axes.formatter.useoffset": False,
     "axes.formatter.limits": (-4, 5),
     "lines.linewidth": 1.2,
     "lines.markersize": 3.6,
     "hatch.linewidth": 0.5,
-    "mathtext.fontset": "dejavusans",
-    "image.interpolation": "nearest",
     "svg.fonttype": "path",  # needs no font where it is shown
     "svg.hashsalt": "figures",  # element ids are the same each time
     "pdf.fonttype": 42,  # TrueType, which journals ask for
-    "savefig.dpi": DPI,
     "figure.dpi": DPI,
     "figure.constrained_layout.w_pad": 0.03,
     "figure.constrained_layout.h_pad": 0.03,
 }
 
 
-@contextlib.contextmanager
-def styled() -> Iterator[None]:
+def styled() -> contextlib.AbstractContextManager[None]:
     """Give matplotlib its defaults and `SETTINGS`, whatever the user's own file says, and undo this at the end."""
-    import matplotlib
+    from matplotlib import style
 
-    defaults: dict[Any, Any] = {
-        key: value
-        for key, value in matplotlib.rcParamsDefault.items()
-        if not key.startswith(("backend", "interactive", "toolbar", "timezone", "webagg", "date.epoch"))
-    }
-    settings: Any = {**defaults, **SETTINGS}
-    with matplotlib.rc_context(settings):
-        yield
+    return style.context(SETTINGS, after_reset=True)
 
 
 def rendered(figure: "Figure") -> dict[str, bytes]:
