@@ -298,7 +298,9 @@ def forecasts(
     return _panels(tiles, entries if band is None else [*entries, (band_name, lighter(orange, 0.75), False)])
 
 
-def decay_panel(curves: Mapping[str, np.ndarray], title: str = "gradient norm by steps back in time") -> np.ndarray:
+def decay_panel(
+    curves: Mapping[str, np.ndarray], title: str = "gradient norm by steps back in time, log scale"
+) -> np.ndarray:
     """Norms by distance in time on a logarithmic axis: how far back a gradient reaches.
 
     A norm of 0, or one more than 12 powers of ten below the largest, is not drawn.

@@ -183,7 +183,7 @@ def test_decay_is_a_line_on_a_logarithmic_axis(written):
     assert np.abs(np.polyval(slope, columns) - rows).max() < 2.5
     flat = np.nonzero(where(picture[40:], ORANGE))[1]
     assert np.ptp(flat) / np.ptp(columns) == pytest.approx(49 / 99, abs=0.05)
-    assert {"rnn", "gru", "10", "3e-09", "0", "99", "gradient norm by steps back in time"} <= set(written)
+    assert {"rnn", "gru", "10", "3e-09", "0", "99", "gradient norm by steps back in time, log scale"} <= set(written)
 
 
 @pytest.mark.parametrize("norms", [np.zeros(9), np.full(9, np.nan), np.ones(1), np.array([1e-300, 1.0]), np.zeros(0)])

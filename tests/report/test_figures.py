@@ -342,7 +342,7 @@ def test_cells_have_their_means_the_best_is_outlined_and_holes_are_hatched(two_b
     # beta has fewer values and goes down, latent size across
     assert (planned.picture.row_names, planned.picture.column_names) == (["1", "4"], ["2", "8", "32"])
     texts = {(x, y): text for x, y, text, _ in panel.texts}
-    assert texts == {(0, 0): "0.0211", (1, 0): "0.0811", (2, 0): "0.0010\nn=1", (0, 1): "0.0241", (1, 1): "0.0841"}
+    assert texts == {(0, 0): "0.0211", (1, 0): "0.0811", (2, 0): "0.001\nn=1", (0, 1): "0.0241", (1, 1): "0.0841"}
     assert np.argwhere(np.isnan(panel.cells)).tolist() == [[1, 2]]
     assert outlined(panel) == [(0, 0)]  # the better one lacks seeds
     assert "Hatched" in planned.caption
