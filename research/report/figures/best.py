@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from research.evaluation.views import series, spread
-from research.models.abilities import is_conditional
+from research.models.abilities import able, is_conditional, methods
 from research.report.collect import Run
 from research.report.figures import points
 from research.report.figures.chart import Chart, Limits
@@ -19,6 +19,7 @@ from research.tree import ConfigError
 
 SETS = 3  # most data sets whose best run is shown
 BATCH = 256
+ANY = ("image", "sequence", "")  # kinds of rows
 Material = tuple[dict[str, Any], Any]  # `train`, `validation` and `test` rows as models see them, and facts of the data
 
 
@@ -133,20 +134,42 @@ class Best:
         return Sketch(name, title, f"{text} The run: {self.which}.", (self.run.run_id,), picture)
 
 
-def plans_of(scene: Scene, lacks: Callable[[Best], str], sketch: Callable[[Best], Sketch]) -> list[Plan]:
+def plans_of(
+    scene: Scene,
+    sketch: Callable[[Best], Sketch],
+    *abilities: type,
+    kinds: Sequence[str] = ANY[:2],
+    codes: bool = False,
+    lacks: Callable[[Best], str] = lambda best: "",
+) -> list[Plan]:
     """A figure of every best run that has all that the figure needs.
 
     Args:
-      lacks: names what a run does not have, or returns the empty string.
+      abilities: of the model.
+      kinds: of rows, as in `Best.kind`.
+      codes: whether rows must have finite codes.
+      lacks: names what else a run does not have, or returns the empty string.
 
     Raises:
       UnfitError: every best run lacks something.
     """
-    reasons = [(best, lacks(best)) for best in best_runs(scene)]
-    fitting = [best for best, reason in reasons if not reason]
-    if not fitting:
-        raise UnfitError(reasons[0][1])
-    return [functools.partial(sketch, best) for best in fitting]
+    reasons = []
+    plans: list[Plan] = []
+    for best in best_runs(scene):
+        missing = [ability for ability in abilities if not able(best.model, ability)]
+        if missing:
+            reasons.append(f"a {type(best.model).__name__} does not {methods(missing[0])[0]}")
+        elif best.kind not in kinds:
+            reasons.append(f"rows are no {' and no '.join(f'{kind}s' for kind in kinds)}")
+        elif codes and not (best.codes.ndim == 2 and np.isfinite(best.codes).all()):
+            reasons.append("rows have no finite codes")
+        elif reason := lacks(best):
+            reasons.append(reason)
+        else:
+            plans.append(functools.partial(sketch, best))
+    if not plans:
+        raise UnfitError(reasons[0])
+    return plans
 
 
 def best_runs(scene: Scene) -> list[Best]:
@@ -156,14 +179,7 @@ def best_runs(scene: Scene) -> list[Best]:
       UnfitError: no run has the metric that chooses.
       UnavailableError: none of them can be loaded.
     """
-    if "best" not in scene.kept:
-        try:
-            scene.kept["best"] = _load_best(scene)
-        except (UnfitError, UnavailableError) as error:
-            scene.kept["best"] = error
-    if isinstance(scene.kept["best"], Exception):
-        raise scene.kept["best"]
-    return scene.kept["best"]
+    return scene.once("best", lambda: _load_best(scene))
 
 
 def _load_best(scene: Scene) -> list[Best]:
@@ -217,17 +233,17 @@ def dataset_of(scene: Scene, run: Run) -> Material:
     from research.runs.folder import RunFolder
     from research.tree import build
 
+    def read(recipe: Any) -> Material:
+        dataset = load_data(recipe)
+        if run.data_sha256 and dataset.sha256 != run.data_sha256:
+            raise UnavailableError("the data are no longer those of the training (another sha256)")
+        return scored(dataset, recipe.fold), dataset.facts
+
     try:
         tree = dict(RunFolder(scene.folder / run.run_id).read_config()["config"]["data"])
         tree["root"] = root_of(scene.folder / run.run_id)
         recipe = build(tree, key="data")
-        key = (repr(dataclasses.replace(recipe, fold=None)), recipe.fold)
-        if key not in scene.kept:
-            dataset = load_data(recipe)
-            if run.data_sha256 and dataset.sha256 != run.data_sha256:
-                raise UnavailableError("the data are no longer those of the training (another sha256)")
-            scene.kept[key] = scored(dataset, recipe.fold), dataset.facts
-        return scene.kept[key]
+        return scene.once((repr(dataclasses.replace(recipe, fold=None)), recipe.fold), lambda: read(recipe))
     except (ConfigError, OSError, KeyError, TypeError, ValueError) as error:
         raise UnavailableError(f"the data of {run.run_id} cannot be read: {error}") from None
 

@@ -198,19 +198,17 @@ def images(
     row_names: Sequence[str] = (),
     column_names: Sequence[str] = (),
     x_label: str = "",
-    width: float = style.PAGE,
 ) -> Chart:
     """Images in a grid.
 
     Args:
       rows: each [N, H, W] or [N, H, W, C], equally many.
       reach: values that are drawn black and white.
-      width: most inches.
     """
     tiles, columns = pixels(np.concatenate(rows), *reach, TILE), len(rows[0])
     whole = grid(tiles, columns, max(1, round(GAP * max(tiles.shape[1:3]))))
     beside = 0.1 + 0.055 * max((len(name) for name in row_names), default=0)
-    inner = min((width - beside) / columns, 0.62) * columns
+    inner = min((style.PAGE - beside) / columns, 0.62) * columns
     shape = whole.shape[0] / whole.shape[1]
     return Chart(
         [Panel(image=whole)],

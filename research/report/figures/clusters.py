@@ -3,11 +3,10 @@
 import numpy as np
 
 from research.evaluation.views import COLORS, spread
-from research.models.abilities import Predicts, able
+from research.models.abilities import Encodes, Predicts, able
 from research.report.figures import style
-from research.report.figures.best import Best, plans_of
+from research.report.figures.best import ANY, Best, plans_of
 from research.report.figures.chart import Chart, Line, Panel
-from research.report.figures.codes import no_codes
 from research.report.figures.heat import cell_texts
 from research.report.figures.scene import Plan, Scene, Sketch
 
@@ -18,9 +17,7 @@ COUNT = "test/clusters"
 
 
 def _unclustered(best: Best) -> str:
-    if best.run.metrics.get(COUNT) is None:
-        return f"its run has no {COUNT} (evaluation.clustering)"
-    return no_codes(best)
+    return "" if best.run.metrics.get(COUNT) is not None else f"its run has no {COUNT} (evaluation.clustering)"
 
 
 def assignments(best: Best) -> np.ndarray:
@@ -47,13 +44,9 @@ def matched(label: np.ndarray, cluster: np.ndarray, classes: int, clusters: int)
     return counts[:, order], order
 
 
-# ----------------------------------------------------------------------------------------------------- assignments
-
-
 def cluster_assignments(scene: Scene) -> list[Plan]:
     """The series of every cluster."""
-    lacks = lambda best: _unclustered(best) if best.kind == "sequence" else "rows are no sequences"
-    return plans_of(scene, lacks, _series)
+    return plans_of(scene, _series, Encodes, kinds=("sequence",), codes=True, lacks=_unclustered)
 
 
 def _series(best: Best) -> Sketch:
@@ -99,18 +92,15 @@ def _lines(members: np.ndarray) -> list[Line]:
     return [*lines, Line(range(len(mean)), mean, {"color": "black", "linewidth": 1.3, "zorder": 3})]
 
 
-# ------------------------------------------------------------------------------------------------------- confusion
-
-
 def confusion(scene: Scene) -> list[Plan]:
     """Predicted classes, or clusters, against classes."""
-    return plans_of(scene, _no_classes, _confusion)
+    return plans_of(scene, _confusion, kinds=ANY, lacks=_no_classes)
 
 
 def _no_classes(best: Best) -> str:
     if _predicts(best):
         return ""
-    return "rows have no classes" if best.test.label is None else _unclustered(best)
+    return "rows have no classes" if best.label is None else _unclustered(best)
 
 
 def _predicts(best: Best) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from research.evaluation.views import COLORS, class_colors, most_active, plane, traversal
 from research.models.abilities import Decodes, Encodes, Samples, able
-from research.report.figures.best import Best, plans_of
+from research.report.figures.best import ANY, Best, plans_of
 from research.report.figures.chart import DASHES, MARKERS, Chart, Line, Panel, images, mark
 from research.report.figures.scene import Plan, Scene, Sketch
 from research.report.figures.style import joined
@@ -16,21 +16,9 @@ POINTS, RASTER = 3000, 400  # most points, and from how many they are drawn as a
 LATENTS, STEPS, PAIRS = 10, 11, 6
 
 
-# ------------------------------------------------------------------------------------------------------------- map
-
-
 def latent_map(scene: Scene) -> list[Plan]:
     """Codes of test rows in the plane."""
-    return plans_of(scene, no_codes, _map)
-
-
-def no_codes(best: Best) -> str:
-    """Why a run has no codes that can be drawn, or the empty string."""
-    if not able(best.model, Encodes):
-        return f"a {type(best.model).__name__} has no codes"
-    if best.codes.ndim != 2:
-        return "its codes are of steps, not of rows"
-    return "" if np.isfinite(best.codes).all() else "some codes are not finite"
+    return plans_of(scene, _map, Encodes, kinds=ANY, codes=True)
 
 
 def _map(best: Best) -> Sketch:
@@ -82,29 +70,42 @@ def _classes(points: np.ndarray, label: np.ndarray, look: dict[str, Any]) -> tup
     return lines, texts
 
 
-# -------------------------------------------------------------------------------------- traversals and interpolations
-
-
-def _no_decoder(best: Best) -> str:
-    if not able(best.model, Encodes) or not able(best.model, Decodes):
-        return f"a {type(best.model).__name__} does not decode codes"
-    return no_codes(best) if best.kind else "rows are neither images nor sequences"
-
-
 def traversals(scene: Scene) -> list[Plan]:
     """What each of the most active latents changes."""
-    return plans_of(scene, _no_decoder, _traversals)
+    return plans_of(scene, _traversals, Encodes, Decodes, codes=True)
 
 
-def _shaded(best: Best, rows: np.ndarray, names: Sequence[str]) -> list[Line]:
-    """Decoded series [N, T, C] from dark to light, in the one channel that is drawn."""
+def _moved(
+    best: Best, decoded: np.ndarray, names: Sequence[str], values: np.ndarray, unit: str, ends: np.ndarray | None = None
+) -> Chart:
+    """Decoded codes [R, S, ...] that move in S steps: a row of images each, or a panel of series from dark to light.
+
+    Args:
+      names: of the R rows.
+      values: of the S steps, in `unit`.
+      ends: rows of the data between which the codes move, [R, 2, ...]; images at both ends, or dashed lines.
+    """
     from matplotlib import colormaps
 
-    shades = colormaps["cividis"](np.linspace(0, 0.92, len(rows)))
-    return [
-        Line(range(len(row)), row[:, best.channel], {"color": tuple(shade), "linewidth": 0.9}, name)
-        for row, shade, name in zip(best.raw(rows), shades, names, strict=True)
-    ]
+    steps = [f"{value:g}" for value in values]
+    if best.is_image:
+        ticks = [step if at % (len(steps) // 2) == 0 else "" for at, step in enumerate(steps)]
+        if ends is not None:
+            decoded, ticks = np.concatenate([ends[:, :1], decoded, ends[:, 1:]], 1), ["data", *ticks, "data"]
+        return images(list(decoded), best.reach, names, ticks, unit)
+    panels = []
+    for at, rows in enumerate(best.raw(decoded)):
+        looks = [
+            {"color": tuple(shade), "linewidth": 0.9} for shade in colormaps["cividis"](np.linspace(0, 0.92, len(rows)))
+        ]
+        drawn = list(zip(rows, looks, steps, strict=True))
+        if ends is not None:
+            dashed = [look | {"linewidth": 0.8, "linestyle": DASHES[1]} for look in (looks[0], looks[-1])]
+            drawn = [*zip(best.raw(ends[at]), dashed, ("", ""), strict=True), *drawn]
+        panels.append(
+            Panel([Line(range(len(row)), row[:, best.channel], look, name) for row, look, name in drawn], names[at])
+        )
+    return Chart(panels, "step", small=True, legend_title=unit)
 
 
 def _traversals(best: Best) -> Sketch:
@@ -122,19 +123,13 @@ def _traversals(best: Best) -> Sketch:
         best.conditional and "Decoded as class 0.",
         best.channel_words(),
     )
-    if best.is_image:
-        ticks = [f"{step:g}" if at % 5 == 0 else "" for at, step in enumerate(steps)]
-        chart = images(list(decoded), best.reach, names, ticks, unit)
-    else:
-        values = [f"{step:+g}" if step else "0" for step in steps]
-        panels = [Panel(_shaded(best, rows, values), name) for rows, name in zip(decoded, names, strict=True)]
-        chart = Chart(panels, "step", small=True, legend_title=unit)
+    chart = _moved(best, decoded, names, steps, unit)
     return best.sketch("traversals", "Latent traversals", text, chart)
 
 
 def interpolations(scene: Scene) -> list[Plan]:
     """Decoded codes between those of pairs of test rows."""
-    return plans_of(scene, _no_decoder, _interpolations)
+    return plans_of(scene, _interpolations, Encodes, Decodes, codes=True)
 
 
 def pairs(label: np.ndarray | None, rows: np.ndarray) -> list[tuple[int, int]]:
@@ -162,19 +157,5 @@ def _interpolations(best: Best) -> Sketch:
         best.conditional and "Decoded as class 0.",
         best.channel_words(),
     )
-    unit = "share of the way"
-    if best.is_image:
-        rows = [np.concatenate([x[pair[:1]], row, x[pair[1:]]]) for pair, row in zip(ends, decoded, strict=True)]
-        ticks = ["data", *(f"{share:g}" if share in (0, 0.5, 1) else "" for share in shares), "data"]
-        chart = images(rows, best.reach, (), ticks, unit, width=5.2)
-    else:
-        panels = []
-        for rows, pair in zip(decoded, ends, strict=True):
-            lines = _shaded(best, rows, [f"{share:g}" for share in shares])
-            dashed = [
-                Line(range(len(row)), row[:, best.channel], {**line.look, "linewidth": 0.8, "linestyle": DASHES[1]})
-                for row, line in zip(best.raw(x[pair]), (lines[0], lines[-1]), strict=True)
-            ]
-            panels.append(Panel([*dashed, *lines]))
-        chart = Chart(panels, "step", small=True, legend_title=unit)
+    chart = _moved(best, decoded, [""] * len(ends), shares, "share of the way", x[ends])
     return best.sketch("interpolations", "Interpolations", text, chart)

@@ -16,7 +16,6 @@ from research.report.figures import points, style
 from research.report.figures.chart import Chart, Line, Panel, Text
 from research.report.figures.points import Mean
 from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
-from research.report.keys import distinct
 from research.report.table import Table
 
 LARGEST, PAIRS, PANELS = 12, 2, 4  # most values of a key, pairs of keys, and panels
@@ -25,7 +24,7 @@ LARGEST, PAIRS, PANELS = 12, 2, 4  # most values of a key, pairs of keys, and pa
 def heat_map(scene: Scene) -> list[Plan]:
     """Every main metric over pairs of swept keys, numbers first, where all cells may be compared."""
     table = scene.table
-    keys = [key for key in points.swept(table) if 2 <= len(_values(table, key)) <= LARGEST]
+    keys = [key for key in points.swept(table) if 2 <= len(points.known_values(table.runs, key)) <= LARGEST]
     keys.sort(key=lambda key: not points.numeric(table.runs, key))
     pairs = [pair for pair in itertools.combinations(keys, 2) if _crossed(table, *pair)][:PAIRS]
     if not pairs:
@@ -41,20 +40,16 @@ def heat_map(scene: Scene) -> list[Plan]:
     return plans
 
 
-def _values(table: Table, key: str) -> list[Any]:
-    return [value for value in distinct(table.runs, key) if not isinstance(value, Hole)]
-
-
 def _crossed(table: Table, down: str, across: str) -> bool:
     """Whether most combinations of the values of two keys were planned."""
-    planned = {run.at((down, across)) for run in table.runs}
-    return len(planned) >= 0.5 * len(_values(table, down)) * len(_values(table, across)) >= 1
+    rows, columns = (len(points.known_values(table.runs, key)) for key in (down, across))
+    return 2 * len({run.at((down, across)) for run in table.runs}) >= rows * columns
 
 
 def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
-    if len(_values(table, down)) > len(_values(table, across)):
+    if len(points.known_values(table.runs, down)) > len(points.known_values(table.runs, across)):
         down, across = across, down
-    rows, columns = _values(table, down), _values(table, across)
+    rows, columns = points.known_values(table.runs, down), points.known_values(table.runs, across)
     separating = [key for key in points.apart(metric, table) if key not in (down, across)]
     means = {
         (panel, pair): mean
@@ -107,9 +102,7 @@ def _panel(means: Mapping[Any, Mean], shape: tuple[int, int], metric: str, usual
     for at, mean in means.items():
         table[at] = mean.value
     shades = shades_of(table, metric)
-    texts = {
-        at: f"{table[at]:.4g}" + (f"\nn={mean.n}" if mean.n != usual else "") for at, mean in means.items()
-    }
+    texts = {at: f"{table[at]:.4g}" + (f"\nn={mean.n}" if mean.n != usual else "") for at, mean in means.items()}
     best = points.best_of(means, metric)
     outlines = [
         outline(*at)

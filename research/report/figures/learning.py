@@ -174,15 +174,12 @@ def limits(means: Sequence[Line]) -> tuple[Limits | None, bool, bool]:
     """
     if not means:
         return None, False, False
-    last = max(line.x[-1] for line in means)
-    later = np.concatenate([np.asarray(line.y)[np.asarray(line.x) > START * last] for line in means])
-    everything = np.concatenate([line.y for line in means])
-    if style.wide([*everything, *(low for line in means for low in (line.band or ((), ()))[0])]):
+    x, y = (np.concatenate([getattr(line, axis) for line in means]) for axis in ("x", "y"))
+    if style.wide([*y, *(edge for line in means if line.band for edge in line.band[0])]):
         return None, True, False
-    if not len(later):
-        return None, False, False
+    later = y[x > START * x.max()]
     low, high = float(later.min()), float(later.max())
     span = high - low or abs(high) or 1.0
     top = high + 0.3 * span
-    hidden = float(everything.max()) > top
-    return (low - 0.08 * span, top if hidden else float(everything.max()) + 0.08 * span), False, hidden
+    hidden = float(y.max()) > top
+    return (low - 0.08 * span, top if hidden else float(y.max()) + 0.08 * span), False, hidden

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.report.collect import Hole, Run
+from research.report.collect import Run
 from research.report.figures import points, style
 from research.report.figures.best import dataset_of, load
 from research.report.figures.chart import DASHES, Chart, Line, Panel, look
 from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
-from research.report.keys import distinct
 from research.report.statistics import interval
 from research.report.texts import plural
 
@@ -67,7 +66,7 @@ def _sketch(scene: Scene) -> Sketch:
     of_data, settings = points.data_keys(scene.table), points.method_keys(scene.table)
     runs = [run for run in scene.table.runs if run.finished and run.metrics.get(REACH) is not None]
     sets = list(dict.fromkeys(run.at(of_data) for run in runs))
-    cells = [cell for cell in distinct(runs, CELL) if not isinstance(cell, Hole)][:CELLS] or [None]
+    cells = points.known_values(runs, CELL)[:CELLS] or [None]
     chooses = any(key != CELL for key in settings)
     panels: list[Panel] = []
     used: list[str] = []

@@ -86,12 +86,14 @@ def baseline_of(runs: Sequence[Run], metric: str) -> dict[str, float]:
     return means
 
 
-# ------------------------------------------------------------------------------------------------- keys and metrics
+def known_values(runs: Iterable[Run], key: str) -> list[Any]:
+    """The values of a key in their order."""
+    return [value for value in distinct(runs, key) if not isinstance(value, Hole)]
 
 
 def numeric(runs: Iterable[Run], key: str) -> list[float]:
     """The values of a key in their order if all are numbers, else nothing."""
-    known = [value for value in distinct(runs, key) if not isinstance(value, Hole)]
+    known = known_values(runs, key)
     return known if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known) else []
 
 
@@ -130,9 +132,6 @@ def main_metrics(table: Table, most: int = METRICS) -> list[str]:
     return [metric for metric in table.metrics if metric in known][:most]
 
 
-# ------------------------------------------------------------------------------------------- which runs are the best
-
-
 def judge_of(table: Table) -> str:
     """The metric of the validation rows by which runs are chosen.
 
@@ -158,9 +157,6 @@ def ranked(runs: Sequence[Run], judge: str) -> list[Run]:
 def seed_of(run: Run) -> int | None:
     seed = run.value(SEED)
     return seed if isinstance(seed, int) else None
-
-
-# ------------------------------------------------------------------------------------------------- words of captions
 
 
 def word(value: Any) -> str:

@@ -137,9 +137,6 @@ def point_lines(front: Sequence[Point], number: int, name: str) -> list[Line]:
     return lines
 
 
-# ---------------------------------------------------------------------------------------------------------- bounds
-
-
 def _bounds(scene: Scene, runs: Sequence[Run]) -> dict[str, tuple[str, float]]:
     """What no model can beat, and what a model without a code reaches: name -> (kind of line, nats)."""
     bounds: dict[str, tuple[str, float]] = {}

@@ -1,14 +1,13 @@
 """Rows that the best run makes: reconstructions, samples and forecasts."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from research.evaluation.views import COLORS, interval_of, series
-from research.models.abilities import Forecasts, Reconstructs, Samples, able, latent_dim_of, methods
+from research.models.abilities import Forecasts, Reconstructs, Samples, latent_dim_of
 from research.report.figures import style
-from research.report.figures.best import Best, plans_of
+from research.report.figures.best import ANY, Best, plans_of
 from research.report.figures.chart import DASHES, Chart, Line, Panel, images
 from research.report.figures.scene import Plan, Scene, Sketch
 
@@ -22,18 +21,9 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def _needs(ability: type) -> Callable[[Best], str]:
-    def lacks(best: Best) -> str:
-        if not able(best.model, ability):
-            return f"a {type(best.model).__name__} does not {methods(ability)[0]}"
-        return "" if best.kind or ability is Forecasts else "rows are neither images nor sequences"
-
-    return lacks
-
-
 def reconstructions(scene: Scene) -> list[Plan]:
     """Test rows and their reconstructions."""
-    return plans_of(scene, _needs(Reconstructs), _reconstructions)
+    return plans_of(scene, _reconstructions, Reconstructs)
 
 
 def _principal(best: Best, rows: np.ndarray) -> np.ndarray | None:
@@ -78,7 +68,7 @@ def _reconstructions(best: Best) -> Sketch:
 
 def samples(scene: Scene) -> list[Plan]:
     """Draws from the model, beside rows of the data."""
-    return plans_of(scene, _needs(Samples), _samples)
+    return plans_of(scene, _samples, Samples)
 
 
 def _samples(best: Best) -> Sketch:
@@ -115,7 +105,7 @@ def _samples(best: Best) -> Sketch:
 
 def forecasts(scene: Scene) -> list[Plan]:
     """Windows from all over the test part, with their forecasts."""
-    return plans_of(scene, _needs(Forecasts), _forecasts)
+    return plans_of(scene, _forecasts, Forecasts, kinds=ANY)
 
 
 def _forecasts(best: Best) -> Sketch:

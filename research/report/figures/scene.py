@@ -5,7 +5,7 @@ import functools
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,23 @@ class Scene:
     folder: Path
     note: Callable[[str], None]
     noted: set[str] = dataclasses.field(default_factory=set)
-    kept: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    kept: dict[Hashable, Any] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def judge(self) -> str:
         """The metric of the validation rows by which runs are chosen."""
         return judge_of(self.table)
+
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """What a function returns, or the exception that it raises; it is called once for each key."""
+        if key not in self.kept:
+            try:
+                self.kept[key] = compute()
+            except (UnfitError, UnavailableError) as error:
+                self.kept[key] = error
+        if isinstance(self.kept[key], Exception):
+            raise self.kept[key]
+        return self.kept[key]
 
     def tell(self, text: str) -> None:
         """Note a line, once."""

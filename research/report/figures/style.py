@@ -76,9 +76,6 @@ def rendered(figure: "Figure") -> dict[str, bytes]:
     return files
 
 
-# ---------------------------------------------------------------------------------------------------------- words
-
-
 def metric_label(metric: str, arrow: bool = True) -> str:
     """`test/kl_nats` -> `test KL (nats)`, with an arrow that points to better values."""
     part, _, _ = metric.rpartition("/")
