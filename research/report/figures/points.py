@@ -1,12 +1,12 @@
 """The numbers that figures show: means over seeds with intervals, baselines, and the settings that distinguish runs."""
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from research.metrics import CHOOSING, base, direction, judges
 from research.report.cell import Averaging, Cell, averaging, lacking, summarize
-from research.report.collect import Hole, Run, Runs
+from research.report.collect import Hole, Run
 from research.report.figures.style import key_label, literal
 from research.report.keys import SEED, better, comparison_keys, distinct, peers, varying
 from research.report.methods import methods_of, name_of, position
@@ -53,9 +53,10 @@ def mean_of(runs: Sequence[Run], metric: str, over: Averaging, lacks: int = 0) -
 
 
 def averages(table: Table, metric: str, *keys: Keys, runs: Iterable[Run] | None = None) -> dict[Place, Mean]:
-    """The mean of a metric at all values of several lists of keys, over the runs of the table or some of them."""
+    """The mean of a metric at all values of several lists of keys, over all runs or those of one data set."""
+    shown = tuple(key for names in keys for key in names) + tuple(data_keys(table) if runs is not None else ())
+    over = _once(table, shown, lambda: averaging(table.runs, list(grouped(table.runs, shown).values()), shown))
     cells = grouped(table.runs if runs is None else runs, *keys)
-    over = averaging(table.runs, list(cells.values()), [key for names in keys for key in names])
     lacks = lacking(list(cells.values()))
     return {place: mean_of(cells[place], metric, over, len(pairs)) for place, pairs in zip(cells, lacks, strict=True)}
 
@@ -97,14 +98,22 @@ def numeric(runs: Iterable[Run], key: str) -> list[float]:
     return known if all(isinstance(value, int | float) and not isinstance(value, bool) for value in known) else []
 
 
-_varying: list[tuple[Runs, list[str]]] = []  # of the last sweep: a second's work with ten thousand runs
+_kept: dict[Any, Any] = {}  # of the last sweep
+
+
+def _once(table: Table, key: Values, compute: Callable[[], Any]) -> Any:
+    """What a function returns; it is called once for each sweep, since it takes a second with ten thousand runs."""
+    if _kept.get("runs") is not table.runs:
+        _kept.clear()
+        _kept["runs"] = table.runs
+    if key not in _kept:
+        _kept[key] = compute()
+    return _kept[key]
 
 
 def swept(table: Table) -> list[str]:
     """The keys that distinguish runs; those of the table's rows and columns first."""
-    if not _varying or _varying[0][0] is not table.runs:
-        _varying[:] = [(table.runs, varying(table.runs))]
-    keys = _varying[0][1]
+    keys = _once(table, ("varying",), lambda: varying(table.runs))
     first = [key for key in (*table.row_keys, *table.column_keys) if key in keys]
     return [*first, *(key for key in keys if key not in first)]
 

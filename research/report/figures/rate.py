@@ -76,19 +76,23 @@ def _sketch(scene: Scene) -> Sketch:
         title = points.label_of(layout.panel_keys, panel)
         panels.append(Panel([*lines, *more], title, x_limits, y_limits, labels=labels))
     chart = Chart(panels, "rate: test KL (nats)", "distortion: test reconstruction (nats)")
-    everything = [mean for front in fronts.values() for point in front for mean in (point.rate, point.distortion)]
+    drawn = [point for front in fronts.values() for point in front]
+    everything = [mean for point in drawn for mean in (point.rate, point.distortion)]
+    (left, right), (bottom, top) = (
+        (min(values), max(values)) for values in zip(*(point.at for point in drawn), strict=True)
+    )
     broken = [
         ", ".join(filter(None, (layout.line_name(line), text)))
         for (_, line), front in fronts.items()
         for text in breaks(front)
     ]
-    collapsed = sum(point.collapsed for front in fronts.values() for point in front)
+    collapsed = sum(point.collapsed for point in drawn)
     throughout = "With beta the rate falls and the distortion rises throughout (up to 0.1 nats and the intervals)."
     caption = style.joined(
         f"Rate against distortion{style.by_keys(layout.line_keys, layout.panel_keys)}; numbers at the points are beta.",
         "Along a grey diagonal the sum of both, the negative ELBO, is constant.",
         points.averaged_words(table, everything),
-        _reach(everything),
+        f"Rates reach from {left:.4g} to {right:.4g} nats and distortions from {bottom:.4g} to {top:.4g}.",
         f"Rate should fall and distortion rise with beta; they do not at {'; '.join(broken)}."
         if broken
         else throughout,
@@ -98,14 +102,6 @@ def _sketch(scene: Scene) -> Sketch:
         beyond and f"Beyond the axis: {', '.join(beyond)}.",
     )
     return Sketch("rate_distortion", "Rate and distortion", caption, points.runs_of(everything), chart)
-
-
-def _reach(means: Sequence[points.Mean]) -> str:
-    """The ranges of rates and of distortions, which take turns in `means`."""
-    (x, x_end), (y, y_end) = (
-        (min(values), max(values)) for values in ([mean.value or 0.0 for mean in means[at::2]] for at in (0, 1))
-    )
-    return f"Rates reach from {x:.4g} to {x_end:.4g} nats and distortions from {y:.4g} to {y_end:.4g}."
 
 
 def breaks(front: Sequence[Point]) -> list[str]:
