@@ -43,29 +43,6 @@ class Curve:
     band: tuple[np.ndarray, np.ndarray] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Frame:
-    """The area of the lines in a picture, in pixels, and the values at its borders."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    first: float
-    last: float
-    low: float
-    high: float
-
-    def at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Places [N, 2] of points (x, y), in pixels from the left and from the top; NaN where y is not finite."""
-        right = (x - self.first) / (self.last - self.first) if self.last > self.first else np.full(len(x), 0.5)
-        down = (self.high - y) / (self.high - self.low)
-        positions = np.stack(
-            [self.left + 0.5 + right * (self.width - 1), self.top + 0.5 + down * (self.height - 1)], -1
-        )
-        return np.where(np.isfinite(positions).all(-1, keepdims=True), positions, np.nan)
-
-
 def limits(values: np.ndarray) -> tuple[float, float]:
     """Smallest and largest finite value, made to differ by at least a little; 0 and 1 where no value is finite."""
     values = values[np.isfinite(values)]
@@ -100,20 +77,20 @@ def _font() -> Any:
     return ImageFont.load_default(SIZE)
 
 
-def _spaced(words: str) -> str:
-    return words.replace(" ", "  ")  # a single space of Pillow's font is hardly seen at this size
+def _spaced(text: str) -> str:
+    return text.replace(" ", "  ")  # a single space of Pillow's font is hardly seen at this size
 
 
-def _length(words: str) -> int:
+def _length(text: str) -> int:
     """Width of a text, pixels."""
-    return int(np.ceil(_font().getlength(_spaced(words))))
+    return int(np.ceil(_font().getlength(_spaced(text))))
 
 
-def write(picture: Any, words: str, left: float, top: float, color: str = GREY, anchor: str = "la") -> None:
+def write(picture: Any, text: str, left: float, top: float, color: str = GREY, anchor: str = "la") -> None:
     """Write one line of text on an image of Pillow; the anchor says which point of the text lies at (left, top)."""
     from PIL import ImageDraw
 
-    ImageDraw.Draw(picture).text((left, top), _spaced(words), fill=color, font=_font(), anchor=anchor)
+    ImageDraw.Draw(picture).text((left, top), _spaced(text), fill=color, font=_font(), anchor=anchor)
 
 
 def _pieces(positions: np.ndarray) -> list[np.ndarray]:
@@ -167,23 +144,31 @@ def line_panel(
     last = max((curve.start + len(curve.y) for curve in curves), default=1) - 1
     labels = [number(10**value if logarithmic else value) for value in (high, low)]
     left, top = max(map(_length, labels)) + 5, 3
-    frame = Frame(top, left, size[0] - top - LINE - 2, size[1] - left - 4, first, last, low, high)
-    bottom, right = top + frame.height, left + frame.width
+    height, width = size[0] - top - LINE - 2, size[1] - left - 4
+    bottom, right = top + height, left + width
+
+    def positions(x: Any, y: Any) -> np.ndarray:
+        """Pixels [N, 2] of points (x, y), from the left and from the top; NaN where y is not finite."""
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        across = (x - first) / (last - first) if last > first else np.full(len(x), 0.5)
+        down = (high - y) / (high - low)
+        points = np.stack([left + 0.5 + across * (width - 1), top + 0.5 + down * (height - 1)], -1)
+        return np.where(np.isfinite(points).all(-1, keepdims=True), points, np.nan)
 
     fine = Image.new("RGB", (size[1] * FINE, size[0] * FINE), "white")
     draw = ImageDraw.Draw(fine)
     corners = ((left - 1) * FINE, (top - 2) * FINE, (right + 1) * FINE - 1, (bottom + 2) * FINE - 1)
     draw.rectangle(corners, outline=FRAME, width=FINE)
     for mark in marks:
-        _stroke(draw, frame.at(np.array([mark, mark]), np.array([low, high])), FRAME, width=1)
+        _stroke(draw, positions([mark, mark], [low, high]), FRAME, width=1)
     for curve in [curve for curve in curves if curve.band is not None]:
         x = curve.start + np.arange(len(curve.y))
-        for piece in _pieces(np.concatenate([frame.at(x, edge) for edge in curve.band or ()], -1)):
+        for piece in _pieces(np.concatenate([positions(x, edge) for edge in curve.band or ()], -1)):
             around = np.concatenate([piece[:, :2], piece[::-1, 2:]])
             draw.polygon((around * FINE).ravel().tolist(), fill=lighter(curve.color, 0.75))
     for curve in curves:
-        positions = frame.at(curve.start + np.arange(len(curve.y)), curve.y)
-        _stroke(draw, positions, curve.color, dashed=curve.dashed)
+        x = curve.start + np.arange(len(curve.y))
+        _stroke(draw, positions(x, curve.y), curve.color, dashed=curve.dashed)
 
     picture = fine.reduce(FINE)
     write(picture, labels[0], left - 3, top - 1, anchor="ra")

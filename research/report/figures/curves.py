@@ -119,15 +119,15 @@ def baseline_lines(
     (low, high), far, lines = reach, {}, []
     span = high - low
     for method in methods:
-        own: dict[int | None, dict[float, float]] = {}
+        by_line: dict[int | None, dict[float, float]] = {}
         shared: dict[float, list[float]] = {}
         for (number, x), values in sorted(baselines.items()):
             if method in values:
-                own.setdefault(number, {})[x] = values[method]
+                by_line.setdefault(number, {})[x] = values[method]
                 shared.setdefault(x, []).append(values[method])
         if all(math.isclose(value, same[0], rel_tol=1e-3) for same in shared.values() for value in same):
-            own = {None: {x: sum(same) / len(same) for x, same in sorted(shared.items())}} if shared else {}
-        for number, values in own.items():
+            by_line = {None: {x: sum(same) / len(same) for x, same in sorted(shared.items())}} if shared else {}
+        for number, values in by_line.items():
             x, y = list(values), list(values.values())
             is_far = min(y) > high + 1.5 * span or max(y) < low - 1.5 * span
             if is_far and not (style.wide([low, high]) and min(y) > 0):

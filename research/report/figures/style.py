@@ -82,8 +82,8 @@ def metric_label(metric: str, arrow: bool = True) -> str:
     bare = base(metric)
     of_table = known(metric)
     unit = of_table.unit or ("nats" if bare.endswith("_nats") else "")
-    words = of_table.label or bare.removesuffix("_nats").replace("_", " ")
-    text = " ".join([*part.split("/"), words]).strip() + (f" ({unit})" if unit else "")
+    name = of_table.label or bare.removesuffix("_nats").replace("_", " ")
+    text = " ".join([*part.split("/"), name]).strip() + (f" ({unit})" if unit else "")
     return literal(text) + {"lower": " ↓", "higher": " ↑", "": ""}[direction(metric) if arrow else ""]
 
 
