@@ -1,7 +1,6 @@
 """A metric over a swept number."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +9,7 @@ from research.report.collect import Hole
 from research.report.figures import points, style
 from research.report.figures.chart import Chart, Limits, Line, Panel, bars, baseline_look, framed, look
 from research.report.figures.points import Mean, Place, Values
-from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
+from research.report.figures.scene import Plan, Scene, Sketch, UnfitError, plans_for
 from research.report.keys import comparison_keys, ranking
 from research.report.methods import label
 from research.report.table import Table
@@ -24,13 +23,10 @@ def metric_over_key(scene: Scene) -> list[Plan]:
     """Every main metric over every swept number, where its values may be compared along it."""
     table = scene.table
     keys = [key for key in points.swept(table) if len(points.numeric(table.runs, key)) > 1][:KEYS]
-    if not keys:
-        raise UnfitError("no number is swept but seed and fold")
     metrics = points.main_metrics(table)
-    pairs = [(metric, key) for metric in metrics for key in keys if key not in points.apart(metric, table)]
-    if not pairs:
-        raise UnfitError("no finished run has a metric that may be compared along a swept number")
-    return [functools.partial(_sketch, table, metric, key) for metric, key in pairs]
+    cases = [(table, metric, key) for metric in metrics for key in keys if key not in points.apart(metric, table)]
+    lacks = "no number is swept but seed and fold"
+    return plans_for(_sketch, cases, "no metric may be compared along a swept number" if keys else lacks)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Differences between configurations at equal seeds."""
 
 import dataclasses
-import functools
 from collections.abc import Hashable
 from typing import Any
 
@@ -10,7 +9,7 @@ from research.metrics import direction
 from research.report.figures import points, style
 from research.report.figures.chart import SMALL, Chart, Line, Panel
 from research.report.figures.points import Mean, Values
-from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
+from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, plans_for
 from research.report.figures.scores import row_lines
 from research.report.keys import better, distinct
 from research.report.statistics import SMALLEST, compare, holm
@@ -53,21 +52,18 @@ def paired_differences(scene: Scene) -> list[Plan]:
     table = scene.table
     of_data, keys = points.data_keys(table), points.method_keys(table)
     metrics = [metric for metric in points.main_metrics(table, len(table.metrics)) if direction(metric)]
-    if not keys:
-        raise UnfitError("all runs are of one configuration")
-    plans: list[Plan] = []
+    over = next(iter(points.averages(table, scene.judge, of_data, keys).values())).over
+    lacks = "no metric with a direction may be compared between configurations"
+    cases: list[tuple[Any, ...]] = []
+    if over.seeds < 2 and over.folds < 2:
+        keys, lacks = [], "there is one seed only, and nothing to pair"
     for key in [key for key in keys if len(distinct(table.runs, key)) == 2][:KEYS]:
         fitting = [metric for metric in metrics if key not in points.apart(metric, table)][:METRICS]
-        plans += [functools.partial(_of_two, scene, metric, key) for metric in fitting]
-    if not plans and not set(keys) & set(points.apart(scene.judge, table)):
+        cases += [(_of_two, scene, metric, key) for metric in fitting]
+    if keys and not cases and not set(keys) & set(points.apart(scene.judge, table)):
         fitting = [metric for metric in metrics if not set(points.apart(metric, table)) - set(of_data)][:METRICS]
-        plans = [functools.partial(_against_best, scene, metric) for metric in fitting]
-    if not plans:
-        raise UnfitError("no metric with a direction may be compared between configurations")
-    over = next(iter(points.averages(table, metrics[0], of_data, keys).values())).over
-    if over.seeds < 2 and over.folds < 2:
-        raise UnfitError("there is one seed only, and nothing to pair")
-    return plans
+        cases = [(_against_best, scene, metric) for metric in fitting]
+    return plans_for(lambda sketch, *case: sketch(*case), cases, lacks)
 
 
 def _of_two(scene: Scene, metric: str, key: str) -> Sketch:

@@ -1,6 +1,5 @@
 """A metric over two swept keys, as a grid of numbers."""
 
-import functools
 import itertools
 import math
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from research.report.collect import Hole
 from research.report.figures import points, style
 from research.report.figures.chart import Chart, Line, Panel, Text
 from research.report.figures.points import Mean
-from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
+from research.report.figures.scene import Plan, Scene, Sketch, UnfitError, plans_for
 from research.report.table import Table
 
 LARGEST, PAIRS, PANELS = 12, 2, 4  # most values of a key, pairs of keys, and panels
@@ -27,17 +26,14 @@ def heat_map(scene: Scene) -> list[Plan]:
     keys = [key for key in points.swept(table) if 2 <= len(points.known_values(table.runs, key)) <= LARGEST]
     keys.sort(key=lambda key: not points.numeric(table.runs, key))
     pairs = [pair for pair in itertools.combinations(keys, 2) if _crossed(table, *pair)][:PAIRS]
-    if not pairs:
-        raise UnfitError("no two keys are swept against each other (besides seed and fold)")
-    plans: list[Plan] = [
-        functools.partial(_sketch, table, metric, *pair)
+    cases = [
+        (table, metric, *pair)
         for pair in pairs
         for metric in points.main_metrics(table)
         if not set(pair) & set(points.apart(metric, table))
     ]
-    if not plans:
-        raise UnfitError("no metric may be compared over two swept keys")
-    return plans
+    lacks = "no two keys are swept against each other (besides seed and fold), or no metric may be compared over them"
+    return plans_for(_sketch, cases, lacks)
 
 
 def _crossed(table: Table, down: str, across: str) -> bool:

@@ -1,7 +1,6 @@
 """Losses over epochs."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +11,7 @@ from research.report.collect import Run
 from research.report.figures import points, style
 from research.report.figures.chart import DASHES, Chart, Limits, Line, Panel, mark
 from research.report.figures.points import Keys, Values
-from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
+from research.report.figures.scene import Plan, Scene, Sketch, plans_for
 from research.report.keys import SEED, better
 from research.report.statistics import interval
 from research.report.texts import plural
@@ -28,9 +27,8 @@ Histories = Mapping[str, list[dict[str, float]]]
 def learning_curves(scene: Scene) -> list[Plan]:
     """One figure, a panel for each data set and likelihood."""
     histories = {run.run_id: history(scene, run) for run in scene.table.runs}
-    if not any(len(rows) > 1 for rows in histories.values()):
-        raise UnfitError("no run has a metrics.csv with two evaluations or more")
-    return [functools.partial(_sketch, scene, histories)]
+    cases = [(scene, histories)] if any(len(rows) > 1 for rows in histories.values()) else []
+    return plans_for(_sketch, cases, "no run has a metrics.csv with two evaluations or more")
 
 
 def history(scene: Scene, run: Run) -> list[dict[str, float]]:

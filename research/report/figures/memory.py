@@ -1,7 +1,6 @@
 """How far back in time the gradient of the loss reaches, by cell."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ from research.report.collect import Run
 from research.report.figures import points, style
 from research.report.figures.best import dataset_of, load
 from research.report.figures.chart import DASHES, Chart, Line, Panel, look
-from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
+from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, plans_for
 from research.report.statistics import interval
 from research.report.texts import plural
 
@@ -22,9 +21,9 @@ DOTTED = {"linewidth": 0.8, "linestyle": DASHES[2], "zorder": 2}  # of fresh par
 
 def gradient_norm(scene: Scene) -> list[Plan]:
     """One figure, a panel for each data set."""
-    if not any(run.metrics.get(REACH) is not None for run in scene.table.runs if run.finished):
-        raise UnfitError(f"no finished run has {REACH} (models that predict from a whole sequence have)")
-    return [functools.partial(_sketch, scene)]
+    runs = [run for run in scene.table.runs if run.finished and run.metrics.get(REACH) is not None]
+    lacks = f"no finished run has {REACH} (models that predict from a whole sequence have)"
+    return plans_for(_sketch, [(scene, runs)] if runs else [], lacks)
 
 
 def _norms(scene: Scene, run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -62,9 +61,8 @@ def _lines(norms: Sequence[tuple[np.ndarray, np.ndarray]], number: int, name: st
     ]
 
 
-def _sketch(scene: Scene) -> Sketch:
+def _sketch(scene: Scene, runs: Sequence[Run]) -> Sketch:
     of_data, settings = points.data_keys(scene.table), points.method_keys(scene.table)
-    runs = [run for run in scene.table.runs if run.finished and run.metrics.get(REACH) is not None]
     sets = list(dict.fromkeys(run.at(of_data) for run in runs))
     cells = points.known_values(runs, CELL)[:CELLS] or [None]
     chooses = any(key != CELL for key in settings)

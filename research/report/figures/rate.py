@@ -1,6 +1,5 @@
 """Rate against distortion: what beta buys."""
 
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from research.report.figures import points, style
 from research.report.figures.best import dataset_of
 from research.report.figures.chart import Chart, Limits, Line, Panel, bars, baseline_look, look, mark
 from research.report.figures.curves import arrange
-from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
+from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, plans_for
 
 BETA, RATE, DISTORTION = "model.beta", "test/kl_nats", "test/reconstruction_nats"
 PIXELS, EXACT = "independent pixels", "reference/nll_nats"
@@ -38,12 +37,10 @@ class Point(NamedTuple):
 
 def rate_distortion(scene: Scene) -> list[Plan]:
     """One figure, where beta is swept and both terms of the bound are in nats."""
-    table = scene.table
-    if len(points.numeric(table.runs, BETA)) < 2:
-        raise UnfitError(f"{BETA} is not swept")
-    if not any(_has(run) for run in table.runs):
-        raise UnfitError(f"no finished run has both {RATE} and {DISTORTION}")
-    return [functools.partial(_sketch, scene)]
+    runs = scene.table.runs
+    fits = len(points.numeric(runs, BETA)) > 1 and any(_has(run) for run in runs)
+    lacks = f"{BETA} is not swept, or no finished run has both {RATE} and {DISTORTION}"
+    return plans_for(_sketch, [(scene,)] if fits else [], lacks)
 
 
 def _has(run: Run) -> bool:

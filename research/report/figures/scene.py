@@ -5,7 +5,7 @@ import functools
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,18 @@ class Drawn(Described):
 
 
 Plan = Callable[[], Sketch]
+
+
+def plans_for(sketch: Callable[..., Sketch], cases: Iterable[Sequence[Any]], lacks: str) -> list[Plan]:
+    """A plan for each case; they are the arguments of `sketch`.
+
+    Raises:
+      UnfitError: there is no case; `lacks` says why.
+    """
+    plans: list[Plan] = [functools.partial(sketch, *case) for case in cases]
+    if not plans:
+        raise UnfitError(lacks)
+    return plans
 
 
 def render(scene: Scene, kind: str, planner: Callable[[Scene], Sequence[Plan]]) -> list[Drawn]:

@@ -1,16 +1,16 @@
 """Scores of settings that are no numbers: models, objectives, cells."""
 
-import functools
 import math
 from collections.abc import Sequence
 
 from research.evaluation.views import COLORS
 from research.report.figures import points, style
 from research.report.figures.chart import Chart, Line, Panel, bars, baseline_look, mark
-from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
+from research.report.figures.scene import Plan, Scene, Sketch, plans_for
 from research.report.keys import ranking
 from research.report.methods import label
 from research.report.statistics import interval
+from research.report.table import Table
 from research.report.texts import listed
 
 METRICS, PANELS, ROWS = 12, 12, 14  # most of them
@@ -20,13 +20,11 @@ BASELINE_MARKS = ("x", "+", "1", "2", "3")
 def scores(scene: Scene) -> list[Plan]:
     """One figure of all metrics of the table, a panel each, where some setting is no number."""
     table = scene.table
-    if all(points.numeric(table.runs, key) for key in points.method_keys(table)):
-        raise UnfitError("every swept setting is a number")
     of_data = set(points.data_keys(table))
     metrics = [name for name in points.main_metrics(table, METRICS) if not set(points.apart(name, table)) - of_data]
-    if not metrics:
-        raise UnfitError("no metric may be compared between all settings")
-    return [functools.partial(_sketch, scene, metrics)]
+    has_names = any(not points.numeric(table.runs, key) for key in points.method_keys(table))
+    lacks = "every swept setting is a number, or no metric may be compared between all settings"
+    return plans_for(_sketch, [(table, metrics)] if metrics and has_names else [], lacks)
 
 
 def row_lines(row: int, numbers: Sequence[float], color: str, seeds: bool = True, filled: bool = True) -> list[Line]:
@@ -48,8 +46,7 @@ def _baseline(method: str, at: dict[int, float], rows: int, number: int) -> Line
     return Line(x, list(at), mark(style.GREY, marker, zorder=2), label(method))
 
 
-def _sketch(scene: Scene, metrics: Sequence[str]) -> Sketch:
-    table = scene.table
+def _sketch(table: Table, metrics: Sequence[str]) -> Sketch:
     keys, of_data = points.method_keys(table), points.data_keys(table)
     rows = sorted({run.at(keys) for run in table.runs if run.finished}, key=ranking(table.runs, keys))
     sets = sorted({run.at(of_data) for run in table.runs}, key=ranking(table.runs, of_data))
