@@ -94,7 +94,7 @@ class Best:
         variance = np.nan_to_num(np.nanvar(known.reshape(-1, x.shape[-1]), 0))
         return sorted(int(at) for at in np.argsort(-variance, kind="stable")[:number])
 
-    @property
+    @functools.cached_property
     def channel(self) -> int:
         return self.channels()[0]
 
