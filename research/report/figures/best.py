@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from research.evaluation.views import series, spread
+from research.evaluation.views import BATCH, decoded, series, spread
 from research.models.abilities import able, is_conditional, methods
 from research.report.collect import Run
 from research.report.figures import points
@@ -18,7 +18,6 @@ from research.report.texts import plural
 from research.tree import ConfigError
 
 SETS = 3  # most data sets whose best run is shown
-BATCH = 256
 ANY = ("image", "sequence", "")  # kinds of rows
 Material = tuple[dict[str, Any], Any]  # `train`, `validation` and `test` rows as models see them, and facts of the data
 
@@ -116,13 +115,7 @@ class Best:
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """E[x | z] of codes [..., L] as models see it, [..., *x]; a conditional model decodes class 0."""
-        from research.runs import batches
-
-        flat = np.asarray(z, np.float32).reshape(-1, z.shape[-1])
-        label = np.zeros(len(flat), np.int32) if self.conditional else None
-        function = lambda batch, _: batches.decode(self.model, self.loaded.params, *batch)
-        rows = batches.over(function, (flat, label), min(BATCH, len(flat)))
-        return np.asarray(rows).reshape(*z.shape[:-1], *self.test.x.shape[1:])
+        return decoded(self.model, self.loaded.params, z)
 
     def spread(self, number: int) -> np.ndarray:
         """Numbers of some test rows, from all over the test part."""

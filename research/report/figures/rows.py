@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from research.evaluation.views import COLORS, interval_of, series
+from research.evaluation.views import COLORS, draws, interval_of, series
 from research.models.abilities import Forecasts, Reconstructs, Samples, latent_dim_of
 from research.report.figures import style
 from research.report.figures.best import ANY, Best, plans_of
@@ -74,29 +74,25 @@ def samples(scene: Scene) -> list[Plan]:
 def _samples(best: Best) -> Sketch:
     import jax
 
-    from research.runs import batches
-
     number = COLUMNS * ROWS if best.is_image else PANELS
-    classes = best.facts.classes
-    label = np.arange(number, dtype=np.int32) % classes if best.conditional and classes else None
-    draws = np.asarray(batches.sample(best.model, best.loaded.params, jax.random.key(0), number, label))
+    drawn = draws(best.model, best.loaded.params, jax.random.key(0), number, best.facts.classes)
     above = ""
     if best.is_image:
-        chart = images(list(draws.reshape(ROWS, COLUMNS, *draws.shape[1:])), best.reach)
+        chart = images(list(drawn.reshape(ROWS, COLUMNS, *drawn.shape[1:])), best.reach)
     else:
         data = best.raw_series(best.test.take(best.spread(PANELS)))
         looks = [{"color": COLORS[at], "linewidth": 0.8, "linestyle": DASHES[at]} for at in range(CHANNELS)]
         channels = list(zip(best.channels(CHANNELS), looks, strict=False))
         panels = [
             Panel([Line(range(len(row)), row[:, channel], look) for channel, look in channels], beside)
-            for beside, rows in (("data", data), ("model", best.raw(draws)))
+            for beside, rows in (("data", data), ("model", best.raw(drawn)))
             for row in rows
         ]
         chart = Chart(panels, "step", small=True)
         above = f"Above them {len(data)} test rows."
     text = style.joined(
         f"{number} draws from the model, not selected.",
-        label is not None and "Classes in turn.",
+        best.conditional and "Classes in turn.",
         above,
         best.channel_words(CHANNELS),
     )
