@@ -19,14 +19,13 @@ from research.report.figures import (
     KINDS,
     chart,
     curves,
-    differences,
     draw,
     heat,
     learning,
     points,
     rate,
     scene,
-    scores,
+    settings,
     style,
 )
 from research.report.statistics import interval
@@ -277,6 +276,11 @@ def test_lines_are_means_with_t_intervals_and_baselines_are_dashed(two_by_two):
     assert " The best mean is 0.0211 at beta 1, latent dim 2; " in over_size.caption
 
 
+def test_a_baseline_has_the_same_dashes_in_a_panel_without_the_others():
+    line, entry = curves.baseline_lines({(0, 1.0): {"mean": 1.0}}, ["pca", "mean"], (0.5, 1.5))[0]
+    assert line.look["linestyle"] == entry.look["linestyle"] == chart.BASELINE_DASHES[1]
+
+
 def test_bands_are_drawn_where_there_are_three_points(sweep):
     for size in (1, 2, 3):
         for seed in range(2):
@@ -350,6 +354,7 @@ def test_cells_have_their_means_the_best_is_outlined_and_holes_are_hatched(two_b
     assert texts == {(0, 0): "0.0211", (1, 0): "0.0811", (2, 0): "0.001\nn=1", (0, 1): "0.0241", (1, 1): "0.0841"}
     assert np.argwhere(np.isnan(panel.cells)).tolist() == [[1, 2]]
     assert outlined(panel) == [(0, 0)]  # the better one lacks seeds
+    assert " Means reach from 0.001 at beta 1, latent dim 32 to 0.0841 at beta 4, latent dim 8. " in planned.caption
     assert "Hatched" in planned.caption
     assert "n is written" in planned.caption
     with style.styled():
@@ -373,7 +378,7 @@ def test_a_cell_with_a_diverged_seed_is_never_the_best(sweep):
     assert outlined(panel) == [(0, 0), (0, 1)]  # latent size 2 at both beta
     for planned in sketches(curves.metric_over_key, sweep, [MSE]).values():
         assert " Means reach from 0.01 at " in planned.caption
-    assert "minus latent dim 2, beta 1" in differences._against_best(scene_of(sweep, [MSE]), MSE).caption
+    assert "minus latent dim 2, beta 1" in settings._against_best(scene_of(sweep, [MSE]), MSE).caption
 
 
 def test_shades_follow_the_direction():
@@ -387,7 +392,7 @@ def test_one_key_makes_no_heat_map_and_no_scores(grid):
     with pytest.raises(scene.UnfitError, match="no two keys"):
         heat.heat_map(view)
     with pytest.raises(scene.UnfitError, match="a number"):
-        scores.scores(view)
+        settings.scores(view)
     with pytest.raises(scene.UnfitError, match=r"metrics\.csv"):
         learning.learning_curves(view)
 
@@ -401,7 +406,7 @@ def test_scores_of_settings_that_are_no_numbers(sweep):
             metrics = {MSE: at + seed, "test/active_units": at + 1, "baseline/pca/reconstruction_mse": 2.5}
             metrics |= {"baseline/random_code/active_units": 3.0}
             sweep.add({"model.likelihood": likelihood, "model.beta": 1.0, "seed": seed}, metrics)
-    (planned,) = sketches(scores.scores, sweep, [MSE, "test/active_units"]).values()
+    (planned,) = sketches(settings.scores, sweep, [MSE, "test/active_units"]).values()
     first, second = planned.picture.panels
     assert planned.picture.row_names == ["gaussian", "laplace"]
     assert lines(first, marker="o") == [([1], [0]), ([2], [1])]
@@ -411,6 +416,8 @@ def test_scores_of_settings_that_are_no_numbers(sweep):
     assert [x for x, _ in lines(first, linestyle=chart.BASELINE_DASHES[0])] == [[2.5, 2.5]]
     assert [x for x, _ in lines(second, linestyle=chart.BASELINE_DASHES[1])] == [[3, 3]]
     assert legend_of(planned.picture) == ["PCA", "random code"]
+    best = "Test reconstruction MSE: The best mean is 1 at gaussian; means reach from 1 at gaussian to 2 at laplace."
+    assert best in planned.caption
     with style.styled():
         check_texts(planned.picture.draw())
 
@@ -424,7 +431,7 @@ def test_baselines_that_depend_on_the_setting_stand_beside_each(sweep):
                 "baseline/mean/reconstruction_mse": 3.0,
             }
             sweep.add({"model.likelihood": likelihood, "model.latent_dim": size, "seed": seed}, metrics)
-    (panel,) = panels_of(scores.scores, sweep, [MSE])
+    (panel,) = panels_of(settings.scores, sweep, [MSE])
     (pca,) = lines(panel, marker="x")
     assert sorted(zip(*pca, strict=True)) == [(0.125, 2), (0.125, 3), (0.5, 0), (0.5, 1)]
     assert any(x == [3, 3] for x, _ in lines(panel))
@@ -446,6 +453,7 @@ def test_rate_and_distortion_are_means_and_collapse_is_marked(two_by_two):
     assert panel.x_limits[0] < 2.5 < 10 < panel.x_limits[1]
     assert panel.y_limits[0] < 3 < 12 < panel.y_limits[1]
     assert "the rate falls and the distortion rises throughout" in planned.caption
+    assert "Rates reach from 2.5 to 10 nats and distortions from 3 to 12." in planned.caption
 
 
 def test_a_front_that_turns_back_is_told():
@@ -504,6 +512,7 @@ def test_curves_are_means_over_seeds_as_far_as_all_go_and_diverged_ones_end_with
     assert lines(panel, color=COLORS[0], linestyle=chart.DASHES[2])[0][1] == [0, 0]  # training
     assert lines(panel, color=COLORS[1], linewidth=0.6) == [([1, 2], [9, 8])]
     assert lines(panel, marker="x") == [([2], [8])]
+    assert "They end between 5 (latent dim 2) and 5 (latent dim 2)." in planned.caption
     assert "1 run diverged: " in planned.caption
     assert "1 run diverged before the first evaluation" in planned.caption
     assert legend_of(planned.picture) == ["latent dim 2", "diverged", "validation", "train"]
@@ -541,7 +550,7 @@ def test_differences_are_paired_by_seed_and_folds_are_averaged_first(sweep):
                 if not (cell == "gru" and seed == 6):
                     values = {"model": cell, "seed": seed, "data.fold": fold}
                     sweep.add(values, {MSE: seed + extra + fold * (1 if extra else 3)}, model=cell)
-    planned = sketches(differences.paired_differences, sweep, [MSE])[f"paired_differences-{MSE}-model"]
+    planned = sketches(settings.paired_differences, sweep, [MSE])[f"paired_differences-{MSE}-model"]
     (panel,) = planned.picture.panels
     sign = 1 if "gru minus vae" in planned.caption else -1
     assert [x for x, _ in lines(panel, marker="|")] == [pytest.approx([-0.5 * sign] * 6)]  # (seed + 1) - (seed + 1.5)
@@ -558,7 +567,7 @@ def test_without_a_key_of_two_values_all_are_held_against_the_best_by_validation
         for seed in range(3):
             metrics = {MSE: size + 0.1 * seed * (size == 8), "validation/reconstruction_mse": validation}
             sweep.add({"model.latent_dim": size, "seed": seed}, metrics)
-    (planned,) = sketches(differences.paired_differences, sweep, [MSE]).values()
+    (planned,) = sketches(settings.paired_differences, sweep, [MSE]).values()
     (panel,) = planned.picture.panels
     assert planned.picture.row_names == ["latent dim 2", "latent dim 8"]
     assert [x[0] for x, _ in lines(panel, marker="o")] == pytest.approx([-2, 4.1])
@@ -567,13 +576,14 @@ def test_without_a_key_of_two_values_all_are_held_against_the_best_by_validation
     (band,) = [x for x, y in lines(panel, linewidth=1.1) if y == [1, 1]]
     assert band == pytest.approx(list(interval([4.0, 4.1, 4.2]) or ()))
     assert "minus latent dim 4" in planned.caption
+    assert "Mean differences reach from -2 to 4.1." in planned.caption
 
 
 def test_one_seed_has_nothing_to_pair(sweep):
     for size in (2, 8):
         sweep.add({"model.latent_dim": size, "seed": 0}, {MSE: 1.0})
     with pytest.raises(scene.UnfitError, match="one seed"):
-        differences.paired_differences(scene_of(sweep))
+        settings.paired_differences(scene_of(sweep))
 
 
 # ------------------------------------------------------------------------------------------------------ odd sweeps

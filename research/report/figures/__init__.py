@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 _KINDS = {  # kind -> module with a function of this name, and what it shows; in the order of the page
     "metric_over_key": ("curves", "each main metric over each swept number, mean and 95 % interval over seeds"),
-    "scores": ("scores", "all metrics of the table, where a setting is no number (models, cells), with their seeds"),
+    "scores": ("settings", "all metrics of the table, where a setting is no number (models, cells), with their seeds"),
     "heat_map": ("heat", "each main metric over two swept keys, the best cell outlined"),
     "rate_distortion": ("rate", "KL against reconstruction in nats, of sweeps over model.beta"),
     "learning_curves": ("learning", "training and validation loss over epochs, up to eight configurations"),
-    "paired_differences": ("differences", "differences between two configurations at equal seeds"),
+    "paired_differences": ("settings", "differences between two configurations at equal seeds"),
     "critical_difference": ("ranks", "average ranks of methods over three or more data sets (Demšar 2006)"),
     "latent_map": ("codes", "codes of held-out rows of the best run, by class"),
     "traversals": ("codes", "what the latents of the best run change, one at a time"),
