@@ -512,7 +512,7 @@ def test_curves_are_means_over_seeds_as_far_as_all_go_and_diverged_ones_end_with
     assert lines(panel, color=COLORS[0], linestyle=chart.DASHES[2])[0][1] == [0, 0]  # training
     assert lines(panel, color=COLORS[1], linewidth=0.6) == [([1, 2], [9, 8])]
     assert lines(panel, marker="x") == [([2], [8])]
-    assert "They end between 5 (latent dim 2) and 5 (latent dim 2)." in planned.caption
+    assert "It ends at 5 (latent dim 2)." in planned.caption
     assert "1 run diverged: " in planned.caption
     assert "1 run diverged before the first evaluation" in planned.caption
     assert legend_of(planned.picture) == ["latent dim 2", "diverged", "validation", "train"]

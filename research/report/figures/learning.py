@@ -86,7 +86,7 @@ def _sketch(scene: Scene, histories: Histories) -> Sketch:
     metric, twin = monitored(runs, histories)
     panels: list[Panel] = []
     shown: list[str] = []
-    ends: list[tuple[float, str]] = []  # last values of means, and of which they are
+    ends: list[tuple[float, str]] = []  # last values of means, and in words
     counts: set[int] = set()
     crosses, never, cut = 0, 0, False
     for members in of_panels[:PANELS]:
@@ -106,7 +106,8 @@ def _sketch(scene: Scene, histories: Histories) -> Sketch:
                 means.append(validated[0])
                 counts.add(validated[1])
                 lines.append(dataclasses.replace(validated[0], name=name))
-                ends.append((float(validated[0].y[-1]), ", ".join(filter(None, (name, title)))))
+                end, where = float(validated[0].y[-1]), ", ".join(filter(None, (name, title)))
+                ends.append((end, f"{end:.4g} ({where})" if where else f"{end:.4g}"))
             for run in [run for run in of_line if run.status == "diverged"]:
                 ending = _diverged(_finite(histories[run.run_id], metric), look["color"])
                 crosses, never = crosses + bool(ending), never + (not ending)
@@ -125,7 +126,8 @@ def _sketch(scene: Scene, histories: Histories) -> Sketch:
         max(counts, default=1) > 1
         and f"Means over {points.counted(counts)} seeds, up to the last epoch that all of them have. "
         "Bands are 95 % t intervals.",
-        ends and "They end between {:.4g} ({}) and {:.4g} ({}).".format(*min(ends), *max(ends)),
+        len(ends) > 1 and f"They end between {min(ends)[1]} and {max(ends)[1]}.",
+        len(ends) == 1 and f"It ends at {ends[0][1]}.",
         len(configurations) > len(chosen)
         and f"The best {len(chosen)} of {len(configurations)} configurations by {scene.judge}.",
         crosses and f"{plural(crosses, 'run')} diverged: thin lines that end with a cross.",

@@ -127,7 +127,7 @@ def paired_differences(scene: Scene) -> list[Plan]:
     of_data, keys = points.data_keys(table), points.method_keys(table)
     metrics = [metric for metric in points.main_metrics(table, len(table.metrics)) if direction(metric)]
     over = next(iter(points.averages(table, scene.judge, of_data, keys).values())).over
-    lacks = "no metric with a direction may be compared between configurations"
+    lacks = "it has no two configurations, or no metric with a direction by which they may be compared"
     cases: list[tuple[Any, ...]] = []
     if over.seeds < 2 and over.folds < 2:
         keys, lacks = [], "there is one seed only, and nothing to pair"
