@@ -61,5 +61,5 @@ def study(subject: Subject, findings: Findings) -> None:
     start = gradient_by_distance(model, fresh, subject.test)
     findings.add({"test/gradient_reach": reach(trained), "test/gradient_reach_at_start": reach(start)})
     findings.curves |= {"gradient_norm/trained": trained, "gradient_norm/at_start": start}
-    title = f"{model.cell}: gradient of the loss by distance to the end"
+    title = f"{model.cell}: gradient norm by steps back in time, log scale"
     findings.pictures["gradient_norm"] = plots.decay_panel({"trained": trained, "at start": start}, title=title)

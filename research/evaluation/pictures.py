@@ -8,7 +8,18 @@ import numpy as np
 
 from research.evaluation import plots
 from research.evaluation.subject import Findings, Subject
-from research.evaluation.views import class_colors, grid, interval_of, most_active, pixels, plane, spread, traversal
+from research.evaluation.views import (
+    class_colors,
+    decoded,
+    draws,
+    grid,
+    interval_of,
+    most_active,
+    pixels,
+    plane,
+    spread,
+    traversal,
+)
 from research.models.abilities import Decodes, Encodes, Forecasts, Reconstructs, Samples, able, is_conditional
 from research.runs import batches
 
@@ -66,22 +77,19 @@ def _of_images(subject: Subject) -> dict[str, np.ndarray]:
     model, params, test, classes = subject.model, subject.params, subject.test, subject.facts.classes
     pictures: dict[str, np.ndarray] = {}
     low, high = float(np.min(test.x)), float(np.max(test.x))
-    conditional = is_conditional(model) and classes > 0
     if able(model, Reconstructs):
         batch, _, _ = next(batches.batches(test, min(COLUMNS, len(test))))
         output = batches.call(model, params, batch, "reconstruct")
         both = np.concatenate([pixels(batch.x, low, high), pixels(output, low, high)])
         pictures["reconstructions"] = grid(both, len(both) // 2)
     if able(model, Samples):
-        label = np.arange(SAMPLES, dtype=np.int32) % classes if conditional else None
-        drawn = batches.sample(model, params, jax.random.fold_in(subject.key, 1), SAMPLES, label)
-        pictures["samples"] = grid(pixels(drawn, low, high), classes if conditional else 8)
+        drawn = draws(model, params, jax.random.fold_in(subject.key, 1), SAMPLES, classes)
+        pictures["samples"] = grid(pixels(drawn, low, high), classes if is_conditional(model) else 8)
     if able(model, Decodes) and np.isfinite(subject.codes("test")).all():
         codes = subject.codes("test")
         latents = np.sort(most_active(codes, TRAVERSED))
         z = traversal(codes, latents, np.linspace(-3, 3, STEPS), prior=able(model, Samples)).reshape(-1, codes.shape[1])
-        label = np.zeros(len(z), np.int32) if conditional else None
-        pictures["traversals"] = grid(pixels(batches.decode(model, params, z, label), low, high), STEPS)
+        pictures["traversals"] = grid(pixels(decoded(model, params, z), low, high), STEPS)
     return pictures
 
 
@@ -95,9 +103,7 @@ def _of_sequences(subject: Subject) -> dict[str, np.ndarray]:
         output = np.asarray(batches.call(model, params, rows, "reconstruct"))
         pictures["reconstructions"] = plots.reconstructions(np.asarray(rows.x), output, length, observed)
     if able(model, Samples):
-        classes = subject.facts.classes
-        label = np.arange(PANELS, dtype=np.int32) % classes if is_conditional(model) else None
-        drawn = np.asarray(batches.sample(model, params, jax.random.fold_in(subject.key, 1), PANELS, label))
+        drawn = draws(model, params, jax.random.fold_in(subject.key, 1), PANELS, subject.facts.classes)
         pictures["samples"] = plots.sequences(drawn)
         if not able(model, Reconstructs):
             pictures["data"] = plots.sequences(np.asarray(rows.x), length, observed)

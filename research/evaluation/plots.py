@@ -21,7 +21,7 @@ FINE = 4  # lines are drawn this much larger and then averaged
 SIZE, LINE = 11, 13  # of the letters and from one line of text to the next, pixels
 WIDTH = 1.6  # of a line, pixels
 DASH, PERIOD = 5, 9  # pixels
-FRAME, FAINT, GREY, INK = "#C8C8C8", "#EBEBEB", "#7F7F7F", "#3C3C3C"
+FRAME, GREY, INK = "#C8C8C8", "#7F7F7F", "#3C3C3C"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,36 +43,6 @@ class Curve:
     band: tuple[np.ndarray, np.ndarray] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Frame:
-    """The area of the lines in a picture, and the values at its borders.
-
-    Attributes:
-      top, left, height, width: pixels.
-      first, last: x at the left and at the right border.
-      low, high: y at the lower and at the upper border.
-    """
-
-    top: int
-    left: int
-    height: int
-    width: int
-    first: float
-    last: float
-    low: float
-    high: float
-
-    def at(self, x: Any, y: Any) -> np.ndarray:
-        """Places [N, 2] of points (x, y), in pixels from the left and from the top; NaN where x or y is not finite."""
-        x, y = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
-        right = (x - self.first) / (self.last - self.first) if self.last > self.first else np.full(x.shape, 0.5)
-        down = (self.high - y) / (self.high - self.low)
-        positions = np.stack(
-            [self.left + 0.5 + right * (self.width - 1), self.top + 0.5 + down * (self.height - 1)], -1
-        )
-        return np.where(np.isfinite(positions).all(-1, keepdims=True), positions, np.nan)
-
-
 def limits(values: np.ndarray) -> tuple[float, float]:
     """Smallest and largest finite value, made to differ by at least a little; 0 and 1 where no value is finite."""
     values = values[np.isfinite(values)]
@@ -91,12 +61,6 @@ def number(value: float) -> str:
     return plain if len(plain) <= 6 else f"{value:.2g}"
 
 
-def ticks(last: int) -> list[int]:
-    """Round numbers from 0 to `last`, at most six."""
-    steps = (lead * 10**power for power in range(12) for lead in (1, 2, 5))
-    return list(range(0, last + 1, next(step for step in steps if last // step <= 5)))
-
-
 def lighter(color: str, share: float = 0.55) -> str:
     """The color mixed with a share of white."""
     values = (int(color[at : at + 2], 16) for at in (1, 3, 5))
@@ -113,20 +77,20 @@ def _font() -> Any:
     return ImageFont.load_default(SIZE)
 
 
-def _spaced(words: str) -> str:
-    return words.replace(" ", "  ")  # a single space of Pillow's font is hardly seen at this size
+def _spaced(text: str) -> str:
+    return text.replace(" ", "  ")  # a single space of Pillow's font is hardly seen at this size
 
 
-def _length(words: str) -> int:
+def _length(text: str) -> int:
     """Width of a text, pixels."""
-    return int(np.ceil(_font().getlength(_spaced(words))))
+    return int(np.ceil(_font().getlength(_spaced(text))))
 
 
-def write(picture: Any, words: str, left: float, top: float, color: str = GREY, anchor: str = "la") -> None:
+def write(picture: Any, text: str, left: float, top: float, color: str = GREY, anchor: str = "la") -> None:
     """Write one line of text on an image of Pillow; the anchor says which point of the text lies at (left, top)."""
     from PIL import ImageDraw
 
-    ImageDraw.Draw(picture).text((left, top), _spaced(words), fill=color, font=_font(), anchor=anchor)
+    ImageDraw.Draw(picture).text((left, top), _spaced(text), fill=color, font=_font(), anchor=anchor)
 
 
 def _pieces(positions: np.ndarray) -> list[np.ndarray]:
@@ -159,57 +123,54 @@ def _stroke(draw: Any, positions: np.ndarray, color: str, *, dashed: bool = Fals
             draw.line((line * FINE).ravel().tolist(), fill=color, width=round(width * FINE))
 
 
-def _lines(size: tuple[int, int], frame: Frame | None, curves: Sequence[Curve], rules: Sequence[Any] = ()) -> Any:
-    """An image of Pillow of a height and width with curves in a frame.
-
-    Args:
-      rules: straight lines one pixel wide behind the curves, each (x, y, color) with two x and two y.
-    """
-    from PIL import Image, ImageDraw
-
-    height, width = size
-    picture = Image.new("RGB", (width * FINE, height * FINE), "white")
-    draw = ImageDraw.Draw(picture)
-    if frame is not None:
-        left, top = frame.left - 1, frame.top - 2
-        box = left, top, left + frame.width + 1, top + frame.height + 3
-        corners = (box[0] * FINE, box[1] * FINE, (box[2] + 1) * FINE - 1, (box[3] + 1) * FINE - 1)
-        draw.rectangle(corners, outline=FRAME, width=FINE)
-        for x, y, color in rules:
-            _stroke(draw, frame.at(x, y), color, width=1)
-        for curve in curves:
-            if curve.band is not None:
-                x = curve.start + np.arange(len(curve.band[0]))
-                edges = np.concatenate([frame.at(x, edge) for edge in curve.band], -1)
-                for piece in _pieces(edges):
-                    corners = np.concatenate([piece[:, :2], piece[::-1, 2:]])
-                    draw.polygon((corners * FINE).ravel().tolist(), fill=lighter(curve.color, 0.75))
-        for curve in curves:
-            positions = frame.at(curve.start + np.arange(len(curve.y)), curve.y)
-            _stroke(draw, positions, curve.color, dashed=curve.dashed)
-    return picture.reduce(FINE)
-
-
-def line_panel(curves: Sequence[Curve], *, size: tuple[int, int] = PANEL, marks: Sequence[int] = ()) -> np.ndarray:
+def line_panel(
+    curves: Sequence[Curve], *, size: tuple[int, int] = PANEL, marks: Sequence[int] = (), logarithmic: bool = False
+) -> np.ndarray:
     """Curves over steps in one frame, with the ranges of both axes written beside it.
 
     Args:
       size: height and width of the picture, pixels.
       marks: steps at which a thin vertical line is drawn.
+      logarithmic: whether y is the logarithm of what is drawn, to the base 10; the range is that of powers.
 
     Returns:
       [height, width, 3] uint8.
     """
+    from PIL import Image, ImageDraw
+
     edges = [edge for curve in curves for edge in curve.band or ()]
     low, high = limits(np.concatenate([np.zeros(0), *(curve.y for curve in curves), *edges]))
     first = min((curve.start for curve in curves), default=0)
     last = max((curve.start + len(curve.y) for curve in curves), default=1) - 1
-    labels = number(high), number(low)
-    left = max(map(_length, labels)) + 5
-    top = 3
-    frame = Frame(top, left, size[0] - top - LINE - 2, size[1] - left - 4, first, last, low, high)
-    picture = _lines(size, frame, curves, [((mark, mark), (low, high), FRAME) for mark in marks])
-    bottom, right = top + frame.height, left + frame.width
+    labels = [number(10**value if logarithmic else value) for value in (high, low)]
+    left, top = max(map(_length, labels)) + 5, 3
+    height, width = size[0] - top - LINE - 2, size[1] - left - 4
+    bottom, right = top + height, left + width
+
+    def positions(x: Any, y: Any) -> np.ndarray:
+        """Pixels [N, 2] of points (x, y), from the left and from the top; NaN where y is not finite."""
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        across = (x - first) / (last - first) if last > first else np.full(len(x), 0.5)
+        down = (high - y) / (high - low)
+        points = np.stack([left + 0.5 + across * (width - 1), top + 0.5 + down * (height - 1)], -1)
+        return np.where(np.isfinite(points).all(-1, keepdims=True), points, np.nan)
+
+    fine = Image.new("RGB", (size[1] * FINE, size[0] * FINE), "white")
+    draw = ImageDraw.Draw(fine)
+    corners = ((left - 1) * FINE, (top - 2) * FINE, (right + 1) * FINE - 1, (bottom + 2) * FINE - 1)
+    draw.rectangle(corners, outline=FRAME, width=FINE)
+    for mark in marks:
+        _stroke(draw, positions([mark, mark], [low, high]), FRAME, width=1)
+    for curve in [curve for curve in curves if curve.band is not None]:
+        x = curve.start + np.arange(len(curve.y))
+        for piece in _pieces(np.concatenate([positions(x, edge) for edge in curve.band or ()], -1)):
+            around = np.concatenate([piece[:, :2], piece[::-1, 2:]])
+            draw.polygon((around * FINE).ravel().tolist(), fill=lighter(curve.color, 0.75))
+    for curve in curves:
+        x = curve.start + np.arange(len(curve.y))
+        _stroke(draw, positions(x, curve.y), curve.color, dashed=curve.dashed)
+
+    picture = fine.reduce(FINE)
     write(picture, labels[0], left - 3, top - 1, anchor="ra")
     write(picture, labels[1], left - 3, bottom + 1, anchor="rs")
     write(picture, str(first), left, bottom + 3)
@@ -322,52 +283,33 @@ def forecasts(
     return _panels(tiles, entries if band is None else [*entries, (band_name, lighter(orange, 0.75), False)])
 
 
-def decay_panel(curves: Mapping[str, np.ndarray], height: int = 240, width: int = 360, title: str = "") -> np.ndarray:
+def decay_panel(
+    curves: Mapping[str, np.ndarray], title: str = "gradient norm by steps back in time, log scale"
+) -> np.ndarray:
     """Norms by distance in time on a logarithmic axis: how far back a gradient reaches.
 
-    A norm of 0, or one more than 12 powers of ten below the largest, lies below the lower border and is not drawn.
+    A norm of 0, or one more than 12 powers of ten below the largest, is not drawn.
 
     Args:
       curves: name -> norms [T]; the index is the distance.
-      height, width: of the picture, pixels.
       title: one line above the frame.
 
     Returns:
-      [height, width, 3] uint8.
+      [H, W, 3] uint8.
     """
-    exponents = []
-    for norms in curves.values():
-        norms = np.asarray(norms, np.float64)
-        exponents.append(np.log10(np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)))
-    low, high = limits(np.concatenate([np.zeros(0), *exponents]))
-    low, high = np.floor(max(low, high - 12)), np.ceil(high)
-    low = low if high > low else high - 1
-    last = max((len(norms) for norms in exponents), default=2) - 1
-    top, left = 2 * LINE + 6, 40
-    frame = Frame(top, left, height - top - 2 * LINE - 6, width - left - 8, 0, max(last, 1), low, high)
-    step = max(1, int(np.ceil((high - low) * LINE / frame.height)))
-    powers = np.arange(high, low - 0.5, -step)
-    lines = [
-        Curve(np.where(norms >= low, norms, np.nan), COLORS[at % len(COLORS)]) for at, norms in enumerate(exponents)
-    ]
-    rules = [((frame.first, frame.last), (power, power), FAINT) for power in powers]
-    picture = _lines((height, width), frame, lines, rules)
-    entries = [(name, line.color, False) for name, line in zip(curves, lines, strict=True)]
-    picture.paste(_image(legend(entries, width)), (0, LINE + 2))
-    write(picture, title or "gradient norm", 4, 1, INK)
-    for power in powers:
-        down = frame.at([0.0], [power])[0, 1]
-        write(picture, f"1e{int(power)}" if power else "1", left - 4, down, anchor="rm")
-    bottom = top + frame.height
-    for tick in ticks(last):
-        right = frame.at([float(tick)], [low])[0, 0]
-        picture.paste(GREY, (int(right), bottom + 1, int(right) + 1, bottom + 4))
-        write(picture, str(tick), min(right, width - _length(str(tick)) / 2), bottom + 5, anchor="ma")
-    write(picture, "steps back in time", left + frame.width / 2, height - 1, anchor="md")
-    return np.asarray(picture)
-
-
-def _image(picture: np.ndarray) -> Any:
     from PIL import Image
 
-    return Image.fromarray(picture)
+    height, width = 200, 360
+    powers = []
+    for norms in curves.values():
+        norms = np.asarray(norms, np.float64)
+        powers.append(np.log10(np.where(np.isfinite(norms) & (norms > 0), norms, np.nan)))
+    least = limits(np.concatenate([np.zeros(0), *powers]))[1] - 12
+    lines = [
+        Curve(np.where(power >= least, power, np.nan), color) for power, color in zip(powers, COLORS, strict=False)
+    ]
+    above = Image.new("RGB", (width, LINE + 2), "white")
+    write(above, title, 4, 1, INK)
+    entries = [(name, line.color, False) for name, line in zip(curves, lines, strict=True)]
+    panel = line_panel(lines, size=(height, width), logarithmic=True)
+    return np.concatenate([np.asarray(above), legend(entries, width), panel])

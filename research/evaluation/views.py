@@ -1,8 +1,11 @@
-"""What the pictures of a run and the figures of a report share: colors, tiles of images, chosen rows, moved codes."""
+"""What the pictures of a run and the figures of a report share: colors, tiles, chosen rows, moved codes, draws."""
 
 from typing import Any
 
 import numpy as np
+
+from research.models.abilities import is_conditional
+from research.runs import batches
 
 # Okabe & Ito (2008): told apart with any common color blindness; yellow is left out, too light for lines on white
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
@@ -11,6 +14,7 @@ TEN = (  # Petroff (2021): ten colors told apart with any common color blindness
     *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
 )
 TILE = 24  # pixels: smallest side of an example
+BATCH = 256  # rows of a batch
 NORMAL = 1.2816  # deviations to each side of a normal mean that hold 80 %
 
 
@@ -105,6 +109,21 @@ def traversal(codes: np.ndarray, latents: np.ndarray, steps: np.ndarray, prior: 
     for row, latent in enumerate(latents):
         z[row, :, latent] += steps * deviation[latent]
     return z.astype(np.float32)
+
+
+def decoded(model: Any, params: Any, z: np.ndarray) -> np.ndarray:
+    """E[x | z] of codes [..., L] as models see rows, [..., *x]; a conditional model decodes class 0."""
+    flat = np.asarray(z, np.float32).reshape(-1, z.shape[-1])
+    label = np.zeros(len(flat), np.int32) if is_conditional(model) else None
+    function = lambda batch, _: batches.decode(model, params, *batch)
+    rows = np.asarray(batches.over(function, (flat, label), min(BATCH, len(flat))))
+    return rows.reshape(*z.shape[:-1], *rows.shape[1:])
+
+
+def draws(model: Any, params: Any, key: Any, number: int, classes: int) -> np.ndarray:
+    """Samples of the model as models see rows, [number, *x]; a conditional model draws its classes in turn."""
+    label = np.arange(number, dtype=np.int32) % classes if is_conditional(model) else None
+    return np.asarray(batches.sample(model, params, key, number, label))
 
 
 def interval_of(forecast: Any, model: Any) -> tuple[np.ndarray, np.ndarray, str] | None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from research.report.collect import collect
-from research.report.figures import ranks, scene, sketch, style
+from research.report.figures import ranks, scene, style
 from research.report.table import table
 
 # Demšar (2006), table 6: ranks by AUC of C4.5, with tuned m, cf and both, on 14 data sets
@@ -104,11 +104,11 @@ def test_methods_without_all_data_sets_are_left_out(problems):
 
 
 def test_too_few_data_sets_or_methods_do_not_apply(problems, grid):
-    with pytest.raises(sketch.UnfitError, match="2 methods on all"):
+    with pytest.raises(scene.UnfitError, match="2 methods on all"):
         ranks.critical_difference(scene_of(problems(skip={("A", 3), ("B", 4)})))
 
 
 def test_one_data_set_does_not_apply(grid):
     sweep = grid(**{"test/accuracy": 0.5})
-    with pytest.raises(sketch.UnfitError, match="no data set is swept"):
+    with pytest.raises(scene.UnfitError, match="no data set is swept"):
         ranks.critical_difference(scene_of(sweep))

@@ -2,36 +2,24 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from research.evaluation.views import spread
-from research.models.abilities import is_conditional
+from research.evaluation.views import BATCH, decoded, series, spread
+from research.models.abilities import able, is_conditional, methods
 from research.report.collect import Run
 from research.report.figures import points
-from research.report.figures.scene import Scene
-from research.report.figures.sketch import Picture, Plan, Sketch, UnavailableError, UnfitError
+from research.report.figures.chart import Chart, Limits
+from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
 from research.report.texts import plural
-from research.tree import ConfigError, group
+from research.tree import ConfigError
 
 SETS = 3  # most data sets whose best run is shown
-BATCH = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """Data as models see them.
-
-    Attributes:
-      parts: `train`, `validation` and `test` rows, scaled, in the order of the data set.
-      facts: of the data.
-    """
-
-    parts: dict[str, Any]
-    facts: Any
+ANY = ("image", "sequence", "")  # kinds of rows
+Material = tuple[dict[str, Any], Any]  # `train`, `validation` and `test` rows as models see them, and facts of the data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +29,17 @@ class Best:
     Attributes:
       run: its record.
       loaded: from `runs.load`.
-      material: the data that it was trained on.
+      parts, facts: the data that it was trained on.
       suffix: distinguishes its data set from others of the sweep in names of files, or the empty string.
-      words: say in a caption which run it is.
+      which: says in a caption which run it is.
     """
 
     run: Run
     loaded: Any
-    material: Material
+    parts: dict[str, Any]
+    facts: Any
     suffix: str
-    words: str
+    which: str
 
     @property
     def model(self) -> Any:
@@ -58,22 +47,24 @@ class Best:
 
     @property
     def test(self) -> Any:
-        return self.material.parts["test"]
+        return self.parts["test"]
+
+    @property
+    def kind(self) -> str:
+        """`image`, `sequence`, or the empty string for rows that are neither."""
+        dimensions = {"image": (3, 4), "sequence": (3,)}.get(self.facts.kind, ())
+        return self.facts.kind if np.ndim(self.test.x) in dimensions else ""
 
     @property
     def is_image(self) -> bool:
-        return self.material.facts.kind == "image" and np.ndim(self.test.x) in (3, 4)
-
-    @property
-    def is_sequence(self) -> bool:
-        return self.material.facts.kind == "sequence" and np.ndim(self.test.x) == 3
+        return self.kind == "image"
 
     @property
     def conditional(self) -> bool:
         return is_conditional(self.model)
 
     @property
-    def range(self) -> tuple[float, float]:
+    def reach(self) -> Limits:
         """Smallest and largest value of the test rows."""
         return float(np.min(self.test.x)), float(np.max(self.test.x))
 
@@ -91,9 +82,9 @@ class Best:
         """Rows on the scale of the data as stored."""
         return self.loaded.preparation.raw(x)
 
-    def raw_target(self, y: Any) -> np.ndarray:
-        """Values of targets on the scale of the data as stored."""
-        return self.loaded.preparation.raw_target(y)
+    def raw_series(self, rows: Any) -> list[np.ndarray]:
+        """Rows of the data as stored, each cut to its length, NaN where a value is missing."""
+        return series(self.raw(rows.x), rows.length, rows.mask)
 
     def channels(self, number: int = 1) -> list[int]:
         """The channels of series that vary most over the test rows, as models see them, in their order."""
@@ -102,14 +93,18 @@ class Best:
         variance = np.nan_to_num(np.nanvar(known.reshape(-1, x.shape[-1]), 0))
         return sorted(int(at) for at in np.argsort(-variance, kind="stable")[:number])
 
+    @functools.cached_property
+    def channel(self) -> int:
+        return self.channels()[0]
+
     def channel_words(self, number: int = 1) -> str:
         """A sentence that says which channels are drawn, of series that have more."""
         channels = np.shape(self.test.x)[-1]
-        if channels <= number:
+        if self.is_image or channels <= number:
             return ""
         if number == 1:
-            return f" Of {channels} channels the one that varies most is drawn, number {self.channels()[0] + 1}."
-        return f" Of {channels} channels the {number} that vary most are drawn."
+            return f"Of {channels} channels the one that varies most is drawn, number {self.channel + 1}."
+        return f"Of {channels} channels the {number} that vary most are drawn."
 
     def call(self, ability: str, rows: Any) -> Any:
         """What an ability of the model gives for rows as models see them."""
@@ -120,38 +115,54 @@ class Best:
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """E[x | z] of codes [..., L] as models see it, [..., *x]; a conditional model decodes class 0."""
-        from research.runs import batches
-
-        flat = np.asarray(z, np.float32).reshape(-1, z.shape[-1])
-        label = np.zeros(len(flat), np.int32) if self.conditional else None
-        function = lambda batch, _: batches.decode(self.model, self.loaded.params, *batch)
-        rows = batches.over(function, (flat, label), min(BATCH, len(flat)))
-        return np.asarray(rows).reshape(*z.shape[:-1], *self.test.x.shape[1:])
+        return decoded(self.model, self.loaded.params, z)
 
     def spread(self, number: int) -> np.ndarray:
         """Numbers of some test rows, from all over the test part."""
         return spread(len(self.test), number)
 
-    def sketch(self, kind: str, title: str, text: str, picture: Picture) -> Sketch:
+    def sketch(self, kind: str, title: str, text: str, picture: Chart) -> Sketch:
         """A figure of this run; its caption says which run it is."""
         name = f"{kind}-{self.suffix}" if self.suffix else kind
-        return Sketch(name, title, f"{text} The run: {self.words}.", (self.run.run_id,), picture)
+        return Sketch(name, title, f"{text} The run: {self.which}.", (self.run.run_id,), picture)
 
 
-def plans_of(scene: Scene, lacks: Callable[[Best], str], sketch: Callable[[Best], Sketch]) -> list[Plan]:
+def plans_of(
+    scene: Scene,
+    sketch: Callable[[Best], Sketch],
+    *abilities: type,
+    kinds: Sequence[str] = ANY[:2],
+    codes: bool = False,
+    lacks: Callable[[Best], str] = lambda best: "",
+) -> list[Plan]:
     """A figure of every best run that has all that the figure needs.
 
     Args:
-      lacks: names what a run does not have, or returns the empty string.
+      abilities: of the model.
+      kinds: of rows, as in `Best.kind`.
+      codes: whether rows must have finite codes.
+      lacks: names what else a run does not have, or returns the empty string.
 
     Raises:
       UnfitError: every best run lacks something.
     """
-    reasons = [(best, lacks(best)) for best in best_runs(scene)]
-    fitting = [best for best, reason in reasons if not reason]
-    if not fitting:
-        raise UnfitError(reasons[0][1])
-    return [functools.partial(sketch, best) for best in fitting]
+    reasons = []
+    plans: list[Plan] = []
+    for best in best_runs(scene):
+        missing = [ability for ability in abilities if not able(best.model, ability)]
+        if missing:
+            reasons.append(f"a {type(best.model).__name__} does not {methods(missing[0])[0]}")
+        elif best.kind not in kinds:
+            reasons.append(f"rows are no {' and no '.join(f'{kind}s' for kind in kinds)}")
+        elif codes and not (best.codes.ndim == 2 and np.isfinite(best.codes).all()):
+            reasons.append("rows have no finite codes")
+        elif reason := lacks(best):
+            reasons.append(reason)
+        else:
+            plans.append(functools.partial(sketch, best))
+    if not plans:
+        raise UnfitError(reasons[0])
+    return plans
 
 
 def best_runs(scene: Scene) -> list[Best]:
@@ -161,35 +172,26 @@ def best_runs(scene: Scene) -> list[Best]:
       UnfitError: no run has the metric that chooses.
       UnavailableError: none of them can be loaded.
     """
-    if "best" not in scene.kept:
-        try:
-            scene.kept["best"] = _load_best(scene)
-        except (UnfitError, UnavailableError) as error:
-            scene.kept["best"] = error
-    if isinstance(scene.kept["best"], Exception):
-        raise scene.kept["best"]
-    return scene.kept["best"]
+    return scene.once("best", lambda: _load_best(scene))
 
 
 def _load_best(scene: Scene) -> list[Best]:
-    table, keys, settings = scene.table, points.data_keys(scene.table), points.method_keys(scene.table)
-    of_data = group(list(table.runs), lambda run: points.values(run, keys))
-    orders = [order for runs in of_data if (order := points.ranked(runs, scene.judge))]
+    keys, settings = points.data_keys(scene.table), points.method_keys(scene.table)
+    orders = [points.ranked(runs, scene.judge) for runs in points.grouped(scene.table.runs, keys).values()]
+    orders = [order for order in orders if order][:SETS]
     if not orders:
         raise UnfitError(f"no finished run has {scene.judge}")
     loaded: list[Best] = []
     failures: list[str] = []
-    for order in orders[:SETS]:
-        run = order[0]
-        row = points.values(run, keys)
-        suffix = "-".join(f"{key.rpartition('.')[2]}={value}" for key, value in zip(keys, row, strict=True))
-        which = [points.label_of(table, settings, points.values(run, settings))] if settings else []
-        which += [f"seed {points.seed_of(run)}"] if points.seed_of(run) is not None else []
-        words = f"the best of {plural(len(order), 'run')} by {scene.judge}"
-        words += f" ({', '.join(which)})" if which else ""
-        words += f" on {points.label_of(table, keys, row)}" if keys else ""
+    for order in orders:
+        run, seed = order[0], points.seed_of(order[0])
+        suffix = "-".join(f"{key.rpartition('.')[2]}={run.value(key)}" for key in keys)
+        setting = [points.label_of(settings, run.at(settings)), "" if seed is None else f"seed {seed}"]
+        which = f"the best of {plural(len(order), 'run')} by {scene.judge}"
+        which += f" ({', '.join(filter(None, setting))})" if any(setting) else ""
+        which += f" on {points.label_of(keys, run.at(keys))}" if keys else ""
         try:
-            loaded.append(Best(run, load(scene, run), dataset_of(scene, run), suffix, words))
+            loaded.append(Best(run, load(scene, run), *dataset_of(scene, run), suffix, which))
         except UnavailableError as error:
             failures.append(str(error))
     if not loaded:
@@ -224,35 +226,30 @@ def dataset_of(scene: Scene, run: Run) -> Material:
     from research.runs.folder import RunFolder
     from research.tree import build
 
+    def read(recipe: Any) -> Material:
+        dataset = load_data(recipe)
+        if run.data_sha256 and dataset.sha256 != run.data_sha256:
+            raise UnavailableError("the data are no longer those of the training (another sha256)")
+        return scored(dataset, recipe.fold), dataset.facts
+
     try:
         tree = dict(RunFolder(scene.folder / run.run_id).read_config()["config"]["data"])
-        tree["root"] = root_of(scene.folder / run.run_id, run)
+        tree["root"] = root_of(scene.folder / run.run_id)
         recipe = build(tree, key="data")
-        key = (repr(dataclasses.replace(recipe, fold=None)), recipe.fold)
-        if key not in scene.kept:
-            dataset = load_data(recipe)
-            if run.data_sha256 and dataset.sha256 != run.data_sha256:
-                raise UnavailableError("the data are no longer those of the training (another sha256)")
-            scene.kept[key] = Material(scored(dataset, recipe.fold), dataset.facts)
-        return scene.kept[key]
+        return scene.once((repr(dataclasses.replace(recipe, fold=None)), recipe.fold), lambda: read(recipe))
     except (ConfigError, OSError, KeyError, TypeError, ValueError) as error:
         raise UnavailableError(f"the data of {run.run_id} cannot be read: {error}") from None
 
 
-def root_of(folder: Path, run: Run) -> str | None:
-    """`data.root` of a run. It is no part of the run's config: the override or Hydra's record has it."""
-    for override in run.overrides:
-        key, separator, text = override.lstrip("+").partition("=")
-        if key == "data.root" and separator:
-            return None if text in ("null", "None", "") else text.strip("'\"")
-    recorded = folder / ".hydra" / "config.yaml"
-    if recorded.is_file() and not recorded.is_symlink():
-        import yaml
+def root_of(folder: Path) -> str | None:
+    """`data.root` of a run, which is no part of the run's config: Hydra's record has it, where it can be read."""
+    import yaml
 
-        try:
-            content = yaml.safe_load(recorded.read_text(encoding="utf-8"))
-            root = content["data"].get("root")
-            return root if isinstance(root, str) else None
-        except (yaml.YAMLError, KeyError, AttributeError, TypeError, OSError, ValueError, RecursionError):
-            return None
-    return None
+    recorded = folder / ".hydra" / "config.yaml"
+    if recorded.is_symlink():
+        return None
+    try:
+        root = yaml.safe_load(recorded.read_text(encoding="utf-8"))["data"].get("root")
+    except (yaml.YAMLError, KeyError, AttributeError, TypeError, OSError, ValueError, RecursionError):
+        return None
+    return root if isinstance(root, str) else None

@@ -1,28 +1,30 @@
-"""Every figure that has lines, marks, bands or panels: a `Chart` says what it shows, and `Chart.draw` draws it."""
+"""Every figure is a `Chart`: it describes panels with lines, marks, bands, cells or images, and `draw` draws them."""
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from research.evaluation.views import COLORS
+from research.evaluation.views import COLORS, grid, pixels
 from research.report.figures import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # tell lines apart without color
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")  # distinguish lines without color
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 BASELINE_DASHES = ((0, (4, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, (2, 3)))
 OPACITY = 0.16  # of a band
 SMALL = 6.2  # size of numbers beside marks, points
+TILE = 48  # least pixels a side of an image: viewers of vector files smooth images that they enlarge
+GAP = 0.08  # between images, share of one
 
 Limits = tuple[float, float]
 Numbers = Sequence[float] | np.ndarray
+Text = tuple[float, float, str, Mapping[str, Any]]  # x, y, text, arguments of matplotlib's `Axes.annotate`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +32,9 @@ class Line:
     """Points that are joined by a line or marked; NaN leaves a gap.
 
     Attributes:
-      x, y: values, equally many.
       look: arguments of matplotlib's `Axes.plot`; has a `color`.
       name: in the legend, where equal names appear once; the empty string has no entry.
-      band: lower and upper edge at each x, drawn as a light area.
-      band_name: of the area in the legend.
+      band: lower and upper edge at each x, drawn as a light area that the legend calls `band_name`.
       shades: numbers that color the marks, instead of the `color`; a bar named `shades_name` explains them.
     """
 
@@ -53,25 +53,22 @@ class Panel:
     """One pair of axes.
 
     Attributes:
-      lines: drawn in this order.
-      title: above the panel.
       x_limits, y_limits: of the axes; None leaves them to matplotlib.
       logarithmic: whether the vertical axis is.
-      vertical: place of a thin vertical line behind everything.
-      texts: (x, y, text, arguments of matplotlib's `annotate`).
       labels: (x, y, text) of points; a label that would lie over another one is left out.
-      beside: label of the vertical axis where it differs from that of the chart.
+      cells: shades from 0 (light) to 1 (dark), [R, C]; a cell of NaN is hatched.
+      image: [H, W, 3] uint8, of as many rows and columns of tiles as the chart has names for.
     """
 
-    lines: Sequence[Line]
+    lines: Sequence[Line] = ()
     title: str = ""
     x_limits: Limits | None = None
     y_limits: Limits | None = None
     logarithmic: bool = False
-    vertical: float | None = None
-    texts: Sequence[tuple[float, float, str, Mapping[str, Any]]] = ()
+    texts: Sequence[Text] = ()
     labels: Sequence[tuple[float, float, str]] = ()
-    beside: str = ""
+    cells: np.ndarray | None = None
+    image: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,97 +76,104 @@ class Chart:
     """Panels in a grid with common labels, and one legend above all of them.
 
     Attributes:
-      x_label, y_label: written at the lowest and at the leftmost panels.
-      columns: most panels beside each other.
-      height: of a row of panels, inches; `room` is added once for labels and legend.
-      width: inches; None is one column of a paper for one column of panels, and else two.
-      shared: the axes that have equal limits in all panels: `x`, `y` or `xy`.
-      ticks: number of ticks on both axes; 0 draws none and None leaves it to matplotlib.
-      whole: whether ticks of the horizontal axis are whole numbers.
       at: values of a swept key, at which alone the horizontal axis has ticks; it is logarithmic where they reach far.
-      rows: names on the vertical axis, from 0 at the top downwards.
-      one_label: writes `x_label` once below all panels.
-      legend: how many entries make a legend.
-      legend_title: above its entries.
-      title_size: of the titles of panels, points; None is the size of all figures.
+      row_names, column_names: at 0, 1, ... on the vertical axis, from the top downwards, and on the horizontal axis.
+      small: draws small panels with one horizontal axis for all, of series over steps.
+      legend_title: above the entries of the legend.
       bare: draws no axes.
-      equal: whether a unit is equally long on both axes.
+      aspect: length of a unit of the vertical axis over that of the horizontal one; None fills the panel.
+      width, height: of the figure, inches; None chooses by what is drawn.
     """
 
     panels: Sequence[Panel]
     x_label: str = ""
     y_label: str = ""
-    columns: int = 1
-    height: float = 2.0
-    room: float = 0.5
-    width: float | None = None
-    shared: str = ""
-    ticks: tuple[int | None, int | None] = (None, None)
-    whole: bool = False
     at: Sequence[float] = ()
-    rows: Sequence[str] = ()
-    one_label: bool = False
-    legend: int = 1
+    row_names: Sequence[str] = ()
+    column_names: Sequence[str] = ()
+    small: bool = False
     legend_title: str = ""
-    title_size: float | None = None
     bare: bool = False
-    equal: bool = False
+    aspect: float | None = None
+    width: float | None = None
+    height: float | None = None
 
     def draw(self) -> "Figure":
-        columns = min(self.columns, len(self.panels))
-        rows = -(-len(self.panels) // columns)
-        width = self.width or (style.PAGE if columns > 1 else style.COLUMN)
-        figure = style.figure(width, self.height * rows + self.room)
-        grid = figure.subplots(
-            rows, columns, squeeze=False, sharex="x" in self.shared, sharey="y" in self.shared
-        ).ravel()
-        for number, axes in enumerate(grid):
-            if number >= len(self.panels):
-                axes.set_axis_off()
-                continue
-            panel, lowest = self.panels[number], number + columns >= len(self.panels)
-            self._draw_panel(figure, axes, panel)
-            if lowest and not self.one_label:
-                axes.set_xlabel(self.x_label)
-            if number % columns == 0:
-                axes.set_ylabel(panel.beside or self.y_label)
-                if self.rows:
-                    axes.set_yticks(range(len(self.rows)), self.rows)
-            if "x" in self.shared:
-                axes.tick_params(labelbottom=lowest)
-        if self.one_label:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        number = len(self.panels)
+        columns = number if number <= 4 else 3 if number in (5, 6, 9) else 4
+        rows = -(-number // columns)
+        entries = self._entries()
+        size = self._size(rows, columns, len(entries))
+        figure = Figure(figsize=size, layout="constrained", facecolor="white")  # of no window and no global list
+        FigureCanvasAgg(figure)
+        of_equal_limits = len({panel.y_limits for panel in self.panels} - {None}) == 1
+        share_y = bool(self.row_names) or of_equal_limits
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=self.small, sharey=share_y).ravel()
+        for axes in grid[number:]:
+            axes.set_axis_off()
+        one_label = self.small or (number == 1 and bool(self.row_names) and not self.column_names)
+        for at, (axes, panel) in enumerate(zip(grid, self.panels, strict=False)):
+            self._draw_panel(axes, panel, ticks=(3 if columns > 2 else 5, 3 if self.small else 5))
+            if at % columns == 0:
+                axes.set_ylabel(self.y_label)
+            if at + columns >= number:
+                axes.set_xlabel("" if one_label else self.x_label)
+                axes.tick_params(labelbottom=True)
+        if one_label:
             figure.supxlabel(self.x_label, fontsize=8)
-        legend_above(figure, self._entries(), self.legend_title, self.legend)
-        drawn = zip(grid, self.panels, strict=False)
-        _label_points(figure, [(axes, *label) for axes, panel in drawn for label in panel.labels])
+        if entries:
+            legend_above(figure, entries, self.legend_title)
+        _label_points(
+            figure, [(axes, *label) for axes, panel in zip(grid, self.panels, strict=False) for label in panel.labels]
+        )
         return figure
 
-    def _draw_panel(self, figure: "Figure", axes: "Axes", panel: Panel) -> None:
+    def _size(self, rows: int, columns: int, entries: int) -> tuple[float, float]:
+        """Width and height, inches."""
+        width, height = style.COLUMN, 2.1 * rows + 0.5
+        if columns > 1 or entries > 8:
+            width, height = style.PAGE, (1.15 if self.small else 1.8) * rows + 0.5
+        if self.row_names:
+            height = (0.6 + 0.2 * len(self.row_names)) * rows + 0.4
+        if self.column_names:
+            width = max(width, min(style.PAGE, 0.9 + 0.55 * len(self.column_names)))
+            height = 0.8 + 0.34 * len(self.row_names)
+        return self.width or width, self.height or height
+
+    def _draw_panel(self, axes: "Axes", panel: Panel, ticks: tuple[int, int]) -> None:
+        _draw_tiles(axes, panel)
         for line in panel.lines:
-            _draw_line(figure, axes, line)
-        if panel.vertical is not None:
-            axes.axvline(panel.vertical, color=style.LIGHT, linewidth=0.8, zorder=0)
+            _draw_line(axes, line)
         for x, y, text, look in panel.texts:
             axes.annotate(text, (x, y), **look)
-        axes.set_title(panel.title, fontsize=self.title_size)
+        axes.set_title(panel.title)
         if self.bare:
             axes.set_axis_off()
-        if self.rows:
-            axes.margins(x=0.08)
+        whole = all(float(x).is_integer() for line in panel.lines for x in line.x)
+        _ticks(axes.xaxis, ticks[0], whole)
         if panel.logarithmic:
             _logarithmic(axes)
-        _ticks(axes.xaxis, self.ticks[0], self.whole)
-        _ticks(axes.yaxis, None if panel.logarithmic else self.ticks[1])
+        else:
+            _ticks(axes.yaxis, ticks[1])
         if self.at:
             _ticks_at(axes, self.at)
         if panel.x_limits is not None:
             axes.set_xlim(*panel.x_limits)
-        if self.rows:
-            axes.set_ylim(len(self.rows) - 0.4, -0.6)
-        elif panel.y_limits is not None:
+        if panel.y_limits is not None:
             axes.set_ylim(*panel.y_limits)
-        if self.equal:
-            axes.set_aspect("equal", adjustable="datalim")
+        if self.column_names:
+            axes.set_xticks(range(len(self.column_names)), self.column_names)
+            axes.set_xlim(-0.5, len(self.column_names) - 0.5)
+        elif self.row_names:
+            axes.margins(x=0.08)
+        if self.row_names:
+            axes.set_yticks(range(len(self.row_names)), self.row_names)
+            axes.set_ylim(len(self.row_names) - 0.5, -0.5)
+        if self.aspect is not None:
+            axes.set_aspect(self.aspect, adjustable="box" if self.column_names else "datalim")
 
     def _entries(self) -> dict[str, Any]:
         """Name -> handle of the legend, in the order of the lines."""
@@ -185,14 +189,36 @@ class Chart:
         return entries
 
 
-def small_panels(
-    panels: Sequence[Panel], columns: int = 4, height: float = 1.05, room: float = 0.5, **more: Any
+# ------------------------------------------------------------------------------------------- descriptions that recur
+
+
+def images(
+    rows: Sequence[np.ndarray],
+    reach: Limits,
+    row_names: Sequence[str] = (),
+    column_names: Sequence[str] = (),
+    x_label: str = "",
 ) -> Chart:
-    """Small panels of series over steps, across a page."""
-    columns = 3 if columns == 4 and len(panels) in (5, 6, 9) else min(columns, len(panels))
-    wide = {"width": style.PAGE} if columns > 2 else {}
-    options: dict[str, Any] = {"x_label": "step", "one_label": True, "shared": "x", "ticks": (4, 3)} | wide | more
-    return Chart(panels, columns=columns, height=height, room=room, **options)
+    """Images in a grid.
+
+    Args:
+      rows: each [N, H, W] or [N, H, W, C], equally many.
+      reach: values that are drawn black and white.
+    """
+    tiles, columns = pixels(np.concatenate(rows), *reach, TILE), len(rows[0])
+    whole = grid(tiles, columns, max(1, round(GAP * max(tiles.shape[1:3]))))
+    beside = 0.1 + 0.055 * max((len(name) for name in row_names), default=0)
+    inner = min((style.PAGE - beside) / columns, 0.62) * columns
+    shape = whole.shape[0] / whole.shape[1]
+    return Chart(
+        [Panel(image=whole)],
+        x_label,
+        row_names=row_names or [""] * len(rows),
+        column_names=column_names or [""] * columns,
+        aspect=shape * columns / len(rows),
+        width=inner + beside,
+        height=inner * shape + 0.18 * bool(column_names) + 0.18 * bool(x_label) + 0.06,
+    )
 
 
 def look(number: int, marked: bool = True, **more: Any) -> dict[str, Any]:
@@ -201,9 +227,12 @@ def look(number: int, marked: bool = True, **more: Any) -> dict[str, Any]:
     return {"color": COLORS[number % len(COLORS)], "zorder": 3, **marker, **more}
 
 
-def bars(
-    at: Sequence[float], low: Sequence[float], high: Sequence[float], flat: bool = False, **look: Any
-) -> list[Line]:
+def mark(color: str, marker: str = "o", **more: Any) -> dict[str, Any]:
+    """Points of a color that no line joins."""
+    return {"color": color, "marker": marker, "linestyle": "", "zorder": 4, **more}
+
+
+def bars(at: Sequence[float], low: Numbers, high: Numbers, flat: bool = False, **look: Any) -> list[Line]:
     """A bar from `low` to `high` at each position, vertical, or horizontal if `flat`."""
     ends = [([position] * 2, [bottom, top]) for position, bottom, top in zip(at, low, high, strict=True)]
     look = {"linewidth": 0.8, "zorder": 2, **look}
@@ -225,28 +254,44 @@ def framed(low: float, high: float) -> tuple[Limits, bool]:
     return (low - room, high + room), False
 
 
-# ------------------------------------------------------------------------------------------------------------ parts
+# ----------------------------------------------------------------------------------------------------------- drawing
 
 
-def _draw_line(figure: "Figure", axes: "Axes", line: Line) -> None:
+def _draw_line(axes: "Axes", line: Line) -> None:
     if line.shades is not None:
         size = line.look["markersize"] ** 2
         marks = axes.scatter(line.x, line.y, size, line.shades, cmap="cividis", linewidths=0, alpha=0.8)
         marks.set_rasterized(line.look.get("rasterized", False))
-        figure.colorbar(marks, ax=axes, label=line.shades_name, shrink=0.8)
+        axes.figure.colorbar(marks, ax=axes, label=line.shades_name, shrink=0.8)
         return
     axes.plot(line.x, line.y, **line.look)
     if line.band is not None:
         axes.fill_between(line.x, *line.band, color=line.look["color"], alpha=OPACITY, linewidth=0, zorder=1)
 
 
-def _ticks(axis: Any, number: int | None, whole: bool = False) -> None:
-    from matplotlib.ticker import MaxNLocator, NullLocator
+def _draw_tiles(axes: "Axes", panel: Panel) -> None:
+    """Shaded cells or an image of tiles; tile (row, column) lies around the point (column, row)."""
+    from matplotlib.colors import LinearSegmentedColormap
 
-    if number == 0:
-        axis.set_major_locator(NullLocator())
-    elif number is not None:
-        axis.set_major_locator(MaxNLocator(number, integer=whole, steps=[1, 2, 2.5, 5, 10]))
+    if panel.cells is None and panel.image is None:
+        return
+    if panel.image is not None:
+        axes.imshow(panel.image, interpolation="none", extent=(0, 1, 0, 1), transform=axes.transAxes)
+    if panel.cells is not None:
+        # lightness falls evenly, so that shades read in grey
+        colors = LinearSegmentedColormap.from_list("shades", [(0.96, 0.96, 0.96), (0.03, 0.25, 0.45)])
+        edges = [np.arange(size + 1) - 0.5 for size in reversed(panel.cells.shape)]
+        shades = np.ma.masked_invalid(panel.cells)
+        axes.pcolormesh(*edges, shades, cmap=colors, vmin=0, vmax=1, edgecolors="white", linewidth=0.6)
+        axes.patch.set(hatch="////", edgecolor=style.LIGHT, linewidth=0)
+    axes.tick_params(length=0, pad=2)
+    axes.spines[:].set_visible(False)
+
+
+def _ticks(axis: Any, number: int, whole: bool = False) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(number, integer=whole, steps=[1, 2, 2.5, 5, 10]))
 
 
 def _logarithmic(axes: "Axes") -> None:
@@ -258,44 +303,35 @@ def _logarithmic(axes: "Axes") -> None:
 
 
 def _ticks_at(axes: "Axes", values: Sequence[float]) -> None:
-    """Ticks of the horizontal axis exactly at some values; it is logarithmic where these are far apart."""
-    from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+    """Ticks of the horizontal axis exactly at some values; it is logarithmic where they reach far."""
+    from matplotlib.ticker import FixedLocator, NullFormatter
 
     values = sorted(set(values))
     low, high = values[0], values[-1]
-    logarithmic = style.wide(values) or (len(values) > 2 and low > 0 and _geometric(values))
+    logarithmic = len(values) > 2 and low > 0 and high >= 8 * low
     if logarithmic:
         axes.set_xscale("log")
-    labeled = roomy(values, logarithmic)
-    axes.xaxis.set_major_locator(FixedLocator(labeled))
-    axes.xaxis.set_minor_locator(FixedLocator(values) if len(labeled) < len(values) else NullLocator())
+    axes.xaxis.set_major_locator(FixedLocator(roomy(values, logarithmic)))
+    axes.xaxis.set_minor_locator(FixedLocator(values))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     room = (high / low) ** 0.06 if logarithmic else (high - low) * 0.06 or 1.0
     axes.set_xlim(*((low / room, high * room) if logarithmic else (low - room, high + room)))
 
 
-def _geometric(values: Sequence[float]) -> bool:
-    """Whether values grow by about a factor (1, 2, 4, 8), so that a linear axis would crowd the small ones."""
-    ratios = [after / before for before, after in itertools.pairwise(values)]
-    return max(values) / min(values) >= 8 and max(ratios) / min(ratios) < 3 and min(ratios) >= 1.5
-
-
 def roomy(values: Sequence[float], logarithmic: bool) -> list[float]:
     """The values of ascending ones whose labels have room: none is nearer to the one before than 8 % of the axis."""
-    positions = [math.log(value) if logarithmic else value for value in values]
-    least = 0.08 * ((positions[-1] - positions[0]) or 1.0)
-    kept: list[int] = [0]
-    for at in range(1, len(values)):
-        if positions[at] - positions[kept[-1]] >= least:
-            kept.append(at)
-    return [values[at] for at in kept]
+    position = math.log if logarithmic else float
+    least = 0.08 * (position(values[-1]) - position(values[0]))
+    kept = [values[0]]
+    for value in values[1:]:
+        if position(value) - position(kept[-1]) >= least:
+            kept.append(value)
+    return kept
 
 
-def legend_above(figure: "Figure", entries: Mapping[str, Any], title: str = "", least: int = 1) -> None:
+def legend_above(figure: "Figure", entries: Mapping[str, Any], title: str = "") -> None:
     """A legend above all panels, in as many columns as fit; it never covers data."""
-    if len(entries) < max(least, 1):
-        return
     longest = max(map(len, entries)) * 0.052 + 0.42  # inches: mean width of a letter, line and gap
     columns = max(1, min(len(entries), int((float(figure.get_figwidth()) - 0.1) / longest)))
     rows = -(-len(entries) // columns)
@@ -307,9 +343,8 @@ def legend_above(figure: "Figure", entries: Mapping[str, Any], title: str = "", 
 
 def _label_points(figure: "Figure", labels: Sequence[tuple["Axes", float, float, str]]) -> None:
     """Short texts at the upper right of points; a text that would lie over another one is left out."""
-    if not labels:
-        return
-    figure.draw_without_rendering()  # settles where the axes are
+    if labels:
+        figure.draw_without_rendering()  # settles where the axes are
     taken: list[tuple[float, float]] = []
     unit = float(figure.dpi) / 72
     for axes, x, y, text in labels:

@@ -2,26 +2,22 @@
 
 import numpy as np
 
-from research.evaluation.views import COLORS, series, spread
+from research.evaluation.views import COLORS, spread
 from research.models.abilities import Encodes, Predicts, able
 from research.report.figures import style
-from research.report.figures.best import Best, plans_of
-from research.report.figures.chart import Line, Panel, small_panels
-from research.report.figures.scene import Scene
-from research.report.figures.sketch import Plan, Sketch
-from research.report.figures.tiles import LARGEST, Cells, Shaded
+from research.report.figures.best import ANY, Best, plans_of
+from research.report.figures.chart import Chart, Line, Panel
+from research.report.figures.heat import cell_texts
+from research.report.figures.scene import Plan, Scene, Sketch
 
 CLUSTERS, LINES = 12, 40  # most clusters, and most series drawn of one
 RASTER = 1500  # points of a panel from which lines are drawn as an image in vector files
+LARGEST = 15  # most classes or clusters with numbers in their cells
 COUNT = "test/clusters"
 
 
 def _unclustered(best: Best) -> str:
-    if best.run.metrics.get(COUNT) is None:
-        return f"its run has no {COUNT} (evaluation.clustering)"
-    if not able(best.model, Encodes) or best.codes.ndim != 2 or not np.isfinite(best.codes).all():
-        return "it has no finite codes of rows"
-    return ""
+    return "" if best.run.metrics.get(COUNT) is not None else f"its run has no {COUNT} (evaluation.clustering)"
 
 
 def assignments(best: Best) -> np.ndarray:
@@ -48,12 +44,9 @@ def matched(label: np.ndarray, cluster: np.ndarray, classes: int, clusters: int)
     return counts[:, order], order
 
 
-# ----------------------------------------------------------------------------------------------------- assignments
-
-
 def cluster_assignments(scene: Scene) -> list[Plan]:
     """The series of every cluster."""
-    return plans_of(scene, lambda best: _unclustered(best) if best.is_sequence else "rows are no sequences", _series)
+    return plans_of(scene, _series, Encodes, kinds=("sequence",), codes=True, lacks=_unclustered)
 
 
 def _series(best: Best) -> Sketch:
@@ -62,24 +55,30 @@ def _series(best: Best) -> Sketch:
     order = list(range(count))
     if best.label is not None:
         _, order = matched(best.label, cluster, int(best.label.max()) + 1, count)
-    (channel,) = best.channels()
-    rows = series(best.raw(best.test.x), best.test.length, best.test.mask)
+    rows = best.raw_series(best.test)
     values = np.full((len(rows), max(map(len, rows))), np.nan)
     for at, row in enumerate(rows):
-        values[at, : len(row)] = row[:, channel]
+        values[at, : len(row)] = row[:, best.channel]
     low, high = np.nanquantile(values, [0.002, 0.998])
     room = 0.08 * (high - low) or 1.0
     panels = []
     for number, members in enumerate(cluster == chosen for chosen in order[:CLUSTERS]):
-        label = None if best.label is None else best.label[members]
-        limits = {"x_limits": (-0.5, values.shape[1] - 0.5), "y_limits": (low - room, high + room)}
-        panels.append(Panel(_lines(values[members]), _title(number, int(members.sum()), label), **limits))
-    chart = small_panels(panels, min(4, len(panels)), 1.15, 0.3, width=style.PAGE, title_size=6.6)
-    text = f"Test rows by the cluster of their code (k-means, {count} clusters), and the mean of each cluster."
-    text += f" At most {LINES} rows of a cluster are drawn." if np.bincount(cluster).max() > LINES else ""
-    text += " Titles: number of rows, and the share of the most frequent class." if best.label is not None else ""
-    text += f" {count - CLUSTERS} clusters are not drawn." if count > CLUSTERS else ""
-    return best.sketch("cluster_assignments", "Clusters of series", text + best.channel_words(), chart)
+        title = f"cluster {number + 1} (n={members.sum()})"
+        if best.label is not None:
+            names, sizes = np.unique(best.label[members], return_counts=True)
+            title += f"\nclass {names[sizes.argmax()]}: {sizes.max() / sizes.sum():.0%}"
+        reach = {"x_limits": (-0.5, values.shape[1] - 0.5), "y_limits": (low - room, high + room)}
+        panels.append(Panel(_lines(values[members]), title, **reach))
+    classes = ", and the share of the most frequent class" if best.label is not None else ""
+    sizes = np.bincount(cluster)
+    text = style.joined(
+        f"Test rows by the cluster of their code (k-means, {count} clusters), and the mean of each cluster.",
+        sizes.max() > LINES and f"At most {LINES} rows of a cluster are drawn.",
+        f"Clusters have {sizes.min()} to {sizes.max()} rows. Titles: number of rows{classes}.",
+        style.not_drawn(count - CLUSTERS),
+        best.channel_words(),
+    )
+    return best.sketch("cluster_assignments", "Clusters of series", text, Chart(panels, "step", small=True))
 
 
 def _lines(members: np.ndarray) -> list[Line]:
@@ -93,23 +92,15 @@ def _lines(members: np.ndarray) -> list[Line]:
     return [*lines, Line(range(len(mean)), mean, {"color": "black", "linewidth": 1.3, "zorder": 3})]
 
 
-def _title(number: int, rows: int, label: np.ndarray | None) -> str:
-    title = f"cluster {number + 1} (n={rows})"
-    if label is None:
-        return title
-    names, sizes = np.unique(label, return_counts=True)
-    return f"{title}: class {names[sizes.argmax()]} {sizes.max() / sizes.sum():.0%}"
-
-
-# ------------------------------------------------------------------------------------------------------- confusion
+def confusion(scene: Scene) -> list[Plan]:
+    """Predicted classes, or clusters, against classes."""
+    return plans_of(scene, _confusion, kinds=ANY, lacks=_no_classes)
 
 
 def _no_classes(best: Best) -> str:
     if _predicts(best):
         return ""
-    if best.test.label is None:
-        return "rows have no classes"
-    return _unclustered(best)
+    return "rows have no classes" if best.label is None else _unclustered(best)
 
 
 def _predicts(best: Best) -> bool:
@@ -118,35 +109,36 @@ def _predicts(best: Best) -> bool:
     return bool(able(model, Predicts) and model.target_classes and not model.stepwise)
 
 
-def confusion(scene: Scene) -> list[Plan]:
-    """Predicted classes, or clusters, against classes."""
-    return plans_of(scene, _no_classes, _matrix)
-
-
-def _matrix(best: Best) -> Sketch:
+def _confusion(best: Best) -> Sketch:
     if _predicts(best):
         label = np.asarray(best.test.label if best.model.of_label else best.test.target).reshape(-1).astype(int)
         classes = int(best.model.target_classes)
         counts = np.zeros((classes, classes), np.int64)
         np.add.at(counts, (label, best.call("predict", best.test).argmax(-1)), 1)
-        across, columns = "predicted class", [str(at) for at in range(classes)]
-        share = np.trace(counts) / counts.sum()
-        text = f"Predicted classes of {len(label)} test rows against their classes; {share:.1%} are right."
+        across, columns = "predicted class", list(range(classes))
+        text = f"Predicted classes of {len(label)} test rows against their classes; {{:.1%}} are right."
     else:
         label, cluster = np.asarray(best.label), assignments(best)
         classes, clusters = int(label.max()) + 1, int(cluster.max()) + 1
         counts, _ = matched(label, cluster, classes, clusters)
-        across, columns = "cluster", [str(at + 1) for at in range(clusters)]
+        across, columns = "cluster", list(range(1, clusters + 1))
         text = f"Clusters of the codes of {len(label)} test rows (k-means) against their classes"
         # columns are in the order of the classes only where there are at least as many clusters
-        share = np.trace(counts) / counts.sum()
-        text += f", matched one to one; {share:.1%} are in matched pairs." if clusters >= classes else "."
-    text += " Shades: shares of the rows of a class."
-    texts = [[str(count) if count else "" for count in row] for row in counts]
-    cell = 0.27 if max(counts.shape) > 6 else 0.38
-    width = min(style.PAGE, max(style.COLUMN * 0.75, 0.75 + cell * len(columns)))
-    height = 0.65 + cell * len(counts) if len(counts) <= LARGEST else width
-    panel = Shaded(counts / np.maximum(counts.sum(1, keepdims=True), 1), texts)
-    rows = [str(at) for at in range(len(counts))]
-    picture = Cells([panel], rows, columns, "class", across, width, height, square=True)
-    return best.sketch("confusion", "Confusion of classes", text, picture)
+        text += ", matched one to one; {:.1%} are in matched pairs." if clusters >= classes else "."
+    text = text.format(np.trace(counts) / counts.sum()) + " Shades: shares of the rows of a class."
+    shades = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    numbers = {(int(row), int(column)): str(counts[row, column]) for row, column in np.argwhere(counts)}
+    is_small = max(counts.shape) <= LARGEST
+    step = 1 if max(counts.shape) <= 30 else 10
+    cell = (0.27 if max(counts.shape) > 6 else 0.38) if is_small else 3 / max(counts.shape)
+    chart = Chart(
+        [Panel(cells=shades, texts=cell_texts(numbers, shades) if is_small else ())],
+        across,
+        "class",
+        width=max(style.COLUMN * 0.75, 0.75 + cell * len(columns)),
+        height=cell * classes + 0.65,
+        row_names=[str(at) if at % step == 0 else "" for at in range(classes)],
+        column_names=[str(at) if (at - columns[0]) % step == 0 else "" for at in columns],
+        aspect=1,
+    )
+    return best.sketch("confusion", "Confusion of classes", text, chart)

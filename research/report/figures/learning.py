@@ -1,19 +1,17 @@
 """Losses over epochs."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from research.evaluation.views import COLORS
 from research.report.collect import Run
 from research.report.figures import points, style
-from research.report.figures.chart import DASHES, Chart, Limits, Line, Panel
-from research.report.figures.scene import Scene
-from research.report.figures.sketch import Plan, Sketch, UnfitError
+from research.report.figures.chart import DASHES, Chart, Limits, Line, Panel, mark
+from research.report.figures.points import Keys, Values
+from research.report.figures.scene import Plan, Scene, Sketch, plans_for
 from research.report.keys import SEED, better
 from research.report.statistics import interval
 from research.report.texts import plural
@@ -23,31 +21,14 @@ from research.tree import ConfigError, group
 CONFIGURATIONS, PANELS = 8, 4
 START = 0.15  # share of the epochs that limits of the axis leave out: first losses may be huge
 OF_ONE_KIND = "validation/elbo_nats"  # losses of one data set and likelihood share an axis
-Values = tuple[Any, ...]
 Histories = Mapping[str, list[dict[str, float]]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """A metric over the epochs that all runs have, mean over seeds (folds of a seed first).
-
-    Attributes:
-      low, high: 95 % t interval; NaN with one seed.
-    """
-
-    epochs: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    seeds: int
 
 
 def learning_curves(scene: Scene) -> list[Plan]:
     """One figure, a panel for each data set and likelihood."""
     histories = {run.run_id: history(scene, run) for run in scene.table.runs}
-    if not any(len(rows) > 1 for rows in histories.values()):
-        raise UnfitError("no run has a metrics.csv with two evaluations or more")
-    return [functools.partial(_sketch, scene, histories)]
+    cases = [(scene, histories)] if any(len(rows) > 1 for rows in histories.values()) else []
+    return plans_for(_sketch, cases, "no run has a metrics.csv with two evaluations or more")
 
 
 def history(scene: Scene, run: Run) -> list[dict[str, float]]:
@@ -65,9 +46,14 @@ def _finite(rows: Sequence[Mapping[str, float]], metric: str) -> dict[float, flo
     return {row["epoch"]: row[metric] for row in rows if math.isfinite(row.get(metric, math.nan))}
 
 
-def curve(runs: Sequence[Run], histories: Histories, metric: str) -> Curve | None:
-    """The mean of a metric over the runs of one configuration; None where none of them has it."""
-    seeds: dict[Any, list[dict[float, float]]] = {}
+def curve(
+    runs: Sequence[Run], histories: Histories, metric: str, look: Mapping[str, object]
+) -> tuple[Line, int] | None:
+    """The mean of a metric over the epochs that all runs have, and the number of seeds; None where no run has it.
+
+    The mean is over seeds (folds of a seed first), with a 95 % t interval as a band.
+    """
+    seeds: dict[object, list[dict[float, float]]] = {}
     for run in runs:
         if known := _finite(histories[run.run_id], metric):
             seeds.setdefault(run.value(SEED), []).append(known)
@@ -75,9 +61,8 @@ def curve(runs: Sequence[Run], histories: Histories, metric: str) -> Curve | Non
     if not epochs:
         return None
     numbers = np.array([[np.mean([fold[epoch] for fold in folds]) for epoch in epochs] for folds in seeds.values()])
-    bands = [interval(list(column)) or (math.nan, math.nan) for column in numbers.T]
-    low, high = np.array(bands).reshape(-1, 2).T
-    return Curve(np.array(epochs), numbers.mean(0), low, high, len(numbers))
+    low, high = np.array([interval(column.tolist()) or (math.nan, math.nan) for column in numbers.T]).T
+    return Line(epochs, numbers.mean(0), look, band=(low, high)), len(numbers)
 
 
 def monitored(runs: Sequence[Run], histories: Histories) -> tuple[str, str | None]:
@@ -92,125 +77,109 @@ def monitored(runs: Sequence[Run], histories: Histories) -> tuple[str, str | Non
 
 
 def _sketch(scene: Scene, histories: Histories) -> Sketch:
-    table, judge = scene.table, scene.judge
-    panel_keys = points.apart(OF_ONE_KIND, table)
-    keys = [key for key in points.swept(table) if key not in panel_keys]
-    runs = [run for run in table.runs if len(histories[run.run_id]) > (run.status != "diverged")]
-    of_panels = group(runs, lambda run: points.values(run, panel_keys))
-    configurations = [points.values(members[0], keys) for members in group(runs, lambda run: points.values(run, keys))]
+    panel_keys = points.apart(OF_ONE_KIND, scene.table)
+    keys = [key for key in points.swept(scene.table) if key not in panel_keys]
+    runs = [run for run in scene.table.runs if len(histories[run.run_id]) > (run.status != "diverged")]
+    of_panels = group(runs, lambda run: run.at(panel_keys))
+    configurations = list(dict.fromkeys(run.at(keys) for run in runs))
     chosen = _chosen(scene, configurations, of_panels, keys)
     metric, twin = monitored(runs, histories)
     panels: list[Panel] = []
     shown: list[str] = []
+    ends: list[tuple[float, str]] = []  # last values of means, and in words
     counts: set[int] = set()
     crosses, never, cut = 0, 0, False
     for members in of_panels[:PANELS]:
         lines: list[Line] = []
-        curves: list[Curve] = []
+        means: list[Line] = []
+        title = points.label_of(panel_keys, members[0].at(panel_keys))
         for number, configuration in enumerate(chosen):
-            of_line = [run for run in members if points.values(run, keys) == configuration]
+            of_line = [run for run in members if run.at(keys) == configuration]
+            healthy = [run for run in of_line if run.status != "diverged"]
             shown += [run.run_id for run in of_line]
-            color = COLORS[number % len(COLORS)]
-            name = points.label_of(table, keys, configuration) if keys else "models"
-            for part in (twin, metric):
-                mean = curve([run for run in of_line if run.status != "diverged"], histories, part) if part else None
-                if mean is None:
-                    continue
-                curves.append(mean)
-                if part == metric:
-                    counts.add(mean.seeds)
-                    look = {"color": color, "zorder": 3}
-                    lines.append(Line(mean.epochs, mean.mean, look, name, (mean.low, mean.high)))
-                else:
-                    lines.append(Line(mean.epochs, mean.mean, {"color": color, "linestyle": DASHES[2], "zorder": 3}))
+            look = {"color": COLORS[number % len(COLORS)], "zorder": 3}
+            name = points.label_of(keys, configuration)
+            if twin and (trained := curve(healthy, histories, twin, look | {"linestyle": DASHES[2]})):
+                means.append(trained[0])
+                lines.append(dataclasses.replace(trained[0], band=None))
+            if validated := curve(healthy, histories, metric, look):
+                means.append(validated[0])
+                counts.add(validated[1])
+                lines.append(dataclasses.replace(validated[0], name=name))
+                end, where = float(validated[0].y[-1]), ", ".join(filter(None, (name, title)))
+                ends.append((end, f"{end:.4g} ({where})" if where else f"{end:.4g}"))
             for run in [run for run in of_line if run.status == "diverged"]:
-                ending = _diverged(_finite(histories[run.run_id], metric), color)
+                ending = _diverged(_finite(histories[run.run_id], metric), look["color"])
                 crosses, never = crosses + bool(ending), never + (not ending)
                 lines += ending
-        limits, logarithmic, hidden = _limits(curves)
+        y_limits, logarithmic, hidden = limits(means)
         cut |= hidden
-        title = points.label_of(table, panel_keys, points.values(members[0], panel_keys)) if panel_keys else ""
-        panels.append(Panel(lines, title, y_limits=limits, logarithmic=logarithmic))
+        panels.append(Panel(lines, title, y_limits=y_limits, logarithmic=logarithmic))
     if twin:
         parts = ((metric.partition("/")[0], "-"), ("train", DASHES[2]))
         explained = [Line([], [], {"color": style.GREY, "linestyle": dashes}, name) for name, dashes in parts]
         panels[-1] = dataclasses.replace(panels[-1], lines=[*panels[-1].lines, *explained])
-    several = len(panels) > 1
-    chart = Chart(
-        panels,
-        "epoch",
-        style.metric_label(metric if not twin else metric.partition("/")[2]),
-        columns=2,
-        height=1.9 if several or len(chosen) > 4 else 2.3,
-        width=style.PAGE if several or len(chosen) > 4 else None,  # the legend needs room
-        ticks=(5, 5),
-        whole=True,
-        legend=2,
+    chart = Chart(panels, "epoch", style.metric_label(metric if not twin else metric.partition("/")[2]))
+    dotted = f", and {style.metric_label(twin, arrow=False)} dotted" if twin else ""
+    caption = style.joined(
+        f"{style.sentence(style.metric_label(metric, arrow=False))} over epochs{dotted}.",
+        max(counts, default=1) > 1
+        and f"Means over {points.counted(counts)} seeds, up to the last epoch that all of them have. "
+        "Bands are 95 % t intervals.",
+        len(ends) > 1 and f"They end between {min(ends)[1]} and {max(ends)[1]}.",
+        len(ends) == 1 and f"It ends at {ends[0][1]}.",
+        len(configurations) > len(chosen)
+        and f"The best {len(chosen)} of {len(configurations)} configurations by {scene.judge}.",
+        crosses and f"{plural(crosses, 'run')} diverged: thin lines that end with a cross.",
+        never and f"{plural(never, 'run')} diverged before the first evaluation.",
+        cut and "The first epochs lie above the axis.",
+        style.not_drawn(len(of_panels[PANELS:])),
     )
-    caption = f"{style.sentence(style.metric_label(metric, arrow=False))} over epochs"
-    caption += f", and {style.metric_label(twin, arrow=False)} dotted." if twin else "."
-    if counts and max(counts) > 1:
-        caption += f" Means over {points.counted(counts)} seeds, up to the last epoch that all of them have."
-        caption += " Bands are 95 % t intervals."
-    if len(configurations) > len(chosen):
-        caption += f" The best {len(chosen)} of {len(configurations)} configurations by {judge}."
-    caption += f" {plural(crosses, 'run')} diverged: thin lines that end with a cross." if crosses else ""
-    caption += f" {plural(never, 'run')} diverged before the first evaluation." if never else ""
-    caption += " The first epochs lie above the axis." if cut else ""
     return Sketch("learning_curves", "Learning curves", caption, tuple(dict.fromkeys(shown)), chart)
 
 
-def _chosen(
-    scene: Scene, lines: Sequence[Values], panels: Sequence[Sequence[Run]], keys: Sequence[str]
-) -> list[Values]:
+def _chosen(scene: Scene, lines: Sequence[Values], panels: Sequence[Sequence[Run]], keys: Keys) -> list[Values]:
     """At most eight configurations, those of the best mean rank over the data sets, in the order of the table."""
     if len(lines) <= CONFIGURATIONS:
         return list(lines)
-    over = points.averaging_of(scene.table, (*points.apart(OF_ONE_KIND, scene.table), *keys))
     ranks: dict[Values, list[float]] = {line: [] for line in lines}
     sign = -1 if better(1.0, 0.0, scene.judge) else 1
     for members in panels:
-        scores = {}
-        for line in lines:
-            runs = [run for run in members if points.values(run, keys) == line]
-            value = points.mean_of(runs, scene.judge, over).value
-            scores[line] = math.inf if value is None else sign * value
-        for rank, line in enumerate(sorted(lines, key=lambda line: scores[line])):
+        means = points.averages(scene.table, scene.judge, keys, runs=members)
+        scores = {line: sign * mean.value for (line,), mean in means.items() if mean.value is not None}
+        for rank, line in enumerate(sorted(lines, key=lambda line: scores.get(line, math.inf))):
             ranks[line].append(rank)
     best = sorted(lines, key=lambda line: np.mean(ranks[line]))[:CONFIGURATIONS]
     return [line for line in lines if line in best]
 
 
-def _diverged(points: Mapping[float, float], color: str) -> list[Line]:
+def _diverged(values: Mapping[float, float], color: str) -> list[Line]:
     """The curve of a diverged run up to its last finite value, and a cross there; nothing where no value is finite."""
-    if not points:
+    if not values:
         return []
-    x, y = list(points), list(points.values())
-    cross = {"marker": "x", "linestyle": "", "markersize": 5, "markeredgewidth": 1.2, "zorder": 4}
+    x, y = list(values), list(values.values())
+    look = {"markersize": 5, "markeredgewidth": 1.2}
     return [
         Line(x, y, {"color": color, "linewidth": 0.6, "zorder": 2}),
-        Line(x[-1:], y[-1:], {"color": color, **cross}),
-        Line([], [], {"color": style.GREY, **cross}, "diverged"),  # for the legend
+        Line(x[-1:], y[-1:], mark(color, "x", **look)),
+        Line([], [], mark(style.GREY, "x", **look), "diverged"),  # for the legend
     ]
 
 
-def _limits(curves: Sequence[Curve]) -> tuple[Limits | None, bool, bool]:
+def limits(means: Sequence[Line]) -> tuple[Limits | None, bool, bool]:
     """Limits of the vertical axis for all but the first epochs.
 
     Returns:
       The limits, whether the axis is logarithmic, and whether values lie above it.
     """
-    if not curves:
+    if not means:
         return None, False, False
-    last = max(curve.epochs[-1] for curve in curves)
-    later = np.concatenate([curve.mean[curve.epochs > START * last] for curve in curves])
-    everything = np.concatenate([curve.mean for curve in curves])
-    if style.wide([*everything, *(low for curve in curves for low in curve.low)]):
+    x, y = (np.concatenate([getattr(line, axis) for line in means]) for axis in ("x", "y"))
+    if style.wide([*y, *(edge for line in means if line.band for edge in line.band[0])]):
         return None, True, False
-    if not len(later):
-        return None, False, False
+    later = y[x > START * x.max()]
     low, high = float(later.min()), float(later.max())
     span = high - low or abs(high) or 1.0
     top = high + 0.3 * span
-    hidden = float(everything.max()) > top
-    return (low - 0.08 * span, top if hidden else float(everything.max()) + 0.08 * span), False, hidden
+    hidden = float(y.max()) > top
+    return (low - 0.08 * span, top if hidden else float(y.max()) + 0.08 * span), False, hidden

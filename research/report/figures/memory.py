@@ -1,18 +1,15 @@
 """How far back in time the gradient of the loss reaches, by cell."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-from research.report.collect import Hole, Run
+from research.report.collect import Run
 from research.report.figures import points, style
 from research.report.figures.best import dataset_of, load
 from research.report.figures.chart import DASHES, Chart, Line, Panel, look
-from research.report.figures.scene import Scene
-from research.report.figures.sketch import Plan, Sketch, UnavailableError, UnfitError
-from research.report.keys import distinct
+from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, plans_for
 from research.report.statistics import interval
 from research.report.texts import plural
 
@@ -24,9 +21,9 @@ DOTTED = {"linewidth": 0.8, "linestyle": DASHES[2], "zorder": 2}  # of fresh par
 
 def gradient_norm(scene: Scene) -> list[Plan]:
     """One figure, a panel for each data set."""
-    if not any(run.metrics.get(REACH) is not None for run in scene.table.runs if run.finished):
-        raise UnfitError(f"no finished run has {REACH} (models that predict from a whole sequence have)")
-    return [functools.partial(_sketch, scene)]
+    runs = [run for run in scene.table.runs if run.finished and run.metrics.get(REACH) is not None]
+    lacks = f"no finished run has {REACH} (models that predict from a whole sequence have)"
+    return plans_for(_sketch, [(scene, runs)] if runs else [], lacks)
 
 
 def _norms(scene: Scene, run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -36,10 +33,11 @@ def _norms(scene: Scene, run: Run) -> tuple[np.ndarray, np.ndarray]:
     from research import engine
     from research.evaluation.memory import gradient_by_distance
 
-    loaded, test = load(scene, run), dataset_of(scene, run).parts["test"]
+    loaded, (parts, _) = load(scene, run), dataset_of(scene, run)
     key = engine.purpose_key(points.seed_of(run) or 0, engine.FIGURES)
     fresh = loaded.model.fresh(jax.random.fold_in(key, 4))  # the draw of the run's own figure
-    return gradient_by_distance(loaded.model, loaded.params, test), gradient_by_distance(loaded.model, fresh, test)
+    trained, start = (gradient_by_distance(loaded.model, params, parts["test"]) for params in (loaded.params, fresh))
+    return trained, start
 
 
 def geometric_band(norms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -57,67 +55,58 @@ def _lines(norms: Sequence[tuple[np.ndarray, np.ndarray]], number: int, name: st
     trained, low, high = geometric_band([after for after, _ in norms])
     start, *_ = geometric_band([before for _, before in norms])
     lags = range(len(trained))
-    every = {"markevery": max(1, len(lags) // 8)}
     return [
-        Line(lags, trained, {**look(number), **every}, name, (low, high)),
+        Line(lags, trained, look(number, markevery=max(1, len(lags) // 8)), name, (low, high)),
         Line(lags, start, look(number, marked=False) | DOTTED),
     ]
 
 
-def _sketch(scene: Scene) -> Sketch:
-    table = scene.table
-    of_data, settings = points.data_keys(table), points.method_keys(table)
-    runs = [run for run in table.runs if run.finished and run.metrics.get(REACH) is not None]
-    sets = list(dict.fromkeys(points.values(run, of_data) for run in runs))[:PANELS]
-    cells = [cell for cell in distinct(runs, CELL) if not isinstance(cell, Hole)][:CELLS] or [None]
+def _sketch(scene: Scene, runs: Sequence[Run]) -> Sketch:
+    of_data, settings = points.data_keys(scene.table), points.method_keys(scene.table)
+    sets = list(dict.fromkeys(run.at(of_data) for run in runs))
+    cells = points.known_values(runs, CELL)[:CELLS] or [None]
+    chooses = any(key != CELL for key in settings)
     panels: list[Panel] = []
-    used: dict[str, None] = {}
-    counts, failures = [], []
-    for data in sets:
+    used: list[str] = []
+    counts, failures, reaches = [], [], []
+    for data in sets[:PANELS]:
         lines: list[Line] = []
         for number, cell in enumerate(cells):
-            of_cell = [run for run in runs if points.values(run, of_data) == data and cell in (None, run.value(CELL))]
+            of_cell = [run for run in runs if run.at(of_data) == data and cell in (None, run.value(CELL))]
             best = points.ranked(of_cell, scene.judge)[:1]
-            same = points.grouped(of_cell, settings)[(points.values(best[0], settings),)][:SEEDS] if best else []
             norms = []
-            for run in same:
+            for run in [run for run in of_cell if best and run.at(settings) == best[0].at(settings)][:SEEDS]:
                 try:
                     norms.append(_norms(scene, run))
-                    used[run.run_id] = None
+                    used.append(run.run_id)
                 except UnavailableError as error:
                     failures.append(str(error))
             if norms:
                 name = points.word(cell) if cell is not None else "model"
-                if len(sets) == 1 and any(key != CELL for key in settings):
-                    name = points.label_of(table, settings, points.values(same[0], settings))
+                if len(sets) == 1 and chooses:
+                    name = points.label_of(settings, best[0].at(settings))
                 lines += _lines(norms, number, name)
                 counts.append(len(norms))
-        panels.append(Panel(lines, points.label_of(table, of_data, data) if of_data else "", logarithmic=True))
-    norms = np.concatenate([np.zeros(0), *(line.y for panel in panels for line in panel.lines)])
-    norms = norms[np.isfinite(norms) & (norms > 0)]
+                first, last = lines[-2].y[0], lines[-2].y[-1]
+                where = " on ".join(filter(None, (name, points.label_of(of_data, data))))
+                reaches.append(f"{where} {first:.2g} to {last:.2g} ({len(lines[-2].y) - 1} steps back)")
+        panels.append(Panel(lines, points.label_of(of_data, data), logarithmic=True))
     if not counts:
         raise UnavailableError(failures[0] if failures else "no figure gradient_norm: no run can be loaded")
-    limits = (max(norms.min() / 2, norms.max() * 10.0**-DECADES), norms.max() * 3) if len(norms) else None
-    panels = [dataclasses.replace(panel, y_limits=limits) for panel in panels]
+    norms = np.concatenate([line.y for panel in panels for line in panel.lines])
+    norms = norms[np.isfinite(norms) & (norms > 0)]
+    y_limits = (max(norms.min() / 2, norms.max() * 10.0**-DECADES), norms.max() * 3) if len(norms) else None
+    panels = [dataclasses.replace(panel, y_limits=y_limits) for panel in panels]
     entry = Line([], [], {"color": style.GREY, **DOTTED}, "at start")  # of the legend
     panels[-1] = dataclasses.replace(panels[-1], lines=[*panels[-1].lines, entry])
-    chart = Chart(
-        panels,
-        "steps back in time",
-        "gradient norm",
-        columns=len(panels),
-        height=2.3,
-        room=0.0,
-        shared="y",
-        ticks=(5, None),
+    chart = Chart(panels, "steps back in time", "gradient norm")
+    several = f"Geometric means over {points.counted(counts)} seeds; bands are 95 % t intervals."
+    caption = style.joined(
+        "Norm of the gradient of the loss at the end of a sequence with respect to earlier states of the last layer,",
+        "mean over at most 512 test rows; dotted: fresh parameters.",
+        max(counts) > 1 and several,
+        f"Trained parameters: {'; '.join(reaches)}.",
+        chooses and f"Of each cell the best configuration by {scene.judge}.",
+        failures and f"{plural(len(failures), 'run')} could not be loaded.",
     )
-    caption = (
-        "Norm of the gradient of the loss at the end of a sequence with respect to earlier states of the last layer,"
-        " mean over at most 512 test rows; dotted: fresh parameters."
-    )
-    if max(counts) > 1:
-        caption += f" Geometric means over {points.counted(counts)} seeds; bands are 95 % t intervals."
-    if any(key != CELL for key in settings):
-        caption += f" Of each cell the best configuration by {scene.judge}."
-    caption += f" {plural(len(failures), 'run')} could not be loaded." if failures else ""
     return Sketch("gradient_norm", "Gradient norm over time", caption, tuple(used), chart)

@@ -10,9 +10,9 @@ import numpy as np
 from research.evaluation.views import COLORS
 from research.metrics import direction, higher_is_better
 from research.report.figures import points, style
-from research.report.figures.chart import Chart, Line, Panel
-from research.report.figures.scene import Scene
-from research.report.figures.sketch import Plan, Sketch, UnfitError
+from research.report.figures.chart import Chart, Line, Panel, mark
+from research.report.figures.points import Keys
+from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
 from research.report.statistics import LEVEL
 from research.report.table import Table
 from research.report.texts import plural
@@ -67,105 +67,93 @@ def cliques(ranks: Sequence[float], distance: float) -> list[tuple[int, int]]:
     return groups
 
 
-def score_matrix(
-    table: Table, metric: str, methods: Sequence[str], of_data: Sequence[str]
-) -> tuple[np.ndarray, list[Any], list[Any]]:
-    """Means [N, K] over seeds, and the values of the keys of their data sets and methods.
+def score_matrix(table: Table, metric: str, methods: Keys, of_data: Keys) -> tuple[np.ndarray, list[Any]]:
+    """Means [N, K] over seeds of data sets and methods, and the values of the keys of the methods.
 
     A data set that most methods have no number on is left out, and then every method that has no number on another.
     """
-    over = points.averaging_of(table, (*methods, *of_data))
-    cells = points.grouped(table.runs, of_data, methods)
-    means = points.means_of(cells, metric, over)
-    known = {cell: mean.value for cell, mean in means.items() if mean.cell.complete and mean.value is not None}
-    sets = list(dict.fromkeys(data for data, _ in cells))
-    rows = list(dict.fromkeys(row for _, row in cells))
+    means = points.averages(table, metric, of_data, methods)
+    known = {place: mean.value for place, mean in means.items() if mean.cell.complete}
+    rows = list(dict.fromkeys(row for _, row in means))
+    sets = list(dict.fromkeys(data for data, _ in means))
     sets = [data for data in sets if 2 * sum((data, row) in known for row in rows) > len(rows)]
     rows = [row for row in rows if all((data, row) in known for data in sets)]
     scores = np.array([[known[data, row] for row in rows] for data in sets], np.float64)
-    return scores.reshape(len(sets), len(rows)), sets, rows
+    return scores.reshape(len(sets), len(rows)), rows
 
 
 def critical_difference(scene: Scene) -> list[Plan]:
     """One diagram for each of the first two metrics with a direction that have enough data sets and methods."""
     table = scene.table
     of_data, methods = points.data_keys(table), points.method_keys(table)
+    needed = f"it takes {SMALLEST} data sets and {SMALLEST} to {LARGEST} methods"
     if not of_data or not methods:
-        missing = "no data set" if not of_data else "nothing but data sets"
-        raise UnfitError(f"it takes {SMALLEST} data sets and {SMALLEST} methods; {missing} is swept")
+        raise UnfitError(f"{needed}; {'nothing but data sets' if of_data else 'no data set'} is swept")
     plans: list[Plan] = []
     reasons = []
     for metric in points.main_metrics(table, len(table.metrics)):
         if not direction(metric) or set(points.apart(metric, table)) - set(of_data) or len(plans) == METRICS:
             continue
-        scores, sets, rows = score_matrix(table, metric, methods, of_data)
-        if len(sets) < SMALLEST or not SMALLEST <= len(rows) <= LARGEST:
-            reasons.append(f"{metric} has {len(sets)} data sets and {len(rows)} methods on all of them")
+        scores, rows = score_matrix(table, metric, methods, of_data)
+        if len(scores) < SMALLEST or not SMALLEST <= len(rows) <= LARGEST:
+            reasons.append(f"{metric} has {len(scores)} data sets and {len(rows)} methods on all of them")
             continue
-        plans.append(functools.partial(_sketch, table, metric, methods, scores, sets, rows))
+        plans.append(functools.partial(_sketch, table, metric, methods, scores, rows))
     if not plans:
-        raise UnfitError(
-            f"it takes {SMALLEST} data sets and {SMALLEST} to {LARGEST} methods; "
-            f"{reasons[0] if reasons else 'no metric may be compared between methods'}"
-        )
+        reasons.append("no metric may be compared between methods")
+        raise UnfitError(f"{needed}; {reasons[0]}")
     return plans
 
 
-def _sketch(
-    table: Table, metric: str, methods: Sequence[str], scores: np.ndarray, sets: list[Any], rows: list[Any]
-) -> Sketch:
+def _sketch(table: Table, metric: str, methods: Keys, scores: np.ndarray, rows: list[Any]) -> Sketch:
     ranks = average_ranks(scores, higher_is_better(metric))
     order = np.argsort(ranks, kind="stable")
     ordered = [float(ranks[at]) for at in order]
-    names = [points.label_of(table, methods, rows[at]) for at in order]
-    distance = critical_difference_of(len(rows), len(sets))
-    p = friedman(scores)
-    caption = (
-        f"Average ranks by {style.metric_label(metric, arrow=False)} (1 is best) of {len(rows)} methods over"
-        f" {len(sets)} data sets, means over seeds. Thick bars join methods that Nemenyi's test does not tell apart at"
-        f" 5 % (critical difference CD = {distance:.2f}; Demšar 2006). Friedman's test that all rank alike:"
-        f" p = {p:.2g}."
-    )
-    caption += f" Ranks: {', '.join(f'{name} {rank:.2f}' for name, rank in zip(names, ordered, strict=True))}."
-    total = len({points.values(run, methods) for run in table.runs})
-    if total > len(rows):
-        caption += f" {plural(total - len(rows), 'method')} without a number on every data set left out."
+    names = [points.label_of(methods, rows[at]) for at in order]
+    distance = critical_difference_of(len(rows), len(scores))
+    left_out = len({run.at(methods) for run in table.runs}) - len(rows)
     title = f"Average ranks by {style.metric_label(metric, arrow=False)}"
-    runs = tuple(run.run_id for run in table.runs if points.values(run, methods) in rows)
-    chart = _diagram(names, ordered, distance, cliques(ordered, distance))
-    return Sketch(f"critical_difference-{metric}", title, caption, runs, chart)
+    caption = style.joined(
+        f"{title} (1 is best) of {len(rows)} methods over {len(scores)} data sets, means over seeds.",
+        "Thick bars join methods that Nemenyi's test does not tell apart at 5 %",
+        f"(critical difference CD = {distance:.2f}; Demšar 2006).",
+        f"Friedman's test that all rank alike: p = {friedman(scores):.2g}.",
+        f"Ranks: {', '.join(f'{name} {rank:.2f}' for name, rank in zip(names, ordered, strict=True))}.",
+        left_out and f"{plural(left_out, 'method')} without a number on every data set left out.",
+    )
+    runs = tuple(run.run_id for run in table.runs if run.at(methods) in rows)
+    return Sketch(f"critical_difference-{metric}", title, caption, runs, _diagram(names, ordered, distance))
 
 
-def _diagram(names: Sequence[str], ranks: Sequence[float], distance: float, groups: Sequence[tuple[int, int]]) -> Chart:
+def _diagram(names: Sequence[str], ranks: Sequence[float], distance: float) -> Chart:
     """The axis of ranks above, methods below it to both sides, thick bars between."""
+    groups = cliques(ranks, distance)
     count = len(names)
-    low, high = 1.0, float(count)
-    span = high - low
-    left = -(-count // 2)
-    rows = max(left, count - left)
+    low, high, span = 1.0, float(count), count - 1.0
+    left = -(-count // 2)  # methods to the left, of which there are at least as many as to the right
     lift = 0.34  # between two lines of text, in units of the vertical axis
     top = 0.30 * len(groups) + 0.15  # room for the bars below the axis
     thin, thick = {"color": "black", "linewidth": 0.8}, {"color": "black", "linewidth": 2.6, "solid_capstyle": "butt"}
+    grey = {"color": style.GREY, "linewidth": 0.7, "solid_joinstyle": "miter"}
     above = {"ha": "center", "va": "bottom", "fontsize": 7}
     lines = [Line([low, high], [0, 0], thin), Line([low, low + distance], [0.85, 0.85], thin)]
     lines += [Line([tick, tick], [0, 0.1], thin) for tick in range(1, count + 1)]
     lines += [Line([end, end], [0.78, 0.92], thin) for end in (low, low + distance)]
     texts: list[Any] = [(tick, 0.16, str(tick), above) for tick in range(1, count + 1)]
-    # the ruler may be longer than the axis
     texts.append((low + distance / 2, 0.95, f"CD = {distance:.2f}", above))
     for at, (name, rank) in enumerate(zip(names, ranks, strict=True)):
-        first = at < left
-        depth = -top - lift * ((at if first else count - 1 - at) + 1)
-        edge = low - 0.06 * span if first else high + 0.06 * span
-        line = {"color": style.GREY, "linewidth": 0.7, "solid_joinstyle": "miter"}
-        mark = {"color": COLORS[0], "marker": "o", "markersize": 3.2, "linestyle": "", "zorder": 3, "clip_on": False}
-        lines += [Line([rank, rank, edge], [0, depth, depth], line), Line([rank], [0], mark)]
-        words = f"{name}  {rank:.2f} " if first else f" {rank:.2f}  {name}"
-        texts.append((edge, depth, words, {"ha": "right" if first else "left", "va": "center", "fontsize": 7}))
+        is_left = at < left
+        depth = -top - lift * ((at if is_left else count - 1 - at) + 1)
+        edge = low - 0.06 * span if is_left else high + 0.06 * span
+        lines += [Line([rank, rank, edge], [0, depth, depth], grey)]
+        lines += [Line([rank], [0], mark(COLORS[0], markersize=3.2, clip_on=False))]
+        text = f"{name}  {rank:.2f} " if is_left else f" {rank:.2f}  {name}"
+        texts.append((edge, depth, text, {"ha": "right" if is_left else "left", "va": "center", "fontsize": 7}))
     for at, (first, last) in enumerate(groups):
         ends = [ranks[first] - 0.015 * span, ranks[last] + 0.015 * span]
         lines.append(Line(ends, [-0.17 - 0.28 * at] * 2, thick))
-    limits = (low - 0.1 * span, max(high + 0.1 * span, low + distance + 0.02 * span))
-    panel = Panel(lines, x_limits=limits, y_limits=(-top - lift * (rows + 0.7), 1.4), texts=texts)
+    # the ruler of the critical difference may be longer than the axis
+    x_limits = (low - 0.1 * span, max(high + 0.1 * span, low + distance + 0.02 * span))
+    panel = Panel(lines, x_limits=x_limits, y_limits=(-top - lift * (left + 0.7), 1.4), texts=texts)
     width = style.COLUMN if max(map(len, names)) < 16 else style.PAGE
-    return Chart([panel], width=width, height=0.17 * (rows + 1.5 * len(groups)), room=0.75, bare=True)
+    return Chart([panel], width=width, height=0.17 * (left + 1.5 * len(groups)) + 0.75, bare=True)

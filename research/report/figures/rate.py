@@ -1,44 +1,46 @@
 """Rate against distortion: what beta buys."""
 
-import functools
 import itertools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from research.evaluation.views import COLORS
 from research.report.cell import COLLAPSED
 from research.report.collect import Run
 from research.report.figures import points, style
 from research.report.figures.best import dataset_of
-from research.report.figures.chart import Chart, Limits, Line, Panel, bars, baseline_look, look
-from research.report.figures.curves import Layout, arrange
-from research.report.figures.scene import Scene
-from research.report.figures.sketch import Plan, Sketch, UnavailableError, UnfitError
+from research.report.figures.chart import Chart, Limits, Line, Panel, bars, baseline_look, look, mark
+from research.report.figures.curves import arrange
+from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, plans_for
 
 BETA, RATE, DISTORTION = "model.beta", "test/kl_nats", "test/reconstruction_nats"
-PIXELS = "independent pixels"
-EXACT = "reference/nll_nats"
+PIXELS, EXACT = "independent pixels", "reference/nll_nats"
 
 
 class Point(NamedTuple):
-    """Means at one beta, and the number of runs whose posterior collapsed."""
+    """Means at one beta."""
 
     beta: float
     rate: points.Mean
     distortion: points.Mean
-    collapsed: int
+
+    @property
+    def at(self) -> tuple[float, float]:
+        return self.rate.value or 0.0, self.distortion.value or 0.0
+
+    @property
+    def collapsed(self) -> int:
+        """The number of runs whose posterior collapsed."""
+        return sum(run.metrics.get(COLLAPSED) == 1 for run in self.rate.runs)
 
 
 def rate_distortion(scene: Scene) -> list[Plan]:
     """One figure, where beta is swept and both terms of the bound are in nats."""
-    table = scene.table
-    if len(points.numeric(table.runs, BETA)) < 2:
-        raise UnfitError(f"{BETA} is not swept")
-    if not any(_has(run) for run in table.runs):
-        raise UnfitError(f"no finished run has both {RATE} and {DISTORTION}")
-    return [functools.partial(_sketch, scene)]
+    runs = scene.table.runs
+    fits = len(points.numeric(runs, BETA)) > 1 and any(_has(run) for run in runs)
+    lacks = f"{BETA} is not swept, or no finished run has both {RATE} and {DISTORTION}"
+    return plans_for(_sketch, [(scene,)] if fits else [], lacks)
 
 
 def _has(run: Run) -> bool:
@@ -48,67 +50,55 @@ def _has(run: Run) -> bool:
 def _sketch(scene: Scene) -> Sketch:
     table = scene.table
     layout = arrange(table, DISTORTION, BETA, averages=False)
+    rates, distortions = (layout.means(table, metric, BETA) for metric in (RATE, DISTORTION))
+    fronts: dict[tuple[points.Values, points.Values], list[Point]] = {}
+    for (panel, line, (beta,)), rate in sorted(rates.items(), key=lambda item: item[0][2]):
+        distortion = distortions[panel, line, (beta,)]
+        if rate.n and distortion.n:
+            fronts.setdefault((panel, line), []).append(Point(beta, rate, distortion))
     panels: list[Panel] = []
-    everything: list[points.Mean] = []
-    beyond: list[str] = []
-    broken: list[str] = []
-    collapsed = 0
-    for panel in layout.panels:
-        runs = [run for run in table.runs if points.values(run, layout.panel_keys) == panel]
-        if not any(_has(run) for run in runs):
-            continue
+    beyond: dict[str, None] = {}
+    has_pixels = False
+    for panel in [panel for panel in layout.panels if panel in {at for at, _ in fronts}]:
         lines: list[Line] = []
         labels = []
         for number, line in enumerate(layout.lines):
-            front = _front([run for run in runs if points.values(run, layout.line_keys) == line], layout)
-            if front:
-                name = layout.line_name(table, line)
-                lines += point_lines(front, number, name)
-                labels += [(at.rate.value, at.distortion.value, f"{at.beta:g}") for at in front]
-                broken += [f"{name}, {words}" for words in breaks(front)]
-                collapsed += sum(at.collapsed for at in front)
-                everything += [mean for at in front for mean in (at.rate, at.distortion)]
-        more, limits, far = _bounded(lines, _bounds(scene, runs))
-        beyond += far
-        title = layout.panel_title(table, panel)
-        panels.append(Panel([*lines, *more], title, limits[0], limits[1], labels=labels))
-    several = len(panels) > 1
-    chart = Chart(
-        panels,
-        "rate: test KL (nats)",
-        "distortion: test reconstruction (nats)",
-        columns=3,
-        height=2.0 if several else 2.5,
-        room=0.4,
-        legend=2,
+            front = fronts.get((panel, line), [])
+            lines += point_lines(front, number, layout.line_name(line)) if front else []
+            labels += [(*point.at, f"{point.beta:g}") for point in front]
+        bounds = _bounds(scene, [run for run in table.runs if run.at(layout.panel_keys) == panel])
+        has_pixels |= PIXELS in bounds
+        more, (x_limits, y_limits), far = bounded(lines, bounds)
+        beyond |= dict.fromkeys(far)
+        title = points.label_of(layout.panel_keys, panel)
+        panels.append(Panel([*lines, *more], title, x_limits, y_limits, labels=labels))
+    chart = Chart(panels, "rate: test KL (nats)", "distortion: test reconstruction (nats)")
+    drawn = [point for front in fronts.values() for point in front]
+    everything = [mean for point in drawn for mean in (point.rate, point.distortion)]
+    (left, right), (bottom, top) = (
+        (min(values), max(values)) for values in zip(*(point.at for point in drawn), strict=True)
     )
-    caption = "Rate against distortion; numbers at the points are beta"
-    caption += f", lines are of one {style.listed(layout.line_keys)}" if layout.line_keys else ""
-    caption += f", panels of one {style.listed(layout.panel_keys)}" if layout.panel_keys else ""
-    caption += ". Along a grey diagonal the sum of both, the negative ELBO, is constant. "
-    caption += points.averaged_words(table, layout.over, everything)
-    if broken:
-        caption += f" Rate should fall and distortion rise with beta; they do not at {'; '.join(broken)}."
-    else:
-        caption += " With beta the rate falls and the distortion rises throughout (up to 0.1 nats and the intervals)."
-    if collapsed:
-        caption += f" Crosses: points with collapsed runs ({collapsed} in all), whose decoder ignores its code."
-    if any(PIXELS in name for name in [*beyond, *(line.name for panel in panels for line in panel.lines)]):
-        caption += " Independent pixels: their cross-entropy, what a decoder without a code needs."
-    caption += f" Not drawn for want of room: {layout.left_out} more." if layout.left_out else ""
-    caption += f" Beyond the axis: {', '.join(dict.fromkeys(beyond))}." if beyond else ""
-    return Sketch("rate_distortion", "Rate and distortion", caption, points.shown_runs(everything), chart)
-
-
-def _front(runs: Sequence[Run], layout: Layout) -> list[Point]:
-    """The points of one line, by beta."""
-    front = []
-    for beta in points.numeric(runs, BETA):
-        here = [run for run in runs if run.value(BETA) == beta]
-        rate, distortion = (points.mean_of(here, metric, layout.over) for metric in (RATE, DISTORTION))
-        if rate.value is not None and distortion.value is not None:
-            front.append(Point(beta, rate, distortion, sum(run.metrics.get(COLLAPSED) == 1 for run in here)))
-    return front
+    broken = [
+        ", ".join(filter(None, (layout.line_name(line), text)))
+        for (_, line), front in fronts.items()
+        for text in breaks(front)
+    ]
+    collapsed = sum(point.collapsed for point in drawn)
+    throughout = "With beta the rate falls and the distortion rises throughout (up to 0.1 nats and the intervals)."
+    caption = style.joined(
+        f"Rate against distortion{style.by_keys(layout.line_keys, layout.panel_keys)}; numbers at the points are beta.",
+        "Along a grey diagonal the sum of both, the negative ELBO, is constant.",
+        points.averaged_words(table, everything),
+        f"Rates reach from {left:.4g} to {right:.4g} nats and distortions from {bottom:.4g} to {top:.4g}.",
+        f"Rate should fall and distortion rise with beta; they do not at {'; '.join(broken)}."
+        if broken
+        else throughout,
+        collapsed and f"Crosses: points with collapsed runs ({collapsed} in all), whose decoder ignores its code.",
+        has_pixels and "Independent pixels: their cross-entropy, what a decoder without a code needs.",
+        style.not_drawn(layout.left_out),
+        beyond and f"Beyond the axis: {', '.join(beyond)}.",
+    )
+    return Sketch("rate_distortion", "Rate and distortion", caption, points.runs_of(everything), chart)
 
 
 def breaks(front: Sequence[Point]) -> list[str]:
@@ -116,32 +106,27 @@ def breaks(front: Sequence[Point]) -> list[str]:
 
     Noise is the larger of 0.1 nats and the half-widths of both intervals together.
     """
-    words = []
+    texts = []
     for before, after in itertools.pairwise(sorted(front, key=lambda point: point.beta)):
         for name, sign in (("rate", 1), ("distortion", -1)):
             first, second = getattr(before, name), getattr(after, name)
-            halves = [0.0 if mean.low is None else (mean.high - mean.low) / 2 for mean in (first, second)]
+            halves = [(mean.band[1] - mean.band[0]) / 2 for mean in (first, second) if mean.band is not None]
             if sign * (second.value - first.value) > max(0.1, sum(halves)):
-                words.append(f"beta {before.beta:g} to {after.beta:g} ({name} {first.value:.4g} to {second.value:.4g})")
-    return words
+                texts.append(f"beta {before.beta:g} to {after.beta:g} ({name} {first.value:.4g} to {second.value:.4g})")
+    return texts
 
 
 def point_lines(front: Sequence[Point], number: int, name: str) -> list[Line]:
     """Means joined in the order of beta, with bars of both intervals, and crosses where runs collapsed."""
-    x, y = ([getattr(point, which).value for point in front] for which in ("rate", "distortion"))
+    x, y = zip(*(point.at for point in front), strict=True)
     lines = [Line(x, y, look(number, zorder=4), name)]
-    bar: dict[str, Any] = {"color": COLORS[number % len(COLORS)], "linewidth": 0.6, "alpha": 0.7}
-    for _, rate, distortion, _ in front:
-        x_mean, y_mean = rate.value or 0.0, distortion.value or 0.0
-        if rate.low is not None and rate.high is not None:
-            lines += bars([y_mean], [rate.low], [rate.high], flat=True, **bar)
-        if distortion.low is not None and distortion.high is not None:
-            lines += bars([x_mean], [distortion.low], [distortion.high], **bar)
-    lost = [point for point in front if point.collapsed]
-    if lost:
-        x, y = ([getattr(point, which).value for point in lost] for which in ("rate", "distortion"))
-        cross = {"color": "black", "marker": "x", "linestyle": "", "markersize": 7, "markeredgewidth": 1.2, "zorder": 5}
-        lines.append(Line(x, y, cross, "collapsed"))
+    bar = {"color": lines[0].look["color"], "linewidth": 0.6, "alpha": 0.7}
+    for point in front:
+        for mean, at, flat in ((point.rate, point.at[1], True), (point.distortion, point.at[0], False)):
+            lines += bars([at], *([edge] for edge in mean.band), flat=flat, **bar) if mean.band else []
+    if lost := [point.at for point in front if point.collapsed]:
+        cross = mark("black", "x", markersize=7, markeredgewidth=1.2, zorder=5)
+        lines.append(Line([x for x, _ in lost], [y for _, y in lost], cross, "collapsed"))
     return lines
 
 
@@ -153,7 +138,7 @@ def _bounds(scene: Scene, runs: Sequence[Run]) -> dict[str, tuple[str, float]]:
         bounds["exact NLL"] = ("sum", float(np.mean(exact)))
     if {run.value("model.likelihood") for run in runs} == {"bernoulli"}:
         try:
-            parts = dataset_of(scene, next(run for run in runs if _has(run))).parts
+            parts, _ = dataset_of(scene, next(run for run in runs if _has(run)))
         except UnavailableError as error:
             scene.tell(f"rate_distortion without the entropy of pixels: {error}")
             return bounds
@@ -173,20 +158,17 @@ def pixel_entropy(train: np.ndarray, test: np.ndarray) -> float:
     return float(-(mean * np.log(p) + (1 - mean) * np.log1p(-p)).sum())
 
 
-def _around(numbers: Sequence[float]) -> Limits:
-    """Limits with room of 12 % to both sides."""
-    low, high = min(numbers), max(numbers)
-    room = 0.12 * (high - low) or 0.06 * abs(high) or 0.06
-    return low - room, high + room
-
-
-def _bounded(lines: Sequence[Line], bounds: dict[str, tuple[str, float]]) -> tuple[list[Line], list[Limits], list[str]]:
+def bounded(
+    lines: Sequence[Line], bounds: Mapping[str, tuple[str, float]]
+) -> tuple[list[Line], list[Limits], list[str]]:
     """Bounds and light diagonals of equal ELBO as lines, limits of both axes, and in words the bounds far away."""
     from matplotlib.ticker import MaxNLocator
 
-    (left, right), (bottom, top) = (
-        _around([value for line in lines for value in getattr(line, axis)]) for axis in ("x", "y")
-    )
+    reaches = []
+    for values in ([value for line in lines for value in getattr(line, axis)] for axis in ("x", "y")):
+        room = 0.12 * (max(values) - min(values)) or 0.06 * abs(max(values)) or 0.06
+        reaches.append((min(values) - room, max(values) + room))
+    (left, right), (bottom, top) = reaches
     more: list[Line] = []
     far = []
     for name, (kind, value) in bounds.items():

@@ -3,11 +3,12 @@
 import contextlib
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from research.metrics import base, direction
 from research.metrics import metric as known
+from research.report.texts import listed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,8 +19,7 @@ GREY, LIGHT = "#595959", "#D0D0D0"
 LONGEST = 60  # letters of a value or a name in a figure
 SPREAD = 30  # ratio of largest to smallest value above which an axis is logarithmic
 
-SETTINGS: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere
+SETTINGS: dict[str, Any] = {  # beside the defaults, whose font comes with matplotlib and is the same everywhere
     "font.size": 7.5,
     "axes.labelsize": 8,
     "axes.titlesize": 7.5,
@@ -38,47 +38,25 @@ SETTINGS: dict[str, Any] = {
     "ytick.major.size": 2.5,
     "xtick.minor.size": 1.5,
     "ytick.minor.size": 1.5,
-    "axes.unicode_minus": True,
     "axes.formatter.useoffset": False,
     "axes.formatter.limits": (-4, 5),
     "lines.linewidth": 1.2,
     "lines.markersize": 3.6,
     "hatch.linewidth": 0.5,
-    "mathtext.fontset": "dejavusans",
-    "image.interpolation": "nearest",
     "svg.fonttype": "path",  # needs no font where it is shown
     "svg.hashsalt": "figures",  # element ids are the same each time
     "pdf.fonttype": 42,  # TrueType, which journals ask for
-    "savefig.dpi": DPI,
     "figure.dpi": DPI,
     "figure.constrained_layout.w_pad": 0.03,
     "figure.constrained_layout.h_pad": 0.03,
 }
 
 
-@contextlib.contextmanager
-def styled() -> Iterator[None]:
+def styled() -> contextlib.AbstractContextManager[None]:
     """Give matplotlib its defaults and `SETTINGS`, whatever the user's own file says, and undo this at the end."""
-    import matplotlib
+    from matplotlib import style
 
-    defaults: dict[Any, Any] = {
-        key: value
-        for key, value in matplotlib.rcParamsDefault.items()
-        if not key.startswith(("backend", "interactive", "toolbar", "timezone", "webagg", "date.epoch"))
-    }
-    settings: Any = {**defaults, **SETTINGS}
-    with matplotlib.rc_context(settings):
-        yield
-
-
-def figure(width: float, height: float) -> "Figure":
-    """An empty figure of a width and height in inches; it belongs to no window and no global list."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    empty = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(empty)
-    return empty
+    return style.context(SETTINGS, after_reset=True)
 
 
 def rendered(figure: "Figure") -> dict[str, bytes]:
@@ -98,17 +76,14 @@ def rendered(figure: "Figure") -> dict[str, bytes]:
     return files
 
 
-# ---------------------------------------------------------------------------------------------------------- words
-
-
 def metric_label(metric: str, arrow: bool = True) -> str:
     """`test/kl_nats` -> `test KL (nats)`, with an arrow that points to better values."""
     part, _, _ = metric.rpartition("/")
     bare = base(metric)
     of_table = known(metric)
     unit = of_table.unit or ("nats" if bare.endswith("_nats") else "")
-    words = of_table.label or bare.removesuffix("_nats").replace("_", " ")
-    text = " ".join([*part.split("/"), words]).strip() + (f" ({unit})" if unit else "")
+    name = of_table.label or bare.removesuffix("_nats").replace("_", " ")
+    text = " ".join([*part.split("/"), name]).strip() + (f" ({unit})" if unit else "")
     return literal(text) + {"lower": " ↓", "higher": " ↑", "": ""}[direction(metric) if arrow else ""]
 
 
@@ -128,9 +103,20 @@ def key_label(key: str) -> str:
     return literal(key.rpartition(".")[2].replace("_", " "))
 
 
-def listed(parts: Sequence[str]) -> str:
-    """`a, b and c`."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+def joined(*sentences: Any) -> str:
+    """The sentences of a caption; empty ones are left out."""
+    return " ".join(text for text in sentences if text)
+
+
+def not_drawn(number: int) -> str:
+    """The sentence of a caption that says how much has no room in the figure."""
+    return f"Not drawn for want of room: {number} more." if number > 0 else ""
+
+
+def by_keys(lines: Sequence[str], panels: Sequence[str]) -> str:
+    """`, a line for each model.beta, a panel for each data.problem`: the end of the first sentence of a caption."""
+    parts = [f", a {what} for each {listed(keys)}" for what, keys in (("line", lines), ("panel", panels)) if keys]
+    return "".join(parts)
 
 
 def wide(values: Iterable[float]) -> bool:
