@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.files.fetch import Unusable, fetch
+from research.data.files.local import Unusable, fetch
 from research.data.preparation import Preparation
 from research.data.source import Source, Splitting
 from research.ranges import OpenShare, Seed

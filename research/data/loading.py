@@ -10,9 +10,8 @@ import jax
 import numpy as np
 
 from research.data import scaling
-from research.data.draws import Binarize, bernoulli
 from research.data.examples import Dataset, Examples, Facts, Split, Windows, compact
-from research.data.preparation import SCALING, TAIL, Preparation, zero_tails
+from research.data.preparation import SCALING, TAIL, Binarize, Preparation, bernoulli, zero_tails
 from research.data.source import Source, Splitting
 from research.data.splits import Rows, absent_notes, check_parts, divide, pack
 from research.tree import ConfigError

@@ -10,8 +10,8 @@ import numpy as np
 from research.data.examples import Examples, Windows
 from research.data.files.arrays import read_npz
 from research.data.files.local import PublishedFiles, blaming
+from research.data.files.reading import read_text
 from research.data.files.table import PLAIN
-from research.data.files.text import read_text
 from research.data.source import Source, Splitting
 from research.data.times import steps_of
 from research.data.windows import Windowed, naive_error, refuse_folds, share_borders

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.data.draws import CHUNK
 from research.data.examples import FAR, Examples, Windows
+from research.data.preparation import CHUNK
 from research.tree import ConfigError
 
 ROUNDING = 1e-12  # of the usual size of values: smaller differences are rounding errors

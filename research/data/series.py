@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from research.data import checks
-from research.data.features import read_features
-from research.data.files import read_table
+from research.data.columns import read_features
 from research.data.files.local import blaming, check_path, find, resolve, state
+from research.data.files.reading import read_table
 from research.data.files.table import ENDINGS, Form, Table
 from research.data.preparation import Preparation
 from research.data.source import Source

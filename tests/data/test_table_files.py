@@ -11,7 +11,7 @@ import pytest
 from configs import shipped
 
 from research.data import Series
-from research.data.files import read_table
+from research.data.files.reading import read_table
 from research.data.files.table import PLAIN, paste
 from research.tree import ConfigError, build
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from research.data.files.arrays import read_npy
-from research.data.files.cells import EXACT, MOST_CLASSES
+from research.data.files.table import EXACT, MOST_CLASSES
 from research.tree import ConfigError, nearest
 
 SWITCHES = ("timestamps", "missing", "univariate", "equallength", "classlabel", "targetlabel")
