@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.preparation import TAIL, Preparation, zero_tails
+from research.data.preparation import TAIL, Preparation, pad, zero_tails
 from research.ranges import INT32
 from research.tree import ConfigError, nearest
 
@@ -113,10 +113,17 @@ def ordered(preparation: Preparation, table: Any) -> np.ndarray:
     Raises:
       ConfigError: a column is missing, was not there in training, occurs twice, or holds no numbers.
     """
-    names = [str(name) for name in table.columns]
-    if preparation.columns is not None:
-        check_columns(names, preparation.columns)
-        table = table[[table.columns[names.index(name)] for name in preparation.columns]]
+    names, wanted = [str(name) for name in table.columns], preparation.columns
+    if wanted is not None:
+        for name in wanted:
+            if names.count(name) != 1:
+                absent = f"no such column{nearest(name, names)}"
+                problem = "more than one column of this name" if name in names else absent
+                raise ConfigError("columns", name, f"the table has {problem}; training had: {', '.join(wanted)}")
+        if unknown := [name for name in names if name not in wanted]:
+            remedy = "the table has this column, and training had not; leave it out"
+            raise ConfigError("columns", unknown[0], remedy)
+        table = table[[table.columns[names.index(name)] for name in wanted]]
     if table.to_numpy().dtype.kind in "biuf":
         return table.to_numpy()
     columns = []
@@ -126,21 +133,6 @@ def ordered(preparation: Preparation, table: Any) -> np.ndarray:
         except ConfigError as error:
             raise ConfigError("x", error.value, f"column '{name}' of the table holds no real numbers") from None
     return np.stack(columns, axis=1)
-
-
-def check_columns(names: Sequence[str], wanted: Sequence[str]) -> None:
-    """Refuse a table whose columns are not the wanted ones, in any order.
-
-    Raises:
-      ConfigError: naming the first column that is missing, was not there in training, or occurs twice.
-    """
-    for name in wanted:
-        if list(names).count(name) != 1:
-            problem = "more than one column of this name" if name in names else f"no such column{nearest(name, names)}"
-            raise ConfigError("columns", name, f"the table has {problem}; training had: {', '.join(wanted)}")
-    for name in names:
-        if name not in wanted:
-            raise ConfigError("columns", name, "the table has this column, and training had not; leave it out")
 
 
 def _are_unequal(preparation: Preparation, rows: Sequence[Any]) -> bool:
@@ -163,10 +155,7 @@ def _padded(preparation: Preparation, rows: Sequence[Any]) -> tuple[np.ndarray, 
         if array.ndim != 2 or not 1 <= len(array) <= steps or array.shape[1] != arrays[0].shape[1]:
             expected = f"1 to {steps} steps of {arrays[0].shape[-1]} channels, as in training"
             raise ConfigError("x", array.shape, f"row {index} must have {expected}")
-    x = np.zeros((len(arrays), steps, arrays[0].shape[1]))
-    for row, array in zip(x, arrays, strict=True):
-        row[: len(array)] = array
-    return x, np.asarray([len(array) for array in arrays], np.int32)
+    return pad(arrays, steps)
 
 
 # ---------------------------------------------------------------------------------------------- values that do not fit
@@ -236,8 +225,14 @@ def class_numbers(preparation: Preparation, label: Any, named: bool = True) -> n
     label = label[:, 0] if label.ndim == 2 and label.shape[1] == 1 else label
     if label.ndim != 1:
         raise ConfigError("label", label.shape, "expected one class for each row, [N]")
-    if named and preparation.classes is not None:
-        return _named_classes(preparation.classes, [class_name(value) for value in label.tolist()])
+    if named and (classes := preparation.classes) is not None:
+        # 2, 2.0 and "2" are one class.
+        names = [str(int(name) if isinstance(name, float) and name.is_integer() else name) for name in label.tolist()]
+        if unknown := [name for name in names if name not in classes]:
+            known = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+            problem = f"no such class{nearest(unknown[0], classes)}; there are: {known}"
+            raise ConfigError("label", unknown[0], problem)
+        return np.asarray([classes.index(name) for name in names], np.int32)
     if label.dtype.kind in "US":  # names of another file may be numbers
         try:
             label = label.astype(np.float64)
@@ -250,22 +245,6 @@ def class_numbers(preparation: Preparation, label: Any, named: bool = True) -> n
     if outside.size:
         raise ConfigError("label", outside[0], remedy)
     return label.astype(np.int32)
-
-
-def _named_classes(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    numbers = {name: number for number, name in enumerate(classes)}
-    for name in names:
-        if name not in numbers:
-            known = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-            raise ConfigError("label", name, f"no such class{nearest(name, classes)}; there are: {known}")
-    return np.asarray([numbers[name] for name in names], np.int32)
-
-
-def class_name(value: Any) -> str:
-    """The name of a class as stored: `2`, `2.0` and `"2"` are one class."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
 
 
 # ----------------------------------------------------------------------------------------------------- values of Python

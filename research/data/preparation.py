@@ -1,7 +1,7 @@
 """How rows as stored become the rows that a model sees, in training and for new rows of a run."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -144,23 +144,18 @@ class Preparation:
 # ------------------------------------------------------------------------------------------- series of unequal length
 
 
-def pad(values: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Series of unequal length as one array, 0 beyond their ends and where a value is missing.
+def pad(rows: Sequence[np.ndarray], steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences [T, C] of unequal length as one array of zeros beyond their ends, and their lengths, [N] int32.
 
     Args:
-      values: one [T, C] per series, NaN where a value is missing.
-
-    Returns:
-      x [N, T, C] float64; length [N] int32, or None if all are equal; observed [N, T, C] bool, or None if all are.
+      rows: the sequences.
+      steps: number of steps of the array; None: those of the longest.
     """
-    length = np.asarray([len(series) for series in values], np.int32)
-    x = np.full((len(values), length.max(), values[0].shape[1]), np.nan)
-    for row, series in enumerate(values):
-        x[row, : len(series)] = series
-    observed = ~np.isnan(x)
-    missing = not observed[np.arange(x.shape[1]) < length[:, None]].all()
-    full = bool((length == length.max()).all())
-    return np.where(observed, x, 0), None if full else length, observed if missing else None
+    length = np.asarray([len(row) for row in rows], np.int32)
+    x = np.zeros((len(rows), steps or length.max(), rows[0].shape[1]), rows[0].dtype)
+    for row, values in zip(x, rows, strict=True):
+        row[: len(values)] = values
+    return x, length
 
 
 def zero_tails(x: np.ndarray) -> np.ndarray:

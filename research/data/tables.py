@@ -1,5 +1,6 @@
 """Rows of your own, from a file of arrays or a table."""
 
+import filecmp
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from research.data import checks
 from research.data.columns import Target, Task, grows_evenly, interpret, read_features, target_column
 from research.data.examples import Examples
 from research.data.files.arrays import READERS
-from research.data.files.local import blaming, check_path, find, resolve, same_content, state
+from research.data.files.local import blaming, check_path, find, resolve, state
 from research.data.files.reading import read_table
 from research.data.files.table import ENDINGS as TABLES
 from research.data.files.table import EXACT, Column, Form
@@ -173,7 +174,7 @@ class Arrays(Splitting):
     def _test_rows(self, value: str, first: Content) -> Content:
         """The rows of `test_path`, with their columns in the order of `path`."""
         path, test_path = self._file(self.path), find("test_path", value, self._file(value))
-        if same_content(path, test_path):
+        if filecmp.cmp(path, test_path, shallow=False):
             remedy = "name another file, or set data.test_path=null and use data.test_fraction"
             raise ConfigError("test_path", value, f"it holds the same rows as data.path={self.path}; {remedy}")
         second = self._read("test_path", value)

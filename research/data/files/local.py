@@ -1,7 +1,6 @@
 """Finding files: in a folder of the user, in the cache of the account, or at a mirror; and which key is to blame."""
 
 import contextlib
-import filecmp
 import hashlib
 import logging
 import zlib
@@ -65,13 +64,6 @@ def find(key: str, value: str, path: Path) -> Path:
         raise ConfigError(key, value, f"no folder {folder.absolute()}")
     names = [item.name for item in folder.iterdir()]
     raise ConfigError(key, value, f"no file {path.absolute()}{nearest(path.name, names)}")
-
-
-def same_content(first: Path, second: Path) -> bool:
-    """Whether two paths lead to one file, or to two files with the same bytes."""
-    if first.samefile(second):
-        return True
-    return first.stat().st_size == second.stat().st_size and filecmp.cmp(first, second, shallow=False)
 
 
 def listing(folder: Path) -> str:
