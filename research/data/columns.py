@@ -85,9 +85,8 @@ def choose(
         known = ", ".join(elsewhere) or "the index"
         raise ConfigError("columns", None, f"{table.path.name} has no other column than {known}")
     _check_names(table, chosen)
-    for name in () if new_rows else chosen:
-        if problem := _no_feature(table, name, "time_column" in used):
-            raise _refusal(table, name, chosen, used, problem)
+    if not new_rows:
+        _check_features(table, chosen, used)
     return chosen, notes
 
 
@@ -166,24 +165,26 @@ def _no_feature(table: Table, name: str, series: bool) -> str | None:
     return None
 
 
-def _refusal(
-    table: Table, name: str, chosen: Sequence[str], used: Mapping[str, str | None], problem: str
-) -> ConfigError:
-    """The error for a column that is not a feature, with the setting that leaves it out or uses it otherwise."""
+def _check_features(table: Table, chosen: Sequence[str], used: Mapping[str, str | None]) -> None:
+    """Refuse columns that are hardly meant as features; the error names the setting that leaves them out."""
     series = "time_column" in used
+    problems = {name: problem for name in chosen if (problem := _no_feature(table, name, series))}
+    if not problems:
+        return
+    name, problem = next(iter(problems.items()))
     if table.problem(name) is None:
         column = table.column(name)
         if column.kind == "text" and mostly_numbers(column, table.decimal):
-            return table.not_numeric(name, column)
-    good = [other for other in chosen if not _no_feature(table, other, series)]
-    remedy = f"list the columns to use: {paste('columns', good)}" if good else "no other column is left"
+            raise table.not_numeric(name, column)
+    usable = [other for other in chosen if other not in problems]
+    remedy = f"list the columns to use: {paste('columns', usable)}" if usable else "no other column is left"
     if problem.endswith(HOLDS_DATE_PARTS):
         remedy += "; for one column of times write 2016-07-01, or 2016-07 for months"
     elif series and used["time_column"] is None:
         remedy = f"if it is the time: {_setting('time_column', name)}; else {remedy}"
     elif "target" in used and used["target"] is None:
         remedy += f"; if it is the target: {_setting('target', name)}"
-    return ConfigError("columns", None, f"{problem}; {remedy}")
+    raise ConfigError("columns", None, f"{problem}; {remedy}")
 
 
 def _setting(key: str, name: str) -> str:
