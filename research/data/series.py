@@ -126,19 +126,14 @@ class Series(Windowed):
             step = None
             if time is not None:
                 steps = steps_of(table, time, None if trained is None else trained.time_step)
-                values, step = _on_grid(values, steps.number), steps.step
+                rows, step = values, steps.step
+                values = np.full((int(steps.number[-1]) + 1, rows.shape[1]), np.nan)
+                values[steps.number] = rows
                 if missing := len(values) - table.size:
                     row = int(np.argmax(np.diff(steps.number) > 1))
                     text = f"{missing} of {len(values)} steps of {step} are missing and masked"
                     notes.append(f"{text}, the first after {table.place(row)}")
             return Content(names, values, binary, step, notes)
-
-
-def _on_grid(values: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """Values [N, C] of rows at their steps, with NaN for the steps between them, [S, C]."""
-    whole = np.full((int(number[-1]) + 1, values.shape[1]), np.nan)
-    whole[number] = values
-    return whole
 
 
 def _refuse_times_in_index(table: Table) -> None:
