@@ -13,9 +13,9 @@ from research.data.files.arrays import read_npz
 from research.data.files.local import PublishedFiles, blaming
 from research.data.files.reading import read_text
 from research.data.files.table import PLAIN, Table
+from research.data.series import Windowed, naive_error, refuse_folds, share_borders
 from research.data.source import Source, Splitting
 from research.data.times import steps_of
-from research.data.windows import Windowed, naive_error, refuse_folds, share_borders
 from research.ranges import OpenShare, Size
 from research.tree import ConfigError, recipe
 

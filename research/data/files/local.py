@@ -1,7 +1,9 @@
 """Finding files: in a folder of the user, in the cache of the account, or at a mirror; and which key is to blame."""
 
 import contextlib
+import gzip
 import hashlib
+import io
 import logging
 import zlib
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -167,20 +169,16 @@ def decompress(content: bytes, largest: int = LARGEST) -> bytes:
     Raises:
       Unusable: it is damaged, cut short or too large.
     """
-    pieces: list[bytes] = []
-    while content:
-        stream = zlib.decompressobj(wbits=31)
-        try:
-            pieces.append(stream.decompress(content, largest + 1))
-        except zlib.error as error:
-            raise Unusable(f"it is not a gzip file, or is damaged ({error})") from None
-        largest -= len(pieces[-1])
-        if largest < 0:
-            raise Unusable(f"its content is larger than {LARGEST} bytes")
-        if not stream.eof:
-            raise Unusable("it is cut short: the gzip stream ends early")
-        content = stream.unused_data.lstrip(b"\0")
-    return b"".join(pieces)
+    try:
+        with gzip.open(io.BytesIO(content)) as file:
+            pieces = file.read(largest + 1)
+    except EOFError:
+        raise Unusable("it is cut short: the gzip stream ends early") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise Unusable(f"it is not a gzip file, or is damaged ({error})") from None
+    if len(pieces) > largest:
+        raise Unusable(f"its content is larger than {largest} bytes")
+    return pieces
 
 
 def check(path: Path, sha256: str) -> bytes:
