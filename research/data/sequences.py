@@ -6,7 +6,6 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from research.data.examples import Examples
 from research.data.source import Source, Splitting
@@ -113,9 +112,11 @@ class Autoregression(Generated):
 
     def stored(self) -> Source:
         """Draw all rows."""
+        from scipy.linalg import toeplitz
+
         order, total = len(self.coefficients), self.length + (self.horizon or 0)
         random = np.random.Generator(np.random.PCG64(self.data_seed))
-        start = np.linalg.cholesky(scipy.linalg.toeplitz(autocovariance(self.coefficients, self.noise_scale, order)))
+        start = np.linalg.cholesky(toeplitz(autocovariance(self.coefficients, self.noise_scale, order)))
         x = np.empty((self.rows, max(total, order)))
         x[:, :order] = random.standard_normal((self.rows, order)) @ start.T
         noise = self.noise_scale * random.standard_normal(x.shape)
@@ -129,7 +130,7 @@ class Autoregression(Generated):
             if self.horizon is not None:
                 weights = noise_weights(self.coefficients, self.horizon)
                 return {"mse": float(self.noise_scale**2 * np.cumsum(np.square(weights)).mean())}
-            covariance = scipy.linalg.toeplitz(autocovariance(self.coefficients, self.noise_scale, self.length))
+            covariance = toeplitz(autocovariance(self.coefficients, self.noise_scale, self.length))
             return {"nll_nats": float(gaussian_nll(test.x[..., 0], np.zeros(self.length), covariance).mean())}
 
         examples = Examples(x=values[:, : self.length], target=target)
