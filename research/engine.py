@@ -16,8 +16,8 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from research.clock import Clock
-from research.data.draws import Binarize
 from research.data.examples import Draw, Examples, Facts, Split
+from research.data.preparation import Binarize
 from research.metrics import higher_is_better
 from research.optimizer import Optimizer, Players
 from research.ranges import INT32, Count, Finite

@@ -10,7 +10,7 @@ import pytest
 
 from research import engine
 from research.data import Examples, Facts, Windows
-from research.data.draws import Binarize
+from research.data.preparation import Binarize
 from research.engine import NEVER, Budget, Data, JobInputs, State
 from research.fit import fit as train
 from research.metrics import higher_is_better

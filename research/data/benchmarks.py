@@ -9,6 +9,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.data.files.arrays import read_npz
 from research.data.files.local import PublishedFiles
+from research.data.preparation import pad
 from research.data.source import Source, Splitting
 from research.tree import ConfigError, recipe
 
@@ -94,11 +95,7 @@ class Polyphonic(Splitting):
         """All rows: training, validation, test."""
         path = self.files.locate(self.root)
         parts = read_rolls(path)
-        rolls = [roll for part in parts for roll in part]
-        length = np.asarray([len(roll) for roll in rolls], np.int32)
-        frames = np.zeros((len(rolls), length.max(), KEYS), np.uint8)
-        for row, roll in enumerate(rolls):
-            frames[row, : len(roll)] = roll
+        frames, length = pad([roll for part in parts for roll in part])
         examples = Examples(x=frames, length=length)
         if self.task == "next":
             if length.min() < 2:

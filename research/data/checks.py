@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from research.data.features import DATE_PARTS, LEAST
-from research.data.files.cells import Column
-from research.data.files.table import Table, paste
+from research.data.columns import DATE_PARTS, LEAST
+from research.data.files.table import Column, Table, paste
 from research.data.times import read_date, times_of
 from research.tree import ConfigError
 
@@ -74,7 +73,7 @@ def far_repeats(values: np.ndarray) -> list[tuple[float, int]]:
 def unused_marks_notes(table: Table, names: Sequence[str]) -> list[str]:
     """A note on entries of the key `missing` that occur in none of the columns."""
     seen = set().union(*(table.column(name).marks for name in names))
-    unused = [str(mark if isinstance(mark, str) else f"{mark:.10g}") for mark in table.marks if mark not in seen]
+    unused = [str(mark if isinstance(mark, str) else f"{mark:.10g}") for mark in table.form.marks if mark not in seen]
     return [f"{', '.join(unused)} (data.missing) occurs nowhere in {table.path.name}"] if unused else []
 
 

@@ -1,15 +1,14 @@
 """Image data sets: scikit-learn's digits, MNIST and Fashion-MNIST."""
 
 import dataclasses
-import importlib.util
+import importlib.metadata
 import math
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.files.fetch import Unusable, fetch
+from research.data.files.local import Unusable, fetch
 from research.data.preparation import Preparation
 from research.data.source import Source, Splitting
 from research.ranges import OpenShare, Seed
@@ -61,19 +60,11 @@ class Digits(Images):
 
     def stored(self) -> Source:
         """All rows."""
-        package = importlib.util.find_spec("sklearn")
-        if package is None or not package.submodule_search_locations:
-            raise ConfigError("", "digits", "these images are part of scikit-learn: pip install scikit-learn")
-        path = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-        if path.is_file():  # without importing scikit-learn, which takes more than a second
-            table = np.loadtxt(path, delimiter=",", dtype=np.int32)
-            pixels, label = table[:, :-1], table[:, -1]
-        else:
-            from sklearn.datasets import load_digits
-
-            pixels, label = load_digits(return_X_y=True)
-        x = np.asarray(pixels).reshape(-1, 8, 8).astype(np.uint8)
-        examples = Examples(x=x, label=np.asarray(label).astype(np.int32))
+        # The file is read without importing scikit-learn, which takes more than a second.
+        path = importlib.metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+        table = np.loadtxt(str(path), delimiter=",", dtype=np.int32)
+        x = table[:, :-1].reshape(-1, 8, 8).astype(np.uint8)
+        examples = Examples(x=x, label=table[:, -1].copy())
         return self.laid_out(Source("digits", "image", examples, unit=16))
 
 

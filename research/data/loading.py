@@ -10,9 +10,8 @@ import jax
 import numpy as np
 
 from research.data import scaling
-from research.data.draws import Binarize, bernoulli
 from research.data.examples import Dataset, Examples, Facts, Split, Windows, compact
-from research.data.preparation import SCALING, TAIL, Preparation, zero_tails
+from research.data.preparation import SCALING, TAIL, Binarize, Preparation, bernoulli, zero_tails
 from research.data.source import Source, Splitting
 from research.data.splits import Rows, absent_notes, check_parts, divide, pack
 from research.tree import ConfigError
@@ -67,8 +66,13 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
     fits = _fit(method, source, parts)
     targets = fits if source.scale_target else [scaling.IDENTITY] * len(parts)
     facts = _facts(source, parts, fits, targets)
-    _check_precision(source, fits[0], targets[0], parts[0].train)
+    scaling.check_precision("x", examples, fits[0], parts[0].train, source.columns, source.kind == "sequence")
+    if examples.has_values:
+        scaling.check_precision("the target", _targets(examples), targets[0], parts[0].train, None, True)
     offsets = scaling.offset(fits[0]), scaling.offset(targets[0])
+    reference = {}
+    if source.reference is not None and recipe.scaling == "none":  # scaling changes densities
+        reference = source.reference(examples.take(parts[0].test))
     for array in jax.tree.leaves(examples):
         array.flags.writeable = False
     return Dataset(
@@ -80,7 +84,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
         preparation=_preparation(recipe, source, drawn, binarize != "none"),
         draw=Binarize() if binarize == "dynamic" else source.draw,
         split_seed=recipe.split_seed,
-        reference=_reference(recipe, source, parts[0].test),
+        reference=reference,
         offset=offsets[0],
         target_offset=offsets[1],
         notes=(*source.notes, *_tail_notes(source), *absent_notes(parts, source)),
@@ -113,14 +117,6 @@ def _fit(method: str, source: Source, parts: Sequence[Rows]) -> list[scaling.Sca
     if method in ("none", "unit"):  # the rows make no difference
         return [fit(parts[0])] * len(parts)
     return [fit(rows) for rows in parts]
-
-
-def _check_precision(source: Source, fitted: scaling.Scaling, target: scaling.Scaling, rows: np.ndarray) -> None:
-    """Refuse values of x or of the target that float32 cannot tell apart."""
-    examples, is_sequence = source.examples, source.kind == "sequence"
-    scaling.check_precision("x", examples, fitted, rows, source.columns, is_sequence)
-    if examples.has_values:
-        scaling.check_precision("the target", _targets(examples), target, rows, None, True)
 
 
 def _targets(examples: Examples) -> Examples:
@@ -165,13 +161,6 @@ def _range(field: str, examples: Examples, fits: Sequence[scaling.Scaling]) -> t
     if not np.isfinite(low + high):
         raise ConfigError("", None, f"{field} holds values that are not finite and that no mask marks as missing")
     return low, high
-
-
-def _reference(recipe: Splitting, source: Source, test: np.ndarray) -> dict[str, float]:
-    """Known exact values of the test rows. Scaling changes densities, so they hold for unscaled data only."""
-    if source.reference is None or recipe.scaling != "none":
-        return {}
-    return source.reference(source.examples.take(test))
 
 
 def _preparation(recipe: Splitting, source: Source, drawn: scaling.Scaling | None, binarize: bool) -> Preparation:

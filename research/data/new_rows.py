@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.preparation import TAIL, Preparation, zero_tails
-from research.data.values import as_numbers, is_table, target_values
+from research.data.preparation import TAIL, Preparation, pad, zero_tails
+from research.ranges import INT32
 from research.tree import ConfigError, nearest
 
 
@@ -113,10 +113,17 @@ def ordered(preparation: Preparation, table: Any) -> np.ndarray:
     Raises:
       ConfigError: a column is missing, was not there in training, occurs twice, or holds no numbers.
     """
-    names = [str(name) for name in table.columns]
-    if preparation.columns is not None:
-        check_columns(names, preparation.columns)
-        table = table[[table.columns[names.index(name)] for name in preparation.columns]]
+    names, wanted = [str(name) for name in table.columns], preparation.columns
+    if wanted is not None:
+        for name in wanted:
+            if names.count(name) != 1:
+                absent = f"no such column{nearest(name, names)}"
+                problem = "more than one column of this name" if name in names else absent
+                raise ConfigError("columns", name, f"the table has {problem}; training had: {', '.join(wanted)}")
+        if unknown := [name for name in names if name not in wanted]:
+            remedy = "the table has this column, and training had not; leave it out"
+            raise ConfigError("columns", unknown[0], remedy)
+        table = table[[table.columns[names.index(name)] for name in wanted]]
     if table.to_numpy().dtype.kind in "biuf":
         return table.to_numpy()
     columns = []
@@ -126,21 +133,6 @@ def ordered(preparation: Preparation, table: Any) -> np.ndarray:
         except ConfigError as error:
             raise ConfigError("x", error.value, f"column '{name}' of the table holds no real numbers") from None
     return np.stack(columns, axis=1)
-
-
-def check_columns(names: Sequence[str], wanted: Sequence[str]) -> None:
-    """Refuse a table whose columns are not the wanted ones, in any order.
-
-    Raises:
-      ConfigError: naming the first column that is missing, was not there in training, or occurs twice.
-    """
-    for name in wanted:
-        if list(names).count(name) != 1:
-            problem = "more than one column of this name" if name in names else f"no such column{nearest(name, names)}"
-            raise ConfigError("columns", name, f"the table has {problem}; training had: {', '.join(wanted)}")
-    for name in names:
-        if name not in wanted:
-            raise ConfigError("columns", name, "the table has this column, and training had not; leave it out")
 
 
 def _are_unequal(preparation: Preparation, rows: Sequence[Any]) -> bool:
@@ -163,10 +155,7 @@ def _padded(preparation: Preparation, rows: Sequence[Any]) -> tuple[np.ndarray, 
         if array.ndim != 2 or not 1 <= len(array) <= steps or array.shape[1] != arrays[0].shape[1]:
             expected = f"1 to {steps} steps of {arrays[0].shape[-1]} channels, as in training"
             raise ConfigError("x", array.shape, f"row {index} must have {expected}")
-    x = np.zeros((len(arrays), steps, arrays[0].shape[1]))
-    for row, array in zip(x, arrays, strict=True):
-        row[: len(array)] = array
-    return x, np.asarray([len(array) for array in arrays], np.int32)
+    return pad(arrays, steps)
 
 
 # ---------------------------------------------------------------------------------------------- values that do not fit
@@ -236,8 +225,14 @@ def class_numbers(preparation: Preparation, label: Any, named: bool = True) -> n
     label = label[:, 0] if label.ndim == 2 and label.shape[1] == 1 else label
     if label.ndim != 1:
         raise ConfigError("label", label.shape, "expected one class for each row, [N]")
-    if named and preparation.classes is not None:
-        return _named_classes(preparation.classes, [class_name(value) for value in label.tolist()])
+    if named and (classes := preparation.classes) is not None:
+        # 2, 2.0 and "2" are one class.
+        names = [str(int(name) if isinstance(name, float) and name.is_integer() else name) for name in label.tolist()]
+        if unknown := [name for name in names if name not in classes]:
+            known = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+            problem = f"no such class{nearest(unknown[0], classes)}; there are: {known}"
+            raise ConfigError("label", unknown[0], problem)
+        return np.asarray([classes.index(name) for name in names], np.int32)
     if label.dtype.kind in "US":  # names of another file may be numbers
         try:
             label = label.astype(np.float64)
@@ -252,17 +247,77 @@ def class_numbers(preparation: Preparation, label: Any, named: bool = True) -> n
     return label.astype(np.int32)
 
 
-def _named_classes(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    numbers = {name: number for number, name in enumerate(classes)}
-    for name in names:
-        if name not in numbers:
-            known = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-            raise ConfigError("label", name, f"no such class{nearest(name, classes)}; there are: {known}")
-    return np.asarray([numbers[name] for name in names], np.int32)
+# ----------------------------------------------------------------------------------------------------- values of Python
 
 
-def class_name(value: Any) -> str:
-    """The name of a class as stored: `2`, `2.0` and `"2"` are one class."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
+def is_table(values: Any) -> bool:
+    """Whether values are a table with named columns, of pandas or polars."""
+    return hasattr(values, "columns") and hasattr(values, "to_numpy")
+
+
+def as_numbers(key: str, values: Any) -> np.ndarray:
+    """Values as an array of real numbers; NaN where a masked array masks one, or a value is None or pandas.NA.
+
+    Raises:
+      ConfigError: text, dates, complex numbers, or rows of unequal shape.
+    """
+    shown = str(getattr(values, "dtype", type(values).__name__))
+    try:
+        array = values if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+        if array.dtype.kind in "cMm":
+            raise TypeError("no real numbers")
+        if array.dtype.kind == "O":
+            cells = [np.nan if str(cell) == "<NA>" else cell for cell in array.ravel().tolist()]
+            array = np.array(cells, object).reshape(array.shape)
+        masked = isinstance(array, np.ma.MaskedArray) and np.ma.getmaskarray(array).any()
+        if masked or array.dtype.kind not in "biuf":
+            array = array.astype(np.float64)
+        return np.ma.filled(array, np.nan) if masked else np.asarray(array)
+    except (TypeError, ValueError):
+        raise ConfigError(key, shown, "expected real numbers in rows of one shape") from None
+
+
+def whole_number(key: str, value: Any, least: int) -> int:
+    """A whole number from `least`.
+
+    Raises:
+      ConfigError: anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= INT32:
+        raise ConfigError(key, value, f"expected a whole number from {least}")
+    return int(value)
+
+
+def target_values(
+    target: Any, rows: int, shape: tuple[int, ...] | None, classes: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Targets of rows in the form of training, and where they are observed (None: everywhere).
+
+    Args:
+      target: [N, *shape]; [N] stands for [N, 1]. NaN is a missing step of a forecast.
+      rows: N.
+      shape: shape of one target in training; None if training had no targets.
+      classes: number of classes of targets of whole numbers; 0 for values.
+
+    Raises:
+      ConfigError: another shape, a class that training had not, or a value that is not finite.
+    """
+    if shape is None:
+        raise ConfigError("target", "given", "this run was trained without a target; leave it out (classes are label)")
+    array = as_numbers("target", target)
+    if array.shape == (rows,) and shape == (1,):
+        array = array[:, None]
+    if array.shape != (rows, *shape):
+        expected = ", ".join(map(str, (rows, *shape)))
+        raise ConfigError("target", array.shape, f"expected the shape [{expected}]")
+    if classes:
+        good = (array == np.round(array)) & (array >= 0) & (array < classes)
+        if not good.all():
+            raise ConfigError("target", array[~good][0], f"expected whole numbers from 0 to {classes - 1}")
+        return array.astype(np.int32), None
+    observed = np.isfinite(array)
+    if observed.all():
+        return array.astype(np.float64), None
+    if len(shape) == 1 or np.isinf(array).any():
+        raise ConfigError("target", array[~observed][0], "expected finite numbers; leave out such rows")
+    return array.astype(np.float64), observed

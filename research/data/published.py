@@ -1,6 +1,7 @@
 """Published time series, divided as published results divide them. Their files are in a folder of the user."""
 
 import csv
+import dataclasses
 from collections.abc import Hashable
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -10,11 +11,11 @@ import numpy as np
 from research.data.examples import Examples, Windows
 from research.data.files.arrays import read_npz
 from research.data.files.local import PublishedFiles, blaming
-from research.data.files.table import PLAIN
-from research.data.files.text import read_text
+from research.data.files.reading import read_text
+from research.data.files.table import PLAIN, Table
+from research.data.series import Windowed, naive_error, refuse_folds, share_borders
 from research.data.source import Source, Splitting
 from research.data.times import steps_of
-from research.data.windows import Windowed, naive_error, refuse_folds, share_borders
 from research.ranges import OpenShare, Size
 from research.tree import ConfigError, recipe
 
@@ -59,8 +60,7 @@ class ETT(PublishedSeries):
 
     def channels(self, path: Path) -> tuple[tuple[str, ...], np.ndarray]:
         """The values of the three blocks."""
-        _check_header(path, ("date", *self.names))
-        table, steps = read_text(path, PLAIN), sum(self.blocks)
+        table, steps = _table(path, ("date", *self.names)), sum(self.blocks)
         steps_of(table, "date")  # refuses hours that are missing or out of order
         values = table.numbers(self.names)
         if len(values) < steps:
@@ -100,8 +100,7 @@ class Stock(ByShares):
 
     def channels(self, path: Path) -> tuple[tuple[str, ...], np.ndarray]:
         """All rows."""
-        _check_header(path, self.names)
-        return self.names, read_text(path, PLAIN).numbers(self.names)
+        return self.names, _table(path, self.names).numbers(self.names)
 
 
 @recipe
@@ -115,7 +114,7 @@ class Energy(ByShares):
 
     def channels(self, path: Path) -> tuple[tuple[str, ...], np.ndarray]:
         """The series from which the windows were cut."""
-        x = read_npz(path, "data", None).x
+        x = read_npz(path, "data", None)[0]
         if x.ndim != 3 or x.dtype.kind != "f" or not np.isfinite(x).all():
             raise ConfigError("", None, f"{path.name} holds {x.dtype} {x.shape}; expected windows [N, T, C]")
         if not np.array_equal(x[1:, :-1], x[:-1, 1:]):
@@ -215,9 +214,10 @@ class M4(Splitting):
         return series
 
 
-def _check_header(path: Path, names: tuple[str, ...]) -> None:
-    """Refuse a file whose first line does not hold these names."""
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        line = file.readline().strip()
-    if line != ",".join(names):
-        raise ConfigError("", None, f"{path.name}, line 1: expected {','.join(names)}, found {line[:80]}")
+def _table(path: Path, names: tuple[str, ...]) -> Table:
+    """A published table; one whose first line does not hold these names is refused."""
+    table = read_text(path, dataclasses.replace(PLAIN, header=True))
+    if table.names != names:
+        shown = ",".join(table.names)[:80]
+        raise ConfigError("", None, f"{path.name}, line 1: expected {','.join(names)}, found {shown}")
+    return table

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.data.draws import CHUNK
 from research.data.examples import FAR, Examples, Windows
+from research.data.preparation import CHUNK
 from research.tree import ConfigError
 
 ROUNDING = 1e-12  # of the usual size of values: smaller differences are rounding errors
@@ -125,11 +125,14 @@ def extremes(examples: Examples, scaling: Scaling, rows: np.ndarray | None = Non
 
 
 def _chunks(examples: Examples, rows: np.ndarray, with_target: bool = False) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Float64 values of a few rows at a time, [n, ...], and which of them count: True, or a mask that broadcasts."""
+    """Float64 values of a few rows at a time, [n, ...], and which of them count: True, or a mask that broadcasts.
+
+    Of windows, the steps that they cover, each once, [n, C].
+    """
+    if isinstance(examples.x, Windows):
+        examples, rows = _steps(examples, rows, with_target)
+        with_target = False
     x, length, observed = examples.x, examples.length, examples.observed
-    if isinstance(x, Windows):
-        yield from _steps(examples, rows, with_target)
-        return
     for start in range(0, len(rows), CHUNK):
         chosen = rows[start : start + CHUNK]
         values, valid = x[chosen].astype(np.float64), np.ones((), bool)
@@ -144,8 +147,8 @@ def _chunks(examples: Examples, rows: np.ndarray, with_target: bool = False) -> 
         yield from _chunks(Examples(x=examples.target, observed=examples.target_observed), rows)
 
 
-def _steps(examples: Examples, rows: np.ndarray, with_target: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """As `_chunks`, of windows: the steps of the series that the windows cover, each step once, [n, C]."""
+def _steps(examples: Examples, rows: np.ndarray, with_target: bool) -> tuple[Examples, np.ndarray]:
+    """The series that windows are cut from, a row for each step, and the numbers of the steps that the rows cover."""
     series, target, observed = examples.x.series, examples.target, examples.observed
     lengths = examples.x.size if examples.length is None else np.asarray(examples.length)[rows]
     pieces: list[tuple[Windows, Any]] = [(examples.x, lengths)]
@@ -153,14 +156,7 @@ def _steps(examples: Examples, rows: np.ndarray, with_target: bool) -> Iterator[
         if not (isinstance(target, Windows) and target.series is series):
             raise TypeError("a target that is scaled as x is must be windows of the same series")
         pieces.append((target, target.size))
-    steps = covered_steps(pieces, rows)
-    for start in range(0, len(steps), CHUNK):
-        chosen = steps[start : start + CHUNK]
-        values, valid = series[chosen].astype(np.float64), np.ones((), bool)
-        if observed is not None:
-            valid = np.asarray(observed.series[chosen], bool)
-            values = np.where(valid, values, 0)
-        yield values, valid
+    return Examples(x=series, observed=None if observed is None else observed.series), covered_steps(pieces, rows)
 
 
 def covered_steps(pieces: Sequence[tuple[Windows, Any]], rows: np.ndarray) -> np.ndarray:

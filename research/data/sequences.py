@@ -112,6 +112,8 @@ class Autoregression(Generated):
 
     def stored(self) -> Source:
         """Draw all rows."""
+        from scipy.linalg import toeplitz
+
         order, total = len(self.coefficients), self.length + (self.horizon or 0)
         random = np.random.Generator(np.random.PCG64(self.data_seed))
         start = np.linalg.cholesky(toeplitz(autocovariance(self.coefficients, self.noise_scale, order)))
@@ -159,12 +161,6 @@ def autocovariance(coefficients: tuple[float, ...], noise_scale: float, size: in
     while len(known) < size:
         known.append(sum(coefficient * known[-back] for back, coefficient in enumerate(coefficients, start=1)))
     return np.asarray(known[:size])
-
-
-def toeplitz(values: np.ndarray) -> np.ndarray:
-    """The symmetric matrix with `values[|i - j|]` at i, j."""
-    index = np.arange(len(values))
-    return values[np.abs(index[:, None] - index)]
 
 
 @recipe

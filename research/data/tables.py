@@ -1,5 +1,6 @@
 """Rows of your own, from a file of arrays or a table."""
 
+import filecmp
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -7,14 +8,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from research.data import checks, features, targets
+from research.data import checks
+from research.data.columns import Target, Task, grows_evenly, interpret, read_features, target_column
 from research.data.examples import Examples
-from research.data.files import read_table
 from research.data.files.arrays import READERS
-from research.data.files.cells import EXACT, Column
-from research.data.files.local import blaming, check_path, find, resolve, same_content, state
+from research.data.files.local import blaming, check_path, find, resolve, state
+from research.data.files.reading import read_table
 from research.data.files.table import ENDINGS as TABLES
-from research.data.files.table import Form
+from research.data.files.table import EXACT, Column, Form
 from research.data.preparation import Preparation
 from research.data.source import Source, Splitting
 from research.ranges import Index, OpenShare
@@ -69,7 +70,7 @@ class Arrays(Splitting):
     path: str
     test_path: str | None
     target: str | Index | None
-    task: targets.Task | None
+    task: Task | None
     columns: tuple[str | Index, ...] | None
     key: str | None
     form: Form = inline()
@@ -137,13 +138,13 @@ class Arrays(Splitting):
         if x.ndim == 2 and x.dtype != np.uint8:
             text = "grows by a constant step; if it only counts or dates the rows, store the array without it"
             for number, column in enumerate(x.T):
-                if features.grows_evenly(column):
+                if grows_evenly(column):
                     notes.append(f"{path.name}, column {number} (from 0) {text}")
             notes += checks.marks_notes(path.name, [str(number) for number in range(x.shape[1])], x)
         binary = np.asarray(x.max() <= 1) if x.dtype == np.uint8 else whole_bits(x)
         if x.dtype not in (np.uint8, np.float32):
             x = x.astype(np.float64)
-        column = None if target is None else targets.column_of(target)
+        column = None if target is None else target_column(target)
         if column is not None and column.numbers is not None:
             column = column._replace(missing=column.missing | np.isin(column.numbers, marks))
         return Content(x, column, None, binary, lambda row: f"{path.name}, row {row} (from 0)", notes)
@@ -153,7 +154,7 @@ class Arrays(Splitting):
         table = read_table(path, self.form, keep=(target, *(listed or ())))
         if trained is not None and target is not None and target not in table.names and table.named:
             target = None  # new rows need no target
-        names, x, binary, notes = features.read_features(table, listed, {"target": target}, trained)
+        names, x, binary, notes = read_features(table, listed, {"target": target}, trained)
         missing = np.isnan(x)
         if missing.any():
             row, number = (int(axis[0]) for axis in np.nonzero(missing))
@@ -173,7 +174,7 @@ class Arrays(Splitting):
     def _test_rows(self, value: str, first: Content) -> Content:
         """The rows of `test_path`, with their columns in the order of `path`."""
         path, test_path = self._file(self.path), find("test_path", value, self._file(value))
-        if same_content(path, test_path):
+        if filecmp.cmp(path, test_path, shallow=False):
             remedy = "name another file, or set data.test_path=null and use data.test_fraction"
             raise ConfigError("test_path", value, f"it holds the same rows as data.path={self.path}; {remedy}")
         second = self._read("test_path", value)
@@ -220,17 +221,17 @@ class Arrays(Splitting):
             preparation=Preparation(missing=self.form.numeric_marks),
         )
 
-    def _target(self, contents: Sequence[Content], trained: Preparation | None) -> targets.Target:
+    def _target(self, contents: Sequence[Content], trained: Preparation | None) -> Target:
         """The targets of all files as classes or values; new rows are taken as their run was."""
         columns = [content.target for content in contents if content.target is not None]
         if len(columns) < len(contents):
-            return targets.Target(None, None, None)
+            return Target(None, None, None)
         size, task = len(contents[0].x), self.task
         place = lambda row: contents[0].place(row) if row < size else contents[1].place(row - size)
         if trained is not None:
             # A run without classes has no use for text, and text is no reason to refuse the rows.
             task = "classes" if trained.class_count or columns[0].numbers is None else "values"
-        return targets.interpret(str(self.target), _join(columns), task, place, new_rows=trained is not None)
+        return interpret(str(self.target), _join(columns), task, place, new_rows=trained is not None)
 
 
 def check_numbers(x: np.ndarray, file: str) -> np.ndarray:

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.data.files.cells import Column
-from research.data.files.table import Table
+from research.data.files.table import Column, Table
 from research.tree import ConfigError
 
 LOOSE = 0.1  # of a step: how far a time may lie from its step, for clocks and rounded fractions of years

@@ -1,5 +1,6 @@
 """Classified time series of the UCR and UEA archives."""
 
+import dataclasses
 import importlib.util
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -111,7 +112,14 @@ class UCR(Splitting):
         if channels[0] != channels[1]:
             problem = f"{channels[0]} channels for training but {channels[1]} for testing"
             raise ConfigError("problem", self.problem, problem)
-        x, length, observed = pad([*parts[0].values, *parts[1].values])
+        x, length = pad([*parts[0].values, *parts[1].values])
+        gaps, inside = np.isnan(x), np.arange(x.shape[1]) < length[:, None]
+        observed = ~gaps & inside[..., None]
+        rows = Examples(
+            x=np.where(gaps, 0, x),
+            length=None if inside.all() else length,
+            observed=observed if gaps.any() else None,
+        )
         test = np.repeat([False, True], [len(part.values) for part in parts])
         label, classes = self._label(parts)
         if self.anomaly is not None:
@@ -124,7 +132,7 @@ class UCR(Splitting):
         return Source(
             self.problem,
             "sequence",
-            Examples(x=x, length=length, observed=observed, label=label, target=target),
+            dataclasses.replace(rows, label=label, target=target),
             test=test,
             anomaly=self.anomaly is not None,
             classes=classes,

@@ -9,9 +9,8 @@ import numpy as np
 
 from research import engine
 from research.data.examples import Examples, Facts, prepare
-from research.data.new_rows import class_numbers, ordered, stored_rows
+from research.data.new_rows import as_numbers, class_numbers, is_table, ordered, stored_rows, whole_number
 from research.data.preparation import Preparation
-from research.data.values import as_numbers, is_table, whole_number
 from research.distributions import Forecast
 from research.models.abilities import Forecasts, Predicts, able, is_conditional, lack, latent_dim_of, takes_masks
 from research.runs import batches

@@ -12,9 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from research.data.draws import Binarize
 from research.data.examples import Dataset
 from research.data.loading import binarized
+from research.data.preparation import Binarize
 from research.engine import Data
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.interpreters import partial_eval
 
-from research.data.draws import Binarize
+from research.data.preparation import Binarize
 from research.engine import Budget, Data, JobInputs, State, chunk, evaluate, initialize, train_epoch
 from research.sweep.job import BoundJob
 from research.tree import ConfigError, keys, stack, unstack

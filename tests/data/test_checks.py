@@ -9,8 +9,8 @@ import pandas
 import pytest
 
 from research.data.checks import far_repeats, grouped_notes, many_series
-from research.data.features import choose, grows_evenly
-from research.data.files import read_table
+from research.data.columns import choose, grows_evenly
+from research.data.files.reading import read_table
 from research.data.files.table import PLAIN
 from research.tree import ConfigError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from research.data.files.fetch import Unusable, decompress, fetch
+from research.data.files.local import Unusable, decompress, fetch
 from research.tree import ConfigError
 
 CONTENT = b"some published content" * 100

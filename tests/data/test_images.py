@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from configs import shipped
 
-from research.data import MNIST, load
-from research.data.files.fetch import Unusable
-from research.data.images import parse_idx
+from research.data import load
+from research.data.files.local import Unusable
+from research.data.images import MNIST, parse_idx
 from research.data.preparation import shuffle
 from research.tree import ConfigError, build
 

@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 import pytest
+import scipy.linalg
 from configs import shipped
 
 from research.data import load
-from research.data.sequences import Adding, Autoregression, Copy, autocovariance, noise_weights, toeplitz
+from research.data.sequences import Adding, Autoregression, Copy, autocovariance, noise_weights
 from research.tree import ConfigError, build
 
 
@@ -44,7 +45,7 @@ def test_the_autocovariance_of_order_one_and_two_is_the_closed_form():
 @pytest.mark.parametrize("coefficients", [[0.7], [0.5, -0.3], [0.2, 0.1, 0.4]])
 def test_autoregressive_rows_have_the_stationary_moments_at_every_step(coefficients):
     x = load(recipe("ar", rows=20_000, length=6, coefficients=coefficients, noise_scale=0.5)).examples.x[..., 0]
-    covariance = toeplitz(autocovariance(tuple(coefficients), 0.5, 6))
+    covariance = scipy.linalg.toeplitz(autocovariance(tuple(coefficients), 0.5, 6))
     np.testing.assert_allclose(np.cov(x.T), covariance, atol=0.04 * covariance[0, 0])
     np.testing.assert_allclose(x.mean(0), 0, atol=0.03)
 
@@ -54,7 +55,7 @@ def test_the_reference_is_the_density_of_the_test_rows():
 
     dataset = load(recipe("ar", rows=300, length=8, coefficients=[0.9, -0.5], noise_scale=0.3))
     test = dataset.examples.x[dataset.splits[0].rows("test"), :, 0].astype(np.float64)
-    covariance = toeplitz(autocovariance((0.9, -0.5), 0.3, 8))
+    covariance = scipy.linalg.toeplitz(autocovariance((0.9, -0.5), 0.3, 8))
     expected = -multivariate_normal(np.zeros(8), covariance).logpdf(test).mean()
     assert dataset.reference == pytest.approx({"nll_nats": expected}, rel=1e-5)
     # the same by the chain rule: two stationary steps, then Gaussian noise
@@ -78,7 +79,7 @@ def test_no_linear_predictor_beats_the_reference_and_the_best_one_reaches_it():
     fitted = x @ np.linalg.lstsq(x, target)[0]
     assert np.square(fitted - target).mean() == pytest.approx(dataset.reference["mse"], rel=0.02)
     # the share of the covariance of the future that the past leaves over
-    covariance = toeplitz(autocovariance(coefficients, noise, 9))
+    covariance = scipy.linalg.toeplitz(autocovariance(coefficients, noise, 9))
     left = covariance[5:, 5:] - covariance[5:, :5] @ np.linalg.solve(covariance[:5, :5], covariance[:5, 5:])
     assert dataset.reference["mse"] == pytest.approx(np.trace(left) / horizon)
 

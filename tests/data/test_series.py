@@ -10,7 +10,7 @@ from configs import shipped
 
 from research.data.loading import load
 from research.data.published import ETT
-from research.data.windows import naive_error
+from research.data.series import naive_error
 from research.tree import ConfigError, build
 
 HOURS = np.datetime64("2020-01-01T00") + np.arange(200).astype("m8[h]")
@@ -324,7 +324,7 @@ def test_a_table_that_is_not_ett_is_refused_with_file_and_line(hours, tmp_path):
     path = tmp_path / "ETTh1.csv"
     lines = (hours / "ETTh1.csv").read_text().splitlines()
     for changed, remedy in (
-        (["date,HUFL,OT", *lines[1:]], "ETTh1.csv, line 1: expected date,HUFL,HULL"),
+        ([lines[0].replace("HULL", "OT2"), *lines[1:]], "ETTh1.csv, line 1: expected date,HUFL,HULL"),
         (lines[:14_000], "13999 rows, fewer than 14400"),
         ([*lines[:4], lines[3], *lines[4:]], "ETTh1.csv, line 5: .* occurs twice"),
     ):

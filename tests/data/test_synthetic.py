@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from configs import shipped
 
-from research.data import LowRank, load
-from research.data.synthetic import gaussian_nll
+from research.data import load
+from research.data.synthetic import LowRank, gaussian_nll
 from research.tree import ConfigError, build
 
 

@@ -10,9 +10,9 @@ import pandas
 import pytest
 from configs import shipped
 
-from research.data import Series
-from research.data.files import read_table
+from research.data.files.reading import read_table
 from research.data.files.table import PLAIN, paste
+from research.data.series import Series
 from research.tree import ConfigError, build
 
 ROWS = ["a,b", "1.5,2", "-3,4e1", ".25,6."]

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from research.data.files import read_table
+from research.data.columns import interpret, target_column
+from research.data.files.reading import read_table
 from research.data.files.table import PLAIN
-from research.data.targets import column_of, interpret
 from research.tree import ConfigError
 
 
@@ -80,7 +80,7 @@ def test_new_rows_may_hold_any_classes(tmp_path):
 
 
 def test_targets_of_arrays_are_columns():
-    assert [column_of(np.asarray(stored)).kind for stored in ([1, 2], [1.0], ["a"], [True])] == [
+    assert [target_column(np.asarray(stored)).kind for stored in ([1, 2], [1.0], ["a"], [True])] == [
         "integer",
         "float",
         "text",
@@ -88,4 +88,4 @@ def test_targets_of_arrays_are_columns():
     ]
     for dtype in ("int64", "uint64"):
         with pytest.raises(ConfigError, match=r"9007199254740993: row 1 \(from 0\) is beyond 2\^53"):
-            column_of(np.array([1, 2**53 + 1], dtype))
+            target_column(np.array([1, 2**53 + 1], dtype))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas
 import pytest
 
-from research.data.files import read_table
+from research.data.files.reading import read_table
 from research.data.times import steps_of
 from research.tree import ConfigError
 

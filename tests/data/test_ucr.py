@@ -68,7 +68,7 @@ def test_each_series_gets_mean_0_and_deviation_1_and_a_constant_one_0(tmp_path):
 
 
 def test_a_constant_whose_mean_is_rounded_becomes_0():
-    x, _, _ = pad([np.full((7, 1), 0.1), np.full((7, 1), 1e-30)])
+    x, _ = pad([np.full((7, 1), 0.1), np.full((7, 1), 1e-30)])
     np.testing.assert_array_equal(Preparation(zscore=True).arrange(Examples(x=x)).x, 0)
 
 

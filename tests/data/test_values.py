@@ -7,10 +7,9 @@ import pytest
 
 from research.data import scaling
 from research.data.examples import Examples, compact, prepare
-from research.data.new_rows import class_numbers, stored_rows
+from research.data.new_rows import as_numbers, class_numbers, stored_rows, target_values, whole_number
 from research.data.preparation import Preparation
 from research.data.tables import whole_bits
-from research.data.values import as_numbers, target_values, whole_number
 from research.tree import ConfigError
 
 SEQUENCES = Preparation(kind="sequence", stored_shape=(5, 2), columns=("a", "b"))

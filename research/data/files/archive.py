@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from research.data.files.arrays import read_npy
-from research.data.files.cells import EXACT, MOST_CLASSES
+from research.data.files.table import EXACT, MOST_CLASSES
 from research.tree import ConfigError, nearest
 
 SWITCHES = ("timestamps", "missing", "univariate", "equallength", "classlabel", "targetlabel")
@@ -221,7 +221,7 @@ def read_arrays(x_train: Path, y_train: Path, x_test: Path, y_test: Path) -> lis
 
 def _read(path: Path) -> np.ndarray:
     try:
-        return read_npy(path, None, None).x
+        return read_npy(path, None, None)[0]
     except ConfigError as error:
         raise refuse(path, None, error.remedy) from None
 

@@ -4,7 +4,6 @@ import os
 import zipfile
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +13,7 @@ LARGEST = 2**30  # bytes; a file that declares more is refused if it is also com
 RATIO = 100
 
 
-class Content(NamedTuple):
-    """Rows of numbers, and the targets as they are stored."""
-
-    x: np.ndarray
-    target: np.ndarray | None
+Content = tuple[np.ndarray, np.ndarray | None]  # rows of numbers, and the targets as they are stored
 
 
 def read_npy(path: Path, key: str | None, target: str | None) -> Content:
@@ -33,13 +28,13 @@ def read_npy(path: Path, key: str | None, target: str | None) -> Content:
     except ValueError as error:
         raise _unreadable(error, ".npy") from None
     if target is None:
-        return Content(x, None)
+        return x, None
     columns = x.shape[1] if x.ndim == 2 else 0
     column = int(target) if target.removeprefix("-").isdecimal() else columns
     if not -columns <= column < columns:
         remedy = f"columns have no names here; expected a number from {-columns} to {columns - 1}"
         raise ConfigError("target", target, remedy if columns else "only rows of shape [N, D] have columns")
-    return Content(np.delete(x, column, axis=1), np.array(x[:, column]))
+    return np.delete(x, column, axis=1), np.array(x[:, column])
 
 
 def read_npz(path: Path, key: str | None, target: str | None) -> Content:
@@ -74,12 +69,12 @@ def read_npz(path: Path, key: str | None, target: str | None) -> Content:
     except (ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise _unreadable(error, ".npz") from None
     if values is None:
-        return Content(x, None)
+        return x, None
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if values.ndim != 1 or len(values) != len(x) or values.dtype.kind not in "biufUS":
         problem = f"array of shape {values.shape} {values.dtype}; expected one value for each of {len(x)} rows"
         raise ConfigError("target", target, problem)
-    return Content(x, values)
+    return x, values
 
 
 def _unreadable(error: Exception, ending: str) -> ConfigError:

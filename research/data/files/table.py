@@ -1,18 +1,18 @@
-"""A table from a file: named columns of numbers, text or times. Errors name the file, the line and the column.
+"""A table from a file: named columns of numbers, text or times, and how cells of text are read.
 
-A table says what the file holds. `features`, `targets` and `times` of `research.data` decide what a column is used for.
+A table says what the file holds. `columns` and `times` of `research.data` decide what a column is used for. Errors name
+the file, the line and the column.
 """
 
-import functools
+import dataclasses
 import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from research.data.files.cells import INFINITY, Column, mostly_numbers, to_float, to_floats
 from research.ranges import Finite64
 from research.tree import ConfigError, nearest, recipe
 
@@ -23,6 +23,14 @@ ENDINGS = (*TEXT, ".parquet")
 
 Separator = Literal["comma", "semicolon", "tab", "space", "pipe"]
 Decimal = Literal["point", "comma"]
+MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "<na>"))  # upper and lower case are the same
+EXACT = 2**53  # float64 cannot tell all larger whole numbers apart
+MOST_CLASSES = 20  # more different numbers than this are hardly classes
+INEXACT = "is beyond 2^53, where whole numbers are no longer exact; leave it out"
+NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
+INFINITY = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
+
+Kind = Literal["integer", "float", "bool", "time", "text", "empty"]
 
 
 @recipe
@@ -74,42 +82,65 @@ class Form:
 PLAIN = Form(header=None, separator=None, decimal="point", encoding="utf-8", missing=None)  # of published files
 
 
+class Column(NamedTuple):
+    """The content of one column.
+
+    Attributes:
+      kind: columns of kind "integer", "float" and "bool" have numbers; "text" and "time" (of Parquet) have none; an
+        "empty" column has no value.
+      numbers: float64 [N], NaN where a value is missing; None for text and times.
+      cells: the cells as stored, text or datetime64, [N]; None where the file stores numbers (Parquet).
+      missing: True where a value is missing, [N] bool.
+      marks: entries of the key `missing` that occur in the column.
+    """
+
+    kind: Kind
+    numbers: np.ndarray | None
+    cells: np.ndarray | None
+    missing: np.ndarray
+    marks: frozenset[float | str] = frozenset()
+
+    @property
+    def texts(self) -> list[str]:
+        """The cells that are not missing, as text."""
+        return [] if self.cells is None else [str(cell) for cell in self.cells[~self.missing]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Table:
     """A file as named columns; a column is converted when it is first asked for.
 
     Attributes:
       path: the file.
       names: names of the columns, or their numbers from 0 where the file has no names.
-      named: whether the file has names.
       size: number of rows.
+      form: how the file is written.
+      convert: gives the column of some number; it keeps what it gave.
+      line: says where the row of some number stands in the file.
+      named: whether the file has names.
       index: name of a column that holds an index of pandas and is left out; None if there is none.
       index_of_times: whether that index holds times.
-      decimal: the decimal mark of the text.
-      marks: entries of the key `missing`.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        names: Sequence[str],
-        size: int,
-        convert: Callable[[int], Column],
-        line: Callable[[int], str],
-        form: Form,
-        named: bool = True,
-        index: str | None = None,
-        index_of_times: bool = False,
-    ):
-        """Make a table whose column and row of some number `convert` and `line` give."""
-        self.path, self.names, self.named, self.size = path, tuple(names), named, size
-        self.index, self.index_of_times = index, index_of_times
-        self.decimal, self.marks = DECIMALS[form.decimal], form.marks
-        self._convert, self._line = functools.cache(convert), line
+    path: Path
+    names: tuple[str, ...]
+    size: int
+    form: Form
+    convert: Callable[[int], Column]
+    line: Callable[[int], str]
+    named: bool = True
+    index: str | None = None
+    index_of_times: bool = False
+
+    @property
+    def decimal(self) -> str:
+        """The decimal mark of the text."""
+        return DECIMALS[self.form.decimal]
 
     def place(self, row: int, name: str | None = None) -> str:
         """Where a row, or a cell of a row, stands in the file, for errors."""
-        place = f"{self.path.name}, {self._line(row)}"
-        return place if name is None else f"{place}, column '{name}'"
+        row_text = f"{self.path.name}, {self.line(row)}"
+        return row_text if name is None else f"{row_text}, column '{name}'"
 
     def column(self, name: str, key: str = "columns") -> Column:
         """The content of a column.
@@ -117,7 +148,7 @@ class Table:
         Raises:
           ConfigError: the file has no such column or two of them, or its cells cannot be read.
         """
-        return self._convert(self.find(name, key))
+        return self.convert(self.find(name, key))
 
     def problem(self, name: str) -> str | None:
         """Why the cells of a column cannot be read, or None."""
@@ -192,3 +223,74 @@ def paste(key: str, values: Sequence[str]) -> str:
     plain = re.compile(r"(?!(?:true|false|null|nan|inf)$)[a-z_]\w*|0|-?[1-9]\d*", re.IGNORECASE | re.ASCII)
     shown = (value if plain.fullmatch(value) else '"' + value.replace('"', '\\"') + '"' for value in values)
     return shlex.quote(f"data.{key}=[{','.join(shown)}]")
+
+
+# -------------------------------------------------------------------------------------------------------- cells of text
+
+
+def to_float(cell: str, decimal: str) -> float | None:
+    """The number that a cell holds, infinite if it is too large; None for any other text, "inf" and "1_000" too."""
+    if not re.fullmatch(NUMBER.replace(r"\.", re.escape(decimal)), cell, re.ASCII):
+        return None
+    return float(cell.replace(decimal, "."))
+
+
+def to_floats(cells: Sequence[str] | np.ndarray, decimal: str) -> np.ndarray:
+    """The numbers of several cells, [N] float64; NaN where a cell holds none."""
+    if set("".join(cells)) <= set(f"0123456789+-eE{decimal}"):  # most columns of numbers, at a third of the time
+        try:
+            return np.array([float(cell.replace(decimal, ".")) for cell in cells])
+        except ValueError:
+            pass
+    return np.array([to_float(cell, decimal) for cell in cells], np.float64)  # None becomes NaN
+
+
+def parse_cells(cells: np.ndarray, form: Form, place: Callable[[int], str]) -> Column:
+    """What a column of text holds.
+
+    Args:
+      cells: text without blanks at its ends, [N] object.
+      form: how the file is written; marks that are numbers are compared as numbers, texts as texts.
+      place: where a row stands in the file, for errors.
+
+    Raises:
+      ConfigError: a whole number that float64 cannot hold.
+    """
+    decimal = DECIMALS[form.decimal]
+    figures = to_floats(cells, decimal)
+    missing, seen = np.array([cell.lower() in MISSING for cell in cells], bool), set()
+    for mark in form.marks:
+        number = to_float(mark.strip(), decimal) if isinstance(mark, str) else mark
+        equal = cells == str(mark).strip() if number is None else figures == number
+        missing |= equal
+        if equal.any():
+            seen.add(mark)
+    column = Column("text", None, cells, missing, frozenset(seen))
+    if missing.all():
+        return column._replace(kind="empty", numbers=np.full(len(cells), np.nan))
+    if not np.isfinite(figures[~missing]).all():
+        if not {text.lower() for text in column.texts} <= {"true", "false"}:
+            return column
+        truth = [np.nan if gap else cell.lower() == "true" for cell, gap in zip(cells, missing, strict=True)]
+        return column._replace(kind="bool", numbers=np.array(truth, np.float64))
+    numbers = np.where(missing, np.nan, figures)
+    if not set("".join(column.texts)) <= set("0123456789+-"):
+        return column._replace(kind="float", numbers=numbers)
+    for row in np.flatnonzero(np.abs(numbers) >= EXACT):
+        if abs(int(cells[row])) > EXACT:
+            raise ConfigError("", None, f"{place(int(row))}: {cells[row]} {INEXACT}")
+    return column._replace(kind="integer", numbers=numbers)
+
+
+def mostly_numbers(column: Column, decimal: str) -> bool:
+    """Whether more than half of the cells of a text column are numbers, with either decimal mark, or infinite."""
+    decimals = (decimal, "," if decimal == "." else ".")
+    is_number = lambda text: any(to_float(text, mark) is not None for mark in decimals) or INFINITY.fullmatch(text)
+    return 2 * sum(bool(is_number(text)) for text in column.texts) > len(column.texts)
+
+
+def count_up(cells: Sequence[str]) -> bool:
+    """Whether the cells are whole numbers, each one larger by 1 than the cell before."""
+    if not all(re.fullmatch(r"\d{1,15}", cell, re.ASCII) for cell in cells):
+        return False
+    return bool((np.diff([int(cell) for cell in cells]) == 1).all())

@@ -6,9 +6,9 @@ from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 from research import engine
-from research.data.draws import Binarize
 from research.data.examples import Dataset, Examples
 from research.data.loading import binarized, floats, preparation_of, scored
+from research.data.preparation import Binarize
 from research.evaluation import Findings, Subject, evaluate_run
 from research.runs import events
 from research.runs.folder import RunFolder

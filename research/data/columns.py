@@ -1,13 +1,12 @@
-"""Which columns of a table are features of rows or channels of a series."""
+"""What the columns of a table are used for: features of rows, channels of a series, classes, values."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from research.data.files.cells import Column, count_up, mostly_numbers
-from research.data.files.table import Table, paste
+from research.data.files.table import EXACT, INEXACT, MOST_CLASSES, Column, Table, count_up, mostly_numbers, paste
 from research.data.preparation import Preparation
 from research.data.times import compact_dates, read_date
 from research.tree import ConfigError, nearest
@@ -18,6 +17,7 @@ DATE_PARTS = frozenset(
     ("year", "yr", "quarter", "month", "mo", "week", "weekday", "dow", "day", "doy", "hour", "minute")
 )
 TIME_NAMES = DATE_PARTS | {"time", "times", "date", "dates", "datetime", "timestamp", "ds", "t", "index"}
+Task = Literal["classes", "values"]
 HOLDS_DATE_PARTS = "holds parts of dates"
 
 
@@ -85,9 +85,8 @@ def choose(
         known = ", ".join(elsewhere) or "the index"
         raise ConfigError("columns", None, f"{table.path.name} has no other column than {known}")
     _check_names(table, chosen)
-    for name in () if new_rows else chosen:
-        if problem := _no_feature(table, name, "time_column" in used):
-            raise _refusal(table, name, chosen, used, problem)
+    if not new_rows:
+        _check_features(table, chosen, used)
     return chosen, notes
 
 
@@ -166,24 +165,26 @@ def _no_feature(table: Table, name: str, series: bool) -> str | None:
     return None
 
 
-def _refusal(
-    table: Table, name: str, chosen: Sequence[str], used: Mapping[str, str | None], problem: str
-) -> ConfigError:
-    """The error for a column that is not a feature, with the setting that leaves it out or uses it otherwise."""
+def _check_features(table: Table, chosen: Sequence[str], used: Mapping[str, str | None]) -> None:
+    """Refuse columns that are hardly meant as features; the error names the setting that leaves them out."""
     series = "time_column" in used
+    problems = {name: problem for name in chosen if (problem := _no_feature(table, name, series))}
+    if not problems:
+        return
+    name, problem = next(iter(problems.items()))
     if table.problem(name) is None:
         column = table.column(name)
         if column.kind == "text" and mostly_numbers(column, table.decimal):
-            return table.not_numeric(name, column)
-    good = [other for other in chosen if not _no_feature(table, other, series)]
-    remedy = f"list the columns to use: {paste('columns', good)}" if good else "no other column is left"
+            raise table.not_numeric(name, column)
+    usable = [other for other in chosen if other not in problems]
+    remedy = f"list the columns to use: {paste('columns', usable)}" if usable else "no other column is left"
     if problem.endswith(HOLDS_DATE_PARTS):
         remedy += "; for one column of times write 2016-07-01, or 2016-07 for months"
     elif series and used["time_column"] is None:
         remedy = f"if it is the time: {_setting('time_column', name)}; else {remedy}"
     elif "target" in used and used["target"] is None:
         remedy += f"; if it is the target: {_setting('target', name)}"
-    return ConfigError("columns", None, f"{problem}; {remedy}")
+    raise ConfigError("columns", None, f"{problem}; {remedy}")
 
 
 def _setting(key: str, name: str) -> str:
@@ -213,3 +214,130 @@ def grows_evenly(values: np.ndarray) -> bool:
 def is_binary(kind: str, values: np.ndarray) -> bool:
     """Whether a column holds truth values, or only the whole numbers 0 and 1, beside missing values, [N]."""
     return kind == "bool" or (kind == "integer" and bool(np.isin(values[~np.isnan(values)], (0, 1)).all()))
+
+
+# -------------------------------------------------------------------------------------------------------------- targets
+
+
+class Target(NamedTuple):
+    """What is known of rows beside their features.
+
+    Attributes:
+      label: classes 0 to K - 1, [N] int32; None for values.
+      classes: names of the classes: text in alphabetical order, numbers by value; None for values.
+      values: [N, 1] float64; None for classes.
+      notes: decisions that the user may not have meant.
+    """
+
+    label: np.ndarray | None
+    classes: tuple[str, ...] | None
+    values: np.ndarray | None
+    notes: tuple[str, ...] = ()
+
+
+def target_column(target: np.ndarray) -> Column:
+    """A target of an array file as a column.
+
+    Raises:
+      ConfigError: a whole number that float64 cannot hold.
+    """
+    if target.dtype.kind in "US":
+        cells = np.array([str(cell).strip() for cell in target.astype(str)], object)
+        return Column("text", None, cells, cells == "")
+    if target.dtype.kind in "iu" and (inexact := np.abs(target.astype(object)) > EXACT).any():
+        row = int(np.argmax(inexact))
+        raise ConfigError("target", int(target[row]), f"row {row} (from 0) {INEXACT}")
+    kind = {"b": "bool", "i": "integer", "u": "integer"}.get(target.dtype.kind, "float")
+    numbers = np.asarray(target, np.float64)
+    return Column(kind, numbers, None, np.isnan(numbers))  # type: ignore[arg-type]
+
+
+def interpret(
+    name: str, column: Column, task: Task | None, place: Callable[[int], str], *, new_rows: bool = False
+) -> Target:
+    """A target as classes or values: text is a class, floats are values, up to 20 different whole numbers are classes.
+
+    Args:
+      name: name of the target, for errors.
+      column: its content.
+      task: the key that decides; with None the content decides.
+      place: where a row stands in its file.
+      new_rows: the rows are for a run, so that the number of different classes among them does not matter.
+
+    Raises:
+      ConfigError: values that are missing or infinite, or a content that does not fit the task.
+    """
+    refuse = lambda problem: ConfigError("target", name, problem)
+    _check_missing(name, column, place)
+    if column.kind == "time":
+        raise refuse("it holds times, which are neither classes nor values; choose another column")
+    if column.numbers is None:
+        _check_text(name, column, task, place)
+        classes, label = np.unique(np.asarray(column.texts), return_inverse=True)
+        return _classes(name, label, tuple(map(str, classes)), new_rows)
+    numbers, cells = column.numbers, column.cells
+    if np.isinf(numbers).any():
+        raise refuse(f"{place(int(np.argmax(np.isinf(numbers))))}: the value is infinite")
+    values, label = np.unique(numbers, return_inverse=True)
+    whole = column.kind in ("integer", "bool")
+    if task is None and whole and len(values) > MOST_CLASSES and not new_rows:
+        remedy = "say what they are: data.task=values or data.task=classes"
+        raise refuse(f"it holds {len(values)} different whole numbers; {remedy}")
+    if task == "classes" or (task is None and whole):
+        if column.kind == "integer" and cells is not None and len(set(cells)) > len(values):
+            text = next(text for text in sorted(set(cells)) if str(int(text)) != text)
+            raise refuse(f"'{text}' and '{int(text)}' are one number; write a class in one way")
+        if column.kind == "bool":
+            return _classes(name, label, tuple(str(bool(value)) for value in values), new_rows)
+        names = (f"{value:.0f}" if value.is_integer() else repr(float(value)) for value in values)
+        return _classes(name, label, tuple(names), new_rows)
+    notes = ()
+    if task is None and len(values) <= MOST_CLASSES and (values == np.round(values)).all():
+        text = f"target '{name}' holds {len(values)} different whole numbers written as fractions"
+        notes = (f"{text} and is taken as values; if they are classes: data.task=classes",)
+    return Target(None, None, numbers[:, None], notes)
+
+
+def _check_missing(name: str, column: Column, place: Callable[[int], str]) -> None:
+    """Refuse a target that some row lacks."""
+    if not column.missing.any():
+        return
+    row = int(np.argmax(column.missing))
+    cell = "nan" if column.cells is None else str(column.cells[row])
+    shown = "nan" if column.cells is None else f"'{cell}'" if cell else "an empty cell"
+    remedy = "every row needs its target: add it, or remove the row"
+    if column.cells is not None and cell and column.numbers is None:
+        remedy += "; a class needs another name"
+    raise ConfigError("target", name, f"{place(row)}: {shown} is a missing value; {remedy}")
+
+
+def _check_text(name: str, column: Column, task: Task | None, place: Callable[[int], str]) -> None:
+    """Refuse text that cannot be the names of classes, or is not meant to be."""
+    texts = column.texts
+    if task == "values":
+        problem = f"{place(0)}: '{texts[0][:40]}' is not a number, so data.target={name} has classes"
+        raise ConfigError("task", task, problem)
+    if task == "classes":
+        return
+    numeric = [_is_number(text) for text in texts]
+    if any(numeric) and not all(numeric):
+        row = numeric.index(False)
+        problem = f"{place(row)}: '{texts[row][:40]}' is text, and other rows hold numbers"
+        raise ConfigError("target", name, f"{problem}; correct it, or say data.task=classes")
+    if looks_like_dates(column):
+        remedy = f"it holds dates ({texts[0]}, ...); if they are classes: data.task=classes"
+        raise ConfigError("target", name, remedy)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _classes(name: str, label: np.ndarray, classes: tuple[str, ...], new_rows: bool) -> Target:
+    if len(classes) == len(label) > 2 and not new_rows:
+        raise ConfigError("target", name, "every row has another value, so these are not classes; remove the column")
+    return Target(label.astype(np.int32), classes, None)
