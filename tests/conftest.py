@@ -8,12 +8,17 @@ import os
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0"
-    + (" --xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jax") < "0.11" else ""),  # unknown later
+    + (  # later versions may not know them
+        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        if importlib.metadata.version("jax") < "0.11"
+        else ""
+    ),
 )
 
 # it settles the environment before JAX is imported
 import research  # noqa: F401, I001
 
+import gc
 import shutil
 import sys
 import types
@@ -58,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("suite")
     jax.config.update("jax_legacy_prng_key", "error")
     use_compile_cache()
+    gc.freeze()  # the libraries stay; looking through them again and again takes a tenth of the time of tracing
+    gc.set_threshold(50_000, 20, 50)
 
 
 def use_compile_cache() -> None:

@@ -58,6 +58,12 @@ def fresh(networks: ConvolutionalNetworks, outputs: int = 3, channels: int = 1) 
     return networks.init(jax.random.key(0), outputs, channels)
 
 
+def drawn(networks: ConvolutionalNetworks) -> dict[str, Any]:
+    """Parameters in general position: no bias is zero. They are drawn by numpy, which compiles nothing."""
+    random, shapes = np.random.default_rng(0), jax.eval_shape(lambda key: networks.init(key, 3, 1), jax.random.key(0))
+    return jax.tree.map(lambda leaf: random.normal(0.1, 0.5, leaf.shape).astype(np.float32), shapes)
+
+
 def through(networks: Networks, params: Any, batch: Examples, training: Training | None = None) -> jax.Array:
     """Decoder outputs of a batch."""
     z = networks.encode(params, batch, networks.latent_dim, training)
@@ -95,7 +101,7 @@ def by_hand(x: np.ndarray, kernel: np.ndarray, stride: int) -> np.ndarray:
 )
 def test_an_encoder_of_one_layer_by_hand(kind: str, shape: tuple[int, ...], kernel_size: int, stride: int):
     networks = made(kind, shape, channels=[4], strides=[stride], kernel_size=kernel_size, hidden_dims=[])
-    params, batch = fresh(networks), rows(shape, 2)
+    params, batch = drawn(networks), rows(shape, 2)
     encoder = jax.tree.map(np.asarray, params["encoder"])
     encoder["layer_0"]["bias"] = np.linspace(-1, 1, 4, dtype=np.float32)
     encode = jax.jit(lambda batch: networks.encode({"encoder": encoder}, batch, 3), compiler_options=QUICKLY)
@@ -118,16 +124,23 @@ def test_a_transposed_convolution_is_the_transpose(size: tuple[int, ...], kernel
     axes = len(size)
     layer = ConvTranspose(2, size, kernel_size, stride, "lecun_normal")
     forward = nn.Conv(3, (kernel_size,) * axes, (stride,) * axes, "SAME", use_bias=False)
-    a = jax.random.normal(jax.random.key(1), (4, *size, 2))
-    kernel: Any = forward.init(jax.random.key(2), a)["params"]["kernel"]
-    convolved: Any = forward.apply({"params": {"kernel": kernel}}, a)
-    b = jax.random.normal(jax.random.key(3), convolved.shape)
-    transposed: Any = layer.apply({"params": {"kernel": jnp.swapaxes(kernel, -1, -2), "bias": jnp.zeros(2)}}, b)
+    random = np.random.default_rng(0)
+    a, kernel = (
+        random.normal(size=shape).astype(np.float32) for shape in ((4, *size, 2), (*(kernel_size,) * axes, 2, 3))
+    )
+
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    def both(a: jax.Array, kernel: jax.Array) -> Any:
+        convolved: Any = forward.apply({"params": {"kernel": kernel}}, a)
+        b = jax.random.normal(jax.random.key(3), convolved.shape)
+        spread: Any = lambda bias: layer.apply({"params": {"kernel": jnp.swapaxes(kernel, -1, -2), "bias": bias}}, b)
+        return convolved, b, spread(jnp.zeros(2)), spread(jnp.array([1.0, -2.0]))
+
+    convolved, b, transposed, shifted = map(np.asarray, both(a, kernel))
     assert transposed.shape == a.shape
     products = (first.reshape(4, -1) for first in (convolved * b, a * transposed))
     np.testing.assert_allclose(*(product.sum(-1) for product in products), rtol=1e-4, atol=1e-4)
-    shifted = layer.apply({"params": {"kernel": jnp.swapaxes(kernel, -1, -2), "bias": jnp.array([1.0, -2.0])}}, b)
-    np.testing.assert_allclose(shifted - transposed, jnp.broadcast_to(jnp.array([1.0, -2.0]), a.shape), atol=1e-5)
+    np.testing.assert_allclose(shifted - transposed, np.broadcast_to([1.0, -2.0], a.shape), atol=1e-5)
 
 
 @pytest.mark.parametrize("axes", [1, 2])
@@ -233,8 +246,7 @@ def test_rows_are_not_columns(kind: str, shape: tuple[int, ...]):
 def test_gradients_reach_every_parameter(kind: str, shape: tuple[int, ...], options: dict[str, Any]):
     networks = made(kind, shape, **options)
     batch = rows(shape)
-    # moved away from zero biases and unit scales
-    params = jax.tree.map(lambda leaf: leaf + 0.1, fresh(networks))
+    params = drawn(networks)
     training = Training(batch, jax.random.key(3), CLOCK)
     weight = jax.random.normal(jax.random.key(8), (6, math.prod(shape)))
 

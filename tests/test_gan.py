@@ -1,6 +1,7 @@
 """Two players in one scalar: gradients that do not cross, players that move at their own times."""
 
 import dataclasses
+import functools
 import itertools
 from typing import Any
 
@@ -110,24 +111,30 @@ def test_samples_lie_in_the_range_and_do_not_depend_on_what_follows(build_model)
     params = start(small(build_model))
     longer = dataclasses.replace(FACTS, feature_shape=(7, 2))
     key = jax.random.key(3)
+    samples = {}
     for function, low, high in (("sigmoid", 0, 1), ("tanh", -1, 1), ("linear", -9, 9)):
-        short, long = (
-            small(build_model, facts, generator_activation=function).sample(params, key, 6) for facts in (FACTS, longer)
-        )
-        np.testing.assert_allclose(long[:, :4], short, atol=1e-6)  # noise of a step is its own
+        for facts in (FACTS, longer):
+            model = small(build_model, facts, generator_activation=function)
+            draw = jax.jit(lambda params, key, model=model: model.sample(params, key, 6), compiler_options=QUICKLY)
+            samples[facts] = np.asarray(draw(params, key))
+            if facts is FACTS:
+                other = np.asarray(draw(params, jax.random.key(4)))
+        short = samples[FACTS]
+        np.testing.assert_allclose(samples[longer][:, :4], short, atol=1e-6)  # noise of a step is its own
         assert low <= short.min() < short.max() <= high
-    assert np.abs(short[0] - short[1]).min() > 0
-    assert np.abs(small(build_model).sample(params, jax.random.key(4), 6) - short).min() > 0
+        assert np.abs(short[0] - short[1]).min() > 0
+        assert np.abs(other - short).min() > 0
 
 
 @pytest.mark.parametrize("cell", ["irnn", "lstm"])
 def test_padding_changes_no_judgement(cell: str, build_model):
     model = small(build_model, cell=cell, bidirectional=True, layers=2)
     params = start(model)
-    short = model.discriminate(params, BATCH.x, LENGTH)
     longer = jnp.pad(BATCH.x, ((0, 0), (0, 3), (0, 0)))
-    np.testing.assert_allclose(model.discriminate(params, longer, LENGTH), short, atol=1e-6)
-    np.testing.assert_allclose(model.discriminate(params, X[1:2, :2])[0], short[1], atol=1e-6)
+    judged = lambda x, length=None: jax.jit(model.discriminate, compiler_options=QUICKLY)(params, x, length)
+    short = judged(BATCH.x, LENGTH)
+    np.testing.assert_allclose(judged(longer, LENGTH), short, atol=1e-6)
+    np.testing.assert_allclose(judged(X[1:2, :2])[0], short[1], atol=1e-6)
 
 
 def test_ranges_out_of_reach_are_refused(build_model):
@@ -158,22 +165,22 @@ def shipped_players(build_optimizer) -> dict[str, Any]:
 def trained(model: Any, optimizer: Any, steps: int) -> list[Any]:
     """Parameters after every step of training on one batch."""
     params = start(model)
-
-    @jax.jit
-    def run(optimizer: Any) -> Any:
-        transformation = optimizer.build(1, steps)
-        never = jnp.int32(NEVER)
-        state = State(jnp.int32(0), params, transformation.init(params), None, jnp.float32(0), never, never, never)
-
-        def step(state: State, index: jax.Array) -> tuple[State, Any]:
-            key = jax.random.fold_in(jax.random.key(5), index)
-            state, _ = engine.train_step(model, transformation, state, BATCH, key, CLOCK)
-            return state, state.params
-
-        return jax.lax.scan(step, state, jnp.arange(steps))[1]
-
-    after = run(optimizer)
+    after = jax.tree.map(np.asarray, train(model, params, optimizer, steps))
     return [params, *(jax.tree.map(lambda leaf, at=at: leaf[at], after) for at in range(steps))]
+
+
+@functools.partial(jax.jit, static_argnames="steps", compiler_options=QUICKLY)
+def train(model: Any, params: Any, optimizer: Any, steps: int) -> Any:
+    transformation = optimizer.build(1, steps)
+    never = jnp.int32(NEVER)
+    state = State(jnp.int32(0), params, transformation.init(params), None, jnp.float32(0), never, never, never)
+
+    def step(state: State, index: jax.Array) -> tuple[State, Any]:
+        key = jax.random.fold_in(jax.random.key(5), index)
+        state, _ = engine.train_step(model, transformation, state, BATCH, key, CLOCK)
+        return state, state.params
+
+    return jax.lax.scan(step, state, jnp.arange(steps))[1]
 
 
 def moved(before: Any, after: Any, name: str) -> bool:
@@ -231,9 +238,12 @@ def test_gaps_do_not_tell_real_from_fake(build_model):
     params = start(model)
     observed = jnp.zeros(X.shape, bool)  # nothing is there: both are zeros
     batch = Examples(x=jnp.zeros_like(X), observed=observed)
-    _, metrics = model.loss(params, batch, jax.random.key(1), CLOCK)
+    keys = jax.random.split(jax.random.key(2), 5)
+    (_, metrics), scores = jax.jit(
+        lambda params: (model.loss(params, batch, jax.random.key(1), CLOCK), model.evaluate(params, batch, keys)),
+        compiler_options=QUICKLY,
+    )(params)
     assert float(metrics["real_value"]) == pytest.approx(float(metrics["fake_value"]), abs=1e-7)
-    scores = model.evaluate(params, batch, jax.random.split(jax.random.key(2), 5))
     np.testing.assert_allclose(scores["discriminator_loss"], scores["discriminator_loss"][0], rtol=1e-5)
 
 

@@ -37,9 +37,9 @@ quick = functools.partial(jax.jit, compiler_options=QUICKLY)
 def small(build_model, name: str, **options: Any) -> tuple[Any, Any]:
     """A model and parameters of it that have left their start."""
     model = build_model(name, **(SMALL | options)).bind(FACTS)
-    params = model.init(jax.random.key(0), BATCH)
-    keys = iter(jax.random.split(jax.random.key(2), len(jax.tree.leaves(params))))
-    return model, jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(next(keys), leaf.shape), params)
+    random, params = np.random.default_rng(2), model.init(jax.random.key(0), BATCH)
+    noise = lambda leaf: 0.3 * random.normal(size=leaf.shape).astype(np.float32)
+    return model, jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf) + noise(leaf)), params)
 
 
 def log_prior(model: Any, params: Any, z: Any, noise: Any) -> Any:
@@ -98,21 +98,26 @@ def test_the_estimate_of_a_batch_is_unbiased_for_the_aggregate(build_model):
         codes = jnp.broadcast_to(z, (5, 2))
         return jnp.exp(aggregate_log_probs(codes, mean[rows], log_variance[rows], 30.0)[0][0])
 
-    found = jax.vmap(one)(jax.random.split(KEY, 4000))
+    found = np.asarray(quick(jax.vmap(one))(jax.random.split(KEY, 4000)))
     assert abs(float(found.mean()) - whole) < 4 * float(found.std()) / 4000**0.5
 
 
-@pytest.mark.parametrize("name", ["vae", "dense_ae"])
-def test_a_penalty_adds_its_weight_times_itself(name: str, build_model):
-    for penalty in ("mmd", "total_correlation", "dip_i", "dip_ii")[: 1 if name == "dense_ae" else 4]:
-        model, params = small(build_model, name, penalty=penalty, penalty_weight=0.7)
-        plain = replaced(model, penalty="none")
-        loss, metrics = model.loss(params, BATCH, KEY, CLOCK)
-        assert abs(float(metrics["penalty"])) > 1e-3
-        without = float(plain.loss(params, BATCH, KEY, CLOCK)[0])
-        assert float(loss) == pytest.approx(without + 0.7 * float(metrics["penalty"]), rel=1e-5)
-        keys = jax.random.split(KEY, 6)  # a row is judged without the others
-        np.testing.assert_array_equal(*(one.evaluate(params, BATCH, keys)["loss"] for one in (model, plain)))
+@pytest.mark.parametrize(
+    ("name", "penalty"),
+    [("dense_ae", "mmd"), *(("vae", name) for name in ("mmd", "total_correlation", "dip_i", "dip_ii"))],
+)
+def test_a_penalty_adds_its_weight_times_itself(name: str, penalty: str, build_model):
+    model, params = small(build_model, name, penalty=penalty, penalty_weight=0.7)
+    plain, keys = replaced(model, penalty="none"), jax.random.split(KEY, 6)
+
+    def both(params: Any) -> Any:
+        losses = [one.loss(params, BATCH, KEY, CLOCK) for one in (model, plain)]
+        return losses, [one.evaluate(params, BATCH, keys)["loss"] for one in (model, plain)]
+
+    ((loss, metrics), (without, _)), scores = quick(both)(params)
+    assert abs(float(metrics["penalty"])) > 1e-3
+    assert float(loss) == pytest.approx(float(without) + 0.7 * float(metrics["penalty"]), rel=1e-5)
+    np.testing.assert_array_equal(*scores)  # a row is judged without the others
 
 
 # ------------------------------------------------------------------------------------------------------------------ DIP
@@ -166,15 +171,20 @@ def test_no_gradient_crosses_between_code_and_discriminator(name: str, penalty: 
         metrics = model.loss(params, BATCH, KEY, CLOCK)[1]
         return metrics["penalty"], metrics["discriminator_loss"]
 
-    deception, judgement = quick(jax.jacrev(terms))(params)
+    plain = replaced(model, penalty="none")
+
+    def slopes(params: Any) -> Any:
+        whole, without = (
+            jax.grad(lambda params, one=one: one.loss(params, BATCH, KEY, CLOCK)[0]) for one in (model, plain)
+        )
+        return jax.jacrev(terms)(params), whole(params), without(params)
+
+    (deception, judgement), whole, without = quick(slopes)(params)
     for own, other in ((deception, "discriminator"), (judgement, "encoder")):
         assert all(not np.any(leaf) for leaf in jax.tree.leaves(own[other]))  # exactly
     assert any(np.any(leaf) for leaf in jax.tree.leaves(deception["encoder"]))
     assert any(np.any(leaf) for leaf in jax.tree.leaves(judgement["discriminator"]))
     # the encoder's gradient is that of the weighted sum, the discriminator's that of its own loss
-    whole = quick(jax.grad(lambda params: model.loss(params, BATCH, KEY, CLOCK)[0]))(params)
-    plain = replaced(model, penalty="none")
-    without = quick(jax.grad(lambda params: plain.loss(params, BATCH, KEY, CLOCK)[0]))(params)
     weighted = jax.tree.map(lambda one, more: one + 2 * more, without["encoder"], deception["encoder"])
     for one, other in ((whole["encoder"], weighted), (whole["discriminator"], judgement["discriminator"])):
         for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
@@ -206,9 +216,14 @@ def test_one_pseudo_input_is_one_gaussian(build_model):
     np.testing.assert_allclose(scores["kl_nats"], exact.sum(-1), rtol=0.05, atol=0.01)
     z = jax.random.normal(KEY, (7, 6, 2))
     density = scipy.stats.norm.logpdf(z, other[None], np.exp(0.5 * log_other[None])).sum(-1)
-    found = log_prior(model, params, z, jnp.zeros((7, 6, 0)))
+    found, draws = quick(
+        lambda params: (
+            log_prior(model, params, z, jnp.zeros((7, 6, 0))),
+            model.prior_sample(params, KEY, 20_000),
+        )
+    )(params)
     np.testing.assert_allclose(found, density, rtol=1e-4, atol=1e-4)
-    draws = np.asarray(model.prior_sample(params, KEY, 20_000), np.float64)
+    draws = np.asarray(draws, np.float64)
     np.testing.assert_allclose(draws.mean(0), other[0], atol=0.05 * np.exp(0.5 * log_other[0]).max())
     np.testing.assert_allclose(draws.std(0), np.exp(0.5 * log_other[0]), rtol=0.03)
 
@@ -265,9 +280,12 @@ def test_with_the_exact_posterior_of_the_second_layer_its_bound_is_the_marginal(
     z = jax.random.normal(KEY, (4, 6, 3))
     covariance = weights @ weights.T + scale**2 * np.eye(3)
     exact = scipy.stats.multivariate_normal(mean, covariance).logpdf(np.asarray(z, np.float64))
-    found = log_prior(model, params, z, jax.random.normal(jax.random.key(3), (4, 6, 2)))
+    noise = jax.random.normal(jax.random.key(3), (4, 6, 2))
+    found, draws = quick(lambda params: (log_prior(model, params, z, noise), model.prior_sample(params, KEY, 20_000)))(
+        params
+    )
     np.testing.assert_allclose(found, exact, atol=2e-4)
-    draws = np.asarray(model.prior_sample(params, KEY, 20_000), np.float64)
+    draws = np.asarray(draws, np.float64)
     np.testing.assert_allclose(np.cov(draws.T), covariance, atol=0.06)
 
 
@@ -321,10 +339,13 @@ def test_gradients_pass_straight_through_the_codebook(build_model):
         decoded = outputs_of(model, params, code, BATCH.label, None)
         return -log_likelihood(model, params, decoded, BATCH).mean()
 
-    expected = jax.grad(reconstruction)(code) + 0.3 * 2 * (outputs - code) / 6
-    back = jax.vjp(lambda own: model.code_outputs({**params, "encoder": own}, BATCH), params["encoder"])[1]
-    gradient = jax.grad(lambda params: model.loss(params, BATCH, KEY, CLOCK)[0])(params)
-    for ours, theirs in zip(jax.tree.leaves(gradient["encoder"]), jax.tree.leaves(back(expected)[0]), strict=True):
+    def slopes(params: Any) -> tuple[Any, Any]:
+        expected = jax.grad(reconstruction)(code) + 0.3 * 2 * (outputs - code) / 6
+        back = jax.vjp(lambda own: model.code_outputs({**params, "encoder": own}, BATCH), params["encoder"])[1]
+        return jax.grad(lambda params: model.loss(params, BATCH, KEY, CLOCK)[0])(params), back(expected)[0]
+
+    gradient, expected = quick(slopes)(params)
+    for ours, theirs in zip(jax.tree.leaves(gradient["encoder"]), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     hot = jax.nn.one_hot(chosen.reshape(-1), 3)
     towards = 2 * (hot.sum(0)[:, None] * entries - hot.T @ outputs.reshape(12, 2)) / 6
@@ -337,7 +358,8 @@ def test_the_averaged_codebook_is_a_moving_average(build_model, build_optimizer)
     transformation = optimizer.build(1, 1)
     never = jnp.int32(NEVER)
     state = State(jnp.int32(0), params, transformation.init(params), None, jnp.float32(0), never, never, never)
-    after = engine.train_step(model, transformation, state, BATCH, KEY, CLOCK)[0].params["codebook"]["entries"]
+    step = quick(lambda state: engine.train_step(model, transformation, state, BATCH, KEY, CLOCK)[0])
+    after = step(state).params["codebook"]["entries"]
     parts = np.asarray(model.code_outputs(params, BATCH), np.float64).reshape(12, 2)
     chosen, before = np.asarray(model.assign(params, BATCH)).reshape(12), np.asarray(params["codebook"]["entries"])
     decay = 1 - optimizer.players["codebook"].numbers["learning_rate"]
@@ -380,7 +402,7 @@ def test_padding_chooses_no_entry(build_model):
         batch = dataclasses.replace(SEQUENCES, x=longer[:, :steps])
         bound = build_model("recurrent_vq_ae", **options).bind(dataclasses.replace(SEQUENCE, feature_shape=(steps, 2)))
         params = params or bound.init(jax.random.key(0), batch)
-        found.append(bound.loss(params, batch, KEY, CLOCK)[1])
+        found.append(quick(bound.loss)(params, batch, KEY, CLOCK)[1])
     for name in ("codebook_perplexity", "commitment"):
         assert float(found[0][name]) == pytest.approx(float(found[1][name]), rel=1e-5)
 
@@ -400,7 +422,7 @@ def test_the_kl_to_the_uniform_prior_counts_valid_steps(build_model):
     options = {"code": "step", "latent_dim": 2, "hidden_dim": 4, "groups": 1, "entries": 3, "likelihood": "gaussian"}
     model = build_model("recurrent_vq_ae", **options).bind(SEQUENCE)
     params = model.init(jax.random.key(0), SEQUENCES)
-    scores = model.evaluate(params, SEQUENCES, jax.random.split(KEY, 6))
+    scores = quick(model.evaluate)(params, SEQUENCES, jax.random.split(KEY, 6))
     np.testing.assert_allclose(scores["kl_nats"], SEQUENCES.length * np.log(3), rtol=1e-6)
     np.testing.assert_allclose(scores["elbo_nats"], -scores["reconstruction_nats"] - scores["kl_nats"], rtol=1e-6)
 
@@ -422,17 +444,24 @@ def test_the_terms_of_a_regularized_autoencoder(build_model):
     weights: dict[str, Any] = {"code_l2": 0.5, "decoder_l2": 0.25, "decoder_gradient": 2.0}
     model, params = small(build_model, "rae", hidden_dims=[], **weights)
     plain = replaced(model, **dict.fromkeys(weights))
-    loss, metrics = model.loss(params, BATCH, KEY, CLOCK)
-    code = np.asarray(model.encode(params, BATCH), np.float64)
+    (loss, metrics), (without, _), code = quick(
+        lambda params: (
+            model.loss(params, BATCH, KEY, CLOCK),
+            plain.loss(params, BATCH, KEY, CLOCK),
+            model.encode(params, BATCH),
+        )
+    )(params)
     decoder = params["decoder"]["output"]
-    assert float(metrics["code_l2"]) == pytest.approx(0.5 * np.square(code).sum(1).mean(), rel=1e-5)
+    assert float(metrics["code_l2"]) == pytest.approx(
+        0.5 * np.square(np.asarray(code, np.float64)).sum(1).mean(), rel=1e-5
+    )
     squares = sum(float(jnp.square(leaf).sum()) for leaf in decoder.values())
     assert float(metrics["decoder_l2"]) == pytest.approx(0.5 * squares, rel=1e-5)
     added = sum(weight * float(metrics[name]) for name, weight in weights.items())
-    assert float(loss) == pytest.approx(float(plain.loss(params, BATCH, KEY, CLOCK)[0]) + added, rel=1e-5)
+    assert float(loss) == pytest.approx(float(without) + added, rel=1e-5)
     # of a linear decoder the norm is that of its matrix
     keys = jax.random.split(KEY, 4000)
-    estimate = jax.vmap(lambda key: model.decoder_norm(params, jnp.asarray(code, jnp.float32), BATCH, key))(keys)
+    estimate = quick(jax.vmap(lambda key: model.decoder_norm(params, code, BATCH, key)))(keys)
     exact = float(jnp.square(decoder["kernel"]).sum())
     np.testing.assert_allclose(estimate.mean(0), exact, rtol=0.1)
     assert not able(model, Samples)  # its codes have no known distribution
@@ -447,5 +476,5 @@ def test_padding_is_no_part_of_the_decoders_slope(build_model):
         model = build_model("recurrent_ae", latent_dim=2, hidden_dim=4, decoder_gradient=1.0).bind(facts)
         batch = dataclasses.replace(SEQUENCES, x=x)
         params = model.init(jax.random.key(0), SEQUENCES)
-        found.append(model.loss(params, batch, KEY, CLOCK)[1]["decoder_gradient"])
+        found.append(quick(model.loss)(params, batch, KEY, CLOCK)[1]["decoder_gradient"])
     assert float(found[0]) == pytest.approx(float(found[1]), rel=1e-5)

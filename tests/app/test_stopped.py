@@ -54,7 +54,9 @@ def stopping(owner, name, before=0):
         setattr(owner, name, original)
         sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGSTOP)
-        time.sleep(0.2)  # the signal may reach another thread first
+        while not os.path.exists("awake"):  # the signal may reach another thread first
+            time.sleep(0.01)
+        os.remove("awake")
         return original(*arguments, **named)
     setattr(owner, name, stop)
 
@@ -106,16 +108,17 @@ def begin(child: subprocess.Popen[str], *words: str) -> None:
     assert child.stdin is not None
     child.stdin.write(" ".join(words) + "\n")
     child.stdin.flush()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
-def wake(child: subprocess.Popen[str]) -> list[str]:
+def wake(child: subprocess.Popen[str], folder: Path) -> list[str]:
     """Let it go on; what it says until its command has ended, the code last."""
     assert child.stderr is not None
+    (folder / "awake").touch()
     child.send_signal(signal.SIGCONT)
     lines = []
     for line in child.stderr:
@@ -138,7 +141,7 @@ def without_temporaries(before: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="whether a process has stopped is read in /proc")
 def test_a_stopped_command_writes_nothing_once_another_has_finished_its_work(
-    victim: subprocess.Popen[str], command: Command, outputs: Path
+    victim: subprocess.Popen[str], command: Command, outputs: Path, tmp_path: Path
 ) -> None:
     for phase, ends in (
         ("training", True),
@@ -156,7 +159,7 @@ def test_a_stopped_command_writes_nothing_once_another_has_finished_its_work(
         assert any(name.startswith("summary/") for name in before)
         if ends:
             victim.send_signal(signal.SIGTERM)
-        *said, code = wake(victim)
+        *said, code = wake(victim, tmp_path)
         assert files(folder) == without_temporaries(before, folder), (phase, ends)
         assert code == f"ended {LOST}", (phase, ends, said)
         assert "another command took this folder over while this one stood still" in said[-1]
@@ -166,6 +169,6 @@ def test_a_stopped_command_writes_nothing_once_another_has_finished_its_work(
     assert cli.main([str(folder), "--figures", "none"]) == 0
     before = files(folder)
     assert "report/table.md" in before
-    *said, code = wake(victim)
+    *said, code = wake(victim, tmp_path)
     assert files(folder) == before
     assert code == f"ended {LOST}", said

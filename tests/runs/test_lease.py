@@ -21,7 +21,7 @@ from research.runs.lease import INTERVAL, LONGEST, OPENING, POLLS, STILL, Lease,
 from research.tree import ConfigError
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 60.0  # after which a test that waits for another thread or process has failed
+SECONDS = 300.0  # after which a test that waits for another thread or process has failed
 SILENT = 60.0  # an interval in which no heartbeat comes while a test runs: only the test itself moves the counter
 HOLD = """
 import sys

@@ -26,6 +26,7 @@ from research.tree import ConfigError
 Jobs = Callable[..., list[Any]]
 ROOT = Path(__file__).parents[2]
 LONG = ("trainer.epochs=6", "trainer.evaluate_every=1")
+SECONDS = 300.0  # after which a test that waits for another thread has failed
 
 
 class Killed(BaseException):
@@ -39,17 +40,18 @@ class Breaking(Display):
         super().__init__()
         self.number, self.epochs, self.how = number, epochs, how
         self.notes: list[str] = []
+        self.stopping = threading.Event()
 
     def note(self, text: str) -> None:
         self.notes.append(text)
+        if text.startswith("stopping"):
+            self.stopping.set()
 
     def chunk(self, number: int, epochs: int, metrics: Any, unit: int = 0) -> None:
         if number == self.number and epochs == self.epochs:
             if isinstance(self.how, int):
                 os.kill(os.getpid(), self.how)
-                end = time.monotonic() + 60  # the main thread takes the signal when it is its turn
-                while not any(line.startswith("stopping") for line in self.notes) and time.monotonic() < end:
-                    time.sleep(0.01)
+                assert self.stopping.wait(SECONDS)  # the main thread takes the signal when it is its turn
             else:
                 raise self.how
 
@@ -341,8 +343,9 @@ def test_changed_data_are_refused_before_a_result_exists(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_the_state_and_marks_the_runs(
-    number: signal.Signals, sweep: Sweeps, whole: Any, make_jobs: Jobs
+    number: signal.Signals, sweep: Sweeps, whole: Any, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("research.sweep.train.units.LEAVE_AFTER", SECONDS)  # a busy machine needs its time
     jobs = make_jobs(*LONG, "seed=0,1")
     before = signal.getsignal(number)
     display = Breaking(0, 2, int(number))
@@ -390,11 +393,12 @@ def test_a_member_of_map_mode_is_finished_when_it_has_ended(
 
     class Looking(Breaking):
         def chunk(self, number: int, epochs: int, metrics: Any, unit: int = 0) -> None:
-            end = time.monotonic() + 60
+            end = time.monotonic() + SECONDS
             while unit == 1 and epochs == 5 and not seen:
                 if (sweep.folder / jobs[0].run_id / "result.json").exists():
                     seen.append(True)
                 assert time.monotonic() < end
+                time.sleep(0.01)  # the thread that evaluates has its turn
 
     outcomes = sweep(jobs, Looking())
     assert seen == [True]
@@ -490,7 +494,7 @@ def test_a_member_that_runs_out_of_memory_beside_others_is_tried_again(
     from research.sweep.program import Alone
 
     train, tries = Alone.train, []
-    both = threading.Barrier(2, timeout=60)
+    both = threading.Barrier(2, timeout=SECONDS)
 
     def limited(self: Any, epochs: int) -> Any:
         if len(tries) < 2:

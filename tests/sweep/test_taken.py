@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,24 @@ def files(folder: Path) -> Files:
     temporary = lambda path: path.name.startswith(".")
     found = [path for path in sorted(folder.rglob("*")) if path.is_file() and not temporary(path)]
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work for threads in the background is done at once.
+
+    Then no thread stands between its question for the lease and its write while another one finds the lease lost.
+    """
+
+    def submit(self: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
+        future = Future[Any]()
+        try:
+            future.set_result(work(*arguments, **options))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
 
 
 @pytest.fixture
