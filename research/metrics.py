@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from research.tree import hints, parts, settled
+from research.tree import constant_keys, hints, parts
 
 Direction = Literal["lower", "higher", ""]
 Fitted = Literal["", "scaling", "judge"]
@@ -224,7 +224,7 @@ def dependencies(cls: type, section: str) -> dict[str, list[str]]:
     keys_of: dict[str, list[str]] = {}
     for name, settings in _depends(cls):
         keys = keys_of.setdefault(name, [])
-        free = (f"{section}.{setting}" for setting in settings if setting not in settled(cls))
+        free = (f"{section}.{setting}" for setting in settings if setting not in constant_keys(cls))
         keys += [key for key in free if key not in keys]
     return keys_of
 
