@@ -40,12 +40,14 @@ def shown(value: Any) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the most similar known name, or the empty string.
 
-    Keys of one section, such as model.beta and model.noise, are similar if their last parts are.
+    Keys of one section, such as model.beta and model.noise, are similar if their last parts are, or share a word.
     """
     section, _, last = str(name).rpartition(".")
     for match in difflib.get_close_matches(str(name), list(known), n=5, cutoff=0.5):
         same_section = section and section == match.rpartition(".")[0]
-        alike = difflib.SequenceMatcher(None, last, match.rpartition(".")[2]).ratio() >= 0.7
-        if alike or not (same_section or match == section.partition(".")[0]):
+        other = match.rpartition(".")[2]
+        alike = difflib.SequenceMatcher(None, last, other).ratio() >= 0.7
+        shares_word = bool(set(last.split("_")) & set(other.split("_")))
+        if alike or shares_word or not (same_section or match == section.partition(".")[0]):
             return f" (did you mean '{match}'?)"
     return ""

@@ -345,7 +345,7 @@ def test_changed_data_are_refused_before_a_result_exists(
 def test_a_signal_saves_the_state_and_marks_the_runs(
     number: signal.Signals, sweep: Sweeps, whole: Any, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("research.sweep.train.units.LEAVE_AFTER", SECONDS)  # a busy machine needs its time
+    monkeypatch.setattr("research.sweep.train.signals.LEAVE_AFTER", SECONDS)  # a busy machine needs its time
     jobs = make_jobs(*LONG, "seed=0,1")
     before = signal.getsignal(number)
     display = Breaking(0, 2, int(number))

@@ -36,7 +36,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that was told to stop has all the time that it needs on a busy machine."""
     monkeypatch.setattr(dispatch, "KILL_AFTER", SECONDS)
     monkeypatch.setattr(dispatch, "LEAVE_AFTER", SECONDS)
-    monkeypatch.setattr("research.sweep.train.units.LEAVE_AFTER", SECONDS)
+    monkeypatch.setattr("research.sweep.train.signals.LEAVE_AFTER", SECONDS)
     monkeypatch.setattr(worker, "EXIT_AFTER", SECONDS)
 
 
