@@ -437,6 +437,15 @@ def test_baselines_that_depend_on_the_setting_stand_beside_each(sweep):
     assert any(x == [3, 3] for x, _ in lines(panel))
 
 
+def test_the_caption_of_scores_names_the_best_setting_also_where_it_is_not_drawn(sweep):
+    for at in range(settings.ROWS + 2):
+        sweep.add({"model.likelihood": f"kind{at:02}", "seed": 0}, {MSE: 100.0 - at})
+    (planned,) = sketches(settings.scores, sweep, [MSE]).values()
+    assert len(planned.picture.row_names) == settings.ROWS
+    assert f"The best mean is {99 - settings.ROWS} at kind{settings.ROWS + 1}" in planned.caption
+    assert "Not drawn for want of room: 2 more." in planned.caption
+
+
 # ------------------------------------------------------------------------------------------------- rate, distortion
 
 

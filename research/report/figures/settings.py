@@ -17,7 +17,7 @@ from research.report.statistics import SMALLEST, compare, holm, interval
 from research.report.table import Table
 from research.report.texts import listed
 
-SCORES, ROWS = 12, 14  # most metrics that have a panel of scores, and most settings
+SCORES, ROWS = 12, 40  # most metrics that have a panel of scores, and most settings
 METRICS, KEYS, PANELS = 2, 2, 4  # of differences
 BASELINE_MARKS = ("x", "+", "1", "2", "3")
 
@@ -61,11 +61,13 @@ def _scores(table: Table, metrics: Sequence[str]) -> Sketch:
     order: dict[str, int] = {}  # a baseline looks the same in all panels
     means = {metric: points.averages(table, metric, keys, of_data) for metric in metrics}
     for metric, data in places[:SCORES]:
-        here = {(row,): means[metric][row, data] for row in shown if (row, data) in means[metric]}
-        numbered = {place: mean for place, mean in here.items() if mean.n}
+        everywhere = {(row,): means[metric][row, data] for row in rows if (row, data) in means[metric]}
+        numbered = {of_row: mean for of_row, mean in everywhere.items() if mean.n}
+        here = {of_row: mean for of_row, mean in everywhere.items() if of_row[0] in shown}
         lines = [
             line
-            for (row,), mean in numbered.items()
+            for (row,), mean in here.items()
+            if mean.n
             for line in row_lines(shown.index(row), list(mean.seeds.values()), COLORS[0], seeds=mean.n > 1)
         ]
         baselines: dict[str, dict[int, float]] = {}
