@@ -446,6 +446,15 @@ def test_the_caption_of_scores_names_the_best_setting_also_where_it_is_not_drawn
     assert "Not drawn for want of room: 2 more." in planned.caption
 
 
+def test_no_best_is_named_where_lines_are_left_out(sweep):
+    for at, beta in itertools.product(range(curves.LINES + 1), (1.0, 2.0)):
+        sweep.add({"model.latent_dim": 2 + at, "model.beta": beta, "seed": 0}, {MSE: 100.0 - at - beta})
+    caption = sketches(curves.metric_over_key, sweep, [MSE])[f"metric_over_key-{MSE}-model.beta"].caption
+    assert "Not drawn for want of room: 1 more." in caption
+    assert "Means reach from" in caption
+    assert "The best mean" not in caption
+
+
 # ------------------------------------------------------------------------------------------------- rate, distortion
 
 

@@ -179,7 +179,7 @@ def _sketch(table: Table, metric: str, key: str) -> Sketch:
     caption = style.joined(
         f"{style.sentence(name)} over {key}{style.by_keys(layout.line_keys, layout.panel_keys)}.",
         points.averaged_words(table, everything.values()),
-        points.extremes(means, metric, *keys, comparable=not own_scale and not separating),
+        points.extremes(means, metric, *keys, comparable=not (own_scale or separating or layout.left_out)),
         separating and f"Lines of different {listed(separating)} cannot be compared.",
         nowhere and f"No run finished at {listed(nowhere)}.",
         beyond and f"Beyond the axis: {', '.join(beyond)}.",
