@@ -162,10 +162,10 @@ def check_places(config: DictConfig) -> None:
     """
     for key, shipped in PLACES.items():
         section, _, name = key.rpartition(".")
-        given = OmegaConf.to_container(OmegaConf.select(config, section), resolve=False)[name]  # type: ignore[index]
-        if given != shipped:
+        value = OmegaConf.to_container(OmegaConf.select(config, section), resolve=False)[name]  # type: ignore[index]
+        if value != shipped:
             remedy = "runs lie in output_root/name/RUN; choose the place with output_root=FOLDER name=NAME"
-            raise ConfigError(key, given, remedy)
+            raise ConfigError(key, value, remedy)
 
 
 def first_choices(overrides: Sequence[str]) -> list[str]:
@@ -229,20 +229,20 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
     missing = re.search(r"Could not override '([^']+)'", text)
     if missing:
         key = missing.group(1)
-        given = next((o for o in overrides if o.partition("=")[0].lstrip("+~") == key), key)
+        override = next((o for o in overrides if o.partition("=")[0].lstrip("+~") == key), key)
         apart = _two_commands(overrides, key)
         if apart:
-            return f"{given}: {apart}"
-        taken = [one for one in overrides if one.startswith("~") and _covers(one[1:].partition("=")[0], key)]
-        if taken and given != taken[0]:
-            return f"{given}: {taken[0]} takes this key away; leave one of them out"
+            return f"{override}: {apart}"
+        deletions = [text for text in overrides if text.startswith("~") and _covers(text[1:].partition("=")[0], key)]
+        if deletions and override != deletions[0]:
+            return f"{override}: {deletions[0]} takes this key away; leave one of them out"
         near = nearest(key, known_keys(overrides, key))
         others = "" if near else _choices_with(key)
-        return f"{given}: no such key{near}{others}; all keys: python scripts/train.py --cfg job"
+        return f"{override}: no such key{near}{others}; all keys: python scripts/train.py --cfg job"
     option = re.search(r"Could not find '([^/']+(?:/[^/']+)*)/([^']*)'", text)
     if option:
         group, name = option.groups()
-        for key, _, value in (one.lstrip("+").partition("=") for one in overrides):
+        for key, _, value in (text.lstrip("+").partition("=") for text in overrides):
             if f"{key}/{value}" == f"{group}/{name}":  # the name may contain a stroke too
                 group, name = key, value
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or sorted(
@@ -250,8 +250,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         )
         return f"{group}={name}: no such choice{nearest(name, options)}; known: {', '.join(options)}"
     if "does not support sweep type" in text:
-        given = next((o for o in overrides if "interval(" in o), "")
-        return f"{given}: this sweeper takes lists and ranges; for intervals add hydra/sweeper=optuna"
+        override = next((o for o in overrides if "interval(" in o), "")
+        return f"{override}: this sweeper takes lists and ranges; for intervals add hydra/sweeper=optuna"
     cause = error.__cause__
     return text + (f" ({str(cause).strip().splitlines()[0]})" if cause and str(cause).strip() else "")
 
@@ -279,27 +279,28 @@ def _covers(section: str, key: str) -> bool:
 def _two_commands(overrides: Sequence[str], key: str) -> str | None:
     """The remedy if only some choices of a swept group have a key: one command for these and one for the others."""
     group = key.partition(".")[0]
-    swept = [one for one in parse(overrides) if one.key_or_group == group and one.is_sweep_override()]
+    swept = [parsed for parsed in parse(overrides) if parsed.key_or_group == group and parsed.is_sweep_override()]
     if not swept or not (CONF / group).is_dir():
         return None
     value: Any = swept[-1].value()
     names = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
     choices = value.filter(names) if isinstance(value, Glob) else list(swept[-1].sweep_string_iterator())
-    others = [one for one in overrides if one.partition("=")[0] != group]
+    others = [text for text in overrides if text.partition("=")[0] != group]
     having = [choice for choice in choices if key in known_keys([*others, f"{group}={choice}"], "")]
     lacking = [choice for choice in choices if choice not in having]
     if not having:
         return None
     if not lacking:  # Hydra first applies fixed overrides to the default choice, which lacks the key
-        given = next(one for one in overrides if one.partition("=")[0].lstrip("+~") == key)
-        spelled = shlex.quote(f"{key}=choice({given.partition('=')[2]})")
+        override = next(text for text in overrides if text.partition("=")[0].lstrip("+~") == key)
+        spelled = shlex.quote(f"{key}=choice({override.partition('=')[2]})")
         return f"the default {group} has no such key; write it as one that is swept: {spelled}"
-    others = [one for one in others if not re.fullmatch(r"name=\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", one)]  # by the time
-    rest = [one for one in others if one.partition("=")[0].lstrip("+~") != key]
-    rest = [f"{one}-{lacking[0]}" if one.startswith("name=") else one for one in rest]  # a folder holds one sweep
+    named_by_time = re.compile(r"name=\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
+    others = [text for text in others if not named_by_time.fullmatch(text)]
+    rest = [text for text in others if text.partition("=")[0].lstrip("+~") != key]
+    rest = [f"{text}-{lacking[0]}" if text.startswith("name=") else text for text in rest]  # a folder holds one sweep
     commands = [
-        shlex.join(["python", "scripts/train.py", "-m", f"{group}={','.join(chosen)}", *given])
-        for chosen, given in ((having, others), (lacking, rest))
+        shlex.join(["python", "scripts/train.py", "-m", f"{group}={','.join(chosen)}", *unswept])
+        for chosen, unswept in ((having, others), (lacking, rest))
     ]
     verb = "has" if len(lacking) == 1 else "have"
     return f"{group}={','.join(lacking)} {verb} no such key; give two commands: {commands[0]} ; {commands[1]}"

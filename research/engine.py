@@ -65,7 +65,8 @@ class Model(Protocol):
 class Trainer:
     """The budget of a training, and which parameters are kept.
 
-    All fields are structure for the plan. `Budget` says which of them are inputs of a program all the same.
+    Other values of `epochs`, `evaluate_every`, `patience` and `target_loss` need no other program (see `Budget`). Batch
+    sizes, `monitor` and `keep` are compiled.
 
     Attributes:
       epochs: the largest number of passes over the training rows.

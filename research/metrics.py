@@ -218,8 +218,12 @@ def comparison_keys(
 def dependencies(cls: type, section: str) -> dict[str, list[str]]:
     """Metric -> the keys below `section` that change what it measures, for a spec and its parts.
 
-    Every spec lists them in its class variable `depends`, by its own field names. If a class has no `depends`, all of
-    its numbers count as parts of the loss.
+    A class lists them in its class variable `depends`, by its own field names. Two rules protect a class that lists too
+    little, so that no table compares losses which measure different things:
+
+    * All numbers of a `@spec` count as parts of the loss, except those that its class variable `unscored` names. These
+      change how a model learns, and not what its loss measures on validation rows.
+    * If a `@spec` has no `depends`, its sizes and choices count as parts of the loss as well.
     """
     keys_of: dict[str, list[str]] = {}
     for name, settings in _depends(cls):
@@ -234,10 +238,14 @@ def _depends(cls: type) -> Iterator[tuple[str, tuple[str, ...]]]:
     types = hints(cls)
     for parent in cls.__mro__:
         depends = vars(parent).get("depends")
-        if depends is None:
-            fields = [name for name in vars(parent).get("__annotations__", {}) if float in _members(types.get(name))]
-            depends = {"loss": tuple(fields)} if fields else {}
-        yield from depends.items()
+        yield from (depends or {}).items()
+        if vars(parent).get("__tree__") == "spec":
+            fields = [
+                name for name in vars(parent).get("__annotations__", {}) if name in types.keys() - parts(cls).keys()
+            ]
+            counted = fields if depends is None else [name for name in fields if float in _members(types[name])]
+            if of_loss := tuple(name for name in counted if name not in vars(parent).get("unscored", ())):
+                yield "loss", of_loss
     for name, part in parts(cls).items():
         for of_metric, settings in _depends(part):
             yield of_metric, tuple(name if setting == "kind" else setting for setting in settings)

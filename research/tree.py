@@ -17,7 +17,8 @@ The keys of a config are the fields of a class. What a class may say beside that
         dropout: float = added(before=0.0)  # a key that runs of earlier versions lack, and how these runs were trained
         classes: int = from_data(0)         # no key: the method `bind` fills it in
         retired = {"form": "auto"}          # a key that only earlier versions had, and the value that it always has now
-        depends = {"loss": ("noise",)}      # settings that change what a metric measures (`research.metrics`)
+        depends = {"loss": ("steps",)}      # settings that change what a metric measures (`research.metrics`)
+        unscored = ("dropout",)             # numbers that change how the model learns, and not what its loss measures
 
         def validate(self): ...             # rules of the class; they raise ConfigError
 

@@ -48,8 +48,8 @@ def digits(processes: int) -> None:
         alone = []
         for number, (latent, beta, seed) in enumerate(_points()):
             if number % max(1, 36 // processes) == 0:
-                one = [f"model.latent_dim={latent}", f"model.beta={beta}", f"seed={seed}"]
-                alone.append(command(*one, out, f"name=alone{number}"))
+                point = [f"model.latent_dim={latent}", f"model.beta={beta}", f"seed={seed}"]
+                alone.append(command(*point, out, f"name=alone{number}"))
         separate = sum(alone) * 36 / len(alone)
         in_fused, in_basic = results(Path(folder) / "fused1"), results(Path(folder) / "basic")
         assert len(in_fused) == len(in_basic) == 36
@@ -198,12 +198,14 @@ def modes() -> None:
     ):
         for batch in (32, 128):
             model = spec("vae", "model", latent_dim=latent, hidden_dims=hidden)
-            rows, found = batch * 40, {}
+            rows, speeds = batch * 40, {}
             for mode in ("map", "vmap"):
                 program, samples = group_of(model, 8, mode, rows, (features,), batch)
-                found[mode] = rate(program, samples, 1)
+                speeds[mode] = rate(program, samples, 1)
             work = batch * vae_flops(hidden, latent, features) / 6
-            print(f"{work:13,.0f} {found['map']:15,.0f} {found['vmap']:16,.0f} {found['vmap'] / found['map']:12.2f}")
+            print(
+                f"{work:13,.0f} {speeds['map']:15,.0f} {speeds['vmap']:16,.0f} {speeds['vmap'] / speeds['map']:12.2f}"
+            )
 
 
 def widths() -> None:
@@ -217,9 +219,9 @@ def widths() -> None:
         if jax.default_backend() == "cpu" and width > 8:
             break
         program, samples = group_of(model, width, "vmap" if width > 1 else "map", 12_800, (784,), 128)
-        found = rate(program, samples, 1)
-        share = found * vae_flops([200, 200], 50) / peak
-        print(f"width {width:4}: {found:12,.0f} samples/s of all members, {share:.1%} of that rate")
+        speed = rate(program, samples, 1)
+        share = speed * vae_flops([200, 200], 50) / peak
+        print(f"width {width:4}: {speed:12,.0f} samples/s of all members, {share:.1%} of that rate")
 
 
 BENCHMARKS = (

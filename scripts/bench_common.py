@@ -30,9 +30,9 @@ def results(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json"))]
 
 
-def training(found: list[dict[str, Any]]) -> float:
+def training(results: list[dict[str, Any]]) -> float:
     """Seconds of training in a command: device shares add up to the groups' times."""
-    return sum(result["seconds_device_share"] for result in found)
+    return sum(result["seconds_device_share"] for result in results)
 
 
 def trained(folder: str, *arguments: str) -> float:
@@ -42,10 +42,10 @@ def trained(folder: str, *arguments: str) -> float:
     return training(results(Path(folder) / name))
 
 
-def compiling(found: list[dict[str, Any]]) -> float:
+def compiling(results: list[dict[str, Any]]) -> float:
     """Seconds of initialising and compiling in a command."""
-    shares = (result["seconds_device_share"] / result["seconds_wall_group"] for result in found)
-    return sum(share * result["seconds_compile_group"] for share, result in zip(shares, found, strict=True))
+    shares = (result["seconds_device_share"] / result["seconds_wall_group"] for result in results)
+    return sum(share * result["seconds_compile_group"] for share, result in zip(shares, results, strict=True))
 
 
 def spec(name: str, group: str, **changes: Any) -> Any:

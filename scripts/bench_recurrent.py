@@ -93,7 +93,7 @@ def cells() -> None:
                         jax.block_until_ready(program())
                     seconds[name].append(time.perf_counter() - started)
             ours = statistics.median(seconds.pop("ours"))
-            ratios = {name: statistics.median(own) / ours for name, own in seconds.items()}
+            ratios = {name: statistics.median(times) / ours for name, times in seconds.items()}
             shown = ", ".join(f"{ratio:.2f} x {name}" for name, ratio in ratios.items())
             print(f"T {steps:3} {kind:4}: {30 * BATCH / ours:9,.0f} sequences/s, {shown}", flush=True)
 
@@ -120,9 +120,9 @@ def rows(processes: int) -> None:
         alone = []
         for number, (cell, size, seed) in enumerate(points):
             if number % max(1, len(points) // processes) == 0:
-                own = [f"model.cell={cell}", f"model.latent_dim={size}"]
-                command(*fixed, *own, "seed=9", out, f"name=warm{number}")
-                alone.append(command(*fixed, *own, f"seed={seed}", out, f"name=alone{number}"))
+                point = [f"model.cell={cell}", f"model.latent_dim={size}"]
+                command(*fixed, *point, "seed=9", out, f"name=warm{number}")
+                alone.append(command(*fixed, *point, f"seed={seed}", out, f"name=alone{number}"))
     separate = sum(alone) * len(points) / len(alone)
     print(f"fused sweep, command to results    {fused:8.1f} s")
     print(f"36 separate processes              {separate:8.1f} s  ({len(alone)} measured)")
@@ -137,12 +137,12 @@ def threads(epochs: int = 12, repeats: int = 3) -> None:
     with tempfile.TemporaryDirectory() as folder:
         command(*fixed, "trainer.epochs=1", f"output_root={folder}", "name=warm")
         for repeat in range(repeats):
-            for number, found in seconds.items():
+            for number, spans in seconds.items():
                 name = f"threads{number}_{repeat}"
                 command(*fixed, f"sweep.concurrency={number}", f"output_root={folder}", f"name={name}")
-                found.append(span(Path(folder) / name))
-    for one, two in zip(*seconds.values(), strict=True):
-        print(f"training on one thread {one:6.1f} s, on two {two:6.1f} s: {one / two:.2f} x", flush=True)
+                spans.append(span(Path(folder) / name))
+    for single, double in zip(*seconds.values(), strict=True):
+        print(f"training on one thread {single:6.1f} s, on two {double:6.1f} s: {single / double:.2f} x", flush=True)
 
 
 def span(folder: Path) -> float:

@@ -30,15 +30,15 @@ def report(runs: int) -> None:
     from research.report.table import table
     from research.report.texts import Layout
 
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "many"
-        fill(folder, one_run(Path(place)), runs)
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root) / "many"
+        fill(folder, one_run(Path(root)), runs)
         with timed("collect"):
-            found = collect(folder)
+            runs_of_folder = collect(folder)
         with timed("table"):
-            made = table(found)
+            result = table(runs_of_folder)
         with timed("text of the table"):
-            markdown(made, Layout())
+            markdown(result, Layout())
         with timed("the command"):
             command(folder)
 
@@ -58,10 +58,10 @@ def command(folder: Path) -> None:
         assert main([str(folder), "--format", "markdown"]) == 0
 
 
-def one_run(place: Path) -> Path:
+def one_run(root: Path) -> Path:
     """The folder of a run of two epochs."""
-    bench_common.command("trainer.epochs=2", f"output_root={place}", "name=one")
-    return next((place / "one").glob("*/result.json")).parent
+    bench_common.command("trainer.epochs=2", f"output_root={root}", "name=one")
+    return next((root / "one").glob("*/result.json")).parent
 
 
 def fill(folder: Path, run: Path, runs: int) -> None:
@@ -74,10 +74,10 @@ def fill(folder: Path, run: Path, runs: int) -> None:
     seeds = range(-(-runs // 1000))
     for number, (*values, seed) in enumerate(itertools.islice(itertools.product(*POINTS.values(), seeds), runs)):
         point = {**dict(zip(POINTS, values, strict=True)), "seed": seed}
-        own = copy.deepcopy(config)
+        changed_config = copy.deepcopy(config)
         for key, value in point.items():
             *sections, last = key.split(".")
-            section = own["config"]
+            section = changed_config["config"]
             for name in sections:
                 section = section[name]
             section[last] = value
@@ -91,7 +91,7 @@ def fill(folder: Path, run: Path, runs: int) -> None:
         }
         changed = {"run_id": name, "overrides": overrides, "config_hash": digest, "metrics": metrics}
         (folder / name).mkdir(parents=True)
-        (folder / name / "config.json").write_text(json.dumps(own | {"config_hash": digest}, indent=1))
+        (folder / name / "config.json").write_text(json.dumps(changed_config | {"config_hash": digest}, indent=1))
         (folder / name / "result.json").write_text(json.dumps(result | changed, indent=1))
         entries[name] = {"overrides": overrides, "config_hash": digest, "data_sha256": result["data_sha256"]}
     (folder / "sweep.json").write_text(json.dumps(base | {"runs": entries}, indent=1))

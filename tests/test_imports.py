@@ -1,4 +1,4 @@
-"""Floors: imports go down only, and heavy packages stay in their rooms."""
+"""Layers: imports go down only, and heavy packages are imported in a few packages only."""
 
 import ast
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = (
+LAYERS = (
     {"app", "config", "encode", "compose", "command", "scripts", "hydra_plugins"},
     {"sweep", "report"},
     {"evaluation"},
@@ -29,8 +29,8 @@ FLOORS = (
         "environment",
     },
 )
-FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-ROOMS = {  # package -> the only places that import it
+LAYER_OF = {part: level for level, parts in enumerate(LAYERS) for part in parts}
+IMPORTERS = {  # package -> the only parts of the project that import it
     "hydra": {"app", "compose", "config", "encode", "hydra_plugins", "scripts"},
     "tensorboard": {"runs"},
     "pandas": {"report", "data"},
@@ -45,7 +45,7 @@ FILES = [
 ]
 
 
-def room(path: Path) -> str:
+def part_of(path: Path) -> str:
     """The part of the project that a file belongs to."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return parts[1] if parts[0] == "research" else parts[0]
@@ -66,31 +66,31 @@ def imported(path: Path) -> Iterator[tuple[str, bool]]:
             yield name, node not in inner
 
 
-def rooms_used(path: Path) -> set[str]:
+def parts_used(path: Path) -> set[str]:
     """Other parts of the project that a file imports."""
     names = [name.split(".") for name, _ in imported(path)]
     used = {parts[1] if parts[0] == "research" and len(parts) > 1 else parts[0] for parts in names}
     ours = {parts[0] for parts in names if parts[0] in ("research", "hydra_plugins", "scripts")}
-    return (used & set(FLOOR)) - {room(path)} if ours else set()
+    return (used & set(LAYER_OF)) - {part_of(path)} if ours else set()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_go_down(path: Path):
-    here = FLOOR.get(room(path))
+    here = LAYER_OF.get(part_of(path))
     if here is None:  # research/__init__.py offers what people use in a notebook
         assert path == ROOT / "research" / "__init__.py"
         return
-    for other in rooms_used(path):
-        # on the ground floor they build on each other; what starts commands all goes through the app
-        beside = FLOOR[other] == here and (other in FLOORS[0] or here == len(FLOORS) - 1)
-        assert FLOOR[other] > here or beside, f"{room(path)} imports {other}, which lies above or beside it"
+    for other in parts_used(path):
+        # in the lowest layer they build on each other; what starts commands all goes through the app
+        beside = LAYER_OF[other] == here and (other in LAYERS[0] or here == len(LAYERS) - 1)
+        assert LAYER_OF[other] > here or beside, f"{part_of(path)} imports {other}, which lies above or beside it"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_packages_stay_in_their_rooms(path: Path):
+def test_a_heavy_package_is_imported_in_few_places(path: Path):
     for name, _ in imported(path):
         package = name.split(".")[0]
-        assert room(path) in ROOMS.get(package, {room(path)}), f"{room(path)} imports {name}"
+        assert part_of(path) in IMPORTERS.get(package, {part_of(path)}), f"{part_of(path)} imports {name}"
 
 
 def imported_files(path: Path) -> set[Path]:
@@ -123,7 +123,7 @@ def test_no_files_import_each_other():
 
 def test_the_engine_knows_no_model_and_the_plugin_starts_without_jax():
     engine = ROOT / "research" / "engine.py"
-    assert not {"models", "networks"} & rooms_used(engine)
+    assert not {"models", "networks"} & parts_used(engine)
     for path in (ROOT / "hydra_plugins").rglob("*.py"):
         for name, at_module_level in imported(path):
             assert not (at_module_level and name.split(".")[0] in HEAVY), f"{path.name} imports {name}"
@@ -131,7 +131,7 @@ def test_the_engine_knows_no_model_and_the_plugin_starts_without_jax():
         assert not (at_module_level and name.split(".")[0] in HEAVY), f"app imports {name}"
 
 
-def test_every_room_has_a_floor():
-    rooms = {room(path) for path in FILES} - {"__init__"}
-    assert rooms <= set(FLOOR)
-    assert {"engine", "models", "networks", "optimizer", "tree", "data", "distributions", "sweep", "app"} <= rooms
+def test_every_part_has_a_layer():
+    parts = {part_of(path) for path in FILES} - {"__init__"}
+    assert parts <= set(LAYER_OF)
+    assert {"engine", "models", "networks", "optimizer", "tree", "data", "distributions", "sweep", "app"} <= parts

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
 import yaml
@@ -19,13 +20,9 @@ from research.metrics import (
     undirected,
 )
 from research.models.vae import VAE
-from research.tree import hints, inline, resolve_target, spec
+from research.tree import from_data, hints, inline, resolve_target, spec
 
 CONFIGS = sorted((Path(__file__).parents[1] / "conf" / "model").glob("*.yaml"))
-HARMLESS = {  # numbers that change how a model learns, and not what its loss measures on validation rows
-    *("warmup_epochs", "capacity_epochs", "dropout", "forget_bias"),
-    *("teacher_start", "teacher_end", "teacher_epochs", "teacher_dropout"),
-}
 CLASSES = {
     resolve_target(content["_target_"]): path.stem
     for path in CONFIGS
@@ -34,10 +31,7 @@ CLASSES = {
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=CLASSES.get)
-def test_every_number_of_a_model_changes_its_loss_or_is_known_not_to(cls):
-    said = {key.removeprefix("model.") for key in dependencies(cls, "model")["loss"]}
-    numbers = {name for name, hint in hints(cls).items() if hint in (float, float | None)}
-    assert numbers - said == numbers & HARMLESS
+def test_settings_that_change_a_metric_are_settings_of_the_model(cls):
     # `code` is a field of the recurrent one of two families
     assert {key for keys in dependencies(cls, "model").values() for key in keys} <= {
         *(f"model.{name}" for name in hints(cls)),
@@ -56,13 +50,31 @@ class Tilted(VAE):
     """Says nothing of its own number."""
 
     tilt: float
-    width: int
+    norm: Literal["one", "two"]
+    width: int = from_data(0)
 
 
-def test_a_number_that_a_spec_says_nothing_of_is_part_of_its_loss():
-    of_parent, own = dependencies(VAE, "model"), dependencies(Tilted, "model")
-    assert set(own["loss"]) - set(of_parent["loss"]) == {"model.tilt"}
-    assert own["elbo_nats"] == of_parent["elbo_nats"]
+def test_settings_that_a_spec_says_nothing_of_are_parts_of_its_loss():
+    of_parent, of_tilted = dependencies(VAE, "model"), dependencies(Tilted, "model")
+    assert set(of_tilted["loss"]) - set(of_parent["loss"]) == {"model.tilt", "model.norm"}
+    assert of_tilted["elbo_nats"] == of_parent["elbo_nats"]
+
+
+@spec
+class Forgetful:
+    """Says which of its choices change the loss, and of its numbers only that one does not."""
+
+    weight: float
+    rate: float | None
+    norm: Literal["one", "two"]
+    layers: int
+
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("norm",)}
+    unscored: ClassVar[tuple[str, ...]] = ("rate",)
+
+
+def test_a_number_is_part_of_the_loss_unless_its_class_says_otherwise():
+    assert dependencies(Forgetful, "model") == {"loss": ["model.norm", "model.weight"]}
 
 
 @spec

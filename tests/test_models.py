@@ -15,6 +15,7 @@ from research.clock import Clock
 from research.data import Examples, Facts
 from research.distributions import LIKELIHOODS
 from research.engine import Model
+from research.metrics import dependencies
 from research.models.abilities import Decodes, Forecasts, Predicts, Samples, able
 from research.tree import ConfigError, stack, structure
 
@@ -269,6 +270,14 @@ def test_contract(name: str, kind: str, options: dict[str, Any], build_model):
     np.testing.assert_allclose(turned[::-1], loss, rtol=1e-6)
     for metric, value in scores.items():
         np.testing.assert_allclose(others[metric][::-1], value[:, order], rtol=1e-5, atol=1e-6, err_msg=metric)
+    # at equal parameters, no number changes the loss that this loss is not said to depend on
+    counted = {key.removeprefix("model.") for key in dependencies(type(first), "model").get("loss", ())}
+    unscored = jax.tree_util.tree_map_with_path(
+        lambda path, number: number if path[-1].name in counted else number * 0.9, first
+    )
+    _, alike = everything(stack([first, unscored]), stack([params, params]), np.arange(6))
+    assert len(traces) == 1
+    np.testing.assert_array_equal(*alike["loss"], err_msg="a number that changes the loss must not be `unscored`")
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name not in NAMED] + ["wae", "vamp_vae", "two_layer_vae"])

@@ -25,7 +25,7 @@ READMES = sorted(
         ),
     ]
 )
-ROOMS = sorted({path.parent for path in (ROOT / "research").rglob("*.py")} - {ROOT / "research"})
+PACKAGES = sorted({path.parent for path in (ROOT / "research").rglob("*.py")} - {ROOT / "research"})
 FIRST = ("model.latent_dim=2,8", "seed=range(3)", "model.likelihood=gaussian", "model.scale=0.1", "name=first")
 TINY = ("model.hidden_dims=[4]", "data.train_size=64", "data.validation_size=32", "data.test_size=32", "sweep.mode=map")
 PLACEHOLDERS = ("FOLDER", "...", ".csv")  # a user puts a file or a folder of their own there
@@ -180,10 +180,37 @@ def test_links_and_files_exist(readme: Path) -> None:
             assert (ROOT / name).exists(), name
 
 
-def test_every_room_has_a_front_door_and_the_root_is_short() -> None:
+def test_every_package_has_a_readme_and_the_root_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
-    for room in ROOMS:
-        assert (room / "README.md").is_file() or (room.parent / "README.md").is_file(), room
+    for package in PACKAGES:
+        assert (package / "README.md").is_file() or (package.parent / "README.md").is_file(), package
+
+
+@pytest.mark.parametrize("folder", [ROOT / "research", *PACKAGES], ids=shown)
+def test_a_readme_names_every_file_of_its_folder_and_no_other(folder: Path) -> None:
+    readme = folder / "README.md"
+    text = readme.read_text() if readme.is_file() else (folder.parent / "README.md").read_text()
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
+    if readme.is_file():
+        for name in re.findall(r"`([a-z_/]+\.(?:py|html|css|js))`", " ".join(cells)):
+            assert (folder / name).is_file(), f"{shown(readme)} names {name}"
+        for file in folder.glob("*.py"):
+            assert file.name == "__init__.py" or f"`{file.name}`" in " ".join(cells), (
+                f"{shown(readme)} lacks {file.name}"
+            )
+    else:  # a small package has a row in the README above it, which names its files without their ending
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| `{folder.name}/`")]
+        for file in folder.glob("*.py"):
+            assert file.name == "__init__.py" or f"`{file.stem}`" in row, f"{shown(folder)} lacks {file.name}"
+
+
+def test_the_size_of_the_core_is_as_stated() -> None:
+    text = (ROOT / "README.md").read_text()
+    (stated,) = re.findall(r"The core has ([\d,]+) lines", text)
+    table = text[text.index("The core has") :]
+    files = [name for line in table.splitlines() if line.startswith("| `") for name in re.findall(r"`(\S+\.py)`", line)]
+    lines = sum(len((ROOT / name).read_text().splitlines()) for name in files)
+    assert abs(lines - int(stated.replace(",", ""))) <= 50, lines
 
 
 def test_every_test_that_the_table_of_laws_names_exists() -> None:

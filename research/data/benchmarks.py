@@ -127,13 +127,13 @@ def read_rolls(path: Path) -> list[list[np.ndarray]]:
             raise refuse(f"{name} is missing or not a cell array; expected {', '.join(PARTS)}")
         rolls = []
         for number, roll in enumerate(cells.ravel()):
-            place = f"{name}, sequence {number} (from 0)"
+            where = f"{name}, sequence {number} (from 0)"
             if not isinstance(roll, np.ndarray) or roll.dtype.kind not in "biuf" or roll.ndim != 2:
-                raise refuse(f"{place}: not a matrix of numbers")
+                raise refuse(f"{where}: not a matrix of numbers")
             if roll.shape[1] != KEYS or not len(roll):
-                raise refuse(f"{place}: its shape is {roll.shape}, expected [T, {KEYS}]")
+                raise refuse(f"{where}: its shape is {roll.shape}, expected [T, {KEYS}]")
             if not ((roll == 0) | (roll == 1)).all():
-                raise refuse(f"{place}: it holds other values than 0 and 1")
+                raise refuse(f"{where}: it holds other values than 0 and 1")
             rolls.append(roll.astype(np.uint8))
         parts.append(rolls)
     return parts

@@ -253,7 +253,7 @@ def target_column(target: np.ndarray) -> Column:
 
 
 def interpret(
-    name: str, column: Column, task: Task | None, place: Callable[[int], str], *, new_rows: bool = False
+    name: str, column: Column, task: Task | None, where_of: Callable[[int], str], *, new_rows: bool = False
 ) -> Target:
     """A target as classes or values: text is a class, floats are values, up to 20 different whole numbers are classes.
 
@@ -261,23 +261,23 @@ def interpret(
       name: name of the target, for errors.
       column: its content.
       task: the key that decides; with None the content decides.
-      place: where a row stands in its file.
+      where_of: where a row stands in its file.
       new_rows: the rows are for a run, so that the number of different classes among them does not matter.
 
     Raises:
       ConfigError: values that are missing or infinite, or a content that does not fit the task.
     """
     refuse = lambda problem: ConfigError("target", name, problem)
-    _check_missing(name, column, place)
+    _check_missing(name, column, where_of)
     if column.kind == "time":
         raise refuse("it holds times, which are neither classes nor values; choose another column")
     if column.numbers is None:
-        _check_text(name, column, task, place)
+        _check_text(name, column, task, where_of)
         classes, label = np.unique(np.asarray(column.texts), return_inverse=True)
         return _classes(name, label, tuple(map(str, classes)), new_rows)
     numbers, cells = column.numbers, column.cells
     if np.isinf(numbers).any():
-        raise refuse(f"{place(int(np.argmax(np.isinf(numbers))))}: the value is infinite")
+        raise refuse(f"{where_of(int(np.argmax(np.isinf(numbers))))}: the value is infinite")
     values, label = np.unique(numbers, return_inverse=True)
     whole = column.kind in ("integer", "bool")
     if task is None and whole and len(values) > MOST_CLASSES and not new_rows:
@@ -298,7 +298,7 @@ def interpret(
     return Target(None, None, numbers[:, None], notes)
 
 
-def _check_missing(name: str, column: Column, place: Callable[[int], str]) -> None:
+def _check_missing(name: str, column: Column, where_of: Callable[[int], str]) -> None:
     """Refuse a target that some row lacks."""
     if not column.missing.any():
         return
@@ -308,21 +308,21 @@ def _check_missing(name: str, column: Column, place: Callable[[int], str]) -> No
     remedy = "every row needs its target: add it, or remove the row"
     if column.cells is not None and cell and column.numbers is None:
         remedy += "; a class needs another name"
-    raise ConfigError("target", name, f"{place(row)}: {shown} is a missing value; {remedy}")
+    raise ConfigError("target", name, f"{where_of(row)}: {shown} is a missing value; {remedy}")
 
 
-def _check_text(name: str, column: Column, task: Task | None, place: Callable[[int], str]) -> None:
+def _check_text(name: str, column: Column, task: Task | None, where_of: Callable[[int], str]) -> None:
     """Refuse text that cannot be the names of classes, or is not meant to be."""
     texts = column.texts
     if task == "values":
-        problem = f"{place(0)}: '{texts[0][:40]}' is not a number, so data.target={name} has classes"
+        problem = f"{where_of(0)}: '{texts[0][:40]}' is not a number, so data.target={name} has classes"
         raise ConfigError("task", task, problem)
     if task == "classes":
         return
     numeric = [_is_number(text) for text in texts]
     if any(numeric) and not all(numeric):
         row = numeric.index(False)
-        problem = f"{place(row)}: '{texts[row][:40]}' is text, and other rows hold numbers"
+        problem = f"{where_of(row)}: '{texts[row][:40]}' is text, and other rows hold numbers"
         raise ConfigError("target", name, f"{problem}; correct it, or say data.task=classes")
     if looks_like_dates(column):
         remedy = f"it holds dates ({texts[0]}, ...); if they are classes: data.task=classes"

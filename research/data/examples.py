@@ -186,10 +186,11 @@ class Facts:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One division of the rows, with the scaling fitted on its training part. It has arrays only, so that folds stack.
+    """One division of the rows into three parts, as row numbers, and the scaling that was fitted on its training part.
 
-    All splits of a data set have the same shapes: shorter training parts repeat their rows, and shorter validation and
-    test parts are padded with row 0 at weight 0.
+    A program trains several folds at once, so their splits are stacked as arrays and must have equal shapes. Parts that
+    are shorter than those of another fold are filled up: training parts repeat their own rows, and validation and test
+    parts get row 0 with weight 0, which does not count in any score.
 
     Attributes:
       train: training rows, [N_train] int32.

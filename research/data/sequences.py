@@ -64,7 +64,10 @@ class Sines(Generated):
 
     def stored(self) -> Source:
         """Draw all rows."""
-        random = np.random.Generator(np.random.PCG64(self.data_seed))
+        # `shuffle` orders the rows by the first numbers of PCG64(split_seed). If a single channel had them as its
+        # frequencies, the test rows would be those of the lowest frequencies.
+        seed = self.data_seed if self.channels > 1 else [self.data_seed, 1]
+        random = np.random.Generator(np.random.PCG64(seed))
         frequency = random.uniform(*self.frequency, (self.rows, self.channels))
         phase = random.uniform(*self.phase, (self.rows, self.channels))
         angle = frequency[:, None] * np.arange(self.length)[:, None] + phase[:, None]

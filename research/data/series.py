@@ -281,7 +281,7 @@ class Series(Windowed):
                 if missing := len(values) - table.size:
                     row = int(np.argmax(np.diff(steps.number) > 1))
                     text = f"{missing} of {len(values)} steps of {step} are missing and masked"
-                    notes.append(f"{text}, the first after {table.place(row)}")
+                    notes.append(f"{text}, the first after {table.where(row)}")
             return Content(names, values, binary, step, notes)
 
 

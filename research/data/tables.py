@@ -30,7 +30,7 @@ class Content(NamedTuple):
       target: targets as stored; None without.
       columns: names of the features; None where the file has none.
       binary: features that are bool or hold only the whole numbers 0 and 1, [D] bool, or () for all of an array.
-      place: where a row stands in the file.
+      where: where a row stands in the file.
       notes: what was left out or noticed.
     """
 
@@ -38,7 +38,7 @@ class Content(NamedTuple):
     target: Column | None
     columns: tuple[str, ...] | None
     binary: np.ndarray
-    place: Callable[[int], str]
+    where: Callable[[int], str]
     notes: list[str]
 
 
@@ -161,13 +161,13 @@ class Arrays(Splitting):
             rows = missing.any(1).sum()
             count = f" (and in {rows - 1} other rows)" if rows > 1 else ""
             remedy = "fill it or remove the row; data=series masks missing values"
-            raise ConfigError("", None, f"{table.place(row, names[number])}: the value is missing{count}; {remedy}")
+            raise ConfigError("", None, f"{table.where(row, names[number])}: the value is missing{count}; {remedy}")
         if trained is None:
             notes += checks.table_notes(table, names, x, [target] if target is not None else [])
         column = None if target is None else table.column(target, "target")
         if trained is not None and column is not None and column.kind == "empty":
             column = None  # the target of new rows is often unknown
-        return Content(x, column, tuple(names) if table.named else None, binary, table.place, notes)
+        return Content(x, column, tuple(names) if table.named else None, binary, table.where, notes)
 
     # ------------------------------------------------------------------------------------------------ both files
 
@@ -227,11 +227,11 @@ class Arrays(Splitting):
         if len(columns) < len(contents):
             return Target(None, None, None)
         size, task = len(contents[0].x), self.task
-        place = lambda row: contents[0].place(row) if row < size else contents[1].place(row - size)
+        where_of = lambda row: contents[0].where(row) if row < size else contents[1].where(row - size)
         if trained is not None:
             # A run without classes has no use for text, and text is no reason to refuse the rows.
             task = "classes" if trained.class_count or columns[0].numbers is None else "values"
-        return interpret(str(self.target), _join(columns), task, place, new_rows=trained is not None)
+        return interpret(str(self.target), _join(columns), task, where_of, new_rows=trained is not None)
 
 
 def check_numbers(x: np.ndarray, file: str) -> np.ndarray:
@@ -248,8 +248,8 @@ def check_numbers(x: np.ndarray, file: str) -> np.ndarray:
         raise ConfigError("", None, f"its shape is {x.shape}: there is nothing in it")
     if x.dtype.kind == "f" and not (finite := np.isfinite(x)).all():
         index = np.unravel_index(int(np.argmin(finite)), x.shape)
-        place = f"{file}: value {x[index]} at index {list(map(int, index))} (from 0)"
-        raise ConfigError("", None, f"{place}; fill or remove such rows")
+        where = f"{file}: value {x[index]} at index {list(map(int, index))} (from 0)"
+        raise ConfigError("", None, f"{where}; fill or remove such rows")
     if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and (x.max() > EXACT or x.min() < -EXACT):
         raise ConfigError("", None, f"{file}: whole numbers beyond 2^53 are not exact as floats; leave them out")
     return np.array(x, np.uint8 if x.dtype == np.bool_ else x.dtype, order="C")

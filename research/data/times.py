@@ -49,7 +49,7 @@ def steps_of(table: Table, name: str, step: str | None = None) -> Steps:
     size = _common(differences) if step is None else _size(step, unit)
 
     def refuse(row: int, problem: str) -> ConfigError:
-        return ConfigError("time_column", name, f"{table.place(row)}: '{_show(times[row])}' {problem}")
+        return ConfigError("time_column", name, f"{table.where(row)}: '{_show(times[row])}' {problem}")
 
     if (differences <= 0).any():
         row = int(np.argmax(differences <= 0)) + 1
@@ -90,7 +90,7 @@ def times_of(table: Table, name: str) -> np.ndarray:
       ConfigError: a cell is not a time.
     """
     column = table.column(name, "time_column")
-    refuse = lambda row, problem: ConfigError("time_column", name, f"{table.place(row)}: {problem}")
+    refuse = lambda row, problem: ConfigError("time_column", name, f"{table.where(row)}: {problem}")
     if column.missing.any():
         raise refuse(int(np.argmax(column.missing)), "the time is missing; add it or remove the row")
     if column.numbers is not None:

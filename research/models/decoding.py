@@ -13,9 +13,9 @@ from research.distributions import Observation, mean_squared_error, total
 from research.networks.base import Networks, Training
 from research.networks.sizing import matched
 
-# Purposes of draws, by `fold_in` of the key of a loss or of the key of fresh parameters. They differ from each other,
-# from those of networks (`research.networks.base`) and from 0 to 2: `split(key, n)[i]` is `fold_in(key, i)`, and losses
-# and networks split their keys in up to three.
+# Numbers that keep random draws apart: `fold_in(key, PENALTY)` is the key of one kind of draw, where `key` is that of a
+# loss or of fresh parameters. They differ from those of networks (`research.networks.base`) and from 0 to 2, because
+# losses and networks split their keys in up to three, and `split(key, 3)[i]` is `fold_in(key, i)`.
 PENALTY, PRIOR, GRADIENT = 4, 5, 6
 PRIOR_INIT, PENALTY_INIT, CODEBOOK_INIT = 7, 8, 9
 

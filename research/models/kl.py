@@ -41,6 +41,8 @@ class KL:
         "loss": ("beta", "free_bits", "capacity", "gamma"),
         "iwae_nats": ("beta",),
     }
+    # Scores are computed as at the end of every ramp.
+    unscored: ClassVar[tuple[str, ...]] = ("warmup_epochs", "capacity_epochs")
 
     def validate(self) -> None:
         if self.warmup in ("linear", "logistic") and self.warmup_epochs == 0:

@@ -61,6 +61,7 @@ class RecurrentForecaster:
 
     # The loss is computed in the scale of the window.
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective", "quantiles", "normalize")}
+    unscored: ClassVar[tuple[str, ...]] = ("dropout",)  # scores are computed without it
     takes_masks: ClassVar[bool] = True
     training_only: ClassVar[tuple[str, ...]] = ()
 

@@ -44,7 +44,7 @@ class RecurrentPredictor:
     of_label: bool = from_data(False)
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective",)}
-
+    unscored: ClassVar[tuple[str, ...]] = ("dropout",)  # scores are computed without it
     takes_masks: ClassVar[bool] = True
     training_only: ClassVar[tuple[str, ...]] = ()
 

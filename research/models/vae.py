@@ -26,12 +26,12 @@ LogVariance = Annotated[float, Range(-80.0, 80.0)]  # exp(v) of a larger |v| is 
 
 
 class Drawn(NamedTuple):
-    """Codes that are drawn from a posterior, and the terms of the bound, in nats.
+    """k codes of every example of a batch, drawn from q(z | x), and the terms of the bound at these codes, in nats.
 
     Attributes:
-      z: [k, B, L].
-      log_likelihood: log p(x | z), [k, B].
-      gap: log p(z) - log q(z | x), [k, B].
+      z: the codes, [k, B, L].
+      log_likelihood: log p(x | z) of every code, [k, B].
+      gap: log p(z) - log q(z | x) of every code, [k, B]; the mean over many codes is -kl.
       kl: KL(q(z | x) || p(z)), [B].
       by_dimension: the KL of every latent dimension, [B, L]; None if the prior is not N(0, 1).
     """
@@ -156,7 +156,10 @@ class Variational:
     def loss(
         self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The loss of a batch, and its parts in nats."""
+        """The mean loss of a batch with its penalty, and what is logged beside it: reconstruction and KL in nats.
+
+        Networks get `Training` here and not in `evaluate`: only in training do they drop units and teach the decoder.
+        """
         training = Training(batch, key, clock)
         posterior = self.posterior(params, batch, training)
         size = self.prior.noise_size(self.networks.latent_dim)

@@ -13,8 +13,9 @@ from research.distributions import Likelihood
 from research.ranges import Count, Size
 from research.tree import ConfigError, from_data, spec
 
-# Purposes of the draws that networks make in training (`Training.rngs`). Models use 0 to 2 and 4 to 9
-# (`research.models.decoding`), because `split(key, n)[i]` is `fold_in(key, i)`.
+# Numbers that keep random draws apart: `fold_in(key, TEACHING)` is the key of one kind of draw. Models fold 4 to 9 into
+# the same key (`research.models.decoding`). The numbers 0 to 2 are not free either: where a key is split in three,
+# `split(key, 3)[i]` is `fold_in(key, i)`.
 TEACHING, ENCODER_DROPOUT, DECODER_DROPOUT = 3, 10, 11
 
 

@@ -139,7 +139,8 @@ class ConvolutionalNetworks(Coding):
 
     takes_masks: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
-    depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are without dropout
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}
+    unscored: ClassVar[tuple[str, ...]] = ("dropout",)  # scores are computed without it
 
     def validate(self) -> None:
         if not self.channels:

@@ -80,7 +80,8 @@ class DenseNetworks(Coding):
     takes_masks: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
     uses: ClassVar[int] = 1
-    depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are without dropout
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}
+    unscored: ClassVar[tuple[str, ...]] = ("dropout",)  # scores are computed without it
 
     def validate(self) -> None:
         if self.parameters is not None and not self.hidden_dims:

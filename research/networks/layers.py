@@ -137,6 +137,7 @@ class RecurrentLayers:
     unroll: Annotated[int, Range(0, 10_000)]
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}
+    unscored: ClassVar[tuple[str, ...]] = ("forget_bias",)
     retired: ClassVar[dict[str, Any]] = {"form": "auto"}  # the product with the input is computed inside the scan
 
     def validate(self) -> None:

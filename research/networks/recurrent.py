@@ -134,7 +134,12 @@ class RecurrentNetworks(Coding):
     dropout: StaticShareBelow1 = added(before=0.0)
 
     takes_masks: ClassVar[bool] = True
-    depends: ClassVar[dict[str, tuple[str, ...]]] = {}  # scores are free-running and without dropout
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # Scores are computed without a teacher and without dropout.
+    unscored: ClassVar[tuple[str, ...]] = (
+        *("teacher_start", "teacher_end", "teacher_epochs"),
+        *("teacher_dropout", "dropout"),
+    )
 
     def validate(self) -> None:
         if self.teacher_dropout is not None and self.decoder != "teacher_forced":

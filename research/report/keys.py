@@ -62,12 +62,12 @@ def varying(runs: Iterable[Run]) -> list[str]:
         overridden.setdefault(key, set()).add(value)
     several = {key for key, texts in overridden.items() if len(texts) > 1}
     candidates = [key for key in keys if _varies(planned if key in several else runs, key)]
-    taken = [key for key in candidates if key in overridden]
+    chosen = [key for key in candidates if key in overridden]
     partly = [key for key in keys if key not in candidates and any(key not in run.values for run in runs)]
     for key in [*candidates, *partly]:
-        if key not in taken and not _follows(runs, key, taken):
-            taken.append(key)
-    return sorted(taken, key=keys.index)
+        if key not in chosen and not _follows(runs, key, chosen):
+            chosen.append(key)
+    return sorted(chosen, key=keys.index)
 
 
 def _varies(runs: Sequence[Run], key: str) -> bool:

@@ -163,7 +163,7 @@ def _largest(rows: np.ndarray, paired: bool) -> tuple[np.ndarray, bool]:
             first = np.zeros((len(halves), 2 * seeds), bool)
             first[np.arange(len(halves))[:, None], halves] = True
             numbers = np.broadcast_to(rows.ravel(), first.shape)
-            tables = np.stack([numbers[taken].reshape(-1, seeds) for taken in (first, ~first)], 1)
+            tables = np.stack([numbers[half].reshape(-1, seeds) for half in (first, ~first)], 1)
         return _against(tables, tables.mean(-1).argmin(1), paired).max(1), True
     # the seed depends on the rows: with one seed for all tables, some orders would be favoured in all of them
     generator = np.random.default_rng(zlib.crc32(rows.tobytes()))

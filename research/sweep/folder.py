@@ -106,8 +106,8 @@ def configurations(folder: Path) -> dict[str, list[Path]]:
         run = RunFolder(path)
         if (run.read_result() or {}).get("status") in ("completed", "stopped"):
             tree = {key: value for key, value in run.read_config()["config"].items() if key != "seed"}
-            words = [word for word in path.name.rpartition("-")[0].split("-") if not word.startswith("seed=")]
-            runs.setdefault(f"{'-'.join(words)}-{config_hash(tree)[:HASH_DIGITS]}", []).append(path)
+            parts = [part for part in path.name.rpartition("-")[0].split("-") if not part.startswith("seed=")]
+            runs.setdefault(f"{'-'.join(parts)}-{config_hash(tree)[:HASH_DIGITS]}", []).append(path)
     return runs
 
 

@@ -98,18 +98,18 @@ NOT_IN_NAMES = ("name", "output_root", "objective", "trusted_packages", "sweep",
 
 def readable(overrides: Sequence[str], limit: int = 80) -> str:
     """Overrides as part of a folder name, in [A-Za-z0-9._=-]: `model.latent_dim=2` becomes `latent_dim=2`."""
-    words = []
+    settings = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         if re.split(r"[./@]", key)[0] in NOT_IN_NAMES or key == "data.root":
             continue
         text = Path(value.strip("'\"")).name if "/" in value else value
-        words.append(f"{key.rpartition('.')[2]}={text}")
-    words = [re.sub(r"[^A-Za-z0-9._=-]+", "_", word) for word in words]
-    # Drop whole words: half of a value would read as another value.
-    while len(words) > 1 and len("-".join(words)) > limit:
-        words.pop()
-    return "-".join(words).strip("_-.")[:limit].rstrip("_-.") or "run"
+        settings.append(f"{key.rpartition('.')[2]}={text}")
+    settings = [re.sub(r"[^A-Za-z0-9._=-]+", "_", setting) for setting in settings]
+    # Drop whole settings: half of a value would read as another value.
+    while len(settings) > 1 and len("-".join(settings)) > limit:
+        settings.pop()
+    return "-".join(settings).strip("_-.")[:limit].rstrip("_-.") or "run"
 
 
 @dataclasses.dataclass(frozen=True)

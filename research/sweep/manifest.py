@@ -110,7 +110,7 @@ def _is_begun(path: Path) -> bool:
 
 def _is_own(name: str) -> bool:
     """Whether a command writes a file of this name beside its runs, temporary files of a killed command included."""
-    return name in OWN_FILES or name.startswith(tuple(f".{own}." for own in (*OWN_FILES, "sweep.json")))
+    return name in OWN_FILES or name.startswith(tuple(f".{file}." for file in (*OWN_FILES, "sweep.json")))
 
 
 # ------------------------------------------------------------------------------------------------------------ overrides

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from configs import CONF, shipped
 
+from research.data.loading import load
 from research.tree import build, hints, plain
 
 NAMES = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
@@ -21,6 +23,27 @@ def test_the_config_builds_and_sets_every_key(name):
     assert set(config) - {"_target_"} == set(hints(type(made)))
     assert {"root", "split_seed", "folds", "fold"} <= set(config)
     assert all(field.default is dataclasses.MISSING for field in dataclasses.fields(made)), "a default in two places"
+
+
+@pytest.mark.parametrize("changes", [{}, {"channels": 1}], ids=str)
+@pytest.mark.parametrize("name", [name for name in NAMES if "data_seed" in shipped("data", name)])
+def test_the_test_rows_of_drawn_data_are_like_the_training_rows(name, changes):
+    """A recipe that draws its rows by the very numbers that `shuffle` orders them by would be tested on one corner."""
+    config = shipped("data", name)
+    if not changes.keys() <= config.keys():
+        return
+    dataset = load(build(config | changes | {"rows": 1000}))
+    split = dataset.split(None)
+    train, test = (dataset.examples.take(split.rows(part)) for part in ("train", "test"))
+    for field in ("x", "factors", "target"):
+        if getattr(train, field) is None:
+            continue
+        trained, tested = (
+            np.asarray(getattr(rows, field), np.float64).reshape(len(rows), -1) for rows in (train, test)
+        )
+        error = np.sqrt(trained.var(0) / len(train) + tested.var(0) / len(test))
+        both = (trained.var(0) > 0) & (tested.var(0) > 0)  # a pixel may be black in one of the parts
+        assert np.all(np.abs(trained.mean(0) - tested.mean(0))[both] < 6 * error[both]), field
 
 
 def test_configs_were_found():

@@ -15,7 +15,7 @@ from research.tree import ConfigError
 def target(folder: Path, cells: Any, task: Any = None, **changes: Any):
     (folder / "x.csv").write_text("a,y\n" + "".join(f"0,{cell}\n" for cell in cells))
     table = read_table(folder / "x.csv", PLAIN)
-    return interpret("y", table.column("y"), task, table.place, **changes)
+    return interpret("y", table.column("y"), task, table.where, **changes)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ import yaml
 
 from research import evaluation, tree
 from research.data.examples import Examples, Facts
-from research.evaluation import Evaluation, Study, Subject, baselines, evaluate_run
+from research.evaluation import Evaluation, Study, Subject, baselines
 from research.metrics import METRICS, Metric, direction, judges
 from research.tree import ConfigError, spec
+
+from .asking import listed_findings
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "evaluation"
 
@@ -67,7 +69,7 @@ def parts():
 def run(model, parts, recipe, kind="image", classes=3, gain=1.0, **options):
     params = {"gain": np.float32(gain)}
     facts = Facts(kind, (4, 4), 0.0, 3.0, classes, 50, 10, 30)
-    return evaluate_run(Subject(model, params, parts, recipe, facts, jax.random.key(0), **options))
+    return listed_findings(Subject(model, params, parts, recipe, facts, jax.random.key(0), **options))
 
 
 def test_a_variational_model_has_everything(parts):

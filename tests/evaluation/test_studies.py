@@ -9,16 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from research import tree
+from research import evaluation, tree
 from research.data.examples import Examples, Facts
-from research.evaluation import (
-    Subject,
-    baselines,
-    clustering,
-    evaluate_run,
-    forecasting,
-    generation,
-)
+from research.evaluation import STUDIES, Study, Subject, baselines, clustering, forecasting, generation
+
+from . import asking
 
 STANDARD = Path(__file__).parents[2] / "conf" / "evaluation" / "standard.yaml"
 STEPS, CHANNELS, HORIZON, SEASON = 6, 2, 3, 2
@@ -52,11 +47,24 @@ def evaluate(model, examples, settings, params=None, *, classes=2, **options):
     model = model.bind(facts)
     params = fresh(model) if params is None else params
     parts = options.pop("parts", None) or {name: examples.take(rows) for name, rows in ROWS.items()}
-    return evaluate_run(Subject(model, params, parts, settings, facts, jax.random.key(0), **options))
+    return asking.listed_findings(Subject(model, params, parts, settings, facts, jax.random.key(0), **options))
 
 
 def named(prefix, *names):
     return {f"{prefix}/{name}" for name in names}
+
+
+def test_a_question_that_joins_the_table_leaves_the_lists_of_other_questions_alone(autoencoder, monkeypatch):
+    """And what it finds under a name of theirs is missed there."""
+    studies = {row.study for row in STUDIES}
+    assert studies >= asking.LISTED
+    expected = evaluate(autoencoder, sequences(), recipe())
+    for name in ("code_norm", "knn_accuracy"):
+        more = Study(lambda subject, findings, name=name: findings.add({name: 1.0}, "test/"), ())
+        monkeypatch.setattr(evaluation, "STUDIES", (*STUDIES, more))
+        monkeypatch.setattr(asking, "STUDIES", (*STUDIES, more))
+        metrics = evaluate(autoencoder, sequences(), recipe()).metrics
+        assert (metrics == expected.metrics) == (name == "code_norm")
 
 
 AUTOENCODER = named("test", "knn_accuracy", "probe_accuracy") | {

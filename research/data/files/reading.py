@@ -66,7 +66,7 @@ def read_text(path: Path, form: Form) -> Table:
     @functools.cache
     def convert(number: int) -> Column:
         cells = np.array(columns[number], object)
-        return parse_cells(cells, form, lambda row: table.place(row, names[number]))
+        return parse_cells(cells, form, lambda row: table.where(row, names[number]))
 
     table = Table(path, tuple(names), len(rows), form, convert, lambda row: f"line {lines[row]}", named)
     return table
@@ -224,7 +224,7 @@ def read_parquet(path: Path, form: Form, keep: Sequence[str | None] = ()) -> Tab
 
     @functools.cache
     def convert(number: int) -> Column:
-        return _from_arrow(content.columns[number], form.marks, lambda row: table.place(row, names[number]))
+        return _from_arrow(content.columns[number], form.marks, lambda row: table.where(row, names[number]))
 
     line = lambda row: f"row {row} (from 0)"
     first = index[0] if index else None
@@ -232,8 +232,8 @@ def read_parquet(path: Path, form: Form, keep: Sequence[str | None] = ()) -> Tab
     return table
 
 
-def _from_arrow(content: Any, marks: Sequence[float | str], place: Callable[[int], str]) -> Column:
-    """A column of pyarrow, a `pyarrow.ChunkedArray`; `place` says where a row stands in the file.
+def _from_arrow(content: Any, marks: Sequence[float | str], where_of: Callable[[int], str]) -> Column:
+    """A column of pyarrow, a `pyarrow.ChunkedArray`; `where_of` says where a row stands in the file.
 
     Raises:
       ConfigError: an infinite number, or a whole number that float64 cannot hold.
@@ -248,7 +248,7 @@ def _from_arrow(content: Any, marks: Sequence[float | str], place: Callable[[int
         unit = "ns" if "ns" in str(kind) else "us"
         return Column("time", None, content.cast(pyarrow.timestamp(unit)).to_numpy(), content.is_null().to_numpy())
     if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-        return _numbers(content, [mark for mark in marks if not isinstance(mark, str)], place)
+        return _numbers(content, [mark for mark in marks if not isinstance(mark, str)], where_of)
     cells = np.array(["" if cell is None else str(cell).strip() for cell in content.to_pylist()], object)
     texts = {mark.strip(): mark for mark in marks if isinstance(mark, str)}
     seen = frozenset(mark for text, mark in texts.items() if text in cells)
@@ -258,7 +258,7 @@ def _from_arrow(content: Any, marks: Sequence[float | str], place: Callable[[int
     return Column("text", None, cells, missing, seen)
 
 
-def _numbers(content: Any, marks: Sequence[float], place: Callable[[int], str]) -> Column:
+def _numbers(content: Any, marks: Sequence[float], where_of: Callable[[int], str]) -> Column:
     """A column of truth values, whole numbers, floats or decimals."""
     import pyarrow
     import pyarrow.types as types
@@ -276,10 +276,10 @@ def _numbers(content: Any, marks: Sequence[float], place: Callable[[int], str]) 
         inexact = (stored > EXACT) | ((stored < -EXACT) if kind == pyarrow.int64() else False)
     if inexact.any():
         row = int(np.argmax(inexact))
-        raise ConfigError("", None, f"{place(row)}: {content[row].as_py()} {INEXACT}")
+        raise ConfigError("", None, f"{where_of(row)}: {content[row].as_py()} {INEXACT}")
     if np.isinf(numbers).any():
         row = int(np.argmax(np.isinf(numbers)))
-        raise ConfigError("", None, f"{place(row)}: {numbers[row]}; leave the value out or remove the row")
+        raise ConfigError("", None, f"{where_of(row)}: {numbers[row]}; leave the value out or remove the row")
     if missing.all():
         return Column("empty", numbers, None, missing, seen)
     column_kind = "bool" if types.is_boolean(kind) else "integer" if types.is_integer(kind) else "float"

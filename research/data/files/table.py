@@ -137,7 +137,7 @@ class Table:
         """The decimal mark of the text."""
         return DECIMALS[self.form.decimal]
 
-    def place(self, row: int, name: str | None = None) -> str:
+    def where(self, row: int, name: str | None = None) -> str:
         """Where a row, or a cell of a row, stands in the file, for errors."""
         row_text = f"{self.path.name}, {self.line(row)}"
         return row_text if name is None else f"{row_text}, column '{name}'"
@@ -197,7 +197,7 @@ class Table:
         figures = to_floats(column.cells, self.decimal)
         wrong = np.flatnonzero(~np.isfinite(figures) & ~column.missing)
         row, cell = int(wrong[0]), str(column.cells[wrong[0]])
-        problem = f"{self.place(row, name)}: '{' '.join(cell.split())[:40]}' is not"
+        problem = f"{self.where(row, name)}: '{' '.join(cell.split())[:40]}' is not"
         if np.isinf(figures[row]) or INFINITY.fullmatch(cell):
             return ConfigError("", None, f"{problem} finite; leave the cell empty, or remove the row")
         other = "comma" if self.decimal == "." else "point"
@@ -245,13 +245,13 @@ def to_floats(cells: Sequence[str] | np.ndarray, decimal: str) -> np.ndarray:
     return np.array([to_float(cell, decimal) for cell in cells], np.float64)  # None becomes NaN
 
 
-def parse_cells(cells: np.ndarray, form: Form, place: Callable[[int], str]) -> Column:
+def parse_cells(cells: np.ndarray, form: Form, where_of: Callable[[int], str]) -> Column:
     """What a column of text holds.
 
     Args:
       cells: text without blanks at its ends, [N] object.
       form: how the file is written; marks that are numbers are compared as numbers, texts as texts.
-      place: where a row stands in the file, for errors.
+      where_of: where a row stands in the file, for errors.
 
     Raises:
       ConfigError: a whole number that float64 cannot hold.
@@ -278,7 +278,7 @@ def parse_cells(cells: np.ndarray, form: Form, place: Callable[[int], str]) -> C
         return column._replace(kind="float", numbers=numbers)
     for row in np.flatnonzero(np.abs(numbers) >= EXACT):
         if abs(int(cells[row])) > EXACT:
-            raise ConfigError("", None, f"{place(int(row))}: {cells[row]} {INEXACT}")
+            raise ConfigError("", None, f"{where_of(int(row))}: {cells[row]} {INEXACT}")
     return column._replace(kind="integer", numbers=numbers)
 
 

@@ -345,11 +345,11 @@ def _label_points(figure: "Figure", labels: Sequence[tuple["Axes", float, float,
     """Short texts at the upper right of points; a text that would lie over another one is left out."""
     if labels:
         figure.draw_without_rendering()  # settles where the axes are
-    taken: list[tuple[float, float]] = []
+    labelled: list[tuple[float, float]] = []
     unit = float(figure.dpi) / 72
     for axes, x, y, text in labels:
         across, down = axes.transData.transform((x, y))
-        if all(abs(across - a) > 12 * unit or abs(down - d) > 7 * unit for a, d in taken):
-            taken.append((across, down))
+        if all(abs(across - a) > 12 * unit or abs(down - d) > 7 * unit for a, d in labelled):
+            labelled.append((across, down))
             offset: dict[str, Any] = {"xytext": (2.5, 2.5), "textcoords": "offset points"}
             axes.annotate(text, (x, y), fontsize=6.0, color=style.GREY, zorder=6, **offset)

@@ -8,7 +8,7 @@ from research.evaluation.views import COLORS
 from research.report.collect import Hole
 from research.report.figures import points, style
 from research.report.figures.chart import Chart, Limits, Line, Panel, bars, baseline_look, framed, look
-from research.report.figures.points import Mean, Place, Values
+from research.report.figures.points import Mean, Setting, Values
 from research.report.figures.scene import Plan, Scene, Sketch, UnfitError, plans_for
 from research.report.keys import comparison_keys, ranking
 from research.report.methods import label
@@ -39,7 +39,7 @@ class Layout:
     lines: list[Values]
     left_out: int
 
-    def means(self, table: Table, metric: str, key: str) -> dict[Place, Mean]:
+    def means(self, table: Table, metric: str, key: str) -> dict[Setting, Mean]:
         """The means at all points (panel, line, value of the key) that are drawn."""
         means = points.averages(table, metric, self.panel_keys, self.line_keys, [key])
         return {
@@ -141,10 +141,10 @@ def baseline_lines(
 def _sketch(table: Table, metric: str, key: str) -> Sketch:
     layout = arrange(table, metric, key)
     everything = layout.means(table, metric, key)
-    means = {place: mean for place, mean in everything.items() if mean.n}
+    means = {setting: mean for setting, mean in everything.items() if mean.n}
     if not means:
         raise UnfitError(f"no run has {metric}")
-    baselines = {place: points.baseline_of(mean.runs, metric) for place, mean in means.items()}
+    baselines = {setting: points.baseline_of(mean.runs, metric) for setting, mean in means.items()}
     methods = list(dict.fromkeys(method for known in baselines.values() for method in known))
     comparing = comparison_keys(metric, table.runs)
     own_scale = bool(set(layout.panel_keys) & set(comparing))

@@ -53,10 +53,10 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
         if not any(isinstance(value, Hole) for value in pair)
     }
     sets = list(dict.fromkeys(panel for (panel, _), mean in means.items() if mean.n))
-    means = {place: mean for place, mean in means.items() if place[0] in sets[:PANELS]}
+    means = {setting: mean for setting, mean in means.items() if setting[0] in sets[:PANELS]}
     if not means:
         raise UnfitError(f"no run has {metric}")
-    known = {place: mean for place, mean in means.items() if mean.n}
+    known = {setting: mean for setting, mean in means.items() if mean.n}
     usual = max(mean.n for mean in means.values())
     panels, ranges = [], []
     for data in sets[:PANELS]:
@@ -67,7 +67,7 @@ def _sketch(table: Table, metric: str, down: str, across: str) -> Sketch:
         }
         title = points.label_of(separating, data)
         panels.append(_panel(here, (len(rows), len(columns)), metric, usual, title))
-        of_panel = {place: mean for place, mean in known.items() if place[0] == data}
+        of_panel = {setting: mean for setting, mean in known.items() if setting[0] == data}
         ranges.append(points.extremes(of_panel, metric, separating, (down, across)))
     chart = Chart(
         panels,

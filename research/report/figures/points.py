@@ -18,7 +18,7 @@ SPEAKING = frozenset({"model.cell", "model.likelihood", "data.problem", "optimiz
 METRICS = 4  # most main metrics that are drawn
 Keys = Sequence[str]
 Values = tuple[Any, ...]  # of some keys
-Place = tuple[Values, ...]  # the values of several lists of keys
+Setting = tuple[Values, ...]  # the values of several lists of keys
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,29 +52,31 @@ def mean_of(runs: Sequence[Run], metric: str, over: Averaging, lacks: int = 0) -
     return Mean(value, interval(numbers), seeds, runs, cell, over)
 
 
-def averages(table: Table, metric: str, *keys: Keys, runs: Iterable[Run] | None = None) -> dict[Place, Mean]:
+def averages(table: Table, metric: str, *keys: Keys, runs: Iterable[Run] | None = None) -> dict[Setting, Mean]:
     """The mean of a metric at all values of several lists of keys, over all runs or those of one data set."""
     shown = tuple(key for names in keys for key in names) + tuple(data_keys(table) if runs is not None else ())
     over = _once(table, shown, lambda: averaging(table.runs, list(grouped(table.runs, shown).values()), shown))
     cells = grouped(table.runs if runs is None else runs, *keys)
     lacks = lacking(list(cells.values()))
-    return {place: mean_of(cells[place], metric, over, len(pairs)) for place, pairs in zip(cells, lacks, strict=True)}
+    return {
+        setting: mean_of(cells[setting], metric, over, len(pairs)) for setting, pairs in zip(cells, lacks, strict=True)
+    }
 
 
-def grouped(runs: Iterable[Run], *keys: Keys) -> dict[Place, list[Run]]:
+def grouped(runs: Iterable[Run], *keys: Keys) -> dict[Setting, list[Run]]:
     """Runs by their values of several lists of keys, in the order of their first appearance."""
-    cells: dict[Place, list[Run]] = {}
+    cells: dict[Setting, list[Run]] = {}
     for run in runs:
         cells.setdefault(tuple(run.at(names) for names in keys), []).append(run)
     return cells
 
 
-def best_of(means: Mapping[Place, Mean], metric: str) -> Place | None:
-    """The place of the best mean, the first among equals; means that lack runs or whose runs did not finish are not."""
+def best_of(means: Mapping[Setting, Mean], metric: str) -> Setting | None:
+    """The setting of the best mean, the first among equals; never one whose runs are missing or did not finish."""
     best = None
-    for place, mean in means.items():
+    for setting, mean in means.items():
         if mean.cell.complete and (best is None or better(mean.value or 0.0, means[best].value or 0.0, metric)):
-            best = place
+            best = setting
     return best if direction(metric) else None
 
 
@@ -203,15 +205,15 @@ def averaged_words(table: Table, means: Iterable[Mean], bands: bool = True) -> s
     return text
 
 
-def extremes(means: Mapping[Place, Mean], metric: str, *keys: Keys, comparable: bool = True) -> str:
+def extremes(means: Mapping[Setting, Mean], metric: str, *keys: Keys, comparable: bool = True) -> str:
     """The smallest, the largest and, if all may be compared, the best mean in words."""
-    known = {place: mean.value for place, mean in means.items() if mean.value is not None}
+    known = {setting: mean.value for setting, mean in means.items() if mean.value is not None}
 
-    def named(place: Place) -> str:
-        flat = label_of([key for names in keys for key in names], [value for values in place for value in values])
-        return f"{known[place]:.4g} at {flat}"
+    def named(setting: Setting) -> str:
+        flat = label_of([key for names in keys for key in names], [value for values in setting for value in values])
+        return f"{known[setting]:.4g} at {flat}"
 
-    low, high = min(known, key=lambda place: known[place]), max(known, key=lambda place: known[place])
+    low, high = min(known, key=lambda setting: known[setting]), max(known, key=lambda setting: known[setting])
     if known[low] == known[high]:
         return f"All means are near {known[low]:.4g}."
     best = best_of(means, metric) if comparable else None

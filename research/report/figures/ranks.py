@@ -73,7 +73,7 @@ def score_matrix(table: Table, metric: str, methods: Keys, of_data: Keys) -> tup
     A data set that most methods have no number on is left out, and then every method that has no number on another.
     """
     means = points.averages(table, metric, of_data, methods)
-    known = {place: mean.value for place, mean in means.items() if mean.cell.complete}
+    known = {setting: mean.value for setting, mean in means.items() if mean.cell.complete}
     rows = list(dict.fromkeys(row for _, row in means))
     sets = list(dict.fromkeys(data for data, _ in means))
     sets = [data for data in sets if 2 * sum((data, row) in known for row in rows) > len(rows)]

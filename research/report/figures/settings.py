@@ -55,15 +55,15 @@ def _scores(table: Table, metrics: Sequence[str]) -> Sketch:
     keys, of_data = points.method_keys(table), points.data_keys(table)
     rows = sorted({run.at(keys) for run in table.runs if run.finished}, key=ranking(table.runs, keys))
     sets = sorted({run.at(of_data) for run in table.runs}, key=ranking(table.runs, of_data))
-    places = [(metric, data) for metric in metrics for data in sets]
+    pairs_shown = [(metric, data) for metric in metrics for data in sets]
     shown = rows[:ROWS]
     panels, everything, texts = [], [], []
     order: dict[str, int] = {}  # a baseline looks the same in all panels
     means = {metric: points.averages(table, metric, keys, of_data) for metric in metrics}
-    for metric, data in places[:SCORES]:
+    for metric, data in pairs_shown[:SCORES]:
         everywhere = {(row,): means[metric][row, data] for row in rows if (row, data) in means[metric]}
-        numbered = {of_row: mean for of_row, mean in everywhere.items() if mean.n}
-        here = {of_row: mean for of_row, mean in everywhere.items() if of_row[0] in shown}
+        numbered = {setting: mean for setting, mean in everywhere.items() if mean.n}
+        here = {setting: mean for setting, mean in everywhere.items() if setting[0] in shown}
         lines = [
             line
             for (row,), mean in here.items()
@@ -87,7 +87,7 @@ def _scores(table: Table, metrics: Sequence[str]) -> Sketch:
         f"Scores by {listed(keys)}, a panel for each metric. Small marks: seeds.",
         points.averaged_words(table, everything),
         *texts,
-        style.not_drawn(len(rows[ROWS:]) + len(places[SCORES:])),
+        style.not_drawn(len(rows[ROWS:]) + len(pairs_shown[SCORES:])),
     )
     title = f"Scores by {listed([style.key_label(key) for key in keys])}"
     return Sketch("scores", title, caption, points.runs_of(everything), chart)
@@ -180,28 +180,28 @@ def _differences(
     scene: Scene, metric: str, cells: Cells, row_keys: points.Keys, name: str, compared: str, extra: str = ""
 ) -> Sketch:
     of_data = points.data_keys(scene.table)
-    cells = {place: cell for place, cell in cells.items() if cell.seeds}
+    cells = {setting: cell for setting, cell in cells.items() if cell.seeds}
     if not cells:
         raise UnavailableError("no figure paired_differences: no two configurations have a seed in common")
     rows = list(dict.fromkeys(row for row, _ in cells))
     sets = list(dict.fromkeys(data for _, data in cells))
     left_out = len(rows[ROWS:]) + len(sets[PANELS:])
     rows, sets = rows[:ROWS], sets[:PANELS]
-    tested = [place for place in cells if cells[place].p is not None]
-    corrected = dict(zip(tested, holm([cells[place].p or 0.0 for place in tested]), strict=True))
+    tested = [setting for setting in cells if cells[setting].p is not None]
+    corrected = dict(zip(tested, holm([cells[setting].p or 0.0 for setting in tested]), strict=True))
     beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "xytext": (3, 0), "textcoords": "offset points"}
     beside |= {"va": "center", "fontsize": SMALL, "color": style.GREY}
     panels, shown = [], []
     for data in sets:
         here = [(at, (row, data)) for at, row in enumerate(rows) if (row, data) in cells]
         lines = [Line([0, 0], [-0.6, len(rows) - 0.4], {"color": "black", "linewidth": 0.7, "zorder": 1})]
-        for at, place in here:
-            is_better = better(cells[place].mean, 0.0, metric)
-            color = COLORS[0] if is_better else COLORS[1] if cells[place].mean else style.GREY
-            lines += row_lines(at, list(cells[place].seeds.values()), color, filled=is_better)
-        texts = [(1, at, _p(corrected[place]), beside) for at, place in here if place in corrected]
+        for at, setting in here:
+            is_better = better(cells[setting].mean, 0.0, metric)
+            color = COLORS[0] if is_better else COLORS[1] if cells[setting].mean else style.GREY
+            lines += row_lines(at, list(cells[setting].seeds.values()), color, filled=is_better)
+        texts = [(1, at, _p(corrected[setting]), beside) for at, setting in here if setting in corrected]
         panels.append(Panel(lines, points.label_of(of_data, data), texts=texts))
-        shown += [cells[place] for _, place in here]
+        shown += [cells[setting] for _, setting in here]
     name_of_metric = style.metric_label(metric, arrow=False)
     chart = Chart(
         panels,

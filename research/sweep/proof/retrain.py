@@ -216,18 +216,18 @@ def _judge(
         for name, value in new.items():
             differences[name] = max(differences.get(name, 0.0), _relative(old.get(name, math.nan), value))
     largest = max(differences, key=lambda name: differences[name], default="")
-    words = [f"largest relative difference {differences.get(largest, 0.0):.2g} ({largest})"]
-    words += [f"{max(early):.2g} on losses of the first {EARLY} epochs"] if early else []
-    words += ends
+    details = [f"largest relative difference {differences.get(largest, 0.0):.2g} ({largest})"]
+    details += [f"{max(early):.2g} on losses of the first {EARLY} epochs"] if early else []
+    details += ends
     for name, value in now.metrics.items():
         old = before.metrics.get(name, math.nan)
         allowed = max(spread.get(name, FALLBACK * abs(value)), EARLY_TOLERANCE * abs(value))
         if name.startswith("test/") and not (_same(old, value) or abs(old - value) <= allowed):
             limit = "seeds differ by" if name in spread else "no other seed was trained, the limit is"
-            words.append(f"{name} was {old:.6g} and is {value:.6g}, {limit} {allowed:.2g}")
-            return Finding("", "different", ", ".join(words))
+            details.append(f"{name} was {old:.6g} and is {value:.6g}, {limit} {allowed:.2g}")
+            return Finding("", "different", ", ".join(details))
     within = max(early, default=0.0) <= EARLY_TOLERANCE
-    return Finding("", "within tolerance" if within else "different", ", ".join(words))
+    return Finding("", "within tolerance" if within else "different", ", ".join(details))
 
 
 def _spread(path: Path, peers: Sequence[Path], now: Mapping[str, float]) -> dict[str, float]:

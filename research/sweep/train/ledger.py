@@ -296,10 +296,10 @@ def commit() -> str | None:
     """The commit of this repository, with `+` if there are uncommitted changes; None outside of git."""
     root = Path(__file__).parents[3]
 
-    def git(*words: str) -> str:
+    def git(*arguments: str) -> str:
         return subprocess.run(
             # Git must not try to lock its index: in a folder that it cannot write, it would leave the lock behind.
-            ["git", "--no-optional-locks", "-C", str(root), *words],
+            ["git", "--no-optional-locks", "-C", str(root), *arguments],
             capture_output=True,
             text=True,
             check=True,
