@@ -65,12 +65,14 @@ def train(
     """
     from research.sweep.command import prepare, run
     from research.sweep.device import use_compile_cache
+    from research.sweep.manifest import named
     from research.sweep.train.display import Display
 
     use_compile_cache()
     display, options = Display(), options_of(config)
     prepared = checked.pop(tuple(job.hash for job in jobs), None)
     if prepared is None:
+        jobs = named(jobs, folder_of(config), swept)
         prepared = prepare(jobs, folder_of(config), options, objective=objective_of(config), swept=swept)
     display.plan(prepared.groups, prepared.beside)
     extra = {} if register is None else {"register": register}
@@ -117,21 +119,31 @@ def task(config: DictConfig) -> float:
 
 
 def show_table(folder: Path) -> None:
-    """Print the table of a sweep folder and the commands that show more of it."""
+    """Print the table of a sweep folder, its best run, and the commands that show more of it."""
     from rich.console import Console
 
     from research.report.collect import collect
-    from research.report.formats import markdown
+    from research.report.page_data import best_run
     from research.report.spec import recorded
     from research.report.table import table_of
+    from research.report.terminal import show
 
     console = Console(highlight=False)
+    shown, best = os.path.relpath(folder), None
     try:
         runs = collect(folder)
-        console.print(markdown(table_of(runs, recorded(runs.plan, folder))), markup=False, soft_wrap=True)
+        table = table_of(runs, recorded(runs.plan, folder))
+        show(table)
+        best = best_run(runs, table.metrics)
     except ConfigError as error:  # without a table the runs are still valid
         console.print(f"no table: {error}", markup=False, soft_wrap=True)
-    shown = os.path.relpath(folder)
+    if best is not None:
+        metric, value, run = best
+        console.print(
+            f"\nbest run by {metric} ({value:.6g}): {shown}/{run.run_id}",
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(
         f"\nruns in {shown}; tensorboard --logdir {shown}; python scripts/report.py {shown}",
         markup=False,
@@ -149,6 +161,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     from research.sweep.choosing import check_table
     from research.sweep.command import prepare
     from research.sweep.folder import hold
+    from research.sweep.manifest import named
     from research.sweep.train.display import Display
 
     check_places(config)
@@ -160,6 +173,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     if not options.plan_only:
         writable(folder_of(config))
         hold(folder_of(config))  # next, Hydra writes into the folder
+    jobs = named(jobs, folder_of(config))
     prepared = prepare(jobs, folder_of(config), options, objective=objective_of(config))
     known = [name for group in prepared.groups for name in group.metrics]
     check_table(report, jobs, prepared.todo, known)
@@ -303,6 +317,11 @@ def _main() -> None:
 
     arguments = get_args_parser().parse_args()
     asks_hydra = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
+    if arguments.help:
+        from research.explain import explain, topics_of
+
+        if topics := topics_of(arguments.overrides):
+            return explain(topics, arguments.config_dir)
     check_arguments(arguments)
     register_resolvers()
     if not any(asks_hydra) and check_command(arguments):
