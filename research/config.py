@@ -136,14 +136,13 @@ def is_swept(key: str) -> bool:
 
 def run_id_of(config: DictConfig) -> str:
     """The folder name of a run; a run that the sweep folder already has keeps its name."""
-    from research.sweep.folder import check_held, runs_in
-    from research.sweep.job import HASH_DIGITS
+    from research.sweep.folder import check_held
+    from research.sweep.manifest import named
 
     with refusals():
         check_held(folder_of(config))  # next, Hydra writes into the folder of this name
-    job = job_of_config(config)
-    existing = runs_in(folder_of(config), job.hash[:HASH_DIGITS])
-    return next((path.name for path in existing.values()), job.run_id)
+        (job,) = named([job_of_config(config)], folder_of(config), None)
+    return job.run_id
 
 
 def choices() -> str:

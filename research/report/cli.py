@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from research.report.spec import Report
+    from research.report.table import Table
+    from research.report.texts import Layout
 
 TABLES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
 LEASE = ".report-lease.json"  # in the folder of the report
@@ -103,17 +105,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from research.tree import ConfigError
 
     try:
-        shown, written = _report(options)
+        shown, table, written = _report(options)
     except (ConfigError, LeaseLost) as error:
         print(f"error: {error}", file=sys.stderr)
         return LOST if isinstance(error, LeaseLost) else 2
-    print(shown, end="\n" if shown and not shown.endswith("\n") else "")
+    from research.report.page_data import best_run
+    from research.report.terminal import draw_table, terminal
+
+    if options.format == "all" and (console := terminal()) is not None:
+        draw_table(table, console, _layout(options))
+    else:
+        print(shown, end="\n" if shown and not shown.endswith("\n") else "")
+    if best := best_run(table.everything, table.metrics):
+        metric, value, run = best
+        print(f"\nbest run by {metric} ({value:.6g}): {options.folder / run.run_id}", file=sys.stderr)
     print(f"\nwrote {', '.join(map(str, written))}", file=sys.stderr)
     return 0
 
 
-def _report(options: argparse.Namespace) -> tuple[str, list[Path]]:
-    """Write what the options ask for; the table to print, and the files.
+def _layout(options: argparse.Namespace) -> "Layout":
+    """What a cell shows, as the options say."""
+    from research.report.texts import Layout
+
+    return Layout(options.digits, options.show or ("sd",), options.interval)
+
+
+def _report(options: argparse.Namespace) -> tuple[str, "Table", list[Path]]:
+    """Write what the options ask for; the text to print, the table, and the files.
 
     The lease is on the folder of the report alone, so that a sweep which still trains can be looked at. Of two reports
     into one folder the later one stays, also if the earlier one stood still meanwhile.
@@ -128,23 +146,22 @@ def _report(options: argparse.Namespace) -> tuple[str, list[Path]]:
         raise ConfigError("folder", output, "it is a link; remove it, or name a place: --output")
     check_folder(options.folder)
     with acquire(output / LEASE, "--output", str(output), other="--output=") as lease:
-        files = _files(options, output)
+        table = _table(options)
+        files = _files(options, table, output)
         for name, content in files.items():
             write_atomically(output / name, content, lease)
     first = next(iter(files))
     shown = files[first].decode() if first in TABLES.values() else ""
     written = [output / name for name in files if not name.startswith("figures/")]
-    return shown, written + ([output / "figures"] if any(name.startswith("figures/") for name in files) else [])
+    written += [output / "figures"] if any(name.startswith("figures/") for name in files) else []
+    return shown, table, written
 
 
-def _files(options: argparse.Namespace, output: Path) -> dict[str, bytes]:
-    """File name -> content of everything that the options ask for."""
+def _table(options: argparse.Namespace) -> "Table":
+    """The table that the sweep recorded, with what the options replace."""
     from research.report.collect import collect
-    from research.report.figures import draw
-    from research.report.formats import latex, markdown, published, spreadsheet
     from research.report.keys import check
     from research.report.table import table_of
-    from research.report.texts import Layout
     from research.tree import ConfigError
 
     runs = collect(options.folder)
@@ -152,8 +169,15 @@ def _files(options: argparse.Namespace, output: Path) -> dict[str, bytes]:
     if options.by is not None and not section.select:
         raise ConfigError("by", options.by, "nothing is chosen by it: name the keys with --select")
     check("metrics", options.metrics or (), runs.metric_names())
-    table = table_of(runs.including(options.include or ()), section)
-    layout = Layout(options.digits, options.show or ("sd",), options.interval)
+    return table_of(runs.including(options.include or ()), section)
+
+
+def _files(options: argparse.Namespace, table: "Table", output: Path) -> dict[str, bytes]:
+    """File name -> content of everything that the options ask for."""
+    from research.report.figures import draw
+    from research.report.formats import latex, markdown, published, spreadsheet
+
+    layout = _layout(options)
     formats = FORMATS if options.format == "all" else (options.format,)
     writers = {"markdown": markdown, "latex": latex, "csv": spreadsheet}
     texts = {name: writers[kind](table, layout) for kind, name in TABLES.items() if kind in formats}

@@ -33,6 +33,7 @@ SHOWN_PAIRS = 3  # of seed and fold that a cell lacks
 def notes(table: Table) -> list[tuple[str, str]]:
     """(mark, text) of every note; notes without a mark have an empty one."""
     plain = [
+        *_copied(table),
         *_averaged(table),
         *_copies(table),
         *_compared(table),
@@ -73,6 +74,16 @@ def _cell_name(row: Values, column: Values, empty: str = "all runs") -> str:
 
 
 # ------------------------------------------------------------------------------------------------ what is in the means
+
+
+def _copied(table: Table) -> list[str]:
+    """Name the metrics that have no column, because another one says the same."""
+    names: dict[str, list[str]] = {}
+    for copy, metric in table.copies.items():
+        names.setdefault(metric, []).append(copy)
+    return [
+        f"{listed(copies)}: equal to {metric} in every run, and not shown twice." for metric, copies in names.items()
+    ]
 
 
 def _averaged(table: Table) -> list[str]:

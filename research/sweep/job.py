@@ -5,7 +5,8 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Job:
       choices: config group -> chosen option, for tables.
       overrides: the command-line overrides of this run.
       trusted: packages that `trusted_packages` names on the command line.
+      name: of the run folder, if the sweep has given one (`manifest.named`).
     """
 
     model: Any
@@ -52,6 +54,7 @@ class Job:
     choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
     overrides: Sequence[str] = ()
     trusted: Sequence[str] = ()
+    name: str = ""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], choices: Mapping[str, str], overrides: Sequence[str]) -> "Job":
@@ -83,8 +86,11 @@ class Job:
 
     @property
     def run_id(self) -> str:
-        """Folder name of the run: its overrides in short, and the first digits of the hash."""
-        return f"{readable(self.overrides)}-{self.hash[:HASH_DIGITS]}"
+        """Folder name of the run: its overrides in short, and the first digits of the hash.
+
+        The digits tell runs apart and find them again; the text before them is for people.
+        """
+        return self.name or f"{readable(self.overrides)}-{self.hash[:HASH_DIGITS]}"
 
 
 def _optimizer(config: Any) -> Optimizer | Players:
@@ -96,15 +102,23 @@ def _optimizer(config: Any) -> Optimizer | Players:
 NOT_IN_NAMES = ("name", "output_root", "objective", "trusted_packages", "sweep", "report", "hydra", "evaluation")
 
 
-def readable(overrides: Sequence[str], limit: int = 80) -> str:
-    """Overrides as part of a folder name, in [A-Za-z0-9._=-]: `model.latent_dim=2` becomes `latent_dim=2`."""
-    settings = []
+def readable(overrides: Sequence[str], keys: Collection[str] | None = None, limit: int = 80) -> str:
+    """Overrides as part of a folder name, in [A-Za-z0-9._=-]: `model.latent_dim=2` becomes `latent_dim=2`.
+
+    Args:
+      overrides: of the run; if a key is set twice, the last value counts.
+      keys: the keys that the name shows; None shows all.
+      limit: most letters of the name.
+    """
+    values: dict[str, str] = {}
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if re.split(r"[./@]", key)[0] in NOT_IN_NAMES or key == "data.root":
+        if re.split(r"[./@]", key)[0] in NOT_IN_NAMES or key == "data.root" or (keys is not None and key not in keys):
             continue
-        text = Path(value.strip("'\"")).name if "/" in value else value
-        settings.append(f"{key.rpartition('.')[2]}={text}")
+        values[key] = Path(value.strip("'\"")).name if "/" in value else value
+    shared = Counter(key.rpartition(".")[2] for key in values)  # two sections may have a key of the same name
+    short = {key: last if shared[last := key.rpartition(".")[2]] == 1 else key for key in values}
+    settings = [f"{short[key]}={text}" for key, text in values.items()]
     settings = [re.sub(r"[^A-Za-z0-9._=-]+", "_", setting) for setting in settings]
     # Drop whole settings: half of a value would read as another value.
     while len(settings) > 1 and len("-".join(settings)) > limit:

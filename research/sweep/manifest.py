@@ -5,6 +5,7 @@ planned run and of its data; `groups`, mode, width, devices and members of every
 settings of jax; and the table that `report.*` asks for.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 from research import environment
 from research.runs.files import Held, write_atomically
 from research.sweep.folder import GROUPS, LAUNCHES, LEASE, runs_in
-from research.sweep.job import HASH_DIGITS, BoundJob, Job
+from research.sweep.job import HASH_DIGITS, BoundJob, Job, readable
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup
 from research.tree import ConfigError, flatten
 
@@ -121,6 +122,31 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
     settings = [{key: value for key, _, value in map(_parts, job.overrides)} for job in jobs]
     keys = list(dict.fromkeys(key for overrides in settings for key in overrides))
     return [key for key in keys if len({overrides.get(key) for overrides in settings}) > 1]
+
+
+def named(jobs: Sequence[Job], folder: Path, also_swept: Collection[str] | None = ()) -> list[Job]:
+    """The jobs of a command with the names of their run folders.
+
+    A run that the sweep has, as a folder or as a plan in `sweep.json`, keeps its name. Other runs of a sweep of several
+    jobs are named by the keys that are swept, in the order of the command; a single run is named by all its overrides.
+
+    Args:
+      jobs: of the command, or one job of it.
+      folder: of the sweep.
+      also_swept: keys that a sweeper varies although these jobs do not show it; None if the jobs are part of a sweep
+        whose swept keys are not known.
+    """
+    swept = None if also_swept is None else {*swept_keys(jobs), *also_swept}
+    names = {run.get("config_hash"): name for name, run in planned_runs(read_manifest(folder) or {"runs": {}}).items()}
+    present = runs_in(folder, jobs[0].hash[:HASH_DIGITS] if len(jobs) == 1 else "")
+    named_jobs = []
+    for job in jobs:
+        digits = job.hash[:HASH_DIGITS]
+        name = present[digits].name if digits in present else names.get(job.hash, "")
+        if not re.fullmatch(rf"[\w.=-]*-{digits}", name, re.ASCII):  # nobody has begun it, or sweep.json was edited
+            name = f"{readable(job.overrides, swept)}-{digits}" if swept else ""
+        named_jobs.append(dataclasses.replace(job, name=name))
+    return named_jobs
 
 
 def override_keys(job: Job) -> set[str]:

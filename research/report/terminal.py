@@ -1,0 +1,137 @@
+"""A table for a terminal: bold and underlined means, at most as wide as the terminal.
+
+What does not go to a terminal (a pipe, a file) is the Markdown of `formats`, whose lines do not depend on a width.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table as Grid
+from rich.text import Text
+
+from research.report.document import PUBLISHED, Notes, document
+from research.report.formats import MARKDOWN, markdown
+from research.report.table import Table
+from research.report.texts import PLAIN, Layout, Style
+
+WIDEST = 48  # letters of one line of a cell; a longer cell takes several lines
+BOLD, UNDERLINE = "\x01", "\x02"  # switch a style on and off inside a text; no name or number holds them
+
+
+def _printable(text: str) -> str:
+    """Text on one line without control characters, so that text from a folder cannot control the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
+
+
+TERMINAL = Style(
+    escape=_printable,
+    name=_printable,
+    best=lambda text: f"{BOLD}{text}{BOLD}",
+    second=lambda text: f"{UNDERLINE}{text}{UNDERLINE}",
+    mark=MARKDOWN.mark,
+    power=MARKDOWN.power,
+    plus_minus="±",
+    dash="—",
+    better=MARKDOWN.better,
+)
+
+
+def terminal() -> Console | None:
+    """The console of stdout; None if that is no terminal, or one that cannot show bold text."""
+    console = Console(highlight=False)
+    return console if console.is_terminal and sys.stdout.isatty() and not console.is_dumb_terminal else None
+
+
+def show(table: Table, layout: Layout = PLAIN) -> None:
+    """Print a table on stdout: drawn if that is a terminal, otherwise as Markdown."""
+    if (console := terminal()) is not None:
+        draw_table(table, console, layout)
+    else:
+        Console(highlight=False).print(markdown(table, layout), markup=False, soft_wrap=True)
+
+
+def draw_table(table: Table, console: Console, layout: Layout = PLAIN) -> None:
+    """Print the caption, the table, its notes, published values and the provenance, at most as wide as the console.
+
+    The last columns of metrics are left out if there is no room for them, and named below the table.
+    """
+    texts = document(table, TERMINAL, layout)
+    heads = [f"{column}: {metric}" if column else metric for column in texts.columns for metric in texts.metrics]
+    keys = len(texts.keys)
+    rows = [[*texts.keys, *heads], *texts.models, *texts.baselines]
+    narrow = [[_folded(*column) for column in zip(*rows, strict=True)], *rows[1:]]
+    grid, shown = _grid(rows, keys, len(texts.models)), len(heads)
+    fewer = iter(range(len(heads), 0, -1))
+    while _width(grid, console) > console.width and (count := next(fewer, None)) is not None:
+        grid, shown = _grid([row[: keys + count] for row in narrow], keys, len(texts.models)), count
+    console.print(_styled(f"{texts.caption}\n"))
+    console.print(grid)
+    console.print()
+    if missing := heads[shown:]:
+        names = ", ".join(name.rstrip(" ↓↑") for name in missing)
+        console.print(_styled(f"Left out for want of room: {names}. A wider terminal or --format markdown shows all."))
+    _print_notes(console, texts.notes)
+    if texts.published:
+        console.print()
+        console.print(_grid([list(PUBLISHED), *texts.published], len(PUBLISHED), len(texts.published)))
+        console.print()
+        _print_notes(console, texts.sources)
+    console.print(Text(texts.provenance, "dim"))
+
+
+def _grid(rows: Sequence[Sequence[str]], keys: int, models: int) -> Grid:
+    """A head, the rows of `models` models, and below a line those of naive methods; `keys` columns have no numbers."""
+    grid = Grid(box=box.HORIZONTALS, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
+    for number, head in enumerate(rows[0]):
+        grid.add_column(
+            Text(head),
+            justify="left" if number < keys else "right",
+            vertical="bottom",
+            max_width=WIDEST,
+            overflow="fold",
+        )
+    for row in rows[1 : models + 1]:
+        grid.add_row(*map(_styled, row))
+    grid.add_section()
+    for row in rows[models + 1 :]:
+        grid.add_row(*map(_styled, row), style="dim")
+    return grid
+
+
+def _width(grid: Grid, console: Console) -> int:
+    """Columns of the terminal that a grid takes if nothing in it is broken into lines."""
+    return Measurement.get(console, console.options.update(max_width=sys.maxsize), grid).maximum
+
+
+def _folded(head: str, *cells: str) -> str:
+    """A head in lines that are no wider than the cells below it, if its words (`test/`, `elbo_`, `nats`) are not."""
+    pieces = re.split(r"(?<=[/_. ])(?=\w)", head)
+    room = max(cell_len(text) for text in [*pieces, *(cell for cell in cells if cell_len(cell) <= WIDEST)])
+    lines = [""]
+    for piece in pieces:
+        if cell_len(lines[-1] + piece) > room:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
+
+
+def _styled(marked: str) -> Text:
+    """A text whose marks `BOLD` and `UNDERLINE` have become styles."""
+    text, active = Text(), {"bold": False, "underline": False}
+    for part in re.split(f"([{BOLD}{UNDERLINE}])", marked):
+        if part in (BOLD, UNDERLINE):
+            name = "bold" if part == BOLD else "underline"
+            active[name] = not active[name]
+        else:
+            text.append(part, " ".join(name for name, on in active.items() if on) or None)
+    return text
+
+
+def _print_notes(console: Console, notes: Notes) -> None:
+    for mark, text in notes:
+        console.print(_styled(f"- {mark} {text}".replace("-  ", "- ")))
