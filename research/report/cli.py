@@ -31,6 +31,7 @@ examples:
   report.py outputs/sweep --rows model --select model.latent_dim,optimizer.learning_rate
                                                                each model at its best setting on validation rows
   report.py outputs/sweep --show sd,interval,n --interval bootstrap
+  report.py outputs/sweep --names 'model.latent_dim=latent size,test/nll_nats=NLL' --decimals test/nll_nats=1
   report.py outputs/sweep --figures metric_over_key,learning_curves
 
 An experiment names its rows, columns, metrics and published values in its `report:` section (conf/experiment/*.yaml).
@@ -40,6 +41,18 @@ The sweep records that section in sweep.json; options of this command replace it
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _settings(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in _names(text)]
+    for name, _, value in pairs:
+        if not name.strip() or not value.strip():
+            raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {name!r}")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _counts(text: str) -> dict[str, int]:
+    return {name: _count(value) for name, value in _settings(text).items()}
 
 
 def _count(text: str) -> int:
@@ -82,8 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     text = f"parts of a cell beside the mean: {', '.join(PARTS)} (default: sd)"
     table.add_argument("--show", type=_parts, metavar="PART,PART", help=text)
     table.add_argument("--interval", choices=["t", "bootstrap"], default="t", help="95 %% interval (default: t)")
-    text = "decimals; default: two digits of the standard deviation"
+    text = "decimals of all metrics; default: two digits of the standard deviation"
     table.add_argument("--digits", type=_count, metavar="N", help=text)
+    text = "decimals of single metrics: test/nll_nats=1"
+    table.add_argument("--decimals", type=_counts, metavar="NAME=N,NAME=N", help=text)
+    text = "how keys, metrics and values are written: 'model.latent_dim=latent size,vae=VAE'"
+    table.add_argument("--names", type=_settings, metavar="NAME=TEXT,NAME=TEXT", help=text)
     files = parser.add_argument_group("what is written")
     text = "table.md, .tex, .csv, page.html (default: all)"
     files.add_argument("--format", choices=[*FORMATS, "all"], default="all", help=text)
@@ -169,6 +186,9 @@ def _table(options: argparse.Namespace) -> "Table":
     if options.by is not None and not section.select:
         raise ConfigError("by", options.by, "nothing is chosen by it: name the keys with --select")
     check("metrics", options.metrics or (), runs.metric_names())
+    texts = {text for run in runs for text in run.values.values() if isinstance(text, str)}
+    check("decimals", options.decimals or (), runs.metric_names())
+    check("names", options.names or (), [*runs.config_keys(), *runs.metric_names(), *sorted(texts)])
     return table_of(runs.including(options.include or ()), section)
 
 
@@ -203,7 +223,9 @@ def _section(options: argparse.Namespace, plan: Mapping[str, Any]) -> "Report":
 
     from research.report.spec import recorded
 
-    entries = {name: getattr(options, name) for name in ("rows", "columns", "metrics", "select", "by")}
+    entries = {
+        name: getattr(options, name) for name in ("rows", "columns", "metrics", "select", "by", "names", "decimals")
+    }
     for name in ("rows", "metrics"):  # an empty list asks for the default, as no list does
         entries[name] = entries[name] or None
     changes = {name: value for name, value in entries.items() if value is not None}

@@ -24,7 +24,8 @@ def check(option: str, names: Sequence[str], known: Iterable[str]) -> tuple[str,
     known = list(known)
     for name in names:
         if name not in known:
-            kind = "metric" if option in ("metrics", "by") else "key"
+            kind = {"names": "key, metric or value"}.get(option, "key")
+            kind = "metric" if option in ("metrics", "by", "decimals") else kind
             raise ConfigError(option, name, f"no run has this {kind}{nearest(name, known)}")
     return tuple(dict.fromkeys(names))
 

@@ -47,6 +47,8 @@ class Table:
       lacks: (row, column) -> pairs of seed and fold that the cell lacks and others have.
       unpublished: reason -> number of published values that stand beside no cell.
       copies: metric that is left out -> the metric of the table that it equals in every run.
+      names: key, metric or value -> how documents and figures write it.
+      decimals: metric -> its decimals.
     """
 
     runs: Runs
@@ -65,6 +67,8 @@ class Table:
     published: tuple[Reproduction, ...]
     unpublished: Mapping[str, int]
     copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    decimals: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def everything(self) -> Runs:
@@ -189,7 +193,8 @@ def table_of(runs: Runs, report: Report) -> Table:
         problems = [f"the report section names {name}, which no run has" for name in names if name not in known]
         names = tuple(name for name in names if name in known)
         runs = dataclasses.replace(runs, problems=(*runs.problems, *problems))
-    return table(runs, report.rows, report.columns, names or None, report.select, report.by, report.published)
+    shown = table(runs, report.rows, report.columns, names or None, report.select, report.by, report.published)
+    return dataclasses.replace(shown, names=report.names or {}, decimals=report.decimals or {})
 
 
 def _keys(
