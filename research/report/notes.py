@@ -21,7 +21,7 @@ from research.report.methods import (
 )
 from research.report.run import EVALUATION, count_statuses
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
-from research.report.texts import listed, plural, settings, shortened, shown
+from research.report.texts import listed, named, plural, settings, shortened, shown
 from research.tree import group
 
 SHOWN_REASONS = 5
@@ -33,7 +33,6 @@ SHOWN_PAIRS = 3  # of seed and fold that a cell lacks
 def notes(table: Table) -> list[tuple[str, str]]:
     """(mark, text) of every note; notes without a mark have an empty one."""
     plain = [
-        *_copied(table),
         *_averaged(table),
         *_copies(table),
         *_compared(table),
@@ -76,23 +75,13 @@ def _cell_name(row: Values, column: Values, empty: str = "all runs") -> str:
 # ------------------------------------------------------------------------------------------------ what is in the means
 
 
-def _copied(table: Table) -> list[str]:
-    """Name the metrics that have no column, because another one says the same."""
-    names: dict[str, list[str]] = {}
-    for copy, metric in table.copies.items():
-        names.setdefault(metric, []).append(copy)
-    return [
-        f"{listed(copies)}: equal to {metric} in every run, and not shown twice." for metric, copies in names.items()
-    ]
-
-
 def _averaged(table: Table) -> list[str]:
     """Warn of keys other than seed and fold that the means are over."""
     keys = table.averaging.keys
     if not keys:
         return []
     remedy = "make it a row or a column" if len(keys) == 1 else "make them rows or columns"
-    return [f"Warning: the means are also over {listed(keys)}; {remedy}."]
+    return [f"Warning: the means are also over {listed([*map(named, keys)])}; {remedy}."]
 
 
 def _copies(table: Table) -> list[str]:
@@ -148,7 +137,7 @@ def _compared(table: Table) -> list[str]:
         if keys := _separating(table, metric):
             metrics.setdefault(tuple(keys), []).append(metric)
     return [
-        f"{listed(names)} {'is' if len(names) == 1 else 'are'} compared only between runs of equal {listed(keys)}."
+        f"{listed(names)} {'is' if len(names) == 1 else 'are'} compared only between runs of equal {listed([*map(named, keys)])}."
         for keys, names in metrics.items()
     ]
 

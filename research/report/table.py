@@ -8,13 +8,12 @@ from research.metrics import direction
 from research.report.cell import Averaging, Cell, Values, averaging, cells_of, lacking, summarize
 from research.report.collect import Run, Runs
 from research.report.keys import better, check, comparison_keys, default_metrics, ranking, varying
-from research.report.methods import Baseline, baselines, methods_of, name_of
+from research.report.methods import Baseline, baselines
 from research.report.select import Selection, select
 from research.report.spec import Published, Report, Reproduction, reproductions
 from research.report.statistics import LEVEL, SMALLEST, compare_all
 from research.tree import ConfigError, group
 
-LOSS = "test/loss"
 WORSE, COLLAPSE, WORSE_THAN_MEAN, DEGENERATE = "†", "‡", "§", "¶"  # marks of means, explained in the notes
 
 
@@ -46,7 +45,6 @@ class Table:
       judged: (column, metric) -> the tests that were made.
       lacks: (row, column) -> pairs of seed and fold that the cell lacks and others have.
       unpublished: reason -> number of published values that stand beside no cell.
-      copies: metric that is left out -> the metric of the table that it equals in every run.
       names: key, metric or value -> how documents and figures write it.
       decimals: metric -> its decimals.
     """
@@ -66,7 +64,6 @@ class Table:
     lacks: Mapping[tuple[Values, Values], Sequence[tuple[Any, Any]]]
     published: tuple[Reproduction, ...]
     unpublished: Mapping[str, int]
-    copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     decimals: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
@@ -108,13 +105,7 @@ def table(
       ConfigError: a key or metric that no run has, or a key that is both a row and a column.
     """
     row_keys, column_keys = _keys(runs, rows, columns, choose)
-    copies: dict[str, str] = {}
-    if metrics is None:
-        names = default_metrics(runs)
-        copies = copies_of(names, runs)
-        names = tuple(name for name in names if name not in copies)
-    else:
-        names = check("metrics", metrics, runs.metric_names())
+    names = default_metrics(runs) if metrics is None else check("metrics", metrics, runs.metric_names())
     selection = None
     if choose:
         runs, selection = select(runs, row_keys, column_keys, choose, by, metrics or ())
@@ -155,34 +146,7 @@ def table(
         lacks={at: pairs for at, pairs in lacks.items() if pairs},
         published=tuple(entries),
         unpublished=unpublished,
-        copies=copies,
     )
-
-
-def copies_of(names: Sequence[str], runs: Runs) -> dict[str, str]:
-    """Metric -> another one that says the same: equal numbers in every run, of the models and of naive methods.
-
-    Both have the same direction. Of two equal metrics the loss is the copy, or else the later one.
-    """
-    copies: dict[str, str] = {}
-    for name in sorted(names, key=lambda name: (name != LOSS, -names.index(name))):
-        others = [other for other in names if other != name and other not in copies]
-        if direction(name) and (twin := next((other for other in others if _says(other, name, runs)), None)):
-            copies[name] = twin
-    return copies
-
-
-def _says(twin: str, name: str, runs: Runs) -> bool:
-    """Whether all runs that have a metric have the same numbers of its twin, and some run has one."""
-    finished = [run for run in runs if run.finished]
-    values = [(run.metrics.get(name), run.metrics.get(twin)) for run in finished]
-    naive = [
-        (run.metrics[name_of(method, name)], run.metrics.get(name_of(method, twin)))
-        for run in runs
-        for method in methods_of(run, name)
-    ]
-    known = any(value is not None for value, _ in values)
-    return known and direction(name) == direction(twin) and all(value == of_twin for value, of_twin in values + naive)
 
 
 def table_of(runs: Runs, report: Report) -> Table:

@@ -3,9 +3,10 @@
 What does not go to a terminal (a pipe, a file) is the Markdown of `formats`, whose lines do not depend on a width.
 """
 
+import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich import box
 from rich.cells import cell_len
@@ -14,11 +15,15 @@ from rich.measure import Measurement
 from rich.table import Table as Grid
 from rich.text import Text
 
+from research.metrics import direction
+from research.report.collect import Runs
 from research.report.document import PUBLISHED, Notes, document
 from research.report.formats import MARKDOWN, markdown
+from research.report.methods import methods_of, name_of
 from research.report.table import Table
-from research.report.texts import PLAIN, Layout, Style
+from research.report.texts import PLAIN, Layout, Style, named, naming
 
+LOSS = "test/loss"
 WIDEST = 48  # letters of one line of a cell; a longer cell takes several lines
 BOLD, UNDERLINE = "\x01", "\x02"  # switch a style on and off inside a text; no name or number holds them
 
@@ -58,9 +63,11 @@ def show(table: Table, layout: Layout = PLAIN) -> None:
 def draw_table(table: Table, console: Console, layout: Layout = PLAIN) -> None:
     """Print the caption, the table, its notes, published values and the provenance, at most as wide as the console.
 
-    The last columns of metrics are left out if there is no room for them, and named below the table.
+    A metric that equals another one in every run has no column. The last columns are left out if there is no room for
+    them. Notes below the table name both.
     """
-    texts = document(table, TERMINAL, layout)
+    copies = copies_of(table.metrics, table.runs)
+    texts = document(_without(table, copies), TERMINAL, layout)
     heads = [f"{column}: {metric}" if column else metric for column in texts.columns for metric in texts.metrics]
     keys = len(texts.keys)
     rows = [[*texts.keys, *heads], *texts.models, *texts.baselines]
@@ -75,13 +82,47 @@ def draw_table(table: Table, console: Console, layout: Layout = PLAIN) -> None:
     if missing := heads[shown:]:
         names = ", ".join(name.rstrip(" ↓↑") for name in missing)
         console.print(_styled(f"Left out for want of room: {names}. A wider terminal or --format markdown shows all."))
-    _print_notes(console, texts.notes)
+    with naming(table.names):
+        equal = [("", f"{named(copy)}: equal to {named(metric)} in every run.") for copy, metric in copies.items()]
+    _print_notes(console, [*equal, *texts.notes])
     if texts.published:
         console.print()
         console.print(_grid([list(PUBLISHED), *texts.published], len(PUBLISHED), len(texts.published)))
         console.print()
         _print_notes(console, texts.sources)
     console.print(Text(texts.provenance, "dim"))
+
+
+def _without(table: Table, metrics: Collection[str]) -> Table:
+    """The table without the columns of some metrics."""
+    cells = {where: cell for where, cell in table.cells.items() if where[2] not in metrics}
+    return dataclasses.replace(table, metrics=tuple(name for name in table.metrics if name not in metrics), cells=cells)
+
+
+def copies_of(names: Sequence[str], runs: Runs) -> dict[str, str]:
+    """Metric -> another one that says the same: equal numbers in every run, of the models and of naive methods.
+
+    Both have the same direction. Of two equal metrics the loss is the copy, or else the later one.
+    """
+    copies: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (name != LOSS, -names.index(name))):
+        others = [other for other in names if other != name and other not in copies]
+        if direction(name) and (twin := next((other for other in others if _says(other, name, runs)), None)):
+            copies[name] = twin
+    return copies
+
+
+def _says(twin: str, name: str, runs: Runs) -> bool:
+    """Whether all runs that have a metric have the same numbers of its twin, and some run has one."""
+    finished = [run for run in runs if run.finished]
+    values = [(run.metrics.get(name), run.metrics.get(twin)) for run in finished]
+    naive = [
+        (run.metrics[name_of(method, name)], run.metrics.get(name_of(method, twin)))
+        for run in runs
+        for method in methods_of(run, name)
+    ]
+    known = any(value is not None for value, _ in values)
+    return known and direction(name) == direction(twin) and all(value == of_twin for value, of_twin in values + naive)
 
 
 def _grid(rows: Sequence[Sequence[str]], keys: int, models: int) -> Grid:

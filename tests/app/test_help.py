@@ -14,7 +14,9 @@ from research.tree import flatten
 
 CONF = Path(__file__).parents[2] / "conf"
 Command = Callable[..., Any]
-CHOICES = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment")
+CHOICES = sorted(
+    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "experiment"
+)
 
 
 def rows(text: str) -> dict[str, str]:
