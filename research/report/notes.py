@@ -137,7 +137,8 @@ def _compared(table: Table) -> list[str]:
         if keys := _separating(table, metric):
             metrics.setdefault(tuple(keys), []).append(metric)
     return [
-        f"{listed(names)} {'is' if len(names) == 1 else 'are'} compared only between runs of equal {listed([*map(named, keys)])}."
+        f"{listed(names)} {'is' if len(names) == 1 else 'are'} compared only"
+        f" between runs of equal {listed([*map(named, keys)])}."
         for keys, names in metrics.items()
     ]
 
