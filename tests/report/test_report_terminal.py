@@ -157,6 +157,12 @@ def test_no_run_is_the_best_where_no_validation_metric_compares_all(sweep, capsy
     assert "best run" not in capsys.readouterr().err
 
 
+def test_metrics_of_test_rows_choose_no_run(sweep):
+    for seed in range(3):
+        sweep.add({"seed": seed}, {"test/reconstruction_mse": 1.0 + seed})
+    assert best_run(collect(sweep.folder), ("test/reconstruction_mse",)) is None
+
+
 def test_a_run_alone_is_not_called_the_best(sweep):
     sweep.add({"seed": 0}, {"validation/reconstruction_mse": 1.0})
     sweep.add({"seed": 1}, {"validation/reconstruction_mse": 0.5}, status="pruned")
