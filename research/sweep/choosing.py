@@ -117,7 +117,7 @@ def check_names(section: Mapping[str, Any], jobs: Sequence[Job], known: Sequence
     nameable |= dict.fromkeys(text for job in values for text in job.values() if isinstance(text, str))
     for option, names in (("names", [*nameable, *metrics]), ("decimals", metrics)):
         for name in section.get(option) or {}:
-            if name not in names and not name.startswith("baseline/"):
+            if name not in names and not (name.startswith("baseline/") and base(name) in METRICS):
                 kind = "key, metric or value" if option == "names" else "metric"
                 raise ConfigError(f"report.{option}", name, f"no job has this {kind}{nearest(name, names)}")
 

@@ -1,4 +1,4 @@
-"""Names of run folders: what is swept, in the order of the command. The hash digits at their end find runs again."""
+"""Names of run folders (what is swept; hash digits find runs again), and names of keys and metrics for a paper."""
 
 import json
 from collections.abc import Callable
@@ -70,3 +70,25 @@ def test_a_run_alone_is_named_by_all_its_overrides(tiny: Command, outputs: Path)
     (name,) = names(outputs / "one")
     assert "latent_dim=2" in name
     assert list((outputs / "one").glob(f"{name}-*/.hydra"))
+
+
+def test_names_for_a_paper_are_checked_before_training(tiny: Command, outputs: Path) -> None:
+    wrong = {
+        "report.names={model.laten_dim: size}": "key, metric or value (did you mean 'model.latent_dim'?)",
+        "report.decimals={test/los: 1}": "no job has this metric (did you mean 'test/loss'?)",
+        "report.names={baseline/pca/los: PCA}": "no job has this key, metric or value",
+        "report.names={test/loss: ''}": "an empty name names nothing",
+        "report.decimals={test/loss: 99}": "report.decimals",
+    }
+    for setting, remedy in wrong.items():
+        ended = tiny("seed=0", setting, "name=paper")
+        assert ended.code == 2
+        assert remedy in ended.error
+    assert not (outputs / "paper").exists()
+    names = "report.names={test/loss: L, model: network, vae: VAE, baseline/pca/reconstruction_mse: PCA}"
+    ended = tiny("seed=0", names, "report.decimals={test/loss: 2}", "name=paper")
+    assert ended.code == 0, ended.err
+    head, _, row = [line for line in ended.out.splitlines() if line.startswith("|")][:3]
+    assert [cell.strip() for cell in head.split("|")[1:3]] == ["network", "L ↓"]
+    assert row.split("|")[1].strip() == "VAE"
+    assert len(row.split("|")[2].strip().partition(".")[2]) == 2
