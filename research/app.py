@@ -23,6 +23,7 @@ from research.compose import (
     refuse,
 )
 from research.config import (
+    command_keys,
     executor_of,
     folder_of,
     is_swept,
@@ -72,7 +73,7 @@ def train(
     display, options = Display(), options_of(config)
     prepared = checked.pop(tuple(job.hash for job in jobs), None)
     if prepared is None:
-        jobs = named(jobs, folder_of(config), swept)
+        jobs = named(jobs, folder_of(config), {*command_keys, *(swept or ())})
         prepared = prepare(jobs, folder_of(config), options, objective=objective_of(config), swept=swept)
     display.plan(prepared.groups, prepared.beside)
     extra = {} if register is None else {"register": register}
@@ -173,7 +174,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     if not options.plan_only:
         writable(folder_of(config))
         hold(folder_of(config))  # next, Hydra writes into the folder
-    jobs = named(jobs, folder_of(config))
+    jobs = named(jobs, folder_of(config), command_keys)
     prepared = prepare(jobs, folder_of(config), options, objective=objective_of(config))
     known = [name for group in prepared.groups for name in group.metrics]
     check_table(report, jobs, prepared.todo, known)
@@ -204,9 +205,7 @@ def check_before_sweeper(job: Any, config: DictConfig, overrides: Sequence[str])
         remedy = "this sweeper chooses its points while it runs, so there is no plan; leave out hydra/sweeper"
         raise ConfigError("sweep.plan_only", True, remedy)
     report_of(config)
-    keys = {override.key_or_group for override in parse(overrides) if override.is_sweep_override()}
-    for section in ("params", "search_space"):
-        keys |= set(sweeper.get(section) or {})
+    keys = swept_keys(config, overrides)
     for key in sorted(keys):
         if not is_swept(key):
             refuse(f"{key}: one command has one {key}; give one value")
@@ -218,6 +217,13 @@ def check_before_sweeper(job: Any, config: DictConfig, overrides: Sequence[str])
     objective = search_for(job, config, sorted(keys), sweeper)
     if config.objective is None:  # the points come one after another and must all be judged by the same metric
         sys.argv.append(f"objective={objective}")
+
+
+def swept_keys(config: DictConfig, overrides: Sequence[str]) -> set[str]:
+    """The keys that a command with these overrides sweeps, with those that the config of its sweeper names."""
+    keys = {override.key_or_group for override in parse(overrides) if override.is_sweep_override()}
+    sweeper = section_of(config, "hydra.sweeper")
+    return keys.union(*(sweeper.get(section) or {} for section in ("params", "search_space")))
 
 
 def search_for(job: Any, config: DictConfig, swept: Sequence[str], sweeper: Any) -> str:
@@ -289,6 +295,7 @@ def check_command(arguments: argparse.Namespace) -> bool:
             sys.argv.append(f"name={config.name}")
         job = job_of_config(config)
         if arguments.multirun:
+            command_keys.update(swept_keys(config, arguments.overrides))
             check_before_sweeper(job, config, arguments.overrides)
             return False
         from research.sweep.device import use_compile_cache
@@ -317,6 +324,7 @@ def _main() -> None:
 
     arguments = get_args_parser().parse_args()
     asks_hydra = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
+    command_keys.clear()
     if arguments.help:
         from research.explain import explain, topics_of
 

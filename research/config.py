@@ -19,6 +19,7 @@ LONGEST_NAME = 255  # bytes that a file system allows in the name of a folder
 # Keys that have one value in a command, and so have all keys below them.
 NOT_SWEPT = ("name", "output_root", "objective", "trusted_packages", "sweep", "report")
 TOP_KEYS = ("name", "output_root", "seed", "objective", "trusted_packages")
+command_keys: set[str] = set()  # the keys that the command of this process sweeps; they name its runs
 SECTIONS = ("model", "data", "optimizer", "trainer", "evaluation", "sweep", "report")
 
 
@@ -141,7 +142,7 @@ def run_id_of(config: DictConfig) -> str:
 
     with refusals():
         check_held(folder_of(config))  # next, Hydra writes into the folder of this name
-        (job,) = named([job_of_config(config)], folder_of(config), None)
+        (job,) = named([job_of_config(config)], folder_of(config), command_keys)
     return job.run_id
 
 

@@ -124,7 +124,7 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
     return [key for key in keys if len({overrides.get(key) for overrides in settings}) > 1]
 
 
-def named(jobs: Sequence[Job], folder: Path, also_swept: Collection[str] | None = ()) -> list[Job]:
+def named(jobs: Sequence[Job], folder: Path, also_swept: Collection[str] = ()) -> list[Job]:
     """The jobs of a command with the names of their run folders.
 
     A run that the sweep has, as a folder or as a plan in `sweep.json`, keeps its name. Other runs of a sweep of several
@@ -133,10 +133,9 @@ def named(jobs: Sequence[Job], folder: Path, also_swept: Collection[str] | None 
     Args:
       jobs: of the command, or one job of it.
       folder: of the sweep.
-      also_swept: keys that a sweeper varies although these jobs do not show it; None if the jobs are part of a sweep
-        whose swept keys are not known.
+      also_swept: keys that the command varies although these jobs do not show it.
     """
-    swept = None if also_swept is None else {*swept_keys(jobs), *also_swept}
+    swept = {*swept_keys(jobs), *also_swept}
     names = {run.get("config_hash"): name for name, run in planned_runs(read_manifest(folder) or {"runs": {}}).items()}
     present = runs_in(folder, jobs[0].hash[:HASH_DIGITS] if len(jobs) == 1 else "")
     named_jobs = []

@@ -335,8 +335,6 @@ def test_runs_of_a_sweep_are_named_by_what_differs(make_jobs: Callable[..., Any]
     assert alone.run_id == jobs[0].run_id
     (tried,) = named(jobs[:1], tmp_path, {"model.beta"})  # one point of a search
     assert tried.run_id == f"beta=1-{tried.hash[:12]}"
-    (unknown,) = named(jobs[:1], tmp_path, None)
-    assert unknown.run_id == jobs[0].run_id
 
 
 def test_a_planned_run_keeps_its_name_and_no_edited_name_leaves_the_folder(
