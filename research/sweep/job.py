@@ -102,13 +102,13 @@ def _optimizer(config: Any) -> Optimizer | Players:
 NOT_IN_NAMES = ("name", "output_root", "objective", "trusted_packages", "sweep", "report", "hydra", "evaluation")
 
 
-def readable(overrides: Sequence[str], keys: Collection[str] | None = None, limit: int = 80) -> str:
+def readable(overrides: Sequence[str], limit: int = 80, keys: Collection[str] | None = None) -> str:
     """Overrides as part of a folder name, in [A-Za-z0-9._=-]: `model.latent_dim=2` becomes `latent_dim=2`.
 
     Args:
       overrides: of the run; if a key is set twice, the last value counts.
-      keys: the keys that the name shows; None shows all.
       limit: most letters of the name.
+      keys: the keys that the name shows; None shows all.
     """
     values: dict[str, str] = {}
     for override in overrides:

@@ -143,7 +143,7 @@ def named(jobs: Sequence[Job], folder: Path, also_swept: Collection[str] = ()) -
         digits = job.hash[:HASH_DIGITS]
         name = present[digits].name if digits in present else names.get(job.hash, "")
         if not re.fullmatch(rf"[\w.=-]*-{digits}", name, re.ASCII):  # nobody has begun it, or sweep.json was edited
-            name = f"{readable(job.overrides, swept)}-{digits}" if swept else ""
+            name = f"{readable(job.overrides, keys=swept)}-{digits}" if swept else ""
         named_jobs.append(dataclasses.replace(job, name=name))
     return named_jobs
 

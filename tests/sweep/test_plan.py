@@ -358,4 +358,4 @@ def test_keys_of_one_name_are_told_apart_by_their_sections() -> None:
     players = ["optimizer.generator.learning_rate=1e-3", "optimizer.discriminator.learning_rate=1e-4", "seed=0"]
     text = "optimizer.generator.learning_rate=1e-3-optimizer.discriminator.learning_rate=1e-4"
     assert readable(players, limit=100) == f"{text}-seed=0"
-    assert readable(["seed=0", "model.beta=1", "seed=2"], {"seed"}) == "seed=2"
+    assert readable(["seed=0", "model.beta=1", "seed=2"], keys={"seed"}) == "seed=2"
