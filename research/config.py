@@ -111,13 +111,16 @@ def executor_of(settings: Any) -> Any:
 
 
 def report_of(config: DictConfig) -> dict[str, Any]:
-    """The `report:` section, checked, in plain values."""
+    """The `report:` section, checked, in plain values. Names and decimals stand in it if there are any.
+
+    So earlier versions can read the `sweep.json` of a sweep without them.
+    """
     from research.report.spec import Report
     from research.tree import build, plain
 
     section = section_of(config, "report")
     build(section, Report, key="report")
-    return plain(section)
+    return {key: value for key, value in plain(section).items() if value or key not in ("names", "decimals")}
 
 
 def objective_of(config: DictConfig) -> str:

@@ -86,6 +86,9 @@ def test_names_for_a_paper_are_checked_before_training(tiny: Command, outputs: P
         assert remedy in ended.error
     assert not (outputs / "paper").exists()
     names = "report.names={test/loss: L, model: network, vae: VAE, baseline/pca/reconstruction_mse: PCA}"
+    assert tiny("seed=0", "name=plain").code == 0
+    section = json.loads((outputs / "plain" / "sweep.json").read_text())["report"]
+    assert list(section) == ["rows", "columns", "metrics", "select", "by", "published"]  # as earlier versions know it
     ended = tiny("seed=0", names, "report.decimals={test/loss: 2}", "name=paper")
     assert ended.code == 0, ended.err
     head, _, row = [line for line in ended.out.splitlines() if line.startswith("|")][:3]
