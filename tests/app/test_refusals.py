@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 Command = Callable[..., Any]
@@ -113,7 +114,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["model.likelihood=mse"], ["model.likelihood=mse", "gaussian"]),
     (["model._target_=os.system"], ["model._target_=os.system", "trusted_packages"]),
     # what does not fit the data
-    (["data=low_rank"], ["model.likelihood=bernoulli", "data.scaling=minmax"]),
+    (["data=low_rank"], ["model.likelihood=bernoulli", "]; set model.likelihood=gaussian"]),
     (["trainer.batch_size=5000"], ["trainer.batch_size=5000", "larger than the training split (1150 rows)"]),
     (["data.train_size=16"], ["trainer.batch_size=32", "larger than the training split (16 rows)"]),
     (["data.train_size=99999"], ["data.train_size=99999", "only 1150 such rows"]),
@@ -185,7 +186,7 @@ SWEPT: list[tuple[list[str], list[str]]] = [
     (["optimizer.learning_rate=0.1,0.2,-1"], ["optimizer.learning_rate=-1", "positive"]),
     (["trainer.batch_size=8,16,5000"], ["trainer.batch_size=5000", "larger than the training split"]),
     (["data.folds=3", "data.fold=0,1,3"], ["data.fold=3", "data.fold=0,1,2"]),
-    (["data=digits,low_rank"], ["model.likelihood=bernoulli", "data.scaling=minmax"]),
+    (["data=digits,low_rank"], ["model.likelihood=bernoulli", "set model.likelihood=gaussian"]),
     (["optimizer=adam,sgd,adam", "optimizer.b1=0.8"], ["optimizer.b1=0.8: optimizer=sgd has no such key"]),
     (
         ["model=vae,dense_ae,beta_vae,wae", "model.beta=1,2", "seed=range(3)", "name=a"],
@@ -318,3 +319,16 @@ def test_a_file_with_some_aliases_is_read(tmp_path: Path) -> None:
     (tmp_path / "fine.yaml").write_text("a: &a {b: 1}\nc: [*a, *a]\n")
     (tmp_path / "broken.yaml").write_text("a: [")  # Hydra says so, if it reads it
     check_files(tmp_path)
+
+
+@pytest.mark.parametrize("scaling", ["standard", "minmax"])
+def test_own_values_that_are_no_probabilities_get_a_likelihood_that_takes_them(
+    scaling: str, command: Command, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "own.npy", np.random.default_rng(0).normal(size=(300, 8)))
+    arguments = ["data=arrays", "data.path=own.npy", f"data.scaling={scaling}", "sweep.plan_only=true"]
+    ended = command(*arguments)
+    assert ended.code == 2
+    remedy = ended.error.rpartition("; set ")[2]
+    assert remedy == "model.likelihood=gaussian"
+    assert command(*arguments, remedy).code == 0

@@ -231,6 +231,28 @@ def test_what_does_not_fit_the_rows_is_refused(changes, key):
     assert caught.value.key == key
 
 
+@pytest.mark.parametrize(
+    ("high", "unit", "remedy"),
+    [
+        (1.0, None, {"scaling": "none"}),
+        (3.0, None, {"binarize": "none"}),
+        (16.0, 16, {"scaling": "unit"}),
+    ],
+)
+@pytest.mark.parametrize("method", ["none", "unit", "standard", "minmax"])
+def test_the_remedy_for_values_that_are_no_probabilities_is_accepted(method, high, unit, remedy):
+    x = np.linspace(0, high, 80, dtype=np.float32).reshape(40, 2)
+    keys = {"binarize": "once", "scaling": method}
+    try:
+        data(free(**keys), x.copy(), unit=unit)
+    except ConfigError as error:
+        ((key, value),) = remedy.items()
+        assert error.under("data").remedy.endswith(f"; use data.{key}={value}")
+        data(free(**({**keys, "scaling": "none"} if "binarize" in remedy else keys) | remedy), x.copy(), unit=unit)
+    else:
+        assert method == "none" if unit is None and high == 1 else method == remedy.get("scaling")
+
+
 def test_the_digest_sees_values_types_shapes_and_fields():
     x = np.arange(6, dtype=np.int32)
     several = [
