@@ -33,6 +33,7 @@ from research.config import (
     report_of,
     section_of,
 )
+from research.errors import did_you_mean, nearest_folder
 from research.tree import ConfigError
 
 STATUS_CODES = {"failed": 1, "diverged": 3}
@@ -244,7 +245,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     searched = [str(path).removeprefix("file://") for value in paths if isinstance(value, list) for path in value]
     for option, folder in (("--config-dir", arguments.config_dir), ("--config-path", primary_folder(arguments))):
         if folder is not None and not Path(folder).is_dir():
-            refuse(f"{option}={folder}: no such folder")
+            refuse(f"{option}={folder}: no such folder{did_you_mean(nearest_folder(Path(folder)), f'{option}=')}")
     users_primary = primary_folder(arguments) if arguments.config_path else None
     for folder in (arguments.config_dir, users_primary, *searched):
         if folder is not None:

@@ -1,7 +1,9 @@
 """The error of a setting that cannot be used. This file loads no heavy library."""
 
 import difflib
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -51,3 +53,29 @@ def nearest(name: str, known: Iterable[str]) -> str:
         if alike or shares_word or not (same_section or match == section.partition(".")[0]):
             return f" (did you mean '{match}'?)"
     return ""
+
+
+def nearest_folder(path: Path) -> Path | None:
+    """The folder that a path means: itself if it exists, else the one with the most similar name at every level."""
+    current = Path(path.anchor)
+    try:
+        for name in path.parts[1:] if path.anchor else path.parts:
+            names = [name]
+            if not (current / name).is_dir():
+                beside = [entry.name for entry in current.iterdir() if entry.is_dir()]
+                names = difflib.get_close_matches(name, beside, n=1)
+            if not names:
+                return None
+            current /= names[0]
+    except OSError:  # a folder cannot be read, or the name is too long
+        return None
+    return current
+
+
+def did_you_mean(path: Path | None, setting: str = "") -> str:
+    """` (did you mean 'data.root=data'?)`, with the setting that the path belongs to; empty without a path."""
+    if path is None:
+        return ""
+    text = f"{setting}{path}"
+    quoted = shlex.quote(text) if "'" in text else f"'{text}'"
+    return f" (did you mean {quoted}?)"

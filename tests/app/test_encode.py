@@ -1,6 +1,7 @@
 """Encoding new files with a finished run: columns and classes by name, few rows, the run's own keys and clusters."""
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -189,5 +190,10 @@ def test_a_mistyped_folder_does_not_exist_and_the_nearest_run_is_named(place, mo
         assert f"this folder does not exist (did you mean '{run}'?)" in capsys.readouterr().err
     assert call(monkeypatch, encode_main, "nowhere/at/all") == 2
     assert "this folder does not exist; name the folder of one run" in capsys.readouterr().err
-    assert call(monkeypatch, encode_main, str(run.parent)) == 2
-    assert "no config.json is here; name the folder of one run" in capsys.readouterr().err
+    for level, folder in (("sweep", run.parent), ("outputs", run.parent.parent)):
+        assert call(monkeypatch, encode_main, str(folder)) == 2
+        said = capsys.readouterr().err
+        assert "no config.json is here; name the folder of one run, for example " in said
+        example = Path(shlex.split(said.rpartition("example ")[2])[0])
+        assert (example / "params.safetensors").exists(), level
+        assert folder in example.parents

@@ -171,9 +171,7 @@ def test_numbers_whose_thousands_may_be_grouped_are_noted(cells, mark, noted, tm
 def test_parts_of_dates_are_no_channels_of_a_series_until_they_are_listed(tmp_path):
     content = {"year": np.repeat([2000, 2001], 12), "month": np.tile(np.arange(1, 13), 2), "a": normal(24)}
     read = table(tmp_path, content)
-    with pytest.raises(
-        ConfigError, match=r"'year' holds .* use, without year, month: 'data.columns=\[a\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"'year' holds .* use, without year, month: 'data.columns=\[a\]'"):
         choose(read, None, {"time_column": None})
     assert choose(read, ["month", "a"], {"time_column": None})[0] == ["month", "a"]
     assert choose(read, None, {"target": None})[0] == ["year", "month", "a"]

@@ -249,9 +249,7 @@ def test_a_long_table_is_refused_whatever_columns_are_named(tmp_path):
 
 def test_the_year_is_no_channel(tmp_path):
     path = write(tmp_path / "sunspots.csv", {"year": np.arange(1700.5, 1800), "spots": np.abs(values()["b"])})
-    with pytest.raises(
-        ConfigError, match=r"column 'year' grows by a constant step .*data.time_column=year"
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"column 'year' grows by a constant step .*data.time_column=year") as caught:
         data("series", path=path, columns=None, window=8)
     assert caught.value.key == "data.columns"
     assert data("series", path=path, columns=None, time_column="year", window=8).facts.feature_shape == (8, 1)
