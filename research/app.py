@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -254,6 +255,14 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         check_count(overrides)
 
 
+def check_order(words: Sequence[str]) -> None:
+    """Refuse `-m` between the keys; the error is the command with `-m` before them."""
+    flags = [word for word in words if word.startswith("-")]
+    if set(flags) <= {"-m", "--multirun"}:
+        command = ["python", "scripts/train.py", "-m", *(word for word in words if word not in flags)]
+        refuse(f"{flags[0]} stands before all keys: {shlex.join(command)}")
+
+
 def primary_folder(arguments: argparse.Namespace) -> Path:
     """The folder of the primary config: ours, or that of --config-path."""
     return Path(__file__).parent / (CONF if arguments.config_path is None else arguments.config_path)
@@ -302,7 +311,11 @@ def _main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes every error on instead of printing its own traceback
     from hydra._internal.utils import get_args_parser
 
-    arguments = get_args_parser().parse_args()
+    parser = get_args_parser()
+    arguments, rest = parser.parse_known_args()
+    if rest:
+        check_order(sys.argv[1:])
+        parser.parse_args()  # refuses an option that it does not know
     asks_hydra = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
     check_arguments(arguments)
     register_resolvers()

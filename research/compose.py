@@ -1,6 +1,7 @@
 """Composes the config before Hydra does, and refuses bad overrides in one line with the nearest key."""
 
 import contextlib
+import io
 import math
 import re
 import shlex
@@ -21,8 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from research.command import REFUSED, known, one_line
+from research.errors import most_similar
 from research.runs.files import LOST, LeaseLost
-from research.tree import ConfigError, flatten, nearest
+from research.target import resolve_target
+from research.tree import ConfigError, HasOwnKeys, flatten, keys, nearest
 
 CONF = Path(__file__).parents[1] / "conf"
 MOST_JOBS = 100_000  # of one command
@@ -209,7 +212,7 @@ def compose(
     except yaml.YAMLError as error:
         refuse(known(error) or "")
     except (HydraException, OmegaConfBaseException) as error:
-        refuse(explain(error, overrides))
+        refuse(explain(error, [*overrides, *extra]))
     except (*UNCOMPOSABLE, AssertionError) as error:  # an override has no key, or a group has no choice
         for override in parse(overrides):
             options = sorted(path.stem for path in (CONF / (override.key_or_group or "-")).glob("*.yaml"))
@@ -236,9 +239,15 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         taken = [one for one in overrides if one.startswith("~") and _covers(one[1:].partition("=")[0], key)]
         if taken and given != taken[0]:
             return f"{given}: {taken[0]} takes this key away; leave one of them out"
-        near = nearest(key, known_keys(overrides, key))
-        others = "" if near else _choices_with(key)
-        return f"{given}: no such key{near}{others}; all keys: python scripts/train.py --cfg job"
+        of_files, of_class = known_keys(overrides, key), _class_keys(overrides, key.rpartition(".")[0])
+        if key in of_class and key not in of_files:
+            return f"{given}: no file of conf/ has this key, so it needs a +: {shlex.quote(f'+{given}')}"
+        near = most_similar(key, (one for one in [*of_files, *of_class] if one != key))
+        added = near in of_class and near not in of_files
+        spelled = f"+{near}={given.partition('=')[2]}" if added else near
+        meant = "" if near is None else f" (did you mean '{spelled}'?)"
+        others = "" if meant else _choices_with(key)
+        return f"{given}: no such key{meant}{others}; all keys: python scripts/train.py --cfg job"
     option = re.search(r"Could not find '([^/']+(?:/[^/']+)*)/([^']*)'", text)
     if option:
         group, name = option.groups()
@@ -307,13 +316,37 @@ def _two_commands(overrides: Sequence[str], key: str) -> str | None:
 
 def known_keys(overrides: Sequence[str], wrong: str) -> list[str]:
     """The dotted keys of the config that the group choices of a command compose."""
-    groups = [
-        o for o in overrides if "." not in o.partition("=")[0] and (CONF / o.partition("=")[0].lstrip("+")).is_dir()
-    ]
-    try:
-        config = compose(first_choices([o for o in groups if o.partition("=")[0] != wrong]))
-    except SystemExit:
+    config = _choices_alone(overrides, wrong)
+    if config is None:
         return []
     tree: Any = OmegaConf.to_container(config, resolve=False)
     tree.pop("hydra")
     return [key for key in [*flatten(tree), *tree] if not key.endswith("_target_")]
+
+
+def _class_keys(overrides: Sequence[str], section: str) -> list[str]:
+    """The dotted keys that the class of a section has, also those that no file has; none if it cannot be imported."""
+    config = _choices_alone(overrides, "")
+    target = None if config is None or not section else OmegaConf.select(config, f"{section}._target_")
+    if target is None:
+        return []
+    try:
+        cls = resolve_target(target, OmegaConf.to_container(config)["trusted_packages"])  # type: ignore[index, call-overload]
+    except ConfigError:
+        return []
+    return [] if issubclass(cls, HasOwnKeys) else [f"{section}.{name}" for name in keys(cls)]
+
+
+def _choices_alone(overrides: Sequence[str], wrong: str) -> DictConfig | None:
+    """The config of those overrides of a command that choose files and classes; None if they cannot be composed."""
+    kept = []
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        is_group = "." not in key and (CONF / key).is_dir()
+        if (is_group and key != wrong) or key.endswith("._target_") or key in ("trusted_packages", "hydra.searchpath"):
+            kept.append(override)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # its refusals are not those of the command
+            return compose(first_choices(kept))
+    except SystemExit:
+        return None

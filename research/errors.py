@@ -10,12 +10,13 @@ from typing import Any
 class ConfigError(ValueError):
     """A setting cannot be used. The text names the key, the value and the remedy.
 
-    In a remedy `{key}` stands for the full key, `model.beta`, so that a user can paste the remedy as it stands.
+    In a remedy `{key}` stands for the full key, `model.beta`, and `{section}` for what stands before its last name,
+    `model.`, so that a user can paste the remedy as it stands.
 
     Attributes:
       key: the dotted key; empty where no single key is to blame.
       value: what it was set to.
-      template: the remedy, in which `{key}` is not yet replaced.
+      template: the remedy, in which `{key}` and `{section}` are not yet replaced.
     """
 
     def __init__(self, key: str, value: Any, remedy: str):
@@ -25,7 +26,8 @@ class ConfigError(ValueError):
     @property
     def remedy(self) -> str:
         """The remedy with the full key."""
-        return self.template.replace("{key}", self.key)
+        section, dot, _ = self.key.rpartition(".")
+        return self.template.replace("{key}", self.key).replace("{section}", section + dot)
 
     def under(self, prefix: str) -> "ConfigError":
         """The same error with its key below `prefix`."""
@@ -40,7 +42,13 @@ def shown(value: Any) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the most similar known name, or the empty string.
+    """` (did you mean 'x'?)` for the most similar known name, or the empty string."""
+    match = most_similar(name, known)
+    return "" if match is None else f" (did you mean '{match}'?)"
+
+
+def most_similar(name: str, known: Iterable[str]) -> str | None:
+    """The most similar known name; None if none is similar.
 
     Keys of one section, such as model.beta and model.noise, are similar if their last parts are, or share a word.
     """
@@ -51,8 +59,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
         alike = difflib.SequenceMatcher(None, last, other).ratio() >= 0.7
         shares_word = bool(set(last.split("_")) & set(other.split("_")))
         if alike or shares_word or not (same_section or match == section.partition(".")[0]):
-            return f" (did you mean '{match}'?)"
-    return ""
+            return match
+    return None
 
 
 def nearest_folder(path: Path) -> Path | None:
