@@ -47,6 +47,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return "" if match is None else f" (did you mean '{match}'?)"
 
 
+def nearest_key(name: str, known: Iterable[str], present: Iterable[str] = ()) -> str:
+    """` (did you mean 'model.x'?)` for the most similar known key, with a + unless it is among the present keys.
+
+    The text belongs into a remedy. Hydra takes a key that no file has with a + only.
+    """
+    match = most_similar(name, known)
+    return "" if match is None else f" (did you mean '{'' if match in present else '+'}{{section}}{match}'?)"
+
+
 def most_similar(name: str, known: Iterable[str]) -> str | None:
     """The most similar known name; None if none is similar.
 

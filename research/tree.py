@@ -36,7 +36,7 @@ import jax
 import numpy as np
 
 from research.coercion import coerce, type_name, without_none, without_range
-from research.errors import ConfigError, most_similar, shown
+from research.errors import ConfigError, nearest_key, shown
 from research.errors import nearest as nearest  # for those who import it from here
 from research.ranges import Range
 from research.target import buildable, is_module, resolve_target
@@ -267,10 +267,8 @@ def _known(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
             remedy = f"this version has no such choice; leave {{key}} out, which is {{key}}={shown(constant[name])}"
             raise ConfigError(str(name), value, remedy)
         if name not in constant and name not in known:
-            near = most_similar(name, known)
-            spelled = f"{'' if near in config else '+'}{{section}}{near}"  # Hydra adds a key that no file has with a +
-            meant = "" if near is None else f" (did you mean '{spelled}'?)"
-            raise ConfigError(str(name), value, f"unknown key{meant}; known: {', '.join(known)}")
+            near = nearest_key(name, known, config)
+            raise ConfigError(str(name), value, f"unknown key{near}; known: {', '.join(known)}")
     return {name: value for name, value in config.items() if name not in constant}
 
 
