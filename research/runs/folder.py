@@ -226,6 +226,11 @@ class RunFolder:
             write_atomically(self.figures / f"{name}.png", data, self.lease, force=False)
 
 
+def short_commit(commit: str) -> str:
+    """The first 12 digits of a commit, with its `+` for uncommitted code."""
+    return commit[:12] + "+" * (len(commit) > 12 and commit.endswith("+"))
+
+
 def folder_with(file: str, path: Path) -> Path | None:
     """The folder with a file of this name that a path means: itself, one of its two parents, or the newest one inside.
 
