@@ -224,11 +224,9 @@ def _older_evaluations(workload: Workload, commit: str | None) -> str | None:
     if not others:
         return None
     names = ", ".join(sorted({short_commit(name) for name in others}))
-    return (
-        f"note: {len(others)} finished run{'s' * (len(others) > 1)} stay{'s' * (len(others) == 1)} as evaluated by "
-        f"commit {names}, without metrics that are newer; to evaluate again, give this command with evaluation=none, "
-        "then as it is"
-    )
+    finished_runs = "1 finished run stays" if len(others) == 1 else f"{len(others)} finished runs stay"
+    how = "to evaluate again, give this command once with another evaluation=..., such as none, then as it is"
+    return f"note: {finished_runs} as evaluated by commit {names}, without metrics that are newer; {how}"
 
 
 def _delete_leftovers(ledger: Ledger) -> None:
