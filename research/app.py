@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import time
@@ -256,7 +257,10 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def check_order(words: Sequence[str]) -> None:
-    """Refuse `-m` between the keys; the error is the command with `-m` before them."""
+    """Refuse `-m` between the keys, and keys with dashes; the error is what to write."""
+    for word in words:
+        if re.match(r"--?[a-z_]+(\.[a-z_.]+)?=", word) and not word.startswith(("--config", "--package")):
+            refuse(f"{word}: keys have no dashes; write {shlex.quote(word.lstrip('-'))}")
     flags = [word for word in words if word.startswith("-")]
     if set(flags) <= {"-m", "--multirun"}:
         command = ["python", "scripts/train.py", "-m", *(word for word in words if word not in flags)]

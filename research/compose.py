@@ -31,7 +31,23 @@ CONF = Path(__file__).parents[1] / "conf"
 MOST_JOBS = 100_000  # of one command
 MOST_NODES = 100_000  # values of a YAML file
 MOST_LEVELS = 50  # lists and sections within each other
+# functions of Hydra's grammar of overrides
+FUNCTIONS = (
+    "choice",
+    "range",
+    "interval",
+    "glob",
+    "sort",
+    "shuffle",
+    "tag",
+    "extend_list",
+    "int",
+    "float",
+    "bool",
+    "str",
+)
 LONGEST_SHOWN = 100  # characters of an override in a message
+FILES = (".csv", ".tsv", ".parquet", ".npy", ".npz")  # endings of a user's data
 # Hydra writes into the folder of the sweep and of its runs, which output_root and name choose.
 PLACES = {
     "hydra.run.dir": "${output_root}/${name}/${run_id:}",
@@ -140,12 +156,43 @@ def parse(overrides: Sequence[str]) -> list[Any]:
         try:
             parsed += parser.parse_overrides([override])
         except (HydraException, ValueError) as error:  # ValueError comes from an integer with thousands of digits
-            key, equals, value = override.partition("=")
-            if equals and key.isascii() and not value.isascii() and not set(value) & set("'\"\\"):
-                quoted = shlex.quote(f'{key}="{value}"')
-                refuse(f"{shown}: a value with other letters than those of ASCII is written in quotes: {quoted}")
+            if meant := _meant(overrides, override):
+                refuse(f"{shown}: no override; write {meant}")
             refuse(f"{shown}: no override; write key=value ({str(error)[:LONGEST_SHOWN].splitlines()[0]})")
     return parsed
+
+
+def _meant(overrides: Sequence[str], wrong: str) -> str | None:
+    """How an override that cannot be parsed was perhaps meant: with its value beside it, as a list, or in quotes."""
+    key, equals, value = wrong.partition("=")
+    how = ""
+    at = list(overrides).index(wrong)
+    before, after = [*overrides[:at][-1:], ""][0], [*overrides[at + 1 : at + 3], "", ""]
+    if not equals:
+        if before.endswith("="):
+            guess = before + wrong.strip()
+        elif ":" in wrong:
+            guess = "=".join(wrong.split(":", 1))
+        else:
+            guess = f"{wrong}={after[1] if after[0] == '=' else after[0].removeprefix('=')}"
+            if not after[0] or "=" in after[0].removeprefix("="):
+                return None
+    elif re.fullmatch(r"\([^()]*\)", value):
+        guess = f"{key}=[{value[1:-1]}]"
+    elif (
+        re.match(rf"[\[{{]|({'|'.join(FUNCTIONS)})\(", value)
+        or set(value) & set("'\"\\")
+        or len(value) > LONGEST_SHOWN
+        or value.isdecimal()
+    ):
+        return None
+    else:
+        guess, how = f'{key}="{value}"', "it in quotes: "
+    try:
+        OverridesParser.create().parse_overrides([guess])
+    except (HydraException, ValueError):
+        return None
+    return how + shlex.quote(guess)
 
 
 def _levels(text: str) -> int:
@@ -257,7 +304,11 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or sorted(
             path.stem for path in (CONF / group).glob("*.yaml")
         )
-        return f"{group}={name}: no such choice{nearest(name, options)}; known: {', '.join(options)}"
+        if group == "data" and Path(name).suffix.lower() in FILES:
+            file = shlex.join(["data=arrays", f"data.path={name}"])
+            return f"{group}={name}: no such choice; to read a file: {file}; for one long series data=series"
+        near = nearest(name, options) or nearest(name.lower(), options)
+        return f"{group}={name}: no such choice{near}; known: {', '.join(options)}"
     if "does not support sweep type" in text:
         given = next((o for o in overrides if "interval(" in o), "")
         return f"{given}: this sweeper takes lists and ranges; for intervals add hydra/sweeper=optuna"

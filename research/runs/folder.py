@@ -234,9 +234,9 @@ def short_commit(commit: str) -> str:
 def folder_with(file: str, path: Path) -> Path | None:
     """The folder with a file of this name that a path means: itself, one of its two parents, or the newest one inside.
 
-    Of a path that does not exist, the folder of the most similar name is searched.
+    Of a path that does not exist, the folder of the most similar name is searched, also below `outputs`.
     """
-    meant = nearest_folder(path)
+    meant = nearest_folder(path) or nearest_folder(Path("outputs") / path)
     if meant is None:
         return None
     for folder in (meant, *meant.parents[:2]):

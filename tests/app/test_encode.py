@@ -129,7 +129,9 @@ def test_the_command_starts_from_the_keys_of_the_run(encode, place):
     test = encode("series", "--part", "test")
     assert 0 < len(test) < len(own)
     np.testing.assert_array_equal(test["z0"], own["z0"][test["row"]])
-    assert "data.strid=6: no such key (did you mean 'stride'?)" in encode("series", "data.strid=6")
+    assert "data.strid=6: the data of this run have no such key (did you mean 'data.stride'?)" in encode(
+        "series", "data.strid=6"
+    )
 
 
 def test_scores_of_the_test_rows_are_those_of_the_training(encode, place):

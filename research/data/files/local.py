@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from research.errors import did_you_mean, nearest_folder
+from research.errors import did_you_mean, most_similar, nearest_folder
 from research.tree import ConfigError, nearest
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,9 @@ def find(key: str, value: str, path: Path) -> Path:
     folder = path.parent
     if not folder.is_dir():
         raise ConfigError(key, value, f"no folder {folder.absolute()}{did_you_mean(nearest_folder(folder))}")
-    names = [item.name for item in folder.iterdir()]
-    raise ConfigError(key, value, f"no file {path.absolute()}{nearest(path.name, names)}")
+    near = most_similar(path.name, [item.name for item in folder.iterdir()])
+    meant = did_you_mean(None if near is None else Path(value).with_name(near), "{key}=")
+    raise ConfigError(key, value, f"no file {path.absolute()}{meant}")
 
 
 def listing(folder: Path) -> str:
