@@ -168,7 +168,9 @@ def _meant(overrides: Sequence[str], wrong: str) -> str | None:
     how = ""
     at = list(overrides).index(wrong)
     before, after = [*overrides[:at][-1:], ""][0], [*overrides[at + 1 : at + 3], "", ""]
-    if not equals:
+    if value.endswith(",") and after[0] and "=" not in after[0]:
+        guess = wrong + after[0]
+    elif not equals:
         if before.endswith("="):
             guess = before + wrong.strip()
         elif ":" in wrong:
@@ -182,7 +184,7 @@ def _meant(overrides: Sequence[str], wrong: str) -> str | None:
     elif (
         re.match(rf"[\[{{]|({'|'.join(FUNCTIONS)})\(", value)
         or set(value) & set("'\"\\")
-        or len(value) > LONGEST_SHOWN
+        or len(value) > 10 * LONGEST_SHOWN
         or value.isdecimal()
     ):
         return None

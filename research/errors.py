@@ -1,6 +1,7 @@
 """The error of a setting that cannot be used. This file loads no heavy library."""
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -94,5 +95,7 @@ def did_you_mean(path: Path | None, setting: str = "") -> str:
     if path is None:
         return ""
     text = f"{setting}{path}"
+    if setting and not setting.startswith("-") and not re.fullmatch(r"[\w./@%+-]*", str(path), re.ASCII):
+        text = f'{setting}"{path}"'  # Hydra's grammar takes other letters in quotes only
     quoted = shlex.quote(text) if "'" in text else f"'{text}'"
     return f" (did you mean {quoted}?)"

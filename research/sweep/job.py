@@ -269,8 +269,12 @@ def load_start(path: str) -> Any:
     if not Path(path).is_dir():
         meant = did_you_mean(folder_with("params.safetensors", Path(path)), "trainer.warm_start=")
         raise ConfigError("trainer.warm_start", path, f"no such folder{meant}; name the folder of a finished run")
+    run = RunFolder(path)
+    if not run.config.exists():
+        meant = did_you_mean(folder_with(run.parameters.name, run.path), "trainer.warm_start=")
+        raise ConfigError("trainer.warm_start", path, f"this is no run{meant}; name the folder of a finished run")
     try:
-        return RunFolder(path).load_parameters()[0]
+        return run.load_parameters()[0]
     except ConfigError as error:
         raise ConfigError("trainer.warm_start", path, error.remedy) from None
 

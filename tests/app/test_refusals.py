@@ -176,6 +176,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["model.hidden_dims=(64,32)"], ["write 'model.hidden_dims=[64,32]'"]),
     (["data=arrays", "data.path=rows (1).csv"], ["""write it in quotes: 'data.path="rows (1).csv"'"""]),
     (["data=mnist", "data.root=~/data"], ["""write it in quotes: 'data.root="~/data"'"""]),
+    (["-m", "model.beta=1,", "4"], ["model.beta=1,: no override; write model.beta=1,4"]),
     (["data=rows.csv"], ["to read a file: data=arrays data.path=rows.csv"]),
     (["model=VAE"], ["did you mean 'vae'?"]),
     (["seed=0,1"], ["seed=0,1", "python scripts/train.py -m seed=0,1"]),

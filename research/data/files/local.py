@@ -64,8 +64,10 @@ def find(key: str, value: str, path: Path) -> Path:
         return path
     folder = path.parent
     if not folder.is_dir():
-        raise ConfigError(key, value, f"no folder {folder.absolute()}{did_you_mean(nearest_folder(folder))}")
-    near = most_similar(path.name, [item.name for item in folder.iterdir()])
+        near = nearest_folder(folder)
+        meant = did_you_mean(near and near / path.name, "{key}=")
+        raise ConfigError(key, value, f"no folder {folder.absolute()}{meant}")
+    near = most_similar(path.name, [item.name for item in folder.iterdir() if item.is_file()])
     meant = did_you_mean(None if near is None else Path(value).with_name(near), "{key}=")
     raise ConfigError(key, value, f"no file {path.absolute()}{meant}")
 
