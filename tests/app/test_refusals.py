@@ -128,6 +128,10 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["trainer.warm_start=/nowhere"], ["trainer.warm_start=/nowhere", "no such folder"]),
     (["trainer.monitor=test/loss"], ["trainer.monitor=test/loss", "validation/loss"]),
     (["trainer.monitor=validation/los"], ["trainer.monitor=validation/los", "validation/loss"]),
+    (
+        ["trainer.monitor=validation/accurcy"],
+        ["set trainer.monitor=validation/accuracy, or trainer.monitor=validation/loss"],
+    ),
     (["objective=validation/los"], ["objective=validation/los", "validation/loss"]),
     (["objective=test/loss"], ["objective=test/loss", "validation rows"]),
     (
