@@ -211,7 +211,9 @@ def _check_monitor(trainer: Trainer, model: Model) -> None:
         remedy = f"of a {type(model).__name__} a lower {metric} is not better; set trainer.keep=last"
         raise ConfigError("trainer.monitor", trainer.monitor, f"{remedy} and trainer.patience=null")
     if not direction(metric):
-        remedy = f"{undirected(trainer.monitor)}; set {{key}}={nearest_metric(trainer.monitor)}"
+        near, loss = nearest_metric(trainer.monitor), "validation/loss"
+        other = "" if near == loss else f", or {{key}}={loss}, which every model has"
+        remedy = f"{undirected(trainer.monitor)}; set {{key}}={near}{other}"
         raise ConfigError("trainer.monitor", trainer.monitor, remedy)
 
 

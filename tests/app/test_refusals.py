@@ -133,6 +133,10 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["trainer.monitor=kl_nats"], ["trainer.monitor=kl_nats", "set trainer.monitor=validation/loss"]),
     (["model=dense_ae", "trainer.monitor=validation/elbo_nats"], ["gives validation/loss, validation/reconstruction"]),
     (["trainer.monitor=validation/los"], ["trainer.monitor=validation/los", "validation/loss"]),
+    (
+        ["trainer.monitor=validation/accurcy"],
+        ["set trainer.monitor=validation/accuracy, or trainer.monitor=validation/loss"],
+    ),
     (["objective=validation/los"], ["objective=validation/los", "validation/loss"]),
     (["objective=test/loss"], ["objective=test/loss", "validation rows"]),
     (
