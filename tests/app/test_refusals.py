@@ -223,8 +223,8 @@ SWEPT: list[tuple[list[str], list[str]]] = [
     ),
     (["model=glob(lstm*)", "model.beta=1,2"], ["model.beta=1,2: no such key"]),
     (
-        ["model=glob(*ae)", "model.beta=1"],
-        ["model.beta=1: model=adversarial_ae,convolutional_ae,convolutional_vq_ae,", "-m model=beta_tc_vae,"],
+        ["model=glob([*beta*,d*,w*])", "model.beta=1"],
+        ["model.beta=1: model=dense_ae,wae have no such key", "-m model=beta_tc_vae,beta_vae,dip_vae model.beta=1"],
     ),
     (["seed=0,1", "model.latent_dmi=2,3"], ["model.latent_dmi=2", "did you mean 'model.latent_dim'?"]),
     (["name=a,b"], ["name", "one value"]),
