@@ -248,9 +248,9 @@ def root_of(folder: Path, run: Run) -> str | None:
     """
     import yaml
 
-    given = [text for key, _, text in (override.partition("=") for override in run.overrides) if key == "data.root"]
-    if given:
-        return None if given[-1] == "null" else given[-1].strip("'\"")
+    roots = [text for key, _, text in (override.partition("=") for override in run.overrides) if key == "data.root"]
+    if roots:
+        return None if roots[-1] == "null" else roots[-1].strip("'\"")
     recorded = folder / ".hydra" / "config.yaml"
     if recorded.is_symlink():
         return None
