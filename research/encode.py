@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from omegaconf import OmegaConf
 
-from research.compose import CONF, compose, parse, refusals, refuse
+from research.compose import CONF, compose, parse, refusals, refused
 from research.data.examples import Examples
 from research.data.loading import load as load_data
 from research.data.new_rows import class_numbers
@@ -55,10 +55,10 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Entry point of `scripts/encode.py`."""
     arguments = parser().parse_intermixed_args()
-    for override in arguments.overrides:
-        if not override.lstrip("+").startswith(("data=", "data.")):
-            refuse(f"{override}: only data=... and data.key=... say which rows to encode")
     with refusals():
+        for override in arguments.overrides:
+            if not override.lstrip("+").startswith(("data=", "data.")):
+                raise refused(override, "only data=... and data.key=... say which rows to encode")
         run = load(arguments.run, arguments.trust)
         trained = {**shipped_keys(run.config["data"]["_target_"]), **run.config["data"], "root": None}
         keys = data_keys(trained, arguments.overrides)
