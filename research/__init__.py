@@ -8,7 +8,7 @@ from research import environment, sweep
 if TYPE_CHECKING:
     from research.api.encoder import Encoder
     from research.api.sweeps import Sweep
-    from research.api.training import sweep, train  # noqa: F811
+    from research.api.training import sweep, train
     from research.runs.load import load
 
 __all__ = ["Encoder", "Sweep", "load", "sweep", "train"]

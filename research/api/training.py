@@ -1,7 +1,7 @@
 """`research.train` and `research.sweep`: the training command as two functions.
 
-They compose, check, train and resume as `scripts/train.py` does, and write the same folders. What the command prints and
-exits with is raised here.
+They compose, check, train and resume as `scripts/train.py` does, and write the same folders. What the command prints as
+an error is raised here.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from research.runs.files import write_atomically
 from research.runs.load import load
 from research.runs.run import Run
 from research.sweep.device import use_compile_cache
-from research.sweep.folder import hold, locked, release
+from research.sweep.folder import Outcome, hold, locked, release
 from research.sweep.train.signals import session
 from research.tree import ConfigError
 
@@ -55,7 +55,17 @@ def train(x: Any = None, *overrides: str, y: Any = None, lengths: Any = None, na
       RuntimeError: the run diverged or failed; the text says why, and names its folder.
       KeyboardInterrupt: the training was interrupted; the same call goes on from the last evaluation.
     """
-    folder, config, outcomes = call(x, overrides, y=y, lengths=lengths, name=name, several=False)
+    _, config, outcomes = call(x, overrides, y=y, lengths=lengths, name=name, several=False)
+    return trained(config, outcomes)
+
+
+def trained(config: DictConfig, outcomes: Sequence[Outcome]) -> Run:
+    """The run that a call has trained.
+
+    Raises:
+      ConfigError: the call asked for the plan only.
+      RuntimeError: the run diverged or failed.
+    """
     if not outcomes:
         remedy = "a plan has no run; leave it out, or see the plan by research.sweep"
         raise ConfigError("sweep.plan_only", True, remedy)
@@ -93,7 +103,7 @@ def call(
     lengths: Any = None,
     name: str | None = None,
     quiet: bool = False,
-) -> tuple[Path, DictConfig, list[Any]]:
+) -> tuple[Path, DictConfig, list[Outcome]]:
     """Do what a command does.
 
     Args:
@@ -128,10 +138,10 @@ def call(
             release()
 
 
-def _run(settings: list[str], several: bool) -> tuple[Path, DictConfig, list[Any]]:
+def _run(settings: list[str], several: bool) -> tuple[Path, DictConfig, list[Outcome]]:
     """Check and train, as `app.check_command` and Hydra do."""
     job, config, more = app.first_point(settings, several)
-    outcomes: list[Any] = []
+    outcomes: list[Outcome] = []
     if several:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="train"):
             running: Any = GlobalHydra.instance().hydra

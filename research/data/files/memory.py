@@ -64,6 +64,8 @@ def rows_of(x: Any, y: Any = None, lengths: Any = None) -> Rows:
     if of_list is not None and lengths is not None:
         raise ConfigError("lengths", described(lengths), "the sequences of a list have their own; give lengths=None")
     lengths = of_list if lengths is None else lengths
+    if of_list is not None and x.ndim == 2:
+        x = x[..., None]  # sequences of one channel
     if isinstance(y, str):
         raise ConfigError(
             "y", y, "only the columns of a pandas table have names; give an array of a value for each row"
@@ -98,15 +100,16 @@ def described(value: Any) -> str:
 def _array(name: str, values: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Values as an array without Python objects; of a list of unequal arrays padded, with their lengths."""
     if isinstance(values, np.ma.MaskedArray):
-        whole = values.dtype.kind in "biu"
-        return np.asarray(values.astype(np.float64 if whole else values.dtype).filled(np.nan)), None
+        floats = values.astype(np.float64) if values.dtype.kind in "biu" else values
+        return np.asarray(np.ma.filled(floats, np.nan)), None
     if isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.dtype == object):
         return _stacked(name, list(values))
-    if hasattr(values, "to_numpy"):  # a column of pandas
-        values = values.to_numpy()
-        if values.dtype == object:
-            return _stacked(name, list(values))
-    array = np.asarray(values)
+    column: Any = values
+    if hasattr(column, "to_numpy"):  # of pandas
+        column = column.to_numpy()
+        if column.dtype == object:
+            return _stacked(name, list(column))
+    array = np.asarray(column)
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind in "OV":
