@@ -64,10 +64,8 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ConfigError("overrides", self.overrides, f"give a tuple of texts: ({self.overrides!r},)")
         settings = list(self.overrides)
         given = {override.key_or_group for override in parse(settings)}
-        parts = {
-            "data.test_fraction": max(TEST, 1 / len(X)),
-            "data.validation_fraction": max(VALIDATION, 1 / len(X[1:])),
-        }
+        shares = {"test": max(TEST, 1 / len(X)), "validation": max(VALIDATION, 1 / (len(X) - 1))}
+        parts = {f"data.{part}_fraction": share for part, share in shares.items()}
         defaults: dict[str, Any] = {**DEFAULTS, **({} if {"data", "experiment"} & given else parts)}
         settings = [f"{key}={value}" for key, value in defaults.items() if key not in given] + settings
         if self.random_state is not None:

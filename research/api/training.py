@@ -22,7 +22,7 @@ from research import app, environment
 from research.api.sweeps import Sweep
 from research.compose import CONF, check_count, compose, explained, first_choices, parse, refused
 from research.config import folder_of, job_of_config, register_resolvers
-from research.data.files.memory import FOLDER, Rows, rows_of
+from research.data.files.memory import FOLDER, NAME, Rows, rows_of
 from research.runs.files import write_atomically
 from research.runs.load import load
 from research.runs.run import Run
@@ -167,7 +167,7 @@ def _checked(overrides: Sequence[Any], several: bool, name: str | None) -> list[
     """The overrides of a call, with its name."""
     for override in overrides:
         if not isinstance(override, str):
-            remedy = "an override is a text, key=value; classes or values of the rows are y=, their lengths lengths="
+            remedy = "an override is a text, key=value; classes or values of the rows are the argument y"
             raise ConfigError("overrides", type(override).__name__, remedy)
         if override.startswith("-"):
             remedy = "options of the command have no meaning here; research.sweep takes several values"
@@ -198,6 +198,13 @@ def _check_data(settings: Sequence[str], rows: Rows) -> None:
             raise refused(override.input_line, "the rows are those of x; leave it out, or give no x")
 
 
+def _written(value: str | bool) -> str:
+    """A value of `Rows.keys` in an override; quotes are for names of columns only, since names of runs show the rest."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if value in ("x", "y", "lengths") or NAME.fullmatch(value) else quoted(value)
+
+
 def quoted(text: str) -> str:
     """A text as the value of an override, whatever its letters are."""
     return QuotedString(text, Quote.single).with_quotes()
@@ -219,7 +226,10 @@ def _rows_in_place(rows: Rows | None, settings: Sequence[str], several: bool) ->
     first = first_choices(settings) if several else settings
     chosen = [] if "data=memory" in settings else ["data=memory"]
     keys = {"path": rows.name, **rows.keys}
-    reading = [*chosen, *(f"data.{key}={value}" for key, value in keys.items())]
+    reading = [
+        *chosen,
+        *(f"data.{key}={str(value).lower() if value is True else value}" for key, value in keys.items()),
+    ]
     config = compose([*first, *reading])
     if config.name is None:
         config.name = time.strftime("%Y-%m-%d_%H-%M-%S")

@@ -21,9 +21,8 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         if cell["cell_type"] != "code":
             continue
         if "research.sweep(" in source:
-            source = source.replace(
-                "y=y", '"trainer.epochs=2", "model.hidden_dims=[8]", "evaluation.nll_samples=4", y=y'
-            )
+            small = '"trainer.epochs=2", "model.hidden_dims=[8]", "evaluation.nll_samples=4"'
+            source = source.replace("y=y", f"{small}, y=y")
         *_, last = source.rstrip().splitlines()
         exec(compile(source, "cell", "exec"), names)
         if last[0] not in " )" and "=" not in last.split("(")[0]:

@@ -48,13 +48,12 @@ def test_memory_is_the_recipe_of_own_files() -> None:
         (RANDOM.integers(0, 255, (40, 8, 8), np.uint8), None),
         (RANDOM.integers(0, 2, (40, 8, 8)).astype(bool), None),
     ],
-    ids=["floats", "float32", "float16", "fortran", "lists", "list", "jax", "bfloat16", "masked", "objects", "whole"]
-    + ["images", "bits"],
+    ids=lambda value: type(value).__name__,
 )
 def test_arrays_keep_their_bits(x: Any, expected: Any, tmp_path: Path) -> None:
     expected = np.asarray(x) if expected is None else expected
     dataset = read(tmp_path, x)
-    assert dataset.kind == ("image" if expected.ndim == 3 else "vector")
+    assert dataset.facts.kind == ("image" if expected.ndim == 3 else "vector")
     assert np.array_equal(dataset.examples.x.reshape(expected.shape), expected)
 
 
@@ -84,9 +83,9 @@ def test_the_name_is_the_hash_of_the_content() -> None:
     name = rows_of(X, KIND).name
     assert rows_of(X.tolist(), list(KIND)).name == name
     assert rows_of(X.T.copy().T, pd.Series(KIND)).content == rows_of(X, KIND).content
-    others = [rows_of(X), rows_of(X, KIND[::-1]), rows_of(X.astype(np.float32), KIND), rows_of(X + 1e-16, KIND)]
+    others = [rows_of(X), rows_of(X, KIND[::-1]), rows_of(X.astype(np.float32), KIND), rows_of(X + 1, KIND)]
     others.append(rows_of(X.reshape(40, 3, 1), KIND))
-    assert len({name, *(rows.name for rows in others)}) == 1 + len(others) - 1  # X + 1e-16 is X in places only
+    assert len({name, *(rows.name for rows in others)}) == 1 + len(others)
     assert rows_of(pd.DataFrame(X)).name == rows_of(pd.DataFrame(X, index=range(5, 45))).name
 
 

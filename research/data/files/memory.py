@@ -31,7 +31,7 @@ class Rows(NamedTuple):
 
     name: str
     content: bytes
-    keys: Mapping[str, str]
+    keys: Mapping[str, Any]
     shown: Mapping[str, str]
 
     def blame(self, error: ConfigError) -> ConfigError:
@@ -58,11 +58,11 @@ def rows_of(x: Any, y: Any = None, lengths: Any = None) -> Rows:
     """
     if is_table(x):
         if lengths is not None:
-            raise ConfigError("lengths", described(lengths), "the rows of a table have no lengths; give lengths=None")
+            raise ConfigError("lengths", described(lengths), "the rows of a table have no lengths; leave it out")
         return _table(x, y)
     x, of_list = _array("x", x)
     if of_list is not None and lengths is not None:
-        raise ConfigError("lengths", described(lengths), "the sequences of a list have their own; give lengths=None")
+        raise ConfigError("lengths", described(lengths), "the sequences of a list have their own; leave it out")
     lengths = of_list if lengths is None else lengths
     if of_list is not None and x.ndim == 2:
         x = x[..., None]  # sequences of one channel
@@ -70,7 +70,8 @@ def rows_of(x: Any, y: Any = None, lengths: Any = None) -> Rows:
         raise ConfigError(
             "y", y, "only the columns of a pandas table have names; give an array of a value for each row"
         )
-    arrays, keys = {"x": x}, {"key": "x"}
+    arrays: dict[str, np.ndarray] = {"x": x}
+    keys: dict[str, Any] = {"key": "x"}
     for name, key, values in (("y", "target", y), ("lengths", "lengths", lengths)):
         if values is not None:
             arrays[name], _ = _array(name, values)
@@ -158,7 +159,7 @@ def _table(x: Any, y: Any) -> Rows:
     elif y is not None:
         target = "y"
         if target in x.columns:
-            raise ConfigError("y", described(y), f"x has a column {target}; name it (y={target!r}), or rename it")
+            raise ConfigError("y", described(y), "x has a column of this name too; name that one, or rename it")
         if hasattr(y, "index") and not isinstance(y, list | tuple) and not y.index.equals(x.index):
             raise ConfigError("y", described(y), "its index is not that of x; give y.reindex(x.index), or y.to_numpy()")
         values, _ = _array("y", y)
@@ -166,6 +167,6 @@ def _table(x: Any, y: Any) -> Rows:
             raise ConfigError("y", described(values), f"expected one value for each of the {len(x)} rows of x")
         x = x.assign(**{target: values})
     content = x.to_csv(index=False, na_rep="NA", lineterminator="\n").encode()
-    keys = {"header": "true"} | ({} if target is None else {"target": target})
+    keys = {"header": True} | ({} if target is None else {"target": target})
     shown = {"x": f"table [{len(x)}, {x.shape[1]}]"} | ({} if y is None else {"y": str(target)})
     return Rows(f"{hashlib.sha256(content).hexdigest()[:DIGITS]}.csv", content, keys, shown)
