@@ -22,7 +22,7 @@ from research import app, environment
 from research.api.sweeps import Sweep
 from research.compose import CONF, check_count, compose, explained, first_choices, parse, refused
 from research.config import folder_of, job_of_config, register_resolvers
-from research.data.files.memory import FOLDER, NAME, Rows, rows_of
+from research.data.files.memory import FOLDER, Rows, rows_of
 from research.runs.files import write_atomically
 from research.runs.load import load
 from research.runs.run import Run
@@ -198,15 +198,14 @@ def _check_data(settings: Sequence[str], rows: Rows) -> None:
             raise refused(override.input_line, "the rows are those of x; leave it out, or give no x")
 
 
-def _written(value: str | bool) -> str:
-    """A value of `Rows.keys` in an override; quotes are for names of columns only, since names of runs show the rest."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return value if value in ("x", "y", "lengths") or NAME.fullmatch(value) else quoted(value)
-
-
 def quoted(text: str) -> str:
-    """A text as the value of an override, whatever its letters are."""
+    """A text as the value of an override, in quotes if it would be read as something else without them."""
+    try:
+        (read,) = parse([f"name={text}"])
+        if not read.is_sweep_override() and type(read.value()) is str and read.value() == text:
+            return text
+    except ConfigError:
+        pass
     return QuotedString(text, Quote.single).with_quotes()
 
 

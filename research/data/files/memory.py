@@ -31,7 +31,7 @@ class Rows(NamedTuple):
 
     name: str
     content: bytes
-    keys: Mapping[str, Any]
+    keys: Mapping[str, str | bool]
     shown: Mapping[str, str]
 
     def blame(self, error: ConfigError) -> ConfigError:
@@ -71,7 +71,7 @@ def rows_of(x: Any, y: Any = None, lengths: Any = None) -> Rows:
             "y", y, "only the columns of a pandas table have names; give an array of a value for each row"
         )
     arrays: dict[str, np.ndarray] = {"x": x}
-    keys: dict[str, Any] = {"key": "x"}
+    keys: dict[str, str | bool] = {"key": "x"}
     for name, key, values in (("y", "target", y), ("lengths", "lengths", lengths)):
         if values is not None:
             arrays[name], _ = _array(name, values)
@@ -167,6 +167,8 @@ def _table(x: Any, y: Any) -> Rows:
             raise ConfigError("y", described(values), f"expected one value for each of the {len(x)} rows of x")
         x = x.assign(**{target: values})
     content = x.to_csv(index=False, na_rep="NA", lineterminator="\n").encode()
-    keys = {"header": True} | ({} if target is None else {"target": target})
+    keys: dict[str, str | bool] = {"header": True}
+    if target is not None:
+        keys["target"] = target
     shown = {"x": f"table [{len(x)}, {x.shape[1]}]"} | ({} if y is None else {"y": str(target)})
     return Rows(f"{hashlib.sha256(content).hexdigest()[:DIGITS]}.csv", content, keys, shown)
