@@ -288,6 +288,13 @@ def check_command(arguments: argparse.Namespace) -> bool:
     return check([job], config)
 
 
+def name_by_time(config: DictConfig) -> str:
+    """The time as the name of a sweep; a second sweep of the same second gets a number."""
+    now = time.strftime("%Y-%m-%d_%H-%M-%S")
+    names = (now, *(f"{now}_{number}" for number in range(2, 1000)))
+    return next((name for name in names if not (folder_of(config).parent / name).exists()), now)
+
+
 def first_point(overrides: Sequence[str], several: bool, *places: Any) -> tuple[Any, DictConfig, list[str]]:
     """Compose the first point of a command, and refuse what Hydra or a sweeper would find too late.
 
@@ -302,7 +309,7 @@ def first_point(overrides: Sequence[str], several: bool, *places: Any) -> tuple[
     config, more = compose(first_choices(overrides) if several else list(overrides), *places), []
     if config.name is None:
         # The name is fixed here for the whole command; Hydra would read the clock again for every job.
-        config.name = time.strftime("%Y-%m-%d_%H-%M-%S")
+        config.name = name_by_time(config)
         more.append(f"name={config.name}")
     job = job_of_config(config)
     return job, config, more + (check_before_sweeper(job, config, overrides) if several else [])

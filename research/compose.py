@@ -326,7 +326,7 @@ def _two_commands(overrides: Sequence[str], key: str) -> str | None:
         override = next(text for text in overrides if text.partition("=")[0].lstrip("+~") == key)
         spelled = shlex.quote(f"{key}=choice({override.partition('=')[2]})")
         return f"the default {group} has no such key; write it as one that is swept: {spelled}"
-    named_by_time = re.compile(r"name=\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
+    named_by_time = re.compile(r"name=\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?")
     others = [text for text in others if not named_by_time.fullmatch(text)]
     rest = [text for text in others if text.partition("=")[0].lstrip("+~") != key]
     rest = [f"{text}-{lacking[0]}" if text.startswith("name=") else text for text in rest]  # a folder holds one sweep

@@ -6,7 +6,6 @@ an error is raised here.
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def train(x: Any = None, *overrides: str, y: Any = None, lengths: Any = None, na
       overrides: `key=value`, as on the command line. The first one may stand in the place of x.
       y: class or value of each row [N], or the name of a column of a table.
       lengths: number of steps of each sequence [N], for sequences that are padded.
-      name: of the sweep folder below `output_root`; None takes the time.
+      name: of the sweep folder below `output_root`; None takes the time, which is a new folder.
 
     Raises:
       ConfigError: something cannot be used; nothing was written.
@@ -227,11 +226,11 @@ def _rows_in_place(rows: Rows | None, settings: Sequence[str], several: bool) ->
     keys = {"path": rows.name, **rows.keys}
     reading = [
         *chosen,
-        *(f"data.{key}={str(value).lower() if value is True else value}" for key, value in keys.items()),
+        *(f"data.{key}={'true' if value is True else quoted(str(value))}" for key, value in keys.items()),
     ]
     config = compose([*first, *reading])
     if config.name is None:
-        config.name = time.strftime("%Y-%m-%d_%H-%M-%S")
+        config.name = app.name_by_time(config)
         reading.append(f"name={config.name}")
     job_of_config(config)  # refuses a wrong name, which would be another folder, and all wrong keys
     folder = folder_of(config)

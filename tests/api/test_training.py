@@ -107,6 +107,14 @@ def test_data_need_not_be_in_memory(tiny: tuple[str, ...]) -> None:
     assert run.config["data"]["_target_"].endswith("LowRank")
 
 
+def test_columns_may_have_any_name(x: np.ndarray, tiny: tuple[str, ...]) -> None:
+    for name in ("kind of, it's", "true", "7", "a=b", "ü"):
+        table = pd.DataFrame(x).assign(**{name: np.arange(60) % 3})
+        run = research.train(table, *tiny, "trainer.epochs=1", y=name)
+        assert run.preparation.columns == tuple(str(column) for column in pd.DataFrame(x))
+        assert run.config["data"]["target"] == name
+
+
 def test_python_names_what_it_refuses(x: np.ndarray, tiny: tuple[str, ...]) -> None:
     holes = np.where(x > 2, np.nan, x)
     cases = [
