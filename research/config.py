@@ -10,7 +10,6 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from research.compose import refusals
 from research.metrics import direction, undirected
 from research.ranges import Seed
 from research.tree import ConfigError, recipe
@@ -139,8 +138,7 @@ def run_id_of(config: DictConfig) -> str:
     from research.sweep.folder import check_held, runs_in
     from research.sweep.job import HASH_DIGITS
 
-    with refusals():
-        check_held(folder_of(config))  # next, Hydra writes into the folder of this name
+    check_held(folder_of(config))  # next, Hydra writes into the folder of this name
     job = job_of_config(config)
     existing = runs_in(folder_of(config), job.hash[:HASH_DIGITS])
     return next((path.name for path in existing.values()), job.run_id)
