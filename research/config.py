@@ -10,7 +10,6 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from research.compose import refusals
 from research.metrics import direction, undirected
 from research.ranges import Seed
 from research.tree import ConfigError, recipe
@@ -143,9 +142,8 @@ def run_id_of(config: DictConfig) -> str:
     from research.sweep.folder import check_held
     from research.sweep.manifest import named
 
-    with refusals():
-        check_held(folder_of(config))  # next, Hydra writes into the folder of this name
-        (job,) = named([job_of_config(config)], folder_of(config), command_keys)
+    check_held(folder_of(config))  # next, Hydra writes into the folder of this name
+    (job,) = named([job_of_config(config)], folder_of(config), command_keys)
     return job.run_id
 
 

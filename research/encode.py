@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from omegaconf import OmegaConf
 
-from research.compose import CONF, FILES, compose, parse, refusals, refuse
+from research.compose import CONF, FILES, compose, parse, refusals, refused
 from research.data.examples import Examples
 from research.data.loading import load as load_data
 from research.data.new_rows import class_numbers
@@ -56,12 +56,12 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Entry point of `scripts/encode.py`."""
     arguments = parser().parse_intermixed_args()
-    for override in arguments.overrides:
-        if not override.lstrip("+").startswith(("data=", "data.")):
-            file = "=" not in override and Path(override).suffix.lower() in FILES
-            meant = f"; write {shlex.quote(f'data.path={override}')}" if file else ""
-            refuse(f"{override}: only data=... and data.key=... say which rows to encode{meant}")
     with refusals():
+        for override in arguments.overrides:
+            if not override.lstrip("+").startswith(("data=", "data.")):
+                file = "=" not in override and Path(override).suffix.lower() in FILES
+                meant = f"; write {shlex.quote(f'data.path={override}')}" if file else ""
+                raise refused(override, f"only data=... and data.key=... say which rows to encode{meant}")
         run = load(arguments.run, arguments.trust)
         trained = {**shipped_keys(run.config["data"]["_target_"]), **run.config["data"], "root": None}
         keys = data_keys(trained, arguments.overrides)

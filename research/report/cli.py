@@ -230,3 +230,13 @@ def _section(options: argparse.Namespace, plan: Mapping[str, Any]) -> "Report":
         entries[name] = entries[name] or None
     changes = {name: value for name, value in entries.items() if value is not None}
     return dataclasses.replace(recorded(plan, options.folder), **changes)
+
+
+def write(*words: str) -> None:
+    """Write the report of a sweep, as the command with these words does, and print nothing.
+
+    Raises:
+      ConfigError: there is no such sweep, or what is asked for is not in it.
+      LeaseLost: another command took over the folder of the report.
+    """
+    _report(_parser().parse_args(words))

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from research import environment
+from research.data.files.memory import FOLDER as DATA
+from research.data.files.memory import NAME as MEMORY
 from research.runs.files import Held, write_atomically
 from research.sweep.folder import GROUPS, LAUNCHES, LEASE, runs_in
 from research.sweep.job import HASH_DIGITS, BoundJob, Job, readable
@@ -76,7 +78,7 @@ def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] =
     manifest = read_manifest(folder)
     if manifest is None:
         entries = folder.iterdir() if folder.is_dir() else ()
-        foreign = [path.name for path in entries if not _is_own(path.name) and not _is_begun(path)]
+        foreign = [path.name for path in entries if not (_is_own(path.name) or _is_begun(path) or is_data(path))]
         if foreign and not runs_in(folder):
             raise ConfigError("name", folder.name, f"{folder} holds {foreign[0]} and no sweep; choose another name=")
         return
@@ -107,6 +109,11 @@ def _covers(swept: Collection[str], key: str) -> bool:
 def _is_begun(path: Path) -> bool:
     """Whether this is a run folder that holds at most the files of Hydra: the command was killed while making it."""
     return path.is_dir() and ((path / ".hydra").is_dir() or not any(path.iterdir()))
+
+
+def is_data(path: Path) -> bool:
+    """Whether this is the folder of rows that a call from Python had in memory (`research.data.files.memory`)."""
+    return path.name == DATA and path.is_dir() and all(MEMORY.fullmatch(file.name) for file in path.iterdir())
 
 
 def _is_own(name: str) -> bool:
