@@ -258,8 +258,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     searched = [str(path).removeprefix("file://") for value in paths if isinstance(value, list) for path in value]
     for option, folder in (("--config-dir", arguments.config_dir), ("--config-path", primary_folder(arguments))):
         if folder is not None and not Path(folder).is_dir():
-            remedy = f"no such folder{did_you_mean(nearest_folder(Path(folder)), f'{option}=')}"
-            raise refused(f"{option}={folder}", remedy)
+            meant = did_you_mean(nearest_folder(Path(folder)), f"{option}=")
+            raise refused(f"{option}={folder}", f"no such folder{meant}")
     users_primary = primary_folder(arguments) if arguments.config_path else None
     for folder in (arguments.config_dir, users_primary, *searched):
         if folder is not None:
@@ -276,7 +276,7 @@ def check_order(words: Sequence[str]) -> None:
     flags = [word for word in words if word.startswith("-")]
     if set(flags) <= {"-m", "--multirun"}:
         command = ["python", "scripts/train.py", "-m", *(word for word in words if word not in flags)]
-        raise ConfigError("", None, f"{flags[0]} stands before all keys: {shlex.join(command)}")
+        raise refused(flags[0], f"it stands before all keys: {shlex.join(command)}")
 
 
 def primary_folder(arguments: argparse.Namespace) -> Path:
