@@ -109,7 +109,7 @@ def _exit(message: str, code: int) -> NoReturn:
 def refused(setting: str | None, remedy: str) -> ConfigError:
     """The refusal of a setting as it was written: an override, an option, or a file."""
     key, equals, value = (setting or "").partition("=")
-    if equals and len(value) <= LONGEST_VALUE:
+    if key and equals and len(value) <= LONGEST_VALUE:
         return ConfigError(key, value, remedy)
     return ConfigError("", None, f"{setting}: {remedy}")
 

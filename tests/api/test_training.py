@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 import research
 from research import app
 from research.sweep.train.display import Display
+from research.sweep.train.pool import WAKE_EVERY
 from research.tree import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -208,6 +210,7 @@ def test_an_interrupt_leaves_a_sweep_that_goes_on(
         monkeypatch.setattr(Display, "chunk", shown)
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(3 * WAKE_EVERY)  # the main thread handles each of them
         shown(self, *arguments, **named)
 
     monkeypatch.setattr(Display, "chunk", interrupted)

@@ -201,6 +201,7 @@ def test_every_shipped_option_composes_and_builds(option: str) -> None:
     mandatory = {"data=arrays": "data.path=rows.csv", "data=series": "data.path=rows.csv", "data=ucr": "data.problem=A"}
     extra = [mandatory[option]] if option in mandatory else []
     composed.register_resolvers()
+    extra += ["data.path=rows.npz"] if option == "data=memory" else []
     config = compose.compose([option, *extra])
     group, _, name = option.partition("=")
     job = composed.job_of_config(config)

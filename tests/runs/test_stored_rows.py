@@ -107,7 +107,7 @@ def files(name: str, folder: Path, monkeypatch: Any) -> tuple[dict[str, Any], An
     elif name in ("ucr", "ecg200", "synthetic_control"):
         stored = archive(folder)
         keys |= {"problem": "Mine"} if name == "ucr" else {}
-    elif name == "arrays":
+    elif name in ("arrays", "memory"):
         import pandas
 
         table = pandas.DataFrame({"b": RANDOM.normal(1e6, 2.0, 40), "a": RANDOM.normal(0.0, 1.0, 40)})
