@@ -194,8 +194,7 @@ def lengthened(sequences: Sequences, steps: int) -> Sequences:
 
 def shortened(sequences: Sequences, steps: int) -> Sequences:
     """The same sequences in an array of so many steps, where none of them is longer; otherwise as they are."""
-    longest = sequences.x.shape[1] if sequences.length is None else int(sequences.length.max())
-    if longest > steps:
+    if sequences.length is None or sequences.length.max() > steps:
         return sequences
     length = None if (sequences.length == steps).all() else sequences.length
     observed = None if sequences.observed is None else sequences.observed[:, :steps]

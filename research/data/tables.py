@@ -223,8 +223,8 @@ class Arrays(Splitting):
         sequences = read_sequences(stored.x, stored.lengths, marks, path.name, str(self.lengths), new_rows)
         steps = sequences.x.shape[1]
         if trained is not None and trained.stored_shape is not None:
-            fitted = (lengthened if steps < trained.stored_shape[0] else shortened)(sequences, trained.stored_shape[0])
-            sequences = fitted
+            of_training = trained.stored_shape[0]
+            sequences = (lengthened if steps < of_training else shortened)(sequences, of_training)
         notes, target, targets = sequences.notes, stored.target, None
         if "lengths" in stored.others and self.lengths is None and not new_rows:
             text = f"{path.name} holds an array 'lengths', which is not used"

@@ -43,7 +43,7 @@ def _forecast(model: Any, params: Any, batch: Examples, scale: jax.Array) -> dic
 def _prediction(model: Any, params: Any, batch: Examples, scale: jax.Array) -> dict[str, jax.Array]:
     """Mean squared and mean absolute error of values in the units of the data, [B]."""
     outputs, target = model.predict(params, batch), batch.target
-    return model.scores(outputs / scale, dataclasses.replace(batch, target=target / scale))
+    return model.scores(outputs / scale[None], dataclasses.replace(batch, target=target / scale[None]))
 
 
 def study(subject: Subject, findings: Findings) -> None:
