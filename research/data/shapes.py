@@ -252,7 +252,7 @@ def read_targets(
         shapes = f"[{rows}], [{rows}, D], [{rows}, {steps}] or [{rows}, {steps}, D]"
         raise refuse(f"array of shape {target.shape}; expected {shapes}")
     if target.dtype.kind not in "biuf":
-        remedy = "number the classes from 0: numpy.unique(y, return_inverse=True)[1].reshape(y.shape)"
+        remedy = "number the classes of the steps from 0 (numpy.unique does that by return_inverse)"
         raise refuse(f"it holds text; {remedy}")
     whole, of_steps = target.dtype.kind in "biu", stepwise and target.ndim == 2
     if task == "classes" and not of_steps:
@@ -310,6 +310,6 @@ def _classes(
         numbered = bool((different >= 0).all() and (different == np.round(different)).all())
     if not numbered:
         shown = ", ".join(f"{value:g}" for value in different[:6]) + (", ..." if len(different) > 6 else "")
-        remedy = "number them from 0: numpy.unique(y, return_inverse=True)[1].reshape(y.shape)"
+        remedy = "number them from 0 (numpy.unique does that by return_inverse)"
         raise refuse(f"the classes of its steps are {shown}; {remedy}, or data.task=values")
     return values.astype(np.int32)
