@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.preparation import TAIL, Preparation, pad, zero_tails
+from research.data.preparation import TAIL, Preparation, marked, pad, zero_tails
 from research.ranges import INT32
 from research.tree import ConfigError, nearest
 
@@ -52,8 +52,8 @@ def stored_rows(
     if preparation.stored_shape is not None and values.shape[1:] != preparation.stored_shape:
         expected = ", ".join(map(str, ("N", *preparation.stored_shape)))
         raise ConfigError("x", values.shape, f"expected rows of shape [{expected}], as in training")
-    marked = np.isin(values, preparation.missing)
-    rows = dataclasses.replace(rows, x=np.where(marked, np.nan, values) if marked.any() else values)
+    gaps = marked(values, preparation.missing)
+    rows = dataclasses.replace(rows, x=np.where(gaps, np.nan, values) if gaps.any() else values)
     if ready and target_shape is not None and rows.target is not None:
         rows = _with_target(rows, target_shape, target_classes)
     if target is not None and not ready:

@@ -8,6 +8,7 @@ import numpy as np
 from research.data.checks import marks_notes
 from research.data.columns import Task, grows_evenly
 from research.data.files.table import EXACT, MOST_CLASSES
+from research.data.preparation import marked
 from research.tree import ConfigError
 
 Kind = Literal["image", "vector", "sequence"]
@@ -118,10 +119,10 @@ def read_sequences(
         x[~inside] = 0
     x = check_numbers(x, file, missing=True)
     whole = x.dtype.kind != "f"
-    marked = np.isin(x, marks) & inside[..., None]
-    if x.dtype not in (np.uint8, np.float32) or (x.dtype == np.uint8 and marked.any()):
+    named = marked(x, marks) & inside[..., None]
+    if x.dtype not in (np.uint8, np.float32) or (x.dtype == np.uint8 and named.any()):
         x = x.astype(np.float64)
-    gaps = marked | np.isnan(x)
+    gaps = named | np.isnan(x)
     binary = np.zeros(x.shape[2], bool)
     if whole:
         binary = (gaps | (x == 0) | (x == 1)).all((0, 1))
@@ -137,7 +138,7 @@ def read_sequences(
             channels = [str(number) for number in range(x.shape[2])]
             notes += marks_notes(file, channels, np.where(gaps, np.nan, x)[inside])
         notes += _counting_notes(file, x, gaps, length)
-        if marks and not marked.any():
+        if marks and not named.any():
             shown = ", ".join(f"{mark:.10g}" for mark in marks)
             notes.append(f"{shown} (data.missing) occurs nowhere in {file}")
     x[gaps] = 0
@@ -260,12 +261,12 @@ def read_targets(
     if whole and task is None and not stepwise:
         problem = f"whole numbers of shape {target.shape}, and x has {steps} steps"
         raise refuse(f"{problem}; if they are {target.shape[1]} values of every row: data.task=values")
-    values = np.array(target, np.float64)
+    values, named = np.array(target, np.float64), marked(target, marks)
     if stepwise:
         values[~inside] = 0
     if np.isinf(values).any():
         raise refuse(f"{where_of(int(np.argwhere(np.isinf(values))[0, 0]))}: a value is infinite")
-    missing = np.isnan(values) | np.isin(values, marks)
+    missing = np.isnan(values) | named
     missing &= inside.reshape(rows, steps, *(1,) * (target.ndim - 2)) if stepwise else True
     if of_steps and (task == "classes" or (task is None and whole)):
         return Values(_classes(refuse, values, missing, inside, task, where_of, new_rows), None, ())

@@ -17,7 +17,7 @@ from research.data.files.local import blaming, check_path, find, resolve, state
 from research.data.files.reading import read_table
 from research.data.files.table import ENDINGS as TABLES
 from research.data.files.table import Column, Form
-from research.data.preparation import Preparation
+from research.data.preparation import Preparation, marked
 from research.data.shapes import (
     Kind,
     Sequences,
@@ -184,9 +184,9 @@ class Arrays(Splitting):
         x, notes, marks = check_numbers(stored.x, path.name), [], self.form.numeric_marks
         if self.lengths is not None:
             raise ConfigError("lengths", self.lengths, f"{path.name} holds {kind}s: data.lengths=null")
-        marked = np.isin(x, marks)
-        if marked.any():
-            index = [int(axis[0]) for axis in np.nonzero(marked)]
+        gaps = marked(x, marks)
+        if gaps.any():
+            index = [int(axis[0]) for axis in np.nonzero(gaps)]
             remedy = "means a missing value (data.missing); fill it or remove the row"
             remedy += "; those of sequences are masked: data.kind=sequence" if x.ndim == 3 else ""
             raise ConfigError("", None, f"{path.name}: {x[tuple(index)]} at index {index} (from 0) {remedy}")
@@ -215,7 +215,7 @@ class Arrays(Splitting):
         column = target_column(target)
         if column.numbers is None:
             return column
-        return column._replace(missing=column.missing | np.isin(column.numbers, self.form.numeric_marks))
+        return column._replace(missing=column.missing | marked(target, self.form.numeric_marks))
 
     def _sequences(self, path: Path, stored: Stored, trained: Preparation | None) -> Content:
         """Sequences, with the number of steps of training if they are new rows."""

@@ -193,6 +193,10 @@ def test_numbers_that_mean_a_missing_value_are_masked():
     assert "-1 (data.missing) occurs nowhere in x.npz" in arrays(kind="sequence", missing=[-1]).notes
     refused("those of sequences are masked: data.kind=sequence", missing=[-9999])
     refused("missing values of sequences .* are masked: data.kind=sequence", path="y.npz")
+    np.savez("single.npz", x=np.where(marked, -9999.9, X).astype(np.float32))
+    np.testing.assert_array_equal(
+        arrays(path="single.npz", kind="sequence", missing=[-9999.9]).examples.observed, ~marked
+    )
     whole = np.where(marked, -9999, RANDOM.integers(0, 2, X.shape))
     np.savez("z.npz", x=whole)
     dataset = arrays(path="z.npz", kind="sequence", missing=[-9999])
