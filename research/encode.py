@@ -18,7 +18,7 @@ from research.data.loading import load as load_data
 from research.data.new_rows import class_numbers
 from research.data.source import Source
 from research.evaluation.clustering import centres_of, nearest_centre
-from research.models.abilities import latent_dim_of
+from research.models.abilities import Predicts, able, latent_dim_of
 from research.runs.csv_files import csv_text
 from research.runs.files import ALONE, write_atomically
 from research.runs.folder import RunFolder
@@ -217,18 +217,32 @@ def encode_rows(
       names: classes as stored, [N], for the table; None leaves the labels out.
 
     Returns:
-      Columns of equal length: `row`, `z0` ... `z<L-1>`, `score` (the loss as at evaluation), `cluster` (0 to K - 1) and
+      Columns of equal length: `row`, `z0` ... `z<L-1>`, predictions (see `predictions`), `score` (the loss as at
+      evaluation; it is left out if it compares predictions with a truth that the rows lack), `cluster` (0 to K - 1) and
       `label`.
     """
     columns: dict[str, np.ndarray] = {"row": numbers}
     codes = run.encode(stored)
     columns |= {f"z{index}": codes[:, index] for index in range(codes.shape[1])}
-    columns["score"] = run.score(stored, numbers=numbers)
+    columns |= predictions(run, stored)
+    if run.lacks_truth(stored) is None:
+        columns["score"] = run.score(stored, numbers=numbers)
     if centres is not None:
         columns["cluster"] = nearest_centre(codes, centres)
     if names is not None:
         columns["label"] = np.asarray(names)
     return columns
+
+
+def predictions(run: Run, stored: Examples) -> dict[str, np.ndarray]:
+    """What a predictor says of rows: values `y0` ... in the units of the data, or probabilities `p0` ... of classes.
+
+    Other models, and predictors of every step, give no columns.
+    """
+    if not able(run.model, Predicts) or run.model.stepwise:
+        return {}
+    outputs, letter = run.predict(stored), "p" if run.model.target_classes else "y"
+    return {f"{letter}{index}": outputs[:, index] for index in range(outputs.shape[1])}
 
 
 def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:

@@ -28,7 +28,7 @@ READMES = sorted(
 PACKAGES = sorted({path.parent for path in (ROOT / "research").rglob("*.py")} - {ROOT / "research"})
 FIRST = ("model.latent_dim=2,8", "seed=range(3)", "model.likelihood=gaussian", "model.scale=0.1", "name=first")
 TINY = ("model.hidden_dims=[4]", "data.train_size=64", "data.validation_size=32", "data.test_size=32", "sweep.mode=map")
-PLACEHOLDERS = ("FOLDER", "...", ".csv")  # a user puts a file or a folder of their own there
+PLACEHOLDERS = ("FOLDER", "...", ".csv", ".npz")  # a user puts a file or a folder of their own there
 
 
 def shown(path: Path) -> str:

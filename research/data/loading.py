@@ -64,7 +64,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
     if source.anomaly and any(examples.label[rows.train].any() for rows in parts):
         raise ConfigError("", source.name, "anomalous rows are among the training rows")
     fits = _fit(method, source, parts)
-    targets = fits if source.scale_target else [scaling.IDENTITY] * len(parts)
+    targets = fits if source.scale_target else _fit_targets(method, source, parts)
     facts = _facts(source, parts, fits, targets)
     scaling.check_precision("x", examples, fits[0], parts[0].train, source.columns, source.kind == "sequence")
     if examples.has_values:
@@ -129,6 +129,15 @@ def _fit(method: str, source: Source, parts: Sequence[Rows]) -> list[scaling.Sca
     if method in ("none", "unit"):  # the rows make no difference
         return [fit(parts[0])] * len(parts)
     return [fit(rows) for rows in parts]
+
+
+def _fit_targets(method: str, source: Source, parts: Sequence[Rows]) -> list[scaling.Scaling]:
+    """The scaling of a target that has units of its own, for each training part; most targets are not scaled."""
+    if not source.own_target_scale or not source.examples.has_values or method in ("none", "unit"):
+        return [scaling.IDENTITY] * len(parts)
+    targets = _targets(source.examples)
+    binary = np.asarray(np.isin(targets.x, (0, 1)).all(tuple(range(targets.x.ndim - 1))))
+    return [scaling.fit(method, targets, rows.train, by_channel=True, binary=binary) for rows in parts]
 
 
 def _targets(examples: Examples) -> Examples:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from research.data.examples import Examples
-from research.data.preparation import TAIL, Preparation, pad, zero_tails
+from research.data.preparation import TAIL, Preparation, marked, pad, zero_tails
 from research.ranges import INT32
 from research.tree import ConfigError, nearest
 
@@ -45,13 +45,17 @@ def stored_rows(
     ready = isinstance(x, Examples)
     rows = x if ready else dataclasses.replace(_from_values(preparation, x, lengths, observed), label=label)
     values = np.asarray(rows.x)
+    if values.ndim == 2 and preparation.kind == "sequence" and preparation.stored_shape == (values.shape[1], 1):
+        values = values[..., None]  # one channel
     if values.ndim < 1 or len(values) == 0:
         raise ConfigError("x", values.shape, "expected at least one row")
     if preparation.stored_shape is not None and values.shape[1:] != preparation.stored_shape:
         expected = ", ".join(map(str, ("N", *preparation.stored_shape)))
         raise ConfigError("x", values.shape, f"expected rows of shape [{expected}], as in training")
-    marked = np.isin(values, preparation.missing)
-    rows = dataclasses.replace(rows, x=np.where(marked, np.nan, values) if marked.any() else values)
+    gaps = marked(values, preparation.missing)
+    rows = dataclasses.replace(rows, x=np.where(gaps, np.nan, values) if gaps.any() else values)
+    if ready and target_shape is not None and rows.target is not None:
+        rows = _with_target(rows, target_shape, target_classes)
     if target is not None and not ready:
         target, target_observed = target_values(target, len(values), target_shape, target_classes)
         rows = dataclasses.replace(rows, target=target, target_observed=target_observed)
@@ -286,6 +290,22 @@ def whole_number(key: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= INT32:
         raise ConfigError(key, value, f"expected a whole number from {least}")
     return int(value)
+
+
+def _with_target(rows: Examples, shape: tuple[int, ...], classes: int) -> Examples:
+    """Rows whose target has the form of training: whole numbers may be classes or values."""
+    target, observed = np.asarray(rows.target[:]), rows.target_observed
+    if target.shape[1:] == (*shape, 1) and classes:
+        target, observed = target[..., 0], None  # classes of steps that a file stores as fractions
+    if target.shape[1:] == shape[:-1] and shape[-1:] == (1,):
+        target = target[..., None]  # values of steps that a file stores as whole numbers
+    if classes or target.dtype.kind != "f":
+        values, _ = target_values(target, len(rows), shape, classes)
+        return dataclasses.replace(rows, target=values, target_observed=observed)
+    if target.shape[1:] != shape:
+        expected = ", ".join(map(str, (len(rows), *shape)))
+        raise ConfigError("target", target.shape, f"expected the shape [{expected}], as in training")
+    return dataclasses.replace(rows, target=target, target_observed=observed)
 
 
 def target_values(

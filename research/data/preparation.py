@@ -158,6 +158,11 @@ def pad(rows: Sequence[np.ndarray], steps: int | None = None) -> tuple[np.ndarra
     return x, length
 
 
+def marked(x: np.ndarray, marks: Sequence[float]) -> np.ndarray:
+    """True where x has one of some numbers, in the precision of x, of the shape of x."""
+    return np.isin(x, np.asarray(marks, x.dtype if x.dtype.kind == "f" else np.float64))
+
+
 def zero_tails(x: np.ndarray) -> np.ndarray:
     """How many steps at the end of every sequence [N, T, C] are 0 in all channels, [N]."""
     zero = (x == 0).all(-1)[:, ::-1]

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Hashable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 
@@ -28,6 +28,8 @@ class Source:
       reference: gives exact values that are known of the unscaled test rows, for example {"nll_nats": 12.3}.
       season: number of steps after which a series repeats itself, where that is known.
       scale_target: the target has the channels of `x` and is scaled as they are.
+      own_target_scale: a target of values has units of its own, and is scaled as `scaling` says, fitted to the targets
+        of the training rows; values of 0 and 1 stay.
       anomaly: label 1 marks anomalous rows; the fixed parts keep them out of the training rows.
       draw: replaces each training batch by a fresh one; None for fixed rows.
       columns: names of the features or channels, in their order, where the file has names.
@@ -58,6 +60,7 @@ class Source:
     preparation: Preparation = dataclasses.field(default_factory=Preparation)
     binary: np.ndarray | None = None
     stratify: bool = False
+    own_target_scale: bool = False
 
     @property
     def class_count(self) -> int:
@@ -111,6 +114,10 @@ class Splitting:
     def stamp(self) -> Hashable:
         """What the rows depend on beside the keys, such as the time of a file. Equal stamps mean equal rows."""
         return None
+
+    def for_sequences(self) -> Self:
+        """The recipe for a model that takes sequences only: another one where its rows can be read as sequences."""
+        return self
 
     def stored(self) -> Source:
         """All rows as stored."""

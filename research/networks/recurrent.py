@@ -38,8 +38,8 @@ def check_sequences(facts: Facts, name: str) -> None:
     if facts.kind != "sequence":
         remedy = (
             f"it needs sequences [N, T, C], and these data are {facts.kind}s {list(facts.feature_shape)}; "
-            "images can be read row by row (data=digits_rows, mnist_rows, mnist_pixels), files of your own by "
-            "data=series and data=ucr"
+            "data.kind=sequence reads arrays [N, T, C] of your own as sequences, data=series a table with a row per "
+            "step; images can be read row by row (data=digits_rows, mnist_rows, mnist_pixels), or take model=vae"
         )
         raise ConfigError("", name, remedy)
 

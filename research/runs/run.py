@@ -194,6 +194,13 @@ class Run:
             self._label(None, len(rows))
         return rows
 
+    def lacks_truth(self, rows: Examples) -> str | None:
+        """What rows lack to score predictions of them, "label" or "target"; None if nothing is lacking."""
+        if self.facts is None or not (able(self.model, Predicts) or able(self.model, Forecasts)):
+            return None
+        key = "label" if self.facts.target_shape is None else "target"
+        return key if getattr(rows, key) is None else None
+
     # --------------------------------------------------------------------------------------------------- inside
 
     def _need(self, ability: str) -> None:
@@ -202,10 +209,7 @@ class Run:
 
     def _need_target(self, rows: Examples) -> None:
         """Refuse to score predictions without what is predicted."""
-        if self.facts is None or not (able(self.model, Predicts) or able(self.model, Forecasts)):
-            return
-        key = "label" if self.facts.target_shape is None else "target"
-        if getattr(rows, key) is None:
+        if (key := self.lacks_truth(rows)) is not None:
             raise ConfigError(key, None, f"the score compares a prediction with the truth; give {key}=[...]")
 
     def _label(self, label: Any, rows: int) -> np.ndarray | None:

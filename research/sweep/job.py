@@ -25,7 +25,7 @@ from research.optimizer import Optimizer, Players
 from research.runs.folder import RunFolder, folder_with
 from research.runs.load import check_parameters
 from research.sweep.device import amount, host_memory
-from research.tree import ConfigError, build, config_hash, flatten, plain, structure
+from research.tree import ConfigError, build, config_hash, flatten, keys, plain, structure
 
 HASH_DIGITS = 12
 DEEPEST = 1000  # the most layers: each of them is traced
@@ -61,11 +61,13 @@ class Job:
     def from_config(cls, config: Mapping[str, Any], choices: Mapping[str, str], overrides: Sequence[str]) -> "Job":
         """Build every spec of a resolved config; keys of the sweep itself are ignored."""
         trusted = tuple(config["trusted_packages"])
+        model = build(config["model"], key="model", trusted=trusted)
+        data: Splitting = build(config["data"], key="data", trusted=trusted)
         return cls(
-            model=build(config["model"], key="model", trusted=trusted),
+            model=model,
             optimizer=_optimizer(config["optimizer"]),
             trainer=build(config["trainer"], Trainer, key="trainer"),
-            data=build(config["data"], key="data", trusted=trusted),
+            data=data.for_sequences() if "cell" in keys(type(model)) else data,  # a recurrent model
             seed=config["seed"],
             evaluation=build(config["evaluation"], Evaluation, key="evaluation"),
             choices=dict(choices),

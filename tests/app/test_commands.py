@@ -199,6 +199,7 @@ def test_every_shipped_option_composes_and_builds(option: str) -> None:
     from research import config as composed
 
     mandatory = {"data=arrays": "data.path=rows.csv", "data=series": "data.path=rows.csv", "data=ucr": "data.problem=A"}
+    mandatory |= {"data=folder": "data.path=pictures"}
     extra = [mandatory[option]] if option in mandatory else []
     composed.register_resolvers()
     extra += ["data.path=rows.npz"] if option == "data=memory" else []

@@ -47,7 +47,7 @@ def test_the_test_rows_of_drawn_data_are_like_the_training_rows(name, changes):
 
 
 def test_configs_were_found():
-    own = {"arrays", "ucr"}
+    own = {"arrays", "folder", "ucr"}
     images = {"digits", "mnist", "fashion_mnist", "digits_rows", "mnist_rows", "mnist_pixels"}
     drawn = {"low_rank", "sines", "ar", "adding", "copy", "sprites"}
     assert own | images | drawn | {"mnist1d", "polyphonic"} <= set(NAMES)
