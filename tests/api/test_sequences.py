@@ -13,6 +13,7 @@ SEQUENCES = [RANDOM.normal(size=(int(length), 2)) for length in LENGTHS]
 PADDED = np.zeros((60, 9, 2))
 for _row, _sequence in zip(PADDED, SEQUENCES, strict=True):
     _row[: len(_sequence)] = _sequence
+FULL = RANDOM.normal(size=(60, 9, 2))
 
 
 def test_a_list_is_a_padded_array_with_its_lengths() -> None:
@@ -25,16 +26,16 @@ def test_a_list_is_a_padded_array_with_its_lengths() -> None:
 
 
 def test_gaps_are_masked() -> None:
-    holes = np.where(PADDED > 1.5, np.nan, PADDED)
-    filled = research.train(np.ma.masked_greater(PADDED, 1.5), "model=recurrent_ae", *SMALL, name="masked")
+    holes = np.where(FULL > 1.5, np.nan, FULL)
+    filled = research.train(np.ma.masked_greater(FULL, 1.5), "model=recurrent_ae", *SMALL, name="masked")
     empty = research.train(holes, "model=recurrent_ae", *SMALL, name="empty")
     assert filled.config == empty.config
     assert np.array_equal(filled.encode(holes), empty.encode(holes))
 
 
 def test_values_of_sequences_are_predicted() -> None:
-    run = research.train(PADDED, "model=recurrent_predictor", *SMALL, name="values", y=PADDED.sum((1, 2)))
-    assert run.predict(PADDED).shape == (60, 1)
+    run = research.train(FULL, "model=recurrent_predictor", *SMALL, name="values", y=FULL.sum((1, 2)))
+    assert run.predict(FULL).shape == (60, 1)
 
 
 @pytest.mark.parametrize("lengths", [np.full(60, 70), np.full(60, 0), np.full(60, 2.5)], ids=["long", "none", "half"])
