@@ -1,6 +1,7 @@
 """Faults in tables that reading alone does not show: marks of missing values, grouped thousands, several series."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -108,8 +109,15 @@ def refuse_many_series(table: Table, time: str | None) -> None:
         return
     name, clock, series = panel
     problem = f"{table.path.name} holds {series} series one below the other: '{clock}' starts again for each '{name}'"
-    remedy = "data=panel will read such tables and does not exist yet; use one file for each series, or one column"
-    raise ConfigError("", None, f"{problem}; {remedy} for each (pandas: table.pivot)")
+    remedy = f"in place of data=series write {panel_settings(name, clock)} (its channels are data.values)"
+    raise ConfigError("", None, f"{problem}; {remedy}")
+
+
+def panel_settings(name: str, clock: str) -> str:
+    """The settings that read a long table, as they can be pasted: the column of names and that of times."""
+    settings = [paste(key, [column]) for key, column in (("id_column", name), ("time_column", clock))]
+    words = [re.sub(r"\[(.*)\]", r"\1", *shlex.split(setting)) for setting in settings]  # one value, not a list
+    return " ".join(["data=panel", *map(shlex.quote, words)])
 
 
 def many_series(table: Table, time: str | None) -> tuple[str, str, int] | None:
