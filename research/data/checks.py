@@ -115,8 +115,9 @@ def refuse_many_series(table: Table, time: str | None) -> None:
 
 def panel_settings(name: str, clock: str) -> str:
     """The settings that read a long table, as they can be pasted: the column of names and that of times."""
-    settings = [paste(key, [column]) for key, column in (("id_column", name), ("time_column", clock))]
-    words = [re.sub(r"\[(.*)\]", r"\1", *shlex.split(setting)) for setting in settings]  # one value, not a list
+    settings = (paste(key, [column]) for key, column in (("id_column", name), ("time_column", clock)))
+    unquoted = ("".join(shlex.split(setting)) for setting in settings)
+    words = [re.sub(r"\[(.*)\]", r"\1", setting) for setting in unquoted]  # one value, not a list
     return " ".join(["data=panel", *map(shlex.quote, words)])
 
 

@@ -53,6 +53,9 @@ def read_long_table(
         raise ConfigError("id_column", None, _id_remedy(table, time))
     if time is None:
         refuse_times_in_index(table)
+    # A number such as -1 counts all columns of the file, of which some are left out below.
+    name = table.names[table.find(name, "id_column")]
+    time = None if time is None else table.names[table.find(time, "time_column")]
     rows = rows_of_series(table, name)
     longest = max(rows.values(), key=len)
     used = {"id_column": name, "time_column": time}

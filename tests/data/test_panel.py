@@ -106,8 +106,8 @@ def test_the_last_steps_of_every_series_are_held_back(table):
     assert first_steps(dataset, "train", "target") == [step for steps in training for step in steps]
     rows = dataset.split(None).rows("test")
     z = long().groupby("store", sort=False)["z"]
-    expected = [np.abs(np.diff(values[:-4:1][::1].to_numpy(), n=1)).mean() for _, values in z]
-    lagged = [np.abs(values.to_numpy()[2:-4] - values.to_numpy()[:-6]).mean() for _, values in z]
+    expected = [np.abs(np.diff(np.asarray(values)[:-4])).mean() for _, values in z]
+    lagged = [np.abs(np.asarray(values)[2:-4] - np.asarray(values)[:-6]).mean() for _, values in z]
     np.testing.assert_allclose(dataset.examples.naive_error[rows, 1], lagged, rtol=1e-6)
     without_season = data(table, split="last", horizon=4, stride=3)
     np.testing.assert_allclose(without_season.examples.naive_error[rows, 1], expected, rtol=1e-6)
@@ -163,6 +163,18 @@ def test_rows_of_series_may_be_mixed_and_the_file_may_be_parquet(table, split, t
             np.testing.assert_array_equal(content.series[name], rows)
         assert content.notes == [f"{path.name}: columns of text are left out: region"]
         assert load(panel).facts.target_shape == (3, 1)
+
+
+def test_a_table_without_names_has_numbered_columns(table, tmp_path):
+    content = long()[["z", "store", "hour"]]
+    content.insert(0, "region", "somewhere")
+    content.to_csv(tmp_path / "plain.csv", index=False, header=False)
+    numbered = {"header": False, "id_column": -2, "time_column": -1}
+    for values in (None, ["1"]):
+        panel = build(keys(tmp_path / "plain.csv", values=values, **numbered)).read_series()
+        assert panel.names == ["1"]
+        for name, rows in build(keys(table, values=["z"])).read_series().series.items():
+            np.testing.assert_array_equal(panel.series[name], rows)
 
 
 def test_missing_steps_and_values_are_masked_within_each_series(tmp_path):
