@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import re
+import shlex
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,6 +35,7 @@ from research.config import (
     report_of,
     section_of,
 )
+from research.errors import did_you_mean, nearest_folder
 from research.tree import ConfigError
 
 STATUS_CODES = {"failed": 1, "diverged": 3}
@@ -244,13 +247,24 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     searched = [str(path).removeprefix("file://") for value in paths if isinstance(value, list) for path in value]
     for option, folder in (("--config-dir", arguments.config_dir), ("--config-path", primary_folder(arguments))):
         if folder is not None and not Path(folder).is_dir():
-            refuse(f"{option}={folder}: no such folder")
+            refuse(f"{option}={folder}: no such folder{did_you_mean(nearest_folder(Path(folder)), f'{option}=')}")
     users_primary = primary_folder(arguments) if arguments.config_path else None
     for folder in (arguments.config_dir, users_primary, *searched):
         if folder is not None:
             check_files(folder)
     if arguments.multirun:
         check_count(overrides)
+
+
+def check_order(words: Sequence[str]) -> None:
+    """Refuse `-m` between the keys, and keys with dashes; the error is what to write."""
+    for word in words:
+        if re.match(r"--?[a-z_]+(\.[a-z_.]+)?=", word) and not word.startswith(("--config", "--package")):
+            refuse(f"{word}: keys have no dashes; write {shlex.quote(word.lstrip('-'))}")
+    flags = [word for word in words if word.startswith("-")]
+    if set(flags) <= {"-m", "--multirun"}:
+        command = ["python", "scripts/train.py", "-m", *(word for word in words if word not in flags)]
+        refuse(f"{flags[0]} stands before all keys: {shlex.join(command)}")
 
 
 def primary_folder(arguments: argparse.Namespace) -> Path:
@@ -301,7 +315,11 @@ def _main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra passes every error on instead of printing its own traceback
     from hydra._internal.utils import get_args_parser
 
-    arguments = get_args_parser().parse_args()
+    parser = get_args_parser()
+    arguments, rest = parser.parse_known_args()
+    if rest:
+        check_order(sys.argv[1:])
+        parser.parse_args()  # refuses an option that it does not know
     asks_hydra = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
     check_arguments(arguments)
     register_resolvers()

@@ -33,7 +33,7 @@ def coerce(value: Any, hint: Any, key: str, section: Section | None = None) -> A
     if value is None:
         if bare is not hint or hint is Any or hint is type(None):
             return None
-        raise ConfigError(key, value, f"expected {_name(hint)}; null is not allowed here")
+        raise ConfigError(key, value, f"expected {type_name(hint)}; null is not allowed here")
     match typing.get_origin(bare):
         case typing.Union | types.UnionType:
             return _member(value, hint, key, again)
@@ -92,7 +92,7 @@ def _member(value: Any, hint: Any, key: str, again: Callable[..., Any]) -> Any:
         except ConfigError:
             if typing.get_origin(member) is Annotated and type(value) is member.__origin__:
                 raise  # the number lies outside its range, and no other member takes numbers
-    raise ConfigError(key, value, f"expected {_name(hint)}")
+    raise ConfigError(key, value, f"expected {type_name(hint)}")
 
 
 def _in_range(value: Any, hint: Any, key: str, again: Callable[..., Any]) -> Any:
@@ -150,12 +150,12 @@ def without_range(hint: Any) -> Any:
     return origin[members] if isinstance(hint, types.GenericAlias) else hint.copy_with(members)
 
 
-def _name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
     """What a person calls a type."""
     if typing.get_origin(hint) is Annotated:
-        return _name(hint.__origin__)
+        return type_name(hint.__origin__)
     if typing.get_origin(hint) in UNIONS:
-        return " or ".join("null" if member is type(None) else _name(member) for member in typing.get_args(hint))
+        return " or ".join("null" if member is type(None) else type_name(member) for member in typing.get_args(hint))
     if typing.get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, typing.get_args(hint)))}"
     names = {float: "a number", int: "an integer", bool: "true or false", str: "text"}

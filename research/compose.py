@@ -1,6 +1,7 @@
 """Composes the config before Hydra does, and refuses bad overrides in one line with the nearest key."""
 
 import contextlib
+import io
 import math
 import re
 import shlex
@@ -21,14 +22,32 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from research.command import REFUSED, known, one_line
+from research.errors import most_similar
 from research.runs.files import LOST, LeaseLost
-from research.tree import ConfigError, flatten, nearest
+from research.target import resolve_target
+from research.tree import ConfigError, HasOwnKeys, flatten, keys, nearest
 
 CONF = Path(__file__).parents[1] / "conf"
 MOST_JOBS = 100_000  # of one command
 MOST_NODES = 100_000  # values of a YAML file
 MOST_LEVELS = 50  # lists and sections within each other
+# functions of Hydra's grammar of overrides
+FUNCTIONS = (
+    "choice",
+    "range",
+    "interval",
+    "glob",
+    "sort",
+    "shuffle",
+    "tag",
+    "extend_list",
+    "int",
+    "float",
+    "bool",
+    "str",
+)
 LONGEST_SHOWN = 100  # characters of an override in a message
+FILES = (".csv", ".tsv", ".parquet", ".npy", ".npz")  # endings of a user's data
 # Hydra writes into the folder of the sweep and of its runs, which output_root and name choose.
 PLACES = {
     "hydra.run.dir": "${output_root}/${name}/${run_id:}",
@@ -137,12 +156,45 @@ def parse(overrides: Sequence[str]) -> list[Any]:
         try:
             parsed += parser.parse_overrides([override])
         except (HydraException, ValueError) as error:  # ValueError comes from an integer with thousands of digits
-            key, equals, value = override.partition("=")
-            if equals and key.isascii() and not value.isascii() and not set(value) & set("'\"\\"):
-                quoted = shlex.quote(f'{key}="{value}"')
-                refuse(f"{shown}: a value with other letters than those of ASCII is written in quotes: {quoted}")
+            if meant := _meant(overrides, override):
+                refuse(f"{shown}: no override; write {meant}")
             refuse(f"{shown}: no override; write key=value ({str(error)[:LONGEST_SHOWN].splitlines()[0]})")
     return parsed
+
+
+def _meant(overrides: Sequence[str], wrong: str) -> str | None:
+    """How an override that cannot be parsed was perhaps meant: with its value beside it, as a list, or in quotes."""
+    key, equals, value = wrong.partition("=")
+    how = ""
+    at = list(overrides).index(wrong)
+    before, after = [*overrides[:at][-1:], ""][0], [*overrides[at + 1 : at + 3], "", ""]
+    if value.endswith(",") and after[0] and "=" not in after[0]:
+        guess = wrong + after[0]
+    elif not equals:
+        if before.endswith("="):
+            guess = before + wrong.strip()
+        elif ":" in wrong:
+            guess = "=".join(wrong.split(":", 1))
+        else:
+            guess = f"{wrong}={after[1] if after[0] == '=' else after[0].removeprefix('=')}"
+            if not after[0] or "=" in after[0].removeprefix("="):
+                return None
+    elif re.fullmatch(r"\([^()]*\)", value):
+        guess = f"{key}=[{value[1:-1]}]"
+    elif (
+        re.match(rf"[\[{{]|({'|'.join(FUNCTIONS)})\(", value)
+        or set(value) & set("'\"\\")
+        or len(value) > 10 * LONGEST_SHOWN
+        or value.isdecimal()
+    ):
+        return None
+    else:
+        guess, how = f'{key}="{value}"', "it in quotes: "
+    try:
+        OverridesParser.create().parse_overrides([guess])
+    except (HydraException, ValueError):
+        return None
+    return how + shlex.quote(guess)
 
 
 def _levels(text: str) -> int:
@@ -209,7 +261,7 @@ def compose(
     except yaml.YAMLError as error:
         refuse(known(error) or "")
     except (HydraException, OmegaConfBaseException) as error:
-        refuse(explain(error, overrides))
+        refuse(explain(error, [*overrides, *extra]))
     except (*UNCOMPOSABLE, AssertionError) as error:  # an override has no key, or a group has no choice
         for override in parse(overrides):
             options = sorted(path.stem for path in (CONF / (override.key_or_group or "-")).glob("*.yaml"))
@@ -236,9 +288,15 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         deletions = [text for text in overrides if text.startswith("~") and _covers(text[1:].partition("=")[0], key)]
         if deletions and override != deletions[0]:
             return f"{override}: {deletions[0]} takes this key away; leave one of them out"
-        near = nearest(key, known_keys(overrides, key))
-        others = "" if near else _choices_with(key)
-        return f"{override}: no such key{near}{others}; all keys: python scripts/train.py --cfg job"
+        of_files, of_class = known_keys(overrides, key), _class_keys(overrides, key.rpartition(".")[0])
+        if key in of_class and key not in of_files:
+            return f"{override}: no file of conf/ has this key, so it needs a +: {shlex.quote(f'+{override}')}"
+        near = most_similar(key, (name for name in [*of_files, *of_class] if name != key))
+        added = near in of_class and near not in of_files
+        spelled = f"+{near}={override.partition('=')[2]}" if added else near
+        meant = "" if near is None else f" (did you mean '{spelled}'?)"
+        others = "" if meant else _choices_with(key)
+        return f"{override}: no such key{meant}{others}; all keys: python scripts/train.py --cfg job"
     option = re.search(r"Could not find '([^/']+(?:/[^/']+)*)/([^']*)'", text)
     if option:
         group, name = option.groups()
@@ -248,7 +306,11 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or sorted(
             path.stem for path in (CONF / group).glob("*.yaml")
         )
-        return f"{group}={name}: no such choice{nearest(name, options)}; known: {', '.join(options)}"
+        if group == "data" and Path(name).suffix.lower() in FILES:
+            file = shlex.join(["data=arrays", f"data.path={name}"])
+            return f"{group}={name}: no such choice; to read a file: {file}; for one long series data=series"
+        near = nearest(name, options) or nearest(name.lower(), options)
+        return f"{group}={name}: no such choice{near}; known: {', '.join(options)}"
     if "does not support sweep type" in text:
         override = next((o for o in overrides if "interval(" in o), "")
         return f"{override}: this sweeper takes lists and ranges; for intervals add hydra/sweeper=optuna"
@@ -308,13 +370,37 @@ def _two_commands(overrides: Sequence[str], key: str) -> str | None:
 
 def known_keys(overrides: Sequence[str], wrong: str) -> list[str]:
     """The dotted keys of the config that the group choices of a command compose."""
-    groups = [
-        o for o in overrides if "." not in o.partition("=")[0] and (CONF / o.partition("=")[0].lstrip("+")).is_dir()
-    ]
-    try:
-        config = compose(first_choices([o for o in groups if o.partition("=")[0] != wrong]))
-    except SystemExit:
+    config = _choices_alone(overrides, wrong)
+    if config is None:
         return []
     tree: Any = OmegaConf.to_container(config, resolve=False)
     tree.pop("hydra")
     return [key for key in [*flatten(tree), *tree] if not key.endswith("_target_")]
+
+
+def _class_keys(overrides: Sequence[str], section: str) -> list[str]:
+    """The dotted keys that the class of a section has, also those that no file has; none if it cannot be imported."""
+    config = _choices_alone(overrides, "")
+    target = None if config is None or not section else OmegaConf.select(config, f"{section}._target_")
+    if target is None:
+        return []
+    try:
+        cls = resolve_target(target, OmegaConf.to_container(config)["trusted_packages"])  # type: ignore[index, call-overload]
+    except ConfigError:
+        return []
+    return [] if issubclass(cls, HasOwnKeys) else [f"{section}.{name}" for name in keys(cls)]
+
+
+def _choices_alone(overrides: Sequence[str], wrong: str) -> DictConfig | None:
+    """The config of those overrides of a command that choose files and classes; None if they cannot be composed."""
+    kept = []
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+")
+        is_group = "." not in key and (CONF / key).is_dir()
+        if (is_group and key != wrong) or key.endswith("._target_") or key in ("trusted_packages", "hydra.searchpath"):
+            kept.append(override)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # its refusals are not those of the command
+            return compose(first_choices(kept))
+    except SystemExit:
+        return None

@@ -221,10 +221,8 @@ class Observation:
     def check_range(self, low: float, high: float) -> None:
         """Refuse data in [low, high] on which the likelihood is not defined."""
         if self.likelihood in ("bernoulli", "categorical") and not (low >= 0 and high <= 1):
-            remedy = (
-                f"needs data in [0, 1], but the data lie in [{low:.4g}, {high:.4g}]; set data.scaling=minmax "
-                "(and, outside the training range, clip the file), or use {key}=gaussian"
-            )
+            # No scaling is a remedy: it is fitted to training rows, and other rows may lie outside their range.
+            remedy = f"needs data in [0, 1], but the data lie in [{low:.4g}, {high:.4g}]; set {{key}}=gaussian"
             raise ConfigError("likelihood", self.likelihood, remedy)
 
     @property

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import io
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from omegaconf import OmegaConf
 
-from research.compose import CONF, compose, parse, refusals, refuse
+from research.compose import CONF, FILES, compose, parse, refusals, refuse
 from research.data.examples import Examples
 from research.data.loading import load as load_data
 from research.data.new_rows import class_numbers
@@ -57,7 +58,9 @@ def main() -> None:
     arguments = parser().parse_intermixed_args()
     for override in arguments.overrides:
         if not override.lstrip("+").startswith(("data=", "data.")):
-            refuse(f"{override}: only data=... and data.key=... say which rows to encode")
+            file = "=" not in override and Path(override).suffix.lower() in FILES
+            meant = f"; write {shlex.quote(f'data.path={override}')}" if file else ""
+            refuse(f"{override}: only data=... and data.key=... say which rows to encode{meant}")
     with refusals():
         run = load(arguments.run, arguments.trust)
         trained = {**shipped_keys(run.config["data"]["_target_"]), **run.config["data"], "root": None}
@@ -138,7 +141,9 @@ def data_keys(trained: Mapping[str, Any], overrides: Sequence[str]) -> dict[str,
             if override.is_sweep_override() or "." in key:
                 raise ConfigError(override.key_or_group, override.value(), "expected one value for a key of the data")
             if key not in tree:
-                raise ConfigError(override.key_or_group, override.value(), f"no such key{nearest(key, list(tree))}")
+                near = nearest(override.key_or_group, [f"data.{name}" for name in tree])
+                remedy = f"the data of this run have no such key{near}; known: {', '.join(tree)}"
+                raise ConfigError(override.key_or_group, override.value(), remedy)
             tree[key] = override.value()
     missing = [key for key, value in tree.items() if isinstance(value, str) and value == "???"]
     if missing:

@@ -18,10 +18,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from research.clock import Clock
 from research.data.examples import Draw, Examples, Facts, Split
 from research.data.preparation import Binarize
-from research.metrics import higher_is_better
+from research.metrics import base, direction, higher_is_better, nearest_metric
 from research.optimizer import Optimizer, Players
 from research.ranges import INT32, Count, Finite
-from research.tree import ConfigError, recipe, spec
+from research.tree import ConfigError, nearest, recipe, spec
 
 INIT, ORDER, LOSS, DRAW, EVALUATE, FIGURES = range(6)  # purposes of random draws (`purpose_key`)
 
@@ -92,7 +92,9 @@ class Trainer:
 
     def validate(self) -> None:
         if not self.monitor.startswith("validation/"):
-            raise ConfigError("monitor", self.monitor, "must be a validation metric, for example validation/loss")
+            name = f"validation/{base(self.monitor)}"
+            near = name if direction(base(self.monitor)) else nearest_metric(name)
+            raise ConfigError("monitor", self.monitor, f"must be a validation metric; set {{key}}={near}")
 
     def check(self, facts: Facts) -> None:
         """Refuse a budget that the data cannot fill, or whose steps a program cannot count."""
@@ -355,7 +357,9 @@ def chunk(
     metrics = {f"train/{name}": value for name, value in training.items()}
     metrics |= evaluate(model, new.params, job.seed, job.split, data, "validation", budget)
     if budget.monitor not in metrics:
-        raise ConfigError("trainer.monitor", budget.monitor, f"this model gives {', '.join(sorted(metrics))}")
+        names = [name for name in sorted(metrics) if name.startswith("validation/")]
+        remedy = f"this model gives {', '.join(names)}{nearest(budget.monitor, names)}"
+        raise ConfigError("trainer.monitor", budget.monitor, remedy)
     return keep_and_stop(new, metrics, frozen, budget), metrics
 
 

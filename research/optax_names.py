@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import optax
 
 from research.coercion import coerce
-from research.errors import ConfigError, nearest
+from research.errors import ConfigError, nearest, nearest_key
 from research.ranges import INT32, Count, Finite, NonNegative, Positive, Range, ShareBelow1
 
 NEEDS_MORE = {  # optimizers that need more than gradients and a schedule
@@ -72,7 +72,7 @@ def numbers_and_options(
     for key in sorted(set(config) - set(reserved)):
         if key not in parameters:
             known = [*reserved, *parameters]
-            remedy = f"optax.{name} has no such number{nearest(key, known)}; known: {', '.join(known)}"
+            remedy = f"optax.{name} has no such number{nearest_key(key, known, config)}; known: {', '.join(known)}"
             raise ConfigError(key, config[key], remedy)
         if config[key] is None:  # optax's own default
             continue

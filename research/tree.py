@@ -36,8 +36,9 @@ from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, dataclass_tran
 import jax
 import numpy as np
 
-from research.coercion import coerce, without_none, without_range
-from research.errors import ConfigError, nearest, shown
+from research.coercion import coerce, type_name, without_none, without_range
+from research.errors import ConfigError, nearest_key, shown
+from research.errors import nearest as nearest  # for those who import it from here
 from research.ranges import Range
 from research.target import buildable, is_module, resolve_target
 
@@ -267,7 +268,8 @@ def _known(cls: type, config: Mapping[str, Any]) -> dict[str, Any]:
             remedy = f"this version has no such choice; leave {{key}} out, which is {{key}}={shown(constant[name])}"
             raise ConfigError(str(name), value, remedy)
         if name not in constant and name not in known:
-            raise ConfigError(str(name), value, f"unknown key{nearest(name, known)}; known: {', '.join(known)}")
+            near = nearest_key(name, known, config)
+            raise ConfigError(str(name), value, f"unknown key{near}; known: {', '.join(known)}")
     return {name: value for name, value in config.items() if name not in constant}
 
 
@@ -292,7 +294,8 @@ def _fill(cls: type, config: dict[str, Any], trusted: Sequence[str]) -> Any:
         elif field.metadata.get("added"):
             values[field.name] = field.metadata["before"]
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ConfigError(field.name, None, "this key must be set")
+            remedy = f"this key must be set to {type_name(known[field.name].hint)}; add +{{key}}=VALUE"
+            raise ConfigError(field.name, None, remedy)
     owner = cls(**values)
     if isinstance(owner, Validated):
         owner.validate()

@@ -35,7 +35,11 @@ from beartype.roar import BeartypeDecorHintPep673Exception
 from configs import shipped
 from jaxtyping import install_import_hook
 
-TOOLS = {"chromium": "chromium", "pdflatex": "texlive-latex-base texlive-latex-recommended"}  # Debian's packages
+TOOLS = {
+    "git": "git",
+    "chromium": "chromium",
+    "pdflatex": "texlive-latex-base texlive-latex-recommended",
+}  # Debian's packages
 INTEGERS_ARE_FLOATS = BeartypeConf(is_pep484_tower=True)
 
 

@@ -64,6 +64,11 @@ def drawn(networks: ConvolutionalNetworks) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: random.normal(0.1, 0.5, leaf.shape).astype(np.float32), shapes)
 
 
+def quickly(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function gives, as numpy arrays. It is compiled whole, since operations one by one are many programs."""
+    return jax.device_get(jax.jit(function, compiler_options=QUICKLY)(*arguments))
+
+
 def through(networks: Networks, params: Any, batch: Examples, training: Training | None = None) -> jax.Array:
     """Decoder outputs of a batch."""
     z = networks.encode(params, batch, networks.latent_dim, training)
@@ -210,11 +215,12 @@ def test_outputs_have_the_shape_of_the_data(kind: str, shape: tuple[int, ...], s
 def test_elements_and_their_outputs_are_in_the_order_of_the_data():
     """A bias of the last layer by channel and output arrives at [rows, columns, channels, outputs]."""
     networks = made("image", (4, 3, 2))
-    params = fresh(networks, 3, 5)
-    params["decoder"] = jax.tree.map(jnp.zeros_like, params["decoder"])
-    params["decoder"]["output"]["bias"] = jnp.arange(10.0)
-    outputs = networks.decode(params, jnp.zeros((1, 3)), None, Categorical(levels=5)).reshape(4, 3, 2, 5)
-    np.testing.assert_array_equal(outputs, jnp.broadcast_to(jnp.arange(10.0).reshape(2, 5), (4, 3, 2, 5)))
+    params = jax.device_get(fresh(networks, 3, 5))
+    params["decoder"] = jax.tree.map(np.zeros_like, params["decoder"])
+    params["decoder"]["output"]["bias"] = np.arange(10.0, dtype=np.float32)
+    decode = lambda params: networks.decode(params, jnp.zeros((1, 3)), None, Categorical(levels=5))
+    outputs = quickly(decode, params).reshape(4, 3, 2, 5)
+    np.testing.assert_array_equal(outputs, np.broadcast_to(np.arange(10.0).reshape(2, 5), (4, 3, 2, 5)))
 
 
 @pytest.mark.parametrize(("kind", "shape"), SHAPES[2:5:2])
@@ -222,15 +228,17 @@ def test_rows_are_not_columns(kind: str, shape: tuple[int, ...]):
     """A change of one pixel reaches the outputs around it, and no others."""
     networks = made(kind, shape, channels=[4], strides=[1], hidden_dims=[])
     module = networks.decoder(1)
-    params = module.init(jax.random.key(0), jnp.zeros((1, 3)))["params"]
-    map_size = (*networks.sizes[-1], 4)
-    bias = jnp.zeros(map_size)
-    still = {**params, "dense": {"output": {"kernel": jnp.zeros((3, bias.size)), "bias": bias.reshape(-1)}}}
-    moved = {
-        **params,
-        "dense": {"output": {"kernel": jnp.zeros((3, bias.size)), "bias": bias.at[1, 3].set(1).reshape(-1)}},
-    }
-    before, after = (np.asarray(module.apply({"params": p}, jnp.zeros((1, 3)))) for p in (still, moved))
+    params = drawn(networks)["decoder"]
+    bias = np.zeros((*networks.sizes[-1], 4), np.float32)
+
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    def outputs(bias: jax.Array) -> jax.Array:
+        dense = {"output": {"kernel": jnp.zeros((3, bias.size)), "bias": bias.reshape(-1)}}
+        return module.apply({"params": {**params, "dense": dense}}, jnp.zeros((1, 3)))
+
+    before = np.asarray(outputs(bias))
+    bias[1, 3] = 1
+    after = np.asarray(outputs(bias))
     changed = np.argwhere(np.abs(after - before)[0].max(-1) > 1e-6)
     assert {tuple(place) for place in changed.tolist()} == set(itertools.product((0, 1, 2), (2, 3, 4)))
 
@@ -319,28 +327,34 @@ def test_uses_count_the_positions_of_a_kernel():
 def test_a_label_is_a_channel_at_every_position(kind: str, shape: tuple[int, ...]):
     networks = made(kind, shape, conditional=True, channels=[4], strides=[1], kernel_size=1, hidden_dims=[])
     batch = rows(shape, 6)  # as many rows as steps: an axis too few would not be noticed by its size
-    params = fresh(networks)
-    inputs = params["encoder"]["layer_0"]["kernel"].shape[-2]
-    assert inputs == networks.data_channels + 3
-    params["encoder"]["layer_0"]["kernel"] = (
-        jnp.zeros_like(params["encoder"]["layer_0"]["kernel"])
-        .at[..., -3:, :]
-        .set(jnp.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]))
-    )
-    params["encoder"]["dense"]["output"]["kernel"] = jnp.ones_like(params["encoder"]["dense"]["output"]["kernel"])
+    params = jax.device_get(fresh(networks))
+    kernel = np.zeros_like(params["encoder"]["layer_0"]["kernel"])
+    assert kernel.shape[-2] == networks.data_channels + 3
+    kernel[..., -3:, :] = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]]
+    params["encoder"]["layer_0"]["kernel"] = kernel
+    params["encoder"]["dense"]["output"]["kernel"] = np.ones_like(params["encoder"]["dense"]["output"]["kernel"])
     positions = math.prod(shape[: networks.axes])
-    np.testing.assert_allclose(networks.encode(params, batch, 3), positions * np.tanh(1), rtol=1e-5)
-    one_by_one = [networks.encode(params, batch.take(np.array([row])), 3)[0] for row in range(6)]
-    np.testing.assert_allclose(networks.encode(params, batch, 3), jnp.stack(one_by_one), rtol=1e-5)
+
+    def encoded(batch: Examples) -> tuple[jax.Array, jax.Array]:
+        alone = [jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], batch) for row in range(6)]
+        one_by_one = [networks.encode(params, row, 3)[0] for row in alone]
+        return networks.encode(params, batch, 3), jnp.stack(one_by_one)
+
+    whole, one_by_one = quickly(encoded, batch)
+    np.testing.assert_allclose(whole, positions * np.tanh(1), rtol=1e-5)
+    np.testing.assert_allclose(whole, one_by_one, rtol=1e-5)
 
 
 def test_labels_reach_encoder_and_decoder():
     networks, batch = made(conditional=True), rows((7, 5))
     params = fresh(networks)
-    other = dataclasses.replace(batch, label=(batch.label + 1) % 3)
-    assert np.abs(networks.encode(params, batch, 3) - networks.encode(params, other, 3)).min() > 0
-    z = jnp.ones((6, 3))
-    first, second = (networks.decode(params, z, rows_.label, LIKELIHOOD) for rows_ in (batch, other))
+
+    def both(label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        labelled = dataclasses.replace(batch, label=label)
+        return networks.encode(params, labelled, 3), networks.decode(params, jnp.ones((6, 3)), label, LIKELIHOOD)
+
+    (code, first), (other, second) = quickly(lambda label: (both(label), both((label + 1) % 3)), batch.label)
+    assert np.abs(code - other).min() > 0
     assert np.abs(first - second).max(1).min() > 0
     with pytest.raises(ConfigError, match="give a label"):
         networks.encode(params, dataclasses.replace(batch, label=None), 3)
@@ -356,28 +370,38 @@ def test_dropout_is_of_training_alone(hidden_dims: list[int]):
         "encode": lambda networks, training: networks.encode(params, batch, 3, training),
         "decode": lambda networks, training: networks.decode(params, z, None, LIKELIHOOD, training=training),
     }
-    first, again, other = (Training(batch, jax.random.key(seed), CLOCK) for seed in (3, 3, 4))
+    keys = jax.random.split(jax.random.key(0), 8)
     for name, call in calls.items():
-        np.testing.assert_array_equal(call(networks, None), call(without, None), err_msg=name)
-        np.testing.assert_array_equal(call(without, first), call(without, None), err_msg=name)
-        np.testing.assert_array_equal(call(networks, first), call(networks, again), err_msg=name)
-        assert np.abs(call(networks, first) - call(networks, other)).max() > 1e-3, name
-        drawn = jax.vmap(lambda key, call=call: call(networks, Training(batch, key, CLOCK)))
-        spread = np.std(drawn(jax.random.split(jax.random.key(0), 8)), axis=0)
-        assert (spread > 0).all(), name
+
+        def outputs(keys: jax.Array, same: jax.Array, call: Callable[..., jax.Array] = call) -> tuple[jax.Array, ...]:
+            drawn = jax.vmap(lambda key: call(networks, Training(batch, key, CLOCK)))
+            never = call(without, Training(batch, keys[0], CLOCK))
+            return call(networks, None), call(without, None), never, drawn(keys), drawn(same)
+
+        evaluated, plain, never, first, again = quickly(outputs, keys, keys)
+        np.testing.assert_array_equal(evaluated, plain, err_msg=name)
+        np.testing.assert_array_equal(never, plain, err_msg=name)
+        np.testing.assert_array_equal(first, again, err_msg=name)
+        assert np.abs(first[0] - first[1]).max() > 1e-3, name
+        assert (np.std(first, axis=0) > 0).all(), name
 
 
 @pytest.mark.parametrize(("kind", "shape"), SHAPES)
 def test_a_decoder_starts_at_the_mean_of_every_channel(kind: str, shape: tuple[int, ...]):
     networks, batch = made(kind, shape), rows(shape)
-    params = fresh(networks)
-    started = networks.with_output_bias(params, LIKELIHOOD, batch)
+
+    @functools.partial(jax.jit, compiler_options=QUICKLY)
+    def outputs(params: Any) -> tuple[jax.Array, jax.Array]:
+        """The bias, and what a decoder gives that does not hear its code."""
+        decoder = networks.with_output_bias(params, LIKELIHOOD, batch)["decoder"]
+        deaf = {**decoder, "dense": jax.tree.map(jnp.zeros_like, decoder["dense"])}
+        return decoder["output"]["bias"], networks.decode({"decoder": deaf}, jnp.ones((2, 3)), None, LIKELIHOOD)
+
+    bias, decoded = outputs(fresh(networks))
     mean = np.asarray(batch.x).reshape(-1, networks.data_channels).mean(0)
-    np.testing.assert_allclose(started["decoder"]["output"]["bias"], mean, rtol=1e-5)
-    deaf = jax.tree.map(jnp.zeros_like, started["decoder"]["dense"])
-    outputs = networks.decode({"decoder": {**started["decoder"], "dense": deaf}}, jnp.ones((2, 3)), None, LIKELIHOOD)
+    np.testing.assert_allclose(bias, mean, rtol=1e-5)
     expected = np.broadcast_to(mean, (2, math.prod(shape) // len(mean), len(mean)))
-    np.testing.assert_allclose(outputs.reshape(expected.shape), expected, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(decoded).reshape(expected.shape), expected, rtol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals

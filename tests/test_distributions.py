@@ -188,7 +188,7 @@ def test_data_outside_the_support_are_refused(low: float, high: float, fits: boo
         if fits or name not in ("bernoulli", "categorical"):
             observation(name).check_range(low, high)
         else:
-            with pytest.raises(ConfigError, match="minmax"):
+            with pytest.raises(ConfigError, match="set likelihood=gaussian"):
                 observation(name).check_range(low, high)
 
 

@@ -121,7 +121,8 @@ def test_a_constant_window_keeps_its_scale(build_model):
     model = small(build_model, normalize="standard", objective="gaussian")
     levels = jnp.array([0.0, 1000.1, -3.3, 1e-3])[:, None, None]
     params, constant = start(model), dataclasses.replace(BATCH, x=jnp.broadcast_to(levels, X.shape))
-    value, gradient = jax.value_and_grad(lambda params: model.loss(params, constant, KEYS[0], CLOCK)[0])(params)
+    loss = lambda params: model.loss(params, constant, KEYS[0], CLOCK)[0]
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((value, gradient)))
     found = forecast(model, params, constant)
     np.testing.assert_allclose(found.mean - levels, np.broadcast_to(found.mean[:1], Y.shape), atol=1e-3)

@@ -106,7 +106,7 @@ def test_impossible_data_are_refused(name: str, build_model):
     facts = FACTS if name in DENSE else SEQUENCE
     if name in CODING:
         low = dataclasses.replace(facts, low=-1.0)
-        assert refused(build_model, name, "minmax", low, likelihood="bernoulli") == "likelihood"
+        assert refused(build_model, name, "set likelihood=gaussian", low, likelihood="bernoulli") == "likelihood"
         unlabelled = dataclasses.replace(facts, classes=0)
         assert refused(build_model, name, "no labels", unlabelled, conditional=True) == "conditional"
     if name in RECURRENT:

@@ -204,8 +204,14 @@ def batch_of(name: str) -> Examples:
     return DATA[FAMILIES[name][0][0]][1]
 
 
-def start(model: Any, seed: int, batch: Examples) -> Any:
-    return model.init(jax.random.key(seed), batch)  # op by op: most operations are the same in all models
+def start(model: Any, batch: Examples) -> Any:
+    """Parameters of the shapes of `init`, in general position. They are drawn by numpy, which compiles nothing."""
+    random, shapes = np.random.default_rng(0), jax.eval_shape(model.init, jax.random.key(0), batch)
+    return jax.tree.map(lambda leaf: random.normal(0.1, 0.5, leaf.shape).astype(leaf.dtype), shapes)
+
+
+def quickly(function: Any, *arguments: Any) -> Any:
+    return jax.device_get(jax.jit(function, compiler_options=QUICKLY)(*arguments))
 
 
 def having(*keys: str) -> list[str]:
@@ -230,8 +236,8 @@ def test_contract(name: str, kind: str, options: dict[str, Any], build_model):
     assert isinstance(first, Model)
     # two members whose numbers differ, as a sweep stacks them
     changed = jax.tree.map(lambda number: number * 0.9, second)
-    params = start(first, 0, batch)
-    moved = jax.tree.map(lambda leaf: leaf * 0.9, params)
+    params = start(first, batch)
+    moved = jax.tree.map(lambda leaf: leaf * np.float32(0.9), params)
     traces = []
 
     @functools.partial(jax.jit, compiler_options=QUICKLY)
@@ -246,7 +252,12 @@ def test_contract(name: str, kind: str, options: dict[str, Any], build_model):
 
         return jax.vmap(one)(models, params)
 
-    ((loss, metrics), gradient), scores = everything(stack([first, changed]), stack([params, moved]), np.arange(6))
+    def of_members(*members: tuple[Any, Any], order: Any) -> Any:
+        models, parameters = zip(*members, strict=True)
+        parameters = jax.tree.map(lambda *leaves: np.stack(leaves), *parameters)
+        return jax.device_get(everything(stack(models), parameters, order))
+
+    ((loss, metrics), gradient), scores = of_members((first, params), (changed, moved), order=np.arange(6))
     assert loss.shape == (2,)
     assert np.isfinite(loss).all()
     for metric, value in metrics.items():
@@ -265,7 +276,7 @@ def test_contract(name: str, kind: str, options: dict[str, Any], build_model):
         assert np.isfinite(value).all(), metric
     # the members the other way round, and each row beside other rows: the same program, losses and scores
     order = np.array([4, 0, 2, 2, 5, 0])
-    ((turned, _), _), others = everything(stack([changed, first]), stack([moved, params]), order)
+    ((turned, _), _), others = of_members((changed, moved), (first, params), order=order)
     assert len(traces) == 1
     np.testing.assert_allclose(turned[::-1], loss, rtol=1e-6)
     for metric, value in scores.items():
@@ -280,6 +291,19 @@ def test_contract(name: str, kind: str, options: dict[str, Any], build_model):
     np.testing.assert_array_equal(*alike["loss"], err_msg="a number that changes the loss must not be `unscored`")
 
 
+@pytest.mark.parametrize(
+    "name", ["dense_ae", "vae", "vq_ae", "recurrent_ae", "recurrent_predictor", "recurrent_forecaster"]
+)
+def test_the_score_of_a_row_does_not_depend_on_the_number_of_rows(name: str, build_model):
+    (kind, *_), (options, *_) = FAMILIES[name]
+    batch, model = DATA[kind][1], small(build_model, name, kind, **options)
+    params, keys = start(model, batch), jax.random.split(jax.random.key(0), len(batch))
+    scores = quickly(model.evaluate, params, batch, keys)
+    fewer = quickly(model.evaluate, params, batch.take(np.arange(4)), keys[:4])
+    for metric, value in fewer.items():
+        np.testing.assert_allclose(value, scores[metric][:4], rtol=1e-5, atol=1e-6, err_msg=metric)
+
+
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name not in NAMED] + ["wae", "vamp_vae", "two_layer_vae"])
 def test_abilities_keep_the_shape_of_the_data(name: str, build_model):
     facts, batch = DATA[FAMILIES[name][0][0]]
@@ -287,21 +311,25 @@ def test_abilities_keep_the_shape_of_the_data(name: str, build_model):
         batch = Examples(x=jnp.linspace(0, 1, 6 * 4).reshape(6, 2, 2, 1))
         facts = dataclasses.replace(facts, kind="image", feature_shape=(2, 2, 1))
     model = build_model(name, **small_keys(name)).bind(facts)
-    params = model.init(jax.random.key(0), batch)
+    params = quickly(model.init, jax.random.key(0), batch)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     known = {"decode": Decodes, "sample": Samples, "forecast": Forecasts, "predict": Predicts}
     abilities = {name for name, ability in known.items() if able(model, ability)}
     assert abilities
+
+    def shapes(function: Any, *arguments: Any) -> Any:
+        return jax.tree.map(lambda array: array.shape, jax.eval_shape(function, params, *arguments))
+
     if "decode" in abilities:
-        code = model.encode(params, batch)
-        assert code.shape == (6, 2)
-        assert model.decode(params, code).shape == model.reconstruct(params, batch).shape == batch.x.shape
+        assert shapes(model.encode, batch) == (6, 2)
+        assert shapes(model.decode, jnp.zeros((6, 2))) == shapes(model.reconstruct, batch) == batch.x.shape
     if "sample" in abilities:
-        assert model.sample(params, jax.random.key(1), 7).shape == (7, *facts.feature_shape)
+        assert shapes(lambda params, key: model.sample(params, key, 7), jax.random.key(1)) == (7, *facts.feature_shape)
     if "forecast" in abilities:
-        assert all(part.shape == (6, 3, 2) for part in model.forecast(params, batch)[:2])
+        assert shapes(lambda *given: model.forecast(*given)[:2], batch) == ((6, 3, 2), (6, 3, 2))
     if "predict" in abilities:
-        assert model.encode(params, batch).shape == (6, 4)
-        assert model.predict(params, batch).shape == (6, 3)
+        assert shapes(model.encode, batch) == (6, 4)
+        assert shapes(model.predict, batch) == (6, 3)
 
 
 @pytest.mark.parametrize("name", [name for name in having("output_bias") if name not in NAMED])
@@ -310,32 +338,41 @@ def test_training_starts_at_the_mean_of_the_data(name: str, build_model):
     mask = np.ones(batch.x.shape, bool) if batch.mask is None else np.asarray(batch.mask)
     axes = tuple(range(max(1, batch.x.ndim - 1)))  # of sequences and images it is the mean of a channel
     mean = np.asarray(batch.x).sum(axes, where=mask) / mask.sum(axes)
-    model, code = small(build_model, name), jnp.zeros((1, 2))
-    decoded = model.decode(start(model, 0, batch), code)[0]
+
+    def first_output(**options: Any) -> Any:
+        model = small(build_model, name, **options)
+        return quickly(lambda key: model.decode(model.init(key, batch), jnp.zeros((1, 2)))[0], jax.random.key(0))
+
+    decoded = first_output()
     np.testing.assert_allclose(decoded, np.broadcast_to(mean, decoded.shape), atol=1e-5)
-    plain = small(build_model, name, output_bias="zero")
-    assert np.abs(plain.decode(start(plain, 0, batch), code)[0] - np.broadcast_to(mean, decoded.shape)).max() > 0.01
+    options = {"kernel_init": "orthogonal"} if "kernel_init" in SHIPPED[name] else {}
+    assert np.abs(first_output(output_bias="zero", **options) - np.broadcast_to(mean, decoded.shape)).max() > 0.01
 
 
 @pytest.mark.parametrize("name", [name for name in having("conditional") if name not in NAMED])
 def test_labels_reach_encoder_and_decoder(name: str, build_model):
     batch = batch_of(name)
     model = small(build_model, name, conditional=True)
-    params = start(model, 0, batch)
-    other = dataclasses.replace(batch, label=(batch.label + 1) % 3)
+    params = start(model, batch)
     # of discrete codes what they are chosen by: the choice may well be the same
     encode = getattr(model, "code_outputs", model.encode)
-    assert np.abs(encode(params, batch) - encode(params, other)).min() > 0
-    code = jnp.zeros((6, 2))
-    changed = model.decode(params, code, batch.label) - model.decode(params, code, other.label)
-    assert np.abs(changed).min() > 0
+
+    def both(label: Any) -> Any:
+        labelled = dataclasses.replace(batch, label=label)
+        return encode(params, labelled), model.decode(params, jnp.zeros((6, 2)), label)
+
+    (codes, decoded), (other_codes, other_decoded) = quickly(
+        lambda label: (both(label), both((label + 1) % 3)), batch.label
+    )
+    assert np.abs(codes - other_codes).min() > 0
+    assert np.abs(decoded - other_decoded).min() > 0
     with pytest.raises(ConfigError, match="give a label"):
         model.encode(params, dataclasses.replace(batch, label=None))
 
 
 def test_noise_spoils_the_input_and_not_the_target(build_model):
     clean, batch = small(build_model, "dense_ae", hidden_dims=[]), batch_of("dense_ae")
-    params = start(clean, 0, batch)
+    params = start(clean, batch)
     params["encoder"]["output"]["kernel"] *= 0  # what the encoder sees is of no consequence
     key = jax.random.key(0)
     for option in ("gaussian_noise", "masking_noise"):
@@ -344,7 +381,7 @@ def test_noise_spoils_the_input_and_not_the_target(build_model):
         assert float(noisy.loss(params, batch, key, CLOCK)[0]) == pytest.approx(
             float(clean.loss(params, batch, key, CLOCK)[0]), rel=1e-6
         )
-        seen = start(noisy, 0, batch)
+        seen = start(noisy, batch)
         assert noisy.loss(seen, batch, key, CLOCK)[0] != clean.loss(seen, batch, key, CLOCK)[0]
         scores = [model.evaluate(seen, batch, jax.random.split(key, 6))["loss"] for model in (clean, noisy)]
         np.testing.assert_array_equal(*scores)  # evaluation is without noise
@@ -354,15 +391,18 @@ def test_noise_spoils_the_input_and_not_the_target(build_model):
 def test_dropout_is_of_the_training_alone(name: str, build_model):
     plain, dropped = (small(build_model, name, dropout=rate) for rate in (0.0, 0.5))
     batch, keys = batch_of(name), jax.random.split(jax.random.key(1), 6)
-    params = start(plain, 0, batch)
-    for metric, value in plain.evaluate(params, batch, keys).items():
-        np.testing.assert_array_equal(dropped.evaluate(params, batch, keys)[metric], value, err_msg=metric)
-    losses = [
-        float(model.loss(params, batch, jax.random.key(seed), CLOCK)[0])
-        for model in (plain, dropped)
-        for seed in (0, 1)
-    ]
-    assert losses[2] != losses[0]
-    assert losses[2] != losses[3]
+    params = start(plain, batch)
+
+    def everything(model: Any) -> Any:
+        losses = [model.loss(params, batch, jax.random.key(seed), CLOCK)[0] for seed in (0, 1)]
+        return model.evaluate(params, batch, keys), losses
+
+    (scores, losses), (dropped_scores, dropped_losses) = quickly(
+        lambda *models: [*map(everything, models)], plain, dropped
+    )
+    for metric, value in scores.items():
+        np.testing.assert_array_equal(dropped_scores[metric], value, err_msg=metric)
+    assert dropped_losses[0] != losses[0]
+    assert dropped_losses[0] != dropped_losses[1]
     if "vae" not in name:
         assert losses[0] == losses[1]  # nothing else is drawn

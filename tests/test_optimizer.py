@@ -265,7 +265,7 @@ def test_periods_sweep():
         ({"generator": {"period": 0.5}}, "generator.period", "at least 1"),
         ({"generator": {"period": "x"}}, "generator.period", "number"),
         ({"discriminator": {"learning_rate": -1.0}}, "discriminator.learning_rate", "positive"),
-        ({"discriminator": {"nam": "sgd"}}, "discriminator.nam", "did you mean 'name'"),
+        ({"discriminator": {"nam": "sgd"}}, "discriminator.nam", "did you mean 'optimizer.discriminator.name'"),
     ],
 )
 def test_wrong_players_are_refused(config: dict[str, Any], key: str, words: str):

@@ -89,10 +89,10 @@ def test_values_get_the_types_of_their_fields():
 @pytest.mark.parametrize(
     ("changes", "key", "words"),
     [
-        ({"ratee": 1}, "model.ratee", "did you mean 'rate'"),
-        ({"inner": {"wieght": 1}}, "model.inner.wieght", "did you mean 'weight'"),
+        ({"ratee": 1}, "model.ratee", "did you mean 'model.rate'"),
+        ({"inner": {"wieght": 1}}, "model.inner.wieght", "did you mean '+model.inner.weight'"),
         ({"inner": {"weight": 1, "kind": "c"}}, "model.inner.kind", "expected one of a, b"),
-        ({"inner": {}}, "model.inner.weight", "must be set"),
+        ({"inner": {}}, "model.inner.weight", "must be set to a number; add +model.inner.weight=VALUE"),
         ({"inner": 3}, "model.inner", "section of keys"),
         ({"inner": {"_target_": "research.engine.Trainer"}}, "model.inner._target_", "Inner"),
         ({"rate": {"_target_": "research.distributions.Bernoulli"}}, "model.rate", "expected a number"),
@@ -442,7 +442,7 @@ def test_own_classes_may_be_named():
 
     assert resolve_target("research.models.vae.VAE") is VAE
     assert resolve_target("research.networks.dense.DenseStack") is DenseStack
-    with pytest.raises(ConfigError, match="did you mean 'VAE'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'research\.models\.vae\.VAE'"):
         resolve_target("research.models.vae.VAEE")
 
 

@@ -377,20 +377,21 @@ def test_the_codebook_is_used(codebook: str, build_model, build_optimizer):
     label = np.arange(64) % 8
     batch = Examples(x=jnp.asarray(centers[label] + 0.01 * random.normal(size=(64, 5)), jnp.float32))
     model, _ = quantized(build_model, codebook=codebook, groups=1, latent_dim=4, entries=16, hidden_dims=[16])
-    params = model.init(jax.random.key(0), batch)
+    params = quick(model.init)(jax.random.key(0), batch)
     optimizer = build_optimizer("codebook") if codebook == "average" else build_optimizer("adam", learning_rate=0.01)
     transformation = optimizer.build(1, 300)
     never = jnp.int32(NEVER)
     state = State(jnp.int32(0), params, transformation.init(params), None, jnp.float32(0), never, never, never)
     step = lambda state, key: engine.train_step(model, transformation, state, batch, key, CLOCK)
     params = quick(lambda state: jax.lax.scan(step, state, jax.random.split(KEY, 300))[0])(state).params
-    chosen = np.asarray(model.assign(params, batch))[:, 0]
+    used = lambda params: (model.assign(params, batch), model.loss(params, batch, KEY, CLOCK)[1])
+    entries, metrics = jax.device_get(quick(used)(params))
+    chosen = entries[:, 0]
     groups = [{*chosen[label == cluster]} for cluster in range(8)]
     assert len({*chosen}) >= 8
     assert sum(len(group) for group in groups) == len({*chosen})  # no entry stands for two clusters
-    metrics = model.loss(params, batch, KEY, CLOCK)[1]
     assert 7.9 < float(metrics["codebook_perplexity"]) <= 16
-    assert model.sample(params, KEY, 5).shape == (5, 5)
+    assert quick(lambda params: model.sample(params, KEY, 5))(params).shape == (5, 5)
 
 
 def test_padding_chooses_no_entry(build_model):
@@ -401,7 +402,7 @@ def test_padding_chooses_no_entry(build_model):
     for steps in (4, 7):
         batch = dataclasses.replace(SEQUENCES, x=longer[:, :steps])
         bound = build_model("recurrent_vq_ae", **options).bind(dataclasses.replace(SEQUENCE, feature_shape=(steps, 2)))
-        params = params or bound.init(jax.random.key(0), batch)
+        params = params or quick(bound.init)(jax.random.key(0), batch)
         found.append(quick(bound.loss)(params, batch, KEY, CLOCK)[1])
     for name in ("codebook_perplexity", "commitment"):
         assert float(found[0][name]) == pytest.approx(float(found[1][name]), rel=1e-5)

@@ -47,6 +47,8 @@ def read_features(
     """
     known = None if trained is None else trained.columns
     names, notes = choose(table, columns, used, known, trained is not None)
+    if columns is not None and known is None:
+        _check_listed(table, names)
     values = table.numbers(names)
     binary = [is_binary(table.column(name).kind, column) for name, column in zip(names, values.T, strict=True)]
     return Features(names, values, np.array(binary, bool), notes)
@@ -113,6 +115,19 @@ def _listed(table: Table, listed: Sequence[str], elsewhere: Mapping[str, str]) -
     return chosen
 
 
+def _check_listed(table: Table, names: Sequence[str]) -> None:
+    """Refuse listed columns of text or of times; the error names all of them, and the setting without them."""
+    columns = {name: table.column(name) for name in names}
+    wrong = [
+        name for name, column in columns.items() if column.numbers is None and not mostly_numbers(column, table.decimal)
+    ]
+    usable = [name for name in names if name not in wrong]
+    if wrong and usable:
+        problem = table.not_numeric(wrong[0], columns[wrong[0]]).remedy
+        remedy = f"leave out {', '.join(wrong)}: {paste('columns', usable)}"
+        raise ConfigError("columns", f"[{','.join(names)}]", f"{problem}; {remedy}")
+
+
 def _index(table: Table, elsewhere: Mapping[str, str]) -> tuple[str | None, list[str]]:
     """The column in which pandas counted the rows of a text file, and a note on an index that is left out."""
     if table.index is not None:
@@ -169,27 +184,34 @@ def _check_features(table: Table, chosen: Sequence[str], used: Mapping[str, str 
     """Refuse columns that are hardly meant as features; the error names the setting that leaves them out."""
     series = "time_column" in used
     problems = {name: problem for name in chosen if (problem := _no_feature(table, name, series))}
+    marked = [name for name in problems if table.problem(name) is None and _has_marks(table, table.column(name))]
+    for name in marked:
+        del problems[name]
+    usable = [name for name in chosen if name not in problems]
+    if marked:
+        error = table.not_numeric(marked[0], table.column(marked[0]), marked)
+        others = f"; and leave out {', '.join(problems)}: {paste('columns', usable)}" if problems else ""
+        raise ConfigError(error.key, error.value, error.template + others)
     if not problems:
         return
     name, problem = next(iter(problems.items()))
-    if table.problem(name) is None:
-        column = table.column(name)
-        if column.kind == "text" and mostly_numbers(column, table.decimal):
-            raise table.not_numeric(name, column)
-    usable = [other for other in chosen if other not in problems]
-    remedy = f"list the columns to use: {paste('columns', usable)}" if usable else "no other column is left"
+    several = len(problems) > 1
+    without = f", without {', '.join(problems)}" if several else ""
+    remedy = f"list the columns to use{without}: {paste('columns', usable)}" if usable else "no other column is left"
     if problem.endswith(HOLDS_DATE_PARTS):
         remedy += "; for one column of times write 2016-07-01, or 2016-07 for months"
     elif series and used["time_column"] is None:
-        remedy = f"if it is the time: {_setting('time_column', name)}; else {remedy}"
+        rest = f" {paste('columns', usable)}" if several and usable else ""
+        remedy = f"if it is the time: {paste('time_column', name)}{rest}; else {remedy}"
     elif "target" in used and used["target"] is None:
-        remedy += f"; if it is the target: {_setting('target', name)}"
+        which = "if one of them is the target, add it too, for example" if several else "if it is the target:"
+        remedy += f"; {which} {paste('target', name)}"
     raise ConfigError("columns", None, f"{problem}; {remedy}")
 
 
-def _setting(key: str, name: str) -> str:
-    """`data.key=name` as it can be pasted."""
-    return paste(key, [name]).replace("[", "").replace("]", "") if re.fullmatch(r"[\w ]+", name) else f"data.{key}=..."
+def _has_marks(table: Table, column: Column) -> bool:
+    """Whether most cells of a column of text are numbers, so that the others may be marks of missing values."""
+    return column.kind == "text" and not looks_like_dates(column) and mostly_numbers(column, table.decimal)
 
 
 def looks_like_dates(column: Column) -> bool:

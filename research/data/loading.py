@@ -92,15 +92,27 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
 
 
 def _check_probabilities(recipe: Splitting, source: Source, binarize: str) -> None:
-    """Refuse to binarize values outside [0, 1]."""
+    """Refuse to binarize values outside [0, 1]; the remedy names a scaling with which they lie inside, if one does."""
+    stored = scaling.extremes(source.examples, scaling.IDENTITY)
+    unit = source.unit if recipe.scaling == "unit" else 1
     if recipe.scaling not in ("none", "unit"):
-        remedy = f"data.scaling={recipe.scaling} does not give probabilities; use data.scaling=unit"
-        raise ConfigError("binarize", binarize, remedy)
-    fitted = scaling.fit(recipe.scaling, source.examples, np.arange(0), unit=source.unit)
-    low, high = scaling.extremes(source.examples, fitted)
-    if low < 0 or high > 1 + 1e-6:
-        problem = f"values must lie in [0, 1], these reach from {low:g} to {high:g}"
-        raise ConfigError("binarize", binarize, f"{problem}; use data.scaling=unit")
+        problem = f"data.scaling={recipe.scaling} does not give probabilities"
+    elif unit is None:
+        problem = "these values have no fixed range that data.scaling=unit could divide by"
+    elif not _are_probabilities(stored, unit):
+        problem = f"values must lie in [0, 1], these reach from {stored[0] / unit:g} to {stored[1] / unit:g}"
+    else:
+        return
+    remedy = "{key}=none"
+    if _are_probabilities(stored, 1):
+        remedy = "data.scaling=none"
+    elif source.unit is not None and _are_probabilities(stored, source.unit):
+        remedy = "data.scaling=unit"
+    raise ConfigError("binarize", binarize, f"{problem}; use {remedy}")
+
+
+def _are_probabilities(stored: tuple[float, float], unit: float) -> bool:
+    return stored[0] >= 0 and stored[1] / unit <= 1 + 1e-6
 
 
 def _fit(method: str, source: Source, parts: Sequence[Rows]) -> list[scaling.Scaling]:

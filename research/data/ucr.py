@@ -10,7 +10,7 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.data.files.archive import Series, read_arrays, read_ts, read_tsv
-from research.data.files.local import listing, state
+from research.data.files.local import listing, no_root, state
 from research.data.preparation import Preparation, pad
 from research.data.source import Source, Splitting
 from research.tree import ConfigError, nearest, recipe
@@ -86,10 +86,10 @@ class UCR(Splitting):
             return ConfigError("root", None, f"name the folder of your files, {remedy}")
         if (folder / "ucr").is_dir() and not (folder / self.problem).is_dir():
             folder = folder / "ucr"
-        if not folder.is_dir():
-            return ConfigError("root", self.root, f"no such folder (looked for {folder.absolute()})")
         inside = folder / self.problem
         expected = f"{self.problem}_TRAIN.ts and _TEST.ts (or .tsv), or {', '.join(FORMS[-1])}"
+        if not folder.is_dir():
+            return no_root(str(self.root or folder), f"the folder {self.problem} with {expected}")
         if inside.is_dir():
             return ConfigError("problem", self.problem, f"{inside} must hold {expected}; it holds: {listing(inside)}")
         known = [item.name for item in folder.iterdir() if item.is_dir()]

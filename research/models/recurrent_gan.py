@@ -64,7 +64,7 @@ class RecurrentGAN:
         low, high = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}.get(self.generator_activation, (-jnp.inf, jnp.inf))
         # The generator covers the range of the training rows; other rows may lie a little outside.
         if facts.low < low - 0.5 * (high - low) or facts.high > high + 0.5 * (high - low):
-            remedy = f"the data lie in [{facts.low:.4g}, {facts.high:.4g}]; set data.scaling=minmax or {{key}}=linear"
+            remedy = f"the data lie in [{facts.low:.4g}, {facts.high:.4g}]; set {{key}}=linear, which has no range"
             raise ConfigError("generator_activation", self.generator_activation, remedy)
         known = {"feature_shape": facts.feature_shape, "steps": facts.feature_shape[0]}
         bound = dataclasses.replace(self, **known)

@@ -49,14 +49,19 @@ def resized(model: Any, part: str, width: int) -> Any:
 def _width(structure: Any, leaves: int, part: str, wanted: int) -> int:
     model = structure.unflatten([0.0] * leaves)
 
+    @functools.cache
     def size(width: int) -> int:
         return count(resized(model, part, width))
 
     if wanted < (least := size(1)):
         raise ConfigError("parameters", wanted, f"this model has at least {least}; ask for more")
-    if wanted > size(WIDEST):
+    bound = 2
+    while size(bound) <= wanted and bound < WIDEST:
+        bound *= 2
+    if wanted > size(bound):
         raise ConfigError("parameters", wanted, f"that is a layer of more than {WIDEST} units; take fewer")
-    wider = bisect.bisect_right(range(WIDEST + 1), wanted, lo=1, key=size)  # the first width with more parameters
+    # the first width with more parameters
+    wider = bisect.bisect_right(range(bound + 1), wanted, lo=bound // 2, key=size)
     return min(wider - 1, wider, key=lambda width: abs(size(width) - wanted))
 
 

@@ -5,10 +5,12 @@ import functools
 import json
 import math
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from research.errors import did_you_mean, nearest_folder
 from research.report.run import (
     FINISHED,
     STATUSES,
@@ -23,6 +25,7 @@ from research.report.run import (
     union,
     values_of,
 )
+from research.runs.folder import folder_with, for_example
 from research.tree import ConfigError, nearest
 
 __all__ = ["FINISHED", "STATUSES", "Hole", "Run", "Runs", "collect"]
@@ -90,12 +93,13 @@ class Runs:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a path that is no folder, and name the nearest one beside it."""
-    if not folder.is_dir():
-        if folder.exists():
-            raise ConfigError("folder", folder, "this is a file; give the folder of a sweep")
-        siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        raise ConfigError("folder", folder, f"no such folder{nearest(folder.name, siblings)}")
+    """Refuse a path that is no folder, and name the sweep that is meant."""
+    if folder.exists() and not folder.is_dir():
+        example = for_example(folder_with("sweep.json", folder.parent))
+        raise ConfigError("folder", folder, f"this is a file; give the folder of a sweep{example}")
+    if not folder.exists():
+        meant = folder_with("sweep.json", folder) or nearest_folder(folder)
+        raise ConfigError("folder", folder, f"no such folder{did_you_mean(meant)}; give the folder of a sweep")
 
 
 def collect(folder: Path | str) -> Runs:
@@ -121,9 +125,9 @@ def collect(folder: Path | str) -> Runs:
         problems.append(f"sweep.json: not the name of a run folder: {', '.join(strange)}")
         names = [name for name in names if name not in strange]
     if not names:
-        remedy = "no runs in it; give the folder of a sweep"
+        remedy = f"no runs in it; give the folder of a sweep{for_example(folder_with('sweep.json', folder))}"
         if (folder / "config.json").exists():
-            remedy = f"this is one run; give the folder of its sweep: {folder.absolute().parent}"
+            remedy = f"this is one run; give the folder of its sweep: {shlex.quote(str(folder.absolute().parent))}"
         raise ConfigError("folder", folder, remedy)
     runs = _planned([read_run(str(folder), name) for name in names], plan, entries)
     name = plan.get("name")

@@ -18,6 +18,7 @@ from research.report.spec import Reproduction
 from research.report.statistics import SMALLEST, interquartile_mean, interval
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
 from research.report.texts import MOST_DECIMALS, PLAIN, Layout, Style, decimals, listed, number, plural, settings, shown
+from research.runs.folder import short_commit
 
 HASH_DIGITS = 12  # of every hash that is shown
 REASON_LENGTH = 60  # of a reason inside a cell
@@ -270,7 +271,9 @@ def origins(runs: Runs) -> dict[str, str]:
     run_ids = "\n".join(sorted(run.run_id for run in runs))
     facts = {"Sweep": hashlib.sha256(run_ids.encode()).hexdigest()[:HASH_DIGITS]}
     if results:
-        facts["Commit"] = _distinct(run.commit and run.commit[:HASH_DIGITS] for run in results)
+        facts["Commit"] = _distinct(run.commit and short_commit(run.commit) for run in results)
+        if again := [short_commit(run.evaluation_commit) for run in results if run.evaluation_commit]:
+            facts["Commit of later evaluations"] = _distinct(again)
         facts["Data SHA-256"] = _distinct(run.data_sha256 and run.data_sha256[:HASH_DIGITS] for run in results)
         facts["Mode"] = _distinct(run.program for run in results)
     versions: dict[str, set[str]] = {}
@@ -299,10 +302,11 @@ def provenance(table: Table) -> str:
     statuses = ", ".join(f"{count} {status}" for status, count in count_statuses(runs).items())
     parts = [f"{plural(len(runs), 'run')}: {statuses}", f"sweep {facts['Sweep']}"]
     if "Commit" in facts:
+        later = facts.get("Commit of later evaluations")
         counts = sorted({cell.n for cell in table.cells.values()})
         parts += [
             f"data sha256 {facts['Data SHA-256']}",
-            f"commit {facts['Commit']}",
+            f"commit {facts['Commit']}" + (f", evaluated again by {later}" if later else ""),
             f"mode {facts['Mode']}",
             f"n={counts[0]}" + (f" to {counts[-1]}" if len(counts) > 1 else ""),
             newest(runs),

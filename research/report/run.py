@@ -62,6 +62,7 @@ class Run:
     overrides: tuple[str, ...] = ()
     data_sha256: str | None = None
     commit: str | None = None
+    evaluation_commit: str | None = None
     program: str | None = None
     written: float | None = None
     depends: Mapping[str, tuple[str, ...]] | None = None
@@ -260,6 +261,7 @@ def _run_of(run_id: str, values: Mapping[str, Any], result: Mapping[str, Any], w
         overrides=tuple(map(str, overrides)) if isinstance(overrides, list) else (),
         data_sha256=text("data_sha256"),
         commit=text("commit"),
+        evaluation_commit=text("evaluation_commit"),
         program=" on ".join(str(program[name]) for name in ("mode", "device_kind") if program.get(name)) or None,
         written=written,
         depends=depends,

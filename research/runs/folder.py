@@ -4,13 +4,14 @@ import hashlib
 import json
 import math
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from research.errors import ConfigError, nearest
+from research.errors import ConfigError, did_you_mean, nearest_folder
 from research.networks.earlier import gates_apart
 from research.runs.csv_files import MetricsFile
 from research.runs.files import Held, digest, refuse_links, write_atomically
@@ -71,9 +72,12 @@ class RunFolder:
           ConfigError: the folder or the file does not exist, or it is damaged.
         """
         if not self.path.exists():
-            remedy = f"this folder does not exist{_nearest_run(self.path)}; name the folder of one run"
-            raise ConfigError("folder", self.path, remedy)
-        return self._read_json(self.config, "no config.json is here; name the folder of one run")
+            meant = did_you_mean(folder_with(self.config.name, self.path))
+            raise ConfigError("folder", self.path, f"this folder does not exist{meant}; name the folder of one run")
+        remedy = "no config.json is here; name the folder of one run"
+        if not self.config.exists():
+            remedy += for_example(folder_with(self.parameters.name, self.path))
+        return self._read_json(self.config, remedy)
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json` as strict JSON: NaN and infinities become null with a reason in `null_reasons`."""
@@ -222,10 +226,29 @@ class RunFolder:
             write_atomically(self.figures / f"{name}.png", data, self.lease, force=False)
 
 
-def _nearest_run(path: Path) -> str:
-    """` (did you mean PATH?)` for the run folder whose path is most similar, in the same sweep or in another one."""
-    configs = path.parent.glob("*/config.json") if path.parent.exists() else path.parent.parent.glob("*/*/config.json")
-    return nearest(str(path), (str(config.parent) for config in configs))
+def short_commit(commit: str) -> str:
+    """The first 12 digits of a commit, with its `+` for uncommitted code."""
+    return commit[:12] + "+" * (len(commit) > 12 and commit.endswith("+"))
+
+
+def folder_with(file: str, path: Path) -> Path | None:
+    """The folder with a file of this name that a path means: itself, one of its two parents, or the newest one inside.
+
+    Of a path that does not exist, the folder of the most similar name is searched, also below `outputs`.
+    """
+    meant = nearest_folder(path) or nearest_folder(Path("outputs") / path)
+    if meant is None:
+        return None
+    for folder in (meant, *meant.parents[:2]):
+        if (folder / file).is_file():
+            return folder
+    inside = [found for pattern in (f"*/{file}", f"*/*/{file}") for found in meant.glob(pattern)]
+    return max(inside, key=lambda found: found.stat().st_mtime).parent if inside else None
+
+
+def for_example(path: Path | None) -> str:
+    """`, for example PATH`, as it can be pasted; empty without a path."""
+    return "" if path is None else f", for example {shlex.quote(str(path))}"
 
 
 def _arrays(content: bytes) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from research import environment
 from research.runs.files import writable
-from research.runs.folder import RunFolder
+from research.runs.folder import RunFolder, short_commit
 from research.runs.summary import summary
 from research.sweep.begun import begun_groups, fresh_plan
 from research.sweep.choosing import check_objective, check_pruning
@@ -188,8 +188,11 @@ def run(
         ledger = Ledger(workload, jobs, name, objective, options, display, lease)
         for bound, path in workload.again:
             display.note(f"evaluating again: {path.name}")
-            result = evaluate_again(bound, RunFolder(path, lease), ledger.outcomes[bound.job.hash].result)
+            before = ledger.outcomes[bound.job.hash].result
+            result = evaluate_again(bound, RunFolder(path, lease), before, ledger.shared["commit"])
             ledger.outcomes[bound.job.hash] = Outcome(bound.job, path, result)
+        if note := _older_evaluations(workload, ledger.shared["commit"]):
+            display.note(note)
         if workload.todo:
             bounds = {bound.job.hash: bound for group in workload.groups for bound in group.members}
             write_manifest(workload.folder, list(bounds.values()), name, workload.groups, lease)
@@ -207,6 +210,23 @@ def run(
             _delete_leftovers(ledger)
         summary(workload.folder, configurations(workload.folder), lease)
         return [ledger.outcomes[job.hash] for job in jobs if job.hash in ledger.outcomes]
+
+
+def _older_evaluations(workload: Workload, commit: str | None) -> str | None:
+    """A note on finished runs that this command leaves as they are and that other code evaluated; None without any.
+
+    Uncommitted code has no name, so it counts as other code.
+    """
+    again = {bound.job.hash for bound, _ in workload.again}
+    kept = [outcome.result for digest, outcome in workload.done.items() if digest not in again]
+    by = [result.get("evaluation_commit") or result.get("commit") for result in kept if result["metrics"]]
+    others = [name for name in by if commit and name and (name != commit or name.endswith("+"))]
+    if not others:
+        return None
+    names = ", ".join(sorted({short_commit(name) for name in others}))
+    finished_runs = "1 finished run stays" if len(others) == 1 else f"{len(others)} finished runs stay"
+    how = "to evaluate again, give this command once with another evaluation=..., such as none, then as it is"
+    return f"note: {finished_runs} as evaluated by commit {names}, without metrics that are newer; {how}"
 
 
 def _delete_leftovers(ledger: Ledger) -> None:

@@ -16,11 +16,12 @@ from research.data.examples import Dataset
 from research.data.loading import load
 from research.data.source import Splitting
 from research.engine import Budget, Model, Trainer
+from research.errors import did_you_mean
 from research.evaluation import Evaluation
 from research.metrics import base, dependencies, direction, nearest_metric, undirected
 from research.models.abilities import Checks, unmonitored
 from research.optimizer import Optimizer, Players
-from research.runs.folder import RunFolder
+from research.runs.folder import RunFolder, folder_with
 from research.runs.load import check_parameters
 from research.sweep.device import amount, host_memory
 from research.tree import ConfigError, build, config_hash, flatten, plain, structure
@@ -210,7 +211,9 @@ def _check_monitor(trainer: Trainer, model: Model) -> None:
         remedy = f"of a {type(model).__name__} a lower {metric} is not better; set trainer.keep=last"
         raise ConfigError("trainer.monitor", trainer.monitor, f"{remedy} and trainer.patience=null")
     if not direction(metric):
-        remedy = f"{undirected(trainer.monitor)}; set {{key}}={nearest_metric(trainer.monitor)}"
+        near, loss = nearest_metric(trainer.monitor), "validation/loss"
+        other = "" if near == loss else f", or {{key}}={loss}, which every model has"
+        remedy = f"{undirected(trainer.monitor)}; set {{key}}={near}{other}"
         raise ConfigError("trainer.monitor", trainer.monitor, remedy)
 
 
@@ -266,9 +269,14 @@ def load_start(path: str) -> Any:
       ConfigError: there is no such run, or its parameters cannot be read.
     """
     if not Path(path).is_dir():
-        raise ConfigError("trainer.warm_start", path, "no such folder; name the folder of a finished run")
+        meant = did_you_mean(folder_with("params.safetensors", Path(path)), "trainer.warm_start=")
+        raise ConfigError("trainer.warm_start", path, f"no such folder{meant}; name the folder of a finished run")
+    run = RunFolder(path)
+    if not run.config.exists():
+        meant = did_you_mean(folder_with(run.parameters.name, run.path), "trainer.warm_start=")
+        raise ConfigError("trainer.warm_start", path, f"this is no run{meant}; name the folder of a finished run")
     try:
-        return RunFolder(path).load_parameters()[0]
+        return run.load_parameters()[0]
     except ConfigError as error:
         raise ConfigError("trainer.warm_start", path, error.remedy) from None
 

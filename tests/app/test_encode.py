@@ -1,6 +1,7 @@
 """Encoding new files with a finished run: columns and classes by name, few rows, the run's own keys and clusters."""
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -128,7 +129,9 @@ def test_the_command_starts_from_the_keys_of_the_run(encode, place):
     test = encode("series", "--part", "test")
     assert 0 < len(test) < len(own)
     np.testing.assert_array_equal(test["z0"], own["z0"][test["row"]])
-    assert "data.strid=6: no such key (did you mean 'stride'?)" in encode("series", "data.strid=6")
+    assert "data.strid=6: the data of this run have no such key (did you mean 'data.stride'?)" in encode(
+        "series", "data.strid=6"
+    )
 
 
 def test_scores_of_the_test_rows_are_those_of_the_training(encode, place):
@@ -189,5 +192,10 @@ def test_a_mistyped_folder_does_not_exist_and_the_nearest_run_is_named(place, mo
         assert f"this folder does not exist (did you mean '{run}'?)" in capsys.readouterr().err
     assert call(monkeypatch, encode_main, "nowhere/at/all") == 2
     assert "this folder does not exist; name the folder of one run" in capsys.readouterr().err
-    assert call(monkeypatch, encode_main, str(run.parent)) == 2
-    assert "no config.json is here; name the folder of one run" in capsys.readouterr().err
+    for level, folder in (("sweep", run.parent), ("outputs", run.parent.parent)):
+        assert call(monkeypatch, encode_main, str(folder)) == 2
+        said = capsys.readouterr().err
+        assert "no config.json is here; name the folder of one run, for example " in said
+        example = Path(shlex.split(said.rpartition("example ")[2])[0])
+        assert (example / "params.safetensors").exists(), level
+        assert folder in example.parents

@@ -1,10 +1,12 @@
 """What cannot run is refused in one line, with exit code 2, before anything is written."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 Command = Callable[..., Any]
@@ -16,8 +18,8 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["modle.latent_dim=2"], ["modle.latent_dim=2", "did you mean 'model.latent_dim'?"]),
     (["sead=1"], ["sead=1", "did you mean 'seed'?"]),
     (["optimizer.learning_rat=1"], ["optimizer.learning_rat=1", "did you mean 'optimizer.learning_rate'?"]),
-    (["+model.latent_dmi=2"], ["model.latent_dmi=2", "did you mean 'latent_dim'?"]),
-    (["+optimizer.ep=2"], ["optimizer.ep=2", "did you mean 'eps'?"]),
+    (["+model.latent_dmi=2"], ["model.latent_dmi=2", "did you mean 'model.latent_dim'?"]),
+    (["+optimizer.ep=2"], ["optimizer.ep=2", "did you mean 'optimizer.eps'?"]),
     (["model.beta.x=1"], ["model.beta.x=1", "did you mean 'model.beta'?"]),
     (["model=dense_ae", "model.beta=4"], ["model.beta=4: no such key; it is a key of model=beta_tc_vae", "model=vae,"]),
     (["optimizer.momentum=0.9"], ["no such key; it is a key of optimizer=rmsprop, optimizer=sgd"]),
@@ -113,7 +115,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["model.likelihood=mse"], ["model.likelihood=mse", "gaussian"]),
     (["model._target_=os.system"], ["model._target_=os.system", "trusted_packages"]),
     # what does not fit the data
-    (["data=low_rank"], ["model.likelihood=bernoulli", "data.scaling=minmax"]),
+    (["data=low_rank"], ["model.likelihood=bernoulli", "]; set model.likelihood=gaussian"]),
     (["trainer.batch_size=5000"], ["trainer.batch_size=5000", "larger than the training split (1150 rows)"]),
     (["data.train_size=16"], ["trainer.batch_size=32", "larger than the training split (16 rows)"]),
     (["data.train_size=99999"], ["data.train_size=99999", "only 1150 such rows"]),
@@ -126,8 +128,15 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["data=arrays", "data.path=rows.csv"], ["data.path=rows.csv", "no file"]),
     (["data=arrays"], ["data.path=???", "data.path=my.csv"]),
     (["trainer.warm_start=/nowhere"], ["trainer.warm_start=/nowhere", "no such folder"]),
-    (["trainer.monitor=test/loss"], ["trainer.monitor=test/loss", "validation/loss"]),
+    (["trainer.monitor=test/loss"], ["trainer.monitor=test/loss", "set trainer.monitor=validation/loss"]),
+    (["trainer.monitor=elbo"], ["trainer.monitor=elbo", "set trainer.monitor=validation/elbo_nats"]),
+    (["trainer.monitor=kl_nats"], ["trainer.monitor=kl_nats", "set trainer.monitor=validation/loss"]),
+    (["model=dense_ae", "trainer.monitor=validation/elbo_nats"], ["gives validation/loss, validation/reconstruction"]),
     (["trainer.monitor=validation/los"], ["trainer.monitor=validation/los", "validation/loss"]),
+    (
+        ["trainer.monitor=validation/accurcy"],
+        ["set trainer.monitor=validation/accuracy, or trainer.monitor=validation/loss"],
+    ),
     (["objective=validation/los"], ["objective=validation/los", "validation/loss"]),
     (["objective=test/loss"], ["objective=test/loss", "validation rows"]),
     (
@@ -161,6 +170,19 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["model.hidden_dims=[4"], ["model.hidden_dims=[4"]),
     (["latent_dim"], ["latent_dim"]),
     (["=3"], ["=3: no override"]),
+    (["model.latent_dim", "8"], ["model.latent_dim: no override; write model.latent_dim=8"]),
+    (["model.latent_dim=", "8"], ["8: no override; write model.latent_dim=8"]),
+    (["model.latent_dim", "=", "8"], ["model.latent_dim: no override; write model.latent_dim=8"]),
+    (["model.latent_dim", "=8"], ["model.latent_dim: no override; write model.latent_dim=8"]),
+    (["model.latent_dim:8"], ["model.latent_dim:8: no override; write model.latent_dim=8"]),
+    (["--model.latent_dim=8"], ["keys have no dashes; write model.latent_dim=8"]),
+    (["experiment", "vae_mnist"], ["experiment: no override; write experiment=vae_mnist"]),
+    (["model.hidden_dims=(64,32)"], ["write 'model.hidden_dims=[64,32]'"]),
+    (["data=arrays", "data.path=rows (1).csv"], ["""write it in quotes: 'data.path="rows (1).csv"'"""]),
+    (["data=mnist", "data.root=~/data"], ["""write it in quotes: 'data.root="~/data"'"""]),
+    (["-m", "model.beta=1,", "4"], ["model.beta=1,: no override; write model.beta=1,4"]),
+    (["data=rows.csv"], ["to read a file: data=arrays data.path=rows.csv"]),
+    (["model=VAE"], ["did you mean 'vae'?"]),
     (["seed=0,1"], ["seed=0,1", "python scripts/train.py -m seed=0,1"]),
     (["seed=range(3)", "model.beta=2"], ["seed=range(3)", "python scripts/train.py -m 'seed=range(3)' model.beta=2"]),
 ]
@@ -185,7 +207,7 @@ SWEPT: list[tuple[list[str], list[str]]] = [
     (["optimizer.learning_rate=0.1,0.2,-1"], ["optimizer.learning_rate=-1", "positive"]),
     (["trainer.batch_size=8,16,5000"], ["trainer.batch_size=5000", "larger than the training split"]),
     (["data.folds=3", "data.fold=0,1,3"], ["data.fold=3", "data.fold=0,1,2"]),
-    (["data=digits,low_rank"], ["model.likelihood=bernoulli", "data.scaling=minmax"]),
+    (["data=digits,low_rank"], ["model.likelihood=bernoulli", "set model.likelihood=gaussian"]),
     (["optimizer=adam,sgd,adam", "optimizer.b1=0.8"], ["optimizer.b1=0.8: optimizer=sgd has no such key"]),
     (
         ["model=vae,dense_ae,beta_vae,wae", "model.beta=1,2", "seed=range(3)", "name=a"],
@@ -201,8 +223,8 @@ SWEPT: list[tuple[list[str], list[str]]] = [
     ),
     (["model=glob(lstm*)", "model.beta=1,2"], ["model.beta=1,2: no such key"]),
     (
-        ["model=glob(*ae)", "model.beta=1"],
-        ["model.beta=1: model=adversarial_ae,convolutional_ae,convolutional_vq_ae,", "-m model=beta_tc_vae,"],
+        ["model=glob([*beta*,d*,w*])", "model.beta=1"],
+        ["model.beta=1: model=dense_ae,wae have no such key", "-m model=beta_tc_vae,beta_vae,dip_vae model.beta=1"],
     ),
     (["seed=0,1", "model.latent_dmi=2,3"], ["model.latent_dmi=2", "did you mean 'model.latent_dim'?"]),
     (["name=a,b"], ["name", "one value"]),
@@ -318,3 +340,68 @@ def test_a_file_with_some_aliases_is_read(tmp_path: Path) -> None:
     (tmp_path / "fine.yaml").write_text("a: &a {b: 1}\nc: [*a, *a]\n")
     (tmp_path / "broken.yaml").write_text("a: [")  # Hydra says so, if it reads it
     check_files(tmp_path)
+
+
+@pytest.mark.parametrize("scaling", ["standard", "minmax"])
+def test_own_values_that_are_no_probabilities_get_a_likelihood_that_takes_them(
+    scaling: str, command: Command, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "own.npy", np.random.default_rng(0).normal(size=(300, 8)))
+    arguments = ["data=arrays", "data.path=own.npy", f"data.scaling={scaling}", "sweep.plan_only=true"]
+    ended = command(*arguments)
+    assert ended.code == 2
+    remedy = ended.error.rpartition("; set ")[2]
+    assert remedy == "model.likelihood=gaussian"
+    assert command(*arguments, remedy).code == 0
+
+
+OWN = "from research.models.vae import VAE\nfrom research.tree import spec\n\n\n@spec\nclass Tilted(VAE):\n"
+
+
+@pytest.fixture
+def own_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> Command:
+    """`own_model(...)`: plan with a model of the package my_package, whose class has two keys that no file has."""
+    (tmp_path / "own" / "my_package").mkdir(parents=True)
+    (tmp_path / "own" / "my_package" / "models.py").write_text(f"{OWN}    tilt: float\n    jitter: float\n")
+    monkeypatch.syspath_prepend(tmp_path / "own")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        monkeypatch.delitem(sys.modules, name)
+    chosen = ("model._target_=my_package.models.Tilted", "trusted_packages=[my_package]", "sweep.plan_only=true")
+    return lambda *arguments: command(*chosen, *arguments)
+
+
+def test_a_key_that_only_the_class_has_is_named_with_a_plus(own_model: Command) -> None:
+    ended = own_model()
+    assert ended.error.endswith("model.tilt=null: this key must be set to a number; add +model.tilt=VALUE")
+    ended = own_model("model.tilt=1")
+    assert ended.error.endswith("it needs a +: +model.tilt=1")
+    ended = own_model("+model.tilt=1", "model.jiter=1")
+    assert "did you mean '+model.jitter=1'?" in ended.error
+    ended = own_model("+model.tilt=1", "+model.jiter=1")
+    assert "did you mean '+model.jitter'?" in ended.error
+    assert own_model("+model.tilt=1", "+model.jitter=1").code == 0
+
+
+def test_a_class_that_is_not_found_says_how_it_is(
+    own_model: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal(target: str, *trusted: str) -> str:
+        return command(f"model._target_={target}", *trusted).error.partition(": ")[2]
+
+    trusted = ("trusted_packages=[my_package,your_package]",)
+    assert refusal("Tilted").endswith("for example my_package.models.Tilted")
+    assert refusal("my_package.models.Tilted").endswith("'trusted_packages=[my_package]'")
+    assert refusal("my_package.model.Tilted", *trusted).endswith("(did you mean 'my_package.models.Tilted'?)")
+    assert refusal("my_package.models.Tiltd", *trusted).endswith("(did you mean 'my_package.models.Tilted'?)")
+    missing = "no module named your_package; put PYTHONPATH="
+    assert refusal("your_package.A", *trusted).startswith(f"{missing}FOLDER before python, where FOLDER is")
+    (tmp_path / "your_package").mkdir()
+    assert refusal("your_package.A", *trusted) == f"{missing}. before python"
+    (tmp_path / "own" / "my_package" / "needy.py").write_text("import no_such_package_anywhere")
+    assert refusal("my_package.needy.A", *trusted).endswith("my_package.needy imports it: install it")
+
+
+def test_a_flag_between_keys_is_refused_with_the_command_in_order(command: Command) -> None:
+    ended = command("seed=0,1", "-m", "model.beta=1,2")
+    assert ended.code == 2
+    assert "python scripts/train.py -m seed=0,1 model.beta=1,2 output_root=" in ended.error

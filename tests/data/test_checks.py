@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from research.data.checks import far_repeats, grouped_notes, many_series
-from research.data.columns import choose, grows_evenly
+from research.data.columns import choose, grows_evenly, read_features
 from research.data.files.reading import read_table
 from research.data.files.table import PLAIN
 from research.tree import ConfigError
@@ -59,9 +59,9 @@ def test_row_numbers_and_times_grow_evenly(values, even):
 )
 def test_a_column_that_counts_dates_or_names_the_rows_is_no_feature_until_it_is_listed(content, problem, tmp_path):
     made = table(tmp_path, {"a": normal(), "z": content, "b": normal()})
-    with pytest.raises(ConfigError, match=problem + r".*'data.columns=\[a,b\]'; if it is the target: 'data.target=z'"):
+    with pytest.raises(ConfigError, match=problem + r".*'data.columns=\[a,b\]'; if it is the target: data.target=z"):
         choose(made, None, {"target": None})
-    with pytest.raises(ConfigError, match=r"if it is the time: 'data.time_column=z'; else .*'data.columns=\[a,b\]'"):
+    with pytest.raises(ConfigError, match=r"if it is the time: data.time_column=z; else .*'data.columns=\[a,b\]'"):
         choose(made, None, {"time_column": None})
     assert choose(made, None, {"target": "z"})[0] == ["a", "b"]
     assert choose(made, ["z", "a"], {"target": None})[0] == ["z", "a"]
@@ -171,9 +171,7 @@ def test_numbers_whose_thousands_may_be_grouped_are_noted(cells, mark, noted, tm
 def test_parts_of_dates_are_no_channels_of_a_series_until_they_are_listed(tmp_path):
     content = {"year": np.repeat([2000, 2001], 12), "month": np.tile(np.arange(1, 13), 2), "a": normal(24)}
     read = table(tmp_path, content)
-    with pytest.raises(
-        ConfigError, match=r"'year' holds parts of dates; list the columns to use: 'data.columns=\[a\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"'year' holds .* use, without year, month: 'data.columns=\[a\]'"):
         choose(read, None, {"time_column": None})
     assert choose(read, ["month", "a"], {"time_column": None})[0] == ["month", "a"]
     assert choose(read, None, {"target": None})[0] == ["year", "month", "a"]
@@ -188,3 +186,27 @@ def test_remedies_for_columns_do_not_repeat_names_and_name_what_can_be_read(tmp_
         choose(read, None, {"target": None})
     with pytest.raises(ConfigError, match=r"columns=id: .*leave it out: 'data.columns=\[a\]'"):
         choose(read, None, {"target": None}, trained=["a"], new_rows=True)
+
+
+def test_one_remedy_names_all_columns_of_text(tmp_path):
+    words = {name: ["x", "y"] * 15 for name in ("city", "shop name", "note")}
+    read = table(tmp_path, {"a": normal(), **words, "b": normal()})
+    remedy = r"use, without city, shop name, note: 'data.columns=\[a,b\]'"
+    with pytest.raises(ConfigError, match=remedy + "; if one of them is the target, .* data.target=city$"):
+        choose(read, None, {"target": None})
+    with pytest.raises(ConfigError, match=r"data.time_column=city 'data.columns=\[a,b\]'; else list .*\[a,b\]'$"):
+        choose(read, None, {"time_column": None})
+    with pytest.raises(ConfigError, match=r"leave out city, note: 'data.columns=\[a\]'"):
+        read_features(read, ["a", "city", "note"], {"target": None}, None)
+
+
+def test_one_remedy_names_the_marks_of_missing_values_of_all_columns(tmp_path):
+    values = [f"{value:.3f}" for value in range(28)]
+    content = {"a": ["?", *values, "?"], "city": ["x", "y"] * 15, "b": [*values, "none given", "-"]}
+    with pytest.raises(ConfigError) as caught:
+        choose(table(tmp_path, content, missing=("x?", -9999.0)), None, {"target": None})
+    marks = """'data.missing=["x?",-9999,"?","none given","-"]'"""
+    assert str(caught.value).endswith(f"{marks}; and leave out city: 'data.columns=[a,b]'")
+    content.pop("city")
+    with pytest.raises(ConfigError, match="none given"):
+        read_features(table(tmp_path, content), ["a", "b"], {"target": None}, None)

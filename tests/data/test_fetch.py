@@ -62,8 +62,11 @@ def test_a_wrong_folder_says_what_is_there(tmp_path):
     (tmp_path / "other.txt").write_text("")
     with pytest.raises(ConfigError, match=r"other\.txt"):
         read(tmp_path)
-    with pytest.raises(ConfigError, match="no such folder"):
+    with pytest.raises(ConfigError, match=r"no such folder; it must hold set/a.gz or a.gz$"):
         read(tmp_path / "missing")
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=rf"no such folder \(did you mean 'data.root={tmp_path}/data/mine'\?\); it"):
+        read(tmp_path / "dta" / "mine")
 
 
 def test_content_that_is_too_large_is_not_decompressed():

@@ -231,6 +231,29 @@ def test_what_does_not_fit_the_rows_is_refused(changes, key):
     assert caught.value.key == key
 
 
+@pytest.mark.parametrize(
+    ("high", "unit", "remedy"),
+    [
+        (1.0, None, {"scaling": "none"}),
+        (3.0, None, {"binarize": "none"}),
+        (16.0, 16, {"scaling": "unit"}),
+    ],
+)
+@pytest.mark.parametrize("method", ["none", "unit", "standard", "minmax"])
+def test_the_remedy_for_values_that_are_no_probabilities_is_accepted(method, high, unit, remedy):
+    x = np.linspace(0, high, 80, dtype=np.float32).reshape(40, 2)
+    keys = {"binarize": "once", "scaling": method}
+    if method == remedy.get("scaling"):
+        data(free(**keys), x, unit=unit)
+        return
+    with pytest.raises(ConfigError) as caught:
+        data(free(**keys), x.copy(), unit=unit)
+    ((key, value),) = remedy.items()
+    assert caught.value.under("data").remedy.endswith(f"; use data.{key}={value}")
+    if "scaling" in remedy:
+        data(free(**keys | remedy), x, unit=unit)
+
+
 def test_the_digest_sees_values_types_shapes_and_fields():
     x = np.arange(6, dtype=np.int32)
     several = [

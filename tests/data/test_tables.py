@@ -196,7 +196,7 @@ def test_misspelt_names_get_the_nearest_one():
         error = refused("did you mean 'kind'", **keys)
         assert error.key == "data.target"
     assert refused("name one: kind, unused, x|name one: x, kind, unused", path="mine.npz").key == "data.key"
-    assert refused(r"did you mean 'mine\.csv'", path="mime.csv").key == "data.path"
+    assert refused(r"did you mean 'data\.path=mine\.csv'", path="mime.csv").key == "data.path"
     refused("no folder", path="nowhere/mine.csv")
     refused(r"ends in \.npy", path="mine.txt")
     refused(r"data\.path=my\.csv", path="???")

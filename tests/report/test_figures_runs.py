@@ -15,7 +15,7 @@ from configs import shipped
 from research import tree
 from research.data.loading import load as load_data
 from research.evaluation.views import COLORS, pixels, plane
-from research.report.collect import collect
+from research.report.collect import Run, collect
 from research.report.figures import best, chart, clusters, codes, draw, memory, points, rows, scene, style
 from research.report.table import table
 from research.runs.files import ALONE
@@ -151,21 +151,24 @@ def test_other_data_than_those_of_the_training_are_not_drawn(pictures, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("recorded", "expected"),
+    ("overrides", "recorded", "expected"),
     [
-        ("data: {root: /b}", "/b"),
-        ("data: {root: null}", None),
-        ("data: {root: !!python/object/apply:os.getcwd []}", None),
-        ("[", None),
-        ("[" * 1_000, None),
-        (None, None),
+        (("data.root=/a", "seed=1"), "data: {root: /b}", "/a"),
+        (("data.root='/a b'",), None, "/a b"),
+        (("data.root=null",), "data: {root: /b}", None),
+        ((), "data: {root: /b}", "/b"),
+        ((), "data: {root: null}", None),
+        ((), "data: {root: !!python/object/apply:os.getcwd []}", None),
+        ((), "[", None),
+        ((), "[" * 1_000, None),
+        ((), None, None),
     ],
 )
-def test_the_root_of_the_data_is_that_of_the_run(tmp_path, recorded, expected):
+def test_the_root_of_the_data_is_that_of_the_run(tmp_path, overrides, recorded, expected):
     if recorded is not None:
         (tmp_path / ".hydra").mkdir()
         (tmp_path / ".hydra" / "config.yaml").write_text(recorded)
-    assert best.root_of(tmp_path) == expected
+    assert best.root_of(tmp_path, Run("run", "completed", overrides=overrides)) == expected
 
 
 def assert_tile(found: best.Best, picture: chart.Chart, row: int, column: int, values: Any) -> None:

@@ -168,10 +168,32 @@ def test_a_link_to_itself_and_names_that_no_file_can_have_are_runs_that_are_not_
 
 
 def test_errors_say_what_to_do(sweep, tmp_path):
-    with pytest.raises(ConfigError, match="did you mean 'demo'"):
+    with pytest.raises(ConfigError, match=r"did you mean '/.*/demo'\?"):
         collect(tmp_path / "dem")
     with pytest.raises(ConfigError, match="no runs"):
         collect(sweep.folder)
     path = sweep.add({"seed": 0}, {"test/loss": math.pi})
     with pytest.raises(ConfigError, match="this is one run"):
         collect(path)
+
+
+def test_a_path_that_holds_no_sweep_gets_one_that_does(sweep, tmp_path, monkeypatch):
+    sweep.add({"seed": 0})
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "empty").mkdir()
+    folder = sweep.folder.rename(tmp_path / "outputs" / "my first")
+    (folder / "sweep.json").write_text("{}")
+    (folder / "report").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for path, remedy in (
+        ("outputs/my frist", "no such folder (did you mean 'outputs/my first'?); give the folder of a sweep"),
+        ("output/my first", "no such folder (did you mean 'outputs/my first'?); give the folder of a sweep"),
+        ("outputs", "no runs in it; give the folder of a sweep, for example 'outputs/my first'"),
+        ("outputs/my first/report", "no runs in it; give the folder of a sweep, for example 'outputs/my first'"),
+        ("outputs/my first/sweep.json", "this is a file; give the folder of a sweep, for example 'outputs/my first'"),
+        ("nowhere", "no such folder; give the folder of a sweep"),
+        ("empty", "no runs in it; give the folder of a sweep"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            collect(path)
+        assert caught.value.remedy == remedy

@@ -1,4 +1,5 @@
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -303,6 +304,15 @@ def test_provenance_counts_runs_and_names_data_code_and_mode(grid):
     assert "commit c0ffee" in text
     assert "mode vmap on cpu" in text
     assert "newest result 2" in text
+
+
+def test_provenance_names_uncommitted_code_and_the_code_of_a_later_evaluation(grid):
+    sweep = grid()
+    paths = sorted(sweep.folder.glob("*/result.json"))
+    for path, more in zip(paths, [{"evaluation_commit": "b" * 40 + "+"}, {}, *[{}] * len(paths)], strict=False):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "a" * 40 + "+"} | more))
+    text = provenance(table(collect(sweep.folder)))
+    assert f"; commit {'a' * 12}+, evaluated again by {'b' * 12}+; mode" in text
 
 
 def test_reasons_that_differ_in_a_number_are_merged():

@@ -1,18 +1,21 @@
-"""What is taken for the finished run of a job: its own result alone, whole, and beside the files that it sealed."""
+"""The finished run of a job: its own result alone, whole, beside the files that it sealed; the code that made it."""
 
 import dataclasses
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from research.evaluation import evaluate_run
 from research.runs.folder import RunFolder
 from research.sweep.command import prepare, run
 from research.sweep.folder import own_result
 from research.sweep.job import check_warm_start
 from research.sweep.proof.intact import check_files
+from research.sweep.train import ledger
 from research.sweep.train.display import Display
 from research.tree import ConfigError
 
@@ -110,3 +113,76 @@ def test_a_result_without_a_field_is_refused_in_one_line(
         path.write_text(json.dumps({**content, name: value}))
         with pytest.raises(ConfigError, match=r"result\.json is not as this run wrote it"):
             own_result(RunFolder(path.parent), job)
+
+
+def commit_of(root: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    monkeypatch.setattr(ledger, "__file__", str(root / "research" / "sweep" / "train" / "ledger.py"))
+    return ledger.commit.__wrapped__()
+
+
+@pytest.mark.needs("git")
+def test_the_commit_has_a_plus_if_the_code_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert commit_of(tmp_path, monkeypatch) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / ".gitignore").write_text("*.pyc\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "research" / "models").mkdir(parents=True)
+    (tmp_path / "outputs").mkdir()
+    for other in ("notes.txt", "outputs/table.md", "research/models/own.pyc"):
+        (tmp_path / other).write_text("")
+    clean = commit_of(tmp_path, monkeypatch)
+    assert clean is not None
+    assert len(clean) == 40
+    (tmp_path / "research" / "models" / "own.py").write_text("")
+    assert commit_of(tmp_path, monkeypatch) == f"{clean}+"
+    (tmp_path / "research" / "models" / "own.py").unlink()
+    (tmp_path / ".gitignore").write_text("*.pyc\n*.pyo\n")
+    assert commit_of(tmp_path, monkeypatch) == f"{clean}+"
+
+
+def test_a_result_names_the_code_that_trained_and_the_code_that_evaluated_again(
+    train: Train, make_jobs: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(Display, "note", lambda self, text: notes.append(text))
+    jobs = make_jobs("seed=0,1")
+    older, newer = "a" * 40, "b" * 40
+
+    def commits(at: str, asked: list[Any]) -> list[tuple[str, str | None]]:
+        monkeypatch.setattr(ledger, "commit", lambda: at)
+        notes.clear()
+        results = [outcome.result for outcome in train(asked)]
+        return [(result["commit"], result.get("evaluation_commit")) for result in results]
+
+    assert commits(older, jobs) == [(older, None)] * 2
+    assert commits(older, jobs) == [(older, None)] * 2
+    assert not [note for note in notes if "finished" in note]
+    assert commits(newer, jobs) == [(older, None)] * 2
+    (note,) = [note for note in notes if "finished" in note]
+    assert note.startswith("note: 2 finished runs stay as evaluated by commit aaaaaaaaaaaa, without metrics")
+    assert commits(newer, evaluated_anew(jobs)) == [(older, newer)] * 2
+    assert commits(newer, jobs) == [(older, newer)] * 2
+    assert commits(newer, jobs) == [(older, newer)] * 2
+    assert not [note for note in notes if "finished" in note]
+    assert commits(older, evaluated_anew(jobs)) == [(older, None)] * 2
+
+
+def test_a_metric_that_is_new_comes_to_finished_runs_as_the_note_says(
+    train: Train, make_jobs: Callable[..., list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = make_jobs("seed=0,1")
+    before = [outcome.result for outcome in train(jobs)]
+
+    def with_another(subject: Any) -> Any:
+        findings = evaluate_run(subject)
+        findings.add({"code_norm": 1.0}, "test/")
+        return findings
+
+    monkeypatch.setattr("research.sweep.train.finish.evaluate_run", with_another)
+    train(jobs)
+    assert [outcome.result["metrics"] for outcome in train(jobs)] == [result["metrics"] for result in before]
+    train(evaluated_anew(jobs))
+    for result, first in zip([outcome.result for outcome in train(jobs)], before, strict=True):
+        assert result["metrics"] == first["metrics"] | {"test/code_norm": 1.0}
+        assert result["evaluation"] == first["evaluation"]

@@ -454,8 +454,10 @@ def test_a_warm_start_of_another_shape_is_refused_before_anything_is_written(
         other(make_jobs(f"trainer.warm_start={first.folder}", "model.latent_dim=3"))
     with pytest.raises(ConfigError, match=r"trainer\.warm_start.*no such folder"):
         other(make_jobs(f"trainer.warm_start={tmp_path / 'nowhere'}"))
-    with pytest.raises(ConfigError, match=r"trainer\.warm_start.*"):
-        other(make_jobs(f"trainer.warm_start={tmp_path}"))
+    for folder in (tmp_path, sweep.folder):
+        with pytest.raises(ConfigError, match=r"this is no run \(did you mean ") as caught:
+            other(make_jobs(f"trainer.warm_start={folder}"))
+        assert f"'trainer.warm_start=\"{first.folder}\"'" in str(caught.value)
     assert not other.folder.exists()
 
 

@@ -441,9 +441,10 @@ def test_one_run_that_cannot_be_trained_leaves_the_others(
 
 REFUSED: list[tuple[list[str], list[str]]] = [
     (["nowhere"], ["folder=", "no such folder"]),
-    (["swepe"], ["no such folder (did you mean 'sweep'?)"]),
+    (["swepe"], ["no such folder (did you mean '/", "/sweep'?); name the folder of a sweep"]),
     (["sweep/sweep.json"], ["this is a file; name the folder of a sweep"]),
     (["empty"], ["no sweep.json is here; name the folder of a sweep"]),
+    (["."], ["no sweep.json is here; name the folder of a sweep, for example /"]),
     (["RUN"], ["this is one run; name the folder of its sweep: ", "/sweep"]),
     (["sweep", "--members", "-1"], ["--members=-1: must not be negative"]),
     (["sweep", "--seed", "-1"], ["--seed=-1: must not be negative"]),

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from research.errors import did_you_mean, most_similar, nearest_folder
 from research.tree import ConfigError, nearest
 
 log = logging.getLogger(__name__)
@@ -63,9 +64,12 @@ def find(key: str, value: str, path: Path) -> Path:
         return path
     folder = path.parent
     if not folder.is_dir():
-        raise ConfigError(key, value, f"no folder {folder.absolute()}")
-    names = [item.name for item in folder.iterdir()]
-    raise ConfigError(key, value, f"no file {path.absolute()}{nearest(path.name, names)}")
+        near = nearest_folder(folder)
+        meant = did_you_mean(near and near / path.name, "{key}=")
+        raise ConfigError(key, value, f"no folder {folder.absolute()}{meant}")
+    near = most_similar(path.name, [item.name for item in folder.iterdir() if item.is_file()])
+    meant = did_you_mean(None if near is None else Path(value).with_name(near), "{key}=")
+    raise ConfigError(key, value, f"no file {path.absolute()}{meant}")
 
 
 def listing(folder: Path) -> str:
@@ -103,6 +107,14 @@ class PublishedFiles(NamedTuple):
         return locate(root, self.folder, (name or self.names[0],), f" ({self.origin})")
 
 
+def no_root(root: str, expected: str) -> ConfigError:
+    """The error of a folder `root` that does not exist; it names the folder that is meant, and the files in it."""
+    base = Path(root).expanduser()
+    meant = did_you_mean(nearest_folder(base), "data.root=")
+    absolute = "" if base.is_absolute() else f" (looked for {base.absolute()})"
+    return ConfigError("root", root, f"no such folder{meant}{absolute}; it must hold {expected}")
+
+
 def locate(root: str | None, folder: str, names: Sequence[str], origin: str = "", remedy: str = "") -> Path:
     """The first file that exists in `root/folder` or in `root`.
 
@@ -119,7 +131,7 @@ def locate(root: str | None, folder: str, names: Sequence[str], origin: str = ""
         raise ConfigError("root", None, f"put {names[0]}{origin} into a folder and set data.root=FOLDER")
     base = Path(root).expanduser()
     if not base.is_dir():
-        raise ConfigError("root", root, f"no such folder (looked for {base.absolute()})")
+        raise no_root(root, f"{folder}/{names[0]} or {names[0]}{origin}")
     for path in (inside / name for inside in (base / folder, base) for name in names):
         if path.is_file():
             return path

@@ -25,6 +25,7 @@ Separator = Literal["comma", "semicolon", "tab", "space", "pipe"]
 Decimal = Literal["point", "comma"]
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "<na>"))  # upper and lower case are the same
 EXACT = 2**53  # float64 cannot tell all larger whole numbers apart
+MOST_MARKS = 5  # of missing values, in the remedy of an error
 MOST_CLASSES = 20  # more different numbers than this are hardly classes
 INEXACT = "is beyond 2^53, where whole numbers are no longer exact; leave it out"
 NUMBER = r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?"
@@ -185,12 +186,17 @@ class Table:
         for number, name in enumerate(names):
             column = self.column(name)
             if column.numbers is None:
-                raise self.not_numeric(name, column)
+                raise self.not_numeric(name, column, names)
             values[:, number] = column.numbers
         return values
 
-    def not_numeric(self, name: str, column: Column) -> ConfigError:
-        """The error for a column of text or of times where numbers are needed."""
+    def not_numeric(self, name: str, column: Column, beside: Sequence[str] = ()) -> ConfigError:
+        """The error for a column of text or of times where numbers are needed.
+
+        Args:
+          name, column: the column.
+          beside: further columns that must hold numbers; the remedy names their marks of missing values too.
+        """
         if column.kind == "time":
             return ConfigError("", None, f"{self.path.name}, column '{name}' holds times, not numbers")
         assert column.cells is not None
@@ -210,19 +216,31 @@ class Table:
         elif row == 0 and not self.named:
             remedy = "if this line holds names: data.header=true"
         elif mostly_numbers(column, self.decimal):
-            remedy = f"if it means a missing value: {paste('missing', [cell])}"
+            before = [mark if isinstance(mark, str) else f"{mark:.17g}" for mark in self.form.marks]
+            marks = [*before, *self._unread([name, *beside])]
+            remedy = f"if it means a missing value: {paste('missing', marks)}"
             if row == 0 and len(set(column.cells[wrong])) == 1:
                 remedy = f"if this row holds units or names, remove it; {remedy}"
         else:
             remedy = "the column holds text"
         return ConfigError("", None, f"{problem} a number; {remedy}")
 
+    def _unread(self, names: Sequence[str]) -> list[str]:
+        """The first few cells that are no numbers, each once, in those columns of which most cells are."""
+        cells: dict[str, None] = {}
+        for name in names:
+            column = None if self.problem(name) else self.column(name)
+            if column is not None and column.kind == "text" and mostly_numbers(column, self.decimal):
+                cells |= dict.fromkeys(text for text in column.texts if not _is_number(text, self.decimal))
+        return list(cells)[:MOST_MARKS]
 
-def paste(key: str, values: Sequence[str]) -> str:
-    """The setting `data.key=[...]` of a list of texts, quoted so that it can be pasted into a shell."""
+
+def paste(key: str, values: Sequence[str] | str) -> str:
+    """The setting `data.key=[...]` of a list of texts, or that of one text, quoted to be pasted into a shell."""
     plain = re.compile(r"(?!(?:true|false|null|nan|inf)$)[a-z_]\w*|0|-?[1-9]\d*", re.IGNORECASE | re.ASCII)
-    shown = (value if plain.fullmatch(value) else '"' + value.replace('"', '\\"') + '"' for value in values)
-    return shlex.quote(f"data.{key}=[{','.join(shown)}]")
+    listed = [values] if isinstance(values, str) else values
+    shown = ",".join(value if plain.fullmatch(value) else '"' + value.replace('"', '\\"') + '"' for value in listed)
+    return shlex.quote(f"data.{key}={shown}" if isinstance(values, str) else f"data.{key}=[{shown}]")
 
 
 # -------------------------------------------------------------------------------------------------------- cells of text
@@ -284,9 +302,13 @@ def parse_cells(cells: np.ndarray, form: Form, where_of: Callable[[int], str]) -
 
 def mostly_numbers(column: Column, decimal: str) -> bool:
     """Whether more than half of the cells of a text column are numbers, with either decimal mark, or infinite."""
+    return 2 * sum(_is_number(text, decimal) for text in column.texts) > len(column.texts)
+
+
+def _is_number(text: str, decimal: str) -> bool:
+    """Whether a cell is a number, with either decimal mark, or infinite."""
     decimals = (decimal, "," if decimal == "." else ".")
-    is_number = lambda text: any(to_float(text, mark) is not None for mark in decimals) or INFINITY.fullmatch(text)
-    return 2 * sum(bool(is_number(text)) for text in column.texts) > len(column.texts)
+    return any(to_float(text, mark) is not None for mark in decimals) or INFINITY.fullmatch(text) is not None
 
 
 def count_up(cells: Sequence[str]) -> bool:

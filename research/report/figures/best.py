@@ -234,17 +234,23 @@ def dataset_of(scene: Scene, run: Run) -> Material:
 
     try:
         tree = dict(RunFolder(scene.folder / run.run_id).read_config()["config"]["data"])
-        tree["root"] = root_of(scene.folder / run.run_id)
+        tree["root"] = root_of(scene.folder / run.run_id, run)
         recipe = build(tree, key="data")
         return scene.once((repr(dataclasses.replace(recipe, fold=None)), recipe.fold), lambda: read(recipe))
     except (ConfigError, OSError, KeyError, TypeError, ValueError) as error:
         raise UnavailableError(f"the data of {run.run_id} cannot be read: {error}") from None
 
 
-def root_of(folder: Path) -> str | None:
-    """`data.root` of a run, which is no part of the run's config: Hydra's record has it, where it can be read."""
+def root_of(folder: Path, run: Run) -> str | None:
+    """`data.root` of a run, which is no part of the run's config: its override, or what Hydra's record has.
+
+    Tools that copy folders may leave the hidden record behind.
+    """
     import yaml
 
+    roots = [text for key, _, text in (override.partition("=") for override in run.overrides) if key == "data.root"]
+    if roots:
+        return None if roots[-1] == "null" else roots[-1].strip("'\"")
     recorded = folder / ".hydra" / "config.yaml"
     if recorded.is_symlink():
         return None

@@ -3,6 +3,7 @@
 import argparse
 import os
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -11,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from research import environment
+from research.errors import did_you_mean, nearest_folder
 from research.runs.files import LOST, LeaseLost
-from research.runs.folder import TRAINED, RunFolder
+from research.runs.folder import TRAINED, RunFolder, folder_with, for_example
 from research.sweep.begun import rebuilt, shipped
 from research.sweep.device import device_kind, use_compile_cache
 from research.sweep.folder import locked, runs_in
@@ -80,14 +82,17 @@ def verify(
 def check_folder(folder: Path) -> None:
     """Refuse a folder that holds no sweep, and continue with the settings of jax that the sweep was begun with."""
     if not folder.is_dir():
-        beside = [path.name for path in folder.parent.iterdir()] if folder.parent.is_dir() else []
-        what = "this is a file; name the folder of a sweep" if folder.exists() else "no such folder"
-        raise ConfigError("folder", folder, what + nearest(folder.name, beside))
+        if folder.exists():
+            example = for_example(folder_with("sweep.json", folder.parent))
+            raise ConfigError("folder", folder, f"this is a file; name the folder of a sweep{example}")
+        meant = folder_with("sweep.json", folder) or nearest_folder(folder)
+        raise ConfigError("folder", folder, f"no such folder{did_you_mean(meant)}; name the folder of a sweep")
     manifest = read_manifest(folder)
     if manifest is None:
-        remedy = "no sweep.json is here; name the folder of a sweep"
+        example = for_example(folder_with("sweep.json", folder))
+        remedy = f"no sweep.json is here; name the folder of a sweep{example}"
         if (folder / "config.json").exists():
-            remedy = f"this is one run; name the folder of its sweep: {folder.parent}"
+            remedy = f"this is one run; name the folder of its sweep: {shlex.quote(str(folder.parent))}"
         raise ConfigError("folder", folder, remedy)
     environment.go_on(manifest.get("environment"))
 
@@ -165,7 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if (getattr(chosen, name) or 0) < 0:
                 raise ConfigError(f"--{name}", getattr(chosen, name), "must not be negative")
         if root is not None and not Path(root).expanduser().is_dir():
-            raise ConfigError("--data-root", root, "no such folder")
+            meant = did_you_mean(nearest_folder(Path(root).expanduser()), "--data-root=")
+            raise ConfigError("--data-root", root, f"no such folder{meant}")
         options = _options()
         if chosen.replay is None:
             return verify(folder, chosen.members, chosen.seed, root, chosen.trust, options, display)

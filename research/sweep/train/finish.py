@@ -113,8 +113,16 @@ def finish(
     return result
 
 
-def evaluate_again(bound: BoundJob, run: RunFolder, result: Mapping[str, Any]) -> dict[str, Any]:
+def evaluate_again(
+    bound: BoundJob, run: RunFolder, result: Mapping[str, Any], commit: str | None = None
+) -> dict[str, Any]:
     """Evaluate a finished run without training it.
+
+    Args:
+      bound: its job.
+      run: its folder.
+      result: that of the run. Its `commit` stays that of the training.
+      commit: of the code that evaluates; the result has it as `evaluation_commit` where it is another one.
 
     Raises:
       ConfigError: a file of the run does not have the hash that its result states.
@@ -135,7 +143,10 @@ def evaluate_again(bound: BoundJob, run: RunFolder, result: Mapping[str, Any]) -
         seconds_wall_group=result["seconds_wall_group"],
         seconds_device_share=result["seconds_device_share"],
     )
-    return finish(bound, run, {**result, "evaluation": plain(bound.job.evaluation)}, trained, None)
+    content = {name: value for name, value in result.items() if name != "evaluation_commit"}
+    if commit != result.get("commit"):
+        content["evaluation_commit"] = commit
+    return finish(bound, run, {**content, "evaluation": plain(bound.job.evaluation)}, trained, None)
 
 
 def parts(dataset: Dataset, fold: int | None) -> dict[str, Examples]:

@@ -33,6 +33,7 @@ from research.tree import ConfigError, config_hash, flatten, plain
 
 # What the time of a program goes to: members that learn, compiling, padding and members that had ended, files.
 SPENT = ("learn", "compile", "idle", "write")
+CODE = ("conf", "hydra_plugins", "research", "scripts")  # folders whose files can change a result
 WIDTHS = ("hidden_dim", "hidden_dims")  # keys of a model that `model.parameters` may choose
 
 
@@ -293,7 +294,10 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of this repository, with `+` if there are uncommitted changes; None outside of git."""
+    """The commit of this repository, with `+` if its code is another one; None outside of git.
+
+    It is another one if a file that git tracks has changed, or if a folder of `CODE` holds a new file.
+    """
     root = Path(__file__).parents[3]
 
     def git(*arguments: str) -> str:
@@ -306,6 +310,8 @@ def commit() -> str | None:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        new = git("ls-files", "--others", "--exclude-standard", "--", *CODE)
+        return git("rev-parse", "HEAD") + ("+" if changed or new else "")
     except (OSError, subprocess.CalledProcessError):
         return None
