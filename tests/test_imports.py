@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"app", "config", "encode", "compose", "command", "scripts", "hydra_plugins"},
+    {"app", "config", "encode", "forecast", "compose", "command", "scripts", "hydra_plugins"},
     {"sweep", "report"},
     {"evaluation"},
     {"runs", "fit"},

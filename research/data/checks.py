@@ -1,7 +1,6 @@
 """Faults in tables that reading alone does not show: marks of missing values, grouped thousands, several series."""
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -115,10 +114,7 @@ def refuse_many_series(table: Table, time: str | None) -> None:
 
 def panel_settings(name: str, clock: str) -> str:
     """The settings that read a long table, as they can be pasted: the column of names and that of times."""
-    settings = (paste(key, [column]) for key, column in (("id_column", name), ("time_column", clock)))
-    unquoted = ("".join(shlex.split(setting)) for setting in settings)
-    words = [re.sub(r"\[(.*)\]", r"\1", setting) for setting in unquoted]  # one value, not a list
-    return " ".join(["data=panel", *map(shlex.quote, words)])
+    return f"data=panel {paste('id_column', name)} {paste('time_column', clock)}"
 
 
 def many_series(table: Table, time: str | None) -> tuple[str, str, int] | None:

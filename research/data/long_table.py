@@ -10,6 +10,7 @@ import numpy as np
 
 from research.data import checks
 from research.data.columns import choose, is_binary, looks_like_dates
+from research.data.ends import Later, following
 from research.data.files.table import Column, Table, mostly_numbers
 from research.data.preparation import Preparation
 from research.data.series import refuse_times_in_index
@@ -27,6 +28,7 @@ class ManySeries(NamedTuple):
       binary: channels that are bool or hold only the whole numbers 0 and 1, [C] bool.
       step: size of a step in words, where there is a time column.
       notes: what was left out or noticed.
+      later: gives, for each series, the times of so many steps after its last one; empty without a time column.
     """
 
     names: list[str]
@@ -34,6 +36,7 @@ class ManySeries(NamedTuple):
     binary: np.ndarray
     step: str | None
     notes: list[str]
+    later: dict[str, Later]
 
 
 def read_long_table(
@@ -70,10 +73,14 @@ def read_long_table(
     if trained is None:
         notes += checks.table_notes(table, channels, values)
     step, series = None, {key: values[numbers] for key, numbers in rows.items()}
+    later: dict[str, Later] = {}
     if time is not None:
-        series, step, missing = _on_steps(table, time, rows, values, trained)
+        times = times_of(table, time)
+        series, step, missing = _on_steps(table, time, times, rows, values, trained)
         notes += missing
-    return ManySeries(channels, series, np.array(binary, bool), step, notes)
+        column = table.column(time)
+        later = {key: functools.partial(following, column, times[numbers], step) for key, numbers in rows.items()}
+    return ManySeries(channels, series, np.array(binary, bool), step, notes, later)
 
 
 @contextlib.contextmanager
@@ -158,17 +165,20 @@ def _without_text(table: Table, used: Sequence[str | None]) -> tuple[Table, list
 
 
 def _on_steps(
-    table: Table, time: str, rows: Mapping[str, np.ndarray], values: np.ndarray, trained: Preparation | None
+    table: Table,
+    time: str,
+    times: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    values: np.ndarray,
+    trained: Preparation | None,
 ) -> tuple[dict[str, np.ndarray], str, list[str]]:
     """Every series with a row for each step, the size of a step, and a note on missing steps.
 
     The longest series tells the size of a step, which all others must have.
 
     Raises:
-      ConfigError: a time is missing, is not a time, occurs twice in a series, is out of order, or lies between two
-        steps.
+      ConfigError: a time occurs twice in a series, is out of order, or lies between two steps.
     """
-    times = times_of(table, time)
     known = None if trained is None else trained.time_step
     step, others = known, "training had"
     series: dict[str, np.ndarray] = {}

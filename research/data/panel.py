@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from research.data.ends import End, Ends
 from research.data.files.local import blaming, check_path, find, resolve, state
 from research.data.files.reading import read_table
 from research.data.files.table import ENDINGS, Form
@@ -106,6 +107,12 @@ class Panel(Windowed):
             start = np.arange(0, len(values) - needed + 1, self.stride)
             starts.append(Starts(0, start, np.full(len(start), NONE), len(values)))
         return self._source(content, starts, divided=False)
+
+    def ends(self, trained: Preparation) -> Ends:
+        """The steps of every series of `path` for a run, as for `stored_for`, and the times of the steps to come."""
+        content = self.read_series(trained)
+        series = [End(values, content.later.get(name), name) for name, values in content.series.items()]
+        return Ends(series, content.notes)
 
     def _borders(self, steps: int) -> tuple[int, int]:
         """First step of the validation block and of the test block of a series."""

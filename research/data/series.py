@@ -1,6 +1,7 @@
 """Windows of a long series, in three parts that are blocks of time, and the recipe for a series of your own."""
 
 import dataclasses
+import functools
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -9,13 +10,14 @@ import numpy as np
 
 from research.data import checks
 from research.data.columns import read_features
+from research.data.ends import End, Ends, Later, following
 from research.data.examples import Examples, Windows
 from research.data.files.local import blaming, check_path, find, resolve, state
 from research.data.files.reading import read_table
 from research.data.files.table import ENDINGS, Form, Table
 from research.data.preparation import Preparation
 from research.data.source import Source, Splitting
-from research.data.times import steps_of
+from research.data.times import steps_of, times_of
 from research.ranges import Index, OpenShare, Size
 from research.tree import ConfigError, added, inline, recipe
 
@@ -103,6 +105,11 @@ class Windowed(Splitting):
             source = dataclasses.replace(source, examples=dataclasses.replace(examples, naive_error=error))
         used = parts["training"] | parts["validation"] | parts["test"]
         return dataclasses.replace(source, test=parts["test"], validation=parts["validation"], unused=~used)
+
+    def ends(self, trained: Preparation) -> Ends:
+        """The whole series, of which the windows are cut; its file tells no times."""
+        del trained
+        return Ends([End(self.stored().examples.x.series)])
 
 
 def windows_of(values: np.ndarray, start: np.ndarray, window: int, horizon: int | None) -> tuple[Examples, np.ndarray]:
@@ -200,6 +207,7 @@ class Content(NamedTuple):
       binary: channels that are bool or hold only the whole numbers 0 and 1, [C] bool.
       step: size of a step in words, where there is a time column.
       notes: what was left out or noticed.
+      later: gives the times of so many steps after the last one, where there is a time column.
     """
 
     names: list[str]
@@ -207,6 +215,7 @@ class Content(NamedTuple):
     binary: np.ndarray
     step: str | None
     notes: list[str]
+    later: Later | None = None
 
 
 @recipe
@@ -271,6 +280,11 @@ class Series(Windowed):
         """
         return self._source(self.read_steps(trained), None)
 
+    def ends(self, trained: Preparation) -> Ends:
+        """The steps of `path` for a run, as for `stored_for`, and the times of the steps to come."""
+        content = self.read_steps(trained)
+        return Ends([End(content.values, content.later)], content.notes)
+
     def _source(self, content: Content, borders: tuple[int, int] | None) -> Source:
         source = self.cut(self.file.stem, content.values, content.names, borders)
         return dataclasses.replace(
@@ -303,17 +317,18 @@ class Series(Windowed):
             names, values, binary, notes = read_features(table, columns, {"time_column": time}, trained)
             if trained is None:
                 notes += checks.table_notes(table, names, values)
-            step = None
+            step = later = None
             if time is not None:
                 steps = steps_of(table, time, None if trained is None else trained.time_step)
                 rows, step = values, steps.step
+                later = functools.partial(following, table.column(time), times_of(table, time), step)
                 values = np.full((int(steps.number[-1]) + 1, rows.shape[1]), np.nan)
                 values[steps.number] = rows
                 if missing := len(values) - table.size:
                     row = int(np.argmax(np.diff(steps.number) > 1))
                     text = f"{missing} of {len(values)} steps of {step} are missing and masked"
                     notes.append(f"{text}, the first after {table.where(row)}")
-            return Content(names, values, binary, step, notes)
+            return Content(names, values, binary, step, notes, later)
 
 
 def refuse_times_in_index(table: Table) -> None:

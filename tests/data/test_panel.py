@@ -18,6 +18,8 @@ from configs import shipped
 
 from research import app
 from research.data.loading import load
+from research.forecast import forecast_file
+from research.runs.load import load as load_run
 from research.tree import ConfigError, build
 
 ROOT = Path(__file__).parents[2]
@@ -252,6 +254,13 @@ def test_new_steps_are_matched_by_name_and_need_no_parts(tmp_path):
     assert source.examples.x.shape == (3, 6, 2)
     np.testing.assert_array_equal(source.examples.x[:][:, 0, 1], [0, 1, 20_000])
     assert (source.test, source.unused, source.examples.naive_error) == (None, None, None)
+    ends = build(keys(tmp_path / "new.csv", values=None)).ends(trained).series
+    assert [(end.name, len(end.values), *end.later(2)) for end in ends if end.later is not None] == [
+        ("a", 9, "2021-03-01 09:00:00", "2021-03-01 10:00:00"),
+        ("b", 4, "2021-03-01 09:00:00", "2021-03-01 10:00:00"),
+        ("c", 8, "2021-03-01 18:00:00", "2021-03-01 19:00:00"),
+    ]
+    np.testing.assert_array_equal(ends[2].values[:, 1], 20_000 + np.arange(8))
     assert source.notes == ("1 of 3 series have no window, because they are too short: b",)
     with pytest.raises(ConfigError, match=r"the longest series has 9 steps, and a window needs 8 \+ 2 steps"):
         build(keys(tmp_path / "new.csv", window=8, horizon=2)).stored_for(trained)
@@ -274,7 +283,7 @@ def test_new_steps_are_matched_by_name_and_need_no_parts(tmp_path):
         ({"id_column": "z"}, "id_column", "it holds fractions"),
         ({"id_column": "hour", "time_column": None}, "id_column", "it holds dates .*data.time_column"),
         ({"id_column": "store", "time_column": "our"}, "time_column", "did you mean 'hour'"),
-        ({"values": None, "time_column": None}, "values", "'hour' holds dates; .*'data.time_column=hour'"),
+        ({"values": None, "time_column": None}, "values", "'hour' holds dates; .*data.time_column=hour"),
         ({"values": ["y", "q"]}, "values", "no such column"),
         ({"values": ["y", "store"]}, "values", "this is data.id_column, which is not part of x"),
         ({"values": []}, "values", "at least one"),
@@ -329,7 +338,7 @@ def test_a_column_that_counts_the_rows_of_each_series_is_no_channel(tmp_path):
     with pytest.raises(ConfigError, match=r"'t' grows by a constant step"):
         data(tmp_path / "x.csv", values=None)
     content[["store", "t", "z"]].to_csv(tmp_path / "x.csv", index=False)
-    with pytest.raises(ConfigError, match=r"if it is the time: 'data.time_column=t'"):
+    with pytest.raises(ConfigError, match=r"if it is the time: data.time_column=t;"):
         data(tmp_path / "x.csv", values=None, time_column=None)
 
 
@@ -411,6 +420,11 @@ def test_the_command_of_the_readme_trains_on_a_long_table(tmp_path, monkeypatch)
         build(keys(tmp_path / "sales.csv", time_column="day", values=None, split="last", window=28, horizon=7))
     )
     assert dataset.facts.test_size == 3
+    (run,) = (path.parent for path in tmp_path.glob("outputs/panel/*/result.json"))
+    columns, _ = forecast_file(load_run(run), ["data.path=sales.csv"])
+    assert columns["series"].tolist() == [store for store in "ABC" for _ in range(7)]
+    assert columns["time"][[0, 7, 14]].tolist() == ["2024-04-30", "2024-04-20", "2024-04-10"]
+    assert np.isfinite(columns["forecast"]).all()
 
 
 # ------------------------------------------------------------------------------------------------------ M4 in long form
@@ -448,7 +462,8 @@ M4_KEYS = {"id_column": "id", "time_column": "hour", "values": ["value"], "split
             "official",
             "none",
             marks=pytest.mark.skipif(
-                "LOOM_DATA" not in os.environ, reason="LOOM_DATA does not name the folder of the official files"
+                "LATENT_LOOM_DATA" not in os.environ,
+                reason="LATENT_LOOM_DATA does not name the folder of the official files",
             ),
         ),
     ],
@@ -458,7 +473,7 @@ def test_m4_hourly_in_long_form_is_m4_hourly(files, scaling, tmp_path):
     if files == "of its form":
         m4_files(root)
     else:
-        root, shape = Path(os.environ["LOOM_DATA"]), shipped("data", "m4")
+        root, shape = Path(os.environ["LATENT_LOOM_DATA"]), shipped("data", "m4")
         shape = {key: shape[key] for key in ("window", "stride", "scaling")}
     folder = root if (root / "Hourly-train.csv").exists() else root / "m4"
     long_form(folder, tmp_path / "long.csv")
