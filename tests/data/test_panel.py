@@ -439,10 +439,12 @@ def m4_files(folder: Path) -> None:
         (folder / f"Hourly-{part}.csv").write_text("\n".join([header, *rows]) + "\n")
 
 
-def long_form(root: Path, path: Path) -> None:
-    """M4 Hourly as a long table, every value with the digits that it has in the official files."""
+def long_form(root: Path, path: Path, frequency: str = "Hourly") -> None:
+    """Series of M4 as a long table, every value with the digits that it has in the official files."""
     lines = ["id,hour,value"]
-    official = [csv.reader((root / f"Hourly-{part}.csv").read_text().splitlines()[1:]) for part in ("train", "test")]
+    official = [
+        csv.reader((root / f"{frequency}-{part}.csv").read_text().splitlines()[1:]) for part in ("train", "test")
+    ]
     for training, later in zip(*official, strict=True):
         assert training[0] == later[0]
         cells = [cell for cell in (*training[1:], *later[1:]) if cell]
@@ -450,6 +452,8 @@ def long_form(root: Path, path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+REAL = os.environ.get("LATENT_LOOM_DATA")  # a folder with the folder m4
+official = pytest.mark.skipif(REAL is None, reason="LATENT_LOOM_DATA does not name the folder of the official files")
 M4_KEYS = {"id_column": "id", "time_column": "hour", "values": ["value"], "split": "last", "horizon": 48, "season": 24}
 
 
@@ -458,14 +462,7 @@ M4_KEYS = {"id_column": "id", "time_column": "hour", "values": ["value"], "split
     [
         ("of its form", "none"),
         ("of its form", "standard"),
-        pytest.param(
-            "official",
-            "none",
-            marks=pytest.mark.skipif(
-                "LATENT_LOOM_DATA" not in os.environ,
-                reason="LATENT_LOOM_DATA does not name the folder of the official files",
-            ),
-        ),
+        pytest.param("official", "none", marks=official),
     ],
 )
 def test_m4_hourly_in_long_form_is_m4_hourly(files, scaling, tmp_path):
@@ -473,7 +470,7 @@ def test_m4_hourly_in_long_form_is_m4_hourly(files, scaling, tmp_path):
     if files == "of its form":
         m4_files(root)
     else:
-        root, shape = Path(os.environ["LATENT_LOOM_DATA"]), shipped("data", "m4")
+        root, shape = Path(str(REAL)), shipped("data", "m4")
         shape = {key: shape[key] for key in ("window", "stride", "scaling")}
     folder = root if (root / "Hourly-train.csv").exists() else root / "m4"
     long_form(folder, tmp_path / "long.csv")
@@ -491,6 +488,46 @@ def test_m4_hourly_in_long_form_is_m4_hourly(files, scaling, tmp_path):
     np.testing.assert_array_equal(panel.examples.naive_error, m4.examples.naive_error)
     for field in dataclasses.fields(m4.split(None)):
         np.testing.assert_array_equal(getattr(panel.split(None), field.name), getattr(m4.split(None), field.name))
+
+
+@official
+@pytest.mark.parametrize(
+    ("frequency", "horizon", "season", "shortest"),  # the last as in the official files
+    [
+        ("Daily", 14, 1, 93),
+        ("Weekly", 13, 1, 80),
+        ("Monthly", 18, 12, 42),
+        ("Quarterly", 8, 4, 16),
+        ("Yearly", 6, 1, 13),
+    ],
+)
+def test_every_series_of_a_frequency_is_scored(frequency, horizon, season, shortest, tmp_path):
+    """Pieces of official series, of the lengths that other frequencies have, as files of that frequency."""
+    official_lines = (Path(str(REAL)) / "m4" / "Hourly-train.csv").read_text().splitlines()[1:]
+    series = {}
+    for number, (name, *cells) in enumerate(csv.reader(official_lines)):
+        series[name] = cells[: shortest + horizon + number % 150]
+    for part, cut in (("train", slice(None, -horizon)), ("test", slice(-horizon, None))):
+        rows = [",".join([name, *cells[cut]]) for name, cells in series.items()]
+        (tmp_path / f"{frequency}-{part}.csv").write_text("\n".join(["V1,V2,V3", *rows]) + "\n")
+    shape = {"window": 3 * horizon, "stride": 1}
+    dataset = load(build(shipped("data", "m4") | {"root": str(tmp_path), "frequency": frequency} | shape))
+    assert dataset.facts.test_size == 414
+    long_form(tmp_path, tmp_path / "long.csv", frequency)
+    changed = M4_KEYS | {"horizon": horizon, "season": season, "scaling": "none", **shape}
+    panel = load(build(keys(tmp_path / "long.csv", **changed)))
+    assert panel.sha256 == dataset.sha256
+    assert panel.notes == dataset.notes
+    test = dataset.examples.take(dataset.split(None).rows("test"))
+    for row, cells in enumerate(series.values()):
+        values = np.array(cells, float)
+        np.testing.assert_array_equal(test.target[row, :, 0], values[-horizon:])
+        known = values[:-horizon][-3 * horizon :]
+        np.testing.assert_array_equal(test.x[row, 3 * horizon - len(known) :, 0], known)
+        if test.observed is not None:
+            np.testing.assert_array_equal(test.observed[row, :, 0], np.arange(3 * horizon) >= 3 * horizon - len(known))
+        error = np.abs(values[season:-horizon] - values[: -horizon - season]).mean()
+        np.testing.assert_allclose(test.naive_error[row], error, rtol=1e-6)
 
 
 def test_m4_hourly_in_long_form_has_the_scores_of_m4_hourly(tmp_path, monkeypatch):
