@@ -8,11 +8,13 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from research.data.ends import End, Ends
 from research.data.files.arrays import read_npz
 from research.data.files.local import PublishedFiles, blaming
 from research.data.files.reading import read_text
 from research.data.files.table import PLAIN, Table
 from research.data.many_series import by_last, check_window, cut_series
+from research.data.preparation import Preparation
 from research.data.series import Windowed, refuse_folds, share_borders
 from research.data.source import Source, Splitting
 from research.data.times import steps_of, times_of
@@ -36,6 +38,11 @@ class PublishedSeries(Windowed):
         with blaming("root", self.root, every_error=True):
             names, values = self.channels(path)
         return self.cut(self.files.folder, values, names, self.borders(len(values)))
+
+    def ends(self, trained: Preparation) -> Ends:
+        """The whole series, of which the windows are cut; its file tells no times."""
+        del trained
+        return Ends([End(self.stored().examples.x.series)])
 
     def channels(self, path: Path) -> tuple[tuple[str, ...], np.ndarray]:
         """Names of the channels, and their values [S, C]."""

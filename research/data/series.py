@@ -106,11 +106,6 @@ class Windowed(Splitting):
         used = parts["training"] | parts["validation"] | parts["test"]
         return dataclasses.replace(source, test=parts["test"], validation=parts["validation"], unused=~used)
 
-    def ends(self, trained: Preparation) -> Ends:
-        """The whole series, of which the windows are cut; its file tells no times."""
-        del trained
-        return Ends([End(self.stored().examples.x.series)])
-
 
 def windows_of(values: np.ndarray, start: np.ndarray, window: int, horizon: int | None) -> tuple[Examples, np.ndarray]:
     """Windows of values [S, C] with NaN, and which of them (or of their targets) hold no value, [N] bool.
