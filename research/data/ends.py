@@ -36,6 +36,16 @@ class Ends(NamedTuple):
     series: list[End]
     notes: Sequence[str] = ()
 
+    def filled(self, window: int) -> "Ends":
+        """Series that are shorter than a window begin with steps without a value, as they do in training."""
+        ahead = [max(0, window - len(end.values)) for end in self.series]
+        pad = lambda values, steps: np.concatenate([np.full((steps, values.shape[1]), np.nan), values])
+        series = [
+            dataclasses.replace(end, values=pad(end.values, steps)) if steps else end
+            for end, steps in zip(self.series, ahead, strict=True)
+        ]
+        return Ends(series, self.notes)
+
 
 @runtime_checkable
 class HasEnds(Protocol):

@@ -112,7 +112,8 @@ class Panel(Windowed):
         """The steps of every series of `path` for a run, as for `stored_for`, and the times of the steps to come."""
         content = self.read_series(trained)
         series = [End(values, content.later.get(name), name) for name, values in content.series.items()]
-        return Ends(series, content.notes)
+        ends = Ends(series, content.notes)
+        return ends.filled(self.window) if self.split == "last" else ends
 
     def _borders(self, steps: int) -> tuple[int, int]:
         """First step of the validation block and of the test block of a series."""

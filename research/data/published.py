@@ -239,6 +239,20 @@ class M4(Splitting):
 
     def stored(self) -> Source:
         """All windows, series after series: those of training, one of validation, one of test."""
+        series = self._whole_series()
+        starts = [by_last(len(values), self.window, self.horizon, self.stride) for values in series.values()]
+        check_window(starts, self.window, self.horizon)
+        name, sizes = f"m4_{self.frequency.lower()}", (self.window, self.horizon, self.season)
+        return cut_series(name, series, starts, *sizes)
+
+    def ends(self, trained: Preparation) -> Ends:
+        """All series with the values that the competition asked for; the steps to come follow these."""
+        del trained
+        series = self._whole_series()
+        return Ends([End(values, None, name) for name, values in series.items()]).filled(self.window)
+
+    def _whole_series(self) -> dict[str, np.ndarray]:
+        """The training values and those to predict of every series, [S, 1], in the order of the files."""
         training, later = (self._read(name) for name in self.files.names)
         if list(training) != list(later):
             problem = f"{' and '.join(self.files.names)} do not hold the same series in one order"
@@ -247,11 +261,7 @@ class M4(Splitting):
             if len(values) != self.horizon:
                 problem = f"{self.files.names[1]}: {name} has {len(values)} values, not {self.horizon}"
                 raise ConfigError("root", self.root, problem)
-        series = {name: np.concatenate([values, later[name]])[:, None] for name, values in training.items()}
-        starts = [by_last(len(values), self.window, self.horizon, self.stride) for values in series.values()]
-        check_window(starts, self.window, self.horizon)
-        name, sizes = f"m4_{self.frequency.lower()}", (self.window, self.horizon, self.season)
-        return cut_series(name, series, starts, *sizes)
+        return {name: np.concatenate([values, later[name]])[:, None] for name, values in training.items()}
 
     def _read(self, name: str) -> dict[str, np.ndarray]:
         """The series of a file by their names, in its order. A line holds a name and values, up to an empty cell."""

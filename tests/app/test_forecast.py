@@ -186,6 +186,36 @@ def test_a_marker_that_nobody_named_is_pointed_out(forecast, place):
     assert error == "note: 1 of the 96 values that the forecast starts from are missing and masked\n"
 
 
+@pytest.mark.parametrize("split", ["steps", "last"])
+def test_many_series_go_on_each_from_its_own_end(split, forecast, place, monkeypatch):
+    """Rows are mixed, ends differ, and a series too short for a window is left out, or filled up as in training."""
+    rows = pandas.read_csv(HOUSE)[["time", "outside"]]
+    pieces = {"b": rows[:300], "a": rows[100:260], "short": rows[400:440]}
+    table = pandas.concat([piece.assign(place=name) for name, piece in pieces.items()])
+    table.sort_values("time", kind="stable").to_csv(place / "panel.csv", index=False)
+    keys = ("data=panel", "data.path=panel.csv", "data.id_column=place", "data.time_column=time", f"data.split={split}")
+    sizes = ("data.window=24", "data.horizon=6", "model=recurrent_forecaster", "model.objective=gaussian", *SMALL)
+    monkeypatch.chdir(place)
+    assert call(monkeypatch, app.main, *keys, *sizes, f"name={split}", "evaluation=none") == 0
+    found, error = forecast(split)
+    assert list(found.columns[:5]) == ["series", "step", "time", "channel", "forecast"]
+    assert not error
+    shorter = table[(table["place"] != "short") | (table["time"] < "2016-01-14 13:30")]
+    shorter.sort_values("time", kind="stable").to_csv(place / "shorter.csv", index=False)
+    some, error = forecast(split, "data.path=shorter.csv")
+    left_out = "1 of 3 series are shorter than the 24 steps that the run looks back on and are left out: short"
+    assert (left_out in error) == (split == "steps")
+    run = load(run_of(place, split))
+    for name in ("a", "b"):
+        of_series = some[some["series"] == name]
+        x = pieces[name][["outside"]].to_numpy()[None, -24:]
+        np.testing.assert_array_equal(of_series["forecast"], np.ravel(run.forecast(x).median))
+        last = pandas.Timestamp(pieces[name]["time"].iloc[-1])
+        times = pandas.date_range(last, periods=7, freq="10min")[1:]
+        assert list(of_series["time"]) == [str(time) for time in times]
+    assert set(found["series"]) == {"a", "b", "short"}
+
+
 REFUSED = [
     ("short.csv", lambda rows: rows[:47], "data.path=short.csv: it has 47 steps, and the run looks back on 48"),
     ("hours.csv", lambda rows: rows[::6], "its rows are 1 hour apart; training had steps of 10 minutes"),

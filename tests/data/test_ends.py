@@ -8,7 +8,9 @@ import pytest
 
 from research.data.ends import following
 from research.data.files.reading import read_table
+from research.data.preparation import Preparation
 from research.data.times import steps_of, times_of
+from research.tree import build
 
 
 def dates(start: str, frequency: str, form: str = "%Y-%m-%d %H:%M:%S") -> list[str]:
@@ -61,3 +63,20 @@ def test_rounded_fractions_go_on_at_their_mean_step(tmp_path):
 def test_times_with_a_zone_are_given_in_utc(tmp_path):
     times = [f"{time}+02:00" for time in dates("2024-03-01", "h")]
     assert later(tmp_path, times[:30], 2) == ["2024-03-02 04:00:00+00:00", "2024-03-02 05:00:00+00:00"]
+
+
+def test_series_of_m4_go_on_after_the_values_that_were_asked_for(tmp_path, shipped_config):
+    """A series that is shorter than a window is filled up at its beginning, as in training."""
+    training, later = (
+        {"Y1": np.arange(30.0), "Y2": np.arange(3.0)},
+        {"Y1": 30 + np.arange(6.0), "Y2": 3 + np.arange(6.0)},
+    )
+    for part, series in (("train", training), ("test", later)):
+        header = ",".join(f"V{number}" for number in range(1, 32))
+        rows = [",".join([name, *map(str, values)]) + "," * (30 - len(values)) for name, values in series.items()]
+        (tmp_path / f"Yearly-{part}.csv").write_text("\n".join([header, *rows]) + "\n")
+    keys = shipped_config("data", "m4") | {"root": str(tmp_path), "frequency": "Yearly", "window": 12}
+    ends = build(keys, key="data").ends(Preparation())
+    assert [end.name for end in ends.series] == ["Y1", "Y2"]
+    np.testing.assert_array_equal(ends.series[0].values[:, 0], np.arange(36))
+    np.testing.assert_array_equal(ends.series[1].values[:, 0], [np.nan, np.nan, np.nan, *range(9)])
