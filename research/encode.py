@@ -253,10 +253,7 @@ def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:
     """
     path = Path(path)
     if path.suffix == ".csv":
-        # float32 as the shortest decimal text that reads back as the same float32
-        short = [values.astype(str) if values.dtype == np.float32 else values for values in columns.values()]
-        rows = zip(*(values.tolist() for values in short), strict=True)
-        write_atomically(path, csv_text([columns, *rows]).encode(), ALONE)
+        write_atomically(path, as_csv(columns).encode(), ALONE)
     elif path.suffix == ".parquet":
         try:
             import pyarrow
@@ -269,3 +266,10 @@ def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:
         write_atomically(path, sink.getvalue(), ALONE)
     else:
         raise ConfigError("output", path, "the table's name must end in .csv or .parquet")
+
+
+def as_csv(columns: dict[str, np.ndarray]) -> str:
+    """Columns of equal length as the text of a CSV file."""
+    # float32 as the shortest decimal text that reads back as the same float32
+    short = [values.astype(str) if values.dtype == np.float32 else values for values in columns.values()]
+    return csv_text([columns, *zip(*(values.tolist() for values in short), strict=True)])

@@ -64,6 +64,20 @@ METRICS = {
     "mae_raw": _lower("MAE in units of the data", shown=True),
     "smape": _lower("sMAPE", "%", shown=True),
     "mase": _lower("MASE", shown=True),
+    # intervals of forecasts: the right coverage is the share that the interval claims
+    "crps": _lower("CRPS", shown=True, fitted="scaling"),
+    "crps_raw": _lower("CRPS in units of the data", shown=True),
+    **{
+        f"coverage_{share}{kind}": Metric("", f"coverage of the{words} {share} % interval", shown=True)
+        for kind, words in (("", ""), ("_conformal", " conformal"))
+        for share in (80, 95)
+    },
+    **{
+        f"width_{share}{kind}{raw}": Metric("", f"width of the{words} {share} % interval{units}", fitted=fitted)
+        for kind, words in (("", ""), ("_conformal", " conformal"))
+        for share in (80, 95)
+        for raw, units, fitted in (("", "", "scaling"), ("_raw", " in units of the data", ""))
+    },
     # codes
     "probe_accuracy": _higher(shown=True),
     "knn_accuracy": _higher("k-NN accuracy", shown=True),

@@ -1,6 +1,7 @@
 """Windows of a long series, in three parts that are blocks of time, and the recipe for a series of your own."""
 
 import dataclasses
+import functools
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -9,15 +10,16 @@ import numpy as np
 
 from research.data import checks
 from research.data.columns import read_features
+from research.data.ends import End, Ends, Later, following
 from research.data.examples import Examples, Windows
 from research.data.files.local import blaming, check_path, find, resolve, state
 from research.data.files.reading import read_table
 from research.data.files.table import ENDINGS, Form, Table
 from research.data.preparation import Preparation
 from research.data.source import Source, Splitting
-from research.data.times import steps_of
+from research.data.times import steps_of, times_of
 from research.ranges import Index, OpenShare, Size
-from research.tree import ConfigError, inline, recipe
+from research.tree import ConfigError, added, inline, recipe
 
 
 @recipe
@@ -60,7 +62,7 @@ class Windowed(Splitting):
         """
         horizon, steps = self.horizon or 0, len(values)
         start = np.arange(0, steps - self.window - horizon + 1, self.stride, dtype=np.int32)
-        examples, empty = self._windows(values, start)
+        examples, empty = windows_of(values, start, self.window, self.horizon)
         left_out = " and are left out" if borders else ""
         notes = (f"{int(empty.sum())} of {len(start)} windows hold no value at all{left_out}",) if empty.any() else ()
         source = Source(
@@ -104,25 +106,47 @@ class Windowed(Splitting):
         used = parts["training"] | parts["validation"] | parts["test"]
         return dataclasses.replace(source, test=parts["test"], validation=parts["validation"], unused=~used)
 
-    def _windows(self, values: np.ndarray, start: np.ndarray) -> tuple[Examples, np.ndarray]:
-        """Windows of values [S, C] with NaN, and which of them (or of their targets) hold no value, [N] bool."""
-        series, observed = np.ascontiguousarray(values), np.isfinite(values)
-        pieces = {"x": (start, self.window)}
-        if self.horizon:
-            pieces["target"] = start + np.int32(self.window), self.horizon
-        windows = {name: Windows(series, first, size) for name, (first, size) in pieces.items()}
-        if observed.all():
-            return Examples(**windows), np.zeros(len(start), bool)
-        count = np.concatenate([[0], np.cumsum(observed.any(1))])  # steps with a value before each step
-        empty = np.any([count[first + size] == count[first] for first, size in pieces.values()], axis=0)
-        masks = {name: Windows(observed, first, size) for name, (first, size) in pieces.items()}
-        return Examples(**windows, observed=masks["x"], target_observed=masks.get("target")), empty
+
+def windows_of(values: np.ndarray, start: np.ndarray, window: int, horizon: int | None) -> tuple[Examples, np.ndarray]:
+    """Windows of values [S, C] with NaN, and which of them (or of their targets) hold no value, [N] bool.
+
+    Args:
+      values: NaN where a value is missing, [S, C].
+      start: first step of every window, [N] int32.
+      window: steps of x.
+      horizon: steps of the target, which follow those of x; None: there is no target.
+    """
+    series, observed = np.ascontiguousarray(values), np.isfinite(values)
+    pieces = {"x": (start, window)}
+    if horizon:
+        pieces["target"] = start + np.int32(window), horizon
+    windows = {name: Windows(series, first, size) for name, (first, size) in pieces.items()}
+    if observed.all():
+        return Examples(**windows), np.zeros(len(start), bool)
+    count = np.concatenate([[0], np.cumsum(observed.any(1))])  # steps with a value before each step
+    empty = np.any([count[first + size] == count[first] for first, size in pieces.values()], axis=0)
+    masks = {name: Windows(observed, first, size) for name, (first, size) in pieces.items()}
+    return Examples(**windows, observed=masks["x"], target_observed=masks.get("target")), empty
 
 
-def share_borders(steps: int, test_fraction: float, validation_fraction: float) -> tuple[int, int]:
-    """First step of the validation block and of the test block; the validation share is of what is not test."""
-    test = round(test_fraction * steps)
-    return steps - test - round(validation_fraction * (steps - test)), steps - test
+def share_borders(
+    steps: int,
+    test_fraction: float,
+    validation_fraction: float,
+    test_steps: int | None = None,
+    validation_steps: int | None = None,
+) -> tuple[int, int]:
+    """First step of the validation block and of the test block.
+
+    Args:
+      steps: length of the series.
+      test_fraction: share of all steps.
+      validation_fraction: share of the steps that are not test steps.
+      test_steps, validation_steps: the blocks in steps, where they are given; then the share is not read.
+    """
+    test = round(test_fraction * steps) if test_steps is None else test_steps
+    validation = round(validation_fraction * (steps - test)) if validation_steps is None else validation_steps
+    return steps - test - validation, steps - test
 
 
 def refuse_folds(settings: Splitting) -> None:
@@ -178,6 +202,7 @@ class Content(NamedTuple):
       binary: channels that are bool or hold only the whole numbers 0 and 1, [C] bool.
       step: size of a step in words, where there is a time column.
       notes: what was left out or noticed.
+      later: gives the times of so many steps after the last one, where there is a time column.
     """
 
     names: list[str]
@@ -185,6 +210,7 @@ class Content(NamedTuple):
     binary: np.ndarray
     step: str | None
     notes: list[str]
+    later: Later | None = None
 
 
 @recipe
@@ -201,6 +227,8 @@ class Series(Windowed):
       form: how the table is written.
       test_fraction: share of the steps, the last ones.
       validation_fraction: share of the steps that are not test steps, the last of them.
+      test_steps, validation_steps: the test and the validation block in steps; null: by their shares. They divide the
+        series, while `test_size` and `validation_size` only take so many of the windows of a block.
     """
 
     path: str
@@ -208,6 +236,8 @@ class Series(Windowed):
     time_column: str | Index | None
     form: Form = inline()
     test_fraction: OpenShare
+    test_steps: Size | None = added(before=None)
+    validation_steps: Size | None = added(before=None)
 
     def validate(self) -> None:
         """Refuse folds and files of unknown form."""
@@ -228,7 +258,12 @@ class Series(Windowed):
     def stored(self) -> Source:
         """All windows."""
         content = self.read_steps()
-        borders = share_borders(len(content.values), self.test_fraction, self.validation_fraction)
+        steps, held_back = len(content.values), (self.test_steps, self.validation_steps)
+        borders = share_borders(steps, self.test_fraction, self.validation_fraction, *held_back)
+        if borders[0] < 1 and held_back != (None, None):
+            key = "validation_steps" if self.validation_steps is not None else "test_steps"
+            remedy = f"the series has {steps} steps, and none is left for training; make {{key}} smaller"
+            raise ConfigError(key, getattr(self, key), remedy)
         return self._source(content, borders)
 
     def stored_for(self, trained: Preparation) -> Source:
@@ -239,6 +274,11 @@ class Series(Windowed):
             be read.
         """
         return self._source(self.read_steps(trained), None)
+
+    def ends(self, trained: Preparation) -> Ends:
+        """The steps of `path` for a run, as for `stored_for`, and the times of the steps to come."""
+        content = self.read_steps(trained)
+        return Ends([End(content.values, content.later)], content.notes)
 
     def _source(self, content: Content, borders: tuple[int, int] | None) -> Source:
         source = self.cut(self.file.stem, content.values, content.names, borders)
@@ -266,26 +306,27 @@ class Series(Windowed):
         with blaming("path", self.path):
             table = read_table(path, self.form, keep=(time, *(columns or ())))
             if time is None:
-                _refuse_times_in_index(table)
+                refuse_times_in_index(table)
             if trained is None:
                 checks.refuse_many_series(table, time)
             names, values, binary, notes = read_features(table, columns, {"time_column": time}, trained)
             if trained is None:
                 notes += checks.table_notes(table, names, values)
-            step = None
+            step = later = None
             if time is not None:
                 steps = steps_of(table, time, None if trained is None else trained.time_step)
                 rows, step = values, steps.step
+                later = functools.partial(following, table.column(time), times_of(table, time), step)
                 values = np.full((int(steps.number[-1]) + 1, rows.shape[1]), np.nan)
                 values[steps.number] = rows
                 if missing := len(values) - table.size:
                     row = int(np.argmax(np.diff(steps.number) > 1))
                     text = f"{missing} of {len(values)} steps of {step} are missing and masked"
                     notes.append(f"{text}, the first after {table.where(row)}")
-            return Content(names, values, binary, step, notes)
+            return Content(names, values, binary, step, notes, later)
 
 
-def _refuse_times_in_index(table: Table) -> None:
+def refuse_times_in_index(table: Table) -> None:
     """Refuse a table of pandas whose times are in its index, which is not a column."""
     if not table.index_of_times:
         return

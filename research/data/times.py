@@ -1,6 +1,7 @@
 """The time column of a table: its times, the size of its steps, and which step each row stands at."""
 
 import datetime
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,21 @@ def steps_of(table: Table, name: str, step: str | None = None) -> Steps:
     Raises:
       ConfigError: a time is missing, is not a time, occurs twice, is out of order, or lies between two steps.
     """
-    times = times_of(table, name)
+    return number_steps(times_of(table, name), name, table.where, step)
+
+
+def number_steps(
+    times: np.ndarray, name: str, where: Callable[[int], str], step: str | None = None, others: str = "training had"
+) -> Steps:
+    """The steps of times, as `steps_of` says.
+
+    Args:
+      times: from `times_of`, [N].
+      name: name of their column.
+      where: where the row of some number stands in its file.
+      step: a step that is known already.
+      others: who has that step, for errors.
+    """
     if times.dtype.kind == "M":
         ticks, unit = _dates(times.astype("datetime64[us]"), step)
     else:
@@ -49,7 +64,7 @@ def steps_of(table: Table, name: str, step: str | None = None) -> Steps:
     size = _common(differences) if step is None else _size(step, unit)
 
     def refuse(row: int, problem: str) -> ConfigError:
-        return ConfigError("time_column", name, f"{table.where(row)}: '{_show(times[row])}' {problem}")
+        return ConfigError("time_column", name, f"{where(row)}: '{_show(times[row])}' {problem}")
 
     if (differences <= 0).any():
         row = int(np.argmax(differences <= 0)) + 1
@@ -58,12 +73,12 @@ def steps_of(table: Table, name: str, step: str | None = None) -> Steps:
         raise refuse(row, "does not come after the row before; sort the table by time")
     if size is None:
         kind = "numbers" if unit is None else "dates" if unit == "microsecond" else f"{unit}s"
-        raise ConfigError("time_column", name, f"its times are {kind}; training had steps of {step}")
+        raise ConfigError("time_column", name, f"its times are {kind}; {others} steps of {step}")
     ratio = differences / size
     whole = np.round(ratio)
     if step is not None and len(whole) > 2 and (whole > 1).all():
         apart = _amount(_common(differences), unit)
-        raise ConfigError("time_column", name, f"its rows are {apart} apart; training had steps of {step}")
+        raise ConfigError("time_column", name, f"its rows are {apart} apart; {others} steps of {step}")
     loose = (np.abs(ratio - whole) > LOOSE) | (whole < 1)
     if loose.any():
         row = int(np.argmax(loose)) + 1

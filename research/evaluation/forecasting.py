@@ -266,7 +266,7 @@ def study(subject: Subject, findings: Findings) -> None:
     findings.add(sums.means(), "test/")
     findings.curves |= {f"forecast_{name}": values for name, values in sums.steps().items() if not name.endswith(RAW)}
     if subject.recipe.baselines:
-        for name, fit in _naive(subject).items():
+        for name, fit in naive(subject).items():
             try:
                 means = subject.once(name, lambda fit=fit: _errors_of(subject, _alike(fit())).means())
                 findings.add(means, f"baseline/{name}/")
@@ -274,7 +274,7 @@ def study(subject: Subject, findings: Findings) -> None:
                 findings.refuse(str(error), *(f"baseline/{name}/{metric}" for metric in sums.total))
 
 
-def _naive(subject: Subject) -> dict[str, Callable[[], Forecaster]]:
+def naive(subject: Subject) -> dict[str, Callable[[], Forecaster]]:
     """Functions that fit the naive forecasts, by name. There is a `seasonal_naive` only if the season is known."""
     horizon, season = subject.test.target.shape[1], subject.facts.season
 

@@ -59,8 +59,11 @@ class RecurrentForecaster:
     horizon: int = from_data(0)
     season: int | None = from_data(None)
 
-    # The loss is computed in the scale of the window.
-    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective", "quantiles", "normalize")}
+    # The loss is computed in the scale of the window. The CRPS of quantiles is a mean over their levels.
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {
+        "loss": ("objective", "quantiles", "normalize"),
+        **dict.fromkeys(("crps", "crps_raw"), ("objective", "quantiles")),
+    }
     unscored: ClassVar[tuple[str, ...]] = ("dropout",)  # scores are computed without it
     takes_masks: ClassVar[bool] = True
     training_only: ClassVar[tuple[str, ...]] = ()

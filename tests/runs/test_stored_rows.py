@@ -135,6 +135,18 @@ def files(name: str, folder: Path, monkeypatch: Any) -> tuple[dict[str, Any], An
         keys |= {"path": "mine.csv", "time_column": "time", "window": 6, "horizon": 3}
         both = np.stack([values["a"], values["b"]], axis=1)
         stored = np.stack([both[start : start + 6] for start in range(80 - 8)])
+    elif name == "panel":
+        lengths = {"a": 50, "b": 70}
+        times = np.concatenate(
+            [np.datetime64("2020-01-01T00") + np.arange(size).astype("m8[h]") for size in lengths.values()]
+        )
+        values = {"y": RANDOM.normal(1e7, 2.0, 120).round(2), "z": RANDOM.normal(0.0, 1.0, 120)}
+        csv(folder / "mine.csv", {"id": np.repeat(list(lengths), list(lengths.values())), "time": times, **values})
+        keys |= {"path": "mine.csv", "id_column": "id", "time_column": "time", "window": 6, "horizon": 3}
+        both = np.stack([values["y"], values["z"]], axis=1)
+        stored = np.stack(
+            [both[start : start + 6] for low, high in ((0, 50), (50, 120)) for start in range(low, high - 8)]
+        )
     elif name == "mnist1d":
         stored = RANDOM.normal(size=(25, 6)).astype(np.float32)
         halves = {"x": stored[:20], "y": np.arange(20) % 10, "x_test": stored[20:], "y_test": np.arange(5)}
@@ -253,7 +265,7 @@ def _rows(rows: list[Any]) -> Any:
 
 
 def test_the_contract_has_every_kind_of_rows():
-    assert {"arrays", "folder", "series", "ucr", "mnist_pixels", "polyphonic", "m4"} <= set(NAMES)
+    assert {"arrays", "folder", "series", "panel", "ucr", "mnist_pixels", "polyphonic", "m4"} <= set(NAMES)
 
 
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
