@@ -15,9 +15,9 @@ from research.data.files.reading import read_text
 from research.data.files.table import PLAIN, Table
 from research.data.series import Windowed, naive_error, refuse_folds, share_borders
 from research.data.source import Source, Splitting
-from research.data.times import steps_of
+from research.data.times import steps_of, times_of
 from research.ranges import OpenShare, Size
-from research.tree import ConfigError, recipe
+from research.tree import ConfigError, added, recipe
 
 
 @recipe
@@ -52,7 +52,13 @@ class ETT(PublishedSeries):
 
     7 channels; the first 8,640 hours are the training block, 2,880 hours each the validation and the test block; what
     the file holds beyond is not used. At `stride=1` there are 2,880 - horizon + 1 test windows, whatever the window.
+
+    Attributes:
+      months: calendar months of the training and of the validation block, such as (14, 5), where the test block is the
+        rest of the file (Du et al., 2024, arXiv:2406.12747); null: the blocks above.
     """
+
+    months: tuple[Size, Size] | None = added(before=None)
 
     files: ClassVar = PublishedFiles("ett", ("ETTh1.csv",), "https://github.com/zhouhaoyi/ETDataset")
     names: ClassVar = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
@@ -63,13 +69,23 @@ class ETT(PublishedSeries):
         table, steps = _table(path, ("date", *self.names)), sum(self.blocks)
         steps_of(table, "date")  # refuses hours that are missing or out of order
         values = table.numbers(self.names)
+        if self.months is not None:
+            return self.names, values
         if len(values) < steps:
             raise ConfigError("", None, f"{path.name} has {len(values)} rows, fewer than {steps}")
         return self.names, values[:steps]
 
     def borders(self, steps: int) -> tuple[int, int]:
-        """After 8,640 and after 11,520 hours."""
-        return self.blocks[0], self.blocks[0] + self.blocks[1]
+        """After 8,640 and after 11,520 hours, or after the months."""
+        if self.months is None:
+            return self.blocks[0], self.blocks[0] + self.blocks[1]
+        path = self.files.locate(self.root)
+        months = times_of(_table(path, ("date", *self.names)), "date").astype("datetime64[M]")
+        first = np.flatnonzero(np.append(True, months[1:] != months[:-1]))  # first step of every month
+        if sum(self.months) >= len(first):
+            remedy = f"{path.name} has {len(first)} months, and the last ones are the test block; name fewer"
+            raise ConfigError("months", list(self.months), remedy)
+        return int(first[self.months[0]]), int(first[sum(self.months)])
 
 
 @recipe

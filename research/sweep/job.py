@@ -18,7 +18,7 @@ from research.data.source import Splitting
 from research.engine import Budget, Model, Trainer
 from research.evaluation import Evaluation
 from research.metrics import base, dependencies, direction, nearest_metric, undirected
-from research.models.abilities import Checks, unmonitored
+from research.models.abilities import Checks, Reconstructs, able, takes_masks, unmonitored
 from research.optimizer import Optimizer, Players
 from research.runs.folder import RunFolder
 from research.runs.load import check_parameters
@@ -165,6 +165,7 @@ def bind(job: Job) -> BoundJob:
         checks: Any = model
         if isinstance(checks, Checks):
             checks.check(dataset.examples, job.trainer.batch_size, job.optimizer)
+    _check_hidden(job.data, model)
     _check_players(job.optimizer, model, dataset)
     _check_monitor(job.trainer, model)
     return BoundJob(job=job, model=model, dataset=dataset)
@@ -212,6 +213,19 @@ def _check_monitor(trainer: Trainer, model: Model) -> None:
     if not direction(metric):
         remedy = f"{undirected(trainer.monitor)}; set {{key}}={nearest_metric(trainer.monitor)}"
         raise ConfigError("trainer.monitor", trainer.monitor, remedy)
+
+
+def _check_hidden(data: Splitting, model: Model) -> None:
+    """Refuse hidden values for a model that cannot reconstruct them.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    key = "hide" if data.hide is not None else "hide_train"
+    value = getattr(data, key)
+    if value is not None and not (able(model, Reconstructs) and takes_masks(model)):
+        remedy = "does not reconstruct rows with missing values; use model=recurrent_ae or set {key}=null"
+        raise ConfigError(f"data.{key}", value, f"a {type(model).__name__} {remedy}")
 
 
 def _check_players(optimizer: Optimizer | Players, model: Model, dataset: Dataset) -> None:
