@@ -3,12 +3,13 @@
 A hidden value is missing for a model (not `observed`, and 0 in `x`), while `Examples.truth` has it. Values of
 validation and test rows are hidden once, those of training batches anew for every batch.
 
-With `hide_by=blocks` the time of every row and channel is cut into blocks of `hide_length` steps, which begin at a
-random step, and each block is hidden with the same probability. Points are blocks of one step. So every value is hidden
-with the probability `hide`, and neighbouring blocks may join.
+With `hide_by=blocks`, which needs sequences, the time of every row and channel is cut into blocks of `hide_length`
+steps, which begin at a random step, and each block is hidden with the same probability. Points are blocks of one step.
+So every value is hidden with the probability `hide`, and neighbouring blocks may join.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,8 +41,9 @@ def hide(settings: Splitting, source: Source, parts: Sequence[Rows]) -> Source:
     scored = np.concatenate([parts[0].validation, parts[0].test])
     x = examples.x.series[None] if isinstance(examples.x, Windows) else examples.x
     random = np.random.default_rng([settings.hide_seed, STREAM])
-    low = random.random((len(x), blocks(x.shape[1], length), x.shape[2]), np.float32) < settings.hide
-    hidden = spread(low, random.integers(0, length, (len(x), 1, x.shape[2])), x.shape[1], length)
+    rows, steps, channels = in_time(x.shape)
+    low = random.random((rows, blocks(steps, length), channels), np.float32) < settings.hide
+    hidden = spread(low, random.integers(0, length, (rows, 1, channels)), steps, length).reshape(x.shape)
     if isinstance(examples.x, Windows):
         windows: Windows = examples.x
         used = np.zeros(len(windows.series), bool)
@@ -54,7 +56,7 @@ def hide(settings: Splitting, source: Source, parts: Sequence[Rows]) -> Source:
         used[scored] = True
         known = np.ones(x.shape, bool) if examples.mask is None else examples.mask
         observed = np.ones(x.shape, bool) if examples.observed is None else examples.observed
-        hidden &= used[:, None, None] & known
+        hidden &= used.reshape(-1, *(1,) * (x.ndim - 1)) & known
         masks = [observed & ~hidden, hidden]
     examples = dataclasses.replace(examples, observed=masks[0], hidden=masks[1])
     for name in ("validation", "test"):
@@ -70,9 +72,9 @@ def _check(settings: Splitting, source: Source) -> None:
         return
     key = "hide" if settings.hide is not None else "hide_train"
     value, x = getattr(settings, key), source.examples.x
-    if source.kind != "sequence" or x.ndim != 3:
-        problem = f"values of sequences only can be hidden, and these rows are {source.kind}s"
-        raise ConfigError(key, value, f"{problem}; set {{key}}=null")
+    if source.kind != "sequence" and settings.hide_by == "blocks":
+        problem = f"blocks are runs of time steps, and these rows are {source.kind}s"
+        raise ConfigError("hide_by", "blocks", f"{problem}; set {{key}}=points")
     if source.scale_target:
         remedy = "data.horizon=null" if hasattr(settings, "horizon") else "{key}=null"
         problem = "hidden values are reconstructed, and these data are to be forecast"
@@ -88,7 +90,7 @@ def _check(settings: Splitting, source: Source) -> None:
     if source.draw is not None and settings.hide_train is not None:
         remedy = "these training batches are drawn anew already; set {key}=null"
         raise ConfigError("hide_train", settings.hide_train, remedy)
-    if block_length(settings) >= x.shape[1]:
+    if settings.hide_by == "blocks" and settings.hide_length >= x.shape[1]:
         problem = f"a row has {x.shape[1]} steps, and a block would hide a channel of it; make it smaller"
         raise ConfigError("hide_length", settings.hide_length, problem)
 
@@ -96,6 +98,11 @@ def _check(settings: Splitting, source: Source) -> None:
 def block_length(settings: Splitting) -> int:
     """Steps of a hidden block."""
     return settings.hide_length if settings.hide_by == "blocks" else 1
+
+
+def in_time(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The shape [N, T, C] of rows of any shape, of which the second axis counts as time."""
+    return shape[0], shape[1], math.prod(shape[2:])
 
 
 def blocks(steps: int, length: int) -> int:
@@ -130,13 +137,13 @@ class Hide:
 
     def draw(self, batch: Examples, key: jax.Array) -> Examples:
         """The batch with other hidden values."""
-        rows, steps, channels = batch.x.shape
+        rows, steps, channels = in_time(batch.x.shape)
         chance_key, offset_key = jax.random.split(key)
         # Every block has a key of its own, so that padding changes no draw.
         keys = jax.vmap(jax.random.fold_in, (None, 0))(chance_key, jnp.arange(blocks(steps, self.length)))
         chance = jax.vmap(lambda block: jax.random.uniform(block, (rows, channels)), out_axes=1)(keys)
         offset = jax.random.randint(offset_key, (rows, 1, channels), 0, self.length)
-        hidden = spread(chance < self.share, offset, steps, self.length)
+        hidden = spread(chance < self.share, offset, steps, self.length).reshape(batch.x.shape)
         hidden = hidden if batch.known is None else hidden & batch.known
         truth = batch.x if batch.truth is None else batch.truth
         observed = ~hidden if batch.known is None else batch.known & ~hidden

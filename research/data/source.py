@@ -85,7 +85,7 @@ class Splitting:
       train_size, validation_size, test_size: use only so many rows of a part, for quick runs.
       hide: share of the observed values of validation and test rows that models do not see, and that are scored as
         imputations (`research.data.hiding`); null hides none.
-      hide_by: "points" hides single values, "blocks" runs of `hide_length` steps of one channel.
+      hide_by: "points" hides single values, "blocks" runs of `hide_length` steps of one channel of a sequence.
       hide_length: steps of a block; not read with points.
       hide_seed: decides which values are hidden, and nothing else does.
       hide_train: share of the values of every training batch that the model does not see and still has to reconstruct,

@@ -17,9 +17,9 @@ def errors(imputed: np.ndarray, rows: Examples, scale: Any) -> dict[str, float]:
     """`imputation_mae` and `imputation_mse`, means over all hidden values of the rows, also in raw units.
 
     Args:
-      imputed: an imputation for every element of x, [N, T, C].
+      imputed: an imputation for every element of x, of its shape.
       rows: rows with hidden values, as models see them.
-      scale: raw value = value / scale + shift; () or [C].
+      scale: raw value = value / scale + shift; () or of the last axes of x.
     """
     miss = np.asarray(imputed, np.float64) - np.asarray(rows.truth, np.float64)
     hidden = np.asarray(rows.hidden, bool)
@@ -30,11 +30,15 @@ def errors(imputed: np.ndarray, rows: Examples, scale: Any) -> dict[str, float]:
     return means
 
 
-def channel_mean(train: Examples) -> np.ndarray:
-    """Mean of the observed values of every channel over rows and steps, [C]; 0 for a channel without any."""
+def observed_mean(train: Examples, over_time: bool) -> np.ndarray:
+    """Mean of the observed values of every channel [C] over rows and steps, or of every feature [...] over rows.
+
+    It is 0 for a channel or feature without observed values.
+    """
     x, mask = np.asarray(train.x, np.float64), train.mask
     known = np.ones(x.shape, bool) if mask is None else np.asarray(mask)
-    return np.where(known, x, 0).sum((0, 1)) / np.maximum(known.sum((0, 1)), 1)
+    axes = (0, 1) if over_time else (0,)
+    return np.where(known, x, 0).sum(axes) / np.maximum(known.sum(axes), 1)
 
 
 def carried(x: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -50,8 +54,14 @@ def carried(x: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 
 def naive(subject: Subject) -> dict[str, Callable[[Examples], np.ndarray]]:
-    """Imputations without training by name. A channel of a row without observed values gets the mean."""
-    mean = channel_mean(subject.train)
+    """Imputations without training by name. Only sequences have a last value and an interpolation.
+
+    A channel of a row without observed values gets the mean.
+    """
+    if subject.facts.kind != "sequence":
+        means = observed_mean(subject.train, over_time=False)
+        return {"mean": lambda rows: np.broadcast_to(means, rows.x.shape)}
+    mean = observed_mean(subject.train, over_time=True)
 
     def filled(fill: Callable[[np.ndarray, np.ndarray], np.ndarray], rows: Examples) -> np.ndarray:
         observed = np.asarray(rows.mask)

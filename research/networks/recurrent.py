@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from research.clock import ramp
 from research.data.examples import Examples, Facts
@@ -19,6 +19,7 @@ from research.networks.base import (
     Training,
     observed_mean,
     output_bias,
+    with_mask,
 )
 from research.networks.cells import Carries
 from research.networks.dense import DenseStack
@@ -216,18 +217,12 @@ class RecurrentNetworks(Coding):
         self, params: Any, batch: Examples, outputs: int, training: Training | None = None
     ) -> Float[Array, "B ..."]:
         """Encoder outputs [B, outputs], or [B, T, outputs] with a code at every step."""
-        x, encoder = self.with_label(self.with_mask(batch.x, batch.mask), batch.label), self.encoder(outputs)
+        x, encoder = with_mask(batch.x, batch.mask) if self.reads_mask else batch.x, self.encoder(outputs)
+        x = self.with_label(x, batch.label)
         rngs = training.rngs(ENCODER_DROPOUT) if training is not None and self.dropout > 0 else None
         inputs = (x,) if self.code == "step" else (x, batch.length, rngs is not None)
         codes: Any = encoder.apply({"params": params["encoder"]}, *inputs, rngs=rngs)
         return codes
-
-    def with_mask(self, x: Float[Array, "*B C"], mask: Bool[Array, "*B C"] | None) -> Float[Array, "*B inputs"]:
-        """The input of an encoder that reads masks, with 1 appended for every observed value and 0 for every other."""
-        if not self.reads_mask:
-            return x
-        seen = jnp.ones_like(x) if mask is None else mask.astype(x.dtype)
-        return jnp.concatenate([x, seen], axis=-1)
 
     def summary(self, codes: Float[Array, "B ..."], batch: Examples) -> Float[Array, "B outputs"]:
         """One vector for a sequence: its code, or the summary of the codes at all steps."""
@@ -289,7 +284,7 @@ class RecurrentNetworks(Coding):
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None, outputs: int
     ) -> tuple[Online, Float[Array, "B outputs"]]:
         """The state after one more time step, and the encoder's outputs for all steps so far."""
-        x, params = self.with_label(self.with_mask(x, None), label), params["encoder"]
+        x, params = self.with_label(with_mask(x, None) if self.reads_mask else x, label), params["encoder"]
         linear, how = nn.Dense(outputs), self.recurrent.summary
         if self.code == "step":
             code: Any = linear.apply({"params": params["output"]}, x)

@@ -91,8 +91,9 @@ class Run:
         """
         self._need("reconstruct")
         if not takes_masks(self.model):
-            remedy = "takes no masks and cannot impute; train model=recurrent_ae with data.hide_train=0.2"
-            raise ConfigError("folder", self.folder, f"a {type(self.model).__name__} {remedy}")
+            problem = f"a {type(self.model).__name__} that does not read masks cannot impute"
+            remedy = "train model=recurrent_ae, or a dense model with model.reads_mask=true, with data.hide_train=0.2"
+            raise ConfigError("folder", self.folder, f"{problem}; {remedy}")
         rows = self.rows(x, **beside)
         values = np.asarray(rows.x)
         if rows.observed is None:

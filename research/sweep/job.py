@@ -224,8 +224,9 @@ def _check_hidden(data: Splitting, model: Model) -> None:
     key = "hide" if data.hide is not None else "hide_train"
     value = getattr(data, key)
     if value is not None and not (able(model, Reconstructs) and takes_masks(model)):
-        remedy = "does not reconstruct rows with missing values; use model=recurrent_ae or set {key}=null"
-        raise ConfigError(f"data.{key}", value, f"a {type(model).__name__} {remedy}")
+        remedy = "use model=recurrent_ae, or a dense model with model.reads_mask=true, or set {key}=null"
+        problem = f"a {type(model).__name__} with these settings does not reconstruct rows with missing values"
+        raise ConfigError(f"data.{key}", value, f"{problem}; {remedy}")
 
 
 def _check_players(optimizer: Optimizer | Players, model: Model, dataset: Dataset) -> None:

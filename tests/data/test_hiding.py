@@ -117,6 +117,18 @@ def test_other_hidden_values_are_other_data_and_no_hidden_values_are_the_same_as
     assert not [name for name in plain(free()) if name.startswith("hide")]  # hashes of earlier runs stay
 
 
+@pytest.mark.parametrize("shape", [(12,), (4, 5), (4, 5, 3)])
+def test_values_of_vectors_and_images_are_hidden_as_well(shape):
+    x = np.random.default_rng(0).integers(0, 256, (200, *shape)).astype(np.uint8)
+    source = Source("mine", "vector" if len(shape) == 1 else "image", Examples(x=x), unit=255)
+    rows = scored(assemble(free(hide=0.2, scaling="unit"), source), None)["test"]
+    assert rows.hidden.mean() == pytest.approx(0.2, abs=0.05)
+    assert (rows.x[rows.hidden] == 0).all()
+    assert rows.truth[rows.hidden].mean() == pytest.approx(0.5, abs=0.1)
+    batch = Hide(share=0.3, length=1).draw(Examples(x=jnp.asarray(rows.truth)), jax.random.key(0))
+    assert batch.hidden.mean() == pytest.approx(0.3, abs=0.05)
+
+
 @pytest.mark.parametrize("length", [1, 4])
 def test_every_training_batch_hides_other_values(length):
     batch = Examples(x=jnp.asarray(arrays().x), observed=jnp.asarray(arrays().x > 0))
@@ -148,8 +160,7 @@ def test_padding_changes_no_draw():
 @pytest.mark.parametrize(
     ("settings", "changes", "key", "remedy"),
     [
-        ({}, {"kind": "image"}, "hide", "set data.hide=null"),
-        ({"hide": None, "hide_train": 0.1}, {"kind": "vector"}, "hide_train", "set data.hide_train=null"),
+        ({"hide_by": "blocks"}, {"kind": "image"}, "hide_by", "set data.hide_by=points"),
         ({}, {"scale_target": True}, "hide", "set data.hide=null"),
         ({"folds": 3, "fold": 0}, {}, "hide", "data.folds=null data.fold=null"),
         ({"hide_by": "blocks", "hide_length": STEPS}, {}, "hide_length", "make it smaller"),
