@@ -118,6 +118,8 @@ def spread(low: Any, offset: Any, steps: int, length: int) -> Any:
       offset: how many steps of the first block lie before the first step of the row, [N, 1, C].
       steps, length: of a row and of a block.
     """
+    if length == 1:
+        return low
     library = np if isinstance(low, np.ndarray) else jnp
     block = (library.arange(steps)[None, :, None] + offset) // length
     return library.take_along_axis(low, block, axis=1)
