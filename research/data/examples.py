@@ -103,7 +103,7 @@ class Examples:
         return mask if self.observed is None else mask & library.asarray(self.observed[:], bool)
 
     @property
-    def known(self) -> Any:
+    def score_mask(self) -> Any:
         """True where the true value of an element of `x` is known: `mask`, and the hidden values besides."""
         if self.hidden is None:
             return self.mask
@@ -151,7 +151,7 @@ def prepare(examples: Examples, shift: Any, scale: Any, target_shift: Any = 0.0,
         target = scaled(target, target_shift, target_scale, examples.target_observed)
     truth = examples.truth
     if examples.hidden is not None:
-        truth = scaled(examples.x if truth is None else truth, shift, scale, examples.known)
+        truth = scaled(examples.x if truth is None else truth, shift, scale, examples.score_mask)
     return dataclasses.replace(examples, x=scaled(examples.x, shift, scale, examples.mask), target=target, truth=truth)
 
 

@@ -146,9 +146,9 @@ class Hide:
         chance = jax.vmap(lambda block: jax.random.uniform(block, (rows, channels)), out_axes=1)(keys)
         offset = jax.random.randint(offset_key, (rows, 1, channels), 0, self.length)
         hidden = spread(chance < self.share, offset, steps, self.length).reshape(batch.x.shape)
-        hidden = hidden if batch.known is None else hidden & batch.known
+        hidden = hidden if batch.score_mask is None else hidden & batch.score_mask
         truth = batch.x if batch.truth is None else batch.truth
-        observed = ~hidden if batch.known is None else batch.known & ~hidden
+        observed = ~hidden if batch.score_mask is None else batch.score_mask & ~hidden
         return dataclasses.replace(
             batch, x=jnp.where(hidden, 0.0, truth), observed=observed, hidden=hidden, truth=truth
         )

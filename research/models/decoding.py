@@ -76,7 +76,7 @@ def log_likelihood(
 ) -> Float[Array, " B"]:
     """log p(x | outputs) of every example, [B] nats; for `mse` minus the mean squared error. Hidden values count."""
     x = batch.x if batch.truth is None else batch.truth
-    return total(model.observation.of(params), outputs, _flat(x), _flat(batch.known))
+    return total(model.observation.of(params), outputs, _flat(x), _flat(batch.score_mask))
 
 
 def reconstruction_mse(

@@ -51,7 +51,7 @@ def test_a_share_of_the_values_of_validation_and_test_rows_is_hidden(make, by):
         assert hidden.mean() == pytest.approx(0.2, abs=0.08), part
         np.testing.assert_array_equal(rows[part].mask, ~hidden)
         assert (rows[part].x[hidden] == 0).all()
-        assert rows[part].known.all()
+        assert rows[part].score_mask.all()
         np.testing.assert_array_equal(rows[part].truth[~hidden], rows[part].x[~hidden])
         raw = dataset.examples.take(np.sort(dataset.split(None).rows(part))).x
         np.testing.assert_allclose(rows[part].truth / dataset.split(None).scale + dataset.split(None).shift, raw, 1e-4)
@@ -102,9 +102,9 @@ def test_missing_values_and_padding_are_never_hidden():
     assert rows.hidden.any()
     assert not (rows.hidden & ~inside).any()
     before = arrays(observed=observed, length=length).take(np.arange(ROWS) / ROWS >= 0.75)
-    np.testing.assert_array_equal(rows.known, before.mask)
+    np.testing.assert_array_equal(rows.score_mask, before.mask)
     np.testing.assert_array_equal(rows.mask, before.mask & ~rows.hidden)
-    assert (rows.truth[~rows.known] == 0).all()
+    assert (rows.truth[~rows.score_mask] == 0).all()
 
 
 def test_other_hidden_values_are_other_data_and_no_hidden_values_are_the_same_as_before():
@@ -144,7 +144,7 @@ def test_every_training_batch_hides_other_values(length):
         np.testing.assert_array_equal(rows.mask, batch.observed & ~rows.hidden)
         np.testing.assert_array_equal(rows.truth, batch.x)
         np.testing.assert_array_equal(rows.x, jnp.where(rows.hidden, 0, batch.x))
-        np.testing.assert_array_equal(rows.known, batch.mask)
+        np.testing.assert_array_equal(rows.score_mask, batch.mask)
 
 
 def test_padding_changes_no_draw():
