@@ -135,6 +135,7 @@ def test_every_training_batch_hides_other_values(length):
     hide = dataset_of(
         arrays(), hide=None, hide_train=0.3, hide_by="blocks" if length > 1 else "points", hide_length=4
     ).draw
+    assert isinstance(hide, Hide)
     assert hide == Hide(share=0.3, length=length)
     drawn = [hide.draw(batch, jax.random.key(seed)) for seed in range(2)]
     assert (drawn[0].hidden != drawn[1].hidden).any()
