@@ -78,6 +78,11 @@ METRICS = {
         for share in (80, 95)
         for raw, units, fitted in (("", "", "scaling"), ("_raw", " in units of the data", ""))
     },
+    # hidden values
+    "imputation_mae": _lower("imputation MAE", shown=True, fitted="scaling"),
+    "imputation_mse": _lower("imputation MSE", shown=True, fitted="scaling"),
+    "imputation_mae_raw": _lower("imputation MAE in units of the data", shown=True),
+    "imputation_mse_raw": _lower("imputation MSE in units of the data", shown=True),
     # codes
     "probe_accuracy": _higher(shown=True),
     "knn_accuracy": _higher("k-NN accuracy", shown=True),
@@ -136,7 +141,8 @@ ROWS = {  # the keys that choose the rows of a part; the test rows depend on all
     "train": ("data.train_size", "data.validation_fraction", "data.folds", FOLD),
     "validation": ("data.validation_fraction", "data.validation_size", "data.folds", FOLD),
 }
-NOT_TEST = frozenset({"data.root", "data.fresh", SCALING}).union(*ROWS.values())  # keys that change no test row
+# keys that change no test row
+NOT_TEST = frozenset({"data.root", "data.fresh", "data.hide_train", SCALING}).union(*ROWS.values())
 RAW = "_raw"  # ends the name of an error in the units of the data
 
 

@@ -70,6 +70,10 @@ class Examples:
       factors: known factors of variation, [N, F].
       naive_error: mean absolute difference between steps one season apart, in the training part of the row's series and
         in raw units: the denominator of MASE, [N, C] float32.
+      hidden: True where a value of `x` is known and hidden from models, for which it is not `observed`, of the shape of
+        `x`; None: nothing is hidden.
+      truth: prepared rows have the values of `x` here with the hidden ones, and 0 in `x` in their place; None in rows
+        as stored, whose `x` still has these values.
     """
 
     x: Any
@@ -80,6 +84,8 @@ class Examples:
     label: Any = None
     factors: Any = None
     naive_error: Any = None
+    hidden: Any = None
+    truth: Any = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -95,6 +101,13 @@ class Examples:
             inside = library.arange(self.x.shape[1])[None] < library.asarray(self.length)[:, None]
             mask = mask & inside.reshape(inside.shape + (1,) * (self.x.ndim - 2))
         return mask if self.observed is None else mask & library.asarray(self.observed[:], bool)
+
+    @property
+    def score_mask(self) -> Any:
+        """True where the true value of an element of `x` is known: `mask`, and the hidden values besides."""
+        if self.hidden is None:
+            return self.mask
+        return self.mask | (np if _is_numpy(self) else jnp).asarray(self.hidden[:], bool)
 
     @property
     def has_values(self) -> bool:
@@ -136,7 +149,10 @@ def prepare(examples: Examples, shift: Any, scale: Any, target_shift: Any = 0.0,
     target = examples.target
     if examples.has_values:
         target = scaled(target, target_shift, target_scale, examples.target_observed)
-    return dataclasses.replace(examples, x=scaled(examples.x, shift, scale, examples.mask), target=target)
+    truth = examples.truth
+    if examples.hidden is not None:
+        truth = scaled(examples.x if truth is None else truth, shift, scale, examples.score_mask)
+    return dataclasses.replace(examples, x=scaled(examples.x, shift, scale, examples.mask), target=target, truth=truth)
 
 
 @runtime_checkable

@@ -9,8 +9,8 @@ from typing import Literal
 import jax
 import numpy as np
 
-from research.data import scaling
-from research.data.examples import Dataset, Examples, Facts, Split, Windows, compact
+from research.data import hiding, scaling
+from research.data.examples import Dataset, Draw, Examples, Facts, Split, Windows, compact
 from research.data.preparation import SCALING, TAIL, Binarize, Preparation, bernoulli, zero_tails
 from research.data.source import Source, Splitting
 from research.data.splits import Rows, absent_notes, check_parts, divide, pack
@@ -61,6 +61,8 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
     classes = examples.label if source.stratify else None
     parts = divide(recipe, len(examples), source.test, source.validation, source.unused, classes)
     check_parts(parts, examples)
+    source = hiding.hide(recipe, source, parts)
+    examples = source.examples
     if source.anomaly and any(examples.label[rows.train].any() for rows in parts):
         raise ConfigError("", source.name, "anomalous rows are among the training rows")
     fits = _fit(method, source, parts)
@@ -82,13 +84,22 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
         facts=facts if binarize == "none" else dataclasses.replace(facts, low=0.0, high=1.0),
         sha256=digest(compact(examples, *offsets), *offsets),
         preparation=_preparation(recipe, source, drawn, binarize != "none"),
-        draw=Binarize() if binarize == "dynamic" else source.draw,
+        draw=_draw(recipe, source, binarize),
         split_seed=recipe.split_seed,
         reference=reference,
         offset=offsets[0],
         target_offset=offsets[1],
         notes=(*source.notes, *_tail_notes(source), *absent_notes(parts, source)),
     )
+
+
+def _draw(recipe: Splitting, source: Source, binarize: str) -> Draw | None:
+    """What makes every training batch anew."""
+    if binarize == "dynamic":
+        return Binarize()
+    if recipe.hide_train is not None:
+        return hiding.Hide(share=recipe.hide_train, length=hiding.block_length(recipe))
+    return source.draw
 
 
 def _check_probabilities(recipe: Splitting, source: Source, binarize: str) -> None:

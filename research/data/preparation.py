@@ -73,17 +73,22 @@ class Preparation:
 
     def arrange(self, stored: Examples) -> Examples:
         """Rows as stored in the order and shape of training, on the raw scale; z-scored where that is set."""
-        x = stored.x
+        x, observed = stored.x, stored.observed
         if self.layout == "pixels":
-            x = x.reshape(len(x), -1, 1)
-            if self.permutation_seed is not None:
-                x = x[:, shuffle(x.shape[1], self.permutation_seed)]
+            x, observed = (self._pixels(array) for array in (x, observed))
         if self.zscore:
             rows = dataclasses.replace(stored, x=x)
             mean, deviation = series_moments(rows)
             x = (np.asarray(x, np.float64) - mean) / deviation
             x = (x if rows.mask is None else np.where(rows.mask, x, 0)).astype(np.float32)
-        return stored if x is stored.x else dataclasses.replace(stored, x=x)
+        return stored if x is stored.x else dataclasses.replace(stored, x=x, observed=observed)
+
+    def _pixels(self, array: Any) -> Any:
+        """Values or masks of images [N, ...] as sequences of pixels [N, T, 1] in the order of training."""
+        if array is None:
+            return None
+        array = array.reshape(len(array), -1, 1)
+        return array if self.permutation_seed is None else array[:, shuffle(array.shape[1], self.permutation_seed)]
 
     def restore(self, x: np.ndarray, stored: Examples | None = None) -> np.ndarray:
         """The inverse of `arrange` for values [N, *feature_shape] on the raw scale.

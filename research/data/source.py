@@ -8,8 +8,8 @@ import numpy as np
 
 from research.data.examples import Draw, Examples
 from research.data.preparation import Preparation
-from research.ranges import INT32, Count, OpenShare, Range, Seed
-from research.tree import ConfigError, recipe
+from research.ranges import INT32, Count, OpenShare, Range, Seed, Size
+from research.tree import ConfigError, added, recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +86,13 @@ class Splitting:
       scaling: "unit" divides by the largest value the format can hold; "standard" (mean 0, deviation 1) and "minmax"
         (0 to 1) are fitted per feature, or per channel of a sequence, on the training rows.
       train_size, validation_size, test_size: use only so many rows of a part, for quick runs.
+      hide: share of the observed values of validation and test rows that models do not see, and that are scored as
+        imputations (`research.data.hiding`); null hides none.
+      hide_by: "points" hides single values, "blocks" runs of `hide_length` steps of one channel of a sequence.
+      hide_length: steps of a block; not read with points.
+      hide_seed: decides which values are hidden, and nothing else does.
+      hide_train: share of the values of every training batch that the model does not see and still has to reconstruct,
+        drawn anew each time and in the same way; null: a model sees all of them.
     """
 
     root: str | None
@@ -97,6 +104,11 @@ class Splitting:
     train_size: Count | None
     validation_size: Count | None
     test_size: Count | None
+    hide: OpenShare | None = added(before=None)
+    hide_by: Literal["points", "blocks"] = added(before="points")
+    hide_length: Size = added(before=8)
+    hide_seed: Seed = added(before=0)
+    hide_train: OpenShare | None = added(before=None)
 
     def validate(self) -> None:
         """Refuse a fold that does not exist."""

@@ -79,6 +79,32 @@ class Run:
         rows = self.rows(x, **beside)
         return self.preparation.restore(self.preparation.raw(self._over("reconstruct", rows)), rows)
 
+    def impute(self, x: Any, **beside: Any) -> np.ndarray:
+        """Rows as stored in which missing values are those of the reconstruction, [N, *stored_shape].
+
+        Observed values, and padding behind the end of a row, stay as they are. A run imputes well if it was trained to,
+        with `data.hide_train`.
+
+        Args:
+          x: rows with NaN for missing values, or `observed` beside them.
+          beside: `lengths`, `observed`, `label`.
+        """
+        self._need("reconstruct")
+        if not takes_masks(self.model):
+            problem = f"a {type(self.model).__name__} that does not read masks cannot impute"
+            remedy = "train model=recurrent_ae, or a dense model with model.reads_mask=true, with data.hide_train=0.2"
+            raise ConfigError("folder", self.folder, f"{problem}; {remedy}")
+        rows = self.rows(x, **beside)
+        values = np.asarray(rows.x)
+        if rows.observed is None:
+            return values.copy()
+        missing = ~np.asarray(rows.observed)
+        if rows.length is not None:
+            inside = np.arange(values.shape[1]) < np.asarray(rows.length)[:, None]
+            missing &= inside.reshape(inside.shape + (1,) * (values.ndim - 2))
+        filled = self.preparation.restore(self.preparation.raw(self._over("reconstruct", rows)), rows)
+        return np.where(missing, filled, values)
+
     def sample(self, number: int, seed: int = 0, label: Any = None) -> np.ndarray:
         """Draws from the model as stored, [number, *stored_shape]; label [number] for a conditional model."""
         self._need("sample")

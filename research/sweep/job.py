@@ -20,7 +20,7 @@ from research.engine import Budget, Model, Trainer
 from research.errors import did_you_mean
 from research.evaluation import Evaluation
 from research.metrics import base, dependencies, direction, nearest_metric, undirected
-from research.models.abilities import Checks, unmonitored
+from research.models.abilities import Checks, Reconstructs, able, takes_masks, unmonitored
 from research.optimizer import Optimizer, Players
 from research.runs.folder import RunFolder, folder_with
 from research.runs.load import check_parameters
@@ -182,6 +182,7 @@ def bind(job: Job) -> BoundJob:
         checks: Any = model
         if isinstance(checks, Checks):
             checks.check(dataset.examples, job.trainer.batch_size, job.optimizer)
+    _check_hidden(job.data, model)
     _check_players(job.optimizer, model, dataset)
     _check_monitor(job.trainer, model)
     return BoundJob(job=job, model=model, dataset=dataset)
@@ -231,6 +232,20 @@ def _check_monitor(trainer: Trainer, model: Model) -> None:
         other = "" if near == loss else f", or {{key}}={loss}, which every model has"
         remedy = f"{undirected(trainer.monitor)}; set {{key}}={near}{other}"
         raise ConfigError("trainer.monitor", trainer.monitor, remedy)
+
+
+def _check_hidden(data: Splitting, model: Model) -> None:
+    """Refuse hidden values for a model that cannot reconstruct them.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    key = "hide" if data.hide is not None else "hide_train"
+    value = getattr(data, key)
+    if value is not None and not (able(model, Reconstructs) and takes_masks(model)):
+        remedy = "use model=recurrent_ae, or a dense model with model.reads_mask=true, or set {key}=null"
+        problem = f"a {type(model).__name__} with these settings does not reconstruct rows with missing values"
+        raise ConfigError(f"data.{key}", value, f"{problem}; {remedy}")
 
 
 def _check_players(optimizer: Optimizer | Players, model: Model, dataset: Dataset) -> None:

@@ -392,6 +392,16 @@ def test_calendar_months_divide_ett_and_the_rest_is_the_test_block(hours):
     assert caught.value.key == "data.months"
 
 
+def test_ett_is_divided_by_calendar_months_if_they_are_named(hours):
+    dataset = data("ett", root=str(hours), months=[14, 5], window=48, stride=48, horizon=None, season=None)
+    assert first_steps(dataset, "test") == list(range(13_920, 14_450 - 47, 48))  # from 2018-02-01 on
+    assert first_steps(dataset, "validation") == list(range(10_272, 13_920 - 47, 48))
+    np.testing.assert_allclose(dataset.split(None).shift, np.full(7, (10_224 - 1) / 2))  # whole windows
+    with pytest.raises(ConfigError, match="has 20 months") as refusal:
+        data("ett", root=str(hours), months=[14, 6])
+    assert refusal.value.key == "data.months"
+
+
 def test_a_table_that_is_not_ett_is_refused_with_file_and_line(hours, tmp_path):
     path = tmp_path / "ETTh1.csv"
     lines = (hours / "ETTh1.csv").read_text().splitlines()
