@@ -72,6 +72,7 @@ class Subject:
       metrics: metrics that the training computed on the parts.
       target_scale: like `scale`, for a target of values.
       binary: True if the rows are drawn as 0 and 1, which have no other units.
+      columns, classes: names of the channels and of the classes; None where the data have none.
     """
 
     model: Any
@@ -89,6 +90,8 @@ class Subject:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     target_scale: Any = 1.0
     binary: bool = False
+    columns: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
 
     @property
     def train(self) -> Examples:

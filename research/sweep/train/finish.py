@@ -59,6 +59,8 @@ def finish(
                 metrics=trained.metrics,
                 target_scale=split.target_scale,
                 binary=isinstance(dataset.draw, Binarize),
+                columns=dataset.preparation.columns,
+                classes=dataset.preparation.classes,
             )
             findings = evaluate_run(subject)
         except ConfigError:
