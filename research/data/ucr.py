@@ -174,7 +174,7 @@ class UCR(Splitting):
 def are_standardized(rows: Examples) -> bool:
     """Whether every channel of every series has mean 0 and deviation 1, within .01.
 
-    Half of the archive divides the squares by T and half by T - 1; both count. A constant 0 counts as well.
+    Deviations whose squares were divided by T - 1, as those of ItalyPowerDemand, count too; so does a constant 0.
     """
     mean, deviation = series_moments(rows)
     mask = np.ones(rows.x.shape, bool) if rows.mask is None else rows.mask
