@@ -291,6 +291,19 @@ def test_contract(name: str, kind: str, options: dict[str, Any], build_model):
     np.testing.assert_array_equal(*alike["loss"], err_msg="a number that changes the loss must not be `unscored`")
 
 
+@pytest.mark.parametrize(
+    "name", ["dense_ae", "vae", "vq_ae", "recurrent_ae", "recurrent_predictor", "recurrent_forecaster"]
+)
+def test_the_score_of_a_row_does_not_depend_on_the_number_of_rows(name: str, build_model):
+    (kind, *_), (options, *_) = FAMILIES[name]
+    batch, model = DATA[kind][1], small(build_model, name, kind, **options)
+    params, keys = start(model, batch), jax.random.split(jax.random.key(0), len(batch))
+    scores = quickly(model.evaluate, params, batch, keys)
+    fewer = quickly(model.evaluate, params, batch.take(np.arange(4)), keys[:4])
+    for metric, value in fewer.items():
+        np.testing.assert_allclose(value, scores[metric][:4], rtol=1e-5, atol=1e-6, err_msg=metric)
+
+
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name not in NAMED] + ["wae", "vamp_vae", "two_layer_vae"])
 def test_abilities_keep_the_shape_of_the_data(name: str, build_model):
     facts, batch = DATA[FAMILIES[name][0][0]]
