@@ -26,7 +26,7 @@ class Findings:
       pictures: name -> [H, W, 3] uint8.
       curves: name -> values [n] that TensorBoard shows over their index.
       codes: codes of the test rows for the projector, [N, L], or None.
-      labels: classes of these rows, [N], or None.
+      labels: classes of these rows, [N], by name where the data have names; or None.
       centres: centres of the clusters of these codes, [K, L], or None.
       sprite: pictures of these rows in one square grid, and height and width of a picture; or None.
     """

@@ -43,7 +43,8 @@ def class_names(names: Sequence[str] | None, facts: Any) -> list[str]:
 
 
 def shorter(name: str) -> str:
-    """A name of at most `LETTERS` letters: the end of a longer one is cut off."""
+    """A name on one line of at most `LETTERS` letters: the end of a longer one is cut off."""
+    name = " ".join(name.split())
     return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
 
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from research.evaluation import baselines, plots
-from research.evaluation.codes import active_units, probes
+from research.evaluation.codes import active_units, probes, study_projector
 from research.evaluation.pictures import MAP, code_map
+from research.evaluation.subject import Findings
 from research.evaluation.views import channel_names, class_colors, class_names, grid, most_active, pixels, traversal
 from research.runs import batches
 
@@ -114,6 +115,15 @@ def test_classes_have_the_names_of_the_data():
     assert class_names(None, facts(2, anomaly=True)) == ["normal", "anomalous"]
     assert channel_names(("OT",), 1) == ["OT"]
     assert channel_names(None, 2) == ["channel 1", "channel 2"]
+
+
+def test_the_projector_has_the_names_of_classes():
+    facts, test = SimpleNamespace(classes=2, anomaly=False), SimpleNamespace(label=np.array([1, 0, 1]))
+    for names, expected in ((("sit", "walk"), ["walk", "sit", "walk"]), (None, [1, 0, 1])):
+        subject = SimpleNamespace(classes=names, facts=facts, test=test, codes=lambda part: np.zeros((3, 2)))
+        findings = Findings()
+        study_projector(subject, findings)
+        assert findings.labels.tolist() == expected
 
 
 def test_traversals_move_one_latent_at_a_time_the_most_active_first():
