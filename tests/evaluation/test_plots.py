@@ -169,7 +169,7 @@ def test_forecasts_begin_after_the_look_back(written):
     generator = np.random.default_rng(0)
     x, target = generator.normal(size=(2, 50, 3)), generator.normal(size=(2, 10, 3))
     picture = plots.forecasts(x, target, target * 0, (target - 1, target + 1))
-    panel = picture[plots.LINE :, : plots.PANEL[1]]
+    panel = picture[plots.LINE : plots.LINE + plots.PANEL[0], : plots.PANEL[1]]
     forecast, past = (np.nonzero(where(panel, color))[1] for color in (ORANGE, plots.INK))
     assert past.max() <= forecast.min()
     assert {"-10", "9", "80 % interval", "look-back", "truth", "forecast"} <= set(written)
