@@ -300,10 +300,8 @@ def test_every_series_is_in_the_panel_of_its_cluster_with_the_mean(series):
 
 def test_classes_and_the_drawn_channel_have_the_names_of_the_data(series):
     (found,) = best.best_runs(series)
-    columns, classes = (
-        tuple(f"pixel {number}" for number in range(8)),
-        tuple(f"digit ${number}" for number in range(10)),
-    )
+    columns = tuple(f"pixel {number}" for number in range(8))
+    classes = tuple(f"digit ${number}" for number in range(10))
     named = dataclasses.replace(found.loaded.preparation, columns=columns, classes=classes)
     loaded = dataclasses.replace(found.loaded, preparation=named)
     series = dataclasses.replace(series, kept={"best": [dataclasses.replace(found, loaded=loaded)]})
@@ -314,11 +312,18 @@ def test_classes_and_the_drawn_channel_have_the_names_of_the_data(series):
     assert all(r"class digit \$" in panel.title for panel in planned.picture.panels)  # a dollar begins a formula
     matrix = only(clusters.confusion, series)
     assert list(matrix.picture.row_names) == [rf"digit \${number}" for number in range(10)]
-    assert matrix.picture.height > only(clusters.confusion, dataclasses.replace(series, kept={})).picture.height
-    plane_of_codes = only(codes.latent_map, series).picture.panels[0]
-    assert [text for _, _, text, _ in plane_of_codes.texts] == [
-        rf"digit \${number}" for number in np.unique(found.label)
-    ]
+    assert not matrix.picture.upright  # below stand the numbers of clusters
+    texts = [text for _, _, text, _ in only(codes.latent_map, series).picture.panels[0].texts]
+    assert texts == [rf"digit \${number}" for number in np.unique(found.label)]
+
+
+def test_long_names_of_columns_are_written_upwards():
+    names = ["Standing", "Running"]
+    matrix = chart.Chart([chart.Panel(cells=np.eye(2))], row_names=names, column_names=names, upright=True, aspect=1)
+    with style.styled():
+        (axes,) = matrix.draw().axes
+    assert [text.get_rotation() for text in axes.get_xticklabels()] == [90, 90]
+    assert [text.get_rotation() for text in axes.get_yticklabels()] == [0, 0]
 
 
 # ------------------------------------------------------------------------------------------- forecasts and memory
