@@ -375,7 +375,7 @@ def test_a_generator_has_cheap_scores_by_default(build_model, cheap):
     }
     assert not cheap  # no network was trained
     real = found.metrics["baseline/real_vs_real/energy_distance"]
-    assert abs(real) < 0.1 < found.metrics["baseline/shuffled/energy_distance"] < found.metrics["test/energy_distance"]
+    assert abs(real) < 0.1 < found.metrics["test/energy_distance"]  # it is not trained
     assert not evaluate(model, sequences(label=None), recipe(pictures=False, distances=False), classes=0).metrics
     padded = sequences(label=None, length=np.full(72, STEPS, np.int32))
     reasons = evaluate(model, padded, recipe(pictures=False), classes=0).null_reasons
