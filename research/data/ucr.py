@@ -138,18 +138,22 @@ class UCR(Splitting):
             anomaly=self.anomaly is not None,
             classes=classes,
             preparation=Preparation(zscore=self.zscore),
-            notes=(self._zscore_note(rows),) if self.zscore else (),
+            notes=self._zscore_notes(rows),
         )
 
-    def _zscore_note(self, rows: Examples) -> str:
-        """What `zscore` does to the series as they are stored, in one sentence."""
+    def _zscore_notes(self, rows: Examples) -> tuple[str, ...]:
+        """What `zscore` does to the series as they are stored, or would do; nothing if there is nothing to choose."""
         if are_standardized(rows):
+            stored = f"the series of {self.problem} have mean 0 and deviation 1 as stored"
+            return (f"{stored}; data.zscore=true changes little",) if self.zscore else ()
+        if self.zscore:
             return (
-                f"the series of {self.problem} have mean 0 and deviation 1 as stored; data.zscore=true changes little"
+                f"data.zscore=true: every channel of every series of {self.problem} gets mean 0 and deviation 1, and"
+                " loses its level and its size; data.zscore=false keeps them",
             )
         return (
-            f"data.zscore=true: every channel of every series of {self.problem} gets mean 0 and deviation 1, and loses"
-            " its level and its size; data.zscore=false keeps them"
+            f"data.zscore=false: the series of {self.problem} keep their level and their size; with data.zscore=true"
+            " every channel of every series gets mean 0 and deviation 1",
         )
 
     def _label(self, parts: Sequence[Series]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:

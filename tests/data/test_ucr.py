@@ -29,7 +29,7 @@ FREE = "@classLabel true a b\n@data\n"
 
 
 def recipe(root, problem="Waves", **changes):
-    config = shipped("data", "ucr") | {"problem": problem} | changes
+    config = shipped("data", "ucr") | {"problem": problem, "zscore": True} | changes
     return build(config | {"root": None if root is None else str(root)}, key="data")
 
 
@@ -71,13 +71,14 @@ def test_a_note_says_what_z_scores_change(tmp_path):
     first_note = lambda **changes: load(recipe(tmp_path, validation_fraction=0.34, **changes)).notes[:1]
     write(tmp_path, TRAIN, TEST)
     assert first_note()[0].startswith("data.zscore=true: every channel of every series of Waves gets mean 0")
-    assert not first_note(zscore=False)
+    assert first_note(zscore=False)[0].startswith("data.zscore=false: the series of Waves keep their level")
     wave = np.asarray([-1.5, -0.5, 0.5, 1.5])
     for divisor in (4, 3):  # of the squares: T, and T - 1
         rows = [",".join(map(str, wave / np.sqrt((wave**2).sum() / divisor)))] * 6
         text = FREE + "".join(f"{row}:{name}\n" for row, name in zip(rows, "ababab", strict=True))
         write(tmp_path, text, text)
         assert first_note()[0].startswith("the series of Waves have mean 0 and deviation 1 as stored;")
+        assert not first_note(zscore=False)
     shifted = ",".join(map(str, wave / np.sqrt(1.25) + 0.02))
     write(tmp_path, text, f"{text}{shifted}:a\n")
     assert first_note()[0].startswith("data.zscore=true: every channel")
