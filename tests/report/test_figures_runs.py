@@ -313,8 +313,9 @@ def test_classes_and_the_drawn_channel_have_the_names_of_the_data(series):
     matrix = only(clusters.confusion, series)
     assert list(matrix.picture.row_names) == [rf"digit \${number}" for number in range(10)]
     assert not matrix.picture.upright  # below stand the numbers of clusters
-    texts = [text for _, _, text, _ in only(codes.latent_map, series).picture.panels[0].texts]
-    assert texts == [rf"digit \${number}" for number in np.unique(found.label)]
+    panel = only(codes.latent_map, series).picture.panels[0]
+    assert not panel.texts  # names would cover each other
+    assert [line.name for line in panel.lines] == [rf"digit \${number}" for number in np.unique(found.label)]
 
 
 def test_long_names_of_columns_are_written_upwards():

@@ -34,7 +34,9 @@ def _map(best: Best) -> Sketch:
         label = best.label[rows]
         classes = np.unique(label)
         lines, texts = _classes(points, label, look, [literal(best.class_name(int(number))) for number in classes])
-        colored = f"Colored by class ({len(classes)}); names stand at the medians of classes."
+        where = "; names stand at the medians of classes" if texts else ""
+        where = "; the legend names the classes" if lines[0].name else where
+        colored = f"Colored by class ({len(classes)}){where}."
     elif best.test.factors is not None:
         shades = np.asarray(best.test.factors)[rows, 0]
         lines = [Line(points[:, 0], points[:, 1], look, shades=shades, shades_name="first factor")]
@@ -57,18 +59,23 @@ def _map(best: Best) -> Sketch:
 def _classes(
     points: np.ndarray, label: np.ndarray, look: dict[str, Any], names: Sequence[str]
 ) -> tuple[list[Line], list[Any]]:
-    """Points by class, and the name of each class at its median: readable without color."""
+    """Points by class, and the number of each class at its median: readable without color.
+
+    Names are longer than numbers and would cover each other there: those of up to ten classes stand in the legend.
+    """
     from matplotlib.patheffects import withStroke
 
     lines, texts = [], []
     classes = np.unique(label)
+    named = len(classes) <= 10 and not all(name.isdecimal() for name in names)
     edge = [withStroke(linewidth=2, foreground="white")]
     centered = {"ha": "center", "va": "center", "fontsize": 8, "weight": "bold", "zorder": 5, "path_effects": edge}
     for at, (number, color) in enumerate(zip(classes, class_colors(len(classes)), strict=True)):
         members = points[label == number]
         marker = MARKERS[at] if len(classes) <= 4 else "o"
-        lines.append(Line(members[:, 0], members[:, 1], look | {"color": color, "marker": marker}))
-        if len(classes) <= 30:
+        name = names[at] if named else ""
+        lines.append(Line(members[:, 0], members[:, 1], look | {"color": color, "marker": marker}, name))
+        if len(classes) <= 30 and not named:
             texts.append((*np.median(members, 0), names[at], centered))
     return lines, texts
 
