@@ -96,6 +96,7 @@ METRICS = {
     "discriminative_score": _lower(shown=True),
     "predictive_score": _lower(shown=True, fitted="scaling"),
     "classifier_score": _lower(shown=True),
+    "energy_distance": _lower(shown=True, fitted="scaling"),
     "diversity": Metric(shown=True),  # 1 is right
     "memorization": Metric(shown=True),  # .5 is right
     "sample_precision": _higher(fitted="judge"),

@@ -72,6 +72,11 @@ def has_factors(test: Examples) -> bool:
     return factors.ndim == 2 and factors.dtype.kind in "iu" and (factors != factors[:1]).any(0).sum() > 1
 
 
+def only_samples(subject: Subject) -> bool:
+    """Whether samples of sequences are all that says how good the model is, and `generation` does not score them."""
+    return subject.facts.kind == "sequence" and not able(subject.model, Encodes) and not subject.recipe.generation
+
+
 CODES = (Encodes, Decodes)  # of models that encode and decode whole examples
 STUDIES = (
     Study(likelihood.study, ("nll_samples",), (WeighsSamples,)),
@@ -91,6 +96,7 @@ STUDIES = (
     Study(intervals.study, ("forecasts", "conformal"), (Forecasts,)),
     Study(imputation.study, (), (Reconstructs,), imputation.has_hidden),
     Study(generation.study, ("generation",), (Samples,), lambda subject: subject.facts.kind == "sequence"),
+    Study(generation.study_distances, ("distances",), (Samples,), only_samples),
     Study(sampling.study, ("sampling",)),
     Study(memory.study, ("gradients",), (Predicts, StateGradients), lambda subject: not subject.model.stepwise),
     Study(units.study, ("baselines",), (), lambda subject: not subject.binary),

@@ -36,6 +36,8 @@ class Evaluation:
       conformal: also the coverage and width of intervals that are corrected on the validation rows, for a forecaster.
       generation: scores of generated sequences against real ones; several networks are trained for them.
       generation_rows: most rows of each kind that these scores are computed on; null: all.
+      distances: those of the scores of generated sequences for which no network is trained, for models that only
+        sample (seconds).
       disentanglement: how well single dimensions hold single factors, for data with known discrete factors; and what
         codes say at all, for models with a posterior.
       sampling: precision, recall, density, coverage and a Fréchet distance of samples, for images and vectors with
@@ -64,6 +66,7 @@ class Evaluation:
     conformal: bool = added(before=False)
     generation: bool
     generation_rows: Annotated[int, Range(20, INT32)] | None
+    distances: bool = added(before=True)
     disentanglement: bool
     sampling: bool
     sampling_rows: Annotated[int, Range(20, INT32)] | None

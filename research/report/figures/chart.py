@@ -78,6 +78,7 @@ class Chart:
     Attributes:
       at: values of a swept key, at which alone the horizontal axis has ticks; it is logarithmic where they reach far.
       row_names, column_names: at 0, 1, ... on the vertical axis, from the top downwards, and on the horizontal axis.
+      upright: writes the names of columns upwards, since they are long.
       small: draws small panels with one horizontal axis for all, of series over steps.
       legend_title: above the entries of the legend.
       bare: draws no axes.
@@ -91,6 +92,7 @@ class Chart:
     at: Sequence[float] = ()
     row_names: Sequence[str] = ()
     column_names: Sequence[str] = ()
+    upright: bool = False
     small: bool = False
     legend_title: str = ""
     bare: bool = False
@@ -165,7 +167,7 @@ class Chart:
         if panel.y_limits is not None:
             axes.set_ylim(*panel.y_limits)
         if self.column_names:
-            axes.set_xticks(range(len(self.column_names)), self.column_names)
+            axes.set_xticks(range(len(self.column_names)), self.column_names, rotation=90 if self.upright else 0)
             axes.set_xlim(-0.5, len(self.column_names) - 0.5)
         elif self.row_names:
             axes.margins(x=0.08)

@@ -61,7 +61,7 @@ def _reconstructions(best: Best) -> Sketch:
             Panel([Line(range(len(x[at])), x[at][:, best.channel], LOOKS[name], name) for name, x in lines.items()])
             for at in range(len(rows))
         ]
-        chart = Chart(panels, "step", small=True)
+        chart = Chart(panels, "step", best.channel_label, small=True)
     text = f"{len(rows)} test rows, and their reconstructions by the model{also}."
     return best.sketch("reconstructions", "Reconstructions", style.joined(text, best.channel_words()), chart)
 
@@ -82,9 +82,12 @@ def _samples(best: Best) -> Sketch:
     else:
         data = best.raw_series(best.test.take(best.spread(PANELS)))
         looks = [{"color": COLORS[at], "linewidth": 0.8, "linestyle": DASHES[at]} for at in range(CHANNELS)]
-        channels = list(zip(best.channels(CHANNELS), looks, strict=False))
+        drawn_channels = best.channels(CHANNELS)
+        names = [style.literal(best.channel_name(channel)) for channel in drawn_channels]
+        names = names if len(names) > 1 else [""]
+        channels = list(zip(drawn_channels, looks, names, strict=False))
         panels = [
-            Panel([Line(range(len(row)), row[:, channel], look) for channel, look in channels], beside)
+            Panel([Line(range(len(row)), row[:, channel], look, name) for channel, look, name in channels], beside)
             for beside, rows in (("data", data), ("model", best.raw(drawn)))
             for row in rows
         ]
@@ -138,7 +141,7 @@ def _forecasts(best: Best) -> Sketch:
         shown = np.concatenate([line.y for line in lines])
         border = Line([-0.5] * 2, [np.nanmin(shown), np.nanmax(shown)], {"color": style.LIGHT, "zorder": 0})
         panels.append(Panel([border, *lines]))
-    chart = Chart(panels, "steps after the end of the look-back", small=True)
+    chart = Chart(panels, "steps after the end of the look-back", best.channel_label, small=True)
     text = style.joined(
         f"Forecasts of {len(x)} test windows from all over the test rows",
         f"(median and {interval[2]})" if interval else "(median)",
