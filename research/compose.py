@@ -103,18 +103,21 @@ def check_files(folder: str | Path) -> None:
     """Refuse a folder with a YAML file that is nested too deeply, or whose aliases unfold to too many values."""
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for path in sorted(Path(folder).rglob("*.yaml")):
+        too_deep = f"{path}: more than {MOST_LEVELS} lists or sections within each other; write it flatter"
         try:
             text = path.read_text(encoding="utf-8")
             level = 0
             for event in yaml.parse(text, Loader=loader):
                 level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
                 if level > MOST_LEVELS:
-                    refuse(f"{path}: more than {MOST_LEVELS} lists or sections within each other; write it flatter")
+                    refuse(too_deep)
             number = _unfolded(yaml.compose(text, Loader=loader), {})
         except RecursionError:  # an alias refers to the node that contains it
             number = MOST_NODES + 1
-        except (yaml.YAMLError, OSError, UnicodeDecodeError):  # if Hydra reads the file, it reports the error
-            continue
+        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+            if "maximum nesting depth" in str(error):  # the limit of PyYAML itself, from version 6.0.4 on
+                refuse(too_deep)
+            continue  # if Hydra reads the file, it reports the error
         if number > MOST_NODES:
             refuse(f"{path}: its aliases stand for more than {MOST_NODES:,} values; write out what is needed")
 
