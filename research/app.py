@@ -288,14 +288,14 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         check_count(overrides)
 
 
-def check_order(words: Sequence[str]) -> None:
+def check_order(arguments: Sequence[str]) -> None:
     """Refuse `-m` between the keys, and keys with dashes; the error is what to write."""
-    for word in words:
-        if re.match(r"--?[a-z_]+(\.[a-z_.]+)?=", word) and not word.startswith(("--config", "--package")):
-            raise refused(word, f"keys have no dashes; write {shlex.quote(word.lstrip('-'))}")
-    flags = [word for word in words if word.startswith("-")]
+    for argument in arguments:
+        if re.match(r"--?[a-z_]+(\.[a-z_.]+)?=", argument) and not argument.startswith(("--config", "--package")):
+            raise refused(argument, f"keys have no dashes; write {shlex.quote(argument.lstrip('-'))}")
+    flags = [argument for argument in arguments if argument.startswith("-")]
     if set(flags) <= {"-m", "--multirun"}:
-        command = ["python", "scripts/train.py", "-m", *(word for word in words if word not in flags)]
+        command = ["python", "scripts/train.py", "-m", *(argument for argument in arguments if argument not in flags)]
         raise refused(flags[0], f"it stands before all keys: {shlex.join(command)}")
 
 

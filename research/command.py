@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
+from research.errors import ConfigError
+
 INTERRUPTED, REFUSED = 130, 2
 GONE = {errno.EPIPE, errno.EBADF, errno.EIO, errno.ECONNRESET}  # errors that say that nobody reads the stream any more
 
@@ -60,8 +62,6 @@ def check_working_folder() -> None:
     Raises:
       ConfigError: the folder does not exist any more.
     """
-    from research.tree import ConfigError
-
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -70,13 +70,13 @@ def check_working_folder() -> None:
 
 def known(error: BaseException) -> str | None:
     """One line about an error that the user can mend, with the setting or the file; None for a bug of this project."""
+    if isinstance(error, ConfigError):
+        return str(error)
+
     import yaml
 
     from research.runs.files import disk_remedy
-    from research.tree import ConfigError
 
-    if isinstance(error, ConfigError):
-        return str(error)
     if isinstance(error, OSError) and (text := disk_remedy(error)) is not None:
         return f"{error.filename or 'disk'}: {text}"
     if isinstance(error, yaml.YAMLError):

@@ -21,33 +21,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from research.command import REFUSED, known, one_line
-from research.errors import most_similar
+from research.errors import most_similar, nearest
 from research.runs.files import LOST, LeaseLost
 from research.target import resolve_target
-from research.tree import ConfigError, HasOwnKeys, flatten, keys, nearest
+from research.tree import ConfigError, HasOwnKeys, flatten, keys
 
 CONF = Path(__file__).parents[1] / "conf"
 MOST_JOBS = 100_000  # of one command
 MOST_NODES = 100_000  # values of a YAML file
 MOST_LEVELS = 50  # lists and sections within each other
-# functions of Hydra's grammar of overrides
-FUNCTIONS = (
-    "choice",
-    "range",
-    "interval",
-    "glob",
-    "sort",
-    "shuffle",
-    "tag",
-    "extend_list",
-    "int",
-    "float",
-    "bool",
-    "str",
-)
 LONGEST_SHOWN = 100  # characters of an override in a message
 LONGEST_VALUE = 80  # characters of a value that an error shows whole
-FILES = (".csv", ".tsv", ".parquet", ".npy", ".npz")  # endings of a user's data
 # Hydra writes into the folder of the sweep and of its runs, which output_root and name choose.
 PLACES = {
     "hydra.run.dir": "${output_root}/${name}/${run_id:}",
@@ -147,19 +131,21 @@ def check_files(folder: str | Path) -> None:
     """Refuse a folder with a YAML file that is nested too deeply, or whose aliases unfold to too many values."""
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for path in sorted(Path(folder).rglob("*.yaml")):
+        too_deep = refused(str(path), f"more than {MOST_LEVELS} lists or sections within each other; write it flatter")
         try:
             text = path.read_text(encoding="utf-8")
             level = 0
             for event in yaml.parse(text, Loader=loader):
                 level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
                 if level > MOST_LEVELS:
-                    remedy = f"more than {MOST_LEVELS} lists or sections within each other; write it flatter"
-                    raise refused(str(path), remedy)
+                    raise too_deep
             number = _unfolded(yaml.compose(text, Loader=loader), {})
         except RecursionError:  # an alias refers to the node that contains it
             number = MOST_NODES + 1
-        except (yaml.YAMLError, OSError, UnicodeDecodeError):  # if Hydra reads the file, it reports the error
-            continue
+        except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+            if "maximum nesting depth" in str(error):  # the limit of PyYAML itself, from version 6.0.4 on
+                raise too_deep from None
+            continue  # if Hydra reads the file, it reports the error
         if number > MOST_NODES:
             raise refused(str(path), f"its aliases stand for more than {MOST_NODES:,} values; write out what is needed")
 
@@ -193,29 +179,30 @@ def parse(overrides: Sequence[str]) -> list[Any]:
 
 
 def _meant(overrides: Sequence[str], wrong: str) -> str | None:
-    """How an override that cannot be parsed was perhaps meant: with its value beside it, as a list, or in quotes."""
+    """How an override that cannot be parsed was perhaps meant, for a shell; None if nothing like it can be parsed."""
     key, equals, value = wrong.partition("=")
     how = ""
-    at = list(overrides).index(wrong)
-    before, after = [*overrides[:at][-1:], ""][0], [*overrides[at + 1 : at + 3], "", ""]
-    if value.endswith(",") and after[0] and "=" not in after[0]:
-        guess = wrong + after[0]
-    elif not equals:
-        if before.endswith("="):
-            guess = before + wrong.strip()
-        elif ":" in wrong:
-            guess = "=".join(wrong.split(":", 1))
-        else:
-            guess = f"{wrong}={after[1] if after[0] == '=' else after[0].removeprefix('=')}"
-            if not after[0] or "=" in after[0].removeprefix("="):
-                return None
-    elif re.fullmatch(r"\([^()]*\)", value):
+    number = list(overrides).index(wrong)
+    before = overrides[number - 1] if number else ""
+    after, second = [*overrides[number + 1 : number + 3], "", ""][:2]
+    if value.endswith(",") and after and "=" not in after:  # beta=1, 4
+        guess = wrong + after
+    elif not equals and before.endswith("="):  # beta= 8
+        guess = before + wrong.strip()
+    elif not equals and ":" in wrong:  # beta:8
+        guess = wrong.replace(":", "=", 1)
+    elif not equals:  # beta 8, beta = 8 and beta =8
+        value_beside = second if after == "=" else after.removeprefix("=")
+        if not value_beside or "=" in value_beside:
+            return None
+        guess = f"{wrong}={value_beside}"
+    elif re.fullmatch(r"\([^()]*\)", value):  # hidden_dims=(64,32)
         guess = f"{key}=[{value[1:-1]}]"
-    elif (
-        re.match(rf"[\[{{]|({'|'.join(FUNCTIONS)})\(", value)
+    elif (  # a list, a section, a function, quotes, or a number that is too long: nothing to guess
+        re.match(r"[\[{]|\w+\(", value)
         or set(value) & set("'\"\\")
-        or len(value) > 10 * LONGEST_SHOWN
         or value.isdecimal()
+        or len(value) > 10 * LONGEST_SHOWN
     ):
         return None
     else:
@@ -338,6 +325,8 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or sorted(
             path.stem for path in (CONF / group).glob("*.yaml")
         )
+        from research.data.tables import FILES
+
         if group == "data" and Path(name).suffix.lower() in FILES:
             file = shlex.join(["data=arrays", f"data.path={name}"])
             remedy = f"no such choice; to read a file: {file}; for one long series data=series"

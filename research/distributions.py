@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from research.errors import nearest
 from research.ranges import Positive, Range
-from research.tree import ConfigError, nearest, spec
+from research.tree import ConfigError, spec
 
 LIKELIHOODS = ("bernoulli", "gaussian", "laplace", "huber", "categorical", "mse")
 

@@ -12,11 +12,13 @@ from typing import Any, cast
 import numpy as np
 from omegaconf import OmegaConf
 
-from research.compose import CONF, FILES, compose, parse, refusals, refused
+from research.compose import CONF, compose, parse, refusals, refused
 from research.data.examples import Examples
 from research.data.loading import load as load_data
 from research.data.new_rows import class_numbers
 from research.data.source import Source
+from research.data.tables import FILES
+from research.errors import nearest
 from research.evaluation.clustering import centres_of, nearest_centre
 from research.models.abilities import Predicts, able, latent_dim_of
 from research.runs.csv_files import csv_text
@@ -24,7 +26,7 @@ from research.runs.files import ALONE, write_atomically
 from research.runs.folder import RunFolder
 from research.runs.load import load
 from research.runs.run import Run
-from research.tree import ConfigError, build, nearest
+from research.tree import ConfigError, build
 
 STARTS = 20  # of a k-means
 

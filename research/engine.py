@@ -18,10 +18,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from research.clock import Clock
 from research.data.examples import Draw, Examples, Facts, Split
 from research.data.preparation import Binarize
+from research.errors import nearest
 from research.metrics import base, direction, higher_is_better, nearest_metric
 from research.optimizer import Optimizer, Players
 from research.ranges import INT32, Count, Finite
-from research.tree import ConfigError, nearest, recipe, spec
+from research.tree import ConfigError, recipe, spec
 
 INIT, ORDER, LOSS, DRAW, EVALUATE, FIGURES = range(6)  # purposes of random draws (`purpose_key`)
 

@@ -73,10 +73,14 @@ METRICS = {
         for share in (80, 95)
     },
     **{
-        f"width_{share}{kind}{raw}": Metric("", f"width of the{words} {share} % interval{units}", fitted=fitted)
+        f"width_{share}{kind}": Metric("", f"width of the{words} {share} % interval", fitted="scaling")
         for kind, words in (("", ""), ("_conformal", " conformal"))
         for share in (80, 95)
-        for raw, units, fitted in (("", "", "scaling"), ("_raw", " in units of the data", ""))
+    },
+    **{
+        f"width_{share}{kind}_raw": Metric("", f"width of the{words} {share} % interval in units of the data")
+        for kind, words in (("", ""), ("_conformal", " conformal"))
+        for share in (80, 95)
     },
     # hidden values
     "imputation_mae": _lower("imputation MAE", shown=True, fitted="scaling"),

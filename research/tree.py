@@ -38,7 +38,6 @@ import numpy as np
 
 from research.coercion import coerce, type_name, without_none, without_range
 from research.errors import ConfigError, nearest_key, shown
-from research.errors import nearest as nearest  # for those who import it from here
 from research.ranges import Range
 from research.target import buildable, is_module, resolve_target
 

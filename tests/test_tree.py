@@ -14,6 +14,7 @@ from configs import names, replaced, shipped, value_at
 from hypothesis import strategies as st
 
 from research.coercion import coerce
+from research.errors import nearest
 from research.ranges import StaticShareBelow1
 from research.tree import (
     ConfigError,
@@ -25,7 +26,6 @@ from research.tree import (
     hints,
     inline,
     keys,
-    nearest,
     plain,
     recipe,
     resolve_target,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from research.api.shown import Figures, ShownTable
+from research.errors import nearest
 from research.metrics import direction, undirected
 from research.report import cli
 from research.report.collect import Runs, collect
@@ -18,7 +19,7 @@ from research.report.spec import recorded
 from research.report.table import Table, table_of
 from research.runs.load import load
 from research.runs.run import Run
-from research.tree import ConfigError, nearest
+from research.tree import ConfigError
 
 
 class Sweep:

@@ -9,7 +9,8 @@ import numpy as np
 from research.data.files.table import EXACT, INEXACT, MOST_CLASSES, Column, Table, count_up, mostly_numbers, paste
 from research.data.preparation import Preparation
 from research.data.times import compact_dates, read_date
-from research.tree import ConfigError, nearest
+from research.errors import nearest
+from research.tree import ConfigError
 
 LEAST = 5  # rows; in fewer rows a constant step may be an accident
 DATE = re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}.*|\d{1,2}:\d{2}(:\d{2}.*)?")

@@ -14,8 +14,9 @@ from research.data.images import Images
 from research.data.preparation import Preparation
 from research.data.source import Source
 from research.data.tables import repeated
+from research.errors import nearest
 from research.ranges import OpenShare, Size
-from research.tree import ConfigError, nearest, recipe
+from research.tree import ConfigError, recipe
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 FORMATS = ("PNG", "JPEG")  # the only decoders of Pillow that a file reaches, whatever its name

@@ -9,8 +9,9 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.data.preparation import TAIL, Preparation, marked, pad, zero_tails
+from research.errors import nearest
 from research.ranges import INT32
-from research.tree import ConfigError, nearest
+from research.tree import ConfigError
 
 
 def stored_rows(

@@ -35,6 +35,8 @@ from research.data.source import Source, Splitting
 from research.ranges import Index, OpenShare
 from research.tree import ConfigError, added, inline, recipe
 
+FILES = (*READERS, *TABLES)  # endings of the files that `Arrays` reads
+
 
 class Content(NamedTuple):
     """The rows that one file holds, before targets are interpreted.
@@ -110,7 +112,7 @@ class Arrays(Splitting):
         for key, path in (("path", self.path), ("test_path", self.test_path)):
             if path is None:
                 continue
-            check_path(key, path, (*READERS, *TABLES))
+            check_path(key, path, FILES)
             ending = Path(path).suffix.lower()
             self.form.check(path)
             if self.key is not None and ending != ".npz":

@@ -13,7 +13,8 @@ from research.data.files.archive import Series, read_arrays, read_ts, read_tsv
 from research.data.files.local import listing, no_root, state
 from research.data.preparation import Preparation, pad, series_moments
 from research.data.source import Source, Splitting
-from research.tree import ConfigError, nearest, recipe
+from research.errors import nearest
+from research.tree import ConfigError, recipe
 
 TOLERANCE = 0.01  # of a mean of 0 and a deviation of 1
 FORMS = (

@@ -143,8 +143,11 @@ class RecurrentNetworks(Coding):
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}
     # Scores are computed without a teacher and without dropout.
     unscored: ClassVar[tuple[str, ...]] = (
-        *("teacher_start", "teacher_end", "teacher_epochs"),
-        *("teacher_dropout", "dropout"),
+        "teacher_start",
+        "teacher_end",
+        "teacher_epochs",
+        "teacher_dropout",
+        "dropout",
     )
 
     def validate(self) -> None:

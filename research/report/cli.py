@@ -153,15 +153,15 @@ def _report(options: argparse.Namespace) -> tuple[str, "Table", list[Path]]:
     The lease is on the folder of the report alone, so that a sweep which still trains can be looked at. Of two reports
     into one folder the later one stays, also if the earlier one stood still meanwhile.
     """
-    from research.report.collect import check_folder
     from research.runs.files import write_atomically
+    from research.runs.folder import check_sweep_folder
     from research.runs.lease import acquire
     from research.tree import ConfigError
 
     output = options.output or options.folder / "report"
     if options.output is None and output.is_symlink():
         raise ConfigError("folder", output, "it is a link; remove it, or name a place: --output")
-    check_folder(options.folder)
+    check_sweep_folder(options.folder)
     with acquire(output / LEASE, "--output", str(output), other="--output=") as lease:
         table = _table(options)
         files = _files(options, table, output)

@@ -5,12 +5,11 @@ import functools
 import json
 import math
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from research.errors import did_you_mean, nearest_folder
+from research.errors import nearest
 from research.report.run import (
     FINISHED,
     STATUSES,
@@ -25,8 +24,8 @@ from research.report.run import (
     union,
     values_of,
 )
-from research.runs.folder import folder_with, for_example
-from research.tree import ConfigError, nearest
+from research.runs.folder import check_sweep_folder, no_sweep
+from research.tree import ConfigError
 
 __all__ = ["FINISHED", "STATUSES", "Hole", "Run", "Runs", "collect"]
 
@@ -92,16 +91,6 @@ class Runs:
         return pandas.DataFrame(rows)
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a path that is no folder, and name the sweep that is meant."""
-    if folder.exists() and not folder.is_dir():
-        example = for_example(folder_with("sweep.json", folder.parent))
-        raise ConfigError("folder", folder, f"this is a file; give the folder of a sweep{example}")
-    if not folder.exists():
-        meant = folder_with("sweep.json", folder) or nearest_folder(folder)
-        raise ConfigError("folder", folder, f"no such folder{did_you_mean(meant)}; give the folder of a sweep")
-
-
 def collect(folder: Path | str) -> Runs:
     """The runs of a sweep folder: those that `sweep.json` names, in its order, then run folders that it does not name.
 
@@ -109,7 +98,7 @@ def collect(folder: Path | str) -> Runs:
       ConfigError: there is no such folder, or no run in it.
     """
     folder = Path(folder)
-    check_folder(folder)
+    check_sweep_folder(folder)
     plan: dict[str, Any] = {}
     entries: dict[str, Any] = {}
     problems: list[str] = []
@@ -125,10 +114,7 @@ def collect(folder: Path | str) -> Runs:
         problems.append(f"sweep.json: not the name of a run folder: {', '.join(strange)}")
         names = [name for name in names if name not in strange]
     if not names:
-        remedy = f"no runs in it; give the folder of a sweep{for_example(folder_with('sweep.json', folder))}"
-        if (folder / "config.json").exists():
-            remedy = f"this is one run; give the folder of its sweep: {shlex.quote(str(folder.absolute().parent))}"
-        raise ConfigError("folder", folder, remedy)
+        raise no_sweep(folder, "no runs in it")
     runs = _planned([read_run(str(folder), name) for name in names], plan, entries)
     name = plan.get("name")
     name = name if isinstance(name, str) and name else folder.absolute().name

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from research import metrics
+from research.errors import nearest
 from research.metrics import METRICS, RAW, direction
 from research.report.collect import Hole, Run, Runs
 from research.report.run import EVALUATION, union
-from research.tree import ConfigError, group, nearest
+from research.tree import ConfigError, group
 
 SEED, FOLD = "seed", metrics.FOLD
 UNSHOWN = frozenset({"data.root"})  # where the data lie does not change a result

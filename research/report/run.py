@@ -176,7 +176,9 @@ def read_object(path: str) -> dict[str, Any]:
         content = _decoder.decode(text.decode(json.detect_encoding(text), "surrogatepass"))
     except UnreadableError:
         raise
-    except (ValueError, OSError, RecursionError) as error:
+    except RecursionError:
+        raise UnreadableError(f"{name}: it is nested too deeply") from None
+    except (ValueError, OSError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise UnreadableError(f"{name}: {reason}") from None
     if not isinstance(content, dict):

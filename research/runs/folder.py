@@ -242,13 +242,32 @@ def folder_with(file: str, path: Path) -> Path | None:
     for folder in (meant, *meant.parents[:2]):
         if (folder / file).is_file():
             return folder
-    inside = [found for pattern in (f"*/{file}", f"*/*/{file}") for found in meant.glob(pattern)]
-    return max(inside, key=lambda found: found.stat().st_mtime).parent if inside else None
+    inside = [path for pattern in (f"*/{file}", f"*/*/{file}") for path in meant.glob(pattern)]
+    return max(inside, key=lambda path: path.stat().st_mtime).parent if inside else None
 
 
 def for_example(path: Path | None) -> str:
     """`, for example PATH`, as it can be pasted; empty without a path."""
     return "" if path is None else f", for example {shlex.quote(str(path))}"
+
+
+def check_sweep_folder(folder: Path) -> None:
+    """Refuse a path that is no folder, and name the sweep that is meant."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise no_sweep(folder, "this is a file")
+    meant = did_you_mean(folder_with("sweep.json", folder) or nearest_folder(folder))
+    raise ConfigError("folder", folder, f"no such folder{meant}; name the folder of a sweep")
+
+
+def no_sweep(folder: Path, problem: str) -> ConfigError:
+    """The error of a path that holds no sweep; it names the sweep of a run, or a sweep nearby as an example."""
+    if (folder / "config.json").exists():
+        sweep = shlex.quote(str(folder.absolute().parent))
+        return ConfigError("folder", folder, f"this is one run; name the folder of its sweep: {sweep}")
+    example = for_example(folder_with("sweep.json", folder if folder.is_dir() else folder.parent))
+    return ConfigError("folder", folder, f"{problem}; name the folder of a sweep{example}")
 
 
 def _arrays(content: bytes) -> dict[str, np.ndarray]:

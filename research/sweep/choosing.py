@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from research.errors import nearest
 from research.metrics import FOLD, METRICS, base, comparison_keys, higher_is_better, judges
 from research.sweep.job import BoundJob, Job, metric_dependencies
 from research.sweep.options import Options
 from research.sweep.plan import JobGroup
-from research.tree import ConfigError, flatten, nearest
+from research.tree import ConfigError, flatten
 
 PARTS = ("train", "validation", "test")  # of the data, of which metrics are
 

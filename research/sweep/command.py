@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from research import environment
+from research.errors import nearest
 from research.runs.files import writable
 from research.runs.folder import RunFolder, short_commit
 from research.runs.summary import summary
@@ -31,7 +32,7 @@ from research.sweep.train.display import Display
 from research.sweep.train.finish import evaluate_again
 from research.sweep.train.ledger import Ledger, config_content
 from research.sweep.train.units import train
-from research.tree import ConfigError, canonical, flatten, nearest, plain
+from research.tree import ConfigError, canonical, flatten, plain
 
 
 def prepare(

@@ -7,7 +7,8 @@ import numpy as np
 
 from research.data.files.arrays import read_npy
 from research.data.files.table import EXACT, MOST_CLASSES
-from research.tree import ConfigError, nearest
+from research.errors import nearest
+from research.tree import ConfigError
 
 SWITCHES = ("timestamps", "missing", "univariate", "equallength", "classlabel", "targetlabel")
 NUMBERS = ("dimension", "dimensions", "serieslength")

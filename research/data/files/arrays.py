@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from research.tree import ConfigError, nearest
+from research.errors import nearest
+from research.tree import ConfigError
 
 LARGEST = 2**30  # bytes; a file that declares more is refused if it is also compressed more than RATIO times
 RATIO = 100

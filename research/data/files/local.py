@@ -10,8 +10,8 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from research.errors import did_you_mean, most_similar, nearest_folder
-from research.tree import ConfigError, nearest
+from research.errors import did_you_mean, most_similar, nearest, nearest_folder
+from research.tree import ConfigError
 
 log = logging.getLogger(__name__)
 

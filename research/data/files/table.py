@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from research.errors import nearest
 from research.ranges import Finite64
-from research.tree import ConfigError, nearest, recipe
+from research.tree import ConfigError, recipe
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "space": " ", "pipe": "|"}
 DECIMALS = {"point": ".", "comma": ","}

@@ -50,9 +50,9 @@ def draw(
     Raises:
       ConfigError: a kind is not known, or it is named in `kinds` and does not apply to this sweep.
     """
+    from research.errors import ConfigError, nearest
     from research.report.figures.scene import Scene, UnfitError, render
     from research.report.texts import naming, renamed
-    from research.tree import ConfigError, nearest
 
     for kind in kinds or ():
         if kind not in KINDS:

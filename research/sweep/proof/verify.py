@@ -3,7 +3,6 @@
 import argparse
 import os
 import secrets
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -12,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from research import environment
-from research.errors import did_you_mean, nearest_folder
+from research.errors import did_you_mean, nearest, nearest_folder
 from research.runs.files import LOST, LeaseLost
-from research.runs.folder import TRAINED, RunFolder, folder_with, for_example
+from research.runs.folder import TRAINED, RunFolder, check_sweep_folder, no_sweep
 from research.sweep.begun import rebuilt, shipped
 from research.sweep.device import device_kind, use_compile_cache
 from research.sweep.folder import locked, runs_in
@@ -25,7 +24,7 @@ from research.sweep.proof.replay import replay
 from research.sweep.proof.retrain import retrain
 from research.sweep.train.display import Display, printable
 from research.sweep.train.ledger import commit
-from research.tree import ConfigError, build, nearest
+from research.tree import ConfigError, build
 
 PROVEN, WRONG, REFUSED = 0, 1, 2
 
@@ -81,19 +80,10 @@ def verify(
 
 def check_folder(folder: Path) -> None:
     """Refuse a folder that holds no sweep, and continue with the settings of jax that the sweep was begun with."""
-    if not folder.is_dir():
-        if folder.exists():
-            example = for_example(folder_with("sweep.json", folder.parent))
-            raise ConfigError("folder", folder, f"this is a file; name the folder of a sweep{example}")
-        meant = folder_with("sweep.json", folder) or nearest_folder(folder)
-        raise ConfigError("folder", folder, f"no such folder{did_you_mean(meant)}; name the folder of a sweep")
+    check_sweep_folder(folder)
     manifest = read_manifest(folder)
     if manifest is None:
-        example = for_example(folder_with("sweep.json", folder))
-        remedy = f"no sweep.json is here; name the folder of a sweep{example}"
-        if (folder / "config.json").exists():
-            remedy = f"this is one run; name the folder of its sweep: {shlex.quote(str(folder.parent))}"
-        raise ConfigError("folder", folder, remedy)
+        raise no_sweep(folder, "no sweep.json is here")
     environment.go_on(manifest.get("environment"))
 
 
