@@ -9,6 +9,7 @@ import numpy as np
 
 from research.compose import refusals
 from research.data.ends import End, Ends, HasEnds
+from research.data.examples import Examples
 from research.data.loading import load as load_data
 from research.distributions import central_interval
 from research.encode import as_csv, data_keys, shipped_keys, write_table
@@ -95,7 +96,7 @@ def forecast_file(
     ends = _whole(_ends(run, keys, trusted), window, keys.get("path"))
     x = np.stack([end.values[-window:] for end in ends.series])
     notes = [*ends.notes, *_far_notes(run, x)]
-    forecast, levels = run.forecast(x), getattr(run.model, "quantiles", ())
+    forecast, levels = run.forecast(_with_covariates(x, ends, horizon)), getattr(run.model, "quantiles", ())
     intervals = {name: central_interval(forecast, share, levels) for name, share in SHARES.items()}
     if conformal:
         for name, correction in conformal_corrections(run, trained, keys.get("root"), trusted).items():
@@ -127,6 +128,17 @@ def _ends(run: Run, keys: Mapping[str, Any], trusted: Sequence[str]) -> Ends:
         return recipe.ends(run.preparation)
     except ConfigError as error:
         raise error.under("data") from error.__cause__
+
+
+def _with_covariates(x: np.ndarray, ends: Ends, horizon: int) -> np.ndarray | Examples:
+    """The windows at the ends of series, with what is known of their steps and of those to come, if anything is."""
+    known = [end.known for end in ends.series if end.known is not None]
+    static = [end.static for end in ends.series if end.static is not None]
+    if not known and not static:
+        return x
+    # What is known reaches over the horizon, so that its last rows are those of the window and of the steps to come.
+    of_steps = np.stack([values[-x.shape[1] - horizon :] for values in known]) if known else None
+    return Examples(x=x, known=of_steps, static=np.stack(static) if static else None)
 
 
 def _whole(ends: Ends, window: int, path: Any) -> Ends:

@@ -23,11 +23,15 @@ class End:
       values: its steps, or the last of them, NaN where a value is missing, [S, C].
       later: gives the times of so many steps to come, as the file writes times; None where rows have no times.
       name: of the series; None where the file holds only one.
+      known: what is known of its steps and of those to come, as models see it, [S + horizon, K]; None: nothing.
+      static: what is known of the series, likewise, [D]; None: nothing.
     """
 
     values: np.ndarray
     later: Later | None = None
     name: str | None = None
+    known: np.ndarray | None = None
+    static: np.ndarray | None = None
 
 
 class Ends(NamedTuple):
@@ -39,11 +43,11 @@ class Ends(NamedTuple):
     def filled(self, window: int) -> "Ends":
         """Series that are shorter than a window begin with steps without a value, as they do in training."""
         ahead = [max(0, window - len(end.values)) for end in self.series]
-        pad = lambda values, steps: np.concatenate([np.full((steps, values.shape[1]), np.nan), values])
-        series = [
-            dataclasses.replace(end, values=pad(end.values, steps)) if steps else end
-            for end, steps in zip(self.series, ahead, strict=True)
-        ]
+        pad = lambda values, steps, fill=np.nan: np.concatenate([np.full((steps, values.shape[1]), fill), values])
+        series = []
+        for end, steps in zip(self.series, ahead, strict=True):
+            known = None if end.known is None else pad(end.known, steps, 0).astype(end.known.dtype)
+            series.append(dataclasses.replace(end, values=pad(end.values, steps), known=known) if steps else end)
         return Ends(series, self.notes)
 
 
@@ -68,7 +72,7 @@ def following(column: Column, times: np.ndarray, step: str, count: int) -> list[
     ahead = np.arange(1, count + 1)
     if times.dtype.kind != "M":
         return [f"{time:.15g}" for time in times[-1] + ahead * _size(times, float(step))]
-    return _written(column, _dates(times.astype("datetime64[us]"), step, ahead))
+    return _written(column, dates_after(times.astype("datetime64[us]"), step, ahead))
 
 
 def _size(times: np.ndarray, step: float) -> float:
@@ -78,8 +82,14 @@ def _size(times: np.ndarray, step: float) -> float:
     return float(times[-1] - times[0]) / round((times[-1] - times[0]) / step)
 
 
-def _dates(times: np.ndarray, step: str, ahead: np.ndarray) -> np.ndarray:
-    """The dates `ahead` steps after the last one, datetime64[us]."""
+def dates_after(times: np.ndarray, step: str, ahead: np.ndarray) -> np.ndarray:
+    """The dates `ahead` steps after the last one, datetime64[us].
+
+    Args:
+      times: dates of a series, [N] datetime64[us]; all of them tell whether its months are counted from their ends.
+      step: size of a step, as `Steps` has it.
+      ahead: numbers of steps.
+    """
     size, _, unit = step.partition(" ")
     number, unit = int(size), unit.removesuffix("s")
     days = times.astype(DAYS)

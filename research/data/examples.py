@@ -74,6 +74,8 @@ class Examples:
         `x`; None: nothing is hidden.
       truth: prepared rows have the values of `x` here with the hidden ones, and 0 in `x` in their place; None in rows
         as stored, whose `x` still has these values.
+      known: what is known in advance of every step of `x` and of the steps to come, scaled, [N, T + H, K] float32.
+      static: what is known of the whole row, scaled, [N, D] float32.
     """
 
     x: Any
@@ -86,6 +88,8 @@ class Examples:
     naive_error: Any = None
     hidden: Any = None
     truth: Any = None
+    known: Any = None
+    static: Any = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -180,6 +184,7 @@ class Facts:
       target_follows: the target holds the steps that come after x, on the scale of x: something to forecast.
       season: number of steps after which a series repeats itself, where that is known.
       anomaly: label 1 marks anomalous rows, and no training row is anomalous.
+      known, static: how many numbers are known in advance of every step, and of the whole row.
     """
 
     kind: Literal["image", "vector", "sequence"]
@@ -197,6 +202,8 @@ class Facts:
     target_follows: bool = False
     season: int | None = None
     anomaly: bool = False
+    known: int = 0
+    static: int = 0
 
 
 @jax.tree_util.register_dataclass

@@ -182,6 +182,8 @@ def _facts(
         target_high=target_high,
         season=source.season,
         anomaly=source.anomaly,
+        known=0 if examples.known is None else examples.known.shape[-1],
+        static=0 if examples.static is None else examples.static.shape[-1],
     )
 
 

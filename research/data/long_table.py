@@ -10,6 +10,16 @@ import numpy as np
 
 from research.data import checks
 from research.data.columns import choose, is_binary, looks_like_dates
+from research.data.covariates import (
+    NOTHING,
+    Grid,
+    Static,
+    Wanted,
+    known_values,
+    on_steps,
+    static_values,
+    steps_with_values,
+)
 from research.data.ends import Later, following
 from research.data.files.table import Column, Table, mostly_numbers
 from research.data.preparation import Preparation
@@ -29,6 +39,9 @@ class ManySeries(NamedTuple):
       step: size of a step in words, where there is a time column.
       notes: what was left out or noticed.
       later: gives, for each series, the times of so many steps after its last one; empty without a time column.
+      wanted: the covariates, by the names of their columns.
+      known: what is known of the steps of every series and of steps to come, from `covariates.on_steps`.
+      static: what is known of every series.
     """
 
     names: list[str]
@@ -37,10 +50,19 @@ class ManySeries(NamedTuple):
     step: str | None
     notes: list[str]
     later: dict[str, Later]
+    wanted: Wanted
+    known: dict[str, np.ndarray]
+    static: dict[str, Static]
 
 
 def read_long_table(
-    table: Table, name: str | None, time: str | None, wanted: Sequence[str] | None, trained: Preparation | None
+    table: Table,
+    name: str | None,
+    time: str | None,
+    wanted: Sequence[str] | None,
+    trained: Preparation | None,
+    covariates: Wanted = NOTHING,
+    ahead: int = 0,
 ) -> ManySeries:
     """The series of a long table.
 
@@ -48,6 +70,8 @@ def read_long_table(
       table: the file.
       name, time, wanted: the keys `id_column`, `time_column` and `values` of `Panel`.
       trained: preparation of the run that the steps are for.
+      covariates: columns and parts of the calendar that are covariates.
+      ahead: steps after the last value of every series of which they must be known.
 
     Raises:
       ConfigError: naming the key of a series, that is `columns` in place of `values`; see `of_panel`.
@@ -62,25 +86,46 @@ def read_long_table(
     rows = rows_of_series(table, name)
     longest = max(rows.values(), key=len)
     used = {"id_column": name, "time_column": time}
-    judged, notes = (table, []) if wanted is not None else _without_text(table, [name, time])
+    covariates = covariates.resolved(table, used)
+    judged, notes = (table, [])
+    if wanted is None:
+        judged = table.without({*covariates.known, *covariates.static})
+        judged, notes = _without_text(judged, [name, time])
     if wanted is None and trained is None:  # a column that counts the rows of a series begins anew in the next
         judged = part_of(judged, longest)
     columns = None if trained is None else trained.columns
     channels, left_out = choose(judged, wanted, used, columns, trained is not None)
+    covariates.check_channels(channels, "values")
     values = table.numbers(channels)
     binary = [is_binary(table.column(key).kind, column) for key, column in zip(channels, values.T, strict=True)]
     notes = [*left_out, *notes]
     if trained is None:
         notes += checks.table_notes(table, channels, values)
+    of_rows = known_values(table, covariates.known)
+    if covariates.known:
+        rows, empty = _with_values(rows, values)
+        notes += empty
+    static = static_values(table, covariates.static, rows)
     step, series = None, {key: values[numbers] for key, numbers in rows.items()}
-    later: dict[str, Later] = {}
-    if time is not None:
-        times = times_of(table, time)
-        series, step, missing = _on_steps(table, time, times, rows, values, trained)
+    number = {key: np.arange(len(numbers)) for key, numbers in rows.items()}
+    times = None if time is None else times_of(table, time)
+    if times is not None:
+        assert time is not None
+        series, number, step, missing = _on_steps(table, time, times, rows, values, trained)
         notes += missing
-        column = table.column(time)
-        later = {key: functools.partial(following, column, times[numbers], step) for key, numbers in rows.items()}
-    return ManySeries(channels, series, np.array(binary, bool), step, notes, later)
+    later: dict[str, Later] = {}
+    known: dict[str, np.ndarray] = {}
+    for key, numbers in rows.items():
+        if covariates.known:  # rows beyond the last value are steps to come
+            series[key] = series[key][: steps_with_values(series[key])]
+        steps = len(series[key])
+        if time is not None and times is not None:
+            past = times[numbers[number[key] < steps]]
+            later[key] = functools.partial(following, table.column(time), past, str(step))
+        where = functools.partial(_where, table, key, numbers)
+        grid = Grid(number[key], steps, None if times is None else times[numbers], step, where, key)
+        known[key] = on_steps(covariates, of_rows[numbers], grid, ahead)
+    return ManySeries(channels, series, np.array(binary, bool), step, notes, later, covariates, known, static)
 
 
 @contextlib.contextmanager
@@ -148,20 +193,28 @@ def _without_text(table: Table, used: Sequence[str | None]) -> tuple[Table, list
     Raises:
       ConfigError: a column of numbers holds some text.
     """
-    kept, text = [], []
-    for number, name in enumerate(table.names):
+    text = []
+    for name in table.names:
         column = None if name in used or table.problem(name) is not None else table.column(name)
         if column is None or column.kind != "text" or looks_like_dates(column):
-            kept.append(number)
-        elif mostly_numbers(column, table.decimal):
+            continue
+        if mostly_numbers(column, table.decimal):
             raise table.not_numeric(name, column)
-        else:
-            text.append(name)
+        text.append(name)
     if not text:
         return table, []
-    names = tuple(table.names[number] for number in kept)
     notes = [f"{table.path.name}: columns of text are left out: {', '.join(text)}"]
-    return dataclasses.replace(table, names=names, convert=lambda number: table.convert(kept[number])), notes
+    return table.without(text), notes
+
+
+def _with_values(rows: Mapping[str, np.ndarray], values: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The series that have some value, and a note on the others, which have rows of steps to come only."""
+    seen = {name: bool(np.isfinite(values[numbers]).any()) for name, numbers in rows.items()}
+    empty = [name for name, has in seen.items() if not has]
+    if len(empty) == len(rows):
+        raise ConfigError("columns", None, "no series has any value")
+    text = f"{len(empty)} of {len(rows)} series hold no value and are left out: {', '.join(empty[:5])}"
+    return {name: rows[name] for name, has in seen.items() if has}, [text] if empty else []
 
 
 def _on_steps(
@@ -171,8 +224,8 @@ def _on_steps(
     rows: Mapping[str, np.ndarray],
     values: np.ndarray,
     trained: Preparation | None,
-) -> tuple[dict[str, np.ndarray], str, list[str]]:
-    """Every series with a row for each step, the size of a step, and a note on missing steps.
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], str, list[str]]:
+    """Every series with a row for each step, the step of each row, the size of a step, and a note on missing steps.
 
     The longest series tells the size of a step, which all others must have.
 
@@ -182,6 +235,7 @@ def _on_steps(
     known = None if trained is None else trained.time_step
     step, others = known, "training had"
     series: dict[str, np.ndarray] = {}
+    number: dict[str, np.ndarray] = {}
     missing, first = 0, None
     for name in sorted(rows, key=lambda name: -len(rows[name])):
         of_series = rows[name]
@@ -191,7 +245,7 @@ def _on_steps(
             step, others = steps.step, f"series '{name}' has"
         grid = np.full((int(steps.number[-1]) + 1, values.shape[1]), np.nan)
         grid[steps.number] = values[of_series]
-        series[name] = grid
+        series[name], number[name] = grid, steps.number
         if len(grid) > len(of_series):
             missing += len(grid) - len(of_series)
             gap = int(of_series[int(np.argmax(np.diff(steps.number) > 1))])
@@ -202,7 +256,7 @@ def _on_steps(
         total = sum(map(len, series.values()))
         text = f"{missing} of {total} steps of {step} are missing and masked"
         notes.append(f"{text}, the first after {table.where(first)}")
-    return {name: series[name] for name in rows}, step, notes
+    return {name: series[name] for name in rows}, number, step, notes
 
 
 def _where(table: Table, name: str, rows: np.ndarray, row: int) -> str:

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from research.data.examples import Windows
 from research.data.series import naive_error, windows_of
 from research.data.source import Source
 from research.tree import ConfigError
@@ -71,6 +73,8 @@ def cut_series(
     *,
     columns: Sequence[str] | None = None,
     divided: bool = True,
+    known: Mapping[str, np.ndarray] = MappingProxyType({}),
+    static: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Source:
     """The windows of all series, one series after another.
 
@@ -83,6 +87,9 @@ def cut_series(
       window, horizon, season: as in `Windowed`.
       columns: names of the channels.
       divided: whether the rows have parts.
+      known: what is known of every step, by series, [S, K] each, with 0 for steps that stand before the first one;
+        empty: nothing is known.
+      static: what is known of every series, [D] each; empty: nothing is known.
 
     Raises:
       ConfigError: no series has a window of some part, or every series is shorter than a season.
@@ -94,6 +101,11 @@ def cut_series(
     start = (np.concatenate([cut.start for cut in starts]) + offset[number]).astype(np.int32)
     joined = np.concatenate([_padded(steps, cut.ahead) for cut, steps in zip(starts, values, strict=True)])
     examples, empty = windows_of(joined, start, window, horizon)
+    if known:
+        steps = np.concatenate([_padded(known[key], cut.ahead, 0) for key, cut in zip(names, starts, strict=True)])
+        examples = dataclasses.replace(examples, known=Windows(steps, start, window + (horizon or 0)))
+    if static:
+        examples = dataclasses.replace(examples, static=np.stack([static[key] for key in names])[number])
     part = np.where(empty, NONE, np.concatenate([cut.part for cut in starts]))
     notes = [*_masked_notes(names, starts), *_absent_notes(names, number, part, empty, divided)]
     if divided:
@@ -138,9 +150,10 @@ def check_window(starts: Sequence[Starts], window: int, horizon: int) -> None:
     raise ConfigError("window", window, f"{problem}, so that most windows would be filled up; {{key}}={fits}")
 
 
-def _padded(values: np.ndarray, ahead: int) -> np.ndarray:
+def _padded(values: np.ndarray, ahead: int, fill: float = np.nan) -> np.ndarray:
     """A series after `ahead` steps without a value, [ahead + S, C]."""
-    return np.concatenate([np.full((ahead, values.shape[1]), np.nan), values]) if ahead else values
+    before = np.full((ahead, values.shape[1]), fill, values.dtype)
+    return np.concatenate([before, values]) if ahead else values
 
 
 def _check_parts(part: np.ndarray, longest: int, window: int, horizon: int | None) -> None:

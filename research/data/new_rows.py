@@ -2,11 +2,12 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from research.data.covariates import Coding, calendar
 from research.data.examples import Examples
 from research.data.preparation import TAIL, Preparation, marked, pad, zero_tails
 from research.errors import nearest
@@ -25,6 +26,9 @@ def stored_rows(
     observed: Any = None,
     label: Any = None,
     target: Any = None,
+    known: Any = None,
+    times: Any = None,
+    static: Any = None,
 ) -> Examples:
     """New rows as stored, of the kind that training had.
 
@@ -39,6 +43,9 @@ def stored_rows(
       observed: False where a value is missing, of the shape of x.
       label: classes as stored: names, or numbers from 0 where the classes have no names.
       target: targets as in training.
+      known: values of the columns `data.known` of the run, of every step of x and of the steps to come, [N, T + H, K].
+      times: of these steps, dates [N, T + H], for `data.calendar`.
+      static: values of the columns `data.static`, a list of numbers and texts for every row.
 
     Raises:
       ConfigError: naming what does not fit, and the remedy.
@@ -61,6 +68,10 @@ def stored_rows(
         target, target_observed = target_values(target, len(values), target_shape, target_classes)
         rows = dataclasses.replace(rows, target=target, target_observed=target_observed)
     rows = _masked(preparation, rows, takes_masks)
+    given = {"known": known, "times": times, "static": static}
+    rows = _with_covariates(
+        preparation, rows, (target_shape or (0,))[0], {k: v for k, v in given.items() if v is not None}
+    )
     _check_whole(preparation, rows.x)
     if rows.label is None:
         return rows
@@ -68,6 +79,49 @@ def stored_rows(
     if len(numbers) != len(values):
         raise ConfigError("label", numbers.shape, f"expected one class for each of {len(values)} rows")
     return dataclasses.replace(rows, label=numbers)
+
+
+def _with_covariates(preparation: Preparation, rows: Examples, horizon: int, given: Mapping[str, Any]) -> Examples:
+    """Rows with what is known of their steps and series; refuse what is lacking or what the run does not read."""
+    coding = None if preparation.covariates is None else Coding.from_record(preparation.covariates)
+    needed = {} if coding is None else {"known": coding.known, "times": coding.calendar, "static": coding.static}
+    for key in given:
+        if not needed.get(key):
+            raise ConfigError(key, "given", "this run was trained without such covariates; leave it out")
+    ready = {"known": rows.known, "times": rows.known, "static": rows.static}
+    for key, names in needed.items():
+        if names and key not in given and ready[key] is None:
+            what = {"known": "the values", "times": "the dates of all steps, for", "static": "the values"}[key]
+            remedy = f"this run reads {', '.join(names)}; give {what} of {', '.join(names)} by {key}=..."
+            raise ConfigError(key, None, f"{remedy}, or forecast a file by scripts/forecast.py")
+    if coding is None or not given:
+        return rows
+    size = len(rows), rows.x.shape[1] + horizon
+    pieces = []
+    if coding.known:
+        values = as_numbers("known", given["known"])
+        values = values[..., None] if values.shape == size and len(coding.known) == 1 else values
+        if values.shape != (*size, len(coding.known)) or not np.isfinite(values).all():
+            expected = ", ".join(map(str, (*size, len(coding.known))))
+            raise ConfigError("known", values.shape, f"expected finite numbers of the shape [{expected}]")
+        pieces.append(values)
+    if coding.calendar:
+        dates = np.asarray(given["times"], "datetime64[us]")
+        if dates.shape != size or np.isnat(dates).any():
+            raise ConfigError("times", dates.shape, f"expected dates of the shape {list(size)}")
+        pieces.append(calendar(dates.ravel(), coding.calendar).reshape(*size, -1))
+    of_steps = coding.of_steps(np.concatenate(pieces, axis=-1)) if pieces else None
+    of_rows = None
+    if coding.static:
+        cells = [
+            tuple(row) if isinstance(row, Sequence | np.ndarray) and not isinstance(row, str) else (row,)
+            for row in given["static"]
+        ]
+        if len(cells) != len(rows) or any(len(row) != len(coding.static) for row in cells):
+            expected = f"{len(coding.static)} values ({', '.join(coding.static)}) for each of {len(rows)} rows"
+            raise ConfigError("static", len(cells), f"expected {expected}")
+        of_rows = np.stack([coding.of_series(row) for row in cells])
+    return dataclasses.replace(rows, known=of_steps, static=of_rows)
 
 
 # ------------------------------------------------------------------------------------------------ arrays, tables, lists

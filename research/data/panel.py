@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from research.data.covariates import Coding, Part, Wanted
 from research.data.ends import End, Ends
 from research.data.files.local import blaming, check_path, find, resolve, state
 from research.data.files.reading import read_table
@@ -17,7 +18,7 @@ from research.data.preparation import Preparation
 from research.data.series import Windowed, check_channels, share_borders
 from research.data.source import Source
 from research.ranges import Index, OpenShare, Size
-from research.tree import ConfigError, inline, recipe
+from research.tree import ConfigError, added, inline, recipe
 
 
 @recipe
@@ -41,6 +42,10 @@ class Panel(Windowed):
         steps of windows are masked where a series is too short.
       test_fraction, validation_fraction: shares of each series, see `Series`; not read with "last".
       test_steps, validation_steps: steps of each series in place of the shares.
+      known: columns of numbers whose values are known before their steps come, and which the forecaster reads for the
+        steps to come too. A step beyond the last value of its series may have a row with nothing but these.
+      calendar: parts of the time that the forecaster reads likewise, see `covariates.calendar`.
+      static: columns that are constant in every series: numbers, or text, whose classes are one-hot.
     """
 
     path: str
@@ -52,6 +57,9 @@ class Panel(Windowed):
     test_fraction: OpenShare
     test_steps: Size | None
     validation_steps: Size | None
+    known: tuple[str | Index, ...] = added(before=())
+    calendar: tuple[Part, ...] = added(before=())
+    static: tuple[str | Index, ...] = added(before=())
 
     def validate(self) -> None:
         """Refuse folds, files of unknown form, and keys that do not belong together."""
@@ -60,6 +68,7 @@ class Panel(Windowed):
         self.form.check(self.path)
         if self.values is not None and not self.values:
             raise ConfigError("values", [], "name at least one column, or null for all of numbers")
+        Wanted.of(self)
         if self.split == "steps":
             return
         if self.horizon is None:
@@ -84,9 +93,13 @@ class Panel(Windowed):
         starts = [self._starts(len(values)) for values in content.series.values()]
         if self.split == "last" and self.horizon is not None:
             check_window(starts, self.window, self.horizon)
-        source = self._source(content, starts, divided=True)
+        coding = None
+        if any(content.wanted):
+            training = [content.known[name][: len(rows)] for name, rows in self._training(content).items()]
+            coding = Coding.fit(content.wanted, np.concatenate(training), list(content.static.values()), self.scaling)
+        source = self._source(content, starts, coding, divided=True)
         with of_panel():
-            check_channels(np.concatenate(self._training(content)), content.names)
+            check_channels(np.concatenate(list(self._training(content).values())), content.names)
         return source
 
     def stored_for(self, trained: Preparation) -> Source:
@@ -106,12 +119,16 @@ class Panel(Windowed):
         for values in content.series.values():
             start = np.arange(0, len(values) - needed + 1, self.stride)
             starts.append(Starts(0, start, np.full(len(start), NONE), len(values)))
-        return self._source(content, starts, divided=False)
+        return self._source(content, starts, Coding.of_run(trained.covariates, content.wanted), divided=False)
 
     def ends(self, trained: Preparation) -> Ends:
         """The steps of every series of `path` for a run, as for `stored_for`, and the times of the steps to come."""
-        content = self.read_series(trained)
-        series = [End(values, content.later.get(name), name) for name, values in content.series.items()]
+        content = self.read_series(trained, self.horizon or 0)
+        known, static = self._coded(content, Coding.of_run(trained.covariates, content.wanted))
+        series = [
+            End(values, content.later.get(name), name, known.get(name), static.get(name))
+            for name, values in content.series.items()
+        ]
         ends = Ends(series, content.notes)
         return ends.filled(self.window) if self.split == "last" else ends
 
@@ -128,36 +145,59 @@ class Panel(Windowed):
             return by_last(steps, self.window, self.horizon or 0, self.stride)
         return by_blocks(steps, self._borders(steps), self.window, self.horizon, self.stride)
 
-    def _training(self, content: ManySeries) -> list[np.ndarray]:
+    def _training(self, content: ManySeries) -> dict[str, np.ndarray]:
         """The steps of every series before its validation steps."""
-        return [values[: max(self._borders(len(values))[0], 0)] for values in content.series.values()]
+        return {name: values[: max(self._borders(len(values))[0], 0)] for name, values in content.series.items()}
 
-    def _source(self, content: ManySeries, starts: Sequence[Starts], divided: bool) -> Source:
-        sizes = self.window, self.horizon, self.season
-        names = content.names
-        source = cut_series(self.file.stem, content.series, starts, *sizes, columns=names, divided=divided)
+    def _coded(self, content: ManySeries, coding: Coding | None) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """What is known of the steps of every series, and of every series, as models see it; empty where nothing is."""
+        known: dict[str, np.ndarray] = {}
+        static: dict[str, np.ndarray] = {}
+        if coding is not None and (coding.known or coding.calendar):
+            known = {name: coding.of_steps(values) for name, values in content.known.items()}
+        if coding is not None and coding.static:
+            static = {name: coding.of_series(cells) for name, cells in content.static.items()}
+        return known, static
+
+    def _source(self, content: ManySeries, starts: Sequence[Starts], coding: Coding | None, divided: bool) -> Source:
+        known, static = self._coded(content, coding)
+        source = cut_series(
+            self.file.stem,
+            content.series,
+            starts,
+            self.window,
+            self.horizon,
+            self.season,
+            columns=content.names,
+            divided=divided,
+            known=known,
+            static=static,
+        )
         return dataclasses.replace(
             source,
             binary=content.binary if content.binary.any() else None,
             notes=(*content.notes, *source.notes),
             preparation=Preparation(
-                missing=self.form.numeric_marks, time_column=self.time_column, time_step=content.step
+                missing=self.form.numeric_marks,
+                time_column=self.time_column,
+                time_step=content.step,
+                covariates=None if coding is None else coding.record(),
             ),
         )
 
-    def read_series(self, trained: Preparation | None = None) -> ManySeries:
+    def read_series(self, trained: Preparation | None = None, ahead: int = 0) -> ManySeries:
         """The channels of every series over all of its steps, with NaN for the steps that it leaves out.
 
         Args:
           trained: preparation of the run that the steps are for, as for `stored_for`.
+          ahead: steps after the last value of which covariates must be known.
 
         Raises:
           ConfigError: naming the key, the value and the remedy.
         """
-        path = find("path", self.path, self.file)
+        path, wanted = find("path", self.path, self.file), Wanted.of(self)
         values = None if self.values is None else tuple(map(str, self.values))
         name, time = (None if key is None else str(key) for key in (self.id_column, self.time_column))
         with blaming("path", self.path), of_panel():
-            return read_long_table(
-                read_table(path, self.form, (name, time, *(values or ()))), name, time, values, trained
-            )
+            table = read_table(path, self.form, (name, time, *(values or ()), *wanted.known, *wanted.static))
+            return read_long_table(table, name, time, values, trained, wanted, ahead)

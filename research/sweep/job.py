@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.data.covariates import KEYS
 from research.data.examples import Dataset
 from research.data.loading import load
 from research.data.source import Splitting
@@ -20,7 +21,7 @@ from research.engine import Budget, Model, Trainer
 from research.errors import did_you_mean
 from research.evaluation import Evaluation
 from research.metrics import base, dependencies, direction, nearest_metric, undirected
-from research.models.abilities import Checks, Reconstructs, able, takes_masks, unmonitored
+from research.models.abilities import Checks, Reconstructs, able, takes_covariates, takes_masks, unmonitored
 from research.optimizer import Optimizer, Players
 from research.runs.folder import RunFolder, folder_with
 from research.runs.load import check_parameters
@@ -177,6 +178,7 @@ def bind(job: Job) -> BoundJob:
         job.trainer.check(dataset.facts)
     with _named("evaluation"):
         job.evaluation.check(dataset.facts)
+    _check_covariates(job.data, job.model)
     with _named("model"):
         model = job.model.bind(dataset.facts)
         checks: Any = model
@@ -246,6 +248,20 @@ def _check_hidden(data: Splitting, model: Model) -> None:
         remedy = "use model=recurrent_ae, or a dense model with model.reads_mask=true, or set {key}=null"
         problem = f"a {type(model).__name__} with these settings does not reconstruct rows with missing values"
         raise ConfigError(f"data.{key}", value, f"{problem}; {remedy}")
+
+
+def _check_covariates(data: Splitting, model: Model) -> None:
+    """Refuse covariates for a model that would not read them.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    given = {key: list(value) for key in KEYS if (value := getattr(data, key, ()))}
+    if given and not takes_covariates(model):
+        without = " ".join(f"'data.{key}=[]'" for key in given)
+        remedy = f"set {without}, or use model=recurrent_forecaster"
+        problem = f"a {type(model).__name__} does not read covariates"
+        raise ConfigError(f"data.{next(iter(given))}", next(iter(given.values())), f"{problem}; {remedy}")
 
 
 def _check_players(optimizer: Optimizer | Players, model: Model, dataset: Dataset) -> None:

@@ -313,7 +313,7 @@ def test_channels_of_0_and_1_are_not_scaled(tmp_path):
 
 
 def test_new_steps_are_matched_by_name_and_need_no_blocks(tmp_path):
-    trained = SimpleNamespace(columns=("b", "a"), classes=None, class_count=0, time_step="1 hour")
+    trained = SimpleNamespace(columns=("b", "a"), classes=None, class_count=0, time_step="1 hour", covariates=None)
     path = write(tmp_path / "new.csv", {"time": HOURS[[0, 1, 2, 5, 6]], "a": [1] * 5, "b": range(5)})
     keys = {"path": path, "columns": None, "time_column": "time", "window": 7}
     source = build(shipped("data", "series") | keys).stored_for(trained)

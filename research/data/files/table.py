@@ -7,7 +7,7 @@ the file, the line and the column.
 import dataclasses
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -176,6 +176,12 @@ class Table:
         known = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
         problem = f"{self.path.name} has no such column{nearest(name, self.names)}"
         raise ConfigError(key, name, f"{problem}; its columns are: {known}")
+
+    def without(self, names: Collection[str]) -> "Table":
+        """The table without some columns."""
+        kept = [number for number, name in enumerate(self.names) if name not in names]
+        names = tuple(self.names[number] for number in kept)
+        return dataclasses.replace(self, names=names, convert=lambda number: self.convert(kept[number]))
 
     def numbers(self, names: Sequence[str]) -> np.ndarray:
         """Columns as numbers, NaN where a value is missing, [N, C] float64.
