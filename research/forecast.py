@@ -1,6 +1,7 @@
 """The command `scripts/forecast.py`: the steps after the end of a file, with times and intervals, by a finished run."""
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -95,8 +96,9 @@ def forecast_file(
             )
     ends = _whole(_ends(run, keys, trusted), window, keys.get("path"))
     x = np.stack([end.values[-window:] for end in ends.series])
-    notes = [*ends.notes, *_far_notes(run, x)]
-    forecast, levels = run.forecast(_with_covariates(x, ends, horizon)), getattr(run.model, "quantiles", ())
+    rows = _rows(x, ends, horizon)
+    notes = [*ends.notes, *_far_notes(run, x, rows)]
+    forecast, levels = run.forecast(x if rows is None else rows), getattr(run.model, "quantiles", ())
     intervals = {name: central_interval(forecast, share, levels) for name, share in SHARES.items()}
     if conformal:
         for name, correction in conformal_corrections(run, trained, keys.get("root"), trusted).items():
@@ -130,15 +132,24 @@ def _ends(run: Run, keys: Mapping[str, Any], trusted: Sequence[str]) -> Ends:
         raise error.under("data") from error.__cause__
 
 
-def _with_covariates(x: np.ndarray, ends: Ends, horizon: int) -> np.ndarray | Examples:
-    """The windows at the ends of series, with what is known of their steps and of those to come, if anything is."""
+def _rows(x: np.ndarray, ends: Ends, horizon: int) -> Examples | None:
+    """The windows x at the ends of series with all else that is known of them; None where nothing else is.
+
+    Windows of series that have scales of their own are scaled.
+    """
     known = [end.known for end in ends.series if end.known is not None]
     static = [end.static for end in ends.series if end.static is not None]
-    if not known and not static:
-        return x
+    scalings = [end.scaling for end in ends.series if end.scaling is not None]
+    if not known and not static and not scalings:
+        return None
     # What is known reaches over the horizon, so that its last rows are those of the window and of the steps to come.
     of_steps = np.stack([values[-x.shape[1] - horizon :] for values in known]) if known else None
-    return Examples(x=x, known=of_steps, static=np.stack(static) if static else None)
+    rows = Examples(x=x, known=of_steps, static=np.stack(static) if static else None)
+    if not scalings:
+        return rows
+    shift, scale = (np.stack(arrays) for arrays in zip(*scalings, strict=True))
+    scaled = (x - shift[:, None]) * scale[:, None]
+    return dataclasses.replace(rows, x=scaled, series_shift=shift, series_scale=scale)
 
 
 def _whole(ends: Ends, window: int, path: Any) -> Ends:
@@ -177,11 +188,17 @@ def _whole(ends: Ends, window: int, path: Any) -> Ends:
     return Ends(kept, notes)
 
 
-def _far_notes(run: Run, x: np.ndarray) -> list[str]:
-    """A note on the value of windows [N, T, C] that is farthest outside the range of training, if it is far outside."""
+def _far_notes(run: Run, x: np.ndarray, rows: Examples | None) -> list[str]:
+    """A note on the value of windows [N, T, C] that is farthest outside the range of training, if it is far outside.
+
+    Args:
+      run: the loaded run.
+      x: in the units of the data.
+      rows: the windows as the run stores them; None: as they are.
+    """
     assert run.facts is not None
     low, high = run.facts.low, run.facts.high
-    scaled = (x - run.preparation.shift) * run.preparation.scale
+    scaled = ((x if rows is None else rows.x) - run.preparation.shift) * run.preparation.scale
     outside = np.nan_to_num(np.maximum(scaled - high, low - scaled), nan=-np.inf)
     outside[np.isin(x, run.preparation.missing)] = -np.inf
     if outside.max() <= high - low:
@@ -215,14 +232,16 @@ def conformal_corrections(
     except ConfigError as error:
         remedy = "intervals are corrected on the validation rows of the run, and these cannot be read"
         raise ConfigError("--conformal", error.value, f"{remedy} ({error.key}: {error.remedy})") from None
-    if rows.naive_error is not None and np.ptp(rows.naive_error, axis=0).any():
+    sizes = rows.naive_error if rows.series_scale is None else rows.series_scale
+    if sizes is not None and np.ptp(sizes, axis=0).any():
         raise ConfigError(
             "--conformal", dataset.name, "one correction does not fit series of different sizes; leave it out"
         )
     forecast, levels = run.forecast(rows), getattr(run.model, "quantiles", ())
-    corrections = {}
+    shift, scale = rows.units(0.0, 1.0)
+    truth, corrections = rows.target / scale + shift, {}
     for name, share in SHARES.items():
-        scores = conformal_scores(base_interval(forecast, share, levels), rows.target, rows.target_observed, UNIT)
+        scores = conformal_scores(base_interval(forecast, share, levels), truth, rows.target_observed, UNIT)
         try:
             corrections[name] = conformal_quantile(scores, share)
         except ValueError as error:

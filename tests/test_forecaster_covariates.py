@@ -72,6 +72,17 @@ def test_a_segment_of_the_forecast_reads_what_is_known_of_its_own_steps(decoding
         np.testing.assert_array_equal(changed, expected)
 
 
+@pytest.mark.parametrize("channels", ["independent", "joint"])
+def test_recursive_forecasts_go_on_as_from_a_window_with_the_first_ones(channels, build_model):
+    options = {"decoding": "recursive", "channels": channels, "normalize": "none", "residual": "none"}
+    model = small(build_model, {}, **options)
+    facts = dataclasses.replace(FACTS, feature_shape=(8, 2), target_shape=(3, 2))
+    longer = build_model("recurrent_forecaster", hidden_dim=4, segment=2, embedding=3, **options).bind(facts)
+    first = forecast(model, BATCH)
+    rows = dataclasses.replace(BATCH, x=jnp.concatenate([BATCH.x, first[:, :2]], axis=1))
+    np.testing.assert_allclose(forecast(longer, rows), first[:, 2:], atol=1e-6)
+
+
 def test_the_width_that_is_asked_for_by_parameters_counts_those_of_covariates(build_model):
     sizes = [
         sum(leaf.size for leaf in jax.tree.leaves(small(build_model, some, parameters=900).fresh(jax.random.key(0))))

@@ -25,6 +25,7 @@ class End:
       name: of the series; None where the file holds only one.
       known: what is known of its steps and of those to come, as models see it, [S + horizon, K]; None: nothing.
       static: what is known of the series, likewise, [D]; None: nothing.
+      scaling: shift and scale of a series that has its own, [C] each; its values stay as they are in the file.
     """
 
     values: np.ndarray
@@ -32,6 +33,7 @@ class End:
     name: str | None = None
     known: np.ndarray | None = None
     static: np.ndarray | None = None
+    scaling: tuple[np.ndarray, np.ndarray] | None = None
 
 
 class Ends(NamedTuple):

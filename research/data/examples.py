@@ -76,6 +76,8 @@ class Examples:
         as stored, whose `x` still has these values.
       known: what is known in advance of every step of `x` and of the steps to come, scaled, [N, T + H, K] float32.
       static: what is known of the whole row, scaled, [N, D] float32.
+      series_shift, series_scale: of rows whose series have scales of their own, [N, C] float64. `x` and a target that
+        follows are then stored as (value of the file - series_shift) * series_scale.
     """
 
     x: Any
@@ -90,6 +92,8 @@ class Examples:
     truth: Any = None
     known: Any = None
     static: Any = None
+    series_shift: Any = None
+    series_scale: Any = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -117,6 +121,21 @@ class Examples:
     def has_values(self) -> bool:
         """Whether there is a target of values, not of classes."""
         return self.target is not None and self.target.dtype.kind != "i"
+
+    def units(self, shift: Any, scale: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Shift and scale with which values of `x` and of the steps that follow return to the units of the data.
+
+        Args:
+          shift, scale: those of a split, () or [C]: a value as stored is y / scale + shift.
+
+        Returns:
+          Shift and scale for y / scale + shift: the given ones, or those of every row, [N, 1, C].
+        """
+        shift, scale = np.asarray(shift, np.float64), np.asarray(scale, np.float64)
+        if self.series_scale is None:
+            return shift, scale
+        of_series = np.asarray(self.series_scale, np.float64)[:, None]
+        return np.asarray(self.series_shift, np.float64)[:, None] + shift / of_series, scale * of_series
 
     def take(self, rows: Any) -> "Examples":
         """The rows with these numbers, in that order, dense."""

@@ -51,7 +51,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
     binarize: Literal["none", "once", "dynamic"] = getattr(recipe, "binarize", "none")
     if binarize != "none":
         _check_probabilities(recipe, source, binarize)
-    method, drawn = recipe.scaling, None
+    method, drawn = "none" if source.scaled else recipe.scaling, None
     if binarize == "once":
         drawn = scaling.fit(method, source.examples, np.arange(0), unit=source.unit)
         x = draw(source.examples.x, drawn, recipe.split_seed)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from research.data.examples import Windows
+from research.data.scaling import Scaling
 from research.data.series import naive_error, windows_of
 from research.data.source import Source
 from research.tree import ConfigError
@@ -75,6 +76,7 @@ def cut_series(
     divided: bool = True,
     known: Mapping[str, np.ndarray] = MappingProxyType({}),
     static: Mapping[str, np.ndarray] = MappingProxyType({}),
+    scalings: Mapping[str, Scaling] | None = None,
 ) -> Source:
     """The windows of all series, one series after another.
 
@@ -90,6 +92,7 @@ def cut_series(
       known: what is known of every step, by series, [S, K] each, with 0 for steps that stand before the first one;
         empty: nothing is known.
       static: what is known of every series, [D] each; empty: nothing is known.
+      scalings: by series, each of which is scaled by its own; None: all series stay as they are.
 
     Raises:
       ConfigError: no series has a window of some part, or every series is shorter than a season.
@@ -99,13 +102,17 @@ def cut_series(
     lengths = np.array([cut.ahead + len(steps) for cut, steps in zip(starts, values, strict=True)])
     offset = np.cumsum(lengths) - lengths
     start = (np.concatenate([cut.start for cut in starts]) + offset[number]).astype(np.int32)
-    joined = np.concatenate([_padded(steps, cut.ahead) for cut, steps in zip(starts, values, strict=True)])
+    scaled = values if scalings is None else [scalings[key].apply(series[key]) for key in names]
+    joined = np.concatenate([_padded(steps, cut.ahead) for cut, steps in zip(starts, scaled, strict=True)])
     examples, empty = windows_of(joined, start, window, horizon)
     if known:
         steps = np.concatenate([_padded(known[key], cut.ahead, 0) for key, cut in zip(names, starts, strict=True)])
         examples = dataclasses.replace(examples, known=Windows(steps, start, window + (horizon or 0)))
     if static:
         examples = dataclasses.replace(examples, static=np.stack([static[key] for key in names])[number])
+    if scalings is not None:
+        shift, scale = (np.stack(arrays)[number] for arrays in zip(*(scalings[key] for key in names), strict=True))
+        examples = dataclasses.replace(examples, series_shift=shift, series_scale=scale)
     part = np.where(empty, NONE, np.concatenate([cut.part for cut in starts]))
     notes = [*_masked_notes(names, starts), *_absent_notes(names, number, part, empty, divided)]
     if divided:
@@ -127,6 +134,7 @@ def cut_series(
         scale_target=bool(horizon),
         columns=None if columns is None else tuple(columns),
         notes=tuple(notes),
+        scaled=scalings is not None,
     )
     if not divided:
         return source
@@ -165,7 +173,7 @@ def _check_parts(part: np.ndarray, longest: int, window: int, horizon: int | Non
             raise ConfigError("window", window, f"{problem}; make the window, the horizon or the stride smaller")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """The first few names."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
@@ -174,7 +182,7 @@ def _masked_notes(names: Sequence[str], starts: Sequence[Starts]) -> list[str]:
     """A note on series that got steps without a value."""
     short = [name for name, cut in zip(names, starts, strict=True) if cut.ahead]
     text = f"{len(short)} of {len(names)} series are too short for a whole window of each part"
-    return [f"{text}, and what their windows lack at the beginning is masked: {_listed(short)}"] if short else []
+    return [f"{text}, and what their windows lack at the beginning is masked: {listed(short)}"] if short else []
 
 
 def _absent_notes(
@@ -194,7 +202,7 @@ def _absent_notes(
     for what, rows in (kinds if divided else {"window, because they are too short": number}).items():
         absent = [names[int(index)] for index in np.setdiff1d(np.arange(len(names)), rows)]
         if absent:
-            notes.append(f"{len(absent)} of {len(names)} series have no {what}: {_listed(absent)}")
+            notes.append(f"{len(absent)} of {len(names)} series have no {what}: {listed(absent)}")
     if empty.any():
         left_out = " and are left out" if divided else ""
         notes.append(f"{int(empty.sum())} of {len(empty)} windows hold no value at all{left_out}")
@@ -205,4 +213,4 @@ def _undefined_notes(names: Sequence[str], errors: np.ndarray, used: np.ndarray)
     """A note on series for which MASE has no denominator; errors [I, C], `used` are numbers of series."""
     without = [names[int(index)] for index in used if not (errors[index] > 0).all()]
     text = f"{len(without)} of {len(names)} series have no naive error before their test steps (too short or constant)"
-    return [f"{text}, so that the MASE of all is infinite or unknown: {_listed(without)}"] if without else []
+    return [f"{text}, so that the MASE of all is infinite or unknown: {listed(without)}"] if without else []

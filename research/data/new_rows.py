@@ -29,6 +29,7 @@ def stored_rows(
     known: Any = None,
     times: Any = None,
     static: Any = None,
+    series: Any = None,
 ) -> Examples:
     """New rows as stored, of the kind that training had.
 
@@ -46,6 +47,7 @@ def stored_rows(
       known: values of the columns `data.known` of the run, of every step of x and of the steps to come, [N, T + H, K].
       times: of these steps, dates [N, T + H], for `data.calendar`.
       static: values of the columns `data.static`, a list of numbers and texts for every row.
+      series: names of the series of the rows, where series have scales of their own (`data.scale_by=series`).
 
     Raises:
       ConfigError: naming what does not fit, and the remedy.
@@ -60,12 +62,16 @@ def stored_rows(
     if preparation.stored_shape is not None and values.shape[1:] != preparation.stored_shape:
         expected = ", ".join(map(str, ("N", *preparation.stored_shape)))
         raise ConfigError("x", values.shape, f"expected rows of shape [{expected}], as in training")
-    gaps = marked(values, preparation.missing)
+    # Rows that are scaled by their series already may hold such a number by chance.
+    gaps = marked(values, preparation.missing) if rows.series_scale is None else np.zeros(1, bool)
     rows = dataclasses.replace(rows, x=np.where(gaps, np.nan, values) if gaps.any() else values)
+    rows = _by_series(preparation, rows, series)
     if ready and target_shape is not None and rows.target is not None:
         rows = _with_target(rows, target_shape, target_classes)
     if target is not None and not ready:
         target, target_observed = target_values(target, len(values), target_shape, target_classes)
+        if rows.series_scale is not None:
+            target = (target - rows.series_shift[:, None]) * rows.series_scale[:, None]
         rows = dataclasses.replace(rows, target=target, target_observed=target_observed)
     rows = _masked(preparation, rows, takes_masks)
     given = {"known": known, "times": times, "static": static}
@@ -79,6 +85,31 @@ def stored_rows(
     if len(numbers) != len(values):
         raise ConfigError("label", numbers.shape, f"expected one class for each of {len(values)} rows")
     return dataclasses.replace(rows, label=numbers)
+
+
+def _by_series(preparation: Preparation, rows: Examples, names: Any) -> Examples:
+    """Rows scaled by their series, for a run whose series have scales of their own.
+
+    Raises:
+      ConfigError: a name is lacking or is not one of the training, or the run knows no names.
+    """
+    known = preparation.series
+    if known is None:
+        if names is not None:
+            raise ConfigError("series", "given", "this run has one scale for all series; leave it out")
+        return rows
+    if rows.series_scale is not None:
+        return rows
+    remedy = f"each series has its own scale: give a list of their names, one for each of {len(rows)} rows"
+    if names is None or isinstance(names, str) or len(names) != len(rows):
+        raise ConfigError("series", names if isinstance(names, str) else None, remedy)
+    for name in map(str, names):
+        if name not in known:
+            problem = f"training had no such series{nearest(name, list(known))}"
+            raise ConfigError("series", name, f"{problem}; scripts/forecast.py scales a new series by its own steps")
+    shift, scale = (np.array([known[str(name)][at] for name in names], np.float64) for at in (0, 1))
+    x = (np.asarray(rows.x, np.float64) - shift[:, None]) * scale[:, None]
+    return dataclasses.replace(rows, x=x, series_shift=shift, series_scale=scale)
 
 
 def _with_covariates(preparation: Preparation, rows: Examples, horizon: int, given: Mapping[str, Any]) -> Examples:

@@ -1,7 +1,7 @@
 """Windows of many series of your own in one long table: a column names the series that each row belongs to."""
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,8 @@ from research.data.files.table import ENDINGS, Form
 from research.data.long_table import ManySeries, of_panel, read_long_table
 from research.data.many_series import NONE, Starts, by_blocks, by_last, check_window, cut_series
 from research.data.preparation import Preparation
+from research.data.scaled_series import of_run, scaled_alone
+from research.data.scaling import Scaling
 from research.data.series import Windowed, check_channels, share_borders
 from research.data.source import Source
 from research.ranges import Index, OpenShare, Size
@@ -46,6 +48,8 @@ class Panel(Windowed):
         steps to come too. A step beyond the last value of its series may have a row with nothing but these.
       calendar: parts of the time that the forecaster reads likewise, see `covariates.calendar`.
       static: columns that are constant in every series: numbers, or text, whose classes are one-hot.
+      scale_by: "all": one shift and scale of each channel for all series. "series": those of each series, fitted on its
+        steps before its validation steps. A series in which a channel does not vary there is left out.
     """
 
     path: str
@@ -60,6 +64,7 @@ class Panel(Windowed):
     known: tuple[str | Index, ...] = added(before=())
     calendar: tuple[Part, ...] = added(before=())
     static: tuple[str | Index, ...] = added(before=())
+    scale_by: Literal["all", "series"] = added(before="all")
 
     def validate(self) -> None:
         """Refuse folds, files of unknown form, and keys that do not belong together."""
@@ -69,6 +74,13 @@ class Panel(Windowed):
         if self.values is not None and not self.values:
             raise ConfigError("values", [], "name at least one column, or null for all of numbers")
         Wanted.of(self)
+        if self.scale_by == "series" and self.horizon is None:
+            remedy = "windows are brought back to the units of the data for forecasts: data.horizon=24, or {key}=all"
+            raise ConfigError("scale_by", "series", remedy)
+        if self.scale_by == "series" and self.scaling == "none":
+            raise ConfigError(
+                "scale_by", "series", "data.scaling=none scales nothing: data.scaling=standard, or {key}=all"
+            )
         if self.split == "steps":
             return
         if self.horizon is None:
@@ -90,6 +102,9 @@ class Panel(Windowed):
     def stored(self) -> Source:
         """All windows, series after series."""
         content = self.read_series()
+        scalings = None
+        if self.scale_by == "series":
+            content, scalings = scaled_alone(content, self.scaling, self._training(content))
         starts = [self._starts(len(values)) for values in content.series.values()]
         if self.split == "last" and self.horizon is not None:
             check_window(starts, self.window, self.horizon)
@@ -97,7 +112,7 @@ class Panel(Windowed):
         if any(content.wanted):
             training = [content.known[name][: len(rows)] for name, rows in self._training(content).items()]
             coding = Coding.fit(content.wanted, np.concatenate(training), list(content.static.values()), self.scaling)
-        source = self._source(content, starts, coding, divided=True)
+        source = self._source(content, starts, coding, scalings, divided=True)
         with of_panel():
             check_channels(np.concatenate(list(self._training(content).values())), content.names)
         return source
@@ -110,6 +125,7 @@ class Panel(Windowed):
             be read.
         """
         content = self.read_series(trained)
+        content, scalings = of_run(content, self.scaling, self.scale_by, trained)
         longest, needed = max(map(len, content.series.values())), self.window + (self.horizon or 0)
         if longest < needed:
             problem = f"the longest series has {longest} steps, and a window needs {self.window}"
@@ -119,14 +135,22 @@ class Panel(Windowed):
         for values in content.series.values():
             start = np.arange(0, len(values) - needed + 1, self.stride)
             starts.append(Starts(0, start, np.full(len(start), NONE), len(values)))
-        return self._source(content, starts, Coding.of_run(trained.covariates, content.wanted), divided=False)
+        return self._source(content, starts, Coding.of_run(trained.covariates, content.wanted), scalings, divided=False)
 
     def ends(self, trained: Preparation) -> Ends:
         """The steps of every series of `path` for a run, as for `stored_for`, and the times of the steps to come."""
         content = self.read_series(trained, self.horizon or 0)
+        content, scalings = of_run(content, self.scaling, self.scale_by, trained)
         known, static = self._coded(content, Coding.of_run(trained.covariates, content.wanted))
         series = [
-            End(values, content.later.get(name), name, known.get(name), static.get(name))
+            End(
+                values,
+                content.later.get(name),
+                name,
+                known.get(name),
+                static.get(name),
+                None if scalings is None else scalings[name],
+            )
             for name, values in content.series.items()
         ]
         ends = Ends(series, content.notes)
@@ -159,7 +183,14 @@ class Panel(Windowed):
             static = {name: coding.of_series(cells) for name, cells in content.static.items()}
         return known, static
 
-    def _source(self, content: ManySeries, starts: Sequence[Starts], coding: Coding | None, divided: bool) -> Source:
+    def _source(
+        self,
+        content: ManySeries,
+        starts: Sequence[Starts],
+        coding: Coding | None,
+        scalings: Mapping[str, Scaling] | None,
+        divided: bool,
+    ) -> Source:
         known, static = self._coded(content, coding)
         source = cut_series(
             self.file.stem,
@@ -172,7 +203,11 @@ class Panel(Windowed):
             divided=divided,
             known=known,
             static=static,
+            scalings=scalings,
         )
+        series = None
+        if scalings is not None:
+            series = {name: (own.shift.tolist(), own.scale.tolist()) for name, own in scalings.items()}
         return dataclasses.replace(
             source,
             binary=content.binary if content.binary.any() else None,
@@ -182,6 +217,7 @@ class Panel(Windowed):
                 time_column=self.time_column,
                 time_step=content.step,
                 covariates=None if coding is None else coding.record(),
+                series=series,
             ),
         )
 

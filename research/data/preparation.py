@@ -50,6 +50,7 @@ class Preparation:
       missing: numbers that mean a missing value, beside NaN.
       time_column, time_step: of a series, the column of times and the step in words, such as "1 hour".
       covariates: of a run that reads covariates, how they are coded: the record of a `covariates.Coding`.
+      series: shift and scale of the channels of each series by its name, where series have scales of their own.
       shift, scale, target_shift, target_scale: float64, () or of the last axes of x or of a target of values.
     """
 
@@ -70,6 +71,7 @@ class Preparation:
     time_column: str | int | None = None
     time_step: str | None = None
     covariates: dict[str, Any] | None = None
+    series: dict[str, tuple[Sequence[float], Sequence[float]]] | None = None
     shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
     scale: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(()))
     target_shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))

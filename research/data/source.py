@@ -40,6 +40,7 @@ class Source:
       binary: features or channels that stay 0 and 1 under every scaling, bool of the shape of a row or [C]; None if
         there are none.
       stratify: every part has its share of every class.
+      scaled: the examples are scaled already, series by series.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Source:
     binary: np.ndarray | None = None
     stratify: bool = False
     own_target_scale: bool = False
+    scaled: bool = False
 
     @property
     def class_count(self) -> int:

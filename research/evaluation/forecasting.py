@@ -42,7 +42,7 @@ def errors(
       observed: False where the truth is missing, [N, H, C]; None: nothing is missing.
       naive_error: mean absolute seasonal difference of each row's series before the forecast, raw units, [N, C]; None
         leaves out `mase`.
-      shift, scale: raw value = value / scale + shift; () or [C].
+      shift, scale: raw value = value / scale + shift; (), [C], or of every row [N, 1, C].
 
     Returns:
       name -> [N, H, C] float64, 0 where the truth is missing.
@@ -303,5 +303,6 @@ def _errors_of(subject: Subject, forecast: Callable[[Examples], tuple[np.ndarray
     for windows in chunks(subject.test):
         mean, median = forecast(windows)
         observed, naive_error = windows.target_observed, windows.naive_error
-        sums.add(errors(mean, median, windows.target, observed, naive_error, subject.shift, subject.scale), observed)
+        units = windows.units(subject.shift, subject.scale)
+        sums.add(errors(mean, median, windows.target, observed, naive_error, *units), observed)
     return sums

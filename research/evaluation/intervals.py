@@ -71,7 +71,7 @@ def interval_scores(
       observed: False where y is missing, [N, H, C]; None: nothing is missing.
       crps: of every value, [N, H, C], or None.
       intervals: by name, such as "80".
-      scale: raw value = value / scale + shift; () or [C].
+      scale: raw value = value / scale + shift; (), [C], or of every row [N, 1, C].
 
     Returns:
       name -> [N, H, C] float64, 0 where y is missing.
@@ -138,8 +138,8 @@ def units_of(rows: Examples, scale: np.ndarray | float) -> np.ndarray:
     """
     if rows.naive_error is None:
         return np.ones((1, 1, 1))
-    unit = np.asarray(rows.naive_error, np.float64) * np.abs(np.asarray(scale, np.float64))
-    return np.where(np.isfinite(unit) & (unit > 0), unit, 1.0)[:, None]
+    unit = np.asarray(rows.naive_error, np.float64)[:, None] * np.abs(rows.units(0.0, scale)[1])
+    return np.where(np.isfinite(unit) & (unit > 0), unit, 1.0)
 
 
 # ------------------------------------------------------------------------------------------------------ naive intervals
@@ -214,7 +214,7 @@ def naive_scores(subject: Subject, forecast: Forecaster, levels: Sequence[float]
             crps = misses.crps((target - center) / unit) * unit
         intervals = {name: (center + at[low] * unit, center + at[high] * unit) for name, (low, high) in edges.items()}
         observed = windows.target_observed
-        sums.add(interval_scores(target, observed, crps, intervals, subject.scale), observed)
+        sums.add(interval_scores(target, observed, crps, intervals, _scale_of(windows, subject)), observed)
     return sums
 
 
@@ -249,11 +249,17 @@ def study(subject: Subject, findings: Findings) -> None:
             intervals[name + CONFORMAL] = widened(base, correction, unit)
         crps = _crps(forecast, windows.target, levels)
         observed = windows.target_observed
-        sums.add(interval_scores(windows.target, observed, crps, intervals, subject.scale), observed)
+        scale = _scale_of(windows, subject)
+        sums.add(interval_scores(windows.target, observed, crps, intervals, scale), observed)
     findings.add(sums.means(), "test/")
     findings.curves |= {f"forecast_{name}": values for name, values in sums.steps().items() if not name.endswith(RAW)}
     if distributed and subject.recipe.baselines:
         _add_naive(subject, findings, levels, shares)
+
+
+def _scale_of(windows: Examples, subject: Subject) -> np.ndarray:
+    """What the values of windows are divided by to have the units of the data, (), [C] or [N, 1, C]."""
+    return windows.units(subject.shift, subject.scale)[1]
 
 
 def _crps(forecast: Forecast, target: np.ndarray, levels: Sequence[float]) -> np.ndarray | None:
@@ -286,7 +292,7 @@ def _validate(
         forecast, observed = ask(windows), windows.target_observed
         crps = _crps(forecast, windows.target, levels)
         if crps is not None:
-            sums.add(interval_scores(windows.target, observed, crps, {}, subject.scale), observed)
+            sums.add(interval_scores(windows.target, observed, crps, {}, _scale_of(windows, subject)), observed)
         for name, parts in scores.items():
             base = base_interval(forecast, SHARES[name], levels)
             parts.append(conformal_scores(base, windows.target, observed, units_of(windows, subject.scale)))

@@ -26,8 +26,9 @@ class Run:
     Rows are an array [N, *stored_shape], a pandas table with the columns of training in any order, or a list of
     sequences of unequal length. NaN, and a value that a masked array masks, is a missing value if the model takes
     masks, and is refused otherwise. Beside the rows, methods take `lengths` [N], `observed` (of the shape of x),
-    `label` [N] (classes as stored) and, for `score`, `target`. Rows are prepared as in training
-    (`research.data.preparation`) and pass through one compiled program in batches of 256.
+    `label` [N] (classes as stored) and, for `score`, `target`. A forecaster may need `known`, `times` and `static`
+    (covariates), and `series` (names). Rows are prepared as in training (`research.data.preparation`) and pass through
+    one compiled program in batches of 256.
 
     Attributes:
       folder: where the run lies.
@@ -157,8 +158,10 @@ class Run:
 
     def forecast(self, x: Any, **beside: Any) -> Forecast:
         """Distribution of the next steps of windows [N, T, C], as stored, [N, H, C]."""
-        scaled = self._over("forecast", self.rows(x, **beside))
-        scale, raw = self.preparation.target_scale, self.preparation.raw_target
+        rows = self.rows(x, **beside)
+        scaled = self._over("forecast", rows)
+        shift, scale = rows.units(self.preparation.target_shift, self.preparation.target_scale)
+        raw = lambda y: np.asarray(y, np.float64) / scale + shift
         quantiles = None
         if scaled.quantiles is not None:
             quantiles = np.moveaxis(raw(np.moveaxis(np.asarray(scaled.quantiles), -1, 0)), 0, -1)

@@ -21,7 +21,7 @@ from research.engine import Budget, Model, Trainer
 from research.errors import did_you_mean
 from research.evaluation import Evaluation
 from research.metrics import base, dependencies, direction, nearest_metric, undirected
-from research.models.abilities import Checks, Reconstructs, able, takes_covariates, takes_masks, unmonitored
+from research.models.abilities import Checks, Forecasts, Reconstructs, able, takes_covariates, takes_masks, unmonitored
 from research.optimizer import Optimizer, Players
 from research.runs.folder import RunFolder, folder_with
 from research.runs.load import check_parameters
@@ -178,7 +178,7 @@ def bind(job: Job) -> BoundJob:
         job.trainer.check(dataset.facts)
     with _named("evaluation"):
         job.evaluation.check(dataset.facts)
-    _check_covariates(job.data, job.model)
+    _check_forecasts(job.data, job.model)
     with _named("model"):
         model = job.model.bind(dataset.facts)
         checks: Any = model
@@ -250,8 +250,8 @@ def _check_hidden(data: Splitting, model: Model) -> None:
         raise ConfigError(f"data.{key}", value, f"{problem}; {remedy}")
 
 
-def _check_covariates(data: Splitting, model: Model) -> None:
-    """Refuse covariates for a model that would not read them.
+def _check_forecasts(data: Splitting, model: Model) -> None:
+    """Refuse covariates for a model that would not read them, and scales of series for one that would not undo them.
 
     Raises:
       ConfigError: naming the key.
@@ -262,6 +262,9 @@ def _check_covariates(data: Splitting, model: Model) -> None:
         remedy = f"set {without}, or use model=recurrent_forecaster"
         problem = f"a {type(model).__name__} does not read covariates"
         raise ConfigError(f"data.{next(iter(given))}", next(iter(given.values())), f"{problem}; {remedy}")
+    if getattr(data, "scale_by", "all") == "series" and not able(model, Forecasts):
+        remedy = "only forecasts return to the units of each series: set {key}=all, or use model=recurrent_forecaster"
+        raise ConfigError("data.scale_by", "series", remedy)
 
 
 def _check_players(optimizer: Optimizer | Players, model: Model, dataset: Dataset) -> None:
