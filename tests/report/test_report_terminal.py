@@ -240,12 +240,28 @@ def test_reports_without_names_are_those_of_a_section_that_lacks_them(wide):
             "names=model.laten_dim: no run has this key, metric or value (did you mean",
         ),
         ("--decimals", "test/los=1", "decimals=test/los: no run has this metric (did you mean 'test/loss'?)"),
+        ("--names", "test/loss=L,test/auroc=L", "names.test/auroc=L: test/loss has this name too"),
     ],
 )
-def test_unknown_names_are_refused_with_the_nearest(option, text, remedy, wide, capsys):
+def test_unknown_and_equal_names_are_refused(option, text, remedy, wide, capsys):
     assert main([str(wide.folder), option, text]) == 2
     assert remedy in capsys.readouterr().err
     assert not (wide.folder / "report" / "table.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "problem"),
+    [
+        ("--names", "test/loss=L,test/loss=M", "test/loss is there twice"),
+        ("--decimals", "test/loss=1,test/loss=2", "test/loss is there twice"),
+        ("--decimals", "test/loss=10", "0 to 9, got '10'"),
+        ("--digits", "10", "0 to 9, got '10'"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(option, text, problem, wide, capsys):
+    with pytest.raises(SystemExit):
+        main([str(wide.folder), option, text])
+    assert problem in capsys.readouterr().err
 
 
 def test_the_options_of_the_report_replace_what_was_recorded(wide, capsys):
@@ -263,7 +279,10 @@ def test_the_options_of_the_report_replace_what_was_recorded(wide, capsys):
     ]
 
 
-@pytest.mark.parametrize("entries", [{"names": {"test/loss": " "}}, {"decimals": {"test/loss": -1}}])
-def test_empty_names_and_negative_decimals_are_refused(entries, wide):
+@pytest.mark.parametrize(
+    "entries",
+    [{"names": {"test/loss": " "}}, {"names": {"test/loss": "L", "test/auroc": "L"}}, {"decimals": {"test/loss": -1}}],
+)
+def test_empty_and_equal_names_and_negative_decimals_are_refused(entries, wide):
     with pytest.raises(ConfigError, match="damaged"):
         named(wide, **entries)
