@@ -17,7 +17,7 @@ from rich.text import Text
 
 from research.metrics import direction
 from research.report.collect import Runs
-from research.report.document import PUBLISHED, Notes, document
+from research.report.document import PUBLISHED, Notes, Rows, document
 from research.report.formats import MARKDOWN, markdown
 from research.report.methods import methods_of, name_of
 from research.report.table import Table
@@ -87,7 +87,7 @@ def draw_table(table: Table, console: Console, layout: Layout = PLAIN) -> None:
     _print_notes(console, [*equal, *texts.notes])
     if texts.published:
         console.print()
-        console.print(_grid([list(PUBLISHED), *texts.published], len(PUBLISHED), len(texts.published)))
+        _print_published(console, texts.published)
         console.print()
         _print_notes(console, texts.sources)
     console.print(Text(texts.provenance, "dim"))
@@ -171,6 +171,16 @@ def _styled(marked: str) -> Text:
         else:
             text.append(part, " ".join(name for name, on in active.items() if on) or None)
     return text
+
+
+def _print_published(console: Console, rows: Rows) -> None:
+    """Print published values as a table, or as sentences in a terminal that is too narrow for one."""
+    grid = _grid([list(PUBLISHED), *rows], len(PUBLISHED), len(rows))
+    if _width(grid, console) <= console.width:
+        console.print(grid)
+        return
+    texts = ["; ".join(f"{head}: {cell}" for head, cell in zip(PUBLISHED, row, strict=True) if cell) for row in rows]
+    _print_notes(console, [("", text) for text in texts])
 
 
 def _print_notes(console: Console, notes: Notes) -> None:

@@ -91,6 +91,16 @@ def test_what_a_reader_must_know_stays_when_the_first_column_is_a_copy(wide):
     assert "loss not finite" in drawn(table(collect(wide.folder)), 300).split("\n64")[1]
 
 
+def test_published_values_are_whole_in_a_narrow_terminal(wide):
+    published = {"label": "a method of somebody", "metric": "test/reconstruction_mse", "where": {"data": "digits"}}
+    published |= {"value": 8.1, "tolerance": 0.3, "source": "somebody 2024"}
+    summary = named(wide, published=[published])
+    assert "\npublished  " in drawn(summary, 200)
+    sentences = " ".join(drawn(summary, 60).split())
+    assert "- published: a method of somebody¹; metric: test/reconstruction_mse; for: model.latent_dim=2;" in sentences
+    assert "theirs: 8.10; ours - theirs: -5.86 (allowed 0.3); verdict: not reproduced" in sentences
+
+
 def test_text_from_a_folder_cannot_control_the_terminal(sweep):
     sweep.add({"model.activation": "\x1b[2J[red]x\x01\x02\r"}, {"test/loss": 1.0})
     sweep.add({"model.activation": "relu"}, {"test/loss": 2.0})
