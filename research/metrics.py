@@ -135,6 +135,7 @@ METRICS = {
 }
 # If nobody names a metric, settings are chosen by the first of these that all runs have and may be compared by.
 CHOOSING = (
+    *("imputation_mae", "imputation_mae_raw"),
     *("iwae_nats", "elbo_nats", "accuracy", "cross_entropy", "mse", "mse_raw"),
     *("reconstruction_mse", "reconstruction_mse_raw", "loss"),
 )

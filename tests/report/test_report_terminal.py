@@ -157,6 +157,14 @@ def test_the_best_run_is_chosen_by_the_validation_rows(wide, capsys):
     assert line in capsys.readouterr().err
 
 
+def test_the_best_imputation_is_not_the_best_copy(sweep):
+    for seed, (copied, imputed) in enumerate([(0.1, 0.5), (0.2, 0.4)]):
+        sweep.add({"seed": seed}, {"validation/reconstruction_mse": copied, "validation/imputation_mae": imputed})
+    best = best_run(collect(sweep.folder), ("test/reconstruction_mse", "test/imputation_mae"))
+    assert best is not None
+    assert best[:2] == ("validation/imputation_mae", 0.4)
+
+
 def test_no_run_is_the_best_where_no_validation_metric_compares_all(sweep, capsys):
     for beta in (1.0, 4.0):  # the loss holds beta, and metrics of test rows choose nothing
         metrics = {"validation/loss": beta, "test/loss": beta, "test/reconstruction_mse": beta}
@@ -222,11 +230,11 @@ def test_latex_and_the_terminal_use_the_names(wide):
 def test_figures_use_the_names(wide, tmp_path):
     from research.report.figures import draw
 
-    names = {"model.latent_dim": "latent size", "test/reconstruction_mse": "squared error"}
+    names = {"model.latent_dim": "latent size", "test/reconstruction_mse": "squared error in $"}
     summary = named(wide, names=names, metrics=["test/reconstruction_mse"])
     (figure,) = draw(summary, wide.folder, ["metric_over_key"])
-    assert figure.title == "squared error over latent size"
-    assert "squared error" in figure.caption.lower()
+    assert figure.title == "squared error in $ over latent size"
+    assert "squared error in $ over" in figure.caption.lower()
     assert "model.latent_dim" not in figure.caption
     (plain,) = draw(table(collect(wide.folder), metrics=["test/reconstruction_mse"]), wide.folder, ["metric_over_key"])
     assert figure.name == plain.name
