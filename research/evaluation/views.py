@@ -26,11 +26,11 @@ def class_colors(classes: int) -> list[str]:
     return [palette[at % len(palette)] for at in range(classes)]
 
 
-def channel_names(columns: Sequence[str] | None, channels: int) -> list[str]:
+def channel_names(columns: Sequence[str] | None, channels: int, short: bool = True) -> list[str]:
     """Names of the first channels of sequences: those of the columns, or `channel 1`, `channel 2`, ..."""
     if columns is None or len(columns) < channels:
         return [f"channel {channel + 1}" for channel in range(channels)]
-    return shorter(columns, 1)[:channels]
+    return (shorter(columns, 1) if short else [*map(on_line, columns)])[:channels]
 
 
 def class_names(names: Sequence[str] | None, facts: Any) -> list[str]:

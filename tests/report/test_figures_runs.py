@@ -300,14 +300,14 @@ def test_every_series_is_in_the_panel_of_its_cluster_with_the_mean(series):
 
 def test_classes_and_the_drawn_channel_have_the_names_of_the_data(series):
     (found,) = best.best_runs(series)
-    columns = tuple(f"pixel {number}" for number in range(8))
+    columns = tuple(f"a column of pixels, number {number}" for number in range(8))
     classes = tuple(f"digit ${number}" for number in range(10))
     named = dataclasses.replace(found.loaded.preparation, columns=columns, classes=classes)
     loaded = dataclasses.replace(found.loaded, preparation=named)
     series = dataclasses.replace(series, kept={"best": [dataclasses.replace(found, loaded=loaded)]})
     (channel,) = found.channels()
     planned = only(clusters.cluster_assignments, series)
-    assert planned.picture.y_label == columns[channel]
+    assert planned.picture.y_label == f"{channel + 1} a column of p…"  # their first letters are equal
     assert f"is drawn: {columns[channel]}." in planned.caption
     assert all(r"class digit \$" in panel.title for panel in planned.picture.panels)  # a dollar begins a formula
     matrix = only(clusters.confusion, series)
