@@ -137,7 +137,7 @@ METRICS = {
 CHOOSING = (
     *("imputation_mae", "imputation_mae_raw"),
     *("iwae_nats", "elbo_nats", "accuracy", "cross_entropy", "mse", "mse_raw"),
-    *("reconstruction_mse", "reconstruction_mse_raw", "loss"),
+    *("reconstruction_mse", "reconstruction_mse_raw", "energy_distance", "loss"),
 )
 FOLD, SCALING = "data.fold", "data.scaling"
 FITTED = ("standard", "minmax")  # scalings that are fitted to the training rows
