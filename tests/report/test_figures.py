@@ -548,6 +548,16 @@ def test_curves_are_means_over_seeds_as_far_as_all_go_and_diverged_ones_end_with
         check_texts(planned.picture.draw())
 
 
+@pytest.mark.parametrize(("depends", "label"), [({"loss": []}, "loss ↓"), ({"loss": ["run_id"]}, "loss")])
+def test_a_loss_by_which_no_runs_are_compared_has_no_direction(sweep, depends, label):
+    path = sweep.add({"seed": 0}, {LOSS: 1.0})
+    history(path, [5, 4])
+    result = json.loads((path / "result.json").read_text()) | {"depends": depends}
+    (path / "result.json").write_text(json.dumps(result))
+    (planned,) = sketches(learning.learning_curves, sweep, [LOSS]).values()
+    assert planned.picture.y_label == label
+
+
 def test_at_most_eight_configurations_the_best_by_validation(sweep):
     for size in range(1, 11):
         metrics = {MSE: 0.0, "validation/reconstruction_mse": size}
