@@ -214,6 +214,17 @@ def test_interpolations_begin_and_end_with_the_rows(images):
         assert_tile(found, picture, 0, column, row)
 
 
+def test_interpolations_of_series_have_a_gap_where_a_value_is_missing(series):
+    (found,) = best.best_runs(series)
+    first = codes.pairs(found.label, found.spread(8))[0][0]
+    observed = np.ones(np.shape(found.test.x), bool)
+    observed[first, 2] = False
+    test = dataclasses.replace(found.test, observed=observed)
+    gaps = dataclasses.replace(series, kept={"best": [dataclasses.replace(found, parts=found.parts | {"test": test})]})
+    end = only(codes.interpolations, gaps).picture.panels[0].lines[0]
+    assert list(np.flatnonzero(np.isnan(end.y))) == [2]
+
+
 # ------------------------------------------------------------------------------------------------------------ rows
 
 
