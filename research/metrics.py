@@ -47,9 +47,9 @@ def _higher(label: str = "", unit: str = "", *, shown: bool = False, fitted: Fit
 def _of_intervals() -> dict[str, Metric]:
     """Rows without a direction: the right coverage is the share that the interval claims."""
     rows = {}
-    for kind, words in (("", ""), ("_conformal", "conformal ")):
+    for kind, prefix in (("", ""), ("_conformal", "conformal ")):
         for share in (80, 95):
-            interval = f"of the {words}{share} % interval"
+            interval = f"of the {prefix}{share} % interval"
             rows[f"coverage_{share}{kind}"] = Metric("", f"coverage {interval}", shown=True)
             rows[f"width_{share}{kind}"] = Metric("", f"width {interval}", fitted="scaling")
             rows[f"width_{share}{kind}_raw"] = Metric("", f"width {interval} in units of the data")

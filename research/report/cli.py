@@ -240,11 +240,11 @@ def _section(options: argparse.Namespace, plan: Mapping[str, Any]) -> "Report":
     return dataclasses.replace(recorded(plan, options.folder), **changes)
 
 
-def write(*words: str) -> None:
-    """Write the report of a sweep, as the command with these words does, and print nothing.
+def write(*arguments: str) -> None:
+    """Write the report of a sweep, as the command with these arguments does, and print nothing.
 
     Raises:
       ConfigError: there is no such sweep, or what is asked for is not in it.
       LeaseLost: another command took over the folder of the report.
     """
-    _report(_parser().parse_args(words))
+    _report(_parser().parse_args(arguments))
