@@ -114,15 +114,15 @@ def copies_of(names: Sequence[str], runs: Runs) -> dict[str, str]:
 
 def _says(twin: str, name: str, runs: Runs) -> bool:
     """Whether all runs that have a metric have the same numbers of its twin, and some run has one."""
-    finished = [run for run in runs if run.finished]
-    values = [(run.metrics.get(name), run.metrics.get(twin)) for run in finished]
-    naive = [
-        (run.metrics[name_of(method, name)], run.metrics.get(name_of(method, twin)))
+    values = [(run.metrics.get(name), run.metrics.get(twin)) for run in runs if run.finished]
+    known = any(value is not None for value, _ in values)
+    if not known or direction(name) != direction(twin) or any(value != of_twin for value, of_twin in values):
+        return False
+    return all(
+        run.metrics[name_of(method, name)] == run.metrics.get(name_of(method, twin))
         for run in runs
         for method in methods_of(run, name)
-    ]
-    known = any(value is not None for value, _ in values)
-    return known and direction(name) == direction(twin) and all(value == of_twin for value, of_twin in values + naive)
+    )
 
 
 def _grid(rows: Sequence[Sequence[str]], keys: int, models: int) -> Grid:
