@@ -4,6 +4,7 @@ What does not go to a terminal (a pipe, a file) is the Markdown of `formats`, wh
 """
 
 import dataclasses
+import functools
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -44,6 +45,14 @@ TERMINAL = Style(
     dash="—",
     better=MARKDOWN.better,
 )
+ASCII = dataclasses.replace(  # in an encoding that may lack the other signs
+    TERMINAL,
+    escape=lambda text: _printable(text).replace("±", "+-"),
+    mark=lambda mark: re.sub(r"(\d+)", r"[\1]", mark.translate(str.maketrans("†‡§¶", "+=$!"))),
+    plus_minus="+-",
+    dash="-",
+    better={"lower": " (lower)", "higher": " (higher)"},
+)
 
 
 def terminal() -> Console | None:
@@ -67,7 +76,8 @@ def draw_table(table: Table, console: Console, layout: Layout = PLAIN) -> None:
     them. Notes below the table name both.
     """
     copies = copies_of(table.metrics, table.runs)
-    texts = document(_without(table, copies), TERMINAL, layout)
+    style = TERMINAL if console.encoding.startswith("utf") else ASCII
+    texts = document(_without(table, copies), style, layout)
     heads = [f"{column}: {metric}" if column else metric for column in texts.columns for metric in texts.metrics]
     keys = len(texts.keys)
     rows = [[*texts.keys, *heads], *texts.models, *texts.baselines]
@@ -80,7 +90,7 @@ def draw_table(table: Table, console: Console, layout: Layout = PLAIN) -> None:
     console.print(grid)
     console.print()
     if missing := heads[shown:]:
-        names = ", ".join(name.rstrip(" ↓↑") for name in missing)
+        names = ", ".join(functools.reduce(str.removesuffix, style.better.values(), name) for name in missing)
         console.print(_styled(f"Left out for want of room: {names}. A wider terminal or --format markdown shows all."))
     with naming(table.names):
         equal = [("", f"{named(copy)}: equal to {named(metric)} in every run.") for copy, metric in copies.items()]

@@ -66,6 +66,23 @@ def test_columns_without_room_are_named_and_the_others_are_whole(wide):
     assert row.split()[1] in whole
 
 
+def test_other_encodings_have_signs_of_ascii(wide, monkeypatch):
+    monkeypatch.setattr(Console, "encoding", "iso8859-1")
+    wide.add(
+        {"model.latent_dim": 8, "seed": 9},
+        {"test/reconstruction_mse": None},
+        null_reasons={"test/reconstruction_mse": "why"},
+    )
+    text = drawn(table(collect(wide.folder)), 60)
+    assert text.isascii()
+    assert "1 null[1]" in text
+    grid, notes = text.split("Left out for want of room: ")
+    assert "2.24 +- 0.10+" in grid
+    assert "(lower)" in grid
+    assert "+ worse than PCA" in notes
+    assert "(higher)" not in notes
+
+
 def test_the_best_mean_is_bold_and_the_second_underlined(wide):
     text = drawn(table(collect(wide.folder), metrics=["test/reconstruction_mse"]), 80, force_terminal=True)
     rows = {line.split()[0]: line for line in text.splitlines() if line[:1].isdigit()}
