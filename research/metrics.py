@@ -44,6 +44,18 @@ def _higher(label: str = "", unit: str = "", *, shown: bool = False, fitted: Fit
     return Metric("higher", label, unit, shown, fitted)
 
 
+def _of_intervals() -> dict[str, Metric]:
+    """Rows without a direction: the right coverage is the share that the interval claims."""
+    rows = {}
+    for kind, prefix in (("", ""), ("_conformal", "conformal ")):
+        for share in (80, 95):
+            interval = f"of the {prefix}{share} % interval"
+            rows[f"coverage_{share}{kind}"] = Metric("", f"coverage {interval}", shown=True)
+            rows[f"width_{share}{kind}"] = Metric("", f"width {interval}", fitted="scaling")
+            rows[f"width_{share}{kind}_raw"] = Metric("", f"width {interval} in units of the data")
+    return rows
+
+
 METRICS = {
     # models that reconstruct
     "loss": _lower(shown=True, fitted="scaling"),
@@ -64,24 +76,10 @@ METRICS = {
     "mae_raw": _lower("MAE in units of the data", shown=True),
     "smape": _lower("sMAPE", "%", shown=True),
     "mase": _lower("MASE", shown=True),
-    # intervals of forecasts: the right coverage is the share that the interval claims
+    # intervals of forecasts
     "crps": _lower("CRPS", shown=True, fitted="scaling"),
     "crps_raw": _lower("CRPS in units of the data", shown=True),
-    **{
-        f"coverage_{share}{kind}": Metric("", f"coverage of the{words} {share} % interval", shown=True)
-        for kind, words in (("", ""), ("_conformal", " conformal"))
-        for share in (80, 95)
-    },
-    **{
-        f"width_{share}{kind}": Metric("", f"width of the{words} {share} % interval", fitted="scaling")
-        for kind, words in (("", ""), ("_conformal", " conformal"))
-        for share in (80, 95)
-    },
-    **{
-        f"width_{share}{kind}_raw": Metric("", f"width of the{words} {share} % interval in units of the data")
-        for kind, words in (("", ""), ("_conformal", " conformal"))
-        for share in (80, 95)
-    },
+    **_of_intervals(),
     # hidden values
     "imputation_mae": _lower("imputation MAE", shown=True, fitted="scaling"),
     "imputation_mse": _lower("imputation MSE", shown=True, fitted="scaling"),
@@ -137,8 +135,9 @@ METRICS = {
 }
 # If nobody names a metric, settings are chosen by the first of these that all runs have and may be compared by.
 CHOOSING = (
+    *("imputation_mae", "imputation_mae_raw"),
     *("iwae_nats", "elbo_nats", "accuracy", "cross_entropy", "mse", "mse_raw"),
-    *("reconstruction_mse", "reconstruction_mse_raw", "loss"),
+    *("reconstruction_mse", "reconstruction_mse_raw", "energy_distance", "loss"),
 )
 FOLD, SCALING = "data.fold", "data.scaling"
 FITTED = ("standard", "minmax")  # scalings that are fitted to the training rows

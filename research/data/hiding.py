@@ -21,6 +21,7 @@ from research.data.examples import Examples, Windows
 from research.data.scaling import covered_steps
 from research.data.source import Source, Splitting
 from research.data.splits import Rows
+from research.ranges import OpenShare, Size
 from research.tree import ConfigError, recipe
 
 STREAM = 2  # draws of hidden values have a stream of their own; rows are often drawn from the first ones of a seed
@@ -134,8 +135,8 @@ class Hide:
       length: steps of a block; 1 hides points.
     """
 
-    share: float
-    length: int
+    share: OpenShare
+    length: Size
 
     def draw(self, batch: Examples, key: jax.Array) -> Examples:
         """The batch with other hidden values."""

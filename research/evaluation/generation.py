@@ -116,8 +116,12 @@ def _spread(rows: np.ndarray) -> float:
 
 
 def diversity(real: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
-    """Mean distance between two generated rows over that between two real rows; 1 is right, 0 is one sample only."""
-    return _spread(subset(fake, most, seed)) / _spread(subset(real, most, seed))
+    """Mean distance between two generated rows over that between two real rows; 1 is right, 0 is one sample only.
+
+    NaN if the real rows are all equal.
+    """
+    of_real = _spread(subset(real, most, seed))
+    return _spread(subset(fake, most, seed)) / of_real if of_real > 0 else float("nan")
 
 
 def memorization(train: np.ndarray, held_out: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
@@ -187,7 +191,10 @@ def _study(
     """Add some scores; returns the shape of a row, or None where there are no scores."""
     recipe, seed = subject.recipe, subject.seed
     most = recipe.generation_rows
-    train, test = (subset(np.asarray(part.x), most or len(part), 0) for part in (subject.train, subject.test))
+    train, validation, test = (
+        subset(np.asarray(part.x), most or len(part), 0)
+        for part in (subject.train, subject.parts["validation"], subject.test)
+    )
     try:
         if subject.train.mask is not None or subject.test.mask is not None:
             raise ValueError(MASKED)
@@ -198,6 +205,8 @@ def _study(
         findings.refuse(str(error), *(f"test/{name}" for name in names))
         return None
     findings.add(score(train, test, fake[: len(train)], fake[len(train) :], seed), "test/")
+    if len(validation) >= FEWEST:  # by which runs are chosen
+        findings.add({"energy_distance": energy_distance(validation, fake, seed)}, "validation/")
     if recipe.baselines:
         (first, second), (test_first, test_second) = halves(train), halves(test)
         methods = {

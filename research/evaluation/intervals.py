@@ -181,7 +181,7 @@ class Misses:
 
     def crps(self, miss: np.ndarray) -> np.ndarray:
         """CRPS of the distribution at other misses, [N, H, C]: mean |X - y| - mean |X - X'| / 2."""
-        found = np.empty(miss.shape)
+        scores = np.empty(miss.shape)
         for step, channel in np.ndindex(self.count.shape):
             number = int(self.count[step, channel])
             values, y = self.ranked[:number, step, channel], miss[:, step, channel]
@@ -189,8 +189,8 @@ class Misses:
             below = np.searchsorted(values, y)
             distance = y * (2 * below - number) + sums[-1] - 2 * sums[below]
             spread = values @ (2 * np.arange(1, number + 1) - number - 1)
-            found[:, step, channel] = distance / number - spread / number**2
-        return found
+            scores[:, step, channel] = distance / number - spread / number**2
+        return scores
 
 
 def naive_scores(subject: Subject, forecast: Forecaster, levels: Sequence[float], shares: Sequence[str]) -> Sums:
@@ -271,7 +271,7 @@ def _crps(forecast: Forecast, target: np.ndarray, levels: Sequence[float]) -> np
 
 def _refuse_absent(findings: Findings, shares: Sequence[str], levels: Sequence[float]) -> None:
     """Say why the forecast has no interval of some share: its quantiles lack a level."""
-    for name in SHARES.keys() - set(shares):
+    for name in (name for name in SHARES if name not in shares):
         edges = (1 - SHARES[name]) / 2, (1 + SHARES[name]) / 2
         wanted = ",".join(sorted({f"{level:.6g}" for level in (*levels, *edges)}, key=float))
         reason = f"it needs quantiles at {edges[0]:.4g} and {edges[1]:.4g}: 'model.quantiles=[{wanted}]'"
@@ -312,8 +312,8 @@ def _add_naive(subject: Subject, findings: Findings, levels: Sequence[float], sh
         if name not in NAIVE:
             continue
         try:
-            made = ("intervals", name, tuple(levels), tuple(shares))
-            means = subject.once(made, lambda fit=fit: naive_scores(subject, fit(), levels, shares).means())
+            key = ("intervals", name, tuple(levels), tuple(shares))
+            means = subject.once(key, lambda fit=fit: naive_scores(subject, fit(), levels, shares).means())
             findings.add(means, f"baseline/{name}/")
         except ValueError as error:
             findings.refuse(str(error), f"baseline/{name}/crps", f"baseline/{name}/crps{RAW}")

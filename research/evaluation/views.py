@@ -26,11 +26,11 @@ def class_colors(classes: int) -> list[str]:
     return [palette[at % len(palette)] for at in range(classes)]
 
 
-def channel_names(columns: Sequence[str] | None, channels: int) -> list[str]:
+def channel_names(columns: Sequence[str] | None, channels: int, short: bool = True) -> list[str]:
     """Names of the first channels of sequences: those of the columns, or `channel 1`, `channel 2`, ..."""
     if columns is None or len(columns) < channels:
         return [f"channel {channel + 1}" for channel in range(channels)]
-    return [shorter(str(name)) for name in columns[:channels]]
+    return (shorter(columns, 1) if short else [*map(on_line, columns)])[:channels]
 
 
 def class_names(names: Sequence[str] | None, facts: Any) -> list[str]:
@@ -39,13 +39,24 @@ def class_names(names: Sequence[str] | None, facts: Any) -> list[str]:
         return ["normal", "anomalous"]
     if names is None or len(names) != facts.classes:
         return [str(number) for number in range(facts.classes)]
-    return [shorter(str(name)) for name in names]
+    return shorter(names, 0)
 
 
-def shorter(name: str) -> str:
-    """A name on one line of at most `LETTERS` letters: the end of a longer one is cut off."""
-    name = " ".join(name.split())
-    return name if len(name) <= LETTERS else f"{name[: LETTERS - 1]}…"
+def on_line(name: Any) -> str:
+    """A name on one line."""
+    return " ".join(str(name).split())
+
+
+def shorter(names: Sequence[Any], first: int) -> list[str]:
+    """Names of at most `LETTERS` letters: the ends of longer ones are cut off.
+
+    If two names became equal, all have their number before them, which begins with `first`.
+    """
+    lines = [on_line(name) for name in names]
+    short = [line if len(line) <= LETTERS else f"{line[: LETTERS - 1]}…" for line in lines]
+    if len(set(short)) < len(set(lines)):
+        return shorter([f"{at} {line}" for at, line in enumerate(lines, first)], first)
+    return short
 
 
 def spread(rows: int, number: int) -> np.ndarray:

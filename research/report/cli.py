@@ -44,11 +44,15 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _settings(text: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in _names(text)]
-    for name, _, value in pairs:
-        if not name.strip() or not value.strip():
-            raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {name!r}")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    settings: dict[str, str] = {}
+    for pair in _names(text):
+        name, _, value = (part.strip() for part in pair.partition("="))
+        if not name or not value:
+            raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {pair!r}")
+        if name in settings:
+            raise argparse.ArgumentTypeError(f"{name} is there twice")
+        settings[name] = value
+    return settings
 
 
 def _counts(text: str) -> dict[str, int]:
@@ -56,8 +60,10 @@ def _counts(text: str) -> dict[str, int]:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number of decimals, 0 or more, got {text!r}")
+    from research.report.texts import MOST_DECIMALS
+
+    if not text.isdecimal() or int(text) > MOST_DECIMALS:
+        raise argparse.ArgumentTypeError(f"expected a number of decimals, 0 to {MOST_DECIMALS}, got {text!r}")
     return int(text)
 
 
@@ -178,6 +184,7 @@ def _table(options: argparse.Namespace) -> "Table":
     """The table that the sweep recorded, with what the options replace."""
     from research.report.collect import collect
     from research.report.keys import check
+    from research.report.spec import check_distinct
     from research.report.table import table_of
     from research.tree import ConfigError
 
@@ -189,6 +196,7 @@ def _table(options: argparse.Namespace) -> "Table":
     texts = {text for run in runs for text in run.values.values() if isinstance(text, str)}
     check("decimals", options.decimals or (), runs.metric_names())
     check("names", options.names or (), [*runs.config_keys(), *runs.metric_names(), *sorted(texts)])
+    check_distinct(options.names or {})
     return table_of(runs.including(options.include or ()), section)
 
 
@@ -232,11 +240,11 @@ def _section(options: argparse.Namespace, plan: Mapping[str, Any]) -> "Report":
     return dataclasses.replace(recorded(plan, options.folder), **changes)
 
 
-def write(*words: str) -> None:
-    """Write the report of a sweep, as the command with these words does, and print nothing.
+def write(*arguments: str) -> None:
+    """Write the report of a sweep, as the command with these arguments does, and print nothing.
 
     Raises:
       ConfigError: there is no such sweep, or what is asked for is not in it.
       LeaseLost: another command took over the folder of the report.
     """
-    _report(_parser().parse_args(words))
+    _report(_parser().parse_args(arguments))

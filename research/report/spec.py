@@ -91,6 +91,15 @@ class Report:
         for key, name in (self.names or {}).items():
             if not name.strip():
                 raise ConfigError(f"names.{key}", name, "an empty name names nothing; leave it out")
+        check_distinct(self.names or {})
+
+
+def check_distinct(names: Mapping[str, str]) -> None:
+    """Refuse one name for two keys, metrics or values, which a table would not tell apart."""
+    first: dict[str, str] = {}
+    for key, name in names.items():
+        if (other := first.setdefault(name, key)) != key:
+            raise ConfigError(f"names.{key}", name, f"{other} has this name too; give each a name of its own")
 
 
 def recorded(plan: Mapping[str, Any], folder: Path) -> Report:

@@ -4,6 +4,7 @@ What does not go to a terminal (a pipe, a file) is the Markdown of `formats`, wh
 """
 
 import dataclasses
+import functools
 import re
 import sys
 from collections.abc import Collection, Sequence
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from research.metrics import direction
 from research.report.collect import Runs
-from research.report.document import PUBLISHED, Notes, document
+from research.report.document import PUBLISHED, Notes, Rows, document
 from research.report.formats import MARKDOWN, markdown
 from research.report.methods import methods_of, name_of
 from research.report.table import Table
@@ -44,6 +45,14 @@ TERMINAL = Style(
     dash="—",
     better=MARKDOWN.better,
 )
+ASCII = dataclasses.replace(  # in an encoding that may lack the other signs
+    TERMINAL,
+    escape=lambda text: _printable(text).replace("±", "+-"),
+    mark=lambda mark: re.sub(r"(\d+)", r"[\1]", mark.translate(str.maketrans("†‡§¶", "+=$!"))),
+    plus_minus="+-",
+    dash="-",
+    better={"lower": " (lower)", "higher": " (higher)"},
+)
 
 
 def terminal() -> Console | None:
@@ -67,7 +76,8 @@ def draw_table(table: Table, console: Console, layout: Layout = PLAIN) -> None:
     them. Notes below the table name both.
     """
     copies = copies_of(table.metrics, table.runs)
-    texts = document(_without(table, copies), TERMINAL, layout)
+    style = TERMINAL if console.encoding.startswith("utf") else ASCII
+    texts = document(_without(table, copies), style, layout)
     heads = [f"{column}: {metric}" if column else metric for column in texts.columns for metric in texts.metrics]
     keys = len(texts.keys)
     rows = [[*texts.keys, *heads], *texts.models, *texts.baselines]
@@ -80,14 +90,14 @@ def draw_table(table: Table, console: Console, layout: Layout = PLAIN) -> None:
     console.print(grid)
     console.print()
     if missing := heads[shown:]:
-        names = ", ".join(name.rstrip(" ↓↑") for name in missing)
+        names = ", ".join(functools.reduce(str.removesuffix, style.better.values(), name) for name in missing)
         console.print(_styled(f"Left out for want of room: {names}. A wider terminal or --format markdown shows all."))
     with naming(table.names):
         equal = [("", f"{named(copy)}: equal to {named(metric)} in every run.") for copy, metric in copies.items()]
     _print_notes(console, [*equal, *texts.notes])
     if texts.published:
         console.print()
-        console.print(_grid([list(PUBLISHED), *texts.published], len(PUBLISHED), len(texts.published)))
+        _print_published(console, texts.published)
         console.print()
         _print_notes(console, texts.sources)
     console.print(Text(texts.provenance, "dim"))
@@ -114,15 +124,15 @@ def copies_of(names: Sequence[str], runs: Runs) -> dict[str, str]:
 
 def _says(twin: str, name: str, runs: Runs) -> bool:
     """Whether all runs that have a metric have the same numbers of its twin, and some run has one."""
-    finished = [run for run in runs if run.finished]
-    values = [(run.metrics.get(name), run.metrics.get(twin)) for run in finished]
-    naive = [
-        (run.metrics[name_of(method, name)], run.metrics.get(name_of(method, twin)))
+    values = [(run.metrics.get(name), run.metrics.get(twin)) for run in runs if run.finished]
+    known = any(value is not None for value, _ in values)
+    if not known or direction(name) != direction(twin) or any(value != of_twin for value, of_twin in values):
+        return False
+    return all(
+        run.metrics[name_of(method, name)] == run.metrics.get(name_of(method, twin))
         for run in runs
         for method in methods_of(run, name)
-    ]
-    known = any(value is not None for value, _ in values)
-    return known and direction(name) == direction(twin) and all(value == of_twin for value, of_twin in values + naive)
+    )
 
 
 def _grid(rows: Sequence[Sequence[str]], keys: int, models: int) -> Grid:
@@ -171,6 +181,16 @@ def _styled(marked: str) -> Text:
         else:
             text.append(part, " ".join(name for name, on in active.items() if on) or None)
     return text
+
+
+def _print_published(console: Console, rows: Rows) -> None:
+    """Print published values as a table, or as sentences in a terminal that is too narrow for one."""
+    grid = _grid([list(PUBLISHED), *rows], len(PUBLISHED), len(rows))
+    if _width(grid, console) <= console.width:
+        console.print(grid)
+        return
+    texts = ["; ".join(f"{head}: {cell}" for head, cell in zip(PUBLISHED, row, strict=True) if cell) for row in rows]
+    _print_notes(console, [("", text) for text in texts])
 
 
 def _print_notes(console: Console, notes: Notes) -> None:

@@ -35,9 +35,8 @@ def shortened(parts: Sequence[str], most: int, noun: str = "") -> list[str]:
 
 # ------------------------------------------------------------------------------------ names for a paper (report.names)
 
-_names: ContextVar[Mapping[str, str]] = ContextVar(
-    "_names", default=MappingProxyType({})
-)  # of the document that is being written
+# of the document that is being written
+_names: ContextVar[Mapping[str, str]] = ContextVar("_names", default=MappingProxyType({}))
 
 
 @contextlib.contextmanager
@@ -70,9 +69,9 @@ def named_metric(metric: str) -> str:
 
 def renamed(text: str) -> str:
     """A sentence in which the keys and metrics that have a name (`model.beta`, `test/loss`) are written by it."""
-    for name, given in _names.get().items():
+    for name, new in _names.get().items():
         if "." in name or "/" in name:
-            text = re.sub(rf"(?<![\w./]){re.escape(name)}(?![\w/=]|\.\w)", lambda _, given=given: given, text)
+            text = re.sub(rf"(?<![\w./]){re.escape(name)}(?![\w/=]|\.\w)", lambda _, new=new: new, text)
     return text
 
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pytest
 
 NOTEBOOK = Path(__file__).parents[2] / "scripts" / "first_steps.ipynb"
@@ -13,7 +12,9 @@ CELLS: list[dict[str, Any]] = json.loads(NOTEBOOK.read_text())["cells"]
 
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in Jupyter, the value of the last line of a cell is shown; here for its HTML."""
-    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    plt.switch_backend("agg")
     names: dict[str, Any] = {"__name__": "__main__"}
     shown = []
     for cell in CELLS:
@@ -28,6 +29,7 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         if last[0] not in " )" and "=" not in last.split("(")[0]:
             value = eval(last, names)
             shown.append(getattr(value, "_repr_html_", value.__repr__)())
+    plt.close("all")
     assert names["codes"].shape[0] == len(names["x"]) == 1797
     assert len(names["sweep"].runs) == 12
     texts = "\n".join(shown)

@@ -111,6 +111,9 @@ def test_names_of_classes_stand_above_the_map_in_the_colors_of_their_points(monk
 def test_classes_have_the_names_of_the_data():
     facts = lambda classes, anomaly=False: SimpleNamespace(classes=classes, anomaly=anomaly)
     assert class_names(("a", "a name of more than sixteen letters"), facts(2)) == ["a", "a name of more …"]
+    alike = ("walking upstairs, fast", "walking upstairs, slowly")
+    assert class_names(alike, facts(2)) == ["0 walking upsta…", "1 walking upsta…"]
+    assert channel_names(alike, 1) == ["1 walking upsta…"]
     assert class_names(None, facts(3)) == ["0", "1", "2"]
     assert class_names(None, facts(2, anomaly=True)) == ["normal", "anomalous"]
     assert channel_names(("OT",), 1) == ["OT"]
@@ -119,8 +122,9 @@ def test_classes_have_the_names_of_the_data():
 
 def test_the_projector_has_the_names_of_classes():
     facts, test = SimpleNamespace(classes=2, anomaly=False), SimpleNamespace(label=np.array([1, 0, 1]))
-    for names, expected in ((("sit", "walk"), ["walk", "sit", "walk"]), (None, [1, 0, 1])):
-        subject = SimpleNamespace(classes=names, facts=facts, test=test, codes=lambda part: np.zeros((3, 2)))
+    names = ("walking upstairs, fast", "walking upstairs, slowly")  # whole, since they tell classes apart
+    for classes, expected in ((names, [names[1], names[0], names[1]]), (None, [1, 0, 1])):
+        subject = SimpleNamespace(classes=classes, facts=facts, test=test, codes=lambda part: np.zeros((3, 2)))
         findings = Findings()
         study_projector(subject, findings)
         assert findings.labels.tolist() == expected

@@ -119,6 +119,7 @@ def test_diversity():
     assert diversity(real, np.repeat(real[:1], 200, 0), 0) < 1e-6
     pair = np.zeros((2, 1, 2)), np.array([[[0.0, 0]], [[3.0, 4]]])
     assert diversity(pair[1], 2 * pair[1], 0) == pytest.approx(2)
+    assert np.isnan(diversity(np.ones((4, 2, 1)), pair[1], 0))
     # of many rows some are drawn
     assert diversity(real, noise(200, 1), 0, most=50) == pytest.approx(1, abs=0.1)
     assert diversity(real, noise(200, 1), 0, most=50) != diversity(real, noise(200, 1), 0)

@@ -355,6 +355,7 @@ def test_a_generator(build_model, cheap):
     found = evaluate(model, sequences(label=None), recipe(generation=True), classes=0, **options)
     assert set(found.metrics) == {
         *named("test", *GENERATION),
+        "validation/energy_distance",
         *named("baseline/shuffled", *GENERATION),
         *named("baseline/real_vs_real", *GENERATION),
     }
@@ -370,6 +371,7 @@ def test_a_generator_has_cheap_scores_by_default(build_model, cheap):
     found = evaluate(model, sequences(label=None), recipe(pictures=False), classes=0)
     assert set(found.metrics) == {
         *named("test", *generation.DISTANCES),
+        "validation/energy_distance",
         *named("baseline/shuffled", *generation.DISTANCES),
         *named("baseline/real_vs_real", *generation.DISTANCES),
     }

@@ -214,6 +214,17 @@ def test_interpolations_begin_and_end_with_the_rows(images):
         assert_tile(found, picture, 0, column, row)
 
 
+def test_interpolations_of_series_have_a_gap_where_a_value_is_missing(series):
+    (found,) = best.best_runs(series)
+    first = codes.pairs(found.label, found.spread(8))[0][0]
+    observed = np.ones(np.shape(found.test.x), bool)
+    observed[first, 2] = False
+    test = dataclasses.replace(found.test, observed=observed)
+    gaps = dataclasses.replace(series, kept={"best": [dataclasses.replace(found, parts=found.parts | {"test": test})]})
+    end = only(codes.interpolations, gaps).picture.panels[0].lines[0]
+    assert list(np.flatnonzero(np.isnan(end.y))) == [2]
+
+
 # ------------------------------------------------------------------------------------------------------------ rows
 
 
@@ -300,14 +311,14 @@ def test_every_series_is_in_the_panel_of_its_cluster_with_the_mean(series):
 
 def test_classes_and_the_drawn_channel_have_the_names_of_the_data(series):
     (found,) = best.best_runs(series)
-    columns = tuple(f"pixel {number}" for number in range(8))
+    columns = tuple(f"a column of pixels, number {number}" for number in range(8))
     classes = tuple(f"digit ${number}" for number in range(10))
     named = dataclasses.replace(found.loaded.preparation, columns=columns, classes=classes)
     loaded = dataclasses.replace(found.loaded, preparation=named)
     series = dataclasses.replace(series, kept={"best": [dataclasses.replace(found, loaded=loaded)]})
     (channel,) = found.channels()
     planned = only(clusters.cluster_assignments, series)
-    assert planned.picture.y_label == columns[channel]
+    assert planned.picture.y_label == f"{channel + 1} a column of p…"  # their first letters are equal
     assert f"is drawn: {columns[channel]}." in planned.caption
     assert all(r"class digit \$" in panel.title for panel in planned.picture.panels)  # a dollar begins a formula
     matrix = only(clusters.confusion, series)

@@ -66,6 +66,23 @@ def test_columns_without_room_are_named_and_the_others_are_whole(wide):
     assert row.split()[1] in whole
 
 
+def test_other_encodings_have_signs_of_ascii(wide, monkeypatch):
+    monkeypatch.setattr(Console, "encoding", "iso8859-1")
+    wide.add(
+        {"model.latent_dim": 8, "seed": 9},
+        {"test/reconstruction_mse": None},
+        null_reasons={"test/reconstruction_mse": "why"},
+    )
+    text = drawn(table(collect(wide.folder)), 60)
+    assert text.isascii()
+    assert "1 null[1]" in text
+    grid, notes = text.split("Left out for want of room: ")
+    assert "2.24 +- 0.10+" in grid
+    assert "(lower)" in grid
+    assert "+ worse than PCA" in notes
+    assert "(higher)" not in notes
+
+
 def test_the_best_mean_is_bold_and_the_second_underlined(wide):
     text = drawn(table(collect(wide.folder), metrics=["test/reconstruction_mse"]), 80, force_terminal=True)
     rows = {line.split()[0]: line for line in text.splitlines() if line[:1].isdigit()}
@@ -89,6 +106,16 @@ def test_what_a_reader_must_know_stays_when_the_first_column_is_a_copy(wide):
     for seed in range(3):
         wide.add({"model.latent_dim": 64, "seed": seed}, {}, status="diverged", reason="loss not finite at step 7")
     assert "loss not finite" in drawn(table(collect(wide.folder)), 300).split("\n64")[1]
+
+
+def test_published_values_are_whole_in_a_narrow_terminal(wide):
+    published = {"label": "a method of somebody", "metric": "test/reconstruction_mse", "where": {"data": "digits"}}
+    published |= {"value": 8.1, "tolerance": 0.3, "source": "somebody 2024"}
+    summary = named(wide, published=[published])
+    assert "\npublished  " in drawn(summary, 200)
+    sentences = " ".join(drawn(summary, 60).split())
+    assert "- published: a method of somebody¹; metric: test/reconstruction_mse; for: model.latent_dim=2;" in sentences
+    assert "theirs: 8.10; ours - theirs: -5.86 (allowed 0.3); verdict: not reproduced" in sentences
 
 
 def test_text_from_a_folder_cannot_control_the_terminal(sweep):
@@ -145,6 +172,14 @@ def test_the_best_run_is_chosen_by_the_validation_rows(wide, capsys):
     assert main([str(wide.folder), "--format", "csv"]) == 0
     line = f"best run by validation/reconstruction_mse (2): {wide.folder}/model.latent_dim=2,seed=0"
     assert line in capsys.readouterr().err
+
+
+def test_the_best_imputation_is_not_the_best_copy(sweep):
+    for seed, (copied, imputed) in enumerate([(0.1, 0.5), (0.2, 0.4)]):
+        sweep.add({"seed": seed}, {"validation/reconstruction_mse": copied, "validation/imputation_mae": imputed})
+    best = best_run(collect(sweep.folder), ("test/reconstruction_mse", "test/imputation_mae"))
+    assert best is not None
+    assert best[:2] == ("validation/imputation_mae", 0.4)
 
 
 def test_no_run_is_the_best_where_no_validation_metric_compares_all(sweep, capsys):
@@ -212,11 +247,11 @@ def test_latex_and_the_terminal_use_the_names(wide):
 def test_figures_use_the_names(wide, tmp_path):
     from research.report.figures import draw
 
-    names = {"model.latent_dim": "latent size", "test/reconstruction_mse": "squared error"}
+    names = {"model.latent_dim": "latent size", "test/reconstruction_mse": "squared error in $"}
     summary = named(wide, names=names, metrics=["test/reconstruction_mse"])
     (figure,) = draw(summary, wide.folder, ["metric_over_key"])
-    assert figure.title == "squared error over latent size"
-    assert "squared error" in figure.caption.lower()
+    assert figure.title == "squared error in $ over latent size"
+    assert "squared error in $ over" in figure.caption.lower()
     assert "model.latent_dim" not in figure.caption
     (plain,) = draw(table(collect(wide.folder), metrics=["test/reconstruction_mse"]), wide.folder, ["metric_over_key"])
     assert figure.name == plain.name
@@ -240,12 +275,28 @@ def test_reports_without_names_are_those_of_a_section_that_lacks_them(wide):
             "names=model.laten_dim: no run has this key, metric or value (did you mean",
         ),
         ("--decimals", "test/los=1", "decimals=test/los: no run has this metric (did you mean 'test/loss'?)"),
+        ("--names", "test/loss=L,test/auroc=L", "names.test/auroc=L: test/loss has this name too"),
     ],
 )
-def test_unknown_names_are_refused_with_the_nearest(option, text, remedy, wide, capsys):
+def test_unknown_and_equal_names_are_refused(option, text, remedy, wide, capsys):
     assert main([str(wide.folder), option, text]) == 2
     assert remedy in capsys.readouterr().err
     assert not (wide.folder / "report" / "table.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "problem"),
+    [
+        ("--names", "test/loss=L,test/loss=M", "test/loss is there twice"),
+        ("--decimals", "test/loss=1,test/loss=2", "test/loss is there twice"),
+        ("--decimals", "test/loss=10", "0 to 9, got '10'"),
+        ("--digits", "10", "0 to 9, got '10'"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(option, text, problem, wide, capsys):
+    with pytest.raises(SystemExit):
+        main([str(wide.folder), option, text])
+    assert problem in capsys.readouterr().err
 
 
 def test_the_options_of_the_report_replace_what_was_recorded(wide, capsys):
@@ -263,7 +314,10 @@ def test_the_options_of_the_report_replace_what_was_recorded(wide, capsys):
     ]
 
 
-@pytest.mark.parametrize("entries", [{"names": {"test/loss": " "}}, {"decimals": {"test/loss": -1}}])
-def test_empty_names_and_negative_decimals_are_refused(entries, wide):
+@pytest.mark.parametrize(
+    "entries",
+    [{"names": {"test/loss": " "}}, {"names": {"test/loss": "L", "test/auroc": "L"}}, {"decimals": {"test/loss": -1}}],
+)
+def test_empty_and_equal_names_and_negative_decimals_are_refused(entries, wide):
     with pytest.raises(ConfigError, match="damaged"):
         named(wide, **entries)

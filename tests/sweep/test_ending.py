@@ -21,6 +21,10 @@ EPOCHS = np.arange(1, 101)
         (np.exp(-EPOCHS / 50), False),  # of 50 epochs, 3 %
         (np.exp(-EPOCHS / 10), False),
         (np.where(EPOCHS == 100, 3.0, 100 - EPOCHS), False),  # the best value is an earlier one
+        (
+            np.where(EPOCHS == 100, 0.8, 1 + 0.1 * (EPOCHS % 2)),
+            False,
+        ),  # flat, and the last of its ups and downs is deep
         (EPOCHS, False),
         (np.ones(100), False),
         ([3.0, 2.0], None),  # two points are always a straight line

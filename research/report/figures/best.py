@@ -102,14 +102,13 @@ class Best:
         channels = np.shape(self.test.x)[-1]
         if self.is_image or channels <= number:
             return ""
-        if number == 1:
-            return f"Of {channels} channels the one that varies most is drawn: {self.channel_name(self.channel)}."
-        names = listed([self.channel_name(channel) for channel in self.channels(number)])
-        return f"Of {channels} channels the {number} that vary most are drawn: {names}."
+        names = listed([self.channel_name(channel, short=False) for channel in self.channels(number)])
+        most = "the one that varies most is" if number == 1 else f"the {number} that vary most are"
+        return f"Of {channels} channels {most} drawn: {names}."
 
-    def channel_name(self, channel: int) -> str:
+    def channel_name(self, channel: int, short: bool = True) -> str:
         """The name of a channel of series: that of its column where the data have names, else its number."""
-        return channel_names(self.loaded.preparation.columns, channel + 1)[channel]
+        return channel_names(self.loaded.preparation.columns, channel + 1, short)[channel]
 
     @property
     def channel_label(self) -> str:

@@ -160,6 +160,8 @@ def _interpolations(best: Best) -> Sketch:
     first, second = best.codes[ends[:, 0], None], best.codes[ends[:, 1], None]
     decoded = best.decode(first * (1 - shares)[:, None] + second * shares[:, None])
     x = np.asarray(best.test.x)
+    if not best.is_image and best.test.mask is not None:
+        x = np.where(best.test.mask, x, np.nan)  # a gap, where models see 0
     text = joined(
         f"Decoded codes on straight lines between those of {len(ends)} pairs of test rows",
         best.label is not None and "of different classes",

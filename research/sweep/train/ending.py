@@ -15,8 +15,9 @@ FEWEST = 3  # evaluations: two do not say whether a curve becomes flat
 def still_improves(rows: Sequence[Mapping[str, float]], monitor: str) -> bool | None:
     """Whether the curve of a metric is far from flat where it ends; None where it has fewer than three points.
 
-    It is if its best value is the last one and the last tenth of the epochs (on straight lines between evaluations)
-    gained more than 5 % of the range of the curve.
+    It is if its last two values are the second best and the best one, and the last tenth of the epochs (on straight
+    lines between evaluations) gained more than 5 % of the range of the curve. One good value at the end of a curve that
+    goes up and down is chance.
 
     Args:
       rows: of `metrics.csv`, in order of step.
@@ -30,4 +31,4 @@ def still_improves(rows: Sequence[Mapping[str, float]], monitor: str) -> bool | 
     epochs, values = np.asarray(points, np.float64).T
     losses = -values if higher_is_better(monitor) else values
     gain = float(np.interp((1 - LAST) * epochs[-1], epochs, losses) - losses[-1])
-    return bool(losses[-1] < losses[:-1].min() and gain > SHARE * np.ptp(losses))
+    return bool(losses[-1] < losses[-2] < losses[:-2].min() and gain > SHARE * np.ptp(losses))
