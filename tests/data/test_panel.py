@@ -247,7 +247,9 @@ def test_a_window_that_most_series_cannot_fill_is_refused(tmp_path):
 
 
 def test_new_steps_are_matched_by_name_and_need_no_parts(tmp_path):
-    trained: Any = SimpleNamespace(columns=("z", "y"), classes=None, class_count=0, time_step="1 hour", covariates=None)
+    trained: Any = SimpleNamespace(
+        columns=("z", "y"), classes=None, class_count=0, time_step="1 hour", covariates=None, series=None
+    )
     content = long({"a": 9, "b": 4, "c": 8})
     content.to_csv(tmp_path / "new.csv", index=False)
     source = build(keys(tmp_path / "new.csv", values=None, horizon=2)).stored_for(trained)
