@@ -13,6 +13,9 @@ from configs import shipped
 from research import app
 from research.data.loading import load as load_data
 from research.forecast import forecast_file
+from research.report.collect import collect
+from research.report.figures import rows, scene
+from research.report.table import table
 from research.runs.load import load
 from research.tree import ConfigError, build, plain
 
@@ -242,3 +245,17 @@ def test_what_cannot_be_undone_is_refused(runs, monkeypatch, capsys, tmp_path):
         app.main()
     assert ended.value.code == 2
     assert "set data.scale_by=all, or use model=recurrent_forecaster" in capsys.readouterr().err
+
+
+def test_a_figure_draws_forecasts_in_the_units_of_the_data(runs, monkeypatch):
+    """Windows of A and C lie near 10, those of B near 17,000."""
+    folder = runs["large"].folder.parent
+    monkeypatch.chdir(folder_of(runs["large"]))
+    (plan,) = rows.forecasts(scene.Scene(table(collect(folder)), folder, print))
+    sizes = []
+    for panel in plan().picture.panels:
+        middle = {line.name: float(np.median(line.y)) for line in panel.lines if line.name}
+        assert np.ptp(list(middle.values())) < 0.9 * abs(middle["truth"])
+        sizes.append(middle["truth"])
+    truth = stores(1000, 7000)[["y", "z"]].to_numpy()
+    assert truth.min() <= min(sizes) < 100 < 1000 < max(sizes) <= truth.max()
