@@ -247,6 +247,25 @@ def test_what_cannot_be_undone_is_refused(runs, monkeypatch, capsys, tmp_path):
     assert "set data.scale_by=all, or use model=recurrent_forecaster" in capsys.readouterr().err
 
 
+def test_scales_of_series_and_covariates_go_together(tmp_path, monkeypatch):
+    """The file goes on for four rows with a price alone; arrays and the file give one forecast."""
+    table = stores(1000, 7000).drop(columns="z")
+    price = np.random.default_rng(5).normal(3, 1, len(table)).round(2)
+    last = table.groupby("store").cumcount(ascending=False) < 4
+    table = table.assign(price=price, y=table["y"].mask(last))
+    write(table, tmp_path)
+    covariates = ("data.known=[price]", "data.calendar=[weekday]", "data.values=[y]")
+    run = train(monkeypatch, tmp_path, *covariates, "data.scale_by=series", "evaluation.conformal=false")
+    found, _ = forecast(run, monkeypatch)
+    ends = [of[-16:] for _, of in table.groupby("store")]
+    x, known, times = (np.stack([of[name] for of in ends]) for name in ("y", "price", "day"))
+    beside = {"known": known, "times": times, "series": list(LENGTHS)}
+    np.testing.assert_allclose(run.forecast(x[:, :12, None], **beside).median.ravel(), found["forecast"], rtol=1e-6)
+    assert (found.loc[found["series"] == "B", "forecast"] > 5000).all()
+    beside["known"] = known + 1
+    assert (run.forecast(x[:, :12, None], **beside).median.ravel() != found["forecast"]).all()
+
+
 def test_a_figure_draws_forecasts_in_the_units_of_the_data(runs, monkeypatch):
     """Windows of A and C lie near 10, those of B near 17,000."""
     folder = runs["large"].folder.parent
