@@ -248,6 +248,7 @@ def test_a_file_that_does_not_fit_is_refused(name, change, said, forecast, place
         (("data.window=24",), "data.window=24: the run was trained with data.window=48"),
         (("data.horizon=3",), "data.horizon=3: the run was trained with data.horizon=12"),
         (("model.hidden_dim=3",), "model.hidden_dim=3: only data=... and data.key=..."),
+        (("new.csv",), "say which file the forecast starts from; write data.path=new.csv"),
         (("data=digits",), "data=series data.path=..."),
         (("--output", "forecast.txt"), "must end in .csv or .parquet"),
     ],
