@@ -14,7 +14,7 @@ from research.data.files.table import ENDINGS, Form
 from research.data.long_table import ManySeries, of_panel, read_long_table
 from research.data.many_series import NONE, Starts, by_blocks, by_last, check_window, cut_series
 from research.data.preparation import Preparation
-from research.data.series import Windowed, check_channels, share_borders
+from research.data.series import Windowed, check_channels, check_steps_left, share_borders
 from research.data.source import Source
 from research.ranges import Index, OpenShare, Size
 from research.tree import ConfigError, inline, recipe
@@ -81,6 +81,9 @@ class Panel(Windowed):
     def stored(self) -> Source:
         """All windows, series after series."""
         content = self.read_series()
+        if self.split == "steps":
+            longest = max(map(len, content.series.values()))
+            check_steps_left(longest, self._borders(longest), self.test_steps, self.validation_steps)
         starts = [self._starts(len(values)) for values in content.series.values()]
         if self.split == "last" and self.horizon is not None:
             check_window(starts, self.window, self.horizon)
