@@ -67,6 +67,10 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ConfigError("overrides", self.overrides, f"give a tuple of texts: ({self.overrides!r},)")
         settings = list(self.overrides)
         given = {override.key_or_group for override in parse(settings)}
+        if "name" in given:
+            raise ConfigError("overrides", "name", "give the name as a parameter of its own: name=...")
+        if "output_root" in given and self.name is None:
+            raise ConfigError("overrides", "output_root", "without a name the folder is temporary; give name=... too")
         defaults: dict[str, Any] = dict(DEFAULTS)
         if "experiment" not in given:
             one = 1 / (len(X) - 1)

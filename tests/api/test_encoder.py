@@ -99,6 +99,10 @@ def test_parameters_of_scikit_learn(rows: np.ndarray) -> None:
         research.Encoder(overrides="seed=3").fit(rows)
     with pytest.raises(ConfigError, match=r"did you mean 'model\.latent_dim'"):
         research.Encoder("model.latent=3").fit(rows)
+    for override in ("name=kept", "output_root=elsewhere"):
+        with pytest.raises(ConfigError, match=r"give .*name=\.\.\.") as refused:
+            research.Encoder(*SMALL, override).fit(rows)
+        assert refused.value.key == "overrides"
     with pytest.raises(NotFittedError):
         research.Encoder().inverse_transform(np.zeros((1, 2)))
 
