@@ -38,7 +38,7 @@ class Rows(NamedTuple):
         """An error about the file as one about the argument that the user gave."""
         arguments = {"path": "x", "key": "x", "root": "x", "target": "y", "lengths": "lengths"}
         section, _, key = error.key.partition(".")
-        argument, template = arguments.get(key), error.template.replace(self.name, "x")
+        argument, template = arguments.get(key, ""), error.template.replace(self.name, "x")
         if section != "data" or argument not in self.shown:
             return error if template == error.template else ConfigError(error.key, error.value, template)
         return ConfigError(argument, self.shown[argument], template.replace("{key}", error.key))
