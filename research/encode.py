@@ -59,11 +59,7 @@ def main() -> None:
     """Entry point of `scripts/encode.py`."""
     arguments = parser().parse_intermixed_args()
     with refusals():
-        for override in arguments.overrides:
-            if not override.lstrip("+").startswith(("data=", "data.")):
-                file = "=" not in override and Path(override).suffix.lower() in FILES
-                meant = f"; write {shlex.quote(f'data.path={override}')}" if file else ""
-                raise refused(override, f"only data=... and data.key=... say which rows to encode{meant}")
+        check_overrides(arguments.overrides, "which rows to encode")
         run = load(arguments.run, arguments.trust)
         trained = {**shipped_keys(run.config["data"]["_target_"]), **run.config["data"], "root": None}
         keys = data_keys(trained, arguments.overrides)
@@ -74,6 +70,15 @@ def main() -> None:
         columns = encode_rows(run, rows, numbers, centres, classes)
         write_table(arguments.output, columns)
     sys.stderr.write(f"wrote {len(columns['row'])} rows of {', '.join(columns)} to {arguments.output}\n")
+
+
+def check_overrides(overrides: Sequence[str], what: str) -> None:
+    """Refuse overrides of other keys than those of the data; `what` the data keys say."""
+    for override in overrides:
+        if not override.lstrip("+").startswith(("data=", "data.")):
+            file = "=" not in override and Path(override).suffix.lower() in FILES
+            meant = f"; write {shlex.quote(f'data.path={override}')}" if file else ""
+            raise refused(override, f"only data=... and data.key=... say {what}{meant}")
 
 
 def rows_to_encode(

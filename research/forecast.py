@@ -13,7 +13,7 @@ from research.data.ends import End, Ends, HasEnds
 from research.data.examples import Examples
 from research.data.loading import load as load_data
 from research.distributions import central_interval
-from research.encode import as_csv, data_keys, shipped_keys, write_table
+from research.encode import as_csv, check_overrides, data_keys, shipped_keys, write_table
 from research.evaluation.intervals import SHARES, base_interval, conformal_quantile, conformal_scores, widened
 from research.models.abilities import lack
 from research.runs.load import load
@@ -49,10 +49,7 @@ def main() -> None:
     """Entry point of `scripts/forecast.py`."""
     arguments = parser().parse_intermixed_args()
     with refusals():
-        for override in arguments.overrides:
-            if not override.lstrip("+").startswith(("data=", "data.")):
-                key, _, value = override.partition("=")
-                raise ConfigError(key, value, "only data=... and data.key=... say which file the forecast starts from")
+        check_overrides(arguments.overrides, "which file the forecast starts from")
         run = load(arguments.run, arguments.trust)
         columns, notes = forecast_file(run, arguments.overrides, arguments.conformal, arguments.trust)
         for note in notes:

@@ -16,7 +16,8 @@ FEWEST = 3  # rows: one each to train, to validate and to test
 SEEDS = 2**31 - 1
 # What an encoder is without other settings. A user of scikit-learn holds rows back and scores them in their own way.
 DEFAULTS = {"model": "dense_ae", "evaluation": "none"}
-TEST, VALIDATION = 0.05, 0.1  # shares of the rows
+CHOOSING = {"trainer", "trainer.keep", "trainer.monitor", "trainer.patience", "trainer.target_loss"}
+VALIDATION = 0.1  # share of the rows, where they choose the parameters or the end of the training
 
 
 class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -25,8 +26,10 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     >>> encoder = Encoder("model=vae", "model.latent_dim=4", "model.likelihood=gaussian")
     >>> codes = encoder.fit_transform(x)
 
-    A twentieth of the rows is the test part of the run and a tenth of the others its validation part, at least one row
-    each. Neither is trained on.
+    It trains on all rows but two, since a run has a test part and a validation part, and keeps the parameters of the
+    last epoch. With `trainer.patience`, `trainer.target_loss`, `trainer.keep` or `trainer.monitor` a tenth of the rows
+    are validation rows. An override of `data.test_fraction` or `data.validation_fraction` sets another share, and with
+    an `experiment=...` the shares are those of the experiment.
 
     Args:
       overrides: as of `research.train`; as a parameter of scikit-learn they are one tuple, `overrides=(...)`. Without a
@@ -64,9 +67,16 @@ class Encoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ConfigError("overrides", self.overrides, f"give a tuple of texts: ({self.overrides!r},)")
         settings = list(self.overrides)
         given = {override.key_or_group for override in parse(settings)}
-        shares = {"test": max(TEST, 1 / len(X)), "validation": max(VALIDATION, 1 / (len(X) - 1))}
-        parts = {f"data.{part}_fraction": share for part, share in shares.items()}
-        defaults: dict[str, Any] = {**DEFAULTS, **({} if {"data", "experiment"} & given else parts)}
+        if "name" in given:
+            raise ConfigError("overrides", "name", "give the name as a parameter of its own: name=...")
+        if "output_root" in given and self.name is None:
+            raise ConfigError("overrides", "output_root", "without a name the folder is temporary; give name=... too")
+        defaults: dict[str, Any] = dict(DEFAULTS)
+        if "experiment" not in given:
+            one = 1 / (len(X) - 1)
+            validation = max(VALIDATION, one) if CHOOSING & given else one
+            defaults |= {"data.test_fraction": 1 / len(X), "data.validation_fraction": validation}
+            defaults |= {} if CHOOSING & given else {"trainer.keep": "last"}
         settings = [f"{key}={value}" for key, value in defaults.items() if key not in given] + settings
         if self.random_state is not None:
             if "seed" in given:

@@ -108,7 +108,7 @@ class Sweep:
         if metric is None:
             metric = _judge(runs, finished, ())
         elif problem := _unfit(metric, runs, finished):
-            raise ConfigError("metric", metric, f"{problem}; give {_judge(runs, finished, [metric])!r}")
+            raise ConfigError("metric", metric, f"{problem}; give {_judge(runs, finished, [str(metric)])!r}")
         values = [(value, run) for run in finished if (value := run.metrics.get(metric)) is not None]
         if not values:
             raise ConfigError("metric", metric, "no finished run has a value of it; frame() shows what there is")
@@ -125,7 +125,7 @@ class Sweep:
           ConfigError: no such kind, or it does not apply to this sweep.
         """
         problems: list[str] = []
-        figures = draw(self._table(), self.folder, [kind], problems.append)
+        figures = draw(self._table(), self.folder, [str(kind)], problems.append)
         if not figures:
             raise ConfigError("figure", kind, "; ".join(problems) or "nothing to draw")
         return Figures(figures)
@@ -172,7 +172,7 @@ def _names(keys: Sequence[str] | str | None) -> tuple[str, ...] | None:
 
 def _unfit(metric: str, runs: Runs, finished: Sequence[Record]) -> str:
     """Why a metric cannot choose between the finished runs; empty if it can."""
-    if not metric.startswith("validation/"):
+    if not str(metric).startswith("validation/"):
         return "runs are chosen by the validation rows"
     if not direction(*check("metric", [metric], runs.metric_names())):
         return undirected(metric)

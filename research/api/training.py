@@ -5,6 +5,8 @@ an error is raised here.
 """
 
 import contextlib
+import re
+import shlex
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,6 +33,7 @@ from research.sweep.train.signals import session
 from research.tree import ConfigError
 
 RESOLVERS = ("run_id", "choices")
+COMMAND = re.compile(r"python scripts/train\.py -m ((?:[^;']|'[^']*')*[^; '])")
 OF_X = ("path", "key", "root", "test_path")  # keys of `data=memory` that a call sets itself
 
 _one_at_a_time = threading.RLock()  # Hydra keeps its state for the whole process
@@ -124,14 +127,14 @@ def call(
     for argument, value in (("y", y), ("lengths", lengths)):
         if x is None and value is not None:
             raise ConfigError(argument, type(value).__name__, "it belongs to the rows of x, which are not given")
-    with _one_at_a_time, session(), _clean_hydra(), _printing(quiet), explained(settings):
+    with _one_at_a_time, session(), _clean_hydra(), _printing(quiet), _blaming(rows), explained(settings):
         environment.check()
         register_resolvers()
         use_compile_cache()
         if several:
             check_count(parse(settings))
         try:
-            with _rows_in_place(rows, settings, several) as reading, _blaming(rows):
+            with _rows_in_place(rows, settings, several) as reading:
                 return _run([*settings, *reading], several)
         finally:
             release()
@@ -182,6 +185,8 @@ def _checked(overrides: Sequence[Any], several: bool, name: str | None) -> list[
                     remedy += f"; for a key that holds a list: {listed}"
                 raise refused(override.input_line, remedy)
     if name is not None:
+        if not isinstance(name, str):
+            raise ConfigError("name", name, f"expected a text: name={str(name)!r}")
         if any(override.key_or_group == "name" for override in parsed):
             raise ConfigError("name", name, "an override has a name too; leave one of them out")
         settings.append(f"name={quoted(name)}")
@@ -251,13 +256,24 @@ def _rows_in_place(rows: Rows | None, settings: Sequence[str], several: bool) ->
 
 @contextlib.contextmanager
 def _blaming(rows: Rows | None) -> Iterator[None]:
-    """Errors about the file of x, y and lengths name the argument."""
+    """Errors about the file of x, y and lengths name the argument; commands in remedies become calls."""
     try:
         yield
     except ConfigError as error:
-        if rows is None:
-            raise
-        raise rows.blame(error) from None
+        template = COMMAND.sub(lambda command: _as_call(command[1], rows), error.template)
+        error = ConfigError(error.key, error.value, template.replace("two commands", "two calls"))
+        raise (error if rows is None else rows.blame(error)) from None
+
+
+def _as_call(overrides: str, rows: Rows | None) -> str:
+    """The overrides of a command, as a shell has them, as a call of `research.sweep`."""
+    arguments = [] if rows is None else ["x"]
+    of_x = () if rows is None else {f"data.{name}" for name in (*OF_X, *rows.keys)}
+    for override in shlex.split(overrides):
+        if override.partition("=")[0] not in of_x and override != "data=memory":
+            arguments.append(repr(override))
+    arguments += [f"{name}={name}" for name in ("y", "lengths") if rows is not None and name in rows.shown]
+    return f"research.sweep({', '.join(arguments)})"
 
 
 # ------------------------------------------------------------------------------------------------------- the process

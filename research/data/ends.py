@@ -129,6 +129,6 @@ def _written(column: Column, dates: np.ndarray) -> list[str]:
     unit = "us" if (dates != dates.astype("datetime64[s]")).any() else "s"
     if len(sample) == len("2016-07-01 12:30") and (dates == dates.astype("datetime64[m]")).all():
         unit = "m"
-    zone = "+00:00" if date is not None and date.tzinfo is not None else ""
+    zone = "+00:00" if column.zoned or (date is not None and date.tzinfo is not None) else ""
     separator = "T" if "T" in sample else " "
     return [str(time).replace("T", separator) + zone for time in dates.astype(f"datetime64[{unit}]")]

@@ -129,7 +129,8 @@ class Folder(Images):
         if pictures[0].part:
             test = np.array([picture.part == "test" for picture in pictures])
         if trained is None:
-            notes += repeated(x, label, test, f"{self.path}/test")
+            notes += repeated(x, None, test, f"{self.path}/test", "path")
+            notes += [] if label is None else _contradictions(x, label)
         return self.laid_out(
             Source(
                 self.folder.resolve().name,
@@ -162,6 +163,7 @@ class Folder(Images):
         if len(parts) == 1:
             other = PARTS[1 - PARTS.index(parts[0])]
             remedy = f"there is no folder {other} beside {parts[0]}; name that folder: data.path={self.path}/{parts[0]}"
+            remedy += f" (if {parts[0]} is a class, call its folder otherwise)"
             raise ConfigError("", None, remedy)
         if parts and len(entries) > 2:
             beside = next(name for name in entries if name not in PARTS)
@@ -259,6 +261,16 @@ def _pictures_of(folder: Path, part: str) -> tuple[list[Picture], list[str]]:
     return pictures, left_out
 
 
+def _contradictions(x: np.ndarray, label: np.ndarray) -> list[str]:
+    """A note on images [N, ...] that are of several classes [N]."""
+    classes: dict[bytes, set[int]] = {}
+    for image, number in zip(x, label.tolist(), strict=True):
+        classes.setdefault(image.tobytes(), set()).add(number)
+    count = sum(len(numbers) > 1 for numbers in classes.values())
+    text = f"{count} of {len(classes)} different images lie in the folders of several classes; keep each in one"
+    return [text] if count else []
+
+
 def decode(path: Path, name: str, color: str, size: tuple[int, int] | None) -> Decoded:
     """The pixels of a file of 8 bits a channel, turned upright as its Exif data say.
 
@@ -282,7 +294,8 @@ def decode(path: Path, name: str, color: str, size: tuple[int, int] | None) -> D
                     raise Image.DecompressionBombError(f"{image.width} by {image.height} pixels")
                 if getattr(image, "n_frames", 1) > 1:
                     raise refuse("it holds several pictures; save one of them")
-                if image.mode.startswith(("I", "F")):
+                deep = image.mode.startswith(("I", "F")) or any("16" in str(tile[-1]) for tile in image.tile)
+                if deep:
                     raise refuse(
                         "it has more than 8 bits a channel; save it with 8, or the arrays as .npy (data=arrays)"
                     )

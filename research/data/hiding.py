@@ -77,7 +77,8 @@ def _check(settings: Splitting, source: Source) -> None:
         problem = f"blocks are runs of time steps, and these rows are {source.kind}s"
         raise ConfigError("hide_by", "blocks", f"{problem}; set {{key}}=points")
     if source.scale_target:
-        remedy = "data.horizon=null" if hasattr(settings, "horizon") else "{key}=null"
+        has_horizon = any(field.name == "horizon" for field in dataclasses.fields(settings))
+        remedy = "data.horizon=null" if has_horizon else "{key}=null"  # the horizon of M4 is no key
         problem = "hidden values are reconstructed, and these data are to be forecast"
         raise ConfigError(key, value, f"{problem}; set {remedy}")
     if getattr(settings, "zscore", False):

@@ -17,7 +17,7 @@ from research.data.many_series import NONE, Starts, by_blocks, by_last, check_wi
 from research.data.preparation import Preparation
 from research.data.scaled_series import of_run, scaled_alone
 from research.data.scaling import Scaling
-from research.data.series import Windowed, check_channels, share_borders
+from research.data.series import Windowed, check_channels, check_steps_left, share_borders
 from research.data.source import Source
 from research.ranges import Index, OpenShare, Size
 from research.tree import ConfigError, added, inline, recipe
@@ -102,6 +102,9 @@ class Panel(Windowed):
     def stored(self) -> Source:
         """All windows, series after series."""
         content = self.read_series()
+        if self.split == "steps":
+            longest = max(map(len, content.series.values()))
+            check_steps_left(longest, self._borders(longest), self.test_steps, self.validation_steps)
         scalings = None
         if self.scale_by == "series":
             content, scalings = scaled_alone(content, self.scaling, self._training(content))

@@ -15,7 +15,7 @@ from research.data.ends import End, Ends, Later, following
 from research.data.examples import Examples, Windows
 from research.data.files.local import blaming, check_path, find, resolve, state
 from research.data.files.reading import read_table
-from research.data.files.table import ENDINGS, Form, Table
+from research.data.files.table import ENDINGS, Form, Table, paste
 from research.data.preparation import Preparation
 from research.data.source import Source, Splitting
 from research.data.times import number_steps, times_of
@@ -160,6 +160,22 @@ def share_borders(
     return steps - test - validation, steps - test
 
 
+def check_steps_left(
+    steps: int, borders: tuple[int, int], test_steps: int | None, validation_steps: int | None
+) -> None:
+    """Refuse blocks in steps that leave none of the longest series for training.
+
+    Raises:
+      ConfigError: naming the key that takes too many.
+    """
+    if borders[0] >= 1 or (test_steps, validation_steps) == (None, None):
+        return
+    of_test = test_steps is not None and (borders[1] < 1 or validation_steps is None)
+    key, value = ("test_steps", test_steps) if of_test else ("validation_steps", validation_steps)
+    remedy = f"the series has {steps} steps, and none is left for training; make {{key}} smaller"
+    raise ConfigError(key, value, remedy)
+
+
 def refuse_folds(settings: Splitting) -> None:
     """Refuse folds of overlapping windows.
 
@@ -184,7 +200,9 @@ def check_channels(training: np.ndarray, columns: Sequence[str]) -> None:
     for column, lowest, highest in zip(columns, low, high, strict=True):
         if not lowest < highest:
             state = f"constant ({lowest:g})" if lowest == highest else "without any value"
-            remedy = f"it is {state} in the training block of {len(training)} steps; leave it out: 'data.columns=[...]'"
+            remedy = f"it is {state} in the training block of {len(training)} steps"
+            others = [name for name in columns if name != column]
+            remedy += f"; leave it out: {paste('columns', others)}" if others else ", and there is no other channel"
             raise ConfigError("columns", column, remedy)
 
 
@@ -279,10 +297,7 @@ class Series(Windowed):
         content = self.read_steps()
         steps, held_back = len(content.values), (self.test_steps, self.validation_steps)
         borders = share_borders(steps, self.test_fraction, self.validation_fraction, *held_back)
-        if borders[0] < 1 and held_back != (None, None):
-            key = "validation_steps" if self.validation_steps is not None else "test_steps"
-            remedy = f"the series has {steps} steps, and none is left for training; make {{key}} smaller"
-            raise ConfigError(key, getattr(self, key), remedy)
+        check_steps_left(steps, borders, *held_back)
         coding = None
         if any(content.wanted):
             coding = Coding.fit(content.wanted, content.known[: borders[0]], (), self.scaling)

@@ -128,7 +128,12 @@ def read_sequences(
         binary = (gaps | (x == 0) | (x == 1)).all((0, 1))
     notes = []
     if not new_rows:
-        empty = (gaps | ~inside[..., None]).all((1, 2))
+        unknown = gaps | ~inside[..., None]
+        silent = unknown.all((0, 1))
+        if silent.any() and not silent.all():
+            problem = f"{file}, channel {int(np.argmax(silent))} (from 0) holds no value in any sequence"
+            raise ConfigError("", None, f"{problem}; store the array without it")
+        empty = unknown.all((1, 2))
         if empty.any():
             row, count = int(np.argmax(empty)), int(empty.sum())
             others = f" (and {count - 1} other rows)" if count > 1 else ""
@@ -268,16 +273,16 @@ def read_targets(
         raise refuse(f"{where_of(int(np.argwhere(np.isinf(values))[0, 0]))}: a value is infinite")
     missing = np.isnan(values) | named
     missing &= inside.reshape(rows, steps, *(1,) * (target.ndim - 2)) if stepwise else True
-    if of_steps and (task == "classes" or (task is None and whole)):
-        return Values(_classes(refuse, values, missing, inside, task, where_of, new_rows), None, ())
+    what = "class" if task == "classes" or (task is None and whole) else "value"
+    text = f"target '{name}' of shape [{rows}, {steps}] is read as one {what} for each of the {steps} steps"
+    notes = (text,) if of_steps and not new_rows else ()
+    if of_steps and what == "class":
+        return Values(_classes(refuse, values, missing, inside, task, where_of, new_rows), None, notes)
     if missing.any() and not stepwise:
         row = int(np.argwhere(missing)[0, 0])
         raise refuse(f"{where_of(row)}: a value is missing; every row needs its target: add it, or remove the row")
-    notes = ()
     if of_steps:
         values, missing = values[..., None], missing[..., None]
-        text = f"target '{name}' of shape [{rows}, {steps}] is read as one value for each of the {steps} steps"
-        notes = () if new_rows else (text,)
     observed = None
     if stepwise:
         observed = np.broadcast_to(inside[..., None], values.shape) & ~missing

@@ -418,13 +418,16 @@ def _join(columns: Sequence[Column]) -> Column:
     return Column(kind, numbers, cells, np.concatenate([column.missing for column in columns]))
 
 
-def repeated(x: np.ndarray, beside: np.ndarray | None, test: np.ndarray | None, test_path: str) -> list[str]:
+def repeated(
+    x: np.ndarray, beside: np.ndarray | None, test: np.ndarray | None, test_path: str, key: str = "test_path"
+) -> list[str]:
     """A note on rows that occur several times.
 
     Args:
       x: rows [N, ...].
       beside: their targets, which belong to a row, [N, ...].
       test: the rows of `test_path`, [N] bool; None without a second file.
+      test_path, key: where the test rows are, and the key that says so.
 
     Raises:
       ConfigError: more rows of `test_path` are among the others than these have copies among themselves.
@@ -443,5 +446,5 @@ def repeated(x: np.ndarray, beside: np.ndarray | None, test: np.ndarray | None, 
         return []
     text = f"{seen} of {int(test.sum())} test rows are among the training rows"
     if seen / test.sum() > repeats / len(others):
-        raise ConfigError("test_path", test_path, f"{text}; remove them from one of the two files")
+        raise ConfigError(key, test_path, f"{text}; remove them from one of the two")
     return [f"{text}; these have copies among themselves, too"]

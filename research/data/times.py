@@ -10,6 +10,7 @@ from research.data.files.table import Column, Table
 from research.tree import ConfigError
 
 LOOSE = 0.1  # of a step: how far a time may lie from its step, for clocks and rounded fractions of years
+HALF_DAY = 43_200_000_000  # microseconds: how far a date may lie from its step, for changes to summer time
 SPARSE = 10  # most steps for each row
 UNITS = {"day": 86_400_000_000, "hour": 3_600_000_000, "minute": 60_000_000, "second": 1_000_000, "microsecond": 1}
 DAYS = "datetime64[D]"
@@ -80,12 +81,16 @@ def number_steps(
         apart = _amount(_common(differences), unit)
         raise ConfigError("time_column", name, f"its rows are {apart} apart; {others} steps of {step}")
     loose = (np.abs(ratio - whole) > LOOSE) | (whole < 1)
+    if unit == "microsecond":  # months of 30 and 31 days, for example, are no equal steps
+        loose |= np.abs(ratio - whole) * size > HALF_DAY
     if loose.any():
         row = int(np.argmax(loose)) + 1
         apart = f"lies {_amount(differences[row - 1], unit)} after the row before"
         remedy = (
             "bring the rows to equal steps first, or leave out data.time_column and list the channels: data.columns"
         )
+        if unit == "microsecond" and size >= 28 * 2 * HALF_DAY:
+            remedy = f"if the steps are months, write 2016-07; else {remedy}"
         raise refuse(row, f"{apart}, and a step is {_amount(size, unit)}; {remedy}")
     number = np.concatenate([[0], np.cumsum(whole)]).astype(np.int64)
     if number[-1] + 1 > SPARSE * len(number):

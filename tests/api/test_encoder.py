@@ -64,6 +64,25 @@ def test_codes_rows_and_scores_are_those_of_the_run(rows: np.ndarray) -> None:
     assert encoder.run_.config["model"]["_target_"].endswith("DenseAE")
 
 
+@pytest.mark.parametrize(
+    ("overrides", "training", "keep"),
+    [
+        ((), 58, "last"),
+        (("trainer.patience=1",), 53, "best"),
+        (("trainer.keep=best",), 53, "best"),
+        (("data.validation_fraction=0.5",), 29, "last"),
+    ],
+)
+def test_all_rows_but_two_are_trained_on_unless_validation_rows_choose(
+    rows: np.ndarray, overrides: tuple[str, ...], training: int, keep: str
+) -> None:
+    encoder = research.Encoder(*SMALL, "trainer.evaluate_every=1", *overrides).fit(rows)
+    parts = encoder.run_.config["data"]
+    assert round(parts["test_fraction"] * 60) == 1
+    assert 59 - round(parts["validation_fraction"] * 59) == training
+    assert encoder.run_.config["trainer"]["keep"] == keep
+
+
 def test_parameters_of_scikit_learn(rows: np.ndarray) -> None:
     encoder = research.Encoder(*SMALL, "seed=3")
     assert encoder.get_params() == {"name": None, "overrides": (*SMALL, "seed=3"), "random_state": None}
@@ -80,6 +99,10 @@ def test_parameters_of_scikit_learn(rows: np.ndarray) -> None:
         research.Encoder(overrides="seed=3").fit(rows)
     with pytest.raises(ConfigError, match=r"did you mean 'model\.latent_dim'"):
         research.Encoder("model.latent=3").fit(rows)
+    for override in ("name=kept", "output_root=elsewhere"):
+        with pytest.raises(ConfigError, match=r"give .*name=\.\.\.") as refused:
+            research.Encoder(*SMALL, override).fit(rows)
+        assert refused.value.key == "overrides"
     with pytest.raises(NotFittedError):
         research.Encoder().inverse_transform(np.zeros((1, 2)))
 

@@ -80,6 +80,7 @@ def test_test_rows_and_metrics_without_direction_choose_nothing(swept: Any) -> N
     for metric, text in (
         ("test/reconstruction_mse", "chosen by the validation rows; give 'validation/reconstruction_mse'"),
         ("validation/kl_nats", "give 'validation/"),
+        (["validation/loss"], "chosen by the validation rows"),
         ("validation/reconstruction_mes", "did you mean 'validation/reconstruction_mse'"),
     ):
         with pytest.raises(ConfigError) as refused:
@@ -111,6 +112,8 @@ def test_figures_and_page(swept: Any) -> None:
     assert figures._repr_html_().count("<img") == len(figures)
     with pytest.raises(ConfigError, match="no such kind"):
         swept.figure("metric_over_keys")
+    with pytest.raises(ConfigError, match="no such kind"):
+        swept.figure(["metric_over_key"])
     with pytest.raises(ConfigError, match="does not apply"):
         swept.figure("forecasts")
     page = swept.page()

@@ -141,6 +141,7 @@ def test_python_names_what_it_refuses(x: np.ndarray, tiny: tuple[str, ...]) -> N
         ("model.hidden_dims", "model.hidden_dims=[4,5]", (x, "model.hidden_dims=4,5"), {}),
         ("name", "plain folder name", (x, *tiny), {"name": "../up"}),
         ("name", "leave one of them out", (x, *tiny, "name=a"), {"name": "b"}),
+        ("name", "expected a text: name='3'", (x, *tiny), {"name": 3}),
         ("data", "the rows are those of x", (x, *tiny, "data=digits"), {}),
         ("data.path", "the rows are those of x", (x, *tiny, "data.path=a.csv"), {}),
         ("overrides", "is a text", (x, x, *tiny), {}),
@@ -157,6 +158,15 @@ def test_python_names_what_it_refuses(x: np.ndarray, tiny: tuple[str, ...]) -> N
     assert "one command has one name" in str(error)
     error = refusal(research.sweep, x, *tiny, "seed=range(1e9)")
     assert "jobs in one command" in str(error)
+
+
+def test_remedies_are_calls_and_not_commands(x: np.ndarray) -> None:
+    labels = [0, 1] * 30
+    error = refusal(research.sweep, x, "model=vae,dense_ae", "model.beta=choice(4, 5)", "name=a", y=labels)
+    first = "research.sweep(x, 'model=vae', 'model.beta=choice(4, 5)', 'name=a', y=y)"
+    assert f"give two calls: {first} ; research.sweep(x, 'model=dense_ae', 'name=a-dense_ae', y=y)" in str(error)
+    error = refusal(research.sweep, "model=vae,dense_ae", "model.beta=4")
+    assert "research.sweep('model=vae', 'model.beta=4') ; research.sweep('model=dense_ae')" in str(error)
 
 
 def test_other_rows_are_another_sweep(x: np.ndarray, tiny: tuple[str, ...]) -> None:

@@ -1,14 +1,9 @@
-"""Forecasts beyond the end of a file: of real data with gaps by the commands of the README, and what is refused.
-
-`house.csv` is an excerpt of the Appliances Energy Prediction data (Candanedo et al. 2017, UCI, CC BY 4.0): temperature
-and humidity outside a house in steps of ten minutes.
-"""
+"""Forecasts beyond the end of a file: of data with gaps by the commands of the README, and what is refused."""
 
 import csv
 import io
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +19,6 @@ from research.forecast import main as forecast_main
 from research.runs.load import load
 
 ROOT = Path(__file__).parents[2]
-HOUSE = Path(__file__).parent / "house.csv"
 EARLIER = ROOT / "tests" / "runs" / "earlier"
 WINDOW, HORIZON = 48, 12
 SMALL = ("model.hidden_dim=4", "trainer.epochs=2", "trainer.batch_size=32", "evaluation.pictures=false")
@@ -40,9 +34,21 @@ def call(monkeypatch: pytest.MonkeyPatch, main: Callable[[], None], *arguments: 
     return 0
 
 
+def house() -> pandas.DataFrame:
+    """Four days of temperature and humidity outside a house, a step every ten minutes: a daily cycle and weather."""
+    random, steps = np.random.default_rng([0, 1]), np.arange(576)
+    weather = np.zeros((len(steps), 2))
+    for step in steps[1:]:
+        weather[step] = 0.97 * weather[step - 1] + random.normal(0, [0.2, 0.5])
+    outside = 5 + 3 * np.sin(2 * np.pi * steps / 144) + weather[:, 0]
+    humidity = 85 - 2 * (outside - 5) + weather[:, 1]
+    times = pandas.date_range("2016-01-11 17:00:00", periods=len(steps), freq="10min").astype(str)
+    return pandas.DataFrame({"time": times, "outside": outside.round(2), "humidity": humidity.round(2)})
+
+
 def with_gaps() -> pandas.DataFrame:
-    """The real series without some of its rows and cells, and with -9999 for others, also in the last window."""
-    table = pandas.read_csv(HOUSE, dtype=str)
+    """The series without some of its rows and cells, and with -9999 for others, also in the last window."""
+    table = house().astype(str)
     table.loc[table.index % 17 == 3, "outside"] = "-9999"
     table.loc[[50, 51, 560, 575], "humidity"] = ""
     return table.drop(index=[20, 21, 22, 300, 565])
@@ -61,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the file, and the README's run on it, with smaller cells and few epochs; and two others."""
     folder = tmp_path_factory.mktemp("forecast")
     with_gaps().to_csv(folder / "house.csv", index=False)
-    shutil.copy(HOUSE, folder / "whole.csv")
+    house().to_csv(folder / "whole.csv", index=False)
     train, *_ = readme_commands()
     assert train[:2] == ["python", "scripts/train.py"]
     whole = ("data=series", "data.path=whole.csv", "data.window=48", "data.horizon=12", "model=recurrent_forecaster")
@@ -129,7 +135,7 @@ def test_a_file_that_is_cut_gives_the_forecast_of_its_last_window(end, forecast,
     rows.to_csv(place / "cut.csv", index=False)
     table, _ = forecast("house", "data.path=cut.csv")
     run = load(run_of(place, "house"))
-    whole = pandas.read_csv(HOUSE)[["outside", "humidity"]]
+    whole = house()[["outside", "humidity"]]
     values = rows[["outside", "humidity"]].replace("", np.nan).astype(float).reindex(whole.index[: end + 1]).to_numpy()
     wanted = run.forecast(values[None, -WINDOW:])  # with -9999, which the run knows for a missing value
     np.testing.assert_array_equal(table["forecast"], np.ravel(wanted.median))
@@ -153,7 +159,7 @@ def test_a_run_without_times_counts_steps(forecast):
 
 def test_columns_are_matched_by_name(forecast, place):
     table, _ = forecast("point")
-    pandas.read_csv(HOUSE)[["humidity", "time", "outside"]].to_csv(place / "turned.csv", index=False)
+    house()[["humidity", "time", "outside"]].to_csv(place / "turned.csv", index=False)
     pandas.testing.assert_frame_equal(forecast("point", "data.path=turned.csv")[0], table)
 
 
@@ -164,7 +170,7 @@ def test_the_conformal_correction_gives_a_point_forecast_intervals(forecast, pla
     half = (corrected["high_80"] - corrected["forecast"]).to_numpy().reshape(HORIZON, 2)
     np.testing.assert_allclose(half, (corrected["forecast"] - corrected["low_80"]).to_numpy().reshape(HORIZON, 2))
     run = load(run_of(place, "point"))
-    values = pandas.read_csv(HOUSE)[["outside", "humidity"]].to_numpy()
+    values = house()[["outside", "humidity"]].to_numpy()
     first, last = share_borders(len(values), 0.2, 0.2)
     ends = range(first, last - HORIZON + 1)
     truth = np.stack([values[end : end + HORIZON] for end in ends])
@@ -176,7 +182,7 @@ def test_the_conformal_correction_gives_a_point_forecast_intervals(forecast, pla
 
 
 def test_a_marker_that_nobody_named_is_pointed_out(forecast, place):
-    rows = pandas.read_csv(HOUSE)
+    rows = house()
     rows.loc[570, "outside"] = -9999
     rows.to_csv(place / "marked.csv", index=False)
     _, error = forecast("point", "data.path=marked.csv")
@@ -189,7 +195,7 @@ def test_a_marker_that_nobody_named_is_pointed_out(forecast, place):
 @pytest.mark.parametrize("split", ["steps", "last"])
 def test_many_series_go_on_each_from_its_own_end(split, forecast, place, monkeypatch):
     """Rows are mixed, ends differ, and a series too short for a window is left out, or filled up as in training."""
-    rows = pandas.read_csv(HOUSE)[["time", "outside"]]
+    rows = house()[["time", "outside"]]
     pieces = {"b": rows[:300], "a": rows[100:260], "short": rows[400:440]}
     table = pandas.concat([piece.assign(place=name) for name, piece in pieces.items()])
     table.sort_values("time", kind="stable").to_csv(place / "panel.csv", index=False)
@@ -231,7 +237,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("name", "change", "said"), REFUSED, ids=[row[0] for row in REFUSED])
 def test_a_file_that_does_not_fit_is_refused(name, change, said, forecast, place):
-    change(pandas.read_csv(HOUSE)).to_csv(place / name, index=False)
+    change(house()).to_csv(place / name, index=False)
     assert said in forecast("point", f"data.path={name}")
 
 
@@ -242,6 +248,7 @@ def test_a_file_that_does_not_fit_is_refused(name, change, said, forecast, place
         (("data.window=24",), "data.window=24: the run was trained with data.window=48"),
         (("data.horizon=3",), "data.horizon=3: the run was trained with data.horizon=12"),
         (("model.hidden_dim=3",), "model.hidden_dim=3: only data=... and data.key=..."),
+        (("new.csv",), "say which file the forecast starts from; write data.path=new.csv"),
         (("data=digits",), "data=series data.path=..."),
         (("--output", "forecast.txt"), "must end in .csv or .parquet"),
     ],

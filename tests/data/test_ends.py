@@ -10,7 +10,7 @@ from research.data.ends import following
 from research.data.files.reading import read_table
 from research.data.preparation import Preparation
 from research.data.times import steps_of, times_of
-from research.tree import build
+from research.tree import ConfigError, build
 
 
 def dates(start: str, frequency: str, form: str = "%Y-%m-%d %H:%M:%S") -> list[str]:
@@ -63,6 +63,27 @@ def test_rounded_fractions_go_on_at_their_mean_step(tmp_path):
 def test_times_with_a_zone_are_given_in_utc(tmp_path):
     times = [f"{time}+02:00" for time in dates("2024-03-01", "h")]
     assert later(tmp_path, times[:30], 2) == ["2024-03-02 04:00:00+00:00", "2024-03-02 05:00:00+00:00"]
+
+
+def test_parquet_times_with_a_zone_are_given_in_utc(tmp_path):
+    """The same times without a zone would look like those of the clock on the wall."""
+    pytest.importorskip("pyarrow", reason="Parquet needs pyarrow")
+    for zone, ending in (("Europe/Berlin", "+00:00"), (None, "")):
+        times = pandas.date_range("2024-01-01", periods=30, freq="h", tz=zone)
+        pandas.DataFrame({"time": times, "a": 1.0}).to_parquet(tmp_path / "x.parquet", index=False)
+        table = read_table(tmp_path / "x.parquet")
+        found = following(table.column("time"), times_of(table, "time"), "1 hour", 1)
+        first = (times[-1] + pandas.Timedelta("1h")).tz_convert("UTC") if zone else times[-1] + pandas.Timedelta("1h")
+        assert found == [f"{first:%Y-%m-%d %H:%M:%S}{ending}"]
+
+
+def test_months_of_unequal_days_are_no_steps(tmp_path):
+    """In UTC, months of Berlin begin on the last day of the month before; they would go on in steps of 31 days."""
+    months = [str(date) for date in pandas.date_range("2020-01-01", periods=15, freq="MS", tz="Europe/Berlin")]
+    with pytest.raises(ConfigError, match="29 days after the row before, and a step is 31 days; if the steps are mon"):
+        later(tmp_path, months)
+    days = [str(date) for date in pandas.date_range("2020-03-01", periods=60, freq="D", tz="Europe/Berlin")]
+    assert later(tmp_path, days, 1) == ["2020-04-29 22:00:00+00:00"]  # a change to summer time is no fault
 
 
 def test_series_of_m4_go_on_after_the_values_that_were_asked_for(tmp_path, shipped_config):

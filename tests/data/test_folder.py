@@ -1,6 +1,8 @@
 """Folders of images, of scikit-learn's digits written as files."""
 
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,15 @@ def images(path: Path, **changes) -> Dataset:
     return load(build(shipped("data", "folder") | {"path": str(path), "scaling": "none"} | changes, key="data"))
 
 
+def png_of_16_bits() -> bytes:
+    """A PNG of 8 by 8 pixels with 16 bits for each of three colors, which Pillow cannot write."""
+    piece = lambda kind, content: struct.pack(">I", len(content)) + kind + content + crc(kind + content)
+    crc = lambda content: struct.pack(">I", zlib.crc32(content))
+    header = piece(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
+    pixels = piece(b"IDAT", zlib.compress((b"\0" + bytes(range(48))) * 8))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + piece(b"IEND", b"")
+
+
 def refused(match: str, path: Path, **changes) -> ConfigError:
     with pytest.raises(ConfigError, match=match) as caught:
         images(path, **changes)
@@ -56,13 +67,29 @@ def test_every_part_has_its_share_of_every_class_unless_folders_fix_the_parts(tm
     np.testing.assert_array_equal(dataset.split(None).rows("test"), np.arange(40, 60))
     np.testing.assert_array_equal(np.sort(dataset.examples.label[40:]), np.sort(DIGITS[40:]))
     shutil.rmtree(tmp_path / "fixed" / "test")
-    assert "data.path=" in refused("no folder test beside train", tmp_path / "fixed").remedy
+    remedy = refused("no folder test beside train", tmp_path / "fixed").remedy
+    assert "data.path=" in remedy
+    assert "if train is a class, call its folder otherwise" in remedy
 
 
 def test_the_same_images_again_are_no_test_images(tmp_path):
     write(tmp_path / "train", range(20))
     write(tmp_path / "test", range(15, 20))
-    refused("5 of 5 test rows are among the training rows", tmp_path)
+    error = refused("5 of 5 test rows are among the training rows", tmp_path)
+    assert error.key == "data.path"
+    shutil.rmtree(tmp_path / "test")
+    write(tmp_path / "test", range(20, 40))
+    shutil.copy(tmp_path / "train" / "digit 1" / "001.png", tmp_path / "test" / "digit 2")  # as another class
+    refused("1 of 21 test rows are among the training rows", tmp_path)
+
+
+def test_an_image_in_the_folders_of_two_classes_is_pointed_out(tmp_path):
+    write(tmp_path, range(20))
+    assert not [note for note in images(tmp_path).notes if "images" in note or "rows occur" in note]
+    shutil.copy(tmp_path / "digit 1" / "001.png", tmp_path / "digit 2")
+    notes = images(tmp_path).notes
+    assert "1 of 20 different images lie in the folders of several classes; keep each in one" in notes
+    assert "2 of 21 rows occur more than once; copies may lie in training and test rows" in notes
 
 
 def test_a_flat_folder_has_no_classes(tmp_path):
@@ -139,6 +166,8 @@ def test_damaged_huge_and_foreign_files_are_refused_by_name(tmp_path, monkeypatc
     refused("bad.png: it is damaged or no PNG", tmp_path)
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(path)
     refused(": digit 1/bad.png: it has more than 8 bits a channel", tmp_path)
+    path.write_bytes(png_of_16_bits())  # Pillow would keep the upper half of the bits
+    refused(": digit 1/bad.png: it has more than 8 bits a channel", tmp_path, color="rgb")
     Image.fromarray(PIXELS[0]).save(path, save_all=True, append_images=[Image.fromarray(PIXELS[1])])
     refused(": digit 1/bad.png: it holds several pictures", tmp_path)
     Image.new("L", (9000, 9000)).save(path)

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from configs import shipped
 
 from research.data import Examples, Source, Windows
 from research.data.hiding import Hide
 from research.data.loading import assemble, scored
-from research.tree import ConfigError, plain, recipe
+from research.tree import ConfigError, build, plain, recipe
 
 from .test_windows import KEYS, Free, free
 
@@ -176,6 +177,14 @@ def test_what_cannot_be_hidden_is_refused(settings, changes, key, remedy):
     error = refusal.value.under("data")
     assert error.key == f"data.{key}"
     assert remedy in str(error)
+
+
+def test_data_whose_horizon_is_no_key_are_refused_without_it():
+    m4 = build(shipped("data", "m4") | {"hide": 0.1}, key="data")
+    source = Source("mine", "sequence", arrays(), test=np.arange(ROWS) % 4 == 0, scale_target=True)
+    with pytest.raises(ConfigError) as refusal:
+        assemble(m4, source)
+    assert str(refusal.value.under("data")).endswith("set data.hide=null")
 
 
 @recipe

@@ -116,3 +116,38 @@ def test_an_error_about_the_file_names_the_argument(tmp_path: Path) -> None:
     assert str(rows.blame(ConfigError("data.target", "y", "no"))) == "y=<U3 [40]: no"
     other = ConfigError("data.scaling", "unit", "no")
     assert rows.blame(other) is other
+    assert str(rows.blame(ConfigError("data.columns", "a", f"{rows.name} has two"))) == "data.columns=a: x has two"
+
+
+class Gradient:
+    """A tensor as torch has it while it requires a gradient."""
+
+    ndim = 1
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        raise RuntimeError("use tensor.detach().numpy()")
+
+
+@pytest.mark.parametrize(
+    ("rows", "key", "text"),
+    [
+        ((list(np.ones((2, 4, 1))), [[0, 1, 2, 3], [0, 1]]), "y", "unequal lengths"),
+        (([np.ones((4, 1)), np.ones((3, 1))], [[0, 1, 2, 3], [0, 1]]), "y", "unequal lengths"),
+        ((np.ones((2, 4, 1)), None, [[4], [1, 2]]), "lengths", "unequal lengths"),
+        ((np.ma.masked_array(["a", "b"], [True, False]),), "x", "only numbers can be masked"),
+        ((np.ma.masked_array([1, 2], [True, False]).astype("datetime64[s]"),), "x", "only numbers can be masked"),
+        ((Gradient(),), "x", "detach"),
+        (([Gradient()],), "x", "detach"),
+    ],
+)
+def test_what_would_be_read_as_other_rows_is_refused(rows: tuple[Any, ...], key: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=text) as refused:
+        rows_of(*rows)
+    assert refused.value.key == key
+
+
+def test_values_of_each_step_have_the_lengths_of_their_sequences() -> None:
+    series = [RANDOM.normal(size=(length, 2)) for length in (3, 5, 4)]
+    file = np.load(as_file(rows_of(series, [steps[:, 0] for steps in series]).content))
+    assert np.array_equal(file["y"], file["x"][..., 0])
+    rows_of(file["x"], [steps[:, 0] for steps in series], [3, 5, 4])

@@ -355,3 +355,22 @@ def test_new_rows_have_the_steps_of_training():
     source = recipe(target="y", lengths="n").stored_for(trained)
     np.testing.assert_array_equal(source.examples.length, LENGTHS)
     np.testing.assert_array_equal(source.examples.target[..., 0], np.where(INSIDE, X[..., 0], 0))
+
+
+def test_a_channel_without_any_value_is_refused():
+    """Its reconstruction would mean nothing; the rows that lack a channel stay."""
+    x = X.copy()
+    x[:30, :, 1] = np.nan
+    np.savez("x.npz", x=x)
+    assert arrays(kind="sequence").facts.feature_shape == (T, C)
+    x[:, :, 1] = -9999
+    np.savez("x.npz", x=x)
+    error = refused(r"x.npz, channel 1 \(from 0\) holds no value in any", kind="sequence", missing=[-9999])
+    assert error.key == "data.path"
+
+
+def test_the_plan_says_that_a_target_of_as_many_values_as_steps_is_read_step_by_step():
+    for y, what in ((RANDOM.normal(size=(N, T)), "value"), (np.arange(N * T).reshape(N, T) % 3, "class")):
+        np.savez("x.npz", x=X, y=y)
+        text = f"target 'y' of shape [{N}, {T}] is read as one {what} for each of the {T} steps"
+        assert text in arrays(kind="sequence", target="y").notes

@@ -294,6 +294,8 @@ def test_new_steps_are_matched_by_name_and_need_no_parts(tmp_path):
         ({"split": "last"}, "split", "data.horizon=24; data.split=steps needs no horizon"),
         ({"split": "last", "horizon": 2, "test_steps": 4}, "test_steps", "data.test_steps=null"),
         ({"season": 48, "horizon": 2}, "season", "no series has more than 48 steps before its test steps"),
+        ({"test_steps": 500}, "test_steps", "steps, and none is left for training; make data.test_steps smaller"),
+        ({"test_steps": 50, "validation_steps": 50}, "validation_steps", "make data.validation_steps smaller"),
         ({"horizon": 20}, "window", "no series has a validation window"),
         ({"path": "none.csv"}, "path", "no file"),
         ({"path": "mine.txt"}, "path", ".parquet"),
@@ -314,7 +316,7 @@ def test_settings_that_do_not_fit_the_table_are_refused(changes, key, remedy, ta
         ({"hour": {70: ""}}, "time_column", "stores.csv, line 72: the time is missing"),
         ({"store": {70: ""}}, "id_column", "stores.csv, line 72: the name of the series is missing"),
         ({"z": {70: "x"}}, "path", "stores.csv, line 72, column 'z': 'x' is not a number"),
-        ({"z": dict.fromkeys(range(137), "3")}, "values", r"constant \(3\) in the training .* 'data.values=\[...\]'"),
+        ({"z": dict.fromkeys(range(137), "3")}, "values", r"constant \(3\) in the training .* no other channel"),
     ],
 )
 @pytest.mark.parametrize("listed", [True, False])

@@ -87,7 +87,8 @@ def test_the_blocks_may_be_given_in_steps(table):
     used = data("series", path=table, **steps, test_size=3, validation_size=2)
     assert (used.facts.train_size, used.facts.validation_size, used.facts.test_size) == (53, 2, 3)
     for changes, key in (
-        ({"test_steps": 200}, "validation_steps"),
+        ({"test_steps": 200}, "test_steps"),
+        ({"test_steps": 90}, "validation_steps"),
         ({"test_steps": 200, "validation_steps": None}, "test_steps"),
     ):
         with pytest.raises(ConfigError, match="the series has 100 steps, and none is left for training") as caught:
@@ -180,6 +181,7 @@ TIMES = {"time_column": "time", "window": 8}
         ({"window": 18}, "window", "validation block has 16 of 100 steps and does not hold one whole window"),
         ({"horizon": 17}, "window", "validation block has 16 of 100 steps and does not hold a target of 17 steps"),
         ({"horizon": 2, "season": 64}, "season", "training block has 64 steps"),
+        ({"test_size": 50}, "test_size", "13 such rows; data.test_size=null .*, and data.test_steps makes the part"),
         ({"folds": 3, "fold": 0}, "folds", "windows overlap"),
         ({"fold": 0}, "fold", "windows overlap"),
         ({"stride": 0}, "stride", "at least 1"),
@@ -204,7 +206,12 @@ def test_settings_that_do_not_fit_the_series_are_refused(keys, key, remedy, tabl
 @pytest.mark.parametrize(
     ("column", "content", "key", "remedy"),
     [
-        ("b", np.full(100, 7), "columns", r"b: it is constant \(7\) in the training block of 64 steps; leave it out"),
+        (
+            "b",
+            np.full(100, 7),
+            "columns",
+            r"b: it is constant \(7\) in .* of 64 steps; leave it out: 'data.columns=\[a\]'",
+        ),
         ("b", np.where(np.arange(100) < 64, 0.5, 1), "columns", r"constant \(0.5\)"),
         ("b", np.full(100, ""), "columns", "b: it is without any value in the training block"),
         ("b", ["x"] * 100, "columns", r"line 2, column 'b': 'x' is not a number; .*leave out b: 'data.columns=\[a\]'"),

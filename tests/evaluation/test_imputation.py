@@ -1,19 +1,24 @@
 """Errors of imputed values, and naive imputations, on cases counted by hand."""
 
 import dataclasses
+import os
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from research.compose import compose
 from research.data.examples import Examples, Facts
 from research.data.hiding import Hide
+from research.data.loading import load, scored
 from research.evaluation import Subject, imputation
 from research.evaluation.imputation import carried, errors, naive, observed_mean
 from research.models.abilities import Reconstructs
-from research.tree import spec
+from research.tree import build, spec
 
 from .asking import ask
 from .test_evaluate_run import recipe
@@ -123,3 +128,21 @@ def test_rows_without_hidden_values_and_models_that_do_not_reconstruct_are_not_a
     plain_rows = subject_of(validation=rows(3, 2, None), test=rows(3, 3, None))
     assert not ask(plain_rows, imputation.study).metrics
     assert not ask(dataclasses.replace(subject_of(), model=object()), imputation.study).metrics
+
+
+REAL = os.environ.get("LATENT_LOOM_DATA")  # a folder with the folder ett
+
+
+@pytest.mark.skipif(REAL is None, reason="set LATENT_LOOM_DATA to a folder with the folder ett")
+def test_linear_interpolation_of_etth1_is_the_published_one():
+    """.1974 in Du et al. 2024, by the settings of `experiment=impute_ett`; a draw has a deviation of .005."""
+    settings = compose(["experiment=impute_ett", f"data.root={REAL}"]).data
+    recipe = build(OmegaConf.to_container(settings, resolve=False), key="data")
+    means = []
+    for seed in range(10):
+        dataset = load(dataclasses.replace(recipe, hide_seed=seed))
+        parts: Any = SimpleNamespace(facts=dataset.facts, **scored(dataset, None))
+        imputed = naive(parts)["linear_interpolation"](parts.test)
+        means.append(errors(imputed, parts.test, 1.0)["imputation_mae"])
+    assert np.mean(means) == pytest.approx(0.1974, abs=0.01)
+    assert np.std(means) < 0.01

@@ -36,12 +36,12 @@ class Rows(NamedTuple):
 
     def blame(self, error: ConfigError) -> ConfigError:
         """An error about the file as one about the argument that the user gave."""
-        argument = {"path": "x", "key": "x", "root": "x", "target": "y", "lengths": "lengths"}
+        arguments = {"path": "x", "key": "x", "root": "x", "target": "y", "lengths": "lengths"}
         section, _, key = error.key.partition(".")
-        if section != "data" or argument.get(key) not in self.shown:
-            return error
-        remedy = error.template.replace("{key}", error.key).replace(self.name, "x")
-        return ConfigError(argument[key], self.shown[argument[key]], remedy)
+        argument, template = arguments.get(key, ""), error.template.replace(self.name, "x")
+        if section != "data" or argument not in self.shown:
+            return error if template == error.template else ConfigError(error.key, error.value, template)
+        return ConfigError(argument, self.shown[argument], template.replace("{key}", error.key))
 
 
 def rows_of(x: Any, y: Any = None, lengths: Any = None) -> Rows:
@@ -74,8 +74,11 @@ def rows_of(x: Any, y: Any = None, lengths: Any = None) -> Rows:
     keys: dict[str, str | bool] = {"key": "x"}
     for name, key, values in (("y", "target", y), ("lengths", "lengths", lengths)):
         if values is not None:
-            arrays[name], _ = _array(name, values)
+            arrays[name], unequal = _array(name, values)
             keys[key] = name
+            if unequal is not None and not (name == "y" and np.array_equal(unequal, lengths)):
+                problem = "its entries have unequal lengths, which are not those of the sequences of x"
+                raise ConfigError(name, f"list of {len(unequal)}", problem)
             if arrays[name].ndim == 0 or len(arrays[name]) != len(x):
                 problem = f"expected one for each of the {len(x)} rows of x"
                 raise ConfigError(name, described(arrays[name]), problem)
@@ -101,6 +104,8 @@ def described(value: Any) -> str:
 def _array(name: str, values: Any) -> tuple[np.ndarray, np.ndarray | None]:
     """Values as an array without Python objects; of a list of unequal arrays padded, with their lengths."""
     if isinstance(values, np.ma.MaskedArray):
+        if values.dtype.kind not in "biufc":
+            raise ConfigError(name, described(values), "only numbers can be masked; fill the masked values first")
         floats = values.astype(np.float64) if values.dtype.kind in "biu" else values
         return np.asarray(np.ma.filled(floats, np.nan)), None
     if isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.dtype == object):
@@ -110,7 +115,10 @@ def _array(name: str, values: Any) -> tuple[np.ndarray, np.ndarray | None]:
         column = column.to_numpy()
         if column.dtype == object:
             return _stacked(name, list(column))
-    array = np.asarray(column)
+    try:
+        array = np.asarray(column)
+    except (TypeError, ValueError, RuntimeError) as error:  # such as a tensor of torch that requires a gradient
+        raise ConfigError(name, type(values).__name__, f"it cannot become an array of NumPy: {error}") from None
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
     if array.dtype.kind in "OV":

@@ -94,6 +94,7 @@ class Column(NamedTuple):
       cells: the cells as stored, text or datetime64, [N]; None where the file stores numbers (Parquet).
       missing: True where a value is missing, [N] bool.
       marks: entries of the key `missing` that occur in the column.
+      zoned: the times of a column of kind "time" are in UTC; otherwise they have no zone.
     """
 
     kind: Kind
@@ -101,6 +102,7 @@ class Column(NamedTuple):
     cells: np.ndarray | None
     missing: np.ndarray
     marks: frozenset[float | str] = frozenset()
+    zoned: bool = False
 
     @property
     def texts(self) -> list[str]:
