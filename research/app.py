@@ -22,9 +22,10 @@ from research.compose import (
     first_choices,
     parse,
     refusals,
-    refuse,
+    refused,
 )
 from research.config import (
+    command_keys,
     executor_of,
     folder_of,
     is_swept,
@@ -42,6 +43,7 @@ STATUS_CODES = {"failed": 1, "diverged": 3}
 
 statuses: list[str] = []  # the status of every run of this command
 checked: dict[tuple[str, ...], Any] = {}  # hashes of jobs -> what `check` prepared for them before Hydra started
+silent: set[str] = set()  # what a call from Python does not print: "table", "progress"
 
 
 class Diverged(RuntimeError):
@@ -68,12 +70,14 @@ def train(
     """
     from research.sweep.command import prepare, run
     from research.sweep.device import use_compile_cache
+    from research.sweep.manifest import named
     from research.sweep.train.display import Display
 
     use_compile_cache()
-    display, options = Display(), options_of(config)
+    display, options = Display(quiet="progress" in silent), options_of(config)
     prepared = checked.pop(tuple(job.hash for job in jobs), None)
     if prepared is None:
+        jobs = named(jobs, folder_of(config), {*command_keys, *(swept or ())})
         prepared = prepare(jobs, folder_of(config), options, objective=objective_of(config), swept=swept)
     display.plan(prepared.groups, prepared.beside)
     extra = {} if register is None else {"register": register}
@@ -93,7 +97,13 @@ def train(
 
 
 def task(config: DictConfig) -> float:
-    """Train one run, as Hydra's task.
+    """Train one run, as Hydra's task in a command; see `point`."""
+    with refusals():  # Hydra would catch an exception
+        return point(config)
+
+
+def point(config: DictConfig) -> float:
+    """Train one run.
 
     Returns:
       The objective that Hydra's sweepers get; NaN if the run did not complete.
@@ -108,8 +118,7 @@ def task(config: DictConfig) -> float:
     with open_dict(full):
         full["hydra"] = HydraConfig.get()
     alone = HydraConfig.get().mode == RunMode.RUN
-    with refusals():
-        (outcome,) = train([job_of_config(full)], full, () if alone else None)
+    (outcome,) = train([job_of_config(full)], full, () if alone else None)
     if alone:
         show_table(folder_of(full))
     if outcome.status not in ("completed", "stopped"):
@@ -120,21 +129,33 @@ def task(config: DictConfig) -> float:
 
 
 def show_table(folder: Path) -> None:
-    """Print the table of a sweep folder and the commands that show more of it."""
+    """Print the table of a sweep folder, its best run, and the commands that show more of it."""
+    if "table" in silent:
+        return
     from rich.console import Console
 
     from research.report.collect import collect
-    from research.report.formats import markdown
+    from research.report.page_data import best_run
     from research.report.spec import recorded
     from research.report.table import table_of
+    from research.report.terminal import show
 
     console = Console(highlight=False)
+    shown, best = os.path.relpath(folder), None
     try:
         runs = collect(folder)
-        console.print(markdown(table_of(runs, recorded(runs.plan, folder))), markup=False, soft_wrap=True)
+        table = table_of(runs, recorded(runs.plan, folder))
+        show(table)
+        best = best_run(runs, table.metrics)
     except ConfigError as error:  # without a table the runs are still valid
         console.print(f"no table: {error}", markup=False, soft_wrap=True)
-    shown = os.path.relpath(folder)
+    if best is not None:
+        metric, value, run = best
+        console.print(
+            f"\nbest run by {metric} ({value:.6g}): {shown}/{run.run_id}",
+            markup=False,
+            soft_wrap=True,
+        )
     console.print(
         f"\nruns in {shown}; tensorboard --logdir {shown}; python scripts/report.py {shown}",
         markup=False,
@@ -152,6 +173,7 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     from research.sweep.choosing import check_table
     from research.sweep.command import prepare
     from research.sweep.folder import hold
+    from research.sweep.manifest import named
     from research.sweep.train.display import Display
 
     check_places(config)
@@ -163,23 +185,27 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     if not options.plan_only:
         writable(folder_of(config))
         hold(folder_of(config))  # next, Hydra writes into the folder
+    jobs = named(jobs, folder_of(config), command_keys)
     prepared = prepare(jobs, folder_of(config), options, objective=objective_of(config))
     known = [name for group in prepared.groups for name in group.metrics]
     check_table(report, jobs, prepared.todo, known)
     if options.plan_only:
-        Display().plan(prepared.groups, prepared.beside)
+        Display(quiet="progress" in silent).plan(prepared.groups, prepared.beside)
         return True
     checked[tuple(job.hash for job in jobs)] = prepared
     return False
 
 
-def check_before_sweeper(job: Any, config: DictConfig, overrides: Sequence[str]) -> None:
+def check_before_sweeper(job: Any, config: DictConfig, overrides: Sequence[str]) -> list[str]:
     """Refuse what a sweeper other than ours would find too late: it writes into the folder before any job exists.
 
     Args:
       job: one point of the sweep.
       config: the config of that point.
       overrides: those of the command, with all their values.
+
+    Returns:
+      Overrides that the command needs besides: a search needs one metric that judges all its points.
     """
     from research.runs.files import writable
     from research.sweep.folder import hold
@@ -188,25 +214,29 @@ def check_before_sweeper(job: Any, config: DictConfig, overrides: Sequence[str])
     check_places(config)
     sweeper = section_of(config, "hydra.sweeper")
     if str(sweeper.get("_target_", "")).startswith("hydra_plugins.fused."):
-        return
+        return []
     if options_of(config).plan_only:
         remedy = "this sweeper chooses its points while it runs, so there is no plan; leave out hydra/sweeper"
         raise ConfigError("sweep.plan_only", True, remedy)
     report_of(config)
-    keys = {override.key_or_group for override in parse(overrides) if override.is_sweep_override()}
-    for section in ("params", "search_space"):
-        keys |= set(sweeper.get(section) or {})
+    keys = swept_keys(config, overrides)
     for key in sorted(keys):
         if not is_swept(key):
-            refuse(f"{key}: one command has one {key}; give one value")
+            raise refused(key, f"one command has one {key}; give one value")
     writable(folder_of(config))
     hold(folder_of(config))
     check_sweep(folder_of(config), [job], keys)
     if "basic_sweeper" in str(sweeper.get("_target_")):  # it tries all points and chooses between none
-        return
+        return []
     objective = search_for(job, config, sorted(keys), sweeper)
-    if config.objective is None:  # the points come one after another and must all be judged by the same metric
-        sys.argv.append(f"objective={objective}")
+    return [f"objective={objective}"] if config.objective is None else []
+
+
+def swept_keys(config: DictConfig, overrides: Sequence[str]) -> set[str]:
+    """The keys that a command with these overrides sweeps, with those that the config of its sweeper names."""
+    keys = {override.key_or_group for override in parse(overrides) if override.is_sweep_override()}
+    sweeper = section_of(config, "hydra.sweeper")
+    return keys.union(*(sweeper.get(section) or {} for section in ("params", "search_space")))
 
 
 def search_for(job: Any, config: DictConfig, swept: Sequence[str], sweeper: Any) -> str:
@@ -237,17 +267,19 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     """Refuse options of Hydra that contradict each other, files that it could not read, and sweeps of too many jobs."""
     actions = (arguments.cfg, arguments.info, arguments.shell_completion, arguments.run, arguments.multirun)
     if sum(map(bool, actions)) > 1:
-        refuse("only one of --run, --multirun, --cfg, --info and --shell-completion can be given")
+        raise ConfigError("", None, "only one of --run, --multirun, --cfg, --info and --shell-completion can be given")
     if arguments.resolve and not (arguments.cfg or arguments.help):
-        refuse("--resolve: it goes with --cfg or --help")
+        raise refused("--resolve", "it goes with --cfg or --help")
     if arguments.experimental_rerun is not None:
-        refuse("--experimental-rerun: it would unpickle a file; give the command of the run again (its result.json)")
+        remedy = "it would unpickle a file; give the command of the run again (its result.json)"
+        raise refused("--experimental-rerun", remedy)
     overrides = parse(arguments.overrides)
     paths = [override.value() for override in overrides if override.key_or_group == "hydra.searchpath"]
     searched = [str(path).removeprefix("file://") for value in paths if isinstance(value, list) for path in value]
     for option, folder in (("--config-dir", arguments.config_dir), ("--config-path", primary_folder(arguments))):
         if folder is not None and not Path(folder).is_dir():
-            refuse(f"{option}={folder}: no such folder{did_you_mean(nearest_folder(Path(folder)), f'{option}=')}")
+            meant = did_you_mean(nearest_folder(Path(folder)), f"{option}=")
+            raise refused(f"{option}={folder}", f"no such folder{meant}")
     users_primary = primary_folder(arguments) if arguments.config_path else None
     for folder in (arguments.config_dir, users_primary, *searched):
         if folder is not None:
@@ -260,11 +292,11 @@ def check_order(arguments: Sequence[str]) -> None:
     """Refuse `-m` between the keys, and keys with dashes; the error is what to write."""
     for argument in arguments:
         if re.match(r"--?[a-z_]+(\.[a-z_.]+)?=", argument) and not argument.startswith(("--config", "--package")):
-            refuse(f"{argument}: keys have no dashes; write {shlex.quote(argument.lstrip('-'))}")
+            raise refused(argument, f"keys have no dashes; write {shlex.quote(argument.lstrip('-'))}")
     flags = [argument for argument in arguments if argument.startswith("-")]
     if set(flags) <= {"-m", "--multirun"}:
         command = ["python", "scripts/train.py", "-m", *(argument for argument in arguments if argument not in flags)]
-        refuse(f"{flags[0]} stands before all keys: {shlex.join(command)}")
+        raise refused(flags[0], f"it stands before all keys: {shlex.join(command)}")
 
 
 def primary_folder(arguments: argparse.Namespace) -> Path:
@@ -273,28 +305,51 @@ def primary_folder(arguments: argparse.Namespace) -> Path:
 
 
 def check_command(arguments: argparse.Namespace) -> bool:
-    """Compose the first point of the command and refuse what is wrong with it.
+    """Refuse what is wrong with the command before Hydra starts.
 
     Returns:
       True if the command asked for the plan only, which is printed here.
     """
     if arguments.resolve or arguments.package is not None:
-        refuse("--resolve and --package belong to --cfg; add --cfg job")
-    overrides = first_choices(arguments.overrides) if arguments.multirun else list(arguments.overrides)
-    with refusals():
-        config = compose(overrides, arguments.config_dir, primary_folder(arguments), arguments.config_name or "train")
-        if config.name is None:
-            # The name is fixed here for the whole command; Hydra would read the clock again for every job.
-            config.name = time.strftime("%Y-%m-%d_%H-%M-%S")
-            sys.argv.append(f"name={config.name}")
-        job = job_of_config(config)
-        if arguments.multirun:
-            check_before_sweeper(job, config, arguments.overrides)
-            return False
-        from research.sweep.device import use_compile_cache
+        raise ConfigError("", None, "--resolve and --package belong to --cfg; add --cfg job")
+    places = (arguments.config_dir, primary_folder(arguments), arguments.config_name or "train")
+    job, config, more = first_point(arguments.overrides, arguments.multirun, *places)
+    sys.argv.extend(more)
+    if arguments.multirun:
+        return False
+    from research.sweep.device import use_compile_cache
 
-        use_compile_cache()
-        return check([job], config)
+    use_compile_cache()
+    return check([job], config)
+
+
+def name_by_time(config: DictConfig) -> str:
+    """The time as the name of a sweep; a second sweep of the same second gets a number."""
+    now = time.strftime("%Y-%m-%d_%H-%M-%S")
+    names = (now, *(f"{now}_{number}" for number in range(2, 1000)))
+    return next((name for name in names if not (folder_of(config).parent / name).exists()), now)
+
+
+def first_point(overrides: Sequence[str], several: bool, *places: Any) -> tuple[Any, DictConfig, list[str]]:
+    """Compose the first point of a command, and refuse what Hydra or a sweeper would find too late.
+
+    Args:
+      overrides: of the command.
+      several: whether they may name several points.
+      places: of the primary config and of further ones, see `compose`.
+
+    Returns:
+      The job of the first point, its config, and overrides that the command needs besides.
+    """
+    config, more = compose(first_choices(overrides) if several else list(overrides), *places), []
+    if config.name is None:
+        # The name is fixed here for the whole command; Hydra would read the clock again for every job.
+        config.name = name_by_time(config)
+        more.append(f"name={config.name}")
+    command_keys.clear()
+    command_keys.update(swept_keys(config, overrides) if several else ())
+    job = job_of_config(config)
+    return job, config, more + (check_before_sweeper(job, config, overrides) if several else [])
 
 
 def main() -> None:
@@ -321,6 +376,11 @@ def _main() -> None:
         check_order(sys.argv[1:])
         parser.parse_args()  # refuses an option that it does not know
     asks_hydra = (arguments.help, arguments.hydra_help, arguments.cfg, arguments.info, arguments.shell_completion)
+    if arguments.help:
+        from research.explain import explain, topics_of
+
+        if topics := topics_of(arguments.overrides):
+            return explain(topics, arguments.config_dir)
     check_arguments(arguments)
     register_resolvers()
     if not any(asks_hydra) and check_command(arguments):
@@ -333,7 +393,8 @@ def _main() -> None:
     except UNCOMPOSABLE as error:
         if not any(asks_hydra):  # raised by a task, so it is a bug
             raise
-        refuse(str(error))  # options of Hydra contradict each other, or a config cannot be shown
+        # options of Hydra contradict each other, or a config cannot be shown
+        raise ConfigError("", None, str(error)) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: finished runs are kept, the same command goes on with the rest\n")
         raise SystemExit(130) from None

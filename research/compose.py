@@ -1,7 +1,6 @@
 """Composes the config before Hydra does, and refuses bad overrides in one line with the nearest key."""
 
 import contextlib
-import io
 import math
 import re
 import shlex
@@ -32,6 +31,7 @@ MOST_JOBS = 100_000  # of one command
 MOST_NODES = 100_000  # values of a YAML file
 MOST_LEVELS = 50  # lists and sections within each other
 LONGEST_SHOWN = 100  # characters of an override in a message
+LONGEST_VALUE = 80  # characters of a value that an error shows whole
 # Hydra writes into the folder of the sweep and of its runs, which output_root and name choose.
 PLACES = {
     "hydra.run.dir": "${output_root}/${name}/${run_id:}",
@@ -47,27 +47,55 @@ UNCOMPOSABLE = (ValueError, OSError, RecursionError)
 
 
 @contextlib.contextmanager
+def explained(overrides: Sequence[str] = ()) -> Iterator[None]:
+    """Turn errors of Hydra, OmegaConf and YAML that the user can mend into a ConfigError.
+
+    Raises:
+      ConfigError, LeaseLost: also where Hydra or OmegaConf has wrapped one in an error of its own.
+    """
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _wrapped(error) or explain(error, overrides) from None
+    except yaml.YAMLError as error:
+        raise ConfigError("", None, known(error) or "") from None
+
+
+def _wrapped(error: BaseException | None) -> ConfigError | LeaseLost | None:
+    """The error of this project that an error of a library was raised for."""
+    while error is not None and not isinstance(error, ConfigError | LeaseLost):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+@contextlib.contextmanager
 def refusals(overrides: Sequence[str] = ()) -> Iterator[None]:
-    """Turn errors that the user can mend into one line on stderr and an exit code.
+    """The top of a command: turn errors that the user can mend into one line on stderr and an exit code.
 
     The code is 2 for a refusal, and 4 if another command took the sweep folder over.
     """
     try:
-        yield
+        with explained(overrides):
+            yield
     except LeaseLost as error:
-        refuse(str(error), LOST)
-    except (HydraException, OmegaConfBaseException) as error:
-        refuse(explain(error, overrides))
+        _exit(str(error), LOST)
     except Exception as error:
         if (message := known(error)) is None:
             raise
-        refuse(message)
+        _exit(message, REFUSED)
 
 
-def refuse(message: str, code: int = REFUSED) -> NoReturn:
-    """Print in one line why nothing was done, and exit."""
+def _exit(message: str, code: int) -> NoReturn:
     sys.stderr.write(f"error: {one_line(message)}\n")
     raise SystemExit(code)
+
+
+def refused(setting: str | None, remedy: str) -> ConfigError:
+    """The refusal of a setting as it was written: an override, an option, or a file."""
+    key, equals, value = (setting or "").partition("=")
+    if key and equals and len(value) <= LONGEST_VALUE:
+        return ConfigError(key, value, remedy)
+    return ConfigError("", None, f"{setting}: {remedy}")
 
 
 def check_count(overrides: Sequence[Any]) -> None:
@@ -86,7 +114,7 @@ def check_count(overrides: Sequence[Any]) -> None:
             longest, most = override.input_line, number
     if jobs > MOST_JOBS:
         shown = f"{jobs:,}" if jobs < 10**15 else "10^15 or more"
-        refuse(f"{longest}: {shown} jobs in one command; at most {MOST_JOBS:,}, sweep fewer values")
+        raise refused(longest, f"{shown} jobs in one command; at most {MOST_JOBS:,}, sweep fewer values")
 
 
 def _count(text: str, values: RangeSweep) -> int:
@@ -96,30 +124,30 @@ def _count(text: str, values: RangeSweep) -> int:
     try:
         return max(0, math.ceil((Fraction(values.stop) - Fraction(values.start)) / Fraction(values.step)))
     except (OverflowError, ValueError, ZeroDivisionError):  # inf, nan, a step of 0
-        refuse(f"{text}: this range has no end; give numbers for its ends, and a step other than 0")
+        raise refused(text, "this range has no end; give numbers for its ends, and a step other than 0") from None
 
 
 def check_files(folder: str | Path) -> None:
     """Refuse a folder with a YAML file that is nested too deeply, or whose aliases unfold to too many values."""
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for path in sorted(Path(folder).rglob("*.yaml")):
-        too_deep = f"{path}: more than {MOST_LEVELS} lists or sections within each other; write it flatter"
+        too_deep = refused(str(path), f"more than {MOST_LEVELS} lists or sections within each other; write it flatter")
         try:
             text = path.read_text(encoding="utf-8")
             level = 0
             for event in yaml.parse(text, Loader=loader):
                 level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
                 if level > MOST_LEVELS:
-                    refuse(too_deep)
+                    raise too_deep
             number = _unfolded(yaml.compose(text, Loader=loader), {})
         except RecursionError:  # an alias refers to the node that contains it
             number = MOST_NODES + 1
         except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
             if "maximum nesting depth" in str(error):  # the limit of PyYAML itself, from version 6.0.4 on
-                refuse(too_deep)
+                raise too_deep from None
             continue  # if Hydra reads the file, it reports the error
         if number > MOST_NODES:
-            refuse(f"{path}: its aliases stand for more than {MOST_NODES:,} values; write out what is needed")
+            raise refused(str(path), f"its aliases stand for more than {MOST_NODES:,} values; write out what is needed")
 
 
 def _unfolded(node: Any, known: dict[int, int]) -> int:
@@ -137,15 +165,16 @@ def parse(overrides: Sequence[str]) -> list[Any]:
     for override in overrides:
         shown = override if len(override) <= LONGEST_SHOWN else f"{override[:LONGEST_SHOWN]}..."
         if _levels(override) > MOST_LEVELS:
-            refuse(f"{shown}: more than {MOST_LEVELS} brackets within each other; write it flatter")
+            raise refused(shown, f"more than {MOST_LEVELS} brackets within each other; write it flatter")
         if not override.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in override):
-            refuse(f"{shown}: these bytes are no text in the encoding of this console; set PYTHONUTF8=1")
+            raise refused(shown, "these bytes are no text in the encoding of this console; set PYTHONUTF8=1")
         try:
             parsed += parser.parse_overrides([override])
         except (HydraException, ValueError) as error:  # ValueError comes from an integer with thousands of digits
             if meant := _meant(overrides, override):
-                refuse(f"{shown}: no override; write {meant}")
-            refuse(f"{shown}: no override; write key=value ({str(error)[:LONGEST_SHOWN].splitlines()[0]})")
+                raise refused(shown, f"no override; write {meant}") from None
+            remedy = f"no override; write key=value ({str(error)[:LONGEST_SHOWN].splitlines()[0]})"
+            raise refused(shown, remedy) from None
     return parsed
 
 
@@ -217,7 +246,7 @@ def first_choices(overrides: Sequence[str]) -> list[str]:
         if override.is_discrete_sweep():
             first = next(iter(override.sweep_string_iterator()), None)
             if first is None:
-                refuse(f"{override.input_line}: there is no value in it, so there would be no run")
+                raise refused(override.input_line, "there is no value in it, so there would be no run")
             chosen.append(f"{override.get_key_element()}={first}")
         elif not override.is_sweep_override():
             chosen.append(override.input_line or "")
@@ -239,31 +268,33 @@ def compose(
             if override.is_choice_sweep() and "(" not in str(override.input_line):
                 listed = re.sub(r"=(.*)", r"=[\1]", str(override.input_line))
                 remedy += f"; for a key that holds a list: {shlex.quote(listed)}"
-            refuse(f"{override.input_line}: several values make a sweep; {remedy}")
+            raise refused(override.input_line, f"several values make a sweep; {remedy}")
     extra = [] if config_dir is None else [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"]
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(folder), version_base="1.3", job_name="train"):
+        with (
+            explained([*overrides, *extra]),
+            hydra.initialize_config_dir(str(folder), version_base="1.3", job_name="train"),
+        ):
             config = hydra.compose(name, overrides=[*overrides, *extra], return_hydra_config=True)
-    except yaml.YAMLError as error:
-        refuse(known(error) or "")
-    except (HydraException, OmegaConfBaseException) as error:
-        refuse(explain(error, [*overrides, *extra]))
+    except ConfigError:
+        raise
     except (*UNCOMPOSABLE, AssertionError) as error:  # an override has no key, or a group has no choice
         for override in parse(overrides):
             options = sorted(path.stem for path in (CONF / (override.key_or_group or "-")).glob("*.yaml"))
             if not override.key_or_group or (options and not isinstance(override.value(), str)):
                 remedy = f"name a choice: {', '.join(options)}" if options else "no override; write key=value"
-                refuse(f"{override.input_line}: {remedy}")
-        refuse(f"these overrides and files make no configuration ({error}): {shlex.join(overrides)}")
+                raise refused(override.input_line, remedy) from None
+        problem = f"these overrides and files make no configuration ({error}): {shlex.join(overrides)}"
+        raise ConfigError("", None, problem) from None
     finally:
         GlobalHydra.instance().hydra = running
     HydraConfig.instance().set_config(config)
     return config
 
 
-def explain(error: Exception, overrides: Sequence[str]) -> str:
+def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     """Hydra's error about an override in one line, with the nearest key or option."""
     text = str(error).strip()
     missing = re.search(r"Could not override '([^']+)'", text)
@@ -272,19 +303,19 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
         override = next((o for o in overrides if o.partition("=")[0].lstrip("+~") == key), key)
         apart = _two_commands(overrides, key)
         if apart:
-            return f"{override}: {apart}"
+            return refused(override, apart)
         deletions = [text for text in overrides if text.startswith("~") and _covers(text[1:].partition("=")[0], key)]
         if deletions and override != deletions[0]:
-            return f"{override}: {deletions[0]} takes this key away; leave one of them out"
+            return refused(override, f"{deletions[0]} takes this key away; leave one of them out")
         of_files, of_class = known_keys(overrides, key), _class_keys(overrides, key.rpartition(".")[0])
         if key in of_class and key not in of_files:
-            return f"{override}: no file of conf/ has this key, so it needs a +: {shlex.quote(f'+{override}')}"
+            return refused(override, f"no file of conf/ has this key, so it needs a +: {shlex.quote(f'+{override}')}")
         near = most_similar(key, (name for name in [*of_files, *of_class] if name != key))
         added = near in of_class and near not in of_files
         spelled = f"+{near}={override.partition('=')[2]}" if added else near
         meant = "" if near is None else f" (did you mean '{spelled}'?)"
         others = "" if meant else _choices_with(key)
-        return f"{override}: no such key{meant}{others}; all keys: python scripts/train.py --cfg job"
+        return refused(override, f"no such key{meant}{others}; all keys: python scripts/train.py --cfg job")
     option = re.search(r"Could not find '([^/']+(?:/[^/']+)*)/([^']*)'", text)
     if option:
         group, name = option.groups()
@@ -298,14 +329,16 @@ def explain(error: Exception, overrides: Sequence[str]) -> str:
 
         if group == "data" and Path(name).suffix.lower() in FILES:
             file = shlex.join(["data=arrays", f"data.path={name}"])
-            return f"{group}={name}: no such choice; to read a file: {file}; for one long series data=series"
+            remedy = f"no such choice; to read a file: {file}; for one long series data=series"
+            return refused(f"{group}={name}", remedy)
         near = nearest(name, options) or nearest(name.lower(), options)
-        return f"{group}={name}: no such choice{near}; known: {', '.join(options)}"
+        return refused(f"{group}={name}", f"no such choice{near}; known: {', '.join(options)}")
     if "does not support sweep type" in text:
         override = next((o for o in overrides if "interval(" in o), "")
-        return f"{override}: this sweeper takes lists and ranges; for intervals add hydra/sweeper=optuna"
+        return refused(override, "this sweeper takes lists and ranges; for intervals add hydra/sweeper=optuna")
     cause = error.__cause__
-    return text + (f" ({str(cause).strip().splitlines()[0]})" if cause and str(cause).strip() else "")
+    more = f" ({str(cause).strip().splitlines()[0]})" if cause and str(cause).strip() else ""
+    return ConfigError("", None, text + more)
 
 
 def _choices_with(key: str) -> str:
@@ -346,7 +379,7 @@ def _two_commands(overrides: Sequence[str], key: str) -> str | None:
         override = next(text for text in overrides if text.partition("=")[0].lstrip("+~") == key)
         spelled = shlex.quote(f"{key}=choice({override.partition('=')[2]})")
         return f"the default {group} has no such key; write it as one that is swept: {spelled}"
-    named_by_time = re.compile(r"name=\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
+    named_by_time = re.compile(r"name=\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_\d+)?")
     others = [text for text in others if not named_by_time.fullmatch(text)]
     rest = [text for text in others if text.partition("=")[0].lstrip("+~") != key]
     rest = [f"{text}-{lacking[0]}" if text.startswith("name=") else text for text in rest]  # a folder holds one sweep
@@ -390,7 +423,6 @@ def _choices_alone(overrides: Sequence[str], wrong: str) -> DictConfig | None:
         if (is_group and key != wrong) or key.endswith("._target_") or key in ("trusted_packages", "hydra.searchpath"):
             kept.append(override)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its refusals are not those of the command
-            return compose(first_choices(kept))
-    except SystemExit:
+        return compose(first_choices(kept))
+    except ConfigError:
         return None

@@ -10,7 +10,6 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from research.compose import refusals
 from research.metrics import direction, undirected
 from research.ranges import Seed
 from research.tree import ConfigError, recipe
@@ -19,6 +18,7 @@ LONGEST_NAME = 255  # bytes that a file system allows in the name of a folder
 # Keys that have one value in a command, and so have all keys below them.
 NOT_SWEPT = ("name", "output_root", "objective", "trusted_packages", "sweep", "report")
 TOP_KEYS = ("name", "output_root", "seed", "objective", "trusted_packages")
+command_keys: set[str] = set()  # the keys that the command of this process sweeps; they name its runs
 SECTIONS = ("model", "data", "optimizer", "trainer", "evaluation", "sweep", "report")
 
 
@@ -110,13 +110,16 @@ def executor_of(settings: Any) -> Any:
 
 
 def report_of(config: DictConfig) -> dict[str, Any]:
-    """The `report:` section, checked, in plain values."""
+    """The `report:` section, checked, in plain values. Names and decimals stand in it if there are any.
+
+    So earlier versions can read the `sweep.json` of a sweep without them.
+    """
     from research.report.spec import Report
     from research.tree import build, plain
 
     section = section_of(config, "report")
     build(section, Report, key="report")
-    return plain(section)
+    return {key: value for key, value in plain(section).items() if value or key not in ("names", "decimals")}
 
 
 def objective_of(config: DictConfig) -> str:
@@ -136,14 +139,12 @@ def is_swept(key: str) -> bool:
 
 def run_id_of(config: DictConfig) -> str:
     """The folder name of a run; a run that the sweep folder already has keeps its name."""
-    from research.sweep.folder import check_held, runs_in
-    from research.sweep.job import HASH_DIGITS
+    from research.sweep.folder import check_held
+    from research.sweep.manifest import named
 
-    with refusals():
-        check_held(folder_of(config))  # next, Hydra writes into the folder of this name
-    job = job_of_config(config)
-    existing = runs_in(folder_of(config), job.hash[:HASH_DIGITS])
-    return next((path.name for path in existing.values()), job.run_id)
+    check_held(folder_of(config))  # next, Hydra writes into the folder of this name
+    (job,) = named([job_of_config(config)], folder_of(config), command_keys)
+    return job.run_id
 
 
 def choices() -> str:

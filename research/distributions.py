@@ -5,6 +5,8 @@ means the same for every input size.
 """
 
 import math
+import statistics
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -282,3 +284,23 @@ class Forecast(NamedTuple):
     median: Any
     deviation: Any = None
     quantiles: Any = None
+
+
+def central_interval(forecast: Forecast, share: float, levels: Sequence[float] = ()) -> tuple[Any, Any] | None:
+    """Lower and upper edge, [B, H, C], of the interval between the quantiles at (1 - share) / 2 and (1 + share) / 2.
+
+    None where the forecast is no distribution, or has no quantiles at these two levels.
+
+    Args:
+      forecast: of a model, or of a run.
+      share: probability of the interval, for example 0.8.
+      levels: levels of the forecast's quantiles.
+    """
+    if forecast.quantiles is not None:
+        edges = (1 - share) / 2, (1 + share) / 2
+        known = [at for edge in edges for at, level in enumerate(levels) if math.isclose(level, edge, abs_tol=1e-6)]
+        return (forecast.quantiles[..., known[0]], forecast.quantiles[..., known[1]]) if len(known) == 2 else None
+    if forecast.deviation is not None:
+        half = statistics.NormalDist().inv_cdf((1 + share) / 2) * forecast.deviation
+        return forecast.mean - half, forecast.mean + half
+    return None

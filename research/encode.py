@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from omegaconf import OmegaConf
 
-from research.compose import CONF, compose, parse, refusals, refuse
+from research.compose import CONF, compose, parse, refusals, refused
 from research.data.examples import Examples
 from research.data.loading import load as load_data
 from research.data.new_rows import class_numbers
@@ -20,7 +20,7 @@ from research.data.source import Source
 from research.data.tables import FILES
 from research.errors import nearest
 from research.evaluation.clustering import centres_of, nearest_centre
-from research.models.abilities import latent_dim_of
+from research.models.abilities import Predicts, able, latent_dim_of
 from research.runs.csv_files import csv_text
 from research.runs.files import ALONE, write_atomically
 from research.runs.folder import RunFolder
@@ -58,12 +58,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Entry point of `scripts/encode.py`."""
     arguments = parser().parse_intermixed_args()
-    for override in arguments.overrides:
-        if not override.lstrip("+").startswith(("data=", "data.")):
-            file = "=" not in override and Path(override).suffix.lower() in FILES
-            meant = f"; write {shlex.quote(f'data.path={override}')}" if file else ""
-            refuse(f"{override}: only data=... and data.key=... say which rows to encode{meant}")
     with refusals():
+        check_overrides(arguments.overrides, "which rows to encode")
         run = load(arguments.run, arguments.trust)
         trained = {**shipped_keys(run.config["data"]["_target_"]), **run.config["data"], "root": None}
         keys = data_keys(trained, arguments.overrides)
@@ -74,6 +70,15 @@ def main() -> None:
         columns = encode_rows(run, rows, numbers, centres, classes)
         write_table(arguments.output, columns)
     sys.stderr.write(f"wrote {len(columns['row'])} rows of {', '.join(columns)} to {arguments.output}\n")
+
+
+def check_overrides(overrides: Sequence[str], what: str) -> None:
+    """Refuse overrides of other keys than those of the data; `what` the data keys say."""
+    for override in overrides:
+        if not override.lstrip("+").startswith(("data=", "data.")):
+            file = "=" not in override and Path(override).suffix.lower() in FILES
+            meant = f"; write {shlex.quote(f'data.path={override}')}" if file else ""
+            raise refused(override, f"only data=... and data.key=... say {what}{meant}")
 
 
 def rows_to_encode(
@@ -219,18 +224,32 @@ def encode_rows(
       names: classes as stored, [N], for the table; None leaves the labels out.
 
     Returns:
-      Columns of equal length: `row`, `z0` ... `z<L-1>`, `score` (the loss as at evaluation), `cluster` (0 to K - 1) and
+      Columns of equal length: `row`, `z0` ... `z<L-1>`, predictions (see `predictions`), `score` (the loss as at
+      evaluation; it is left out if it compares predictions with a truth that the rows lack), `cluster` (0 to K - 1) and
       `label`.
     """
     columns: dict[str, np.ndarray] = {"row": numbers}
     codes = run.encode(stored)
     columns |= {f"z{index}": codes[:, index] for index in range(codes.shape[1])}
-    columns["score"] = run.score(stored, numbers=numbers)
+    columns |= predictions(run, stored)
+    if run.lacks_truth(stored) is None:
+        columns["score"] = run.score(stored, numbers=numbers)
     if centres is not None:
         columns["cluster"] = nearest_centre(codes, centres)
     if names is not None:
         columns["label"] = np.asarray(names)
     return columns
+
+
+def predictions(run: Run, stored: Examples) -> dict[str, np.ndarray]:
+    """What a predictor says of rows: values `y0` ... in the units of the data, or probabilities `p0` ... of classes.
+
+    Other models, and predictors of every step, give no columns.
+    """
+    if not able(run.model, Predicts) or run.model.stepwise:
+        return {}
+    outputs, letter = run.predict(stored), "p" if run.model.target_classes else "y"
+    return {f"{letter}{index}": outputs[:, index] for index in range(outputs.shape[1])}
 
 
 def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:
@@ -241,10 +260,7 @@ def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:
     """
     path = Path(path)
     if path.suffix == ".csv":
-        # float32 as the shortest decimal text that reads back as the same float32
-        short = [values.astype(str) if values.dtype == np.float32 else values for values in columns.values()]
-        rows = zip(*(values.tolist() for values in short), strict=True)
-        write_atomically(path, csv_text([columns, *rows]).encode(), ALONE)
+        write_atomically(path, as_csv(columns).encode(), ALONE)
     elif path.suffix == ".parquet":
         try:
             import pyarrow
@@ -257,3 +273,10 @@ def write_table(path: Path | str, columns: dict[str, np.ndarray]) -> None:
         write_atomically(path, sink.getvalue(), ALONE)
     else:
         raise ConfigError("output", path, "the table's name must end in .csv or .parquet")
+
+
+def as_csv(columns: dict[str, np.ndarray]) -> str:
+    """Columns of equal length as the text of a CSV file."""
+    # float32 as the shortest decimal text that reads back as the same float32
+    short = [values.astype(str) if values.dtype == np.float32 else values for values in columns.values()]
+    return csv_text([columns, *zip(*(values.tolist() for values in short), strict=True)])

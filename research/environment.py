@@ -83,6 +83,9 @@ def fix() -> None:
             sys.modules["jax"].config.update(f"jax_{setting}", SETTINGS[setting])
     if not started():
         os.environ[POOL[0]] = str(max(threads(), FEWEST))
+    elif threads() < FEWEST:
+        text = "JAX was started with one thread before research was imported: results have other last digits than those"
+        note(f"{text} of other runs; import research first, or start Python with {POOL[0]}={FEWEST}")
 
 
 def started() -> bool:

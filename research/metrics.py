@@ -44,6 +44,18 @@ def _higher(label: str = "", unit: str = "", *, shown: bool = False, fitted: Fit
     return Metric("higher", label, unit, shown, fitted)
 
 
+def _of_intervals() -> dict[str, Metric]:
+    """Rows without a direction: the right coverage is the share that the interval claims."""
+    rows = {}
+    for kind, prefix in (("", ""), ("_conformal", "conformal ")):
+        for share in (80, 95):
+            interval = f"of the {prefix}{share} % interval"
+            rows[f"coverage_{share}{kind}"] = Metric("", f"coverage {interval}", shown=True)
+            rows[f"width_{share}{kind}"] = Metric("", f"width {interval}", fitted="scaling")
+            rows[f"width_{share}{kind}_raw"] = Metric("", f"width {interval} in units of the data")
+    return rows
+
+
 METRICS = {
     # models that reconstruct
     "loss": _lower(shown=True, fitted="scaling"),
@@ -64,6 +76,15 @@ METRICS = {
     "mae_raw": _lower("MAE in units of the data", shown=True),
     "smape": _lower("sMAPE", "%", shown=True),
     "mase": _lower("MASE", shown=True),
+    # intervals of forecasts
+    "crps": _lower("CRPS", shown=True, fitted="scaling"),
+    "crps_raw": _lower("CRPS in units of the data", shown=True),
+    **_of_intervals(),
+    # hidden values
+    "imputation_mae": _lower("imputation MAE", shown=True, fitted="scaling"),
+    "imputation_mse": _lower("imputation MSE", shown=True, fitted="scaling"),
+    "imputation_mae_raw": _lower("imputation MAE in units of the data", shown=True),
+    "imputation_mse_raw": _lower("imputation MSE in units of the data", shown=True),
     # codes
     "probe_accuracy": _higher(shown=True),
     "knn_accuracy": _higher("k-NN accuracy", shown=True),
@@ -77,6 +98,7 @@ METRICS = {
     "discriminative_score": _lower(shown=True),
     "predictive_score": _lower(shown=True, fitted="scaling"),
     "classifier_score": _lower(shown=True),
+    "energy_distance": _lower(shown=True, fitted="scaling"),
     "diversity": Metric(shown=True),  # 1 is right
     "memorization": Metric(shown=True),  # .5 is right
     "sample_precision": _higher(fitted="judge"),
@@ -113,8 +135,9 @@ METRICS = {
 }
 # If nobody names a metric, settings are chosen by the first of these that all runs have and may be compared by.
 CHOOSING = (
+    *("imputation_mae", "imputation_mae_raw"),
     *("iwae_nats", "elbo_nats", "accuracy", "cross_entropy", "mse", "mse_raw"),
-    *("reconstruction_mse", "reconstruction_mse_raw", "loss"),
+    *("reconstruction_mse", "reconstruction_mse_raw", "energy_distance", "loss"),
 )
 FOLD, SCALING = "data.fold", "data.scaling"
 FITTED = ("standard", "minmax")  # scalings that are fitted to the training rows
@@ -122,7 +145,8 @@ ROWS = {  # the keys that choose the rows of a part; the test rows depend on all
     "train": ("data.train_size", "data.validation_fraction", "data.folds", FOLD),
     "validation": ("data.validation_fraction", "data.validation_size", "data.folds", FOLD),
 }
-NOT_TEST = frozenset({"data.root", "data.fresh", SCALING}).union(*ROWS.values())  # keys that change no test row
+# keys that change no test row
+NOT_TEST = frozenset({"data.root", "data.fresh", "data.hide_train", SCALING}).union(*ROWS.values())
 RAW = "_raw"  # ends the name of an error in the units of the data
 
 

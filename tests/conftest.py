@@ -184,6 +184,11 @@ def make_dataset() -> Callable[..., Any]:
             train_size=None,
             validation_size=None,
             test_size=None,
+            hide=None,
+            hide_by="points",
+            hide_length=8,
+            hide_seed=0,
+            hide_train=None,
             binarize=binarize,
         )
         kind = "image" if x.ndim > 2 else "vector"

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"app", "config", "encode", "compose", "command", "scripts", "hydra_plugins"},
+    {"api", "app", "config", "encode", "forecast", "compose", "explain", "command", "scripts", "hydra_plugins"},
     {"sweep", "report"},
     {"evaluation"},
     {"runs", "fit"},
@@ -31,7 +31,7 @@ LAYERS = (
 )
 LAYER_OF = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 IMPORTERS = {  # package -> the only parts of the project that import it
-    "hydra": {"app", "compose", "config", "encode", "hydra_plugins", "scripts"},
+    "hydra": {"api", "app", "compose", "config", "encode", "hydra_plugins", "scripts"},
     "tensorboard": {"runs"},
     "pandas": {"report", "data"},
     "matplotlib": {"report"},

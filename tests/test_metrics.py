@@ -105,6 +105,6 @@ def test_an_unknown_metric_is_answered_by_the_nearest_one():
 def test_what_chooses_has_a_direction_and_counts_have_none():
     assert all(direction(name) for name in CHOOSING)
     assert judges(["test/active_units", "test/nll_nats"])[0] == "validation/nll_nats"
-    assert judges(())[:2] == ["validation/iwae_nats", "validation/elbo_nats"]
+    assert judges(())[:3:2] == ["validation/imputation_mae", "validation/iwae_nats"]
     assert [direction(name) for name in ("active_units", "clusters", "codebook_used", "r2")] == [""] * 4
     assert all(dataclasses.is_dataclass(metric) for metric in METRICS.values())

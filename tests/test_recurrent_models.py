@@ -12,6 +12,7 @@ import pytest
 from research.clock import Clock
 from research.data import Examples, Facts
 from research.data.examples import prepare
+from research.data.hiding import Hide
 from research.models.abilities import uses_of
 from research.models.decoding import Autoencodes, outputs_of
 from research.networks.base import Networks, Training
@@ -92,6 +93,7 @@ def test_padding_changes_no_summary(cell: str, bidirectional: bool, build_model)
         ("recurrent_ae", {"cell": "rnn", "decoder": "free_running", "reverse": True, "gaussian_noise": 0.5}),
         ("recurrent_ae", {"decoder": "teacher_forced", "teacher_dropout": 0.3, "reverse": True, "masking_noise": 0.3}),
         ("recurrent_ae", {"code": "step", "summary": "mean", "contractive": 0.1}),
+        ("recurrent_ae", {"code": "state", "bidirectional": True, "reads_mask": True}),
         ("recurrent_ae", {"cell": "irnn", "dropout": 0.4, "layers": 2, "bidirectional": True, "summary": "max"}),
         ("recurrent_vae", {"dropout": 0.4, "layers": 2, "decoder": "teacher_forced", "summary": "mean", "samples": 2}),
     ],
@@ -172,6 +174,60 @@ def test_missing_values_of_x_are_neither_scored_nor_felt(name: str, build_model)
     assert train(deaf, seen, jax.random.key(0), CLOCK)[0][0] != train(deaf, batch, jax.random.key(0), CLOCK)[0][0]
 
 
+HIDING: list[tuple[str, dict[str, Any]]] = [
+    ("recurrent_ae", {"code": "state", "bidirectional": True, "reads_mask": True}),
+    ("recurrent_ae", {"gaussian_noise": 0.1, "masking_noise": 0.1, "decoder": "teacher_forced"}),
+    ("recurrent_vae", {}),
+    ("dense_ae", {"reads_mask": True}),
+    ("vae", {"reads_mask": True, "bound": "iwae", "samples": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), HIDING, ids=str)
+def test_hidden_values_are_scored_and_not_seen(name: str, options: dict[str, Any], build_model):
+    model = build_model(name, latent_dim=2, likelihood="gaussian", **options).bind(FACTS)
+    batch = Hide(share=0.4, length=1).draw(WHOLE, jax.random.key(6))
+    params = start(model, batch)
+
+    def everything(batch: Examples) -> Any:
+        loss = model.loss(params, batch, jax.random.key(0), CLOCK)
+        return loss, model.evaluate(params, batch, KEYS), model.reconstruct(params, batch), model.encode(params, batch)
+
+    (loss, scores, *outputs), again = quickly(everything, batch), batch.truth
+    other = dataclasses.replace(batch, truth=jnp.where(batch.hidden, 1000.0, again))
+    (other_loss, other_scores, *other_outputs) = quickly(everything, other)
+    close(other_outputs, outputs, atol=0, rtol=0)  # what models make of rows knows nothing of hidden values
+    close(other_scores["reconstruction_mse"], scores["reconstruction_mse"], atol=0, rtol=0)
+    has_hidden = np.asarray(batch.hidden).any((1, 2))
+    assert (np.asarray(other_scores["loss"] != scores["loss"]) == has_hidden).all()
+    assert other_loss[0] != loss[0]
+    missing = dataclasses.replace(batch, hidden=None, truth=None)  # the same rows, whose missing values nobody knows
+    close(quickly(everything, missing)[2:], outputs, atol=0, rtol=0)
+
+
+def test_the_loss_of_hidden_values_is_that_of_the_reconstruction(build_model):
+    model = build_model("recurrent_ae", code="state", bidirectional=True).bind(FACTS)
+    batch = Hide(share=0.4, length=1).draw(WHOLE, jax.random.key(6))
+    params = start(model, batch)
+    scores, rebuilt = quickly(lambda: (model.evaluate(params, batch, KEYS), model.reconstruct(params, batch)))
+    error, seen = np.square(np.asarray(rebuilt) - np.asarray(WHOLE.x)), np.asarray(batch.mask)
+    np.testing.assert_allclose(scores["loss"], error.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(scores["reconstruction_mse"], error.mean((1, 2), where=seen), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["recurrent_ae", "dense_ae"])
+def test_an_encoder_that_reads_masks_tells_a_missing_value_from_0(name: str, build_model):
+    x = WHOLE.x.at[:, 1].set(0.0)
+    observed = jnp.ones(x.shape, bool).at[:, 1].set(False)
+    for reads_mask in (False, True):
+        model = build_model(name, latent_dim=2, reads_mask=reads_mask).bind(FACTS)
+        params = start(model)
+        codes = [
+            quickly(model.encode, params, dataclasses.replace(WHOLE, x=x, observed=mask)) for mask in (None, observed)
+        ]
+        assert (np.abs(codes[0] - codes[1]).max() > 1e-3) == reads_mask
+
+
 @pytest.mark.parametrize("objective", ["cross_entropy", "mse", "mae"])
 @pytest.mark.parametrize("shape", [(3,), (4, 2)])
 def test_missing_targets_are_not_scored(shape: tuple[int, ...], objective: str, build_model):
@@ -208,6 +264,7 @@ def prefixes(call: Any, batch: Examples) -> Any:
     [
         ("recurrent_ae", {"cell": "rnn", "layers": 2, "layer_norm": True}),
         ("recurrent_ae", {"code": "step", "code_activation": "tanh", "conditional": True}),
+        ("recurrent_ae", {"code": "state", "layers": 2, "reads_mask": True}),
         ("recurrent_vae", {"cell": "lstm", "layers": 2, "conditional": True}),
         ("recurrent_predictor", {"cell": "irnn", "layers": 2}),
     ],
@@ -261,6 +318,15 @@ def test_a_code_at_every_step_by_hand(build_model):
     codes, expected_codes, reconstruction, expected = quickly(everything)
     close(codes, expected_codes)
     np.testing.assert_allclose(reconstruction, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_code_of_the_state_at_every_step_knows_what_the_state_knows(bidirectional: bool, build_model):
+    model = small(build_model, "recurrent_ae", code="state", bidirectional=bidirectional)
+    params = start(model)
+    slopes = quickly(jax.jacrev(lambda x: model.full_code(params, Examples(x=x))[0].sum(-1)), WHOLE.x)[:, 0]
+    felt = np.abs(slopes).max(-1) > 0  # [steps of the code, steps of x]
+    np.testing.assert_array_equal(felt, np.ones((4, 4), bool) if bidirectional else np.tri(4, dtype=bool))
 
 
 def teacher_forced(build_model, **options: Any) -> Any:

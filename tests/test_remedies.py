@@ -41,7 +41,7 @@ def remedies(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         said: list[ast.expr] = []
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            said = list(node.args) if node.func.id in ("ConfigError", "refuse", "Unusable") else []
+            said = list(node.args) if node.func.id in ("ConfigError", "refused", "Unusable") else []
         elif isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign) and node.value is not None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             named = any(isinstance(target, ast.Name) and target.id in NAMES for target in targets)

@@ -52,6 +52,15 @@ class Base:
     choices: dict[str, Any]
     lines_before: int
 
+    @classmethod
+    def of(cls, config: DictConfig, of_job: int) -> "Base":
+        """The base of a config with its `hydra` node, whose last `of_job` overrides are those of the job."""
+        sections = OmegaConf.create({key: config._get_node(key) for key in config if key != "hydra"})
+        raw: Any = OmegaConf.to_container(sections, resolve=False)
+        hydra: Any = OmegaConf.to_container(config.hydra, resolve=False, enum_to_str=True)
+        before = len(config.hydra.overrides.task) - of_job
+        return cls(config, raw, "${" in str(raw), hydra, hydra["runtime"]["choices"], before)
+
 
 @dataclass
 class Composed:
@@ -155,17 +164,9 @@ class Composer:
         key = tuple(o.key_or_group if p else o.input_line for o, p in zip(parsed, plain, strict=True))
         lines = [str(override.input_line) for override in parsed if not override.is_hydra_override()]
         if key not in self.bases:
-            self.bases[key] = self._base(overrides, len(lines))
+            self.bases[key] = Base.of(self.loader.load_sweep_config(self.master, list(overrides)), len(lines))
         updates = [(o.key_or_group, o.value()) for o, p in zip(parsed, plain, strict=True) if p]
         return Composed(self.bases[key], updates, lines)
-
-    def _base(self, overrides: Sequence[str], of_job: int) -> Base:
-        config = self.loader.load_sweep_config(self.master, list(overrides))
-        sections = OmegaConf.create({key: config._get_node(key) for key in config if key != "hydra"})
-        raw: Any = OmegaConf.to_container(sections, resolve=False)
-        hydra: Any = OmegaConf.to_container(config.hydra, resolve=False, enum_to_str=True)
-        before = len(config.hydra.overrides.task) - of_job
-        return Base(config, raw, "${" in str(raw), hydra, hydra["runtime"]["choices"], before)
 
     def is_plain(self, override: Override) -> bool:
         """Whether an override sets an existing key to a number, a text, a flag, null or a list."""

@@ -46,21 +46,19 @@ class FusedLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from hydra_plugins.fused.compose import composer
         from research import app, config
-        from research.compose import refusals
 
         config.register_resolvers()
         swept = swept_by_command(self.config)
-        with refusals():
-            compose = composer(self.hydra_context.config_loader, self.config).compose
-            composed = [compose(overrides) for overrides in job_overrides]
-            jobs = [config.job_of(point.tree(), point.base.choices, point.overrides) for point in composed]
-            by_hash = {job.hash: index for index, job in reversed(list(enumerate(jobs)))}
+        compose = composer(self.hydra_context.config_loader, self.config).compose
+        composed = [compose(overrides) for overrides in job_overrides]
+        jobs = [config.job_of(point.tree(), point.base.choices, point.overrides) for point in composed]
+        by_hash = {job.hash: index for index, job in reversed(list(enumerate(jobs)))}
 
-            def register(bound: Any, run: Any) -> None:
-                index = by_hash[bound.job.hash]
-                composed[index].write(initial_job_idx + index, run.path, run.lease)
+        def register(bound: Any, run: Any) -> None:
+            index = by_hash[bound.job.hash]
+            composed[index].write(initial_job_idx + index, run.path, run.lease)
 
-            outcomes = app.train(jobs, self.config, swept, register, self.executor)
+        outcomes = app.train(jobs, self.config, swept, register, self.executor)
         results = []
         by_job = {outcome.job.hash: outcome for outcome in outcomes}
         for job in jobs:

@@ -50,7 +50,7 @@ class FusedSweeper(Sweeper):
 
         from hydra_plugins.fused.compose import composer
         from research import app, config
-        from research.compose import check_count, refusals, refuse
+        from research.compose import check_count, explained, refused
         from research.sweep.device import use_compile_cache
         from research.sweep.folder import check_held
 
@@ -58,11 +58,12 @@ class FusedSweeper(Sweeper):
         config.register_resolvers()
         use_compile_cache()
         loader = self.hydra_context.config_loader
-        with refusals(arguments):
+        with explained(arguments):
             overrides = OverridesParser.create(config_loader=loader).parse_overrides(arguments)
             for override in overrides:
                 if override.is_sweep_override() and not config.is_swept(override.key_or_group):
-                    refuse(f"{override.key_or_group}: one command has one {override.key_or_group}; give one value")
+                    key = override.key_or_group
+                    raise refused(key, f"one command has one {key}; give one value")
             check_count(overrides)
             (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
             compose = composer(loader, self.config).compose

@@ -45,14 +45,14 @@ class MNIST1D(Splitting):
         rows, classes = [], []
         for x_name, y_name in (("x", "y"), ("x_test", "y_test")):
             try:
-                x, y = read_npz(path, x_name, y_name)
+                x, y = read_npz(path, x_name, y_name)[:2]
             except ConfigError as error:
                 name = f"array {error.value}: " if error.key in ("key", "target") else ""
                 raise refuse(f"{name}{error.remedy}") from None
             assert y is not None
             if x.ndim != 2 or 0 in x.shape or x.dtype.kind != "f" or not np.isfinite(x).all():
                 raise refuse(f"array {x_name} is {x.dtype} {x.shape}; expected finite floats [N, T]")
-            if y.dtype.kind not in "iu" or y.min() < 0 or y.max() > 9:
+            if y.ndim != 1 or y.dtype.kind not in "iu" or y.min() < 0 or y.max() > 9:
                 raise refuse(f"array {y_name} is {y.dtype} {y.shape}; expected classes 0 to 9")
             rows.append(x)
             classes.append(y)

@@ -108,8 +108,13 @@ def refuse_many_series(table: Table, time: str | None) -> None:
         return
     name, clock, series = panel
     problem = f"{table.path.name} holds {series} series one below the other: '{clock}' starts again for each '{name}'"
-    remedy = "data=panel will read such tables and does not exist yet; use one file for each series, or one column"
-    raise ConfigError("", None, f"{problem}; {remedy} for each (pandas: table.pivot)")
+    remedy = f"in place of data=series write {panel_settings(name, clock)} (its channels are data.values)"
+    raise ConfigError("", None, f"{problem}; {remedy}")
+
+
+def panel_settings(name: str, clock: str) -> str:
+    """The settings that read a long table, as they can be pasted: the column of names and that of times."""
+    return f"data=panel {paste('id_column', name)} {paste('time_column', clock)}"
 
 
 def many_series(table: Table, time: str | None) -> tuple[str, str, int] | None:

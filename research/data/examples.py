@@ -70,6 +70,14 @@ class Examples:
       factors: known factors of variation, [N, F].
       naive_error: mean absolute difference between steps one season apart, in the training part of the row's series and
         in raw units: the denominator of MASE, [N, C] float32.
+      hidden: True where a value of `x` is known and hidden from models, for which it is not `observed`, of the shape of
+        `x`; None: nothing is hidden.
+      truth: prepared rows have the values of `x` here with the hidden ones, and 0 in `x` in their place; None in rows
+        as stored, whose `x` still has these values.
+      known: what is known in advance of every step of `x` and of the steps to come, scaled, [N, T + H, K] float32.
+      static: what is known of the whole row, scaled, [N, D] float32.
+      series_shift, series_scale: of rows whose series have scales of their own, [N, C] float64. `x` and a target that
+        follows are then stored as (value of the file - series_shift) * series_scale.
     """
 
     x: Any
@@ -80,6 +88,12 @@ class Examples:
     label: Any = None
     factors: Any = None
     naive_error: Any = None
+    hidden: Any = None
+    truth: Any = None
+    known: Any = None
+    static: Any = None
+    series_shift: Any = None
+    series_scale: Any = None
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -97,9 +111,31 @@ class Examples:
         return mask if self.observed is None else mask & library.asarray(self.observed[:], bool)
 
     @property
+    def score_mask(self) -> Any:
+        """True where the true value of an element of `x` is known: `mask`, and the hidden values besides."""
+        if self.hidden is None:
+            return self.mask
+        return self.mask | (np if _is_numpy(self) else jnp).asarray(self.hidden[:], bool)
+
+    @property
     def has_values(self) -> bool:
         """Whether there is a target of values, not of classes."""
         return self.target is not None and self.target.dtype.kind != "i"
+
+    def units(self, shift: Any, scale: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Shift and scale with which values of `x` and of the steps that follow return to the units of the data.
+
+        Args:
+          shift, scale: those of a split, () or [C]: a value as stored is y / scale + shift.
+
+        Returns:
+          Shift and scale for y / scale + shift: the given ones, or those of every row, [N, 1, C].
+        """
+        shift, scale = np.asarray(shift, np.float64), np.asarray(scale, np.float64)
+        if self.series_scale is None:
+            return shift, scale
+        of_series = np.asarray(self.series_scale, np.float64)[:, None]
+        return np.asarray(self.series_shift, np.float64)[:, None] + shift / of_series, scale * of_series
 
     def take(self, rows: Any) -> "Examples":
         """The rows with these numbers, in that order, dense."""
@@ -136,7 +172,10 @@ def prepare(examples: Examples, shift: Any, scale: Any, target_shift: Any = 0.0,
     target = examples.target
     if examples.has_values:
         target = scaled(target, target_shift, target_scale, examples.target_observed)
-    return dataclasses.replace(examples, x=scaled(examples.x, shift, scale, examples.mask), target=target)
+    truth = examples.truth
+    if examples.hidden is not None:
+        truth = scaled(examples.x if truth is None else truth, shift, scale, examples.score_mask)
+    return dataclasses.replace(examples, x=scaled(examples.x, shift, scale, examples.mask), target=target, truth=truth)
 
 
 @runtime_checkable
@@ -164,6 +203,7 @@ class Facts:
       target_follows: the target holds the steps that come after x, on the scale of x: something to forecast.
       season: number of steps after which a series repeats itself, where that is known.
       anomaly: label 1 marks anomalous rows, and no training row is anomalous.
+      known, static: how many numbers are known in advance of every step, and of the whole row.
     """
 
     kind: Literal["image", "vector", "sequence"]
@@ -181,6 +221,8 @@ class Facts:
     target_follows: bool = False
     season: int | None = None
     anomaly: bool = False
+    known: int = 0
+    static: int = 0
 
 
 @jax.tree_util.register_dataclass

@@ -9,8 +9,8 @@ from typing import Literal
 import jax
 import numpy as np
 
-from research.data import scaling
-from research.data.examples import Dataset, Examples, Facts, Split, Windows, compact
+from research.data import hiding, scaling
+from research.data.examples import Dataset, Draw, Examples, Facts, Split, Windows, compact
 from research.data.preparation import SCALING, TAIL, Binarize, Preparation, bernoulli, zero_tails
 from research.data.source import Source, Splitting
 from research.data.splits import Rows, absent_notes, check_parts, divide, pack
@@ -51,7 +51,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
     binarize: Literal["none", "once", "dynamic"] = getattr(recipe, "binarize", "none")
     if binarize != "none":
         _check_probabilities(recipe, source, binarize)
-    method, drawn = recipe.scaling, None
+    method, drawn = "none" if source.scaled else recipe.scaling, None
     if binarize == "once":
         drawn = scaling.fit(method, source.examples, np.arange(0), unit=source.unit)
         x = draw(source.examples.x, drawn, recipe.split_seed)
@@ -61,10 +61,12 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
     classes = examples.label if source.stratify else None
     parts = divide(recipe, len(examples), source.test, source.validation, source.unused, classes)
     check_parts(parts, examples)
+    source = hiding.hide(recipe, source, parts)
+    examples = source.examples
     if source.anomaly and any(examples.label[rows.train].any() for rows in parts):
         raise ConfigError("", source.name, "anomalous rows are among the training rows")
     fits = _fit(method, source, parts)
-    targets = fits if source.scale_target else [scaling.IDENTITY] * len(parts)
+    targets = fits if source.scale_target else _fit_targets(method, source, parts)
     facts = _facts(source, parts, fits, targets)
     scaling.check_precision("x", examples, fits[0], parts[0].train, source.columns, source.kind == "sequence")
     if examples.has_values:
@@ -82,13 +84,22 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
         facts=facts if binarize == "none" else dataclasses.replace(facts, low=0.0, high=1.0),
         sha256=digest(compact(examples, *offsets), *offsets),
         preparation=_preparation(recipe, source, drawn, binarize != "none"),
-        draw=Binarize() if binarize == "dynamic" else source.draw,
+        draw=_draw(recipe, source, binarize),
         split_seed=recipe.split_seed,
         reference=reference,
         offset=offsets[0],
         target_offset=offsets[1],
         notes=(*source.notes, *_tail_notes(source), *absent_notes(parts, source)),
     )
+
+
+def _draw(recipe: Splitting, source: Source, binarize: str) -> Draw | None:
+    """What makes every training batch anew."""
+    if binarize == "dynamic":
+        return Binarize()
+    if recipe.hide_train is not None:
+        return hiding.Hide(share=recipe.hide_train, length=hiding.block_length(recipe))
+    return source.draw
 
 
 def _check_probabilities(recipe: Splitting, source: Source, binarize: str) -> None:
@@ -131,6 +142,15 @@ def _fit(method: str, source: Source, parts: Sequence[Rows]) -> list[scaling.Sca
     return [fit(rows) for rows in parts]
 
 
+def _fit_targets(method: str, source: Source, parts: Sequence[Rows]) -> list[scaling.Scaling]:
+    """The scaling of a target that has units of its own, for each training part; most targets are not scaled."""
+    if not source.own_target_scale or not source.examples.has_values or method in ("none", "unit"):
+        return [scaling.IDENTITY] * len(parts)
+    targets = _targets(source.examples)
+    binary = np.asarray(np.isin(targets.x, (0, 1)).all(tuple(range(targets.x.ndim - 1))))
+    return [scaling.fit(method, targets, rows.train, by_channel=True, binary=binary) for rows in parts]
+
+
 def _targets(examples: Examples) -> Examples:
     """The targets in place of x."""
     return Examples(examples.target, observed=examples.target_observed)
@@ -162,6 +182,8 @@ def _facts(
         target_high=target_high,
         season=source.season,
         anomaly=source.anomaly,
+        known=0 if examples.known is None else examples.known.shape[-1],
+        static=0 if examples.static is None else examples.static.shape[-1],
     )
 
 

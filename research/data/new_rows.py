@@ -2,13 +2,14 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from research.data.covariates import Coding, calendar
 from research.data.examples import Examples
-from research.data.preparation import TAIL, Preparation, pad, zero_tails
+from research.data.preparation import TAIL, Preparation, marked, pad, zero_tails
 from research.errors import nearest
 from research.ranges import INT32
 from research.tree import ConfigError
@@ -25,6 +26,10 @@ def stored_rows(
     observed: Any = None,
     label: Any = None,
     target: Any = None,
+    known: Any = None,
+    times: Any = None,
+    static: Any = None,
+    series: Any = None,
 ) -> Examples:
     """New rows as stored, of the kind that training had.
 
@@ -39,6 +44,10 @@ def stored_rows(
       observed: False where a value is missing, of the shape of x.
       label: classes as stored: names, or numbers from 0 where the classes have no names.
       target: targets as in training.
+      known: values of the columns `data.known` of the run, of every step of x and of the steps to come, [N, T + H, K].
+      times: of these steps, dates [N, T + H], for `data.calendar`.
+      static: values of the columns `data.static`, a list of numbers and texts for every row.
+      series: names of the series of the rows, where series have scales of their own (`data.scale_by=series`).
 
     Raises:
       ConfigError: naming what does not fit, and the remedy.
@@ -46,17 +55,29 @@ def stored_rows(
     ready = isinstance(x, Examples)
     rows = x if ready else dataclasses.replace(_from_values(preparation, x, lengths, observed), label=label)
     values = np.asarray(rows.x)
+    if values.ndim == 2 and preparation.kind == "sequence" and preparation.stored_shape == (values.shape[1], 1):
+        values = values[..., None]  # one channel
     if values.ndim < 1 or len(values) == 0:
         raise ConfigError("x", values.shape, "expected at least one row")
     if preparation.stored_shape is not None and values.shape[1:] != preparation.stored_shape:
         expected = ", ".join(map(str, ("N", *preparation.stored_shape)))
         raise ConfigError("x", values.shape, f"expected rows of shape [{expected}], as in training")
-    marked = np.isin(values, preparation.missing)
-    rows = dataclasses.replace(rows, x=np.where(marked, np.nan, values) if marked.any() else values)
+    # Rows that are scaled by their series already may hold such a number by chance.
+    gaps = marked(values, preparation.missing) if rows.series_scale is None else np.zeros(1, bool)
+    rows = dataclasses.replace(rows, x=np.where(gaps, np.nan, values) if gaps.any() else values)
+    rows = _by_series(preparation, rows, series)
+    if ready and target_shape is not None and rows.target is not None:
+        rows = _with_target(rows, target_shape, target_classes)
     if target is not None and not ready:
         target, target_observed = target_values(target, len(values), target_shape, target_classes)
+        if rows.series_scale is not None:
+            target = (target - rows.series_shift[:, None]) * rows.series_scale[:, None]
         rows = dataclasses.replace(rows, target=target, target_observed=target_observed)
     rows = _masked(preparation, rows, takes_masks)
+    given = {"known": known, "times": times, "static": static}
+    rows = _with_covariates(
+        preparation, rows, (target_shape or (0,))[0], {k: v for k, v in given.items() if v is not None}
+    )
     _check_whole(preparation, rows.x)
     if rows.label is None:
         return rows
@@ -64,6 +85,74 @@ def stored_rows(
     if len(numbers) != len(values):
         raise ConfigError("label", numbers.shape, f"expected one class for each of {len(values)} rows")
     return dataclasses.replace(rows, label=numbers)
+
+
+def _by_series(preparation: Preparation, rows: Examples, names: Any) -> Examples:
+    """Rows scaled by their series, for a run whose series have scales of their own.
+
+    Raises:
+      ConfigError: a name is lacking or is not one of the training, or the run knows no names.
+    """
+    known = preparation.series
+    if known is None:
+        if names is not None:
+            raise ConfigError("series", "given", "this run has one scale for all series; leave it out")
+        return rows
+    if rows.series_scale is not None:
+        return rows
+    remedy = f"each series has its own scale: give a list of their names, one for each of {len(rows)} rows"
+    if names is None or isinstance(names, str) or len(names) != len(rows):
+        raise ConfigError("series", names if isinstance(names, str) else None, remedy)
+    for name in map(str, names):
+        if name not in known:
+            problem = f"training had no such series{nearest(name, list(known))}"
+            raise ConfigError("series", name, f"{problem}; scripts/forecast.py scales a new series by its own steps")
+    shift, scale = (np.array([known[str(name)][at] for name in names], np.float64) for at in (0, 1))
+    x = (np.asarray(rows.x, np.float64) - shift[:, None]) * scale[:, None]
+    return dataclasses.replace(rows, x=x, series_shift=shift, series_scale=scale)
+
+
+def _with_covariates(preparation: Preparation, rows: Examples, horizon: int, given: Mapping[str, Any]) -> Examples:
+    """Rows with what is known of their steps and series; refuse what is lacking or what the run does not read."""
+    coding = None if preparation.covariates is None else Coding.from_record(preparation.covariates)
+    needed = {} if coding is None else {"known": coding.known, "times": coding.calendar, "static": coding.static}
+    for key in given:
+        if not needed.get(key):
+            raise ConfigError(key, "given", "this run was trained without such covariates; leave it out")
+    ready = {"known": rows.known, "times": rows.known, "static": rows.static}
+    for key, names in needed.items():
+        if names and key not in given and ready[key] is None:
+            what = {"known": "the values", "times": "the dates of all steps, for", "static": "the values"}[key]
+            remedy = f"this run reads {', '.join(names)}; give {what} of {', '.join(names)} by {key}=..."
+            raise ConfigError(key, None, f"{remedy}, or forecast a file by scripts/forecast.py")
+    if coding is None or not given:
+        return rows
+    size = len(rows), rows.x.shape[1] + horizon
+    pieces = []
+    if coding.known:
+        values = as_numbers("known", given["known"])
+        values = values[..., None] if values.shape == size and len(coding.known) == 1 else values
+        if values.shape != (*size, len(coding.known)) or not np.isfinite(values).all():
+            expected = ", ".join(map(str, (*size, len(coding.known))))
+            raise ConfigError("known", values.shape, f"expected finite numbers of the shape [{expected}]")
+        pieces.append(values)
+    if coding.calendar:
+        dates = np.asarray(given["times"], "datetime64[us]")
+        if dates.shape != size or np.isnat(dates).any():
+            raise ConfigError("times", dates.shape, f"expected dates of the shape {list(size)}")
+        pieces.append(calendar(dates.ravel(), coding.calendar).reshape(*size, -1))
+    of_steps = coding.of_steps(np.concatenate(pieces, axis=-1)) if pieces else None
+    of_rows = None
+    if coding.static:
+        cells = [
+            tuple(row) if isinstance(row, Sequence | np.ndarray) and not isinstance(row, str) else (row,)
+            for row in given["static"]
+        ]
+        if len(cells) != len(rows) or any(len(row) != len(coding.static) for row in cells):
+            expected = f"{len(coding.static)} values ({', '.join(coding.static)}) for each of {len(rows)} rows"
+            raise ConfigError("static", len(cells), f"expected {expected}")
+        of_rows = np.stack([coding.of_series(row) for row in cells])
+    return dataclasses.replace(rows, known=of_steps, static=of_rows)
 
 
 # ------------------------------------------------------------------------------------------------ arrays, tables, lists
@@ -287,6 +376,22 @@ def whole_number(key: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= INT32:
         raise ConfigError(key, value, f"expected a whole number from {least}")
     return int(value)
+
+
+def _with_target(rows: Examples, shape: tuple[int, ...], classes: int) -> Examples:
+    """Rows whose target has the form of training: whole numbers may be classes or values."""
+    target, observed = np.asarray(rows.target[:]), rows.target_observed
+    if target.shape[1:] == (*shape, 1) and classes:
+        target, observed = target[..., 0], None  # classes of steps that a file stores as fractions
+    if target.shape[1:] == shape[:-1] and shape[-1:] == (1,):
+        target = target[..., None]  # values of steps that a file stores as whole numbers
+    if classes or target.dtype.kind != "f":
+        values, _ = target_values(target, len(rows), shape, classes)
+        return dataclasses.replace(rows, target=values, target_observed=observed)
+    if target.shape[1:] != shape:
+        expected = ", ".join(map(str, (len(rows), *shape)))
+        raise ConfigError("target", target.shape, f"expected the shape [{expected}], as in training")
+    return dataclasses.replace(rows, target=target, target_observed=observed)
 
 
 def target_values(

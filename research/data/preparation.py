@@ -49,6 +49,8 @@ class Preparation:
       split_seed: seed of these draws.
       missing: numbers that mean a missing value, beside NaN.
       time_column, time_step: of a series, the column of times and the step in words, such as "1 hour".
+      covariates: of a run that reads covariates, how they are coded: the record of a `covariates.Coding`.
+      series: shift and scale of the channels of each series by its name, where series have scales of their own.
       shift, scale, target_shift, target_scale: float64, () or of the last axes of x or of a target of values.
     """
 
@@ -68,6 +70,8 @@ class Preparation:
     missing: tuple[float, ...] = ()
     time_column: str | int | None = None
     time_step: str | None = None
+    covariates: dict[str, Any] | None = None
+    series: dict[str, tuple[Sequence[float], Sequence[float]]] | None = None
     shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
     scale: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(()))
     target_shift: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
@@ -77,17 +81,22 @@ class Preparation:
 
     def arrange(self, stored: Examples) -> Examples:
         """Rows as stored in the order and shape of training, on the raw scale; z-scored where that is set."""
-        x = stored.x
+        x, observed = stored.x, stored.observed
         if self.layout == "pixels":
-            x = x.reshape(len(x), -1, 1)
-            if self.permutation_seed is not None:
-                x = x[:, shuffle(x.shape[1], self.permutation_seed)]
+            x, observed = (self._pixels(array) for array in (x, observed))
         if self.zscore:
             rows = dataclasses.replace(stored, x=x)
             mean, deviation = series_moments(rows)
             x = (np.asarray(x, np.float64) - mean) / deviation
             x = (x if rows.mask is None else np.where(rows.mask, x, 0)).astype(np.float32)
-        return stored if x is stored.x else dataclasses.replace(stored, x=x)
+        return stored if x is stored.x else dataclasses.replace(stored, x=x, observed=observed)
+
+    def _pixels(self, array: Any) -> Any:
+        """Values or masks of images [N, ...] as sequences of pixels [N, T, 1] in the order of training."""
+        if array is None:
+            return None
+        array = array.reshape(len(array), -1, 1)
+        return array if self.permutation_seed is None else array[:, shuffle(array.shape[1], self.permutation_seed)]
 
     def restore(self, x: np.ndarray, stored: Examples | None = None) -> np.ndarray:
         """The inverse of `arrange` for values [N, *feature_shape] on the raw scale.
@@ -160,6 +169,11 @@ def pad(rows: Sequence[np.ndarray], steps: int | None = None) -> tuple[np.ndarra
     for row, values in zip(x, rows, strict=True):
         row[: len(values)] = values
     return x, length
+
+
+def marked(x: np.ndarray, marks: Sequence[float]) -> np.ndarray:
+    """True where x has one of some numbers, in the precision of x, of the shape of x."""
+    return np.isin(x, np.asarray(marks, x.dtype if x.dtype.kind == "f" else np.float64))
 
 
 def zero_tails(x: np.ndarray) -> np.ndarray:

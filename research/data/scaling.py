@@ -19,6 +19,10 @@ class Scaling(NamedTuple):
     shift: np.ndarray
     scale: np.ndarray
 
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        """Values as models see them, float64."""
+        return (x - self.shift) * self.scale
+
 
 class Moments(NamedTuple):
     """Smallest and largest value, mean and standard deviation of every feature or channel, float64."""
@@ -74,6 +78,28 @@ def fit(
     if binary is not None:
         shift, scale = np.where(binary, 0, shift), np.where(binary, 1, scale)
     return Scaling(shift, scale)
+
+
+def fit_steps(method: str, values: np.ndarray, binary: np.ndarray) -> Scaling | None:
+    """The scaling of one series by some of its steps; None if a channel has no two different values there.
+
+    Args:
+      method: "standard" or "minmax".
+      values: the steps, NaN where a value is missing, [S, C].
+      binary: channels that stay 0 and 1, [C].
+    """
+    observed = np.isfinite(values)
+    seen = np.where(observed, values, 0.0)
+    low, high = np.min(seen, 0, initial=np.inf, where=observed), np.max(seen, 0, initial=-np.inf, where=observed)
+    if not (binary | (low < high)).all():
+        return None
+    count = np.maximum(observed.sum(0), 1)
+    mean = seen.sum(0) / count
+    deviation = np.sqrt((np.square(seen - mean) * observed).sum(0) / count)
+    shift, spread = (mean, deviation) if method == "standard" else (low, high - low)
+    if not (binary | (spread > ROUNDING * np.maximum(np.abs(low), np.abs(high)))).all():
+        return None
+    return Scaling(np.where(binary, 0.0, shift), 1 / np.where(binary, 1.0, spread))
 
 
 def moments(examples: Examples, rows: np.ndarray, *, by_channel: bool = False, with_target: bool = False) -> Moments:

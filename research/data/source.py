@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Hashable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 
 from research.data.examples import Draw, Examples
 from research.data.preparation import Preparation
-from research.ranges import INT32, Count, OpenShare, Range, Seed
-from research.tree import ConfigError, recipe
+from research.ranges import INT32, Count, OpenShare, Range, Seed, Size
+from research.tree import ConfigError, added, recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Source:
       reference: gives exact values that are known of the unscaled test rows, for example {"nll_nats": 12.3}.
       season: number of steps after which a series repeats itself, where that is known.
       scale_target: the target has the channels of `x` and is scaled as they are.
+      own_target_scale: a target of values has units of its own, and is scaled as `scaling` says, fitted to the targets
+        of the training rows; values of 0 and 1 stay.
       anomaly: label 1 marks anomalous rows; the fixed parts keep them out of the training rows.
       draw: replaces each training batch by a fresh one; None for fixed rows.
       columns: names of the features or channels, in their order, where the file has names.
@@ -38,6 +40,7 @@ class Source:
       binary: features or channels that stay 0 and 1 under every scaling, bool of the shape of a row or [C]; None if
         there are none.
       stratify: every part has its share of every class.
+      scaled: the examples are scaled already, series by series.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Source:
     preparation: Preparation = dataclasses.field(default_factory=Preparation)
     binary: np.ndarray | None = None
     stratify: bool = False
+    own_target_scale: bool = False
+    scaled: bool = False
 
     @property
     def class_count(self) -> int:
@@ -83,6 +88,13 @@ class Splitting:
       scaling: "unit" divides by the largest value the format can hold; "standard" (mean 0, deviation 1) and "minmax"
         (0 to 1) are fitted per feature, or per channel of a sequence, on the training rows.
       train_size, validation_size, test_size: use only so many rows of a part, for quick runs.
+      hide: share of the observed values of validation and test rows that models do not see, and that are scored as
+        imputations (`research.data.hiding`); null hides none.
+      hide_by: "points" hides single values, "blocks" runs of `hide_length` steps of one channel of a sequence.
+      hide_length: steps of a block; not read with points.
+      hide_seed: decides which values are hidden, and nothing else does.
+      hide_train: share of the values of every training batch that the model does not see and still has to reconstruct,
+        drawn anew each time and in the same way; null: a model sees all of them.
     """
 
     root: str | None
@@ -94,6 +106,11 @@ class Splitting:
     train_size: Count | None
     validation_size: Count | None
     test_size: Count | None
+    hide: OpenShare | None = added(before=None)
+    hide_by: Literal["points", "blocks"] = added(before="points")
+    hide_length: Size = added(before=8)
+    hide_seed: Seed = added(before=0)
+    hide_train: OpenShare | None = added(before=None)
 
     def validate(self) -> None:
         """Refuse a fold that does not exist."""
@@ -111,6 +128,10 @@ class Splitting:
     def stamp(self) -> Hashable:
         """What the rows depend on beside the keys, such as the time of a file. Equal stamps mean equal rows."""
         return None
+
+    def for_sequences(self) -> Self:
+        """The recipe for a model that takes sequences only: another one where its rows can be read as sequences."""
+        return self
 
     def stored(self) -> Source:
         """All rows as stored."""

@@ -72,9 +72,9 @@ def divide(
 
     return [
         Rows(
-            _limit("train_size", settings.train_size, train),
-            np.sort(_limit("validation_size", settings.validation_size, held_out)),
-            np.sort(_limit("test_size", settings.test_size, test_rows)),
+            _limit(settings, "train", train),
+            np.sort(_limit(settings, "validation", held_out, shared=validation is None and settings.folds is None)),
+            np.sort(_limit(settings, "test", test_rows, shared=test is None)),
         )
         for train, held_out in pairs
     ]
@@ -105,9 +105,14 @@ def _share(key: str, share: float, size: int, what: str) -> int:
     return count
 
 
-def _limit(key: str, limit: int | None, rows: np.ndarray) -> np.ndarray:
+def _limit(settings: Splitting, part: str, rows: np.ndarray, shared: bool = False) -> np.ndarray:
+    """The first rows of a part, as many as its `_size` says; `shared`: a share decides how many there are."""
+    limit = getattr(settings, f"{part}_size")
     if limit is not None and limit > len(rows):
-        raise ConfigError(key, limit, f"there are only {len(rows)} such rows; {{key}}=null uses all of them")
+        key = f"{part}_fraction" if shared else f"{part}_steps"
+        more = f", and data.{key} makes the part larger" if hasattr(settings, key) else ""
+        remedy = f"there are only {len(rows)} such rows; {{key}}=null uses all of them{more}"
+        raise ConfigError(f"{part}_size", limit, remedy)
     return rows[:limit]
 
 

@@ -1,6 +1,7 @@
 """The time column of a table: its times, the size of its steps, and which step each row stands at."""
 
 import datetime
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from research.data.files.table import Column, Table
 from research.tree import ConfigError
 
 LOOSE = 0.1  # of a step: how far a time may lie from its step, for clocks and rounded fractions of years
+HALF_DAY = 43_200_000_000  # microseconds: how far a date may lie from its step, for changes to summer time
 SPARSE = 10  # most steps for each row
 UNITS = {"day": 86_400_000_000, "hour": 3_600_000_000, "minute": 60_000_000, "second": 1_000_000, "microsecond": 1}
 DAYS = "datetime64[D]"
@@ -40,7 +42,21 @@ def steps_of(table: Table, name: str, step: str | None = None) -> Steps:
     Raises:
       ConfigError: a time is missing, is not a time, occurs twice, is out of order, or lies between two steps.
     """
-    times = times_of(table, name)
+    return number_steps(times_of(table, name), name, table.where, step)
+
+
+def number_steps(
+    times: np.ndarray, name: str, where: Callable[[int], str], step: str | None = None, others: str = "training had"
+) -> Steps:
+    """The steps of times, as `steps_of` says.
+
+    Args:
+      times: from `times_of`, [N].
+      name: name of their column.
+      where: where the row of some number stands in its file.
+      step: a step that is known already.
+      others: who has that step, for errors.
+    """
     if times.dtype.kind == "M":
         ticks, unit = _dates(times.astype("datetime64[us]"), step)
     else:
@@ -49,7 +65,7 @@ def steps_of(table: Table, name: str, step: str | None = None) -> Steps:
     size = _common(differences) if step is None else _size(step, unit)
 
     def refuse(row: int, problem: str) -> ConfigError:
-        return ConfigError("time_column", name, f"{table.where(row)}: '{_show(times[row])}' {problem}")
+        return ConfigError("time_column", name, f"{where(row)}: '{_show(times[row])}' {problem}")
 
     if (differences <= 0).any():
         row = int(np.argmax(differences <= 0)) + 1
@@ -58,19 +74,23 @@ def steps_of(table: Table, name: str, step: str | None = None) -> Steps:
         raise refuse(row, "does not come after the row before; sort the table by time")
     if size is None:
         kind = "numbers" if unit is None else "dates" if unit == "microsecond" else f"{unit}s"
-        raise ConfigError("time_column", name, f"its times are {kind}; training had steps of {step}")
+        raise ConfigError("time_column", name, f"its times are {kind}; {others} steps of {step}")
     ratio = differences / size
     whole = np.round(ratio)
     if step is not None and len(whole) > 2 and (whole > 1).all():
         apart = _amount(_common(differences), unit)
-        raise ConfigError("time_column", name, f"its rows are {apart} apart; training had steps of {step}")
+        raise ConfigError("time_column", name, f"its rows are {apart} apart; {others} steps of {step}")
     loose = (np.abs(ratio - whole) > LOOSE) | (whole < 1)
+    if unit == "microsecond":  # months of 30 and 31 days, for example, are no equal steps
+        loose |= np.abs(ratio - whole) * size > HALF_DAY
     if loose.any():
         row = int(np.argmax(loose)) + 1
         apart = f"lies {_amount(differences[row - 1], unit)} after the row before"
         remedy = (
             "bring the rows to equal steps first, or leave out data.time_column and list the channels: data.columns"
         )
+        if unit == "microsecond" and size >= 28 * 2 * HALF_DAY:
+            remedy = f"if the steps are months, write 2016-07; else {remedy}"
         raise refuse(row, f"{apart}, and a step is {_amount(size, unit)}; {remedy}")
     number = np.concatenate([[0], np.cumsum(whole)]).astype(np.int64)
     if number[-1] + 1 > SPARSE * len(number):

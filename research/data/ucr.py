@@ -11,11 +11,12 @@ import numpy as np
 from research.data.examples import Examples
 from research.data.files.archive import Series, read_arrays, read_ts, read_tsv
 from research.data.files.local import listing, no_root, state
-from research.data.preparation import Preparation, pad
+from research.data.preparation import Preparation, pad, series_moments
 from research.data.source import Source, Splitting
 from research.errors import nearest
 from research.tree import ConfigError, recipe
 
+TOLERANCE = 0.01  # of a mean of 0 and a deviation of 1
 FORMS = (
     ("{problem}_TRAIN.ts", "{problem}_TEST.ts"),
     ("{problem}_TRAIN.tsv", "{problem}_TEST.tsv"),
@@ -36,7 +37,7 @@ class UCR(Splitting):
       problem: name of the problem, for example BasicMotions.
       scaling: "unit" has no meaning here.
       zscore: scale every channel of every series to mean 0 and deviation 1 over its own steps, a constant one to 0, as
-        most problems of the archive already are.
+        most problems of the archive already are. A note says what that changes.
       anomaly: name of a class that counts as anomalous: its series are test rows only, those of the training file too,
         and the label is 1 for them and 0 for all others.
     """
@@ -138,6 +139,22 @@ class UCR(Splitting):
             anomaly=self.anomaly is not None,
             classes=classes,
             preparation=Preparation(zscore=self.zscore),
+            notes=self._zscore_notes(rows),
+        )
+
+    def _zscore_notes(self, rows: Examples) -> tuple[str, ...]:
+        """What `zscore` does to the series as they are stored, or would do; nothing if there is nothing to choose."""
+        if are_standardized(rows):
+            stored = f"the series of {self.problem} have mean 0 and deviation 1 as stored"
+            return (f"{stored}; data.zscore=true changes little",) if self.zscore else ()
+        if self.zscore:
+            return (
+                f"data.zscore=true: every channel of every series of {self.problem} gets mean 0 and deviation 1, and"
+                " loses its level and its size; data.zscore=false keeps them",
+            )
+        return (
+            f"data.zscore=false: the series of {self.problem} keep their level and their size; with data.zscore=true"
+            " every channel of every series gets mean 0 and deviation 1",
         )
 
     def _label(self, parts: Sequence[Series]) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
@@ -157,6 +174,23 @@ class UCR(Splitting):
             remedy = f"no such class{nearest(self.anomaly, classes)}; its classes are: {', '.join(classes)}"
             raise ConfigError("anomaly", self.anomaly, remedy)
         return np.asarray([name == self.anomaly for name in names], np.int32), None
+
+
+def are_standardized(rows: Examples) -> bool:
+    """Whether every channel of every series has mean 0 and deviation 1, within .01.
+
+    Deviations whose squares were divided by T - 1, as those of ItalyPowerDemand, count too; so does a constant 0.
+    """
+    mean, deviation = series_moments(rows)
+    mask = np.ones(rows.x.shape, bool) if rows.mask is None else rows.mask
+    steps = np.maximum(mask.sum(1, keepdims=True), 1)
+    lowest = np.sqrt((steps - 1) / steps)
+    known = steps > 1
+    return bool(
+        (np.abs(mean) < TOLERANCE).all()
+        and (deviation < 1 + TOLERANCE).all()
+        and (deviation > lowest - TOLERANCE)[known].all()
+    )
 
 
 def in_order(names: set[str]) -> list[str]:

@@ -14,6 +14,8 @@ from research.evaluation import (
     disentanglement,
     forecasting,
     generation,
+    imputation,
+    intervals,
     likelihood,
     memory,
     pictures,
@@ -30,6 +32,7 @@ from research.models.abilities import (
     HasPosterior,
     Predicts,
     Quantizes,
+    Reconstructs,
     Samples,
     ScoresCodes,
     StateGradients,
@@ -69,6 +72,11 @@ def has_factors(test: Examples) -> bool:
     return factors.ndim == 2 and factors.dtype.kind in "iu" and (factors != factors[:1]).any(0).sum() > 1
 
 
+def only_samples(subject: Subject) -> bool:
+    """Whether samples of sequences are all that says how good the model is, and `generation` does not score them."""
+    return subject.facts.kind == "sequence" and not able(subject.model, Encodes) and not subject.recipe.generation
+
+
 CODES = (Encodes, Decodes)  # of models that encode and decode whole examples
 STUDIES = (
     Study(likelihood.study, ("nll_samples",), (WeighsSamples,)),
@@ -85,7 +93,10 @@ STUDIES = (
     Study(anomaly.study, ("anomaly_share",), CODES, lambda subject: subject.facts.anomaly),
     Study(prediction.study, ("baselines",), (Predicts,)),
     Study(forecasting.study, ("forecasts",), (Forecasts,)),
+    Study(intervals.study, ("forecasts", "conformal"), (Forecasts,)),
+    Study(imputation.study, (), (Reconstructs,), imputation.has_hidden),
     Study(generation.study, ("generation",), (Samples,), lambda subject: subject.facts.kind == "sequence"),
+    Study(generation.study_distances, ("distances",), (Samples,), only_samples),
     Study(sampling.study, ("sampling",)),
     Study(memory.study, ("gradients",), (Predicts, StateGradients), lambda subject: not subject.model.stepwise),
     Study(units.study, ("baselines",), (), lambda subject: not subject.binary),

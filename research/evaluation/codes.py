@@ -10,6 +10,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.distributions import kl_to_standard_normal
 from research.evaluation.subject import BATCH, Findings, Subject
+from research.evaluation.views import on_line
 from research.runs import batches
 
 UNUSED = 0.1  # nats per example: a code whose exchange costs less is not used
@@ -187,7 +188,10 @@ def study_probes(subject: Subject, findings: Findings) -> None:
 def study_projector(subject: Subject, findings: Findings) -> None:
     """Keep the codes of the test rows for TensorBoard's projector."""
     findings.codes = subject.codes("test")
-    findings.labels = None if subject.test.label is None else np.asarray(subject.test.label)
+    if subject.test.label is not None:
+        findings.labels, names = np.asarray(subject.test.label), [*map(on_line, subject.classes or ())]
+        if names and len(names) == subject.facts.classes:
+            findings.labels = np.asarray(names)[findings.labels]
 
 
 def study_posterior(subject: Subject, findings: Findings) -> None:

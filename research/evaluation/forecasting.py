@@ -42,7 +42,7 @@ def errors(
       observed: False where the truth is missing, [N, H, C]; None: nothing is missing.
       naive_error: mean absolute seasonal difference of each row's series before the forecast, raw units, [N, C]; None
         leaves out `mase`.
-      shift, scale: raw value = value / scale + shift; () or [C].
+      shift, scale: raw value = value / scale + shift; (), [C], or of every row [N, 1, C].
 
     Returns:
       name -> [N, H, C] float64, 0 where the truth is missing.
@@ -266,7 +266,7 @@ def study(subject: Subject, findings: Findings) -> None:
     findings.add(sums.means(), "test/")
     findings.curves |= {f"forecast_{name}": values for name, values in sums.steps().items() if not name.endswith(RAW)}
     if subject.recipe.baselines:
-        for name, fit in _naive(subject).items():
+        for name, fit in naive(subject).items():
             try:
                 means = subject.once(name, lambda fit=fit: _errors_of(subject, _alike(fit())).means())
                 findings.add(means, f"baseline/{name}/")
@@ -274,7 +274,7 @@ def study(subject: Subject, findings: Findings) -> None:
                 findings.refuse(str(error), *(f"baseline/{name}/{metric}" for metric in sums.total))
 
 
-def _naive(subject: Subject) -> dict[str, Callable[[], Forecaster]]:
+def naive(subject: Subject) -> dict[str, Callable[[], Forecaster]]:
     """Functions that fit the naive forecasts, by name. There is a `seasonal_naive` only if the season is known."""
     horizon, season = subject.test.target.shape[1], subject.facts.season
 
@@ -303,5 +303,6 @@ def _errors_of(subject: Subject, forecast: Callable[[Examples], tuple[np.ndarray
     for windows in chunks(subject.test):
         mean, median = forecast(windows)
         observed, naive_error = windows.target_observed, windows.naive_error
-        sums.add(errors(mean, median, windows.target, observed, naive_error, subject.shift, subject.scale), observed)
+        units = windows.units(subject.shift, subject.scale)
+        sums.add(errors(mean, median, windows.target, observed, naive_error, *units), observed)
     return sums

@@ -1,5 +1,6 @@
 """How good generated sequences are: can they be told from real ones, replace them, vary as much, or are they copies?"""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,8 @@ from research.tree import build
 FEWEST = 4  # rows of a part: two for each half of them
 CLASSIFIER_UNITS, CLASSIFIER_EPOCHS = 32, 40  # of the honest classifier: the same capacity for every data set
 CLASSIFIER_STEPS = 1000, 2000  # its fewest and most steps: after 40 it does not even tell constants from noise
-NAMES = ("discriminative_score", "predictive_score", "classifier_score", "diversity", "memorization")
+DISTANCES = ("energy_distance", "diversity", "memorization")  # scores for which no network is trained
+NAMES = ("discriminative_score", "predictive_score", "classifier_score", *DISTANCES)
 
 
 def timegan_judge(channels: int, steps: int) -> Judge:
@@ -95,10 +97,31 @@ def classifier_score(
     }
 
 
+def energy_distance(real: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
+    """Normalized energy distance of two samples (Székely and Rizzo 2013); 0 is best, 1 the most.
+
+    (2 E|X - Y| - E|X - X'| - E|Y - Y'|) / 2 E|X - Y| for independent real X, X' and generated Y, Y', with Euclidean
+    distances of whole sequences [T C]. It is 0 if and only if both have one distribution. A row is not compared with
+    itself, so that the mean of the numerator is that of the distributions, and the score of alike samples lies on both
+    sides of 0.
+    """
+    real, fake = subset(real, most, seed), subset(fake, most, seed)
+    between = 2 * float(_distances(real, fake).mean())
+    return 1 - (_spread(real) + _spread(fake)) / between if between > 0 else 0.0
+
+
+def _spread(rows: np.ndarray) -> float:
+    """Mean distance between two different rows."""
+    return float(_distances(rows, rows).sum() / (len(rows) * (len(rows) - 1)))
+
+
 def diversity(real: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
-    """Mean distance between two generated rows over that between two real rows; 1 is right, 0 is one sample only."""
-    spread = lambda rows: _distances(rows, rows).sum() / (len(rows) * (len(rows) - 1))
-    return float(spread(subset(fake, most, seed)) / spread(subset(real, most, seed)))
+    """Mean distance between two generated rows over that between two real rows; 1 is right, 0 is one sample only.
+
+    NaN if the real rows are all equal.
+    """
+    of_real = _spread(subset(real, most, seed))
+    return _spread(subset(fake, most, seed)) / of_real if of_real > 0 else float("nan")
 
 
 def memorization(train: np.ndarray, held_out: np.ndarray, fake: np.ndarray, seed: int, most: int = 1000) -> float:
@@ -125,6 +148,17 @@ def halves(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows[:middle], rows[middle : 2 * middle]
 
 
+def distances(
+    train: np.ndarray, test: np.ndarray, train_fake: np.ndarray, test_fake: np.ndarray, seed: int
+) -> dict[str, float]:
+    """The scores of generated rows [N, T, C] for which no network is trained."""
+    return {
+        "energy_distance": energy_distance(test, test_fake, seed),
+        "diversity": diversity(train, train_fake, seed),
+        "memorization": memorization(train, test, train_fake, seed),
+    }
+
+
 def scores(
     train: np.ndarray, test: np.ndarray, train_fake: np.ndarray, test_fake: np.ndarray, seed: int
 ) -> dict[str, float]:
@@ -133,8 +167,7 @@ def scores(
     by_name = {
         "discriminative_score": discriminative_score(train[:size], train_fake[:size], seed),
         **classifier_score((train, train_fake), (test, test_fake), seed),
-        "diversity": diversity(train, train_fake, seed),
-        "memorization": memorization(train, test, train_fake, seed),
+        **distances(train, test, train_fake, test_fake, seed),
     }
     if train.shape[2] > 1:
         by_name["predictive_score"] = predictive_score(train[:size], train_fake[:size], seed)
@@ -143,29 +176,50 @@ def scores(
 
 def study(subject: Subject, findings: Findings) -> None:
     """Add scores of generated sequences, of rows shuffled in time, and of real rows in place of generated ones."""
+    if (size := _study(subject, findings, scores, NAMES)) and size[1] == 1:
+        findings.refuse("one channel only", "test/predictive_score")
+
+
+def study_distances(subject: Subject, findings: Findings) -> None:
+    """Add the same, but only the scores for which no network is trained (seconds)."""
+    _study(subject, findings, distances, DISTANCES)
+
+
+def _study(
+    subject: Subject, findings: Findings, score: Callable[..., dict[str, float]], names: Sequence[str]
+) -> tuple[int, ...] | None:
+    """Add some scores; returns the shape of a row, or None where there are no scores."""
     recipe, seed = subject.recipe, subject.seed
     most = recipe.generation_rows
-    train, test = (subset(np.asarray(part.x), most or len(part), 0) for part in (subject.train, subject.test))
+    train, validation, test = (
+        subset(np.asarray(part.x), most or len(part), 0)
+        for part in (subject.train, subject.parts["validation"], subject.test)
+    )
     try:
-        if subject.train.mask is not None:
+        if subject.train.mask is not None or subject.test.mask is not None:
             raise ValueError(MASKED)
         if min(len(train), len(test)) < FEWEST:
             raise ValueError(f"fewer than {FEWEST} rows")
         fake = samples(subject, len(train) + len(test))
     except ValueError as error:
-        findings.refuse(str(error), *(f"test/{name}" for name in NAMES))
-        return
-    findings.add(scores(train, test, fake[: len(train)], fake[len(train) :], seed), "test/")
-    if train.shape[2] == 1:
-        findings.refuse("one channel only", "test/predictive_score")
+        findings.refuse(str(error), *(f"test/{name}" for name in names))
+        return None
+    findings.add(score(train, test, fake[: len(train)], fake[len(train) :], seed), "test/")
+    if len(validation) >= FEWEST:  # by which runs are chosen
+        findings.add({"energy_distance": energy_distance(validation, fake, seed)}, "validation/")
     if recipe.baselines:
         (first, second), (test_first, test_second) = halves(train), halves(test)
         methods = {
-            "shuffled": lambda: scores(train, test, shuffled(train, seed), shuffled(test, seed), seed),
-            "real_vs_real": lambda: scores(first, test_first, second, test_second, seed),
+            "shuffled": lambda: score(train, test, shuffled(train, seed), shuffled(test, seed), seed),
+            # all training rows can stand for generated rows where these are compared with test rows alone
+            "real_vs_real": lambda: (
+                score(first, test_first, second, test_second, seed)
+                | {"energy_distance": energy_distance(test, train, seed)}
+            ),
         }
         for name, compute in methods.items():
-            findings.add(subject.once((name, most, seed), compute), f"baseline/{name}/")
+            findings.add(subject.once((name, score.__name__, most, seed), compute), f"baseline/{name}/")
+    return train.shape[1:]
 
 
 def _distances(rows: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from research.evaluation.views import COLORS, grid, series
+from research.evaluation.views import COLORS, channel_names, class_colors, grid, series
 
 CHANNELS = 3  # of every sequence the first ones are drawn
 PANEL = 110, 230  # height and width of one panel of a grid, pixels
@@ -206,34 +206,79 @@ def _panels(tiles: Sequence[np.ndarray], entries: Sequence[Entry]) -> np.ndarray
     return np.concatenate([legend(entries, whole.shape[1]), whole])
 
 
-def _names(channels: int) -> list[str]:
+def _captioned(picture: np.ndarray, text: str) -> np.ndarray:
+    """A picture with one line of text below it."""
+    from PIL import Image
+
+    below = Image.new("RGB", (picture.shape[1], LINE + 2), "white")
+    write(below, text, 4, 0, INK)
+    return np.concatenate([picture, np.asarray(below)])
+
+
+def _names(channels: int, columns: Sequence[str] | None) -> list[str]:
     shown = min(channels, CHANNELS)
-    names = [f"channel {channel}" for channel in range(shown)]
+    names = channel_names(columns, shown)
     return names if shown == channels else [*names[:-1], f"{names[-1]} (of {channels})"]
+
+
+def class_legend(names: Sequence[str], width: int) -> np.ndarray:
+    """Strips [13 n, width, 3] with the color and the name of each class, in as many lines as they need."""
+    lines: list[list[Entry]] = [[]]
+    left = 0
+    for name, color in zip(names, class_colors(len(names)), strict=True):
+        if lines[-1] and left + 30 + _length(name) > width:
+            lines.append([])
+            left = 0
+        lines[-1].append((name, color, False))
+        left += 30 + _length(name)
+    return np.concatenate([legend(entries, width) for entries in lines])
+
+
+def named_rows(picture: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """A picture [H, W, 3] of rows of one height, with the name of each row at its left."""
+    from PIL import Image
+
+    margin = max(map(_length, names)) + 6
+    beside = Image.new("RGB", (margin, len(picture)), "white")
+    for row, name in enumerate(names):
+        write(beside, name, margin - 4, (row + 0.5) * len(picture) / len(names), INK, anchor="rm")
+    return np.concatenate([np.asarray(beside), picture], 1)
 
 
 # -------------------------------------------------------------------------------------------------------- pictures
 
 
-def sequences(x: np.ndarray, length: np.ndarray | None = None, observed: np.ndarray | None = None) -> np.ndarray:
+def sequences(
+    x: np.ndarray,
+    length: np.ndarray | None = None,
+    observed: np.ndarray | None = None,
+    columns: Sequence[str] | None = None,
+) -> np.ndarray:
     """A panel for every row of x [N, T, C], its first three channels in one frame.
 
     Args:
       length: valid steps, [N].
       observed: False leaves a gap, [N, T, C].
+      columns: names of the channels.
     """
     tiles = [line_panel(list(map(Curve, row.T[:CHANNELS], COLORS))) for row in series(x, length, observed)]
-    return _panels(tiles, [(name, color, False) for name, color in zip(_names(x.shape[2]), COLORS, strict=False)])
+    names = _names(x.shape[2], columns)
+    return _panels(tiles, [(name, color, False) for name, color in zip(names, COLORS, strict=False)])
 
 
 def reconstructions(
-    x: np.ndarray, output: np.ndarray, length: np.ndarray | None = None, observed: np.ndarray | None = None
+    x: np.ndarray,
+    output: np.ndarray,
+    length: np.ndarray | None = None,
+    observed: np.ndarray | None = None,
+    columns: Sequence[str] | None = None,
 ) -> np.ndarray:
     """A panel for every row of x [N, T, C]: inputs in light colors, reconstructions [N, T, C] dashed over them.
 
     Args:
       length: valid steps of both, [N].
       observed: False leaves a gap in the input, [N, T, C]; the reconstruction goes on.
+      columns: names of the channels.
     """
     light = [lighter(color) for color in COLORS[:CHANNELS]]
     tiles = []
@@ -241,7 +286,7 @@ def reconstructions(
         curves = list(map(Curve, inputs.T[:CHANNELS], light))
         curves += [Curve(y, color, dashed=True) for y, color in zip(outputs.T[:CHANNELS], COLORS, strict=False)]
         tiles.append(line_panel(curves))
-    entries = [(name, color, False) for name, color in zip(_names(x.shape[2]), light, strict=False)]
+    entries = [(name, color, False) for name, color in zip(_names(x.shape[2], columns), light, strict=False)]
     return _panels(tiles, [*entries, ("reconstruction", COLORS[0], True)])
 
 
@@ -253,6 +298,7 @@ def forecasts(
     observed: np.ndarray | None = None,
     target_observed: np.ndarray | None = None,
     band_name: str = "80 % interval",
+    columns: Sequence[str] | None = None,
 ) -> np.ndarray:
     """A panel for every row: the end of the look-back, the truth and the forecast of the first channel.
 
@@ -264,6 +310,7 @@ def forecasts(
       band: lower and upper edge of the interval, each [N, H, C].
       observed, target_observed: False leaves a gap, of the shapes of `x` and `target`.
       band_name: for the legend.
+      columns: names of the channels. A line below the panels names the drawn one where there are several.
     """
     blue, orange = COLORS[:2]
     back = min(x.shape[1], target.shape[1])
@@ -280,7 +327,9 @@ def forecasts(
         ]
         tiles.append(line_panel(curves, marks=[0]))
     entries = [("look-back", INK, False), ("truth", blue, False), ("forecast", orange, False)]
-    return _panels(tiles, entries if band is None else [*entries, (band_name, lighter(orange, 0.75), False)])
+    picture = _panels(tiles, entries if band is None else [*entries, (band_name, lighter(orange, 0.75), False)])
+    channels = target.shape[2]
+    return picture if channels == 1 else _captioned(picture, f"{channel_names(columns, 1)[0]} (of {channels} channels)")
 
 
 def decay_panel(

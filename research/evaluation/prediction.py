@@ -8,6 +8,7 @@ from research.data.examples import Examples
 from research.evaluation.baselines import mean_of_rows, whole_rows
 from research.evaluation.codes import linear_probe
 from research.evaluation.subject import Findings, Subject
+from research.metrics import RAW
 
 SMALLEST = 1e-6  # of a class frequency
 LARGEST = 20_000_000  # most numbers of the training rows that a logistic regression is fitted to
@@ -56,7 +57,10 @@ def _classes_by_step(subject: Subject) -> dict[str, float]:
 
 
 def _constant(subject: Subject) -> dict[str, float]:
-    """Errors of the training mean of every value at all time steps; of the median for the absolute error."""
+    """Errors of the training mean of every value at all time steps; of the median for the absolute error.
+
+    Errors in the units of the data are computed here only where values differ in their scale (see `units`).
+    """
     model: Any = subject.model
     train, test = (np.asarray(part.target, np.float64) for part in (subject.train, subject.test))
     known, test_known = _known(subject.train), _known(subject.test)
@@ -69,10 +73,13 @@ def _constant(subject: Subject) -> dict[str, float]:
         of_rows = np.where(test_known, nats, 0).reshape(len(test), -1).sum(1) / steps
         return {"baseline/constant/cross_entropy": float(of_rows.mean())}
     median = np.array([np.median(column) if len(column) else 0.0 for column in values])
-    return {
-        "baseline/constant/mse": mean_of_rows(np.square(test - mean), test_known),
-        "baseline/constant/mae": mean_of_rows(np.abs(test - median), test_known),
-    }
+    scale = np.asarray(subject.target_scale, np.float64)
+    scales: dict[str, Any] = {"": 1.0} | ({RAW: scale} if np.ptp(scale) else {})
+    scores = {}
+    for name, units in scales.items():
+        scores[f"baseline/constant/mse{name}"] = mean_of_rows(np.square((test - mean) / units), test_known)
+        scores[f"baseline/constant/mae{name}"] = mean_of_rows(np.abs((test - median) / units), test_known)
+    return scores
 
 
 def _known(part: Examples) -> np.ndarray:

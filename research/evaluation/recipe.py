@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from research.data.examples import Facts
 from research.ranges import INT32, Count, NonNegative, OpenShare, Range, Repeats
-from research.tree import ConfigError, recipe
+from research.tree import ConfigError, added, recipe
 
 Clusters = Annotated[int, Range(2, 10_000)]
 
@@ -32,9 +32,12 @@ class Evaluation:
       cluster_starts: starts of every k-means, of which the best is kept.
       anomaly_share: share of the validation rows below the threshold of the anomaly score, for data with anomalies;
         null computes no such scores.
-      forecasts: sMAPE and MASE of a forecaster, and naive forecasts.
+      forecasts: sMAPE and MASE of a forecaster, CRPS, coverage and width of its intervals, and naive forecasts.
+      conformal: also the coverage and width of intervals that are corrected on the validation rows, for a forecaster.
       generation: scores of generated sequences against real ones; several networks are trained for them.
       generation_rows: most rows of each kind that these scores are computed on; null: all.
+      distances: those of the scores of generated sequences for which no network is trained, for models that only
+        sample (seconds).
       disentanglement: how well single dimensions hold single factors, for data with known discrete factors; and what
         codes say at all, for models with a posterior.
       sampling: precision, recall, density, coverage and a Fréchet distance of samples, for images and vectors with
@@ -60,8 +63,10 @@ class Evaluation:
     cluster_starts: Repeats
     anomaly_share: OpenShare | None
     forecasts: bool
+    conformal: bool = added(before=False)
     generation: bool
     generation_rows: Annotated[int, Range(20, INT32)] | None
+    distances: bool = added(before=True)
     disentanglement: bool
     sampling: bool
     sampling_rows: Annotated[int, Range(20, INT32)] | None

@@ -26,7 +26,7 @@ class Findings:
       pictures: name -> [H, W, 3] uint8.
       curves: name -> values [n] that TensorBoard shows over their index.
       codes: codes of the test rows for the projector, [N, L], or None.
-      labels: classes of these rows, [N], or None.
+      labels: classes of these rows, [N], by name where the data have names; or None.
       centres: centres of the clusters of these codes, [K, L], or None.
       sprite: pictures of these rows in one square grid, and height and width of a picture; or None.
     """
@@ -72,6 +72,7 @@ class Subject:
       metrics: metrics that the training computed on the parts.
       target_scale: like `scale`, for a target of values.
       binary: True if the rows are drawn as 0 and 1, which have no other units.
+      columns, classes: names of the channels and of the classes; None where the data have none.
     """
 
     model: Any
@@ -89,6 +90,8 @@ class Subject:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     target_scale: Any = 1.0
     binary: bool = False
+    columns: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
 
     @property
     def train(self) -> Examples:

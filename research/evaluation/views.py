@@ -1,5 +1,6 @@
 """What the pictures of a run and the figures of a report share: colors, tiles, chosen rows, moved codes, draws."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ TEN = (  # Petroff (2021): ten colors told apart with any common color blindness
 )
 TILE = 24  # pixels: smallest side of an example
 BATCH = 256  # rows of a batch
+LETTERS = 16  # of the name of a class or a channel
 NORMAL = 1.2816  # deviations to each side of a normal mean that hold 80 %
 
 
@@ -22,6 +24,39 @@ def class_colors(classes: int) -> list[str]:
     """One color for each class; they repeat after ten."""
     palette = COLORS[:-1] if classes < len(COLORS) else TEN
     return [palette[at % len(palette)] for at in range(classes)]
+
+
+def channel_names(columns: Sequence[str] | None, channels: int, short: bool = True) -> list[str]:
+    """Names of the first channels of sequences: those of the columns, or `channel 1`, `channel 2`, ..."""
+    if columns is None or len(columns) < channels:
+        return [f"channel {channel + 1}" for channel in range(channels)]
+    return (shorter(columns, 1) if short else [*map(on_line, columns)])[:channels]
+
+
+def class_names(names: Sequence[str] | None, facts: Any) -> list[str]:
+    """Names of all classes of the data: `names` where the data have them, else their numbers from 0."""
+    if facts.anomaly:
+        return ["normal", "anomalous"]
+    if names is None or len(names) != facts.classes:
+        return [str(number) for number in range(facts.classes)]
+    return shorter(names, 0)
+
+
+def on_line(name: Any) -> str:
+    """A name on one line."""
+    return " ".join(str(name).split())
+
+
+def shorter(names: Sequence[Any], first: int) -> list[str]:
+    """Names of at most `LETTERS` letters: the ends of longer ones are cut off.
+
+    If two names became equal, all have their number before them, which begins with `first`.
+    """
+    lines = [on_line(name) for name in names]
+    short = [line if len(line) <= LETTERS else f"{line[: LETTERS - 1]}…" for line in lines]
+    if len(set(short)) < len(set(lines)):
+        return shorter([f"{at} {line}" for at, line in enumerate(lines, first)], first)
+    return short
 
 
 def spread(rows: int, number: int) -> np.ndarray:

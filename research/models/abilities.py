@@ -182,6 +182,11 @@ def takes_masks(model: Any) -> bool:
     return _setting(model, "takes_masks", False)
 
 
+def takes_covariates(model: Any) -> bool:
+    """Whether a model reads what is known in advance of steps and series."""
+    return _setting(model, "takes_covariates", False)
+
+
 def latent_dim_of(model: Any) -> int | None:
     """L, the size of the codes, or None."""
     return _setting(model, "latent_dim", None)

@@ -74,14 +74,15 @@ def decode(
 def log_likelihood(
     model: Autoencodes, params: Any, outputs: Float[Array, "B outputs"], batch: Examples
 ) -> Float[Array, " B"]:
-    """log p(x | outputs) of every example, [B] nats; for `mse` minus the mean squared error."""
-    return total(model.observation.of(params), outputs, _flat(batch.x), _flat(batch.mask))
+    """log p(x | outputs) of every example, [B] nats; for `mse` minus the mean squared error. Hidden values count."""
+    x = batch.x if batch.truth is None else batch.truth
+    return total(model.observation.of(params), outputs, _flat(x), _flat(batch.score_mask))
 
 
 def reconstruction_mse(
     model: Autoencodes, params: Any, outputs: Float[Array, "B outputs"], batch: Examples
 ) -> Float[Array, " B"]:
-    """Mean over the elements of (x - E[x | outputs])^2, [B]."""
+    """Mean over the elements that the model saw of (x - E[x | outputs])^2, [B]."""
     return mean_squared_error(model.observation.of(params).mean(outputs), _flat(batch.x), _flat(batch.mask))
 
 

@@ -25,6 +25,9 @@ class RecurrentForecaster:
 
     In the window's own scale (shift m, scale s): (y - m) / s = residual + network.
 
+    Covariates, where the data have some: segments of the window enter the cells beside what is known of their steps and
+    of the series, and the output layer reads what is known of the steps that it makes (`ForecastNetwork`).
+
     Attributes:
       recurrent: the cells.
       parameters: the width is chosen so that the model has about this many parameters; null: `hidden_dim`.
@@ -58,11 +61,17 @@ class RecurrentForecaster:
     feature_shape: tuple[int, ...] = from_data(())
     horizon: int = from_data(0)
     season: int | None = from_data(None)
+    known: int = from_data(0)
+    static: int = from_data(0)
 
-    # The loss is computed in the scale of the window.
-    depends: ClassVar[dict[str, tuple[str, ...]]] = {"loss": ("objective", "quantiles", "normalize")}
+    # The loss is computed in the scale of the window. The CRPS of quantiles is a mean over their levels.
+    depends: ClassVar[dict[str, tuple[str, ...]]] = {
+        "loss": ("objective", "quantiles", "normalize"),
+        **dict.fromkeys(("crps", "crps_raw"), ("objective", "quantiles")),
+    }
     unscored: ClassVar[tuple[str, ...]] = ("dropout",)  # scores are computed without it
     takes_masks: ClassVar[bool] = True
+    takes_covariates: ClassVar[bool] = True
     training_only: ClassVar[tuple[str, ...]] = ()
 
     def validate(self) -> None:
@@ -97,8 +106,9 @@ class RecurrentForecaster:
                 )
             if facts.season > window:
                 raise ConfigError("residual", "season", f"the season of {facts.season} steps is longer than the window")
+        sizes = {"known": facts.known, "static": facts.static}
         known = {"feature_shape": facts.feature_shape, "horizon": shape[0], "season": facts.season}
-        bound = dataclasses.replace(self, **known)
+        bound = dataclasses.replace(self, **known, **sizes)
         return bound if self.parameters is None else matched(bound, "recurrent", self.parameters)
 
     @property
@@ -130,14 +140,23 @@ class RecurrentForecaster:
 
     def fresh(self, key: Key[Array, ""]) -> dict[str, Any]:
         """Fresh parameters."""
-        size = self.segment * self.width
+        size = self.segment * self.width + self._beside(self.segment)
         segments = jnp.zeros((1, self.feature_shape[0] // self.segment, size))
         read_back, drop = (lambda piece, outputs: jnp.zeros((1, size))), (lambda states: states)
+        inputs: list[Any] = [segments, read_back, drop]
         keys: dict[str, Any] = dict(
             zip(("layers", "embedding", "output", "position"), jax.random.split(key, 4), strict=True)
         )
+        if self._beside(1):
+            keys["future"] = jax.random.fold_in(key, 4)
+            pieces, steps = (1, self.horizon) if self.decoding == "direct" else (self.pieces, self.segment)
+            inputs.append(jnp.zeros((1, pieces, self._beside(steps))))
         position = lambda key, shape: jax.random.normal(key, shape) / jnp.sqrt(jnp.float32(shape[1]))
-        return self.recurrent.fresh(self.module(), keys, segments, read_back, drop, position=position)
+        return self.recurrent.fresh(self.module(), keys, *inputs, position=position)
+
+    def _beside(self, steps: int) -> int:
+        """How many numbers are known in advance of some steps together, and of their series."""
+        return steps * self.known + self.static
 
     def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
         """Fresh parameters."""
@@ -175,12 +194,41 @@ class RecurrentForecaster:
             residual = jnp.tile(filled[:, -self.season :], (1, repeats, 1))[:, : self.horizon]
         return scaled, shift, scale, residual
 
+    def _covariates(self, batch: Examples) -> tuple[jax.Array, jax.Array] | None:
+        """What is known of the segments of the window [B, pieces, P], and of future segments [B, pieces, F].
+
+        With direct decoding the horizon is one piece; otherwise zeros fill up the last one. None: nothing is known.
+        """
+        if not self._beside(1):
+            return None
+        window, ahead = self.feature_shape[0], self.horizon
+        size = ahead if self.decoding == "direct" else self.segment
+
+        def cut(steps: Float[Array, "B S K"], size: int) -> jax.Array:
+            pieces = steps.reshape(len(steps), steps.shape[1] // size, size * self.known)
+            if not self.static:
+                return pieces
+            constant = jnp.broadcast_to(batch.static[:, None], (*pieces.shape[:2], self.static))
+            return jnp.concatenate([pieces, constant], axis=-1)
+
+        known = batch.known if self.known else jnp.zeros((len(batch), window + ahead, 0))
+        later = jnp.pad(known[:, window:], ((0, 0), (0, -ahead % size), (0, 0)))
+        past, future = cut(known[:, :window], self.segment), cut(later, size)
+        if self.channels == "independent":
+            past, future = (jnp.repeat(part, self.feature_shape[1], axis=0) for part in (past, future))
+        return past, future
+
     def network(
-        self, params: Any, scaled: Float[Array, "B T C"], key: Any = None, residual: Float[Array, "B H C"] | None = None
+        self,
+        params: Any,
+        scaled: Float[Array, "B T C"],
+        key: Any = None,
+        residual: Float[Array, "B H C"] | None = None,
+        covariates: tuple[jax.Array, jax.Array] | None = None,
     ) -> Float[Array, "B H C numbers"]:
         """Network outputs, to be added to the residual (None: 0), for windows in their own scale.
 
-        With a key, states are dropped out.
+        With a key, states are dropped out. Covariates are from `_covariates`.
         """
         rows, steps, channels = scaled.shape
         residual = jnp.zeros((rows, self.horizon, channels)) if residual is None else residual
@@ -188,6 +236,9 @@ class RecurrentForecaster:
             scaled = jnp.swapaxes(scaled, 1, 2).reshape(rows * channels, steps, 1)
             residual = jnp.swapaxes(residual, 1, 2).reshape(rows * channels, self.horizon, 1)
         segments = scaled.reshape(scaled.shape[0], steps // self.segment, self.segment * self.width)
+        future = None
+        if covariates is not None:
+            segments, future = jnp.concatenate([segments, covariates[0]], axis=-1), covariates[1]
 
         def drop(states: Float[Array, "*B features"]) -> Float[Array, "*B features"]:
             if key is None or self.dropout is None:
@@ -199,9 +250,10 @@ class RecurrentForecaster:
             """The forecast of a segment, as an input."""
             values = outputs.reshape(len(outputs), self.segment * self.width, self.numbers)
             before = residual[:, piece * self.segment : (piece + 1) * self.segment]
-            return before.reshape(len(before), -1) + self._center(values)[..., 0]
+            forecast = before.reshape(len(before), -1) + self._center(values)[..., 0]
+            return forecast if future is None else jnp.concatenate([forecast, future[:, piece]], axis=-1)
 
-        out: Any = self.module().apply({"params": params}, segments, read_back, drop)
+        out: Any = self.module().apply({"params": params}, segments, read_back, drop, future)
         out = out.reshape(out.shape[0], -1, self.width, self.numbers)[:, : self.horizon]
         if self.channels == "independent":
             out = jnp.swapaxes(out.reshape(rows, channels, self.horizon, self.numbers), 1, 2)
@@ -217,7 +269,8 @@ class RecurrentForecaster:
     def forecast(self, params: Any, batch: Examples) -> Forecast:
         """Distribution of the next H steps in the scale of the data, [B, H, C]."""
         scaled, shift, scale, residual = self._window(batch)
-        return self._distribution(self.network(params, scaled, None, residual), shift, scale, residual)
+        outputs = self.network(params, scaled, None, residual, self._covariates(batch))
+        return self._distribution(outputs, shift, scale, residual)
 
     def _distribution(self, outputs: jax.Array, shift: jax.Array, scale: jax.Array, residual: jax.Array) -> Forecast:
         center = shift + scale * (residual + self._center(outputs)[..., 0])
@@ -239,7 +292,7 @@ class RecurrentForecaster:
     def scores(self, params: Any, batch: Examples, key: Any) -> dict[str, Float[Array, " B"]]:
         """Loss and errors of every example, [B]."""
         scaled, shift, scale, residual = self._window(batch)
-        outputs = self.network(params, scaled, key, residual)
+        outputs = self.network(params, scaled, key, residual, self._covariates(batch))
         mask = batch.target_observed
         target = batch.target if mask is None else jnp.where(mask, batch.target, 0.0)
         weight = jnp.ones_like(target) if mask is None else mask.astype(target.dtype)

@@ -23,7 +23,8 @@ class RecurrentPredictor:
     """Recurrent layers with a linear layer upon them: y = W s + b of the summary s, or y_t = W h_t + b at every step.
 
     It predicts the `target` of the data, or their `label` if they have no target: a class of a sequence, values of a
-    sequence [D], a class at every step [T], or values at every step [T, D].
+    sequence [D], a class at every step [T], or values at every step [T, D]. Values are predicted on the scale on which
+    the data set holds them; `mse_raw` and `mae_raw` of the evaluation have the units of the data.
 
     Attributes:
       recurrent: the cells.
@@ -54,7 +55,8 @@ class RecurrentPredictor:
         shape, classes, of_label = facts.target_shape, facts.target_classes, False
         if shape is None:
             if facts.classes < 1:
-                remedy = "these data have neither a target nor labels, so nothing is to predict; use model=recurrent_ae"
+                remedy = "these data have neither a target nor labels, so nothing is to predict; name the target"
+                remedy += " (data=arrays: data.target=y), or use model=recurrent_ae"
                 raise ConfigError("", type(self).__name__, remedy)
             if facts.anomaly:
                 remedy = "no training row is anomalous, so the class is not to be learned; use model=recurrent_ae"

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_c
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from research.clock import Clock
 from research.data.examples import Examples, Facts
@@ -53,7 +53,7 @@ class Networks(Protocol):
       latent_dim, parameters, output_bias, conditional, feature_shape: see `Coding`.
     """
 
-    takes_masks: ClassVar[bool]
+    takes_masks: bool
     stepwise: bool
     uses: int
     latent_dim: int
@@ -180,6 +180,11 @@ class Coding:
         hot = hot.reshape(*hot.shape[:-1], *(1,) * positions, self.classes)
         hot = jnp.broadcast_to(hot, (*inputs.shape[:-1], self.classes))
         return jnp.concatenate([inputs, hot], axis=-1)
+
+
+def with_mask(x: Float[Array, "*B D"], mask: Bool[Array, "*B D"] | None) -> Float[Array, "*B inputs"]:
+    """The input of an encoder that reads masks: x with 1 appended for every observed value and 0 for every other."""
+    return jnp.concatenate([x, jnp.ones_like(x) if mask is None else mask.astype(x.dtype)], axis=-1)
 
 
 def apply(module: Any, params: Any, x: Any, training: Training | None, purpose: int) -> Any:

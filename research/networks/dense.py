@@ -19,6 +19,7 @@ from research.networks.base import (
     observed_mean,
     one_code,
     output_bias,
+    with_mask,
 )
 from research.networks.names import INITIALIZERS, activation, check_activation, check_name
 from research.ranges import Size, StaticShareBelow1
@@ -68,6 +69,8 @@ class DenseNetworks(Coding):
       kernel_init: one of `INITIALIZERS`.
       dropout: share of the hidden units that are set to zero in training (Srivastava et al. 2014). All codes that a
         VAE draws of one example see the same units.
+      reads_mask: the encoder also reads which values are observed, 1 or 0 for each, so that it can tell a missing value
+        from 0.
     """
 
     hidden_dims: tuple[Size, ...]
@@ -76,8 +79,8 @@ class DenseNetworks(Coding):
     layer_norm: bool
     kernel_init: str
     dropout: StaticShareBelow1 = added(before=0.0)
+    reads_mask: bool = added(before=False)
 
-    takes_masks: ClassVar[bool] = False
     stepwise: ClassVar[bool] = False
     uses: ClassVar[int] = 1
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -90,6 +93,11 @@ class DenseNetworks(Coding):
             raise ConfigError("dropout", self.dropout, "there is no hidden layer to drop units of; set {key}=0.0")
         check_activation("activation", self.activation)
         check_name("kernel_init", self.kernel_init, INITIALIZERS)
+
+    @property
+    def takes_masks(self) -> bool:
+        """Whether the encoder tells missing values from zeros."""
+        return self.reads_mask
 
     def bind(self, facts: Facts) -> Self:
         """The networks for this data."""
@@ -115,14 +123,17 @@ class DenseNetworks(Coding):
 
     def init(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}."""
-        x = jnp.zeros((1, self.features + self.label_size))
+        x = jnp.zeros((1, self.features * (2 if self.reads_mask else 1) + self.label_size))
         return self.fresh(key, self.encoder(encoder_outputs), self.decoder(channels), x)
 
     def encode(
         self, params: Any, batch: Examples, outputs: int, training: Training | None = None
     ) -> Float[Array, "B {outputs}"]:
         """Encoder outputs [B, outputs] of a batch."""
-        x = self.with_label(batch.x.reshape(len(batch), -1), batch.label)
+        x = batch.x.reshape(len(batch), -1)
+        if self.reads_mask:
+            x = with_mask(x, None if batch.mask is None else batch.mask.reshape(x.shape))
+        x = self.with_label(x, batch.label)
         return apply(self.encoder(outputs), params["encoder"], x, training, ENCODER_DROPOUT)
 
     summary = one_code
@@ -141,7 +152,7 @@ class DenseNetworks(Coding):
         return apply(decoder, params["decoder"], self.with_label(z, label), training, DECODER_DROPOUT)
 
     def encoder_kernel(self, params: Any) -> Float[Array, "D outputs"] | None:
-        """The kernel of an encoder that is one linear layer, without the rows for the label; otherwise None."""
+        """The kernel of an encoder that is one linear layer, without the rows for mask and label; otherwise None."""
         return None if self.hidden_dims else params["encoder"]["output"]["kernel"][: self.features]
 
     def with_output_bias(self, params: dict[str, Any], likelihood: Likelihood, train: Examples) -> dict[str, Any]:

@@ -39,30 +39,41 @@ class ForecastNetwork(nn.Module):
         segments: Float[Array, "B pieces D"],
         read_back: Callable[[int, jax.Array], jax.Array],
         drop: Callable[[jax.Array], jax.Array],
+        future: Float[Array, "B ahead F"] | None = None,
     ) -> Float[Array, "B future outputs"]:
         """Outputs of every future segment, or [B, 1, outputs] of the whole horizon if direct.
 
         Args:
           read_back: makes the next segment [B, D], of the number of a future segment and its outputs (recursive).
           drop: is applied to the states before the output layer.
+          future: what is known in advance of every future segment, or [B, 1, F] of the whole horizon if direct. The
+            output layer reads it beside the states, and a layer with a relu over both; None: nothing is known.
         """
         output, embed = nn.Dense(self.outputs, name="output"), lambda x: x
         if self.embedding_dim is not None:
             dense = nn.Dense(self.embedding_dim, name="embedding")
             embed = lambda x: jax.nn.relu(dense(x))
+        say = lambda states, at: output(drop(states))
+        if future is not None:
+            beside = nn.Dense(self.layers.features, name="future")
+
+            def say(states: jax.Array, at: int | slice) -> jax.Array:
+                both = jnp.concatenate([drop(states), future[:, at]], axis=-1)
+                return output(jnp.concatenate([both, jax.nn.relu(beside(both))], axis=-1))
+
         embedded = embed(segments)
         if self.decoding == "direct":
-            return output(drop(self.layers.summary(embedded, self.summary)))[:, None]
+            return say(self.layers.summary(embedded, self.summary), 0)[:, None]
         _, carries = self.layers(embedded)
         match self.decoding:
             case "parallel":
                 shape = self.pieces, embedded.shape[-1]
                 position = self.param("position", nn.initializers.normal(), shape)
-                return output(drop(self._positions(carries, position)))
+                return say(self._positions(carries, position), slice(None))
             case _:
                 outputs: list[jax.Array] = []
                 for piece in range(self.pieces):
-                    outputs.append(output(drop(carries[-1][0])))
+                    outputs.append(say(carries[-1][0], piece))
                     if piece + 1 < self.pieces:
                         carries, _ = self.layers.step(carries, embed(read_back(piece, outputs[-1])))
                 return jnp.stack(outputs, 1)

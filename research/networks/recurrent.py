@@ -19,6 +19,7 @@ from research.networks.base import (
     Training,
     observed_mean,
     output_bias,
+    with_mask,
 )
 from research.networks.cells import Carries
 from research.networks.dense import DenseStack
@@ -38,8 +39,8 @@ def check_sequences(facts: Facts, name: str) -> None:
     if facts.kind != "sequence":
         remedy = (
             f"it needs sequences [N, T, C], and these data are {facts.kind}s {list(facts.feature_shape)}; "
-            "images can be read row by row (data=digits_rows, mnist_rows, mnist_pixels), files of your own by "
-            "data=series and data=ucr"
+            "data.kind=sequence reads arrays [N, T, C] of your own as sequences, data=series a table with a row per "
+            "step; images can be read row by row (data=digits_rows, mnist_rows, mnist_pixels), or take model=vae"
         )
         raise ConfigError("", name, remedy)
 
@@ -110,6 +111,8 @@ class RecurrentNetworks(Coding):
       recurrent: the cells of encoder and decoder.
       code: "sequence": one code for the whole sequence. "step": a code at every step, z_t = W x_t + b, which the
         decoder's cells read, y_t = W_h h_t + W_z z_t + b. The code of the sequence is the summary of z_t over time.
+        "state": the same with z_t = W s_t + b, where s_t is the encoder's state at that step; with bidirectional cells
+        it knows all steps.
       decoder: the inputs of the decoder's cells. "every_step": the code at every step (Cho et al. 2014). "first_state":
         no input, and the code is the first state. "free_running": the last output of the decoder, and the code is the
         first state. "teacher_forced": the same, but in training a step sees the true last value with a probability that
@@ -121,10 +124,12 @@ class RecurrentNetworks(Coding):
         al. 2016); null: none.
       dropout: share of every layer's states that are set to zero in training, the same states at all steps (Gal &
         Ghahramani 2016).
+      reads_mask: the encoder also reads which values are observed, 1 or 0 for each; otherwise it takes a missing value
+        for 0.
     """
 
     recurrent: RecurrentLayers = inline()
-    code: Literal["sequence", "step"]
+    code: Literal["sequence", "step", "state"]
     decoder: Literal["every_step", "first_state", "free_running", "teacher_forced"]
     reverse: bool
     teacher_start: Share
@@ -132,6 +137,7 @@ class RecurrentNetworks(Coding):
     teacher_epochs: Epochs
     teacher_dropout: Share | None
     dropout: StaticShareBelow1 = added(before=0.0)
+    reads_mask: bool = added(before=False)
 
     takes_masks: ClassVar[bool] = True
     depends: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -148,19 +154,22 @@ class RecurrentNetworks(Coding):
         if self.teacher_dropout is not None and self.decoder != "teacher_forced":
             remedy = "only a teacher-forced decoder sees true values; set model.decoder=teacher_forced"
             raise ConfigError("teacher_dropout", self.teacher_dropout, remedy)
-        if self.code == "step":
-            if self.decoder != "every_step":
-                remedy = "a code at every step is read at every step; set model.decoder=every_step"
-                raise ConfigError("decoder", self.decoder, remedy)
-            if self.recurrent.bidirectional or self.reverse:
-                key = "bidirectional" if self.recurrent.bidirectional else "reverse"
-                remedy = "a code at every step is linear in x_t: nothing is read or written backwards"
-                raise ConfigError(key, True, f"{remedy}; set {{key}}=false")
+        if self.stepwise and self.decoder != "every_step":
+            remedy = "a code at every step is read at every step; set model.decoder=every_step"
+            raise ConfigError("decoder", self.decoder, remedy)
+        if self.code == "state" and self.reverse:
+            remedy = "a code at every step is read in the order of time; set {key}=false"
+            raise ConfigError("reverse", True, remedy)
+        if self.code == "step" and (self.recurrent.bidirectional or self.reverse):
+            key = "bidirectional" if self.recurrent.bidirectional else "reverse"
+            remedy = "a code at every step is linear in x_t: nothing is read or written backwards"
+            also = " (or model.code=state, whose codes know all steps)" if self.recurrent.bidirectional else ""
+            raise ConfigError(key, True, f"{remedy}; set {{key}}=false{also}")
 
     @property
     def stepwise(self) -> bool:
         """Whether there is a code at every step."""
-        return self.code == "step"
+        return self.code != "sequence"
 
     @property
     def uses(self) -> int:
@@ -178,16 +187,17 @@ class RecurrentNetworks(Coding):
         return dataclasses.replace(self, recurrent=self.recurrent.resized(width))
 
     def encoder(self, outputs: int) -> Reader | DenseStack:
-        """The encoder as a Linen module: one linear layer if there is a code at every step."""
+        """The encoder as a Linen module: one linear layer if the code of a step is linear in that step."""
         if self.code == "step":
             return DenseStack((), outputs, "linear")
-        return Reader(self.recurrent.module(dropout=self.dropout), outputs, self.recurrent.summary)
+        summary = None if self.stepwise else self.recurrent.summary
+        return Reader(self.recurrent.module(dropout=self.dropout), outputs, summary)
 
     def decoder_module(self, channels: int) -> Decoder:
         """The decoder as a Linen module."""
         layers = self.recurrent.module(bidirectional=False, dropout=self.dropout)
         size, starts = self.feature_shape[-1], self.decoder != "every_step"
-        return Decoder(layers, size, size * channels, code_starts=starts, code_skips=self.code == "step")
+        return Decoder(layers, size, size * channels, code_starts=starts, code_skips=self.stepwise)
 
     @property
     def _feeds_back(self) -> bool:
@@ -196,8 +206,8 @@ class RecurrentNetworks(Coding):
     def init(self, key: Key[Array, ""], encoder_outputs: int, channels: int) -> dict[str, Any]:
         """Fresh parameters {"encoder", "decoder"}."""
         keys = jax.random.split(key, 6)
-        x = jnp.zeros((1, 1, self.feature_shape[-1] + self.label_size))
-        z = jnp.zeros((1, *((1,) if self.code == "step" else ()), self.latent_dim + self.label_size))
+        x = jnp.zeros((1, 1, self.feature_shape[-1] * (2 if self.reads_mask else 1) + self.label_size))
+        z = jnp.zeros((1, *((1,) if self.stepwise else ()), self.latent_dim + self.label_size))
         read_back = (lambda outputs: outputs[:, : self.feature_shape[-1]]) if self._feeds_back else None
         decoder: dict[str, Any] = dict(zip(("layers", "output", "start", "skip"), keys[:4], strict=True))
         encoder = {"output": keys[4], "layers": keys[5]}
@@ -210,7 +220,8 @@ class RecurrentNetworks(Coding):
         self, params: Any, batch: Examples, outputs: int, training: Training | None = None
     ) -> Float[Array, "B ..."]:
         """Encoder outputs [B, outputs], or [B, T, outputs] with a code at every step."""
-        x, encoder = self.with_label(batch.x, batch.label), self.encoder(outputs)
+        x, encoder = with_mask(batch.x, batch.mask) if self.reads_mask else batch.x, self.encoder(outputs)
+        x = self.with_label(x, batch.label)
         rngs = training.rngs(ENCODER_DROPOUT) if training is not None and self.dropout > 0 else None
         inputs = (x,) if self.code == "step" else (x, batch.length, rngs is not None)
         codes: Any = encoder.apply({"params": params["encoder"]}, *inputs, rngs=rngs)
@@ -269,19 +280,23 @@ class RecurrentNetworks(Coding):
         self.recurrent.check_forwards()
         if self.code == "step":
             return Online.begin((), rows, outputs)
-        return Online.begin(self.recurrent.module().rest(rows), rows, self.recurrent.hidden_dim)
+        size = outputs if self.stepwise else self.recurrent.hidden_dim
+        return Online.begin(self.recurrent.module().rest(rows), rows, size)
 
     def encode_step(
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None, outputs: int
     ) -> tuple[Online, Float[Array, "B outputs"]]:
         """The state after one more time step, and the encoder's outputs for all steps so far."""
-        x, params = self.with_label(x, label), params["encoder"]
+        x, params = self.with_label(with_mask(x, None) if self.reads_mask else x, label), params["encoder"]
         linear, how = nn.Dense(outputs), self.recurrent.summary
         if self.code == "step":
             code: Any = linear.apply({"params": params["output"]}, x)
             return state.add((), code, how)
         after: Any = self.recurrent.module().apply({"params": params["layers"]}, state.carries, x, method="step")
         carries, last = after
+        if self.stepwise:
+            code = linear.apply({"params": params["output"]}, last)
+            return state.add(carries, code, how)
         state, summary = state.add(carries, last, how)
         output: Any = linear.apply({"params": params["output"]}, summary)
         return state, output

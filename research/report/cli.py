@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from research.report.spec import Report
+    from research.report.table import Table
+    from research.report.texts import Layout
 
 TABLES = {"markdown": "table.md", "latex": "table.tex", "csv": "table.csv"}
 LEASE = ".report-lease.json"  # in the folder of the report
@@ -29,6 +31,7 @@ examples:
   report.py outputs/sweep --rows model --select model.latent_dim,optimizer.learning_rate
                                                                each model at its best setting on validation rows
   report.py outputs/sweep --show sd,interval,n --interval bootstrap
+  report.py outputs/sweep --names 'model.latent_dim=latent size,test/nll_nats=NLL' --decimals test/nll_nats=1
   report.py outputs/sweep --figures metric_over_key,learning_curves
 
 An experiment names its rows, columns, metrics and published values in its `report:` section (conf/experiment/*.yaml).
@@ -40,9 +43,27 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _settings(text: str) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for pair in _names(text):
+        name, _, value = (part.strip() for part in pair.partition("="))
+        if not name or not value:
+            raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {pair!r}")
+        if name in settings:
+            raise argparse.ArgumentTypeError(f"{name} is there twice")
+        settings[name] = value
+    return settings
+
+
+def _counts(text: str) -> dict[str, int]:
+    return {name: _count(value) for name, value in _settings(text).items()}
+
+
 def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number of decimals, 0 or more, got {text!r}")
+    from research.report.texts import MOST_DECIMALS
+
+    if not text.isdecimal() or int(text) > MOST_DECIMALS:
+        raise argparse.ArgumentTypeError(f"expected a number of decimals, 0 to {MOST_DECIMALS}, got {text!r}")
     return int(text)
 
 
@@ -80,8 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     text = f"parts of a cell beside the mean: {', '.join(PARTS)} (default: sd)"
     table.add_argument("--show", type=_parts, metavar="PART,PART", help=text)
     table.add_argument("--interval", choices=["t", "bootstrap"], default="t", help="95 %% interval (default: t)")
-    text = "decimals; default: two digits of the standard deviation"
+    text = "decimals of all metrics; default: two digits of the standard deviation"
     table.add_argument("--digits", type=_count, metavar="N", help=text)
+    text = "decimals of single metrics: test/nll_nats=1"
+    table.add_argument("--decimals", type=_counts, metavar="NAME=N,NAME=N", help=text)
+    text = "how keys, metrics and values are written: 'model.latent_dim=latent size,vae=VAE'"
+    table.add_argument("--names", type=_settings, metavar="NAME=TEXT,NAME=TEXT", help=text)
     files = parser.add_argument_group("what is written")
     text = "table.md, .tex, .csv, page.html (default: all)"
     files.add_argument("--format", choices=[*FORMATS, "all"], default="all", help=text)
@@ -103,17 +128,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from research.tree import ConfigError
 
     try:
-        shown, written = _report(options)
+        shown, table, written = _report(options)
     except (ConfigError, LeaseLost) as error:
         print(f"error: {error}", file=sys.stderr)
         return LOST if isinstance(error, LeaseLost) else 2
-    print(shown, end="\n" if shown and not shown.endswith("\n") else "")
+    from research.report.page_data import best_run
+    from research.report.terminal import draw_table, terminal
+
+    if options.format == "all" and (console := terminal()) is not None:
+        draw_table(table, console, _layout(options))
+    else:
+        print(shown, end="\n" if shown and not shown.endswith("\n") else "")
+    if best := best_run(table.everything, table.metrics):
+        metric, value, run = best
+        print(f"\nbest run by {metric} ({value:.6g}): {options.folder / run.run_id}", file=sys.stderr)
     print(f"\nwrote {', '.join(map(str, written))}", file=sys.stderr)
     return 0
 
 
-def _report(options: argparse.Namespace) -> tuple[str, list[Path]]:
-    """Write what the options ask for; the table to print, and the files.
+def _layout(options: argparse.Namespace) -> "Layout":
+    """What a cell shows, as the options say."""
+    from research.report.texts import Layout
+
+    return Layout(options.digits, options.show or ("sd",), options.interval)
+
+
+def _report(options: argparse.Namespace) -> tuple[str, "Table", list[Path]]:
+    """Write what the options ask for; the text to print, the table, and the files.
 
     The lease is on the folder of the report alone, so that a sweep which still trains can be looked at. Of two reports
     into one folder the later one stays, also if the earlier one stood still meanwhile.
@@ -128,23 +169,23 @@ def _report(options: argparse.Namespace) -> tuple[str, list[Path]]:
         raise ConfigError("folder", output, "it is a link; remove it, or name a place: --output")
     check_sweep_folder(options.folder)
     with acquire(output / LEASE, "--output", str(output), other="--output=") as lease:
-        files = _files(options, output)
+        table = _table(options)
+        files = _files(options, table, output)
         for name, content in files.items():
             write_atomically(output / name, content, lease)
     first = next(iter(files))
     shown = files[first].decode() if first in TABLES.values() else ""
     written = [output / name for name in files if not name.startswith("figures/")]
-    return shown, written + ([output / "figures"] if any(name.startswith("figures/") for name in files) else [])
+    written += [output / "figures"] if any(name.startswith("figures/") for name in files) else []
+    return shown, table, written
 
 
-def _files(options: argparse.Namespace, output: Path) -> dict[str, bytes]:
-    """File name -> content of everything that the options ask for."""
+def _table(options: argparse.Namespace) -> "Table":
+    """The table that the sweep recorded, with what the options replace."""
     from research.report.collect import collect
-    from research.report.figures import draw
-    from research.report.formats import latex, markdown, published, spreadsheet
     from research.report.keys import check
+    from research.report.spec import check_distinct
     from research.report.table import table_of
-    from research.report.texts import Layout
     from research.tree import ConfigError
 
     runs = collect(options.folder)
@@ -152,8 +193,19 @@ def _files(options: argparse.Namespace, output: Path) -> dict[str, bytes]:
     if options.by is not None and not section.select:
         raise ConfigError("by", options.by, "nothing is chosen by it: name the keys with --select")
     check("metrics", options.metrics or (), runs.metric_names())
-    table = table_of(runs.including(options.include or ()), section)
-    layout = Layout(options.digits, options.show or ("sd",), options.interval)
+    texts = {text for run in runs for text in run.values.values() if isinstance(text, str)}
+    check("decimals", options.decimals or (), runs.metric_names())
+    check("names", options.names or (), [*runs.config_keys(), *runs.metric_names(), *sorted(texts)])
+    check_distinct(options.names or {})
+    return table_of(runs.including(options.include or ()), section)
+
+
+def _files(options: argparse.Namespace, table: "Table", output: Path) -> dict[str, bytes]:
+    """File name -> content of everything that the options ask for."""
+    from research.report.figures import draw
+    from research.report.formats import latex, markdown, published, spreadsheet
+
+    layout = _layout(options)
     formats = FORMATS if options.format == "all" else (options.format,)
     writers = {"markdown": markdown, "latex": latex, "csv": spreadsheet}
     texts = {name: writers[kind](table, layout) for kind, name in TABLES.items() if kind in formats}
@@ -179,8 +231,20 @@ def _section(options: argparse.Namespace, plan: Mapping[str, Any]) -> "Report":
 
     from research.report.spec import recorded
 
-    entries = {name: getattr(options, name) for name in ("rows", "columns", "metrics", "select", "by")}
+    entries = {
+        name: getattr(options, name) for name in ("rows", "columns", "metrics", "select", "by", "names", "decimals")
+    }
     for name in ("rows", "metrics"):  # an empty list asks for the default, as no list does
         entries[name] = entries[name] or None
     changes = {name: value for name, value in entries.items() if value is not None}
     return dataclasses.replace(recorded(plan, options.folder), **changes)
+
+
+def write(*arguments: str) -> None:
+    """Write the report of a sweep, as the command with these arguments does, and print nothing.
+
+    Raises:
+      ConfigError: there is no such sweep, or what is asked for is not in it.
+      LeaseLost: another command took over the folder of the report.
+    """
+    _report(_parser().parse_args(arguments))

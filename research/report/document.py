@@ -17,7 +17,22 @@ from research.report.run import count_statuses
 from research.report.spec import Reproduction
 from research.report.statistics import SMALLEST, interquartile_mean, interval
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
-from research.report.texts import MOST_DECIMALS, PLAIN, Layout, Style, decimals, listed, number, plural, settings, shown
+from research.report.texts import (
+    MOST_DECIMALS,
+    PLAIN,
+    Layout,
+    Style,
+    decimals,
+    listed,
+    named,
+    named_metric,
+    naming,
+    number,
+    plural,
+    renamed,
+    settings,
+    shown,
+)
 from research.runs.folder import short_commit
 
 HASH_DIGITS = 12  # of every hash that is shown
@@ -55,19 +70,25 @@ class Document:
 
 
 def document(table: Table, style: Style, layout: Layout) -> Document:
-    """The texts of a table in a style."""
+    """The texts of a table in a style, by the names of the table."""
+    with naming(table.names):
+        return _document(table, style, layout)
 
+
+def _document(table: Table, style: Style, layout: Layout) -> Document:
     def styled(texts: Notes) -> Notes:
-        return [(style.mark(mark), style.escape(text)) for mark, text in texts]
+        return [(style.mark(mark), style.escape(renamed(text))) for mark, text in texts]
 
     sources = dict.fromkeys(map(_source, table.published))
     marks = {text: str(mark) for mark, text in enumerate(sources, len(table.null_marks) + 1)}  # after those of nulls
     columns = [(column, metric) for column in table.columns for metric in table.metrics]
     return Document(
-        caption=style.escape(caption(table, layout)),
-        keys=[style.name(key) for key in table.row_keys] or [""],
+        caption=style.escape(renamed(caption(table, layout))),
+        keys=[style.name(named(key)) for key in table.row_keys] or [""],
         columns=[style.escape(settings(table.column_keys, column)) for column in table.columns],
-        metrics=[style.name(metric) + style.better.get(direction(metric), "") for metric in table.metrics],
+        metrics=[
+            style.name(named_metric(metric)) + style.better.get(direction(metric), "") for metric in table.metrics
+        ],
         models=[
             ([style.escape(shown(value)) for value in row] or ["all runs"])
             + [_cell(table, (row, *column), style, layout) for column in columns]
@@ -90,13 +111,19 @@ def _baselines(table: Table, style: Style, layout: Layout) -> Rows:
         model = table.row_keys.index("model") if "model" in table.row_keys else free[0]
         index = model if model in free else free[0]
         head[index] = ", ".join(part for part in (style.escape(baseline.label), head[index]) if part)
-        values = [baseline.cells.get((column, metric)) for column in table.columns for metric in table.metrics]
-        numbers = [
-            "" if v is None else number(v, decimals(v, None) if layout.digits is None else layout.digits, style)
-            for v in values
-        ]
+        numbers = []
+        for column in table.columns:
+            for metric in table.metrics:
+                value, digits = baseline.cells.get((column, metric)), _digits(table, metric, layout)
+                places = decimals(value or 0.0, None) if digits is None else digits
+                numbers.append("" if value is None else number(value, places, style))
         rows.append(head + numbers)
     return rows
+
+
+def _digits(table: Table, metric: str, layout: Layout) -> int | None:
+    """The decimals that somebody asked for: for all metrics, or else for this one; None if nobody did."""
+    return table.decimals.get(metric) if layout.digits is None else layout.digits
 
 
 # --------------------------------------------------------------------------------------------------------------- cells
@@ -108,6 +135,7 @@ def _cell(table: Table, where: tuple[Values, Values, str], style: Style, layout:
     if cell is None:
         return ""
     text = style.dash
+    layout = dataclasses.replace(layout, digits=_digits(table, where[2], layout))
     if cell.mean is not None:
         text = _summary(cell, style, layout)
         text = style.best(text) if cell.best else text
@@ -176,6 +204,7 @@ def _brief(reasons: tuple[str, ...]) -> str:
 def _published(table: Table, entry: Reproduction, mark: str, style: Style, layout: Layout) -> list[str]:
     """One row under the heads `PUBLISHED`."""
     theirs = entry.published
+    layout = dataclasses.replace(layout, digits=_digits(table, theirs.metric, layout))
     places = _places(entry) if layout.digits is None else layout.digits
     ours = style.dash
     if entry.cell.mean is not None:
@@ -190,7 +219,7 @@ def _published(table: Table, entry: Reproduction, mark: str, style: Style, layou
         difference = ("+" if entry.difference > 0 else "") + number(entry.difference, places, style)
         if entry.verdict != "not comparable" and entry.allowed is not None:
             difference += f" (allowed {shown(float(f'{entry.allowed:.2g}'))})"
-    head = [style.escape(theirs.label) + style.mark(mark), style.escape(theirs.metric)]
+    head = [style.escape(theirs.label) + style.mark(mark), style.escape(named(theirs.metric))]
     where = style.escape(settings((*table.row_keys, *table.column_keys), (*entry.row, *entry.column)))
     return [*head, where, ours, value, difference, entry.verdict]
 
@@ -215,9 +244,9 @@ def _source(entry: Reproduction) -> str:
 def caption(table: Table, layout: Layout = PLAIN) -> str:
     """What the means are over, what bold and underlined mean, and what stands beside a mean."""
     over = table.averaging
-    dimensions = [f"{SEED} ({over.seeds} values)"] if over.seeds > 1 else []
-    dimensions += [f"{key} ({plural(len(distinct(table.runs, key)), 'value')})" for key in over.keys]
-    folds = f"{FOLD} ({over.folds} values)"
+    dimensions = [f"{named(SEED)} ({over.seeds} values)"] if over.seeds > 1 else []
+    dimensions += [f"{named(key)} ({plural(len(distinct(table.runs, key)), 'value')})" for key in over.keys]
+    folds = f"{named(FOLD)} ({over.folds} values)"
     if over.over_folds:
         seeds = distinct(table.runs, SEED)
         dimensions = [folds + (f" at the one seed {seeds[0]}" if len(seeds) == 1 else "")]

@@ -1,6 +1,7 @@
 """The three kinds of tables: Markdown for a terminal or a README, LaTeX for a paper, CSV with exact numbers."""
 
 import re
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,13 @@ _LATEX = {
     "¶": r"\P{}",
     "×": r"$\times$",
 } | {character: f"\\{character}" for character in "_%&#${}"}
+_GREEK = (
+    "alpha beta gamma delta epsilon zeta eta theta iota kappa lamda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
+)
+_LATEX |= {
+    unicodedata.lookup(f"GREEK SMALL LETTER {name}"): rf"$\{'lambda' if name == 'lamda' else name}$"
+    for name in _GREEK.split()
+}
 
 _UNSET = frozenset("ÐÞðþĄąĐđĘęĦħĮįĸĿŀŉŊŋŦŧŲųſ")  # the font encoding of a plain document lacks them
 

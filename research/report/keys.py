@@ -13,6 +13,7 @@ from research.tree import ConfigError, group
 SEED, FOLD = "seed", metrics.FOLD
 UNSHOWN = frozenset({"data.root"})  # where the data lie does not change a result
 DEFAULT_METRICS = tuple(f"test/{name}" for name, known in METRICS.items() if known.shown)
+PREDICTED, FORECAST = f"test/mae{RAW}", "test/mase"  # an error of predicted values; a metric of forecasts only
 BEYOND_LOSS = ("test/cross_entropy", "test/mse", "test/generator_loss")  # they replace the loss in a table
 
 
@@ -25,7 +26,8 @@ def check(option: str, names: Sequence[str], known: Iterable[str]) -> tuple[str,
     known = list(known)
     for name in names:
         if name not in known:
-            kind = "metric" if option in ("metrics", "by") else "key"
+            kind = {"names": "key, metric or value"}.get(option, "key")
+            kind = "metric" if option in ("metrics", "by", "decimals") else kind
             raise ConfigError(option, name, f"no run has this {kind}{nearest(name, known)}")
     return tuple(dict.fromkeys(names))
 
@@ -87,16 +89,27 @@ def default_metrics(runs: Runs) -> tuple[str, ...]:
     These are the metrics of `DEFAULT_METRICS` that some run has; without any, all metrics of the test rows; without
     any, the first of `DEFAULT_METRICS`, so that reasons have a place. The loss is left out if all runs that have it
     also have one of `BEYOND_LOSS` and another metric is shown. An error in units of the data is left out if its scaled
-    twin may be compared between the same runs.
+    twin may be compared between the same runs. The mean absolute error of predicted values stays all the same, where it
+    differs from its twin: a prediction is judged in the units of what it predicts.
     """
     known = runs.metric_names()
     shown = tuple(name for name in DEFAULT_METRICS if name in known)
     scaled = {name: apart(name.removesuffix(RAW), runs, folds=False) for name in shown if name.endswith(RAW)}
-    shown = tuple(name for name in shown if name not in scaled or set(scaled[name]) - set(apart(name, runs)))
+    regression = {PREDICTED} if _is_regression(runs) else set()
+    needed = {name for name in scaled if set(scaled[name]) - set(apart(name, runs))} | regression
+    shown = tuple(name for name in shown if name not in scaled or name in needed)
     losses = [run.metrics for run in runs if "test/loss" in run.metrics]
     if len(shown) > 1 and all(any(name in metrics for name in BEYOND_LOSS) for metrics in losses):
         shown = tuple(name for name in shown if name != "test/loss")
     return shown or tuple(sorted(name for name in known if name.startswith("test/"))) or DEFAULT_METRICS[:1]
+
+
+def _is_regression(runs: Runs) -> bool:
+    """Whether runs predict values that they see scaled, and forecast none."""
+    both = [run.metrics for run in runs if PREDICTED in run.metrics]
+    if any(FORECAST in metrics for metrics in both):
+        return False
+    return any(metrics[PREDICTED] != metrics.get(PREDICTED.removesuffix(RAW)) for metrics in both)
 
 
 def comparison_keys(metric: str, runs: Iterable[Run]) -> list[str]:

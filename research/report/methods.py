@@ -31,6 +31,9 @@ LABELS = {  # in the order of their rows; a method that is not listed stands bef
     "padded_logistic": "logistic regression, last value repeated",
     "resampled_logistic": "logistic regression, resampled",
     "constant": "training mean",
+    "channel_mean": "training mean of the channel",
+    "last_value": "last value",
+    "linear_interpolation": "linear interpolation",
     "memoryless": "memoryless",
     "mean_distance": "distance to the mean",
     "pca_residual": "PCA residual",
@@ -44,7 +47,8 @@ SIZED = frozenset(  # methods that have as many numbers as the model has latents
     {"pca", "pca_kmeans", "padded_pca_kmeans", "resampled_pca_kmeans", "pca_residual", "random_code"}
 )
 FITTED = frozenset({"linear", "logistic", "padded_logistic", "resampled_logistic"})
-MEANS = frozenset({"mean", "constant", "majority"})  # methods that predict one value or class for every row
+# methods that predict one value or class for every row
+MEANS = frozenset({"mean", "constant", "channel_mean", "majority"})
 REAL = frozenset({"real", "real_vs_real"})
 BOUNDS = REAL | {REFERENCE, PERFECT}  # a model may reach these; it does not have to beat them
 

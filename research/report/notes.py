@@ -1,7 +1,9 @@
 """The notes below a table: everything that a reader must know beside the numbers."""
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from research.metrics import direction
 from research.report.cell import Values
@@ -21,11 +23,13 @@ from research.report.methods import (
 )
 from research.report.run import EVALUATION, count_statuses
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
-from research.report.texts import listed, plural, settings, shortened, shown
+from research.report.texts import listed, named, plural, settings, shortened, shown
 from research.tree import group
 
+EPOCHS, BATCH_SIZE, MONITOR = "trainer.epochs", "trainer.batch_size", "trainer.monitor"
 SHOWN_REASONS = 5
 SHOWN_COPIES = 3
+FEW_STEPS, FEW_IN_ALL = 10, 1000  # training steps of an epoch and of a run below which a note names what to raise
 UNFINISHED = "none of the runs finished"
 SHOWN_PAIRS = 3  # of seed and fold that a cell lacks
 
@@ -37,6 +41,8 @@ def notes(table: Table) -> list[tuple[str, str]]:
         *_copies(table),
         *_compared(table),
         *_games(table),
+        *_few_steps(table),
+        *_ended_early(table),
         *_incomplete(table),
         *_untested(table),
         *_selected(table),
@@ -81,7 +87,7 @@ def _averaged(table: Table) -> list[str]:
     if not keys:
         return []
     remedy = "make it a row or a column" if len(keys) == 1 else "make them rows or columns"
-    return [f"Warning: the means are also over {listed(keys)}; {remedy}."]
+    return [f"Warning: the means are also over {listed([*map(named, keys)])}; {remedy}."]
 
 
 def _copies(table: Table) -> list[str]:
@@ -127,6 +133,57 @@ def merged(reasons: Iterable[str]) -> list[str]:
     return texts
 
 
+# ------------------------------------------------------------------------------------------------ trained long enough?
+
+
+def _few_steps(table: Table) -> list[str]:
+    """Say that runs on few rows took few steps, and which keys make them more."""
+    completed = [run for run in table.runs if run.status == "completed"]
+    few: list[tuple[int, int, int, Run]] = []  # steps of an epoch, epochs, batch size
+    for run in completed:
+        steps, epochs, batch_size = run.steps_per_epoch, run.value(EPOCHS), run.value(BATCH_SIZE)
+        if steps is None or not isinstance(epochs, int) or not isinstance(batch_size, int):
+            continue
+        if steps < FEW_STEPS and steps * epochs < FEW_IN_ALL:
+            few.append((steps, epochs, batch_size, run))
+    if not few:
+        return []
+    steps, epochs, batch_size, _ = min(few, key=lambda entry: (entry[0] * entry[1], entry[0]))
+    at_least = "as few as " if len({entry[:2] for entry in few}) > 1 else ""
+    smaller = batch_size * steps // FEW_STEPS  # makes at least ten steps an epoch
+    batches = f"{BATCH_SIZE}={smaller} " if smaller else ""
+    wanted = max(epochs, -(-FEW_IN_ALL // (FEW_STEPS if smaller else steps)))
+    return [
+        f"Few steps: {_part_of(few, completed)} took {at_least}{plural(steps, 'step')} an epoch and {steps * epochs} in"
+        f" all. Smaller batches and more epochs train longer: {batches}{EPOCHS}={wanted} {_new_name(table)}."
+    ]
+
+
+def _ended_early(table: Table) -> list[str]:
+    """Say that the curve of runs was far from flat when their epochs were over."""
+    completed = [run for run in table.runs if run.status == "completed"]
+    early = [run for run in completed if run.still_improves and isinstance(run.value(EPOCHS), int)]
+    if not early:
+        return []
+    monitors = listed(list(dict.fromkeys(shown(run.value(MONITOR)) for run in early)))
+    epochs = max(run.value(EPOCHS) for run in early)
+    return [
+        f"Ended early: {_part_of(early, completed)} still improved in {monitors} by more than 5 % of its range over the"
+        f" last tenth of the epochs. Train longer: {EPOCHS}={2 * epochs} {_new_name(table)}."
+    ]
+
+
+def _part_of(some: Sequence[Any], runs: Sequence[Run]) -> str:
+    if len(runs) == 1:
+        return "the run"
+    return f"{'all' if len(some) == len(runs) else f'{len(some)} of'} {plural(len(runs), 'run')}"
+
+
+def _new_name(table: Table) -> str:
+    """The override that goes with other keys: a sweep folder holds one budget."""
+    return f"name={shlex.quote(f'{table.runs.name}_longer')}"
+
+
 # ------------------------------------------------------------------------------------------------- what may be compared
 
 
@@ -137,7 +194,8 @@ def _compared(table: Table) -> list[str]:
         if keys := _separating(table, metric):
             metrics.setdefault(tuple(keys), []).append(metric)
     return [
-        f"{listed(names)} {'is' if len(names) == 1 else 'are'} compared only between runs of equal {listed(keys)}."
+        f"{listed(names)} {'is' if len(names) == 1 else 'are'} compared only"
+        f" between runs of equal {listed([*map(named, keys)])}."
         for keys, names in metrics.items()
     ]
 

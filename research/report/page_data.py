@@ -10,7 +10,7 @@ from urllib.parse import quote
 from research.metrics import direction, judges
 from research.report.collect import Hole, Run, Runs
 from research.report.keys import FOLD, SEED, better, count, distinct, peers, varying
-from research.report.run import count_statuses
+from research.report.run import FINISHED, count_statuses
 from research.report.table import Table
 from research.report.texts import plural, shown
 
@@ -166,9 +166,13 @@ def _compact(value: float | str | None) -> float | str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Extremes:
-    """The best and the worst of comparable runs by one metric; `why` says in words why by this metric."""
+    """The best and the worst of comparable runs by one metric; `why` says in words why by this metric.
+
+    `among` is the number of runs that were compared.
+    """
 
     metric: str
+    among: int
     why: str
     best: Run
     worst: Run
@@ -200,4 +204,16 @@ def extremes(runs: Runs, metrics: Sequence[str]) -> Extremes | None:
         why += f" of {len(finished)}: others differ in {', '.join(keys)} and are not comparable by it"
     if not of_validation:
         why += "; no metric of the validation rows is at hand, so this is one of the test rows"
-    return Extremes(metric, why, best, worst)
+    return Extremes(metric, len(comparable), why, best, worst)
+
+
+def best_run(runs: Runs, metrics: Sequence[str]) -> tuple[str, float, Run] | None:
+    """A metric of the validation rows, the best run by it, and the run's value.
+
+    None if no such metric may compare all runs that finished, or if there are fewer than two of them.
+    """
+    finished = tuple(run for run in runs if run.status in FINISHED)
+    both = extremes(dataclasses.replace(runs, records=finished), metrics)
+    if both is None or not both.metric.startswith("validation/") or not 1 < both.among == len(finished):
+        return None
+    return both.metric, both.best.metrics[both.metric] or 0.0, both.best

@@ -49,6 +49,8 @@ class Run:
       seconds: the run's share of the training time of its program.
       objective: the metric that sweepers which search were given.
       versions: package -> version.
+      steps_per_epoch: training steps of an epoch; None if the result does not say so.
+      still_improves: whether the monitored metric was far from flat at the end; None if that is not known.
       included: whether the run is averaged although it did not finish, because the user asked for it.
     """
 
@@ -70,6 +72,8 @@ class Run:
     seconds: float | None = None
     objective: str | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    steps_per_epoch: int | None = None
+    still_improves: bool | None = None
     included: bool = False
 
     @property
@@ -248,6 +252,7 @@ def _run_of(run_id: str, values: Mapping[str, Any], result: Mapping[str, Any], w
     null_reasons = dict.fromkeys(infinite, "infinite") | section(result, "null_reasons", "result.json")
     program = section(result, "program", "result.json")
     depends = _depends(result)
+    steps, improves = result.get("steps_per_epoch"), result.get("still_improves")
     overrides, versions, seconds = (result.get(name) for name in ("overrides", "versions", "seconds_device_share"))
 
     def text(name: str) -> str | None:
@@ -270,6 +275,8 @@ def _run_of(run_id: str, values: Mapping[str, Any], result: Mapping[str, Any], w
         command=text("command"),
         seconds=float(seconds) if isinstance(seconds, int | float) and _finite(seconds) else None,
         objective=text("objective"),
+        steps_per_epoch=steps if type(steps) is int and steps > 0 else None,
+        still_improves=improves if isinstance(improves, bool) else None,
         versions={str(name): str(version) for name, version in versions.items()} if isinstance(versions, dict) else {},
     )
 

@@ -5,13 +5,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from research.metrics import direction, undirected
-from research.ranges import Finite, NonNegative
+from research.ranges import Finite, NonNegative, Range
 from research.report.cell import Cell, Values
 from research.report.collect import Hole, Runs
 from research.report.keys import check
+from research.report.texts import MOST_DECIMALS
 from research.tree import ConfigError, build, recipe
 
 Verdict = Literal["reproduced", "not reproduced", "not comparable"]
@@ -68,6 +69,8 @@ class Report:
       by: the metric that chooses; null for the first metric that measures the same in all settings: first the
         validation twins of `metrics` are tried, then `research.metrics.CHOOSING`.
       published: values of others, printed beside ours.
+      names: config key, metric or value -> its name in tables, figures and captions; null for none.
+      decimals: metric -> its decimals in tables; the others have those that their standard deviation asks for.
     """
 
     rows: tuple[str, ...] | None
@@ -76,6 +79,8 @@ class Report:
     select: tuple[str, ...]
     by: str | None
     published: tuple[Published, ...]
+    names: dict[str, str] | None = None
+    decimals: dict[str, Annotated[int, Range(0, MOST_DECIMALS)]] | None = None
 
     def validate(self) -> None:
         if self.by is not None and not self.by.startswith("validation/"):
@@ -83,6 +88,18 @@ class Report:
             raise ConfigError("by", self.by, remedy)
         if self.by is not None and not direction(self.by):
             raise ConfigError("by", self.by, f"{undirected(self.by)}; set {{key}}=null for one that compares")
+        for key, name in (self.names or {}).items():
+            if not name.strip():
+                raise ConfigError(f"names.{key}", name, "an empty name names nothing; leave it out")
+        check_distinct(self.names or {})
+
+
+def check_distinct(names: Mapping[str, str]) -> None:
+    """Refuse one name for two keys, metrics or values, which a table would not tell apart."""
+    first: dict[str, str] = {}
+    for key, name in names.items():
+        if (other := first.setdefault(name, key)) != key:
+            raise ConfigError(f"names.{key}", name, f"{other} has this name too; give each a name of its own")
 
 
 def recorded(plan: Mapping[str, Any], folder: Path) -> Report:
@@ -161,7 +178,8 @@ def reproductions(
             unprinted[f"without a data set (add {DATA}: NAME to where in report.published)"] += 1
             continue
         if any(_same(run.value(DATA), value.where[DATA]) for run in runs):
-            check("report.published.where", list(value.where), runs.config_keys())
+            left_out = [key for key in value.where if any(run.value(key) is not Hole.ABSENT for run in runs)]
+            check("report.published.where", list(value.where), [*runs.config_keys(), *left_out])  # at their defaults
         nearest: list[str] | None = None  # the fewest keys in which a cell differs
         for (row, column, metric), cell in cells.items():
             if metric == value.metric:

@@ -45,6 +45,8 @@ class Table:
       judged: (column, metric) -> the tests that were made.
       lacks: (row, column) -> pairs of seed and fold that the cell lacks and others have.
       unpublished: reason -> number of published values that stand beside no cell.
+      names: key, metric or value -> how documents and figures write it.
+      decimals: metric -> its decimals.
     """
 
     runs: Runs
@@ -62,6 +64,8 @@ class Table:
     lacks: Mapping[tuple[Values, Values], Sequence[tuple[Any, Any]]]
     published: tuple[Reproduction, ...]
     unpublished: Mapping[str, int]
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    decimals: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def everything(self) -> Runs:
@@ -153,7 +157,8 @@ def table_of(runs: Runs, report: Report) -> Table:
         problems = [f"the report section names {name}, which no run has" for name in names if name not in known]
         names = tuple(name for name in names if name in known)
         runs = dataclasses.replace(runs, problems=(*runs.problems, *problems))
-    return table(runs, report.rows, report.columns, names or None, report.select, report.by, report.published)
+    shown = table(runs, report.rows, report.columns, names or None, report.select, report.by, report.published)
+    return dataclasses.replace(shown, names=report.names or {}, decimals=report.decimals or {})
 
 
 def _keys(

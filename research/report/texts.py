@@ -1,11 +1,16 @@
 """How a report writes values, counts, lists and numbers, and what its kinds of documents do differently."""
 
+import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
+from research.metrics import metric as known
 from research.report.collect import Hole
 from research.report.statistics import EQUAL, IntervalKind
 
@@ -28,20 +33,64 @@ def shortened(parts: Sequence[str], most: int, noun: str = "") -> list[str]:
     return list(parts) if len(parts) <= most else [*parts[:most], f"{len(parts) - most} more {noun}".rstrip()]
 
 
+# ------------------------------------------------------------------------------------ names for a paper (report.names)
+
+# of the document that is being written
+_names: ContextVar[Mapping[str, str]] = ContextVar("_names", default=MappingProxyType({}))
+
+
+@contextlib.contextmanager
+def naming(names: Mapping[str, str]) -> Iterator[None]:
+    """Write keys, metrics and values by these names inside a `with` block."""
+    token = _names.set(names)
+    try:
+        yield
+    finally:
+        _names.reset(token)
+
+
+def given_name(name: str) -> str | None:
+    """The name that the report gives to a key, a metric or a value; None if it gives none."""
+    return _names.get().get(name)
+
+
+def named(name: str) -> str:
+    """A key or metric as the report writes it."""
+    return _names.get().get(name, name)
+
+
+def named_metric(metric: str) -> str:
+    """A metric as a heading: a name that the report gives gets its unit, `NLL (nats)`."""
+    name, unit = given_name(metric), known(metric).unit
+    if name is None:
+        return metric
+    return f"{name} ({unit})" if unit and unit not in name else name
+
+
+def renamed(text: str) -> str:
+    """A sentence in which the keys and metrics that have a name (`model.beta`, `test/loss`) are written by it."""
+    for name, new in _names.get().items():
+        if "." in name or "/" in name:
+            text = re.sub(rf"(?<![\w./]){re.escape(name)}(?![\w/=]|\.\w)", lambda _, new=new: new, text)
+    return text
+
+
 def shown(value: Any) -> str:
     """A value of a config key."""
     if isinstance(value, Hole):
         return value.value
+    if isinstance(value, str):
+        return named(value)
     if isinstance(value, float):
         return short if float(short := f"{value:g}") == value else repr(value)
     if isinstance(value, tuple):
         return f"[{', '.join(map(shown, value))}]"
-    return value if isinstance(value, str) else json.dumps(value)
+    return json.dumps(value)
 
 
 def settings(keys: Sequence[str], values: Sequence[Any]) -> str:
     """`key=value, key=value`."""
-    return ", ".join(f"{key}={shown(value)}" for key, value in zip(keys, values, strict=True))
+    return ", ".join(f"{named(key)}={shown(value)}" for key, value in zip(keys, values, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers

@@ -26,8 +26,9 @@ class Run:
     Rows are an array [N, *stored_shape], a pandas table with the columns of training in any order, or a list of
     sequences of unequal length. NaN, and a value that a masked array masks, is a missing value if the model takes
     masks, and is refused otherwise. Beside the rows, methods take `lengths` [N], `observed` (of the shape of x),
-    `label` [N] (classes as stored) and, for `score`, `target`. Rows are prepared as in training
-    (`research.data.preparation`) and pass through one compiled program in batches of 256.
+    `label` [N] (classes as stored) and, for `score`, `target`. A forecaster may need `known`, `times` and `static`
+    (covariates), and `series` (names). Rows are prepared as in training (`research.data.preparation`) and pass through
+    one compiled program in batches of 256.
 
     Attributes:
       folder: where the run lies.
@@ -78,6 +79,32 @@ class Run:
         """E[x | code of x] as stored, [N, *stored_shape]."""
         rows = self.rows(x, **beside)
         return self.preparation.restore(self.preparation.raw(self._over("reconstruct", rows)), rows)
+
+    def impute(self, x: Any, **beside: Any) -> np.ndarray:
+        """Rows as stored in which missing values are those of the reconstruction, [N, *stored_shape].
+
+        Observed values, and padding behind the end of a row, stay as they are. A run imputes well if it was trained to,
+        with `data.hide_train`.
+
+        Args:
+          x: rows with NaN for missing values, or `observed` beside them.
+          beside: `lengths`, `observed`, `label`.
+        """
+        self._need("reconstruct")
+        if not takes_masks(self.model):
+            problem = f"a {type(self.model).__name__} that does not read masks cannot impute"
+            remedy = "train model=recurrent_ae, or a dense model with model.reads_mask=true, with data.hide_train=0.2"
+            raise ConfigError("folder", self.folder, f"{problem}; {remedy}")
+        rows = self.rows(x, **beside)
+        values = np.asarray(rows.x)
+        if rows.observed is None:
+            return values.copy()
+        missing = ~np.asarray(rows.observed)
+        if rows.length is not None:
+            inside = np.arange(values.shape[1]) < np.asarray(rows.length)[:, None]
+            missing &= inside.reshape(inside.shape + (1,) * (values.ndim - 2))
+        filled = self.preparation.restore(self.preparation.raw(self._over("reconstruct", rows)), rows)
+        return np.where(missing, filled, values)
 
     def sample(self, number: int, seed: int = 0, label: Any = None) -> np.ndarray:
         """Draws from the model as stored, [number, *stored_shape]; label [number] for a conditional model."""
@@ -131,8 +158,10 @@ class Run:
 
     def forecast(self, x: Any, **beside: Any) -> Forecast:
         """Distribution of the next steps of windows [N, T, C], as stored, [N, H, C]."""
-        scaled = self._over("forecast", self.rows(x, **beside))
-        scale, raw = self.preparation.target_scale, self.preparation.raw_target
+        rows = self.rows(x, **beside)
+        scaled = self._over("forecast", rows)
+        shift, scale = rows.units(self.preparation.target_shift, self.preparation.target_scale)
+        raw = lambda y: np.asarray(y, np.float64) / scale + shift
         quantiles = None
         if scaled.quantiles is not None:
             quantiles = np.moveaxis(raw(np.moveaxis(np.asarray(scaled.quantiles), -1, 0)), 0, -1)
@@ -194,6 +223,13 @@ class Run:
             self._label(None, len(rows))
         return rows
 
+    def lacks_truth(self, rows: Examples) -> str | None:
+        """What rows lack to score predictions of them, "label" or "target"; None if nothing is lacking."""
+        if self.facts is None or not (able(self.model, Predicts) or able(self.model, Forecasts)):
+            return None
+        key = "label" if self.facts.target_shape is None else "target"
+        return key if getattr(rows, key) is None else None
+
     # --------------------------------------------------------------------------------------------------- inside
 
     def _need(self, ability: str) -> None:
@@ -202,10 +238,7 @@ class Run:
 
     def _need_target(self, rows: Examples) -> None:
         """Refuse to score predictions without what is predicted."""
-        if self.facts is None or not (able(self.model, Predicts) or able(self.model, Forecasts)):
-            return
-        key = "label" if self.facts.target_shape is None else "target"
-        if getattr(rows, key) is None:
+        if (key := self.lacks_truth(rows)) is not None:
             raise ConfigError(key, None, f"the score compares a prediction with the truth; give {key}=[...]")
 
     def _label(self, label: Any, rows: int) -> np.ndarray | None:

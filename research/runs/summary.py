@@ -10,6 +10,8 @@ from research.runs.events import NAME, EventFile
 from research.runs.files import Held
 from research.runs.folder import RunFolder
 
+SUMMARY = "summary"  # folder of the means beside the runs of a sweep
+
 
 def spread(runs: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
     """Mean and standard deviation over runs at each step.
@@ -66,7 +68,7 @@ def summary(folder: Path | str, groups: Mapping[str, Sequence[Path | str]], leas
     for configuration, runs in groups.items():
         if len(runs) < 2:
             continue
-        target = Path(folder) / "summary" / re.sub(r"[^A-Za-z0-9._=-]+", "_", configuration).lstrip(".")
+        target = Path(folder) / SUMMARY / re.sub(r"[^A-Za-z0-9._=-]+", "_", configuration).lstrip(".")
         newest = max((Path(run) / "metrics.csv").stat().st_mtime for run in runs)
         if (target / NAME).exists() and (target / NAME).stat().st_mtime >= newest:
             summaries.append(target)

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research.errors import nearest
-from research.metrics import FOLD, base, comparison_keys, higher_is_better, judges
+from research.metrics import FOLD, METRICS, base, comparison_keys, higher_is_better, judges
 from research.sweep.job import BoundJob, Job, metric_dependencies
 from research.sweep.options import Options
 from research.sweep.plan import JobGroup
 from research.tree import ConfigError, flatten
+
+PARTS = ("train", "validation", "test")  # of the data, of which metrics are
 
 
 def separating(metric: str, bounds: Sequence[BoundJob]) -> list[str]:
@@ -92,6 +94,7 @@ def check_table(
         for name in section.get(option) or ():
             if name not in keys:
                 raise ConfigError(f"report.{option}", name, f"no job has this key{nearest(name, keys)}")
+    check_names(section, jobs, known)
     by, chosen = section.get("by"), section.get("select") or ()
     no_settings = {*(section.get("rows") or ()), *(section.get("columns") or ()), "seed", FOLD}
     for key in chosen:
@@ -101,6 +104,23 @@ def check_table(
     if by is not None and (apart := [key for key in separating(by, bounds) if key in chosen]):
         remedy = f"set report.by={comparable(bounds, known) or 'null'}"
         raise ConfigError("report.by", by, f"{_why(apart, bounds)}; {remedy}")
+
+
+def check_names(section: Mapping[str, Any], jobs: Sequence[Job], known: Sequence[str]) -> None:
+    """Refuse names and decimals (`report.names`, `report.decimals`) of what no run of these jobs will have.
+
+    Raises:
+      ConfigError: naming what is unknown.
+    """
+    values = [values_of(job) for job in jobs]
+    metrics = list(dict.fromkeys([*known, *(f"{part}/{name}" for part in PARTS for name in METRICS)]))
+    nameable = dict.fromkeys(name for job in values for name in job)
+    nameable |= dict.fromkeys(text for job in values for text in job.values() if isinstance(text, str))
+    for option, names in (("names", [*nameable, *metrics]), ("decimals", metrics)):
+        for name in section.get(option) or {}:
+            if name not in names and not (name.startswith("baseline/") and base(name) in METRICS):
+                kind = "key, metric or value" if option == "names" else "metric"
+                raise ConfigError(f"report.{option}", name, f"no job has this {kind}{nearest(name, names)}")
 
 
 def _why(keys: Sequence[str], bounds: Sequence[BoundJob]) -> str:

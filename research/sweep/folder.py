@@ -12,6 +12,7 @@ from typing import Any
 
 from research.runs.folder import STATUSES, TRAINED, RunFolder
 from research.runs.lease import Lease, acquire
+from research.runs.summary import SUMMARY
 from research.sweep.checkpoint import generations
 from research.sweep.job import HASH_DIGITS, BoundJob, Job
 from research.sweep.options import Options
@@ -100,14 +101,19 @@ def runs_in(folder: Path, digits: str = "") -> dict[str, Path]:
 
 
 def configurations(folder: Path) -> dict[str, list[Path]]:
-    """Short name -> folders of the finished runs that differ only in their seed."""
+    """Short name -> folders of the finished runs that differ only in their seed.
+
+    A configuration keeps the name of its summary; a new one is named like the first of its runs, without the seed.
+    """
+    names = {path.name.rpartition("-")[2]: path.name for path in (folder / SUMMARY).glob("*")}
     runs: dict[str, list[Path]] = {}
     for path in sorted(runs_in(folder).values()):
         run = RunFolder(path)
         if (run.read_result() or {}).get("status") in ("completed", "stopped"):
             tree = {key: value for key, value in run.read_config()["config"].items() if key != "seed"}
+            digits = config_hash(tree)[:HASH_DIGITS]
             parts = [part for part in path.name.rpartition("-")[0].split("-") if not part.startswith("seed=")]
-            runs.setdefault(f"{'-'.join(parts)}-{config_hash(tree)[:HASH_DIGITS]}", []).append(path)
+            runs.setdefault(names.setdefault(digits, f"{'-'.join(parts) or 'all_seeds'}-{digits}"), []).append(path)
     return runs
 
 

@@ -5,13 +5,15 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from research.data.covariates import KEYS
 from research.data.examples import Dataset
 from research.data.loading import load
 from research.data.source import Splitting
@@ -19,12 +21,12 @@ from research.engine import Budget, Model, Trainer
 from research.errors import did_you_mean
 from research.evaluation import Evaluation
 from research.metrics import base, dependencies, direction, nearest_metric, undirected
-from research.models.abilities import Checks, unmonitored
+from research.models.abilities import Checks, Forecasts, Reconstructs, able, takes_covariates, takes_masks, unmonitored
 from research.optimizer import Optimizer, Players
 from research.runs.folder import RunFolder, folder_with
 from research.runs.load import check_parameters
 from research.sweep.device import amount, host_memory
-from research.tree import ConfigError, build, config_hash, flatten, plain, structure
+from research.tree import ConfigError, build, config_hash, flatten, keys, plain, structure
 
 HASH_DIGITS = 12
 DEEPEST = 1000  # the most layers: each of them is traced
@@ -42,6 +44,7 @@ class Job:
       choices: config group -> chosen option, for tables.
       overrides: the command-line overrides of this run.
       trusted: packages that `trusted_packages` names on the command line.
+      name: of the run folder, if the sweep has given one (`manifest.named`).
     """
 
     model: Any
@@ -53,16 +56,19 @@ class Job:
     choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
     overrides: Sequence[str] = ()
     trusted: Sequence[str] = ()
+    name: str = ""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], choices: Mapping[str, str], overrides: Sequence[str]) -> "Job":
         """Build every spec of a resolved config; keys of the sweep itself are ignored."""
         trusted = tuple(config["trusted_packages"])
+        model = build(config["model"], key="model", trusted=trusted)
+        data: Splitting = build(config["data"], key="data", trusted=trusted)
         return cls(
-            model=build(config["model"], key="model", trusted=trusted),
+            model=model,
             optimizer=_optimizer(config["optimizer"]),
             trainer=build(config["trainer"], Trainer, key="trainer"),
-            data=build(config["data"], key="data", trusted=trusted),
+            data=data.for_sequences() if "cell" in keys(type(model)) else data,  # a recurrent model
             seed=config["seed"],
             evaluation=build(config["evaluation"], Evaluation, key="evaluation"),
             choices=dict(choices),
@@ -84,8 +90,11 @@ class Job:
 
     @property
     def run_id(self) -> str:
-        """Folder name of the run: its overrides in short, and the first digits of the hash."""
-        return f"{readable(self.overrides)}-{self.hash[:HASH_DIGITS]}"
+        """Folder name of the run: its overrides in short, and the first digits of the hash.
+
+        The digits tell runs apart and find them again; the text before them is for people.
+        """
+        return self.name or f"{readable(self.overrides)}-{self.hash[:HASH_DIGITS]}"
 
 
 def _optimizer(config: Any) -> Optimizer | Players:
@@ -97,15 +106,23 @@ def _optimizer(config: Any) -> Optimizer | Players:
 NOT_IN_NAMES = ("name", "output_root", "objective", "trusted_packages", "sweep", "report", "hydra", "evaluation")
 
 
-def readable(overrides: Sequence[str], limit: int = 80) -> str:
-    """Overrides as part of a folder name, in [A-Za-z0-9._=-]: `model.latent_dim=2` becomes `latent_dim=2`."""
-    settings = []
+def readable(overrides: Sequence[str], limit: int = 80, keys: Collection[str] | None = None) -> str:
+    """Overrides as part of a folder name, in [A-Za-z0-9._=-]: `model.latent_dim=2` becomes `latent_dim=2`.
+
+    Args:
+      overrides: of the run; if a key is set twice, the last value counts.
+      limit: most letters of the name.
+      keys: the keys that the name shows; None shows all.
+    """
+    values: dict[str, str] = {}
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if re.split(r"[./@]", key)[0] in NOT_IN_NAMES or key == "data.root":
+        if re.split(r"[./@]", key)[0] in NOT_IN_NAMES or key == "data.root" or (keys is not None and key not in keys):
             continue
-        text = Path(value.strip("'\"")).name if "/" in value else value
-        settings.append(f"{key.rpartition('.')[2]}={text}")
+        values[key] = Path(value.strip("'\"")).name if "/" in value else value
+    shared = Counter(key.rpartition(".")[2] for key in values)  # two sections may have a key of the same name
+    short = {key: last if shared[last := key.rpartition(".")[2]] == 1 else key for key in values}
+    settings = [f"{short[key]}={text}" for key, text in values.items()]
     settings = [re.sub(r"[^A-Za-z0-9._=-]+", "_", setting) for setting in settings]
     # Drop whole settings: half of a value would read as another value.
     while len(settings) > 1 and len("-".join(settings)) > limit:
@@ -161,11 +178,13 @@ def bind(job: Job) -> BoundJob:
         job.trainer.check(dataset.facts)
     with _named("evaluation"):
         job.evaluation.check(dataset.facts)
+    _check_forecasts(job.data, job.model)
     with _named("model"):
         model = job.model.bind(dataset.facts)
         checks: Any = model
         if isinstance(checks, Checks):
             checks.check(dataset.examples, job.trainer.batch_size, job.optimizer)
+    _check_hidden(job.data, model)
     _check_players(job.optimizer, model, dataset)
     _check_monitor(job.trainer, model)
     return BoundJob(job=job, model=model, dataset=dataset)
@@ -215,6 +234,37 @@ def _check_monitor(trainer: Trainer, model: Model) -> None:
         other = "" if near == loss else f", or {{key}}={loss}, which every model has"
         remedy = f"{undirected(trainer.monitor)}; set {{key}}={near}{other}"
         raise ConfigError("trainer.monitor", trainer.monitor, remedy)
+
+
+def _check_hidden(data: Splitting, model: Model) -> None:
+    """Refuse hidden values for a model that cannot reconstruct them.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    key = "hide" if data.hide is not None else "hide_train"
+    value = getattr(data, key)
+    if value is not None and not (able(model, Reconstructs) and takes_masks(model)):
+        remedy = "use model=recurrent_ae, or a dense model with model.reads_mask=true, or set {key}=null"
+        problem = f"a {type(model).__name__} with these settings does not reconstruct rows with missing values"
+        raise ConfigError(f"data.{key}", value, f"{problem}; {remedy}")
+
+
+def _check_forecasts(data: Splitting, model: Model) -> None:
+    """Refuse covariates for a model that would not read them, and scales of series for one that would not undo them.
+
+    Raises:
+      ConfigError: naming the key.
+    """
+    given = {key: list(value) for key in KEYS if (value := getattr(data, key, ()))}
+    if given and not takes_covariates(model):
+        without = " ".join(f"'data.{key}=[]'" for key in given)
+        remedy = f"set {without}, or use model=recurrent_forecaster"
+        problem = f"a {type(model).__name__} does not read covariates"
+        raise ConfigError(f"data.{next(iter(given))}", next(iter(given.values())), f"{problem}; {remedy}")
+    if getattr(data, "scale_by", "all") == "series" and not able(model, Forecasts):
+        remedy = "only forecasts return to the units of each series: set {key}=all, or use model=recurrent_forecaster"
+        raise ConfigError("data.scale_by", "series", remedy)
 
 
 def _check_players(optimizer: Optimizer | Players, model: Model, dataset: Dataset) -> None:

@@ -5,6 +5,7 @@ planned run and of its data; `groups`, mode, width, devices and members of every
 settings of jax; and the table that `report.*` asks for.
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from research import environment
+from research.data.files.memory import FOLDER as DATA
+from research.data.files.memory import NAME as MEMORY
 from research.runs.files import Held, write_atomically
 from research.sweep.folder import GROUPS, LAUNCHES, LEASE, runs_in
-from research.sweep.job import HASH_DIGITS, BoundJob, Job
+from research.sweep.job import HASH_DIGITS, BoundJob, Job, readable
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup
 from research.tree import ConfigError, flatten
 
@@ -75,7 +78,7 @@ def check_sweep(folder: Path, jobs: Sequence[Job], also_swept: Collection[str] =
     manifest = read_manifest(folder)
     if manifest is None:
         entries = folder.iterdir() if folder.is_dir() else ()
-        foreign = [path.name for path in entries if not _is_own(path.name) and not _is_begun(path)]
+        foreign = [path.name for path in entries if not (_is_own(path.name) or _is_begun(path) or is_data(path))]
         if foreign and not runs_in(folder):
             raise ConfigError("name", folder.name, f"{folder} holds {foreign[0]} and no sweep; choose another name=")
         return
@@ -108,6 +111,11 @@ def _is_begun(path: Path) -> bool:
     return path.is_dir() and ((path / ".hydra").is_dir() or not any(path.iterdir()))
 
 
+def is_data(path: Path) -> bool:
+    """Whether this is the folder of rows that a call from Python had in memory (`research.data.files.memory`)."""
+    return path.name == DATA and path.is_dir() and all(MEMORY.fullmatch(file.name) for file in path.iterdir())
+
+
 def _is_own(name: str) -> bool:
     """Whether a command writes a file of this name beside its runs, temporary files of a killed command included."""
     return name in OWN_FILES or name.startswith(tuple(f".{file}." for file in (*OWN_FILES, "sweep.json")))
@@ -121,6 +129,30 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
     settings = [{key: value for key, _, value in map(_parts, job.overrides)} for job in jobs]
     keys = list(dict.fromkeys(key for overrides in settings for key in overrides))
     return [key for key in keys if len({overrides.get(key) for overrides in settings}) > 1]
+
+
+def named(jobs: Sequence[Job], folder: Path, also_swept: Collection[str] = ()) -> list[Job]:
+    """The jobs of a command with the names of their run folders.
+
+    A run that the sweep has, as a folder or as a plan in `sweep.json`, keeps its name. Other runs of a sweep of several
+    jobs are named by the keys that are swept, in the order of the command; a single run is named by all its overrides.
+
+    Args:
+      jobs: of the command, or one job of it.
+      folder: of the sweep.
+      also_swept: keys that the command varies although these jobs do not show it.
+    """
+    swept = {*swept_keys(jobs), *also_swept}
+    names = {run.get("config_hash"): name for name, run in planned_runs(read_manifest(folder) or {"runs": {}}).items()}
+    present = runs_in(folder, jobs[0].hash[:HASH_DIGITS] if len(jobs) == 1 else "")
+    named_jobs = []
+    for job in jobs:
+        digits = job.hash[:HASH_DIGITS]
+        name = present[digits].name if digits in present else names.get(job.hash, "")
+        if not re.fullmatch(rf"[\w.=-]*-{digits}", name, re.ASCII):  # nobody has begun it, or sweep.json was edited
+            name = f"{readable(job.overrides, keys=swept)}-{digits}" if swept else ""
+        named_jobs.append(dataclasses.replace(job, name=name))
+    return named_jobs
 
 
 def override_keys(job: Job) -> set[str]:

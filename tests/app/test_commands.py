@@ -198,7 +198,9 @@ def test_every_shipped_option_composes_and_builds(option: str) -> None:
     from research import compose
     from research import config as composed
 
-    mandatory = {"data=arrays": "data.path=rows.csv", "data=series": "data.path=rows.csv", "data=ucr": "data.problem=A"}
+    mandatory = {f"data={name}": "data.path=rows.csv" for name in ("arrays", "series", "panel")}
+    mandatory |= {"data=ucr": "data.problem=A", "data=folder": "data.path=pictures"}
+    mandatory |= {"data=memory": "data.path=rows.npz"}
     extra = [mandatory[option]] if option in mandatory else []
     composed.register_resolvers()
     config = compose.compose([option, *extra])

@@ -120,6 +120,13 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["data.train_size=16"], ["trainer.batch_size=32", "larger than the training split (16 rows)"]),
     (["data.train_size=99999"], ["data.train_size=99999", "only 1150 such rows"]),
     (["data=low_rank", "model.likelihood=gaussian", "model.conditional=true"], ["model.conditional=True", "no labels"]),
+    (["data.hide=0.1"], ["data.hide=0.1", "model=recurrent_ae", "model.reads_mask=true", "set data.hide=null"]),
+    (["data.hide_train=0.1", "model=convolutional_ae"], ["data.hide_train=0.1", "set data.hide_train=null"]),
+    (["data.hide=1"], ["data.hide=1", "must lie in"]),
+    (
+        ["data=digits_rows", "model=recurrent_ae", "model.code=step", "model.bidirectional=true"],
+        ["model.bidirectional=True", "model.code=state"],
+    ),
     (["data.fold=1"], ["data.fold=1", "data.folds="]),
     (["data.folds=3"], ["data.fold=null", "data.fold=0,1,2"]),
     (["data.folds=3", "data.fold=3"], ["data.fold=3", "data.fold=0,1,2"]),

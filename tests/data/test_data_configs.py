@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import yaml
 from configs import CONF, shipped
 
 from research.data.loading import load
@@ -47,7 +48,7 @@ def test_the_test_rows_of_drawn_data_are_like_the_training_rows(name, changes):
 
 
 def test_configs_were_found():
-    own = {"arrays", "ucr"}
+    own = {"arrays", "folder", "ucr"}
     images = {"digits", "mnist", "fashion_mnist", "digits_rows", "mnist_rows", "mnist_pixels"}
     drawn = {"low_rank", "sines", "ar", "adding", "copy", "sprites"}
     assert own | images | drawn | {"mnist1d", "polyphonic"} <= set(NAMES)
@@ -64,3 +65,11 @@ def test_no_two_files_of_shared_keys_have_a_key_in_common():
     keys = [key for name in files for key in shipped("data", f"shared/{name}")]
     own = {"scaling"}  # each kind of data has its own usual one
     assert sorted(set(keys) - own) == sorted(key for key in keys if key not in own)
+
+
+@pytest.mark.parametrize("name", ["ecg200", "synthetic_control"])
+def test_problems_of_shipped_experiments_stay_z_scored(name):
+    """They are read beside published numbers, whatever the default of `data=ucr` is."""
+    assert yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text())["zscore"] is True
+    for path in sorted((CONF / "experiment").glob("cluster_*.yaml")):
+        assert yaml.safe_load(path.read_text())["data"]["zscore"] is True

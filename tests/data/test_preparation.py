@@ -34,6 +34,13 @@ def test_restoring_undoes_arranging(settings, shape):
     np.testing.assert_allclose(preparation.restore(arranged.x, stored), stored.x, rtol=1e-5, atol=1e-5)
 
 
+def test_the_mask_of_pixels_has_their_order():
+    preparation = Preparation(layout="pixels", permutation_seed=3, stored_shape=(2, 3))
+    x = np.arange(12.0).reshape(2, 2, 3)
+    arranged = preparation.arrange(Examples(x=x, observed=x > 4))
+    np.testing.assert_array_equal(arranged.observed, arranged.x > 4)
+
+
 def test_a_permutation_puts_the_same_pixels_in_one_order_for_all_rows():
     plain, permuted = (Preparation(layout="pixels", permutation_seed=seed) for seed in (None, 3))
     rows = Examples(x=RANDOM.integers(0, 255, (3, 4, 5), np.uint8))

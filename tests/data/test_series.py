@@ -11,7 +11,7 @@ from configs import shipped
 from research.data.loading import load
 from research.data.published import ETT
 from research.data.series import naive_error
-from research.tree import ConfigError, build
+from research.tree import ConfigError, build, config_hash, plain
 
 HOURS = np.datetime64("2020-01-01T00") + np.arange(200).astype("m8[h]")
 
@@ -75,6 +75,40 @@ def test_scaling_is_fitted_on_the_training_block_with_every_step_once(table):
     np.testing.assert_array_equal(split.target_shift, split.shift)
     seen = split.prepare(dataset.examples.take(split.rows("test")))
     np.testing.assert_allclose(seen.target[:, 0, 0], (np.arange(80, 98) - 31.5) / np.arange(64).std(), rtol=1e-5)
+
+
+def test_the_blocks_may_be_given_in_steps(table):
+    steps = {"test_steps": 25, "validation_steps": 15, "window": 8, "time_column": "time"}
+    dataset = data("series", path=table, **steps)
+    assert first_steps(dataset, "validation") == list(range(60, 75 - 7))
+    assert first_steps(dataset, "test") == list(range(75, 100 - 7))
+    one = data("series", path=table, **steps | {"validation_steps": None})
+    assert first_steps(one, "validation") == list(range(75 - 15, 75 - 7))
+    used = data("series", path=table, **steps, test_size=3, validation_size=2)
+    assert (used.facts.train_size, used.facts.validation_size, used.facts.test_size) == (53, 2, 3)
+    for changes, key in (
+        ({"test_steps": 200}, "test_steps"),
+        ({"test_steps": 90}, "validation_steps"),
+        ({"test_steps": 200, "validation_steps": None}, "test_steps"),
+    ):
+        with pytest.raises(ConfigError, match="the series has 100 steps, and none is left for training") as caught:
+            data("series", path=table, **steps | changes)
+        assert caught.value.key == f"data.{key}"
+
+
+def test_keys_that_are_younger_than_some_runs_do_not_move_their_hashes():
+    younger = {"series": ("test_steps", "validation_steps"), "m4": ("frequency",), "ett": ("file", "months")}
+    hashes = {
+        "series": "7fa8ea37ab88",
+        "m4": "54e870dd7e9d",
+        "ett": "e5155f3d84fb",
+    }
+    for name, keys in younger.items():
+        config = shipped("data", name) | ({"path": "mine.csv"} if name == "series" else {})
+        content = plain(build(config))
+        assert not set(keys) & set(content)
+        assert build(content) == build({key: value for key, value in config.items() if key not in keys})
+        assert config_hash(content)[:12] == hashes[name]
 
 
 def test_missing_values_are_masked_and_become_zero(tmp_path):
@@ -147,6 +181,7 @@ TIMES = {"time_column": "time", "window": 8}
         ({"window": 18}, "window", "validation block has 16 of 100 steps and does not hold one whole window"),
         ({"horizon": 17}, "window", "validation block has 16 of 100 steps and does not hold a target of 17 steps"),
         ({"horizon": 2, "season": 64}, "season", "training block has 64 steps"),
+        ({"test_size": 50}, "test_size", "13 such rows; data.test_size=null .*, and data.test_steps makes the part"),
         ({"folds": 3, "fold": 0}, "folds", "windows overlap"),
         ({"fold": 0}, "fold", "windows overlap"),
         ({"stride": 0}, "stride", "at least 1"),
@@ -171,7 +206,12 @@ def test_settings_that_do_not_fit_the_series_are_refused(keys, key, remedy, tabl
 @pytest.mark.parametrize(
     ("column", "content", "key", "remedy"),
     [
-        ("b", np.full(100, 7), "columns", r"b: it is constant \(7\) in the training block of 64 steps; leave it out"),
+        (
+            "b",
+            np.full(100, 7),
+            "columns",
+            r"b: it is constant \(7\) in .* of 64 steps; leave it out: 'data.columns=\[a\]'",
+        ),
         ("b", np.where(np.arange(100) < 64, 0.5, 1), "columns", r"constant \(0.5\)"),
         ("b", np.full(100, ""), "columns", "b: it is without any value in the training block"),
         ("b", ["x"] * 100, "columns", r"line 2, column 'b': 'x' is not a number; .*leave out b: 'data.columns=\[a\]'"),
@@ -242,7 +282,8 @@ def test_a_long_table_is_refused_whatever_columns_are_named(tmp_path):
     path = write(tmp_path / "panel.csv", {"id": ["A"] * 30 + ["B"] * 30, "ds": times, "y": np.sin(np.arange(60))})
     for keys in ({"columns": ["y"]}, {"columns": None}, {"columns": ["y"], "time_column": "ds"}):
         with pytest.raises(
-            ConfigError, match=r"holds 2 series one below the other: 'ds' .* data=panel .*one file for each"
+            ConfigError,
+            match=r"2 series one below the other: 'ds' .* write data=panel data.id_column=id data.time_column=ds \(",
         ):
             data("series", path=path, window=4, **keys)
 
@@ -279,7 +320,7 @@ def test_channels_of_0_and_1_are_not_scaled(tmp_path):
 
 
 def test_new_steps_are_matched_by_name_and_need_no_blocks(tmp_path):
-    trained = SimpleNamespace(columns=("b", "a"), classes=None, class_count=0, time_step="1 hour")
+    trained = SimpleNamespace(columns=("b", "a"), classes=None, class_count=0, time_step="1 hour", covariates=None)
     path = write(tmp_path / "new.csv", {"time": HOURS[[0, 1, 2, 5, 6]], "a": [1] * 5, "b": range(5)})
     keys = {"path": path, "columns": None, "time_column": "time", "window": 7}
     source = build(shipped("data", "series") | keys).stored_for(trained)
@@ -298,13 +339,19 @@ def test_new_steps_are_matched_by_name_and_need_no_blocks(tmp_path):
 # ------------------------------------------------------------------------------------------------------- published
 
 
+def transformer(folder: Path, file: str, steps: int, minutes: int) -> None:
+    """A file of ETT: channels that count the steps."""
+    dates = np.datetime64("2016-07-01T00:00:00") + minutes * np.arange(steps).astype("m8[m]")
+    shown = [str(date).replace("T", " ") for date in dates]
+    write(folder / f"{file}.csv", {"date": shown, **{name: np.arange(steps) for name in ETT.names}})
+
+
 @pytest.fixture(scope="module")
 def hours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ETTh1 of the right length: channels that count the hours."""
+    """ETTh1 and ETTm2 of the right length."""
     folder = tmp_path_factory.mktemp("ett")
-    dates = np.datetime64("2016-07-01T00:00:00") + np.arange(14_450).astype("m8[h]")
-    shown = [str(date).replace("T", " ") for date in dates]
-    write(folder / "ETTh1.csv", {"date": shown, **{name: np.arange(14_450) for name in ETT.names}})
+    transformer(folder, "ETTh1", 14_450, 60)
+    transformer(folder, "ETTm2", 57_700, 15)
     return folder
 
 
@@ -316,6 +363,50 @@ def test_ett_has_the_published_blocks_whatever_the_look_back(hours, window, hori
     assert first_steps(dataset, "test", "target") == list(range(11_520, 14_401 - horizon))
     np.testing.assert_allclose(dataset.split(None).shift, np.full(7, (8640 - 1) / 2))
     np.testing.assert_array_equal(dataset.examples.naive_error, 24)
+
+
+def test_ett_in_steps_of_15_minutes_has_blocks_of_four_times_as_many_steps(hours):
+    dataset = data("ett", root=str(hours), file="ETTm2", window=24, horizon=96, season=96)
+    assert (dataset.facts.validation_size, dataset.facts.test_size) == (11_521 - 96, 11_521 - 96)
+    assert first_steps(dataset, "test", "target") == list(range(46_080, 57_601 - 96))
+    np.testing.assert_allclose(dataset.split(None).shift, np.full(7, (34_560 - 1) / 2))
+    with pytest.raises(ConfigError, match=r"24 steps of ETTm2 are 6 hours; a day is data.season=96") as caught:
+        data("ett", root=str(hours), file="ETTm2")
+    assert caught.value.key == "data.season"
+    with pytest.raises(ConfigError, match=r"ETTh2.csv .* is neither in this folder"):
+        data("ett", root=str(hours), file="ETTh2")
+
+
+def test_a_file_of_ett_under_another_name_is_refused(tmp_path):
+    transformer(tmp_path, "ETTh2", 200, 15)
+    transformer(tmp_path, "ETTm1", 200, 60)
+    for file, step, expected in (("ETTh2", "15 minutes", "1 hour"), ("ETTm1", "1 hour", "15 minutes")):
+        with pytest.raises(ConfigError, match=f"{file}.csv has steps of {step}, expected {expected}"):
+            data("ett", root=str(tmp_path), file=file, season=None)
+
+
+def test_calendar_months_divide_ett_and_the_rest_is_the_test_block(hours):
+    dataset = data("ett", root=str(hours), months=[14, 5], window=48, horizon=None, season=None)
+    first = [
+        int((np.datetime64(month) - np.datetime64("2016-07-01")).astype(int)) * 24
+        for month in ("2017-09-01", "2018-02-01")
+    ]
+    assert first_steps(dataset, "train") == list(range(first[0] - 47))
+    assert first_steps(dataset, "validation") == list(range(first[0], first[1] - 47))
+    assert first_steps(dataset, "test") == list(range(first[1], 14_450 - 47))
+    with pytest.raises(ConfigError, match=r"ETTh1.csv has 20 months, and the last ones are the test block") as caught:
+        data("ett", root=str(hours), months=[14, 6])
+    assert caught.value.key == "data.months"
+
+
+def test_ett_is_divided_by_calendar_months_if_they_are_named(hours):
+    dataset = data("ett", root=str(hours), months=[14, 5], window=48, stride=48, horizon=None, season=None)
+    assert first_steps(dataset, "test") == list(range(13_920, 14_450 - 47, 48))  # from 2018-02-01 on
+    assert first_steps(dataset, "validation") == list(range(10_272, 13_920 - 47, 48))
+    np.testing.assert_allclose(dataset.split(None).shift, np.full(7, (10_224 - 1) / 2))  # whole windows
+    with pytest.raises(ConfigError, match="has 20 months") as refusal:
+        data("ett", root=str(hours), months=[14, 6])
+    assert refusal.value.key == "data.months"
 
 
 def test_a_table_that_is_not_ett_is_refused_with_file_and_line(hours, tmp_path):
@@ -359,6 +450,47 @@ def test_m4_predicts_the_official_hours_and_trains_on_what_lies_before(m4):
     assert max(first_steps(every, "train", "target")) + 47 == 1210 - 48 - 1
 
 
+def test_what_short_series_lack_is_masked_so_that_every_series_is_tested(m4):
+    dataset = data("m4", root=str(m4), window=110, stride=20)
+    assert first_steps(dataset, "test", "target") == [200, 1210]
+    assert dataset.notes == (
+        "1 of 2 series are too short for a whole window of each part, and what their windows lack at the beginning is "
+        "masked: H1",
+    )
+    rows = dataset.split(None).rows("train")
+    training = dataset.examples.take(np.sort(rows))
+    np.testing.assert_array_equal(training.observed[..., 0].sum(1), [104, 110])
+    np.testing.assert_array_equal(training.target[:, 0, 0], [104, 1114])
+
+
+@pytest.mark.parametrize(
+    ("frequency", "horizon", "season"),  # as the M4 competition has them (Makridakis et al., 2020)
+    [
+        ("Hourly", 48, 24),
+        ("Daily", 14, 1),
+        ("Weekly", 13, 1),
+        ("Monthly", 18, 12),
+        ("Quarterly", 8, 4),
+        ("Yearly", 6, 1),
+    ],
+)
+def test_horizon_and_season_follow_from_the_frequency(frequency, horizon, season, tmp_path):
+    lengths = (6 * horizon, 6 * horizon + 7)
+    header = ",".join(f'"V{number}"' for number in range(1, 9 * horizon))
+    row = lambda name, numbers: ",".join([f'"{name}"', *(f'"{number}"' for number in numbers)])
+    squares = [np.arange(number, number + length + horizon) ** 2 for number, length in enumerate(lengths)]
+    for part, cut in (("train", slice(None, -horizon)), ("test", slice(-horizon, None))):
+        rows = [row(f"{frequency[0]}{number}", values[cut]) for number, values in enumerate(squares)]
+        (tmp_path / f"{frequency}-{part}.csv").write_text("\n".join([header, *rows]) + "\n")
+    dataset = data("m4", root=str(tmp_path), frequency=frequency, window=2 * horizon, stride=1)
+    assert (dataset.name, dataset.facts.season) == (f"m4_{frequency.lower()}", season)
+    test = dataset.examples.take(dataset.split(None).rows("test"))
+    np.testing.assert_array_equal(test.target[..., 0], [values[-horizon:] for values in squares])
+    np.testing.assert_array_equal(test.x[..., 0], [values[-3 * horizon : -horizon] for values in squares])
+    errors = [np.abs(values[season:-horizon] - values[: -horizon - season]).mean() for values in squares]
+    np.testing.assert_allclose(test.naive_error[:, 0], errors, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "key", "remedy"),
     [
@@ -368,14 +500,14 @@ def test_m4_predicts_the_official_hours_and_trains_on_what_lies_before(m4):
         ("Hourly-test.csv", "H2", "H1", "root", "Hourly-test.csv, line 3: expected a name that is new"),
         ("Hourly-test.csv", "H2", "H3", "root", "same series"),
         ("Hourly-test.csv", ',"247"', "", "root", "H1 has 47 values"),
-        (None, "", "", "window", "series H1 has 200 values"),
+        (None, "", "", "window", "half of the 2 series have no more than 205 steps .*data.window=144$"),
     ],
 )
 def test_what_is_not_m4_is_refused(m4, name, old, new, key, remedy):
     if name is not None:
         (m4 / name).write_text((m4 / name).read_text().replace(old, new))
     with pytest.raises(ConfigError, match=remedy) as caught:
-        data("m4", root=str(m4), window=50 if name else 105)
+        data("m4", root=str(m4), window=50 if name else 211)
     assert caught.value.key == f"data.{key}"
 
 

@@ -29,7 +29,7 @@ FREE = "@classLabel true a b\n@data\n"
 
 
 def recipe(root, problem="Waves", **changes):
-    config = shipped("data", "ucr") | {"problem": problem} | changes
+    config = shipped("data", "ucr") | {"problem": problem, "zscore": True} | changes
     return build(config | {"root": None if root is None else str(root)}, key="data")
 
 
@@ -65,6 +65,23 @@ def test_each_series_gets_mean_0_and_deviation_1_and_a_constant_one_0(tmp_path):
     np.testing.assert_allclose(x[:8].std(1), 1, rtol=1e-6)
     np.testing.assert_allclose(x[0], np.asarray([-1.5, -0.5, 0.5, 1.5]) / np.sqrt(1.25), rtol=1e-6)
     np.testing.assert_array_equal(x[8], 0)
+
+
+def test_a_note_says_what_z_scores_change(tmp_path):
+    first_note = lambda **changes: load(recipe(tmp_path, validation_fraction=0.34, **changes)).notes[:1]
+    write(tmp_path, TRAIN, TEST)
+    assert first_note()[0].startswith("data.zscore=true: every channel of every series of Waves gets mean 0")
+    assert first_note(zscore=False)[0].startswith("data.zscore=false: the series of Waves keep their level")
+    wave = np.asarray([-1.5, -0.5, 0.5, 1.5])
+    for divisor in (4, 3):  # of the squares: T, and T - 1
+        rows = [",".join(map(str, wave / np.sqrt((wave**2).sum() / divisor)))] * 6
+        text = FREE + "".join(f"{row}:{name}\n" for row, name in zip(rows, "ababab", strict=True))
+        write(tmp_path, text, text)
+        assert first_note()[0].startswith("the series of Waves have mean 0 and deviation 1 as stored;")
+        assert not first_note(zscore=False)
+    shifted = ",".join(map(str, wave / np.sqrt(1.25) + 0.02))
+    write(tmp_path, text, f"{text}{shifted}:a\n")
+    assert first_note()[0].startswith("data.zscore=true: every channel")
 
 
 def test_a_constant_whose_mean_is_rounded_becomes_0():

@@ -32,6 +32,11 @@ KEYS: dict[str, Any] = {
     "train_size": None,
     "validation_size": None,
     "test_size": None,
+    "hide": None,
+    "hide_by": "points",
+    "hide_length": 8,
+    "hide_seed": 0,
+    "hide_train": None,
 }
 
 

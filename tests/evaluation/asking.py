@@ -27,6 +27,7 @@ LISTED = {  # tests list everything that these find; a question that joins the t
     *(likelihood.study, likelihood.study_redraws, codes.study_active_units, codes.study_probes, codes.study_projector),
     *(baselines.study, codes.study_posterior, codes.study_codebook, codes.study_information, disentanglement.study),
     *(clustering.study, anomaly.study, prediction.study, forecasting.study, generation.study, sampling.study),
+    generation.study_distances,
     *(memory.study, units.study, pictures.study),
 }
 

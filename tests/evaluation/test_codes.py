@@ -1,11 +1,14 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
-from research.evaluation import baselines
-from research.evaluation.codes import active_units, probes
+from research.evaluation import baselines, plots
+from research.evaluation.codes import active_units, probes, study_projector
 from research.evaluation.pictures import MAP, code_map
-from research.evaluation.views import grid, most_active, pixels, traversal
+from research.evaluation.subject import Findings
+from research.evaluation.views import channel_names, class_colors, class_names, grid, most_active, pixels, traversal
 from research.runs import batches
 
 
@@ -88,6 +91,43 @@ def test_map_shows_classes_in_their_colours(latent_dim):
     colors = {tuple(color) for color in picture.reshape(-1, 3).tolist()}
     assert colors == {(255, 255, 255), (0, 114, 178), (213, 94, 0)}  # Okabe & Ito's blue and vermilion
     assert (code_map(np.full((3, latent_dim), np.nan), None) == 255).all()
+
+
+def test_names_of_classes_stand_above_the_map_in_the_colors_of_their_points(monkeypatch):
+    written = []
+    monkeypatch.setattr(plots, "write", lambda picture, text, *place, **options: written.append(text))
+    names = ["walking", "running", *"cdefgh"]  # rows of two of eight classes, which have other colors than two have
+    codes = np.random.default_rng(0).normal(size=(40, 2))
+    picture = code_map(codes, np.repeat([0, 1], 20), names)
+    assert written == names
+    above, below = picture[:-MAP], picture[-MAP:]
+    shown = {tuple(color) for color in below.reshape(-1, 3).tolist()}
+    blue, orange = (tuple(int(color[at : at + 2], 16) for at in (1, 3, 5)) for color in class_colors(8)[:2])
+    assert shown == {(255, 255, 255), blue, orange}
+    assert all((np.abs(above.astype(int) - color) <= 60).all(-1).any() for color in (blue, orange))
+    assert code_map(codes, np.zeros(40), [str(at) for at in range(31)]).shape == (MAP, MAP, 3)  # too many to be read
+
+
+def test_classes_have_the_names_of_the_data():
+    facts = lambda classes, anomaly=False: SimpleNamespace(classes=classes, anomaly=anomaly)
+    assert class_names(("a", "a name of more than sixteen letters"), facts(2)) == ["a", "a name of more …"]
+    alike = ("walking upstairs, fast", "walking upstairs, slowly")
+    assert class_names(alike, facts(2)) == ["0 walking upsta…", "1 walking upsta…"]
+    assert channel_names(alike, 1) == ["1 walking upsta…"]
+    assert class_names(None, facts(3)) == ["0", "1", "2"]
+    assert class_names(None, facts(2, anomaly=True)) == ["normal", "anomalous"]
+    assert channel_names(("OT",), 1) == ["OT"]
+    assert channel_names(None, 2) == ["channel 1", "channel 2"]
+
+
+def test_the_projector_has_the_names_of_classes():
+    facts, test = SimpleNamespace(classes=2, anomaly=False), SimpleNamespace(label=np.array([1, 0, 1]))
+    names = ("walking upstairs, fast", "walking upstairs, slowly")  # whole, since they tell classes apart
+    for classes, expected in ((names, [names[1], names[0], names[1]]), (None, [1, 0, 1])):
+        subject = SimpleNamespace(classes=classes, facts=facts, test=test, codes=lambda part: np.zeros((3, 2)))
+        findings = Findings()
+        study_projector(subject, findings)
+        assert findings.labels.tolist() == expected
 
 
 def test_traversals_move_one_latent_at_a_time_the_most_active_first():

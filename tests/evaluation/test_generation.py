@@ -6,6 +6,7 @@ from research.evaluation.generation import (
     classifier_score,
     discriminative_score,
     diversity,
+    energy_distance,
     halves,
     memorization,
     predictive_score,
@@ -91,6 +92,26 @@ def test_the_published_scores_order_good_before_bad(quick):
         predictive_score(real[:, :, :1], good[:, :, :1], 0)
 
 
+def test_the_energy_distance_is_that_of_the_definition():
+    real, fake = np.array([[[0.0]], [[2.0]]]), np.array([[[3.0]], [[4.0]], [[8.0]]])
+    between = 2 * (3 + 4 + 8 + 1 + 2 + 6) / 6
+    assert energy_distance(real, fake, 0) == pytest.approx((between - 2 - (1 + 5 + 4) / 3) / between)
+    assert energy_distance(1000 * real, 1000 * fake, 0) == pytest.approx(energy_distance(real, fake, 0))
+    assert energy_distance(np.ones((3, 2, 1)), np.ones((4, 2, 1)), 0) == 0  # no row differs from another
+
+
+def test_the_energy_distance_of_alike_rows_is_about_0():
+    found = np.array([energy_distance(noise(50, seed), noise(80, 100 + seed), 0) for seed in range(60)])
+    assert abs(found.mean()) < 3 * found.std() / 60**0.5  # without a bias of few rows, of about 1 / 50 here
+    assert found.std() < 0.01
+    assert energy_distance(noise(200), noise(200, 1) + 0.1, 0) > 0.01
+    constant = np.full((200, STEPS, CHANNELS), 0.5, np.float32)
+    assert energy_distance(noise(200), constant, 0) > 0.25
+    assert energy_distance(noise(200), constant + 99, 0) > 0.95
+    waves = np.sin(np.arange(STEPS)[None, :, None] + np.random.default_rng(0).uniform(0, 6, (200, 1, CHANNELS)))
+    assert abs(energy_distance(waves[:100], waves[100:], 0)) < 0.01 < energy_distance(waves, shuffled(waves, 0), 0)
+
+
 def test_diversity():
     real = noise(200)
     assert diversity(real, noise(200, 1), 0) == pytest.approx(1, abs=0.03)
@@ -98,6 +119,7 @@ def test_diversity():
     assert diversity(real, np.repeat(real[:1], 200, 0), 0) < 1e-6
     pair = np.zeros((2, 1, 2)), np.array([[[0.0, 0]], [[3.0, 4]]])
     assert diversity(pair[1], 2 * pair[1], 0) == pytest.approx(2)
+    assert np.isnan(diversity(np.ones((4, 2, 1)), pair[1], 0))
     # of many rows some are drawn
     assert diversity(real, noise(200, 1), 0, most=50) == pytest.approx(1, abs=0.1)
     assert diversity(real, noise(200, 1), 0, most=50) != diversity(real, noise(200, 1), 0)

@@ -148,7 +148,7 @@ def test_panels_show_three_channels_in_their_colors(written):
     assert picture.shape == (plots.LINE + 2 * height + 1, 4 * width + 3, 3)
     for color in (BLUE, ORANGE, GREEN):
         assert where(picture[plots.LINE :], color).any()
-    assert {"channel 0", "channel 2 (of 5)"} <= set(written)
+    assert {"channel 1", "channel 3 (of 5)"} <= set(written)
     assert not where(picture[plots.LINE + 1 + height :, width : 2 * width], BLUE).any()  # no steps, no line
 
 
@@ -169,10 +169,40 @@ def test_forecasts_begin_after_the_look_back(written):
     generator = np.random.default_rng(0)
     x, target = generator.normal(size=(2, 50, 3)), generator.normal(size=(2, 10, 3))
     picture = plots.forecasts(x, target, target * 0, (target - 1, target + 1))
-    panel = picture[plots.LINE :, : plots.PANEL[1]]
+    panel = picture[plots.LINE : plots.LINE + plots.PANEL[0], : plots.PANEL[1]]
     forecast, past = (np.nonzero(where(panel, color))[1] for color in (ORANGE, plots.INK))
     assert past.max() <= forecast.min()
     assert {"-10", "9", "80 % interval", "look-back", "truth", "forecast"} <= set(written)
+
+
+def test_channels_have_the_names_of_their_columns(written):
+    x = np.random.default_rng(0).normal(size=(2, 9, 5))
+    plots.sequences(x, columns=["OT", "HUFL", "HULL", "d", "e"])
+    assert {"OT", "HUFL", "HULL (of 5)"} <= set(written)
+    written.clear()
+    plots.reconstructions(x, x, columns=["OT", "HUFL", "HULL", "d", "e"])
+    assert {"OT", "HUFL", "HULL (of 5)"} <= set(written)
+    plots.forecasts(x, x, x, columns=["OT", "HUFL", "HULL", "d", "e"])
+    assert written[-1] == "OT (of 5 channels)"
+    plots.forecasts(x[..., :1], x[..., :1], x[..., :1], columns=["OT"])
+    assert written[-1] != "OT (of 5 channels)"
+
+
+def test_long_legends_of_classes_take_several_lines(written):
+    names = [f"class number {number}" for number in range(7)]
+    strips = plots.class_legend(names, 320)
+    assert written == names  # none is left out
+    assert strips.shape == (4 * plots.LINE, 320, 3)
+
+
+def test_names_stand_beside_their_rows(written):
+    picture = np.zeros((50, 30, 3), np.uint8)
+    named = plots.named_rows(picture, ["7", "12"])
+    assert written == ["7", "12"]
+    np.testing.assert_array_equal(named[:, -30:], picture)
+    ink = (named[:, :-30] < 128).all(-1)
+    assert ink[:25].any()
+    assert ink[25:].any()
 
 
 def test_decay_is_a_line_on_a_logarithmic_axis(written):

@@ -21,7 +21,7 @@ ROWS = {"train": slice(0, 40), "validation": slice(40, 52), "test": slice(52, 72
 AGREEMENT = ("ari", "nmi", "rand_index", "cluster_accuracy", "silhouette")
 GENERATION = (
     *("discriminative_score", "predictive_score", "classifier_score", "classifier_null", "classifier_p_value"),
-    *("diversity", "memorization"),
+    *("energy_distance", "diversity", "memorization"),
 )
 
 
@@ -355,6 +355,7 @@ def test_a_generator(build_model, cheap):
     found = evaluate(model, sequences(label=None), recipe(generation=True), classes=0, **options)
     assert set(found.metrics) == {
         *named("test", *GENERATION),
+        "validation/energy_distance",
         *named("baseline/shuffled", *GENERATION),
         *named("baseline/real_vs_real", *GENERATION),
     }
@@ -363,7 +364,31 @@ def test_a_generator(build_model, cheap):
     assert cheap == [40, 40, 40, 40, 20, 20]  # the generator's, the shuffled, and halves against halves
     evaluate(model, sequences(label=None), recipe(generation=True, pictures=False), classes=0, **options)
     assert len(cheap) == 8  # the other rows are of the data alone
-    assert not evaluate(model, sequences(label=None), recipe(pictures=False), classes=0).metrics
+
+
+def test_a_generator_has_cheap_scores_by_default(build_model, cheap):
+    model = build_model("recurrent_gan", hidden_dim=4, noise_dim=2)
+    found = evaluate(model, sequences(label=None), recipe(pictures=False), classes=0)
+    assert set(found.metrics) == {
+        *named("test", *generation.DISTANCES),
+        "validation/energy_distance",
+        *named("baseline/shuffled", *generation.DISTANCES),
+        *named("baseline/real_vs_real", *generation.DISTANCES),
+    }
+    assert not cheap  # no network was trained
+    real = found.metrics["baseline/real_vs_real/energy_distance"]
+    assert abs(real) < 0.1 < found.metrics["test/energy_distance"]  # it is not trained
+    assert not evaluate(model, sequences(label=None), recipe(pictures=False, distances=False), classes=0).metrics
+    padded = sequences(label=None, length=np.full(72, STEPS, np.int32))
+    reasons = evaluate(model, padded, recipe(pictures=False), classes=0).null_reasons
+    assert reasons == dict.fromkeys(named("test", *generation.DISTANCES), "rows are padded or have missing values")
+    other = build_model("recurrent_vae", latent_dim=2, hidden_dim=4)  # it has codes and an ELBO
+    assert generation.DISTANCES[0] not in str(evaluate(other, sequences(), recipe(pictures=False)).metrics)
+
+
+def test_a_key_that_earlier_runs_lack_evaluates_none_of_them_again():
+    assert "distances" not in tree.plain(recipe())
+    assert tree.plain(recipe(distances=False))["distances"] is False
 
 
 def test_scores_of_a_generator_that_do_not_exist(build_model, cheap):

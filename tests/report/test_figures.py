@@ -219,6 +219,16 @@ def test_a_chart_is_drawn_as_it_is_described():
     assert [text.get_text() for text in legend.get_texts()] == ["line", "band"]
 
 
+@pytest.mark.parametrize("number", [2, 3, 8])
+def test_long_titles_of_panels_do_not_reach_into_each_other(number):
+    title = "test coverage of the conformal 95 % interval"
+    panel = chart.Panel([chart.Line([0, 1], [0, 1], {"color": "black"})], f"{title}\nenergy")
+    with style.styled():
+        figure = chart.Chart([panel] * number).draw()
+        check_texts(figure)
+    assert " ".join(figure.axes[0].get_title().split()) == f"{title} energy"
+
+
 def test_ticks_stand_at_the_values_and_those_without_room_have_no_label():
     values = [40.0, 1.0, 1.1, 2.0, 4.0, 40.0]
     line = chart.Line(values, values, {"color": "black"})
@@ -536,6 +546,16 @@ def test_curves_are_means_over_seeds_as_far_as_all_go_and_diverged_ones_end_with
     assert legend_of(planned.picture) == ["latent dim 2", "diverged", "validation", "train"]
     with style.styled():
         check_texts(planned.picture.draw())
+
+
+@pytest.mark.parametrize(("depends", "label"), [({"loss": []}, "loss ↓"), ({"loss": ["run_id"]}, "loss")])
+def test_a_loss_by_which_no_runs_are_compared_has_no_direction(sweep, depends, label):
+    path = sweep.add({"seed": 0}, {LOSS: 1.0})
+    history(path, [5, 4])
+    result = json.loads((path / "result.json").read_text()) | {"depends": depends}
+    (path / "result.json").write_text(json.dumps(result))
+    (planned,) = sketches(learning.learning_curves, sweep, [LOSS]).values()
+    assert planned.picture.y_label == label
 
 
 def test_at_most_eight_configurations_the_best_by_validation(sweep):

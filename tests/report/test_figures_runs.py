@@ -214,6 +214,17 @@ def test_interpolations_begin_and_end_with_the_rows(images):
         assert_tile(found, picture, 0, column, row)
 
 
+def test_interpolations_of_series_have_a_gap_where_a_value_is_missing(series):
+    (found,) = best.best_runs(series)
+    first = codes.pairs(found.label, found.spread(8))[0][0]
+    observed = np.ones(np.shape(found.test.x), bool)
+    observed[first, 2] = False
+    test = dataclasses.replace(found.test, observed=observed)
+    gaps = dataclasses.replace(series, kept={"best": [dataclasses.replace(found, parts=found.parts | {"test": test})]})
+    end = only(codes.interpolations, gaps).picture.panels[0].lines[0]
+    assert list(np.flatnonzero(np.isnan(end.y))) == [2]
+
+
 # ------------------------------------------------------------------------------------------------------------ rows
 
 
@@ -240,7 +251,8 @@ def test_lines_of_series_are_the_rows_on_their_own_scale(series):
     data = planned.picture.panels[0].lines[0].y
     np.testing.assert_allclose(data, np.asarray(found.test.x)[at[0], :, channel] * 16, atol=1e-4)
     assert data.max() > 1.5  # raw pixels reach to 16
-    assert f"number {channel + 1}" in planned.caption
+    assert f"is drawn: channel {channel + 1}." in planned.caption
+    assert planned.picture.y_label == f"channel {channel + 1}"
 
 
 def test_samples_are_as_many_as_said_and_a_model_without_is_refused(images, series):
@@ -295,6 +307,35 @@ def test_every_series_is_in_the_panel_of_its_cluster_with_the_mean(series):
     assert "3 clusters" in planned.caption
     matrix = only(clusters.confusion, series).picture
     assert sum(int(text) for _, _, text, _ in matrix.panels[0].texts) == 40
+
+
+def test_classes_and_the_drawn_channel_have_the_names_of_the_data(series):
+    (found,) = best.best_runs(series)
+    columns = tuple(f"a column of pixels, number {number}" for number in range(8))
+    classes = tuple(f"digit ${number}" for number in range(10))
+    named = dataclasses.replace(found.loaded.preparation, columns=columns, classes=classes)
+    loaded = dataclasses.replace(found.loaded, preparation=named)
+    series = dataclasses.replace(series, kept={"best": [dataclasses.replace(found, loaded=loaded)]})
+    (channel,) = found.channels()
+    planned = only(clusters.cluster_assignments, series)
+    assert planned.picture.y_label == f"{channel + 1} a column of p…"  # their first letters are equal
+    assert f"is drawn: {columns[channel]}." in planned.caption
+    assert all(r"class digit \$" in panel.title for panel in planned.picture.panels)  # a dollar begins a formula
+    matrix = only(clusters.confusion, series)
+    assert list(matrix.picture.row_names) == [rf"digit \${number}" for number in range(10)]
+    assert not matrix.picture.upright  # below stand the numbers of clusters
+    panel = only(codes.latent_map, series).picture.panels[0]
+    assert not panel.texts  # names would cover each other
+    assert [line.name for line in panel.lines] == [rf"digit \${number}" for number in np.unique(found.label)]
+
+
+def test_long_names_of_columns_are_written_upwards():
+    names = ["Standing", "Running"]
+    matrix = chart.Chart([chart.Panel(cells=np.eye(2))], row_names=names, column_names=names, upright=True, aspect=1)
+    with style.styled():
+        (axes,) = matrix.draw().axes
+    assert [text.get_rotation() for text in axes.get_xticklabels()] == [90, 90]
+    assert [text.get_rotation() for text in axes.get_yticklabels()] == [0, 0]
 
 
 # ------------------------------------------------------------------------------------------- forecasts and memory

@@ -90,6 +90,14 @@ def run(folder):
     return load(folder, trusted_packages=(__name__,))
 
 
+def test_models_that_do_not_reconstruct_rows_with_missing_values_do_not_impute(run, tmp_path):
+    with pytest.raises(ConfigError, match=r"model=recurrent_ae, or a dense model with model.reads_mask=true"):
+        run.impute(np.ones((1, 4)))
+    silent = load(write(tmp_path / "silent", "Silent", gain=1.0).path, trusted_packages=(__name__,))
+    with pytest.raises(ConfigError, match="a Silent cannot reconstruct"):
+        silent.impute(np.ones((1, 4)))
+
+
 @pytest.fixture
 def x():
     return np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)

@@ -69,6 +69,22 @@ def test_errors_of_steps_are_parts_of_the_error_of_a_row(trained, sequences):
     np.testing.assert_allclose(found[1:], whole[1:], rtol=1e-5)
 
 
+@pytest.mark.parametrize("reads_mask", [False, True])
+def test_imputed_rows_are_the_reconstruction_where_a_value_is_missing(trained, sequences, reads_mask):
+    run = trained("recurrent_ae", latent_dim=2, code="state", bidirectional=True, reads_mask=reads_mask)
+    missing = np.random.default_rng(1).random(sequences.shape) < 0.3
+    rows = np.where(missing, np.nan, sequences)
+    filled = run.impute(rows)
+    np.testing.assert_array_equal(filled[~missing], sequences[~missing])
+    np.testing.assert_array_equal(filled[missing], run.reconstruct(rows)[missing])
+    np.testing.assert_array_equal(run.impute(sequences, observed=~missing), filled)
+    np.testing.assert_array_equal(run.impute(sequences), sequences)
+    assert np.isnan(rows[missing]).all()  # the rows of the caller stay
+    filled = run.impute(rows, lengths=[5, 3, 2, 4])
+    inside = np.arange(STEPS)[None, :, None] < np.array([5, 3, 2, 4])[:, None, None]
+    np.testing.assert_array_equal(np.isfinite(filled), ~missing | inside)
+
+
 def test_forecasts_are_on_the_raw_scale(trained, sequences):
     facts = dataclasses.replace(SEQUENCES, target_shape=(HORIZON, CHANNELS), target_follows=True)
     last = np.repeat(sequences[:, -1:], HORIZON, 1)

@@ -70,6 +70,18 @@ def images(folder: Path, monkeypatch: Any) -> np.ndarray:
     return pixels
 
 
+def pictures(folder: Path) -> np.ndarray:
+    """Files in two class folders, and their pixels in the order of the names."""
+    from PIL import Image
+
+    pixels = RANDOM.integers(0, 256, (30, 5, 4), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        place = folder / ("cat" if number < 14 else "dog")
+        place.mkdir(exist_ok=True)
+        Image.fromarray(image).save(place / f"{number:02}.png")
+    return pixels
+
+
 def archive(folder: Path) -> list[np.ndarray]:
     """Series of unequal length with a gap, for every problem that a config names."""
     series = [RANDOM.normal(3.0, 7.0, (length, 2)) for length in (6, 5, 6, 4, 6, 6, 5, 6, 6, 6)]
@@ -107,12 +119,15 @@ def files(name: str, folder: Path, monkeypatch: Any) -> tuple[dict[str, Any], An
     elif name in ("ucr", "ecg200", "synthetic_control"):
         stored = archive(folder)
         keys |= {"problem": "Mine"} if name == "ucr" else {}
-    elif name == "arrays":
+    elif name in ("arrays", "memory"):
         import pandas
 
         table = pandas.DataFrame({"b": RANDOM.normal(1e6, 2.0, 40), "a": RANDOM.normal(0.0, 1.0, 40)})
         table.to_csv(folder / "mine.csv", index=False)
         stored, keys["path"] = table[["a", "b"]], "mine.csv"
+    elif name == "folder":
+        stored = pictures(folder)
+        keys["path"] = str(folder)
     elif name == "series":
         values = {"time": np.datetime64("2020-01-01T00") + np.arange(80).astype("m8[h]")}
         values |= {"a": RANDOM.normal(1e7, 2.0, 80).round(2), "b": RANDOM.normal(0.0, 1.0, 80)}
@@ -120,6 +135,18 @@ def files(name: str, folder: Path, monkeypatch: Any) -> tuple[dict[str, Any], An
         keys |= {"path": "mine.csv", "time_column": "time", "window": 6, "horizon": 3}
         both = np.stack([values["a"], values["b"]], axis=1)
         stored = np.stack([both[start : start + 6] for start in range(80 - 8)])
+    elif name == "panel":
+        lengths = {"a": 50, "b": 70}
+        times = np.concatenate(
+            [np.datetime64("2020-01-01T00") + np.arange(size).astype("m8[h]") for size in lengths.values()]
+        )
+        values = {"y": RANDOM.normal(1e7, 2.0, 120).round(2), "z": RANDOM.normal(0.0, 1.0, 120)}
+        csv(folder / "mine.csv", {"id": np.repeat(list(lengths), list(lengths.values())), "time": times, **values})
+        keys |= {"path": "mine.csv", "id_column": "id", "time_column": "time", "window": 6, "horizon": 3}
+        both = np.stack([values["y"], values["z"]], axis=1)
+        stored = np.stack(
+            [both[start : start + 6] for low, high in ((0, 50), (50, 120)) for start in range(low, high - 8)]
+        )
     elif name == "mnist1d":
         stored = RANDOM.normal(size=(25, 6)).astype(np.float32)
         halves = {"x": stored[:20], "y": np.arange(20) % 10, "x_test": stored[20:], "y_test": np.arange(5)}
@@ -238,7 +265,7 @@ def _rows(rows: list[Any]) -> Any:
 
 
 def test_the_contract_has_every_kind_of_rows():
-    assert {"arrays", "series", "ucr", "mnist_pixels", "polyphonic", "m4"} <= set(NAMES)
+    assert {"arrays", "folder", "series", "panel", "ucr", "mnist_pixels", "polyphonic", "m4"} <= set(NAMES)
 
 
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))

@@ -1,7 +1,9 @@
 """Which jobs become one program, and how wide it is."""
 
 import dataclasses
+import json
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -318,3 +320,42 @@ def test_names_of_runs_are_plain_and_short(overrides: list[str]) -> None:
     name = readable(overrides)
     assert re.fullmatch(r"[A-Za-z0-9._=-]{1,80}", name)
     assert not name.startswith(("-", "."))
+
+
+def test_runs_of_a_sweep_are_named_by_what_differs(make_jobs: Callable[..., Any], tmp_path: Path) -> None:
+    from research.sweep.manifest import named
+
+    jobs = make_jobs("model.latent_dim=2", "seed=0,1", "model.beta=1,4")
+    assert [job.run_id.rpartition("-")[0] for job in named(jobs, tmp_path)] == [
+        *("seed=0-beta=1", "seed=0-beta=4"),
+        *("seed=1-beta=1", "seed=1-beta=4"),
+    ]
+    assert [job.run_id.rpartition("-")[2] for job in named(jobs, tmp_path)] == [job.hash[:12] for job in jobs]
+    (alone,) = named(jobs[:1], tmp_path)
+    assert alone.run_id == jobs[0].run_id
+    (tried,) = named(jobs[:1], tmp_path, {"model.beta"})  # one point of a search
+    assert tried.run_id == f"beta=1-{tried.hash[:12]}"
+
+
+def test_a_planned_run_keeps_its_name_and_no_edited_name_leaves_the_folder(
+    make_jobs: Callable[..., Any], tmp_path: Path
+) -> None:
+    from research.sweep.manifest import named
+
+    one, other = make_jobs("seed=0,1")
+    names = {f"as-planned-{one.hash[:12]}": one.hash, f"../elsewhere-{other.hash[:12]}": other.hash}
+    runs = {name: {"config_hash": digest} for name, digest in names.items()}
+    (tmp_path / "sweep.json").write_text(json.dumps({"base": {}, "swept": [], "runs": runs}))
+    assert [job.run_id for job in named([one, other], tmp_path)] == [
+        f"as-planned-{one.hash[:12]}",
+        f"seed=1-{other.hash[:12]}",
+    ]
+
+
+def test_keys_of_one_name_are_told_apart_by_their_sections() -> None:
+    from research.sweep.job import readable
+
+    players = ["optimizer.generator.learning_rate=1e-3", "optimizer.discriminator.learning_rate=1e-4", "seed=0"]
+    text = "optimizer.generator.learning_rate=1e-3-optimizer.discriminator.learning_rate=1e-4"
+    assert readable(players, limit=100) == f"{text}-seed=0"
+    assert readable(["seed=0", "model.beta=1", "seed=2"], keys={"seed"}) == "seed=2"

@@ -246,7 +246,9 @@ def _from_arrow(content: Any, marks: Sequence[float | str], where_of: Callable[[
     kind = content.type
     if types.is_timestamp(kind) or types.is_date(kind):
         unit = "ns" if "ns" in str(kind) else "us"
-        return Column("time", None, content.cast(pyarrow.timestamp(unit)).to_numpy(), content.is_null().to_numpy())
+        times = content.cast(pyarrow.timestamp(unit)).to_numpy()
+        zoned = types.is_timestamp(kind) and kind.tz is not None
+        return Column("time", None, times, content.is_null().to_numpy(), zoned=zoned)
     if types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
         return _numbers(content, [mark for mark in marks if not isinstance(mark, str)], where_of)
     cells = np.array(["" if cell is None else str(cell).strip() for cell in content.to_pylist()], object)

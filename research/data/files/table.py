@@ -7,7 +7,7 @@ the file, the line and the column.
 import dataclasses
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -94,6 +94,7 @@ class Column(NamedTuple):
       cells: the cells as stored, text or datetime64, [N]; None where the file stores numbers (Parquet).
       missing: True where a value is missing, [N] bool.
       marks: entries of the key `missing` that occur in the column.
+      zoned: the times of a column of kind "time" are in UTC; otherwise they have no zone.
     """
 
     kind: Kind
@@ -101,6 +102,7 @@ class Column(NamedTuple):
     cells: np.ndarray | None
     missing: np.ndarray
     marks: frozenset[float | str] = frozenset()
+    zoned: bool = False
 
     @property
     def texts(self) -> list[str]:
@@ -176,6 +178,12 @@ class Table:
         known = ", ".join(self.names[:12]) + (", ..." if len(self.names) > 12 else "")
         problem = f"{self.path.name} has no such column{nearest(name, self.names)}"
         raise ConfigError(key, name, f"{problem}; its columns are: {known}")
+
+    def without(self, names: Collection[str]) -> "Table":
+        """The table without some columns."""
+        kept = [number for number, name in enumerate(self.names) if name not in names]
+        names = tuple(self.names[number] for number in kept)
+        return dataclasses.replace(self, names=names, convert=lambda number: self.convert(kept[number]))
 
     def numbers(self, names: Sequence[str]) -> np.ndarray:
         """Columns as numbers, NaN where a value is missing, [N, C] float64.

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,7 @@ def draw(
     """
     from research.errors import ConfigError, nearest
     from research.report.figures.scene import Scene, UnfitError, render
+    from research.report.texts import naming, renamed
 
     for kind in kinds or ():
         if kind not in KINDS:
@@ -60,7 +62,9 @@ def draw(
     for kind in [kind for kind in KINDS if kinds is None or kind in kinds]:
         module = importlib.import_module(f"research.report.figures.{_KINDS[kind][0]}")
         try:
-            drawn += render(scene, kind, getattr(module, kind))
+            with naming(table.names):
+                figures = render(scene, kind, getattr(module, kind))
+                drawn += [replace(figure, caption=renamed(figure.caption)) for figure in figures]
         except UnfitError as error:
             if kinds is not None:
                 raise ConfigError("figures", kind, f"does not apply to this sweep: {error}") from None

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from research.evaluation.views import BATCH, decoded, series, spread
+from research.evaluation.views import BATCH, channel_names, class_names, decoded, series, spread
 from research.models.abilities import able, is_conditional, methods
 from research.report.collect import Run
-from research.report.figures import points
+from research.report.figures import points, style
 from research.report.figures.chart import Chart, Limits
 from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
-from research.report.texts import plural
+from research.report.texts import listed, plural
 from research.tree import ConfigError
 
 SETS = 3  # most data sets whose best run is shown
@@ -98,13 +98,28 @@ class Best:
         return self.channels()[0]
 
     def channel_words(self, number: int = 1) -> str:
-        """A sentence that says which channels are drawn, of series that have more."""
+        """A sentence that names the channels that are drawn, of series that have more."""
         channels = np.shape(self.test.x)[-1]
         if self.is_image or channels <= number:
             return ""
-        if number == 1:
-            return f"Of {channels} channels the one that varies most is drawn, number {self.channel + 1}."
-        return f"Of {channels} channels the {number} that vary most are drawn."
+        names = listed([self.channel_name(channel, short=False) for channel in self.channels(number)])
+        most = "the one that varies most is" if number == 1 else f"the {number} that vary most are"
+        return f"Of {channels} channels {most} drawn: {names}."
+
+    def channel_name(self, channel: int, short: bool = True) -> str:
+        """The name of a channel of series: that of its column where the data have names, else its number."""
+        return channel_names(self.loaded.preparation.columns, channel + 1, short)[channel]
+
+    @property
+    def channel_label(self) -> str:
+        """The name of the drawn channel for an axis; empty where series have one channel only."""
+        has_several = not self.is_image and np.shape(self.test.x)[-1] > 1
+        return style.literal(self.channel_name(self.channel)) if has_several else ""
+
+    def class_name(self, number: int) -> str:
+        """The name of a class where the data have names, else its number."""
+        names = class_names(self.loaded.preparation.classes, self.facts)
+        return names[number] if number < len(names) else str(number)
 
     def call(self, ability: str, rows: Any) -> Any:
         """What an ability of the model gives for rows as models see them."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
 BASELINE_DASHES = ((0, (4, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2)), (0, (2, 3)))
 OPACITY = 0.16  # of a band
 SMALL = 6.2  # size of numbers beside marks, points
+LETTERS = 15  # of a title on an inch
 TILE = 48  # least pixels a side of an image: viewers of vector files smooth images that they enlarge
 GAP = 0.08  # between images, share of one
 
@@ -78,6 +80,7 @@ class Chart:
     Attributes:
       at: values of a swept key, at which alone the horizontal axis has ticks; it is logarithmic where they reach far.
       row_names, column_names: at 0, 1, ... on the vertical axis, from the top downwards, and on the horizontal axis.
+      upright: writes the names of columns upwards, since they are long.
       small: draws small panels with one horizontal axis for all, of series over steps.
       legend_title: above the entries of the legend.
       bare: draws no axes.
@@ -91,6 +94,7 @@ class Chart:
     at: Sequence[float] = ()
     row_names: Sequence[str] = ()
     column_names: Sequence[str] = ()
+    upright: bool = False
     small: bool = False
     legend_title: str = ""
     bare: bool = False
@@ -116,6 +120,7 @@ class Chart:
             axes.set_axis_off()
         one_label = self.small or (number == 1 and bool(self.row_names) and not self.column_names)
         for at, (axes, panel) in enumerate(zip(grid, self.panels, strict=False)):
+            axes.set_title(_wrapped(panel.title, int(LETTERS * size[0] / columns)))
             self._draw_panel(axes, panel, ticks=(3 if columns > 2 else 5, 3 if self.small else 5))
             if at % columns == 0:
                 axes.set_ylabel(self.y_label)
@@ -149,7 +154,6 @@ class Chart:
             _draw_line(axes, line)
         for x, y, text, look in panel.texts:
             axes.annotate(text, (x, y), **look)
-        axes.set_title(panel.title)
         if self.bare:
             axes.set_axis_off()
         whole = all(float(x).is_integer() for line in panel.lines for x in line.x)
@@ -165,7 +169,7 @@ class Chart:
         if panel.y_limits is not None:
             axes.set_ylim(*panel.y_limits)
         if self.column_names:
-            axes.set_xticks(range(len(self.column_names)), self.column_names)
+            axes.set_xticks(range(len(self.column_names)), self.column_names, rotation=90 if self.upright else 0)
             axes.set_xlim(-0.5, len(self.column_names) - 0.5)
         elif self.row_names:
             axes.margins(x=0.08)
@@ -187,6 +191,11 @@ class Chart:
             if line.band_name:
                 entries.setdefault(line.band_name, Patch(color=line.look["color"], alpha=OPACITY, linewidth=0))
         return entries
+
+
+def _wrapped(title: str, letters: int) -> str:
+    """A title in lines of so many letters, so that it does not reach into that of the next panel."""
+    return "\n".join(textwrap.fill(line, letters, break_long_words=False) for line in title.split("\n"))
 
 
 # ------------------------------------------------------------------------------------------- descriptions that recur

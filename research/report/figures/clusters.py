@@ -12,6 +12,7 @@ from research.report.figures.scene import Plan, Scene, Sketch
 
 CLUSTERS, LINES = 12, 40  # most clusters, and most series drawn of one
 RASTER = 1500  # points of a panel from which lines are drawn as an image in vector files
+LETTER = 0.06  # inches of a letter of a name
 LARGEST = 15  # most classes or clusters with numbers in their cells
 COUNT = "test/clusters"
 
@@ -65,8 +66,9 @@ def _series(best: Best) -> Sketch:
     for number, members in enumerate(cluster == chosen for chosen in order[:CLUSTERS]):
         title = f"cluster {number + 1} (n={members.sum()})"
         if best.label is not None:
-            names, sizes = np.unique(best.label[members], return_counts=True)
-            title += f"\nclass {names[sizes.argmax()]}: {sizes.max() / sizes.sum():.0%}"
+            numbers, sizes = np.unique(best.label[members], return_counts=True)
+            name = style.literal(best.class_name(int(numbers[sizes.argmax()])))
+            title += f"\nclass {name}: {sizes.max() / sizes.sum():.0%}"
         reach = {"x_limits": (-0.5, values.shape[1] - 0.5), "y_limits": (low - room, high + room)}
         panels.append(Panel(_lines(values[members]), title, **reach))
     classes = ", and the share of the most frequent class" if best.label is not None else ""
@@ -78,7 +80,8 @@ def _series(best: Best) -> Sketch:
         style.not_drawn(count - CLUSTERS),
         best.channel_words(),
     )
-    return best.sketch("cluster_assignments", "Clusters of series", text, Chart(panels, "step", small=True))
+    chart = Chart(panels, "step", best.channel_label, small=True)
+    return best.sketch("cluster_assignments", "Clusters of series", text, chart)
 
 
 def _lines(members: np.ndarray) -> list[Line]:
@@ -115,13 +118,16 @@ def _confusion(best: Best) -> Sketch:
         classes = int(best.model.target_classes)
         counts = np.zeros((classes, classes), np.int64)
         np.add.at(counts, (label, best.call("predict", best.test).argmax(-1)), 1)
-        across, columns = "predicted class", list(range(classes))
+        # classes of a target have no names
+        names = [style.literal(best.class_name(at)) if best.model.of_label else str(at) for at in range(classes)]
+        across, columns = "predicted class", names
         text = f"Predicted classes of {len(label)} test rows against their classes; {{:.1%}} are right."
     else:
         label, cluster = np.asarray(best.label), assignments(best)
         classes, clusters = int(label.max()) + 1, int(cluster.max()) + 1
         counts, _ = matched(label, cluster, classes, clusters)
-        across, columns = "cluster", list(range(1, clusters + 1))
+        names = [style.literal(best.class_name(at)) for at in range(classes)]
+        across, columns = "cluster", [str(at) for at in range(1, clusters + 1)]
         text = f"Clusters of the codes of {len(label)} test rows (k-means) against their classes"
         # columns are in the order of the classes only where there are at least as many clusters
         text += ", matched one to one; {:.1%} are in matched pairs." if clusters >= classes else "."
@@ -131,14 +137,17 @@ def _confusion(best: Best) -> Sketch:
     is_small = max(counts.shape) <= LARGEST
     step = 1 if max(counts.shape) <= 30 else 10
     cell = (0.27 if max(counts.shape) > 6 else 0.38) if is_small else 3 / max(counts.shape)
+    beside, below = (LETTER * max(map(len, texts)) for texts in (names, columns))  # room that names take
+    upright = below > cell
     chart = Chart(
         [Panel(cells=shades, texts=cell_texts(numbers, shades) if is_small else ())],
         across,
         "class",
-        width=max(style.COLUMN * 0.75, 0.75 + cell * len(columns)),
-        height=cell * classes + 0.65,
-        row_names=[str(at) if at % step == 0 else "" for at in range(classes)],
-        column_names=[str(at) if (at - columns[0]) % step == 0 else "" for at in columns],
+        width=max(style.COLUMN * 0.75, 0.7 + beside + cell * len(columns)),
+        height=cell * classes + 0.65 + below * upright,
+        row_names=[name if at % step == 0 else "" for at, name in enumerate(names)],
+        column_names=[name if at % step == 0 else "" for at, name in enumerate(columns)],
+        upright=upright,
         aspect=1,
     )
     return best.sketch("confusion", "Confusion of classes", text, chart)

@@ -10,7 +10,7 @@ from research.models.abilities import Decodes, Encodes, Samples, able
 from research.report.figures.best import ANY, Best, plans_of
 from research.report.figures.chart import DASHES, MARKERS, Chart, Line, Panel, images, mark
 from research.report.figures.scene import Plan, Scene, Sketch
-from research.report.figures.style import joined
+from research.report.figures.style import joined, literal
 
 POINTS, RASTER = 3000, 400  # most points, and from how many they are drawn as an image in vector files
 LATENTS, STEPS, PAIRS = 10, 11, 6
@@ -32,8 +32,11 @@ def _map(best: Best) -> Sketch:
     lines, texts, colored = [Line(points[:, 0], points[:, 1], look)], [], ""
     if best.label is not None:
         label = best.label[rows]
-        lines, texts = _classes(points, label, look)
-        colored = f"Colored by class ({len(np.unique(label))}); numbers stand at the medians of classes."
+        classes = np.unique(label)
+        lines, texts = _classes(points, label, look, [literal(best.class_name(int(number))) for number in classes])
+        where = "; names stand at the medians of classes" if texts else ""
+        where = "; the legend names the classes" if lines[0].name else where
+        colored = f"Colored by class ({len(classes)}){where}."
     elif best.test.factors is not None:
         shades = np.asarray(best.test.factors)[rows, 0]
         lines = [Line(points[:, 0], points[:, 1], look, shades=shades, shades_name="first factor")]
@@ -53,20 +56,27 @@ def _map(best: Best) -> Sketch:
     return best.sketch("latent_map", "Map of the codes", joined(f"Codes of {number} test rows: {how}.", colored), chart)
 
 
-def _classes(points: np.ndarray, label: np.ndarray, look: dict[str, Any]) -> tuple[list[Line], list[Any]]:
-    """Points by class, and the number of each class at its median: readable without color."""
+def _classes(
+    points: np.ndarray, label: np.ndarray, look: dict[str, Any], names: Sequence[str]
+) -> tuple[list[Line], list[Any]]:
+    """Points by class, and the number of each class at its median: readable without color.
+
+    Names are longer than numbers and would cover each other there: those of up to ten classes stand in the legend.
+    """
     from matplotlib.patheffects import withStroke
 
     lines, texts = [], []
     classes = np.unique(label)
+    named = len(classes) <= 10 and not all(name.isdecimal() for name in names)
     edge = [withStroke(linewidth=2, foreground="white")]
     centered = {"ha": "center", "va": "center", "fontsize": 8, "weight": "bold", "zorder": 5, "path_effects": edge}
     for at, (number, color) in enumerate(zip(classes, class_colors(len(classes)), strict=True)):
         members = points[label == number]
         marker = MARKERS[at] if len(classes) <= 4 else "o"
-        lines.append(Line(members[:, 0], members[:, 1], look | {"color": color, "marker": marker}))
-        if len(classes) <= 30:
-            texts.append((*np.median(members, 0), str(number), centered))
+        name = names[at] if named else ""
+        lines.append(Line(members[:, 0], members[:, 1], look | {"color": color, "marker": marker}, name))
+        if len(classes) <= 30 and not named:
+            texts.append((*np.median(members, 0), names[at], centered))
     return lines, texts
 
 
@@ -105,7 +115,7 @@ def _moved(
         panels.append(
             Panel([Line(range(len(row)), row[:, best.channel], look, name) for row, look, name in drawn], names[at])
         )
-    return Chart(panels, "step", small=True, legend_title=unit)
+    return Chart(panels, "step", best.channel_label, small=True, legend_title=unit)
 
 
 def _traversals(best: Best) -> Sketch:
@@ -120,7 +130,7 @@ def _traversals(best: Best) -> Sketch:
         "0;" if prior else "at their mean;",
         f"the {len(latents)} most active of {size}" if len(latents) < size else f"all {size}",
         f"latents, the most active first ({', '.join(str(latent + 1) for latent in latents)}).",
-        best.conditional and "Decoded as class 0.",
+        best.conditional and f"Decoded as class {best.class_name(0)}.",
         best.channel_words(),
     )
     chart = _moved(best, decoded, names, steps, unit)
@@ -150,11 +160,13 @@ def _interpolations(best: Best) -> Sketch:
     first, second = best.codes[ends[:, 0], None], best.codes[ends[:, 1], None]
     decoded = best.decode(first * (1 - shares)[:, None] + second * shares[:, None])
     x = np.asarray(best.test.x)
+    if not best.is_image and best.test.mask is not None:
+        x = np.where(best.test.mask, x, np.nan)  # a gap, where models see 0
     text = joined(
         f"Decoded codes on straight lines between those of {len(ends)} pairs of test rows",
         best.label is not None and "of different classes",
         "(both at the ends)." if best.is_image else "(dashed).",
-        best.conditional and "Decoded as class 0.",
+        best.conditional and f"Decoded as class {best.class_name(0)}.",
         best.channel_words(),
     )
     chart = _moved(best, decoded, [""] * len(ends), shares, "share of the way", x[ends])

@@ -12,7 +12,7 @@ from research.report.figures import points, style
 from research.report.figures.chart import DASHES, Chart, Limits, Line, Panel, mark
 from research.report.figures.points import Keys, Values
 from research.report.figures.scene import Plan, Scene, Sketch, plans_for
-from research.report.keys import SEED, better
+from research.report.keys import SEED, better, comparison_keys
 from research.report.statistics import interval
 from research.report.texts import plural
 from research.runs.folder import RunFolder
@@ -119,7 +119,8 @@ def _sketch(scene: Scene, histories: Histories) -> Sketch:
         parts = ((metric.partition("/")[0], "-"), ("train", DASHES[2]))
         explained = [Line([], [], {"color": style.GREY, "linestyle": dashes}, name) for name, dashes in parts]
         panels[-1] = dataclasses.replace(panels[-1], lines=[*panels[-1].lines, *explained])
-    chart = Chart(panels, "epoch", style.metric_label(metric if not twin else metric.partition("/")[2]))
+    has_direction = "run_id" not in comparison_keys(metric, runs)  # no loss of a GAN is better than another
+    chart = Chart(panels, "epoch", style.metric_label(metric.partition("/")[2] if twin else metric, has_direction))
     dotted = f", and {style.metric_label(twin, arrow=False)} dotted" if twin else ""
     caption = style.joined(
         f"{style.sentence(style.metric_label(metric, arrow=False))} over epochs{dotted}.",

@@ -61,7 +61,7 @@ def _reconstructions(best: Best) -> Sketch:
             Panel([Line(range(len(x[at])), x[at][:, best.channel], LOOKS[name], name) for name, x in lines.items()])
             for at in range(len(rows))
         ]
-        chart = Chart(panels, "step", small=True)
+        chart = Chart(panels, "step", best.channel_label, small=True)
     text = f"{len(rows)} test rows, and their reconstructions by the model{also}."
     return best.sketch("reconstructions", "Reconstructions", style.joined(text, best.channel_words()), chart)
 
@@ -82,9 +82,12 @@ def _samples(best: Best) -> Sketch:
     else:
         data = best.raw_series(best.test.take(best.spread(PANELS)))
         looks = [{"color": COLORS[at], "linewidth": 0.8, "linestyle": DASHES[at]} for at in range(CHANNELS)]
-        channels = list(zip(best.channels(CHANNELS), looks, strict=False))
+        drawn_channels = best.channels(CHANNELS)
+        names = [style.literal(best.channel_name(channel)) for channel in drawn_channels]
+        names = names if len(names) > 1 else [""]
+        channels = list(zip(drawn_channels, looks, names, strict=False))
         panels = [
-            Panel([Line(range(len(row)), row[:, channel], look) for channel, look in channels], beside)
+            Panel([Line(range(len(row)), row[:, channel], look, name) for channel, look, name in channels], beside)
             for beside, rows in (("data", data), ("model", best.raw(drawn)))
             for row in rows
         ]
@@ -110,15 +113,17 @@ def _forecasts(best: Best) -> Sketch:
     rows = best.test.take(best.spread(WINDOWS))
     forecast = best.call("forecast", rows)
     interval = interval_of(forecast, best.model)
-    raw_target = lambda y: best.loaded.preparation.raw_target(y)[..., best.channel]
-    x = np.stack(series(best.raw(rows.x), None, rows.mask))[..., best.channel]
-    truth = np.stack(series(best.loaded.preparation.raw_target(rows.target), None, rows.target_observed))
+    shift, scale = rows.units(best.loaded.preparation.target_shift, best.loaded.preparation.target_scale)
+    raw = lambda y: np.asarray(y, np.float64) / scale + shift
+    raw_target = lambda y: raw(y)[..., best.channel]
+    x = np.stack(series(raw(rows.x), None, rows.mask))[..., best.channel]
+    truth = np.stack(series(raw(rows.target), None, rows.target_observed))
     truth = truth[..., best.channel]
     horizon, season = truth.shape[1], best.facts.season
     naive = None
     if season is not None and season <= x.shape[1]:
         mask = None if rows.mask is None else np.asarray(rows.mask)
-        naive = seasonal_naive(best.raw(rows.x), horizon, season, mask)[..., best.channel]
+        naive = seasonal_naive(raw(rows.x), horizon, season, mask)[..., best.channel]
     median = raw_target(forecast.median)
     edges = interval and [raw_target(edge) for edge in interval[:2]]
     back = min(x.shape[1], max(horizon, 2 * (season or 1)))
@@ -138,7 +143,7 @@ def _forecasts(best: Best) -> Sketch:
         shown = np.concatenate([line.y for line in lines])
         border = Line([-0.5] * 2, [np.nanmin(shown), np.nanmax(shown)], {"color": style.LIGHT, "zorder": 0})
         panels.append(Panel([border, *lines]))
-    chart = Chart(panels, "steps after the end of the look-back", small=True)
+    chart = Chart(panels, "steps after the end of the look-back", best.channel_label, small=True)
     text = style.joined(
         f"Forecasts of {len(x)} test windows from all over the test rows",
         f"(median and {interval[2]})" if interval else "(median)",

@@ -135,7 +135,8 @@ def render(scene: Scene, kind: str, planner: Callable[[Scene], Sequence[Plan]]) 
                 scene.tell(_failure(kind, error))
                 continue
             name = re.sub(r"[^A-Za-z0-9._=-]+", "_", sketch.name).strip("_")  # all that names of files hold
-            drawn.append(Drawn(name, sketch.title, sketch.caption, sketch.runs, **files))
+            title, caption = (text.replace(r"\$", "$") for text in (sketch.title, sketch.caption))  # see `literal`
+            drawn.append(Drawn(name, title, caption, sketch.runs, **files))
     return drawn
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from research.metrics import base, direction
 from research.metrics import metric as known
-from research.report.texts import listed
+from research.report.texts import given_name, listed, named_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,14 +77,17 @@ def rendered(figure: "Figure") -> dict[str, bytes]:
 
 
 def metric_label(metric: str, arrow: bool = True) -> str:
-    """`test/kl_nats` -> `test KL (nats)`, with an arrow that points to better values."""
+    """`test/kl_nats` -> `test KL (nats)`, or its name in the report; with an arrow that points to better values."""
+    arrow_text = {"lower": " ↓", "higher": " ↑", "": ""}[direction(metric) if arrow else ""]
+    if given_name(metric) is not None:
+        return literal(named_metric(metric)) + arrow_text
     part, _, _ = metric.rpartition("/")
     bare = base(metric)
     of_table = known(metric)
     unit = of_table.unit or ("nats" if bare.endswith("_nats") else "")
     name = of_table.label or bare.removesuffix("_nats").replace("_", " ")
     text = " ".join([*part.split("/"), name]).strip() + (f" ({unit})" if unit else "")
-    return literal(text) + {"lower": " ↓", "higher": " ↑", "": ""}[direction(metric) if arrow else ""]
+    return literal(text) + arrow_text
 
 
 def literal(text: str) -> str:
@@ -99,8 +102,8 @@ def sentence(text: str) -> str:
 
 
 def key_label(key: str) -> str:
-    """`model.latent_dim` -> `latent dim`."""
-    return literal(key.rpartition(".")[2].replace("_", " "))
+    """`model.latent_dim` -> `latent dim`, or its name in the report."""
+    return literal(given_name(key) or key.rpartition(".")[2].replace("_", " "))
 
 
 def joined(*sentences: Any) -> str:

@@ -1,6 +1,7 @@
 """The output of a command: the plan, a progress bar with rate and time left, and errors."""
 
 import contextlib
+import importlib.util
 import os
 import time
 import traceback
@@ -24,10 +25,14 @@ def printable(text: str) -> str:
 
 
 class Display:
-    """Writes to stdout; errors go to stderr."""
+    """Writes to stdout, or below the cell of a notebook; errors go to stderr.
 
-    def __init__(self) -> None:
-        self.console = Console(highlight=False)
+    Args:
+      quiet: print nothing but errors.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(highlight=False, quiet=quiet)
         self.progress: Progress | None = None
         self.tasks: list[Any] = []
         self.counts: list[int] = []
@@ -88,7 +93,7 @@ class Display:
             TimeRemainingColumn(),
             TextColumn("{task.fields[loss]}"),
             console=self.console,
-            disable=not self.console.is_terminal or bool(os.environ.get("CI")),
+            disable=not self._moves(),
             transient=True,
         )
         self.started = [0.0] * len(groups)
@@ -99,6 +104,12 @@ class Display:
         with self.progress:
             yield
         self.progress = None
+
+    def _moves(self) -> bool:
+        """Whether the console can show a bar that moves; elsewhere a line is printed now and then."""
+        if self.console.is_jupyter:  # rich draws its bar with widgets
+            return importlib.util.find_spec("ipywidgets") is not None
+        return self.console.is_terminal and not os.environ.get("CI")
 
     def begin(self, number: int) -> None:
         """A unit of a group starts; its first chunk may include compiling."""

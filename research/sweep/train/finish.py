@@ -10,9 +10,12 @@ from research.data.examples import Dataset, Examples
 from research.data.loading import binarized, floats, preparation_of, scored
 from research.data.preparation import Binarize
 from research.evaluation import Findings, Subject, evaluate_run
+from research.metrics import base
+from research.models.abilities import unmonitored
 from research.runs import events
 from research.runs.folder import RunFolder
 from research.sweep.job import BoundJob, metric_dependencies
+from research.sweep.train.ending import still_improves
 from research.sweep.train.writer import TrainedMember
 from research.tree import ConfigError, plain
 
@@ -59,6 +62,8 @@ def finish(
                 metrics=trained.metrics,
                 target_scale=split.target_scale,
                 binary=isinstance(dataset.draw, Binarize),
+                columns=dataset.preparation.columns,
+                classes=dataset.preparation.classes,
             )
             findings = evaluate_run(subject)
         except ConfigError:
@@ -84,7 +89,8 @@ def finish(
         events.projector(run.path, run.lease, findings.codes, findings.labels, findings.sprite)
     if findings.centres is not None:
         run.save_clusters(findings.centres)
-    file.layout([name for name in (run.read_metrics() or [{}])[-1] if "/" in name])
+    history = run.read_metrics()
+    file.layout([name for name in (history or [{}])[-1] if "/" in name])
     if hparams is not None:
         file.hparams(hparams, started=now - (trained.seconds_wall_group or 0.0))
         file.finish(trained.status != "diverged")
@@ -92,6 +98,8 @@ def finish(
         lines += [f"command: `{content['command']}`"] if content.get("command") else []
         lines += ["tables, figures and all runs on one page: `report/page.html` (`python scripts/report.py FOLDER`)"]
         file.text("about", "\n\n".join(lines))
+    # No value of the losses of a game is better than another, and runs that were stopped ended as they should.
+    has_direction = base(job.trainer.monitor) not in unmonitored(bound.model) and trained.status == "completed"
     result = content | {
         "status": trained.status,
         "reason": trained.reason,
@@ -100,6 +108,8 @@ def finish(
         "files": content["files"] if hparams is None else run.hashes(),
         "widths": [list(entry) for entry in trained.widths],
         "resumed_at": list(trained.resumed),
+        "steps_per_epoch": job.trainer.steps_per_epoch(dataset.facts),
+        "still_improves": still_improves(history, job.trainer.monitor) if has_direction else None,
         "best_epoch": trained.best_epoch if trained.best_epoch != engine.NEVER else None,
         "metrics": metrics,
         "trained_metrics": sorted(trained.metrics),

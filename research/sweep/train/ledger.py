@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from research import environment
 from research.runs.events import unify
@@ -27,7 +27,7 @@ from research.sweep.options import Options
 from research.sweep.plan import JobGroup
 from research.sweep.train.display import Display
 from research.sweep.train.finish import finish
-from research.sweep.train.signals import INTERRUPTED
+from research.sweep.train.signals import INTERRUPTED, in_session
 from research.sweep.train.writer import TrainedMember
 from research.tree import ConfigError, config_hash, flatten, plain
 
@@ -167,8 +167,10 @@ class Ledger:
                 content = unfinished(self.frame(bound, None), "interrupted", "interrupted by the user")
                 self.folder(bound).write_result(content)
 
-    def leave(self) -> NoReturn:
-        """End this process at once."""
+    def leave(self) -> None:
+        """End this process at once; in a session it stays, and the command ends after the step under way."""
+        if in_session():
+            return
         code = INTERRUPTED
         try:
             self.interrupt()

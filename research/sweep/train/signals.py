@@ -24,13 +24,37 @@ def handled(handle: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+_sessions: list[bool] = []  # one entry for each `session` under way
+
+
+@contextlib.contextmanager
+def session() -> Iterator[None]:
+    """Inside, an interrupt never ends the process: a Python session, such as a notebook, has called the command."""
+    _sessions.append(True)
+    try:
+        yield
+    finally:
+        _sessions.pop()
+
+
+def in_session() -> bool:
+    """Whether a `session` is under way."""
+    return bool(_sessions)
+
+
 @contextlib.contextmanager
 def stopping(stop: threading.Event, leave: Callable[[], None], note: Callable[[str], None]) -> Iterator[None]:
-    """Set `stop` at the first signal, and call `leave` some seconds later; a second signal ends the process at once."""
+    """Set `stop` at the first signal, and call `leave` some seconds later; a second signal ends the process at once.
+
+    In a `session` only `stop` is set.
+    """
     timer = threading.Timer(LEAVE_AFTER, leave)
     timer.daemon = True
 
     def handle() -> None:
+        if in_session():
+            stop.set()
+            return note("stopping: the state is saved after the step under way")
         if stop.is_set():
             os._exit(INTERRUPTED)
         stop.set()

@@ -1,0 +1,1 @@
+"""Training and comparing runs from Python; a user calls these functions as `research.train`, `research.sweep`, ..."""
