@@ -11,7 +11,7 @@ from research.data.preparation import Preparation
 from research.data.times import DAYS, UNITS, read_date
 
 MONTHS = "datetime64[M]"
-ONE_DAY = np.timedelta64(1, "D")
+ONE_DAY, ONE_MONTH = np.timedelta64(1, "D"), np.timedelta64(1, "M")
 Later = Callable[[int], Sequence[str]]
 
 
@@ -102,9 +102,9 @@ def dates_after(times: np.ndarray, step: str, ahead: np.ndarray) -> np.ndarray:
         return times[-1] + (number * UNITS[unit] * ahead).astype("timedelta64[us]")
     months = days.astype(MONTHS)
     day = days - months.astype(DAYS)  # of the month, from 0
-    later = months[-1] + number * ahead
-    lengths = (later + 1).astype(DAYS) - later.astype(DAYS)
-    ends_of_months = (days == (months + 1).astype(DAYS) - ONE_DAY).all()
+    later = months[-1] + number * ahead * ONE_MONTH
+    lengths = (later + ONE_MONTH).astype(DAYS) - later.astype(DAYS)
+    ends_of_months = (days == (months + ONE_MONTH).astype(DAYS) - ONE_DAY).all()
     if ends_of_months and not ((day == day[0]).all() and len(day) > 1 and day[0] < 28 * ONE_DAY):
         offset = lengths - ONE_DAY
     else:

@@ -32,7 +32,7 @@ def stores(factor: float = 1.0, offset: float = 0.0) -> Any:
     for number, (name, steps) in enumerate(LENGTHS.items()):
         walk = np.random.default_rng(number).normal(0, 1, (steps, 2)).cumsum(0) + 10
         values = (walk * factor + offset) if name == "B" else walk
-        days = np.datetime64("2024-01-01") + np.arange(steps)
+        days = np.datetime64("2024-01-01") + np.arange(steps).astype("m8[D]")
         pieces.append(pandas.DataFrame({"store": name, "day": days, "y": values[:, 0], "z": values[:, 1]}))
     return pandas.concat(pieces, ignore_index=True)
 

@@ -22,7 +22,7 @@ def long(lengths: dict[str, int] = LENGTHS) -> pandas.DataFrame:
     pieces = []
     for number, (name, steps) in enumerate(lengths.items()):
         y = 1000.0 * (number + 1) + np.arange(steps)
-        times = HOURS + 5 * number + np.arange(steps).astype("m8[h]")
+        times = HOURS + (5 * number + np.arange(steps)).astype("m8[h]")
         columns = {"store": name, "hour": times, "y": y, "price": y + 0.25, "size": 10 * number, "kind": name[-1]}
         pieces.append(pandas.DataFrame(columns))
     return pandas.concat(pieces, ignore_index=True)

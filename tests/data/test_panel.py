@@ -33,7 +33,7 @@ def long(lengths: dict[str, int] = LENGTHS) -> pandas.DataFrame:
     pieces = []
     for number, (name, steps) in enumerate(lengths.items()):
         y = FIRST.get(name, 10_000 * number) + np.arange(steps)
-        times = HOURS + 5 * number + np.arange(steps).astype("m8[h]")
+        times = HOURS + (5 * number + np.arange(steps)).astype("m8[h]")
         z = np.random.default_rng(number).normal(5, 2, steps).round(3)
         pieces.append(pandas.DataFrame({"store": name, "hour": times, "y": y, "z": z}))
     return pandas.concat(pieces, ignore_index=True)
@@ -415,7 +415,7 @@ def test_the_command_of_the_readme_trains_on_a_long_table(tmp_path, monkeypatch)
     for number, store in enumerate("ABC"):
         days = np.arange(120 - 10 * number)
         sales = 50 + 5 * number + 20 * np.sin(2 * np.pi * days / 7 + number)
-        lines += [f"{store},{np.datetime64('2024-01-01') + day},{sales[day]:.2f}" for day in days]
+        lines += [f"{store},{np.datetime64('2024-01-01') + np.timedelta64(day, 'D')},{sales[day]:.2f}" for day in days]
     (tmp_path / "sales.csv").write_text("\n".join(lines) + "\n")
     fast = ("trainer.epochs=1", "evaluation=none", "model.hidden_dim=2", "name=panel")
     result = call(monkeypatch, tmp_path, *words, *fast)
