@@ -54,15 +54,15 @@ class Wanted(NamedTuple):
           ConfigError: a column is missing, or two keys name it.
         """
         elsewhere = {name: key for key, name in used.items() if name is not None}
-        found: dict[str, tuple[str, ...]] = {}
+        columns: dict[str, tuple[str, ...]] = {}
         for key in ("known", "static"):
-            found[key] = tuple(table.names[table.find(name, key)] for name in getattr(self, key))
-            for name in found[key]:
-                if name in elsewhere or found[key].count(name) > 1:
+            columns[key] = tuple(table.names[table.find(name, key)] for name in getattr(self, key))
+            for name in columns[key]:
+                if name in elsewhere or columns[key].count(name) > 1:
                     other = elsewhere.get(name, key)
                     raise ConfigError(key, name, f"data.{other} names this column too; leave it out of one of the two")
-            elsewhere |= dict.fromkeys(found[key], key)
-        return self._replace(**found)
+            elsewhere |= dict.fromkeys(columns[key], key)
+        return self._replace(**columns)
 
     def check_channels(self, channels: Sequence[str], listed: str) -> None:
         """Refuse a covariate that is a channel too; `listed` is the key that lists the channels."""

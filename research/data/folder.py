@@ -97,11 +97,11 @@ class Folder(Images):
         if not self.folder.is_dir():
             return None
         state: list[Hashable] = []
-        for place, folders, files in os.walk(self.folder):
+        for directory, folders, files in os.walk(self.folder):
             folders.sort()
-            state += [str(Path(place) / name) for name in folders]
+            state += [str(Path(directory) / name) for name in folders]
             for name in sorted(files):
-                path = Path(place) / name
+                path = Path(directory) / name
                 status = path.stat() if path.exists() else path.lstat()
                 state.append((str(path), status.st_size, status.st_mtime_ns))
         return tuple(state)
@@ -216,7 +216,7 @@ def _pictures_of(folder: Path, part: str) -> tuple[list[Picture], list[str]]:
     Raises:
       ConfigError: with an empty key: there are no images, or files beside class folders, or folders in them.
     """
-    outside, place = folder.resolve(), folder / part
+    outside, part_folder = folder.resolve(), folder / part
     pictures: list[Picture] = []
     left_out: list[str] = []
 
@@ -239,10 +239,11 @@ def _pictures_of(folder: Path, part: str) -> tuple[list[Picture], list[str]]:
                 pictures.append(Picture(item, name, part, label))
         return len(pictures) > count
 
-    inside = [item for item in sorted(place.iterdir(), key=lambda item: item.name) if not item.name.startswith(".")]
+    entries = sorted(part_folder.iterdir(), key=lambda item: item.name)
+    inside = [item for item in entries if not item.name.startswith(".")]
     folders = [item for item in inside if item.is_dir()]
     if not folders:
-        collect(place, "")
+        collect(part_folder, "")
     else:
         files = [item.name for item in inside if not item.is_dir()]
         if any(Path(name).suffix.lower() in ENDINGS for name in files):
@@ -256,7 +257,7 @@ def _pictures_of(folder: Path, part: str) -> tuple[list[Picture], list[str]]:
             if not collect(item, item.name):
                 raise ConfigError("", None, f"the folder {item.relative_to(folder)} holds no image; remove it")
     if not pictures:
-        inside_text = listing(place)
+        inside_text = listing(part_folder)
         raise ConfigError("", None, f"no file here ends in {', '.join(ENDINGS)}; the folder holds: {inside_text}")
     return pictures, left_out
 

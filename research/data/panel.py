@@ -210,7 +210,7 @@ class Panel(Windowed):
         )
         series = None
         if scalings is not None:
-            series = {name: (own.shift.tolist(), own.scale.tolist()) for name, own in scalings.items()}
+            series = {name: (scaling.shift.tolist(), scaling.scale.tolist()) for name, scaling in scalings.items()}
         return dataclasses.replace(
             source,
             binary=content.binary if content.binary.any() else None,

@@ -176,11 +176,11 @@ def steps_inside(shape: tuple[int, ...], length: np.ndarray | None) -> np.ndarra
 
 def _counting_notes(file: str, x: np.ndarray, gaps: np.ndarray, length: np.ndarray | None) -> list[str]:
     """Notes on channels that grow by a constant step in every sequence, of some of them."""
-    some = range(min(len(x), SEEN))
-    ends = [x.shape[1] if length is None else length[row] for row in some]
+    shown_rows = range(min(len(x), SEEN))
+    ends = [x.shape[1] if length is None else length[row] for row in shown_rows]
     notes = []
     for channel in range(x.shape[2]):
-        pieces = [(x[row, :end, channel], gaps[row, :end, channel]) for row, end in zip(some, ends, strict=True)]
+        pieces = [(x[row, :end, channel], gaps[row, :end, channel]) for row, end in zip(shown_rows, ends, strict=True)]
         if all(not gap.any() and grows_evenly(values) for values, gap in pieces):
             text = f"{file}, channel {channel} (from 0) grows by a constant step in every sequence"
             notes.append(f"{text}; if it only counts or dates the steps, store the array without it")
