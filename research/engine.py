@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from research.clock import Clock
+from research.compiling import compiled
 from research.data.examples import Draw, Examples, Facts, Split
 from research.data.preparation import Binarize
 from research.errors import nearest
@@ -209,6 +210,7 @@ class State:
     stopped_epoch: jax.Array
 
 
+@compiled()
 def initialize(
     model: Model, optimizer: Optimizer | Players, job: JobInputs, data: Data, budget: Budget, params: Any = None
 ) -> State:
@@ -308,28 +310,69 @@ def train_epoch(
     return state, jax.tree.map(lambda values: values.mean(0), metrics)
 
 
+@jax.jit  # inside a program: the plan traces it first, and the program uses that trace again
 def evaluate(
-    model: Model, params: Any, seed: Any, split: Split, data: Data, part: Literal["validation", "test"], budget: Budget
+    model: Model, params: Any, seed: Any, split: Split, data: Data, budget: Budget, test: Bool[Array, ""] | bool
 ) -> dict[str, Float[Array, ""]]:
-    """Means of the model's metrics over the rows of one part. Every row counts once, whatever the evaluation batch."""
-    rows, weight = getattr(split, part), getattr(split, f"{part}_weight")
-    size = min(budget.evaluation_batch, rows.shape[0])
-    padding = -rows.shape[0] % size
-    rows = jnp.pad(jnp.asarray(rows), (0, padding)).reshape(-1, size)
-    weight = jnp.pad(jnp.asarray(weight), (0, padding)).reshape(-1, size)
-    key = purpose_key(seed, EVALUATE)
+    """Means of the model's metrics over the validation rows, and over the test rows if `test`; otherwise those are NaN.
 
-    def step(_: None, inputs: tuple[jax.Array, jax.Array]) -> tuple[None, dict[str, jax.Array]]:
-        batch_rows, batch_weight = inputs
-        batch = data.evaluation.take(batch_rows)
-        batch = batch if isinstance(budget.draw, Binarize) else split.prepare(batch)
-        batch = dataclasses.replace(batch, x=batch.x.astype(jnp.float32))
-        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(batch_rows)
-        values = model.evaluate(params, batch, keys)
-        return None, {name: jnp.where(batch_weight > 0, value, 0.0).sum() for name, value in values.items()}
+    One loop computes both parts, so a program holds the evaluation once. Every row counts once, whatever the
+    evaluation batch.
+    """
+    size = evaluation_rows(split, budget)
+    validation, of_test = (_in_batches(split, part, size) for part in ("validation", "test"))
+    rows, weight = (jnp.concatenate(arrays) for arrays in zip(validation, of_test, strict=True))
+    first_test, key = len(validation[0]), purpose_key(seed, EVALUATE)
 
-    _, sums = jax.lax.scan(step, None, (rows, weight))
-    return {f"{part}/{name}": value.sum() / weight.sum() for name, value in sums.items()}
+    def sums_of(index: Int[Array, ""]) -> dict[str, jax.Array]:
+        return batch_sums(model, params, key, split, data, rows[index], weight[index], budget)
+
+    def add(index: Int[Array, ""], sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {name: sums[name].at[index].set(value) for name, value in sums_of(index).items()}
+
+    shapes = jax.eval_shape(sums_of, jnp.int32(0))
+    zeros = {name: jnp.zeros(len(rows), shape.dtype) for name, shape in shapes.items()}
+    sums = jax.lax.fori_loop(0, jnp.where(test, len(rows), first_test), add, zeros)
+    means = {f"validation/{name}": value[:first_test].sum() / weight[:first_test].sum() for name, value in sums.items()}
+    for name, value in sums.items():
+        means[f"test/{name}"] = jnp.where(test, value[first_test:].sum() / weight[first_test:].sum(), jnp.nan)
+    return means
+
+
+def evaluation_rows(split: Split, budget: Budget) -> int:
+    """Rows in a step of an evaluation, at most `evaluation_batch`.
+
+    These are all validation rows, so that a training evaluates no padding, or an eighth of a much larger test part.
+    """
+    validation, test = len(split.validation), len(split.test)
+    return min(budget.evaluation_batch, max(validation, -(-test // 8)))
+
+
+def _in_batches(split: Split, part: str, size: int) -> tuple[Int[Array, "batches B"], Float[Array, "batches B"]]:
+    """Row numbers and weights of one part; the last batch is filled up with rows of weight 0."""
+    arrays = jnp.asarray(getattr(split, part)), jnp.asarray(getattr(split, f"{part}_weight"))
+    rows, weight = (jnp.pad(array, (0, -len(array) % size)).reshape(-1, size) for array in arrays)
+    return rows, weight
+
+
+@jax.jit  # `evaluate` asks for the shapes of its results first
+def batch_sums(
+    model: Model,
+    params: Any,
+    key: Key[Array, ""],
+    split: Split,
+    data: Data,
+    rows: Int[Array, " B"],
+    weight: Float[Array, " B"],
+    budget: Budget,
+) -> dict[str, Float[Array, ""]]:
+    """Sums of the model's metrics over the rows of positive weight. Every row draws with a key of its own."""
+    batch = data.evaluation.take(rows)
+    batch = batch if isinstance(budget.draw, Binarize) else split.prepare(batch)
+    batch = dataclasses.replace(batch, x=batch.x.astype(jnp.float32))
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+    values = model.evaluate(params, batch, keys)
+    return {name: jnp.where(weight > 0, value, 0.0).sum() for name, value in values.items()}
 
 
 def chunk(
@@ -340,11 +383,15 @@ def chunk(
     data: Data,
     epochs: Int[Array, ""],
     budget: Budget,
+    test: Bool[Array, ""] | bool = False,
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
-    """`epochs` epochs, then an evaluation on the validation rows. Training metrics are those of the last epoch.
+    """`epochs` epochs, then an evaluation. Training metrics are those of the last epoch, and 0 if there was none.
 
     A run that patience or the target loss has stopped trains no more epochs. So results do not depend on how the
     epochs are cut into device calls.
+
+    Args:
+      test: whether the test rows are evaluated too. Their metrics decide nothing.
     """
     frozen = state.stopped_epoch != NEVER
     shapes = jax.eval_shape(lambda: train_epoch(model, optimizer, state, job, data, budget)[1])
@@ -356,7 +403,7 @@ def chunk(
         (state, zeros),
     )
     metrics = {f"train/{name}": value for name, value in training.items()}
-    metrics |= evaluate(model, new.params, job.seed, job.split, data, "validation", budget)
+    metrics |= evaluate(model, new.params, job.seed, job.split, data, budget, test)
     if budget.monitor not in metrics:
         names = [name for name in sorted(metrics) if name.startswith("validation/")]
         remedy = f"this model gives {', '.join(names)}{nearest(budget.monitor, names)}"

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.compiling import Program
 from research.data.examples import Examples, Split
 from research.engine import Budget, Data, JobInputs, Model, Trainer, chunk, initialize, initializing
 from research.optimizer import Optimizer, Players
@@ -41,8 +42,8 @@ def fit(
     job = JobInputs(np.uint32(seed), Split(rows, first, weight, first, weight, shift, scale))
     data, budget = Data(examples, examples), Budget.of(trainer, per_epoch)
     with initializing:
-        state = jax.block_until_ready(_initialize(model, optimizer, job, data, budget))
+        state = jax.block_until_ready(initialize(model, optimizer, job, data, budget))
     return _chunk(model, optimizer, state, job, data, budget.epochs, budget)[0].params
 
 
-_initialize, _chunk = jax.jit(initialize), jax.jit(chunk)
+_chunk = Program(chunk)

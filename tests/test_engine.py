@@ -61,8 +61,8 @@ class Recorder:
 
 
 chunk = jax.jit(engine.chunk, static_argnames="budget")
-initialize = jax.jit(engine.initialize, static_argnames="budget")
-evaluate = jax.jit(engine.evaluate, static_argnames=("part", "budget"))
+initialize = engine.initialize
+evaluate = jax.jit(engine.evaluate, static_argnames="budget")
 
 
 class Run(NamedTuple):
@@ -80,8 +80,10 @@ class Run(NamedTuple):
     def train(self, state: State, epochs: int) -> tuple[State, dict[str, Any]]:
         return chunk(self.model, self.optimizer, state, self.member, self.data, np.int32(epochs), self.budget)
 
-    def score(self, params: Any, part: Any = "validation") -> dict[str, Any]:
-        return evaluate(self.model, params, self.member.seed, self.member.split, self.data, part, self.budget)
+    def score(self, params: Any, part: str = "validation") -> dict[str, Any]:
+        test, (seed, split) = np.bool_(part == "test"), self.member
+        values = evaluate(self.model, params, seed, split, self.data, self.budget, test)
+        return {name: value for name, value in values.items() if name.startswith(f"{part}/")}
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ LAYERS = (
         "optax_names",
         "ranges",
         "clock",
+        "compiling",
         "data",
         "distributions",
         "metrics",

@@ -204,7 +204,7 @@ def trained(model: Any, x: np.ndarray, optimizer: Any, trainer: Any, make_datase
     split = dataclasses.replace(dataset.splits[0], train=rows, validation=rows, validation_weight=ones)
     data, member = Data(dataset.examples, dataset.examples), JobInputs(np.uint32(0), split)
     budget, model = Budget.of(trainer, 1, None), model.bind(dataset.facts)
-    state = jax.jit(engine.initialize, static_argnames="budget")(model, optimizer, member, data, budget)
+    state = engine.initialize(model, optimizer, member, data, budget)
     train = jax.jit(engine.chunk, static_argnames="budget")
     _, metrics = train(model, optimizer, state, member, data, np.int32(trainer.epochs), budget)
     return {name: float(value) for name, value in metrics.items()}

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.compiling import compiled
 from research.data.examples import Examples
 from research.distributions import kl_to_standard_normal
 from research.evaluation.subject import BATCH, Findings, Subject
@@ -86,7 +87,7 @@ def probes(
         }
 
 
-@jax.jit
+@compiled()
 def _nats(model: Any, params: Any, batch: Examples, z: jax.Array) -> jax.Array:
     return model.reconstruction_nats(params, z, batch)
 

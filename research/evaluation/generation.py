@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.compiling import compiled
 from research.data.examples import Examples, Facts
 from research.evaluation.baselines import MASKED
 from research.evaluation.judge import Judge, fit, samples, subset
@@ -249,7 +250,7 @@ def _classify(
     return right, np.asarray(examples.label)
 
 
-@jax.jit
+@compiled()
 def _scores(model: Any, params: Any, batch: Examples) -> dict[str, jax.Array]:
     return model.scores(model.predict(params, batch), batch)
 

@@ -1,12 +1,12 @@
 """Log-likelihood by importance sampling (Burda, Grosse & Salakhutdinov 2016)."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.compiling import compiled
 from research.data.examples import Examples
 from research.evaluation.subject import BATCH, Findings, Subject
 from research.runs import batches
@@ -14,7 +14,7 @@ from research.runs import batches
 CHUNK = 64  # most samples of each example that are decoded at once
 
 
-@functools.partial(jax.jit, static_argnames="samples")
+@compiled(static_argnames="samples")
 def _estimate(model: Any, params: Any, batch: Examples, keys: jax.Array, samples: int) -> tuple[jax.Array, jax.Array]:
     """log 1/k sum w and (sum w)^2 / sum w^2 of every example, both [B], from k weights w; keys are [chunks, B]."""
     chunks = keys.shape[0]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.compiling import compiled
 from research.data.examples import Examples
 from research.evaluation import plots
 from research.evaluation.subject import Findings, Subject
@@ -15,7 +16,7 @@ from research.runs import batches
 BATCH, ROWS = 64, 512  # rows of a batch, and most rows in all
 
 
-@jax.jit
+@compiled()
 def _influence(model: StateGradients, params: Any, batch: Examples) -> jax.Array:
     return jnp.sqrt(jnp.square(model.state_gradients(params, batch)).sum(-1))
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from research.clock import Clock
+from research.compiling import compiled
 from research.data.examples import Examples, Facts
 from research.evaluation.baselines import MASKED
 from research.evaluation.judge import Judge, fit, labels, samples, subset
@@ -175,7 +176,7 @@ class Classifier:
         return self._scores(params, batch)
 
 
-@jax.jit
+@compiled()
 def _features(model: Classifier, params: Any, x: jax.Array) -> jax.Array:
     return model.features(params, x)
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.compiling import compiled
 from research.data.examples import Examples
 from research.distributions import mean_squared_error
 from research.evaluation.subject import BATCH, Findings, Subject
@@ -20,7 +21,7 @@ from research.runs import batches
 POWERS = {"reconstruction_mse": 2, "mse": 2, "mae": 1}  # the error in raw units is the scaled one over scale^power
 
 
-@jax.jit
+@compiled()
 def _reconstruction(model: Any, params: Any, batch: Examples, scale: jax.Array) -> jax.Array:
     """Mean over observed elements of ((x' - x) / scale)^2, [B]."""
     flat = lambda array: array.reshape(len(batch), -1)
@@ -28,7 +29,7 @@ def _reconstruction(model: Any, params: Any, batch: Examples, scale: jax.Array) 
     return mean_squared_error(output, truth, None if batch.mask is None else flat(batch.mask))
 
 
-@jax.jit
+@compiled()
 def _forecast(model: Any, params: Any, batch: Examples, scale: jax.Array) -> dict[str, jax.Array]:
     """Mean over observed values of ((y' - y) / scale)^2 and |y' - y| / scale, [B]; the scale is [B, H, C]."""
     forecast, observed = model.forecast(params, batch), batch.target_observed
@@ -39,7 +40,7 @@ def _forecast(model: Any, params: Any, batch: Examples, scale: jax.Array) -> dic
     return {"mse": mean(jnp.square(miss(forecast.mean))), "mae": mean(jnp.abs(miss(forecast.median)))}
 
 
-@jax.jit
+@compiled()
 def _prediction(model: Any, params: Any, batch: Examples, scale: jax.Array) -> dict[str, jax.Array]:
     """Mean squared and mean absolute error of values in the units of the data, [B]."""
     outputs, target = model.predict(params, batch), batch.target

@@ -52,17 +52,21 @@ class Cell(nn.RNNCellBase):
     layer_norm: bool = False
 
     @nn.compact
-    def __call__(self, carry: Carry, x: Float[Array, "B D"]) -> tuple[Carry, Float[Array, "B H"]]:
-        state, zeros = carry[0], nn.initializers.zeros
-        names, side_by_side = KERNELS[self.kind]
-        size, width = self.hidden_dim, side_by_side * self.hidden_dim
+    def __call__(
+        self, carry: Carry | None, x: Float[Array, "B D"], sums: list[jax.Array] | None = None
+    ) -> tuple[Carry, Float[Array, "B H"]] | list[jax.Array]:
+        """The next carry and state.
+
+        An input that is the same at all steps is multiplied once: without a carry, the result is W x + b of every gate,
+        [B, H] each, which the steps then get as `sums`.
+        """
+        names, _ = KERNELS[self.kind]
+        if sums is None:
+            sums = self._entering(x)
+        if carry is None:
+            return sums
+        state, zeros, size = carry[0], nn.initializers.zeros, self.hidden_dim
         start = _identity if self.kind == "irnn" else _orthogonal
-        biases = [self.param(f"bias{end}", zeros, (width,))[None] for end in names]
-        sums = biases
-        if x.shape[-1]:
-            small = nn.initializers.normal(0.001) if self.kind == "irnn" else nn.initializers.lecun_normal()
-            entering = self._normalized("input", [self._product(x, f"input_kernel{end}", small) for end in names])
-            sums = [product + bias for product, bias in zip(entering, biases, strict=True)]
         again = [self._product(state, f"recurrent_kernel{end}", start) for end in names]
         products = self._normalized("recurrent", again)
         match self.kind:
@@ -83,6 +87,17 @@ class Cell(nn.RNNCellBase):
                 after = (leave * jnp.tanh(memory), memory)
         pushed = self.perturb("state", after[0])
         return (pushed, *after[1:]), pushed
+
+    def _entering(self, x: Float[Array, "B D"]) -> list[jax.Array]:
+        """W x + b of every gate; b alone for an input of size 0."""
+        names, side_by_side = KERNELS[self.kind]
+        width = side_by_side * self.hidden_dim
+        biases = [self.param(f"bias{end}", nn.initializers.zeros, (width,))[None] for end in names]
+        if not x.shape[-1]:
+            return biases
+        small = nn.initializers.normal(0.001) if self.kind == "irnn" else nn.initializers.lecun_normal()
+        entering = self._normalized("input", [self._product(x, f"input_kernel{end}", small) for end in names])
+        return [product + bias for product, bias in zip(entering, biases, strict=True)]
 
     def _product(self, x: Float[Array, "B D"], name: str, start: Any) -> Float[Array, "B gates"]:
         return x @ self.param(name, start, (x.shape[-1], KERNELS[self.kind][1] * self.hidden_dim))

@@ -53,19 +53,30 @@ class Layers(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: Float[Array, "B T D"],
+        x: Float[Array, "B T D"] | Float[Array, "B D"],
         length: Int[Array, " B"] | None = None,
         carries: Carries | None = None,
         training: bool = False,
+        steps: int | None = None,
     ) -> tuple[Float[Array, "B T features"], Carries]:
         """States at all steps, and the carries after the last step (none of bidirectional layers).
 
         States after `length` steps of a row have no meaning.
+
+        Args:
+          x: the input of every step; with `steps` one input [B, D] for all T steps, of layers that run forwards from
+            `carries`.
         """
         ends: list[Carry] = []
-        valid = valid_steps(length, x.shape[1]) if self.kind == "irnn" else None
+        valid = valid_steps(length, x.shape[1]) if self.kind == "irnn" and steps is None else None
         over_time = functools.partial(self._over_time, padded=valid is not None)
         for number in range(self.layers):
+            if number == 0 and steps is not None:
+                assert carries is not None
+                end, x = self._repeated(x, steps, carries[0])
+                ends.append(end)
+                x = self.drop(x, deterministic=not training) if self.dropout else x
+                continue
             forwards = over_time(self.layer[f"{number}"])
             if valid is not None:
                 x = jnp.concatenate([x, valid[..., None]], axis=-1)
@@ -80,6 +91,25 @@ class Layers(nn.Module):
             if self.dropout:
                 x = self.drop(x, deterministic=not training)
         return x, tuple(ends)
+
+    def _repeated(self, x: Float[Array, "B D"], steps: int, carry: Carry) -> tuple[Carry, Float[Array, "B T H"]]:
+        """The first layer with the same input at all steps.
+
+        Its product with the input is taken once, outside of the loop over time.
+        """
+        cell = self.layer["0"]
+        sums: Any = cell(None, x)
+        step = lambda cell, carry, _: cell(carry, x, sums)
+        over_time = nn.scan(
+            step,
+            variable_broadcast="params",
+            variable_axes={"perturbations": 1},
+            split_rngs={"params": False},
+            length=steps,
+            unroll=self.unroll,
+            out_axes=1,
+        )
+        return over_time(cell, carry, None)
 
     @nn.nowrap
     def summary(

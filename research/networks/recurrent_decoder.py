@@ -72,13 +72,13 @@ class Decoder(nn.Module):
         carries = self._first(code) if self.code_starts else self.layers.rest(rows)
         if read_back is not None:
             return self._feed_back(carries, steps, read_back, teaching, training)
-        inputs = jnp.zeros((rows, steps, 0)) if self.code_starts else code
-        if inputs.ndim == 2:
-            inputs = jnp.broadcast_to(inputs[:, None], (rows, steps, inputs.shape[-1]))
-        states, _ = self.layers(inputs, carries=carries, training=training)
+        if code.ndim == 2:  # every step has the same input: the code, or none
+            states, _ = self.layers(code[:, :0] if self.code_starts else code, None, carries, training, steps)
+        else:
+            states, _ = self.layers(code, carries=carries, training=training)
         outputs = self.output(states)
         if self.code_skips:
-            outputs += inputs @ self.param("skip", nn.initializers.lecun_normal(), (inputs.shape[-1], self.outputs))
+            outputs += code @ self.param("skip", nn.initializers.lecun_normal(), (code.shape[-1], self.outputs))
         return outputs
 
     def _first(self, code: Float[Array, "B L"]) -> Carries:

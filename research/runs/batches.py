@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.compiling import compiled
 from research.data.examples import Examples
 
 
@@ -61,7 +62,7 @@ def over(function: Callable[[Any, Any], Any], examples: Any, size: int) -> Any:
     return jax.tree.map(lambda *arrays: np.concatenate(arrays)[:total], *parts)
 
 
-@functools.partial(jax.jit, static_argnames="chunks")
+@compiled(static_argnames="chunks")
 def row_keys(key: jax.Array, rows: jax.Array, chunks: int | None = None) -> jax.Array:
     """One key for each row number, [B], or [chunks, B] for draws in several parts; so draws do not depend on the batch.
 
@@ -73,25 +74,25 @@ def row_keys(key: jax.Array, rows: jax.Array, chunks: int | None = None) -> jax.
     return jax.vmap(lambda chunk: jax.vmap(jax.random.fold_in, (0, None))(keys, chunk))(jnp.arange(chunks))
 
 
-@functools.partial(jax.jit, static_argnames="ability")
+@compiled(static_argnames="ability")
 def call(model: Any, params: Any, batch: Examples, ability: str) -> Any:
     """An ability that draws nothing, such as `encode`; models of one structure share the program."""
     return getattr(model, ability)(params, batch)
 
 
-@jax.jit
+@compiled()
 def decode(model: Any, params: Any, z: jax.Array, label: jax.Array | None = None) -> jax.Array:
     """E[x | z] of codes [B, L], [B, *feature_shape]."""
     return model.decode(params, z, label)
 
 
-@jax.jit
+@compiled()
 def evaluate(model: Any, params: Any, batch: Examples, keys: jax.Array) -> dict[str, jax.Array]:
     """The model's metrics of every example, {name: [B]}, with one key for each row."""
     return model.evaluate(params, batch, keys)
 
 
-@functools.partial(jax.jit, static_argnames="number")
+@compiled(static_argnames="number")
 def sample(model: Any, params: Any, key: jax.Array, number: int, label: jax.Array | None = None) -> jax.Array:
     """Draws from the model, [number, *feature_shape]."""
     return model.sample(params, key, number, label)

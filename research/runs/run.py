@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from research import engine
+from research.compiling import compiled
 from research.data.examples import Examples, Facts, prepare
 from research.data.new_rows import as_numbers, class_numbers, is_table, ordered, stored_rows, whole_number
 from research.data.preparation import Preparation
@@ -267,6 +268,6 @@ class Run:
         return batches.over(function, self._prepared(stored), BATCH)
 
 
-@jax.jit
+@compiled()
 def _step(model: Any, params: Any, state: Any, x: Any, label: Any) -> Any:
     return model.step(params, state, x, label)

@@ -8,7 +8,19 @@ import numpy as np
 from jax.interpreters import partial_eval
 
 from research.data.preparation import Binarize
-from research.engine import Budget, Data, JobInputs, State, chunk, evaluate, initialize, train_epoch
+from research.engine import (
+    EVALUATE,
+    Budget,
+    Data,
+    JobInputs,
+    State,
+    batch_sums,
+    chunk,
+    evaluation_rows,
+    initialize,
+    purpose_key,
+    train_epoch,
+)
 from research.sweep.job import BoundJob
 from research.tree import ConfigError, keys, stack, unstack
 
@@ -48,14 +60,14 @@ def measure(bound: BoundJob, others: Sequence[BoundJob] = ()) -> Measure:
     def start(model: Any, optimizer: Any, member: JobInputs, data: Data) -> State:
         return initialize(model, optimizer, member, data, budget)
 
-    def train(model: Any, optimizer: Any, state: State, member: JobInputs, data: Data, epochs: jax.Array) -> Any:
-        return chunk(model, optimizer, state, member, data, epochs, budget)
+    def train(model: Any, optimizer: Any, state: State, member: JobInputs, data: Data, epochs: Any, test: Any) -> Any:
+        return chunk(model, optimizer, state, member, data, epochs, budget, test)
 
     rows = _bytes(examples) * (2 if isinstance(budget.draw, Binarize) else 1)
     try:
         state = jax.eval_shape(start, model, optimizer, member, data)
-        # jit keeps the trace of an epoch, and the program uses it again.
-        _, metrics = jax.eval_shape(train, model, optimizer, state, member, data, np.int32(1))
+        # jit keeps the traces of an epoch and of an evaluation, and the program uses them again.
+        _, metrics = jax.eval_shape(train, model, optimizer, state, member, data, np.int32(1), np.bool_(False))
     except ConfigError:
         raise
     except Exception as error:
@@ -64,7 +76,7 @@ def measure(bound: BoundJob, others: Sequence[BoundJob] = ()) -> Measure:
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         state_bytes=_bytes(state) + _bytes(member),
         data_bytes=rows,
-        metrics=tuple(metrics),
+        metrics=tuple(name for name in metrics if not name.startswith("test/")),
         unread=unread_numbers([bound, *others], state, member, data, budget),
     )
 
@@ -85,11 +97,14 @@ def unread_numbers(
     if not differing:
         return ()
     tree = unstack(stack([{"model": bounds[0].model, "optimizer": bounds[0].job.optimizer}]), 0)
+    # `engine.evaluate` is a loop over batches; the analysis below takes all that a loop is given for read.
+    rows = np.zeros(evaluation_rows(member.split, budget), np.int32)
 
     def results(tree: Any, state: State, member: JobInputs, data: Data) -> Any:
         model, optimizer = tree["model"], tree["optimizer"]
         trained, metrics = train_epoch(model, optimizer, state, member, data, budget)
-        evaluated = evaluate(model, trained.params, member.seed, member.split, data, "validation", budget)
+        key, weight = purpose_key(member.seed, EVALUATE), np.ones(len(rows), np.float32)
+        evaluated = batch_sums(model, trained.params, key, member.split, data, rows, weight, budget)
         return initialize(model, optimizer, member, data, budget), trained, metrics, evaluated
 
     jaxpr = jax.make_jaxpr(results)(tree, state, member, data).jaxpr

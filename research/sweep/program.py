@@ -4,6 +4,7 @@ In map mode every member is trained by the program of one job. This program know
 are those of a run alone. The only vmap over jobs is in this file.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 
 from research import engine
+from research.compiling import compiled
 from research.engine import Budget, Data, JobInputs, State
 from research.sweep.device import mesh
 from research.sweep.job import BoundJob
@@ -24,42 +26,34 @@ Metrics = dict[str, jax.Array]
 # ------------------------------------------------------------------------------------------------------------- one job
 
 
-@jax.jit
-def initialize(model: Any, optimizer: Any, member: JobInputs, params: Any, data: Data, budget: Budget) -> State:
-    """The state of one job before its first step."""
-    return engine.initialize(model, optimizer, member, data, budget, params)
-
-
-@functools.partial(jax.jit, donate_argnames="state")
+@compiled(donate_argnames="state")
 def train(
-    model: Any, optimizer: Any, state: State, member: JobInputs, data: Data, epochs: Any, budget: Budget
+    model: Any, optimizer: Any, state: State, member: JobInputs, data: Data, epochs: Any, budget: Budget, test: Any
 ) -> tuple[State, Metrics]:
-    """One chunk of one job: `epochs` epochs and an evaluation.
+    """One chunk of one job: `epochs` epochs and an evaluation, with `test` also of the test rows.
 
-    `epochs` is an input of the program, so a last chunk that is shorter compiles nothing.
+    `epochs` is an input of the program, so a last chunk that is shorter compiles nothing. A chunk of no epochs with
+    `test` is the evaluation of a finished run.
     """
-    return _chunk(model, optimizer, state, member, data, epochs, budget)
-
-
-@jax.jit
-def score(model: Any, params: Any, member: JobInputs, data: Data, budget: Budget) -> Metrics:
-    """Validation and test metrics of the kept parameters of one job."""
-    return _score(model, params, member, data, budget)
+    return _chunk(model, optimizer, state, member, data, epochs, budget, test)
 
 
 def _chunk(
-    model: Any, optimizer: Any, state: State, member: JobInputs, data: Data, epochs: Any, budget: Budget
+    model: Any, optimizer: Any, state: State, member: JobInputs, data: Data, epochs: Any, budget: Budget, test: Any
 ) -> tuple[State, Metrics]:
-    state, metrics = engine.chunk(model, optimizer, state, member, data, epochs, budget)
+    state, metrics = engine.chunk(model, optimizer, state, member, data, epochs, budget, test)
     # The flags are separate outputs, because the next chunk overwrites the memory of the state.
     return state, metrics | {f"state/{name}": getattr(state, name) for name in FLAGS}
 
 
-def _score(model: Any, params: Any, member: JobInputs, data: Data, budget: Budget) -> Metrics:
-    metrics: Metrics = {}
-    for part in ("validation", "test"):
-        metrics |= engine.evaluate(model, params, member.seed, member.split, data, part, budget)
-    return metrics
+def _training(metrics: Metrics) -> Metrics:
+    """The metrics of a chunk of training, whose test rows were not evaluated."""
+    return {name: value for name, value in metrics.items() if not name.startswith("test/")}
+
+
+def _scores(metrics: Metrics) -> Metrics:
+    """The metrics of an evaluation, which has trained nothing."""
+    return {name: value for name, value in metrics.items() if name.startswith(("validation/", "test/"))}
 
 
 # ----------------------------------------------------------------------------------------------------- all jobs at once
@@ -74,7 +68,7 @@ def over_jobs(function: Callable[..., Any], devices: int, *stacked: Any) -> Any:
     return jax.shard_map(local, mesh=mesh(devices), in_specs=jobs, out_specs=jobs, check_vma=False)(*stacked)
 
 
-@functools.partial(jax.jit, static_argnames="devices", donate_argnames="state")
+@compiled(static_argnames="devices", donate_argnames="state")
 def train_all(
     models: Any,
     optimizers: Any,
@@ -83,18 +77,12 @@ def train_all(
     data: Data,
     epochs: Any,
     budget: Budget,
+    test: Any,
     devices: int,
 ) -> tuple[State, Metrics]:
     """One chunk of all members."""
-    chunk = lambda model, optimizer, state, member: _chunk(model, optimizer, state, member, data, epochs, budget)
+    chunk = lambda model, optimizer, state, member: _chunk(model, optimizer, state, member, data, epochs, budget, test)
     return over_jobs(chunk, devices, models, optimizers, state, members)
-
-
-@functools.partial(jax.jit, static_argnames="devices")
-def score_all(models: Any, params: Any, members: JobInputs, data: Data, budget: Budget, devices: int) -> Metrics:
-    """Validation and test metrics of the kept parameters of all members."""
-    score_one = lambda model, params, member: _score(model, params, member, data, budget)
-    return over_jobs(score_one, devices, models, params, members)
 
 
 # ------------------------------------------------------------------------------------------------------ on the device
@@ -118,7 +106,7 @@ def start(bound: BoundJob, data: Data, params: Any = None) -> State:
     """
     model, optimizer, seed_and_rows = inputs(bound)
     with engine.initializing:
-        return jax.block_until_ready(initialize(model, optimizer, seed_and_rows, params, data, bound.budget))
+        return jax.block_until_ready(engine.initialize(model, optimizer, seed_and_rows, data, bound.budget, params))
 
 
 class Alone:
@@ -143,14 +131,13 @@ class Alone:
         self.widths = [(0, 1)]
 
     def compile(self) -> None:
-        """Compile both programs, by training a copy of the state for no epoch and evaluating it."""
-        state, _ = self._train(jax.tree.map(lambda leaf: leaf.copy(), self.state), 0)
-        jax.block_until_ready(self._score(engine.kept_params(state)))
+        """Compile the program, by training a copy of the state for no epoch."""
+        jax.block_until_ready(self._call(_copied(self.state), 0, False))
 
     def train(self, epochs: int) -> Metrics:
         """Train the job; returns at once, while the device computes the metrics."""
-        self.state, metrics = self._train(self.state, epochs)
-        return metrics
+        self.state, metrics = self._call(self.state, epochs, False)
+        return _training(metrics)
 
     def read(self, metrics: Metrics) -> dict[str, np.ndarray]:
         """Metrics of a chunk on the host, [1]; waits for the device."""
@@ -158,7 +145,8 @@ class Alone:
 
     def score(self, state: State) -> dict[str, np.ndarray]:
         """Validation and test metrics of the kept parameters, [1]."""
-        return _with_axis(self._score(self._put(unstack(engine.kept_params(state), 0))))
+        _, metrics = self._call(self._put(_kept(unstack(state, 0))), 0, True)
+        return _with_axis(_scores(metrics))
 
     def collect(self) -> State:
         """The state on the host, with an axis of length one; waits for the device."""
@@ -177,19 +165,27 @@ class Alone:
 
     def lower(self) -> Any:
         """The training program before it is compiled."""
-        return train.lower(*_arguments(self, self.state, 1))
+        return train.jitted.lower(*_arguments(self, self.inputs, self.state, 1, False))
 
-    def _train(self, state: State, epochs: int) -> tuple[State, Metrics]:
-        return train(*_arguments(self, state, epochs))
-
-    def _score(self, params: Any) -> Metrics:
-        model, _, member = self.inputs
-        return score(model, params, member, self.data, self.budget)
+    def _call(self, state: State, epochs: int, test: bool) -> tuple[State, Metrics]:
+        return train(*_arguments(self, self.inputs, state, epochs, test))
 
 
-def _arguments(program: "Alone | Together", state: State, epochs: int) -> tuple[Any, ...]:
-    model, optimizer, member = program.inputs
-    return model, optimizer, state, member, program.data, np.int32(epochs), program.budget
+def _arguments(
+    program: "Alone | Together", inputs: tuple[Any, Any, JobInputs], state: State, epochs: int, test: bool
+) -> tuple[Any, ...]:
+    model, optimizer, member = inputs
+    return model, optimizer, state, member, program.data, np.int32(epochs), program.budget, np.bool_(test)
+
+
+def _kept(state: State) -> State:
+    """A copy of the state with the kept parameters in the place of the last ones."""
+    return _copied(dataclasses.replace(state, params=engine.kept_params(state)))
+
+
+def _copied(state: State) -> State:
+    """A state that a program may overwrite."""
+    return jax.device_put(state, may_alias=False)
 
 
 def _with_axis(tree: Any) -> Any:
@@ -224,14 +220,13 @@ class Together:
         return jax.device_put(state, jax.sharding.NamedSharding(mesh(self.group.devices), jobs))
 
     def compile(self) -> None:
-        """Compile both programs, by training a copy of the state for no epoch and evaluating it."""
-        state, _ = self._train(jax.tree.map(lambda leaf: leaf.copy(), self.state), 0)
-        jax.block_until_ready(self._score(state))
+        """Compile the program, by training a copy of the state for no epoch."""
+        jax.block_until_ready(self._call(self.inputs, _copied(self.state), 0, False))
 
     def train(self, epochs: int) -> Metrics:
         """Train all members; returns at once, while the device computes the metrics [slots]."""
-        self.state, metrics = self._train(self.state, epochs)
-        return metrics
+        self.state, metrics = self._call(self.inputs, self.state, epochs, False)
+        return _training(metrics)
 
     def read(self, metrics: Metrics) -> dict[str, np.ndarray]:
         """Metrics of a chunk on the host, [slots]; waits for the device."""
@@ -239,7 +234,8 @@ class Together:
 
     def score(self, state: State) -> dict[str, np.ndarray]:
         """Validation and test metrics of the kept parameters of a whole group [J + padding], at its full width."""
-        return jax.device_get(self._score(state))
+        _, metrics = self._call(self._all_inputs, self._put(_kept(state)), 0, True)
+        return jax.device_get(_scores(metrics))
 
     def collect(self) -> State:
         """The state of all members in their order [J + padding], on the host; waits for the device."""
@@ -286,15 +282,10 @@ class Together:
 
     def lower(self) -> Any:
         """The training program before it is compiled."""
-        return train_all.lower(*_arguments(self, self.state, 1), devices=self.group.devices)
+        return train_all.jitted.lower(*_arguments(self, self.inputs, self.state, 1, False), devices=self.group.devices)
 
-    def _train(self, state: State, epochs: int) -> tuple[State, Metrics]:
-        return train_all(*_arguments(self, state, epochs), devices=self.group.devices)
-
-    def _score(self, state: State) -> Metrics:
-        models, _, members = self._all_inputs
-        params = engine.kept_params(state)
-        return score_all(models, params, members, self.data, self.budget, devices=self.group.devices)
+    def _call(self, inputs: tuple[Any, Any, JobInputs], state: State, epochs: int, test: bool) -> tuple[State, Metrics]:
+        return train_all(*_arguments(self, inputs, state, epochs, test), devices=self.group.devices)
 
 
 def program_of(

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import engine, environment
+from research import compiling, engine, environment
 from research.data.loading import preparation_of
 from research.runs.files import ALONE
 from research.runs.folder import RunFolder
@@ -20,7 +20,7 @@ from research.sweep.options import Options
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup, plan
 from research.sweep.program import Alone, Together, program_of
 from research.sweep.proof.intact import Finding
-from research.sweep.train.ledger import versions
+from research.sweep.train.ledger import commit, versions
 from research.sweep.train.writer import Writer
 from research.tree import ConfigError, stack, unstack
 
@@ -252,8 +252,13 @@ def _doubts(result: Mapping[str, Any], group: JobGroup) -> Iterator[str]:
         yield f"it was trained on {program['devices']} devices, now on {group.devices}"
     if program["device_kind"] != device_kind():
         yield f"it was trained on {program['device_kind']}, now on {device_kind()}"
+    before, now = program.get("compiler") or {}, compiling.options()
+    if before != now:
+        yield f"it was compiled with the options {before}, now with {now}"
     yield from environment.differences(program)
     then = result.get("versions") or {}
     changed = [f"{name} {then.get(name)} -> {value}" for name, value in versions().items() if then.get(name) != value]
     if changed:
         yield f"versions differ: {', '.join(changed)}"
+    if result.get("commit") != commit():
+        yield f"it was trained by commit {result.get('commit')}, now by {commit()}: sums may be taken in another order"

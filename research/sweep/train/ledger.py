@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from research import environment
+from research import compiling, environment
 from research.runs.events import unify
 from research.runs.files import LOST, All, Held, LeaseLost
 from research.runs.folder import RunFolder
@@ -104,7 +104,8 @@ class Ledger:
         """The fields of a result that are known before training."""
         program = None
         if group is not None:
-            program = {"mode": group.mode, "width": group.width, "device_kind": device_kind()} | environment.described()
+            program = {"mode": group.mode, "width": group.width, "device_kind": device_kind()}
+            program |= environment.described() | {"compiler": compiling.options()}
             if group.devices > 1:
                 program["devices"] = group.devices
         parameters = {"parameters": None if group is None else group.parameters}

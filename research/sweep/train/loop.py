@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import engine, environment
+from research import compiling, engine, environment
 from research.runs.files import Held
 from research.sweep.checkpoint import Checkpoints
 from research.sweep.device import device_kind
@@ -32,6 +32,7 @@ def group_identity(group: JobGroup) -> dict[str, Any]:
         "device_kind": device_kind(),
         "data_sha256": group.members[0].dataset.sha256,
         **environment.described(),
+        "compiler": compiling.options(),
     }
 
 
