@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy.special import ndtr
 
 from research.data.examples import Examples
 from research.distributions import Forecast, central_interval
@@ -31,6 +30,8 @@ def gaussian_crps(target: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -
     Gneiting & Raftery 2007, "Strictly Proper Scoring Rules, Prediction, and Estimation", section 4.2; lower is better,
     in the units of y.
     """
+    from scipy.special import ndtr
+
     deviation = np.asarray(deviation, np.float64)
     z = (np.asarray(target, np.float64) - mean) / deviation
     density = np.exp(-0.5 * np.square(z)) / math.sqrt(2 * math.pi)

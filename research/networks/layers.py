@@ -73,7 +73,8 @@ class Layers(nn.Module):
         for number in range(self.layers):
             if number == 0 and steps is not None:
                 assert carries is not None
-                end, x = self._repeated(x, steps, carries[0])
+                after: Any = self._repeated(x, steps, carries[0])
+                end, x = after
                 ends.append(end)
                 x = self.drop(x, deterministic=not training) if self.dropout else x
                 continue

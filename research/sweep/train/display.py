@@ -151,10 +151,11 @@ class Display:
         total = sum(spent.values())
         if not total:
             return self.note("goodput: nothing was trained")
-        learn, compile, idle, write = (f"{spent[kind] / total:.0%}" for kind in ("learn", "compile", "idle", "write"))
+        share = {kind: f"{seconds / total:.0%}" for kind, seconds in spent.items()}
         self.note(
-            f"goodput: of {total:.1f} s of programs {learn} trained members that learn, {compile} "
-            f"compiled, {idle} went to padding and members that had ended, {write} to files"
+            f"goodput: of {total:.1f} s of all threads {share['learn']} trained members that learn, {share['compile']} "
+            f"compiled, {share['idle']} went to padding and members that had ended, {share['write']} to files, "
+            f"{share['wait']} to waiting"
         )
 
     def error(self, error: BaseException) -> None:

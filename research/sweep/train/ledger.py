@@ -31,8 +31,9 @@ from research.sweep.train.signals import INTERRUPTED, in_session
 from research.sweep.train.writer import TrainedMember
 from research.tree import ConfigError, config_hash, flatten, plain
 
-# What the time of a program goes to: members that learn, compiling, padding and members that had ended, files.
-SPENT = ("learn", "compile", "idle", "write")
+# What the time of the threads goes to: members that learn, compiling, padding and members that had ended, files, and
+# waiting: there is no work, or only for programs that another thread compiles.
+SPENT = ("learn", "compile", "idle", "write", "wait")
 CODE = ("conf", "hydra_plugins", "research", "scripts")  # folders whose files can change a result
 WIDTHS = ("hidden_dim", "hidden_dims")  # keys of a model that `model.parameters` may choose
 
@@ -91,6 +92,11 @@ class Ledger:
         """Count seconds of one kind of `SPENT`."""
         with self.lock:
             self.spent[kind] += seconds
+
+    def waited(self, total: float) -> None:
+        """Count what is left of the seconds of all threads, in all, as waiting."""
+        with self.lock:
+            self.spent["wait"] += max(total - sum(self.spent.values()), 0.0)
 
     def todo(self, group: JobGroup) -> list[tuple[int, BoundJob]]:
         """Number and job of the members without a result."""

@@ -46,7 +46,9 @@ def train(ledger: Ledger) -> None:
         try:
             for training in trainings:
                 training.begin()
+            started = time.monotonic()
             pool.run(ledger.stop.set)
+            ledger.waited(options.threads * (time.monotonic() - started))
             results(ledger.futures)
         except BaseException as error:
             ledger.stop.set()
