@@ -42,6 +42,21 @@ def budget(steps_per_epoch: int = 1, **keys: Any) -> Any:
     return Budget.of(build(shipped("trainer", "default") | keys, Trainer, key="trainer"), steps_per_epoch)
 
 
+def dtypes_of_products(trace: Any) -> list[tuple[str, ...]]:
+    """Types of the inputs and of the result of every product of matrices in a trace, and in the traces within."""
+    from jax.extend.core import ClosedJaxpr, Jaxpr
+
+    products = []
+    for equation in getattr(trace, "jaxpr", trace).eqns:
+        if equation.primitive.name == "dot_general":
+            products.append(tuple(str(atom.aval.dtype) for atom in (*equation.invars, *equation.outvars)))
+        for value in equation.params.values():
+            inner = value if isinstance(value, tuple) else (value,)
+            for each in inner:
+                products += dtypes_of_products(each) if isinstance(each, ClosedJaxpr | Jaxpr) else []
+    return products
+
+
 def value_at(owner: Any, key: str) -> Any:
     """The value of a config key of a spec."""
     return functools.reduce(getattr, keys(type(owner))[key].path, owner)
