@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.extend.core.primitives import conv_general_dilated_p, dot_general_p
 
-from research.errors import ConfigError
-
 Result = TypeVar("Result")
 
 
@@ -19,11 +17,10 @@ def with_bfloat16_products(function: Callable[..., Result]) -> Callable[..., Res
     Everything else stays in float32. Give it a function that is differentiated already: then the products of the
     backward pass are rounded too, and derivatives of any order are those of the function in float32.
 
-    JAX has a setting for such products, `jax.default_matmul_precision("BF16_BF16_F32")`, which a CPU ignores without a
-    word. A cast alone (`astype`) may be removed by XLA, `lax.reduce_precision` is not.
-
-    Raises:
-      ConfigError: the function has a convolution, of which XLA on GPUs has none from bfloat16 to float32.
+    The preset BF16_BF16_F32 of JAX asks an accelerator for such products. A CPU ignores it without a word, so the
+    rounding is written out, and a CPU multiplies the rounded numbers in float32: the results are the same up to the
+    order of sums. (XLA on CPUs has no products of type bfloat16 for all shapes, and XLA may remove a cast to bfloat16
+    and back, but not `lax.reduce_precision`.) Convolutions round their inputs too; no device computes them faster.
     """
 
     def rounded(*arguments: Any) -> Result:
@@ -41,20 +38,14 @@ def _evaluate(trace: Jaxpr, constants: Sequence[Any], arguments: Sequence[Any]) 
     for equation in trace.eqns:
         primitive, inputs, params = equation.primitive, [read(atom) for atom in equation.invars], equation.params
         in_float32 = all(jnp.result_type(value) == jnp.float32 for value in inputs)
-        if primitive is conv_general_dilated_p and in_float32:
-            remedy = "this model has a convolution that is no product of matrices; set {key}=float32"
-            raise ConfigError("trainer.compute_dtype", "bfloat16", remedy)
+        if primitive in (dot_general_p, conv_general_dilated_p) and in_float32:
+            inputs = [jax.lax.reduce_precision(value, exponent_bits=8, mantissa_bits=7) for value in inputs]
         if primitive is dot_general_p and in_float32:
-            inputs, params = [_rounded(value) for value in inputs], params | {"preferred_element_type": jnp.float32}
+            params = params | {"precision": jax.lax.DotAlgorithmPreset.BF16_BF16_F32}
         params = primitive.get_bind_params({name: _rewritten(value) for name, value in params.items()})
         results = primitive.bind(*inputs, **params)
         values |= dict(zip(equation.outvars, results if primitive.multiple_results else [results], strict=True))
     return [read(atom) for atom in trace.outvars]
-
-
-def _rounded(value: jax.Array) -> jax.Array:
-    """A float32 array, rounded to the 8 bits of exponent and 7 of mantissa of bfloat16."""
-    return jax.lax.reduce_precision(value, 8, 7).astype(jnp.bfloat16)
 
 
 def _rewritten(value: Any) -> Any:

@@ -42,19 +42,19 @@ def budget(steps_per_epoch: int = 1, **keys: Any) -> Any:
     return Budget.of(build(shipped("trainer", "default") | keys, Trainer, key="trainer"), steps_per_epoch)
 
 
-def dtypes_of_products(trace: Any) -> list[tuple[str, ...]]:
-    """Types of the inputs and of the result of every product of matrices in a trace, and in the traces within."""
+def products(trace: Any) -> list[bool]:
+    """Of every product of matrices in a trace, and in the traces within: whether both inputs are rounded first."""
     from jax.extend.core import ClosedJaxpr, Jaxpr
 
-    products = []
+    found, makers = [], {}
     for equation in getattr(trace, "jaxpr", trace).eqns:
-        if equation.primitive.name == "dot_general":
-            products.append(tuple(str(atom.aval.dtype) for atom in (*equation.invars, *equation.outvars)))
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            found.append({makers.get(atom) for atom in equation.invars} == {"reduce_precision"})
+        makers |= dict.fromkeys(equation.outvars, equation.primitive.name)
         for value in equation.params.values():
-            inner = value if isinstance(value, tuple) else (value,)
-            for each in inner:
-                products += dtypes_of_products(each) if isinstance(each, ClosedJaxpr | Jaxpr) else []
-    return products
+            for inner in value if isinstance(value, tuple) else (value,):
+                found += products(inner) if isinstance(inner, ClosedJaxpr | Jaxpr) else []
+    return found
 
 
 def value_at(owner: Any, key: str) -> Any:
