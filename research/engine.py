@@ -69,7 +69,7 @@ class Trainer:
     """The budget of a training, the arithmetic of its steps, and which parameters are kept.
 
     Other values of `epochs`, `evaluate_every`, `patience` and `target_loss` need no other program (see `Budget`). All
-    other settings are compiled.
+    other settings but `warm_start` are compiled.
 
     A step is always an optimizer step: the clock, ramps, schedules of the learning rate and players count such steps.
 
