@@ -23,7 +23,7 @@ from research.errors import nearest
 from research.metrics import base, direction, higher_is_better, nearest_metric
 from research.optimizer import Optimizer, Players
 from research.precision import with_bfloat16_products
-from research.ranges import INT32, Count, Finite, StaticOpenShare
+from research.ranges import INT32, Count, Finite, OpenShare, StaticOpenShare
 from research.tree import ConfigError, added, recipe, spec
 
 INIT, ORDER, LOSS, DRAW, EVALUATE, FIGURES = range(6)  # purposes of random draws (`purpose_key`)
@@ -104,7 +104,7 @@ class Trainer:
     evaluation_batch: Count
     compute_dtype: Literal["float32", "bfloat16"] = added(before="float32")
     accumulate: Count = added(before=1)
-    ema: StaticOpenShare | None = added(before=None)
+    ema: OpenShare | None = added(before=None)
 
     def validate(self) -> None:
         if not self.monitor.startswith("validation/"):
