@@ -176,6 +176,11 @@ class Budget:
             draw=draw,
         )
 
+    @property
+    def step_rows(self) -> int:
+        """Rows that a step sees: those of all batches that it accumulates."""
+        return self.accumulate * self.batch_size
+
 
 class JobInputs(NamedTuple):
     """The inputs of one job beside the numbers of its model and optimizer.
@@ -338,7 +343,7 @@ class Epoch(NamedTuple):
 
 def begin_epoch(epoch: Int[Array, ""], job: JobInputs, budget: Budget) -> Epoch:
     """Shuffle the training rows and cut them into batches."""
-    rows, steps, size = job.split.train, budget.steps_per_epoch, budget.accumulate * budget.batch_size
+    rows, steps, size = job.split.train, budget.steps_per_epoch, budget.step_rows
     order = jax.random.permutation(jax.random.fold_in(purpose_key(job.seed, ORDER), epoch), rows.shape[0])
     return Epoch(
         batches=rows[order[: steps * size]].reshape(steps, size),
