@@ -6,6 +6,7 @@ step): the state holds no key.
 """
 
 import dataclasses
+import math
 import threading
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -22,8 +23,9 @@ from research.data.preparation import Binarize
 from research.errors import nearest
 from research.metrics import base, direction, higher_is_better, nearest_metric
 from research.optimizer import Optimizer, Players
-from research.ranges import INT32, Count, Finite
-from research.tree import ConfigError, recipe, spec
+from research.precision import with_bfloat16_products
+from research.ranges import INT32, Count, Finite, OpenShare, StaticOpenShare
+from research.tree import ConfigError, added, recipe, spec
 
 INIT, ORDER, LOSS, DRAW, EVALUATE, FIGURES = range(6)  # purposes of random draws (`purpose_key`)
 
@@ -65,10 +67,12 @@ class Model(Protocol):
 
 @recipe
 class Trainer:
-    """The budget of a training, and which parameters are kept.
+    """The budget of a training, the arithmetic of its steps, and which parameters are kept.
 
-    Other values of `epochs`, `evaluate_every`, `patience` and `target_loss` need no other program (see `Budget`). Batch
-    sizes, `monitor` and `keep` are compiled.
+    Other values of `epochs`, `evaluate_every`, `patience` and `target_loss` need no other program (see `Budget`). All
+    other settings but `warm_start` are compiled.
+
+    A step is always an optimizer step: the clock, ramps, schedules of the learning rate and players count such steps.
 
     Attributes:
       epochs: the largest number of passes over the training rows.
@@ -80,6 +84,14 @@ class Trainer:
       keep: "best" keeps the parameters of the best evaluation, "last" those of the last.
       warm_start: folder of a finished run whose parameters are the starting point; null: fresh parameters.
       evaluation_batch: rows in a step of an evaluation; results do not depend on it.
+      compute_dtype: "bfloat16" rounds both inputs of every matrix product of a training step to bfloat16, forwards and
+        backwards; the products add up in float32. Parameters, optimizer state, losses and all other operations stay
+        float32, and so do evaluations. There is no scaling of the loss: bfloat16 has the range of float32.
+      accumulate: k batches make one step: its loss, metrics and gradient are means over them. The step sees the rows of
+        one batch of k * batch_size. A term that compares the rows of a batch compares `batch_size` of them.
+      ema: decay d of an exponential moving average of the parameters, which is evaluated and kept in their place; null:
+        no average. After step t it is sum_i d^(t - i) theta_i / sum_i d^(t - i) over the steps i = 1 ... t (the average
+        of Kingma & Ba 2015, section 3, with its correction of the bias), so it holds nothing of the first parameters.
     """
 
     epochs: Count
@@ -91,6 +103,9 @@ class Trainer:
     keep: Literal["best", "last"]
     warm_start: str | None
     evaluation_batch: Count
+    compute_dtype: Literal["float32", "bfloat16"] = added(before="float32")
+    accumulate: Count = added(before=1)
+    ema: OpenShare | None = added(before=None)
 
     def validate(self) -> None:
         if not self.monitor.startswith("validation/"):
@@ -103,14 +118,18 @@ class Trainer:
         if self.batch_size > facts.train_size:
             remedy = f"larger than the training split ({facts.train_size} rows); make it smaller"
             raise ConfigError("batch_size", self.batch_size, remedy)
+        if self.accumulate * self.batch_size > facts.train_size:
+            problem = f"so many batches of {self.batch_size} rows are more than the training split"
+            remedy = f"{problem} ({facts.train_size} rows); set {{key}}={facts.train_size // self.batch_size}"
+            raise ConfigError("accumulate", self.accumulate, remedy)
         steps = self.epochs * self.steps_per_epoch(facts)
         if steps > INT32:
             remedy = f"of {self.steps_per_epoch(facts)} steps each are {steps}; a program counts to {INT32}"
             raise ConfigError("epochs", self.epochs, remedy)
 
     def steps_per_epoch(self, facts: Facts) -> int:
-        """floor(N / B), N the size of the smallest training split over the folds."""
-        return facts.train_size // self.batch_size
+        """floor(N / (k B)), N the size of the smallest training split over the folds."""
+        return facts.train_size // (self.accumulate * self.batch_size)
 
 
 @spec
@@ -135,6 +154,9 @@ class Budget:
     steps_per_epoch: Count
     keep: Literal["best", "last"]
     monitor: str
+    compute_dtype: Literal["float32", "bfloat16"]
+    accumulate: Count
+    ema: StaticOpenShare | None
     draw: Draw | None
 
     @classmethod
@@ -149,8 +171,16 @@ class Budget:
             steps_per_epoch=steps_per_epoch,
             keep=trainer.keep,
             monitor=trainer.monitor,
+            compute_dtype=trainer.compute_dtype,
+            accumulate=trainer.accumulate,
+            ema=trainer.ema,
             draw=draw,
         )
+
+    @property
+    def step_rows(self) -> int:
+        """Rows that a step sees: those of all batches that it accumulates."""
+        return self.accumulate * self.batch_size
 
 
 class JobInputs(NamedTuple):
@@ -198,6 +228,7 @@ class State:
       best_epoch: the epoch of the best evaluation, or NEVER.
       first_bad_step: the first step whose loss, gradient or update was not finite, or NEVER.
       stopped_epoch: the epoch at which patience or target loss stopped the run, or NEVER.
+      average: the moving average of the parameters (None without `ema`).
     """
 
     step: jax.Array
@@ -208,6 +239,7 @@ class State:
     best_epoch: jax.Array
     first_bad_step: jax.Array
     stopped_epoch: jax.Array
+    average: Any = None
 
 
 @compiled()
@@ -229,6 +261,7 @@ def initialize(
         best_epoch=never,
         first_bad_step=never,
         stopped_epoch=never,
+        average=None if budget.ema is None else params,
     )
 
 
@@ -239,17 +272,58 @@ def train_step(
     batch: Examples,
     key: Key[Array, ""],
     clock: Clock,
+    budget: Budget,
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
     """One optimizer step. The state remembers the first step that was not finite."""
-    (loss, metrics), gradient = jax.value_and_grad(model.loss, has_aux=True)(state.params, batch, key, clock)
+    (loss, metrics), gradient = loss_and_gradient(model, state.params, batch, key, clock, budget)
     updates, optimizer_state = transformation.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
     bad = ~(jnp.isfinite(loss) & all_finite(gradient) & all_finite(updates))
     first_bad_step = jnp.where((state.first_bad_step == NEVER) & bad, state.step, state.first_bad_step)
+    step, average = state.step + 1, state.average
+    if budget.ema is not None:
+        average = moved_average(average, params, step, budget.ema)
     state = dataclasses.replace(
-        state, step=state.step + 1, params=params, optimizer_state=optimizer_state, first_bad_step=first_bad_step
+        state,
+        step=step,
+        params=params,
+        optimizer_state=optimizer_state,
+        first_bad_step=first_bad_step,
+        average=average,
     )
     return state, {"loss": loss, **metrics}
+
+
+def loss_and_gradient(
+    model: Model, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock, budget: Budget
+) -> tuple[tuple[Float[Array, ""], dict[str, Float[Array, ""]]], Any]:
+    """((loss, metrics), gradient) of a step: the means over its `budget.accumulate` batches."""
+    of_batch = jax.value_and_grad(model.loss, has_aux=True)
+    if budget.compute_dtype == "bfloat16":
+        of_batch = with_bfloat16_products(of_batch)
+    if budget.accumulate == 1:
+        return of_batch(params, batch, key, clock)
+
+    def add(total: Any, part: tuple[Examples, Key[Array, ""]]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, of_batch(params, *part, clock)), None
+
+    parts = batches_of(batch, key, budget.accumulate)
+    shapes = jax.eval_shape(lambda: of_batch(params, *jax.tree.map(lambda leaf: leaf[0], parts), clock))
+    zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda value: value / budget.accumulate, total)
+
+
+def batches_of(batch: Examples, key: Key[Array, ""], number: int) -> tuple[Examples, Key[Array, " number"]]:
+    """The rows of a step as `number` batches, stacked, each with a key of its own."""
+    stacked = jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), batch)
+    return stacked, jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(number))
+
+
+def moved_average(average: Any, params: Any, step: Int[Array, ""], decay: float) -> Any:
+    """The average after step t: a + (1 - d) / (1 - d^t) (theta_t - a), a the average before (see `Trainer`)."""
+    share = (1 - decay) / -jnp.expm1(step.astype(jnp.float32) * math.log(decay))
+    return optax.incremental_update(params, average, share)
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
@@ -258,7 +332,11 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
 
 
 class Epoch(NamedTuple):
-    """The rows of every step of an epoch, and the keys of its draws: a function of (seed, epoch) alone."""
+    """The rows of every step of an epoch, and the keys of its draws: a function of (seed, epoch) alone.
+
+    Attributes:
+      batches: B rows, or the rows of all batches that a step accumulates.
+    """
 
     batches: Int[Array, "steps B"]
     loss_key: Key[Array, ""]
@@ -267,7 +345,7 @@ class Epoch(NamedTuple):
 
 def begin_epoch(epoch: Int[Array, ""], job: JobInputs, budget: Budget) -> Epoch:
     """Shuffle the training rows and cut them into batches."""
-    rows, steps, size = job.split.train, budget.steps_per_epoch, budget.batch_size
+    rows, steps, size = job.split.train, budget.steps_per_epoch, budget.step_rows
     order = jax.random.permutation(jax.random.fold_in(purpose_key(job.seed, ORDER), epoch), rows.shape[0])
     return Epoch(
         batches=rows[order[: steps * size]].reshape(steps, size),
@@ -304,7 +382,7 @@ def train_epoch(
 
     def step(state: State, index: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         batch, key, clock = step_inputs(epoch, index, state.step, job, data, budget)
-        return train_step(model, transformation, state, batch, key, clock)
+        return train_step(model, transformation, state, batch, key, clock, budget)
 
     state, metrics = jax.lax.scan(step, state, jnp.arange(steps))
     return state, jax.tree.map(lambda values: values.mean(0), metrics)
@@ -403,7 +481,7 @@ def chunk(
         (state, zeros),
     )
     metrics = {f"train/{name}": value for name, value in training.items()}
-    metrics |= evaluate(model, new.params, job.seed, job.split, data, budget, test)
+    metrics |= evaluate(model, current_params(new), job.seed, job.split, data, budget, test)
     if budget.monitor not in metrics:
         names = [name for name in sorted(metrics) if name.startswith("validation/")]
         remedy = f"this model gives {', '.join(names)}{nearest(budget.monitor, names)}"
@@ -423,7 +501,7 @@ def keep_and_stop(state: State, metrics: dict[str, Float[Array, ""]], frozen: Bo
     epoch = state.step // budget.steps_per_epoch
     best_params = state.best_params
     if budget.keep == "best":
-        best_params = jax.tree.map(lambda now, best: jnp.where(better, now, best), state.params, best_params)
+        best_params = jax.tree.map(lambda now, best: jnp.where(better, now, best), current_params(state), best_params)
     best_epoch = jnp.where(better, epoch, state.best_epoch)
     stop = epoch - jnp.maximum(best_epoch, 0) >= budget.patience
     stop |= metrics["train/loss"] < budget.target_loss
@@ -434,6 +512,11 @@ def keep_and_stop(state: State, metrics: dict[str, Float[Array, ""]], frozen: Bo
     )
 
 
+def current_params(state: State) -> Any:
+    """The parameters that an evaluation sees: their moving average if there is one."""
+    return state.params if state.average is None else state.average
+
+
 def kept_params(state: State) -> Any:
     """The parameters that a run is judged by."""
-    return state.params if state.best_params is None else state.best_params
+    return current_params(state) if state.best_params is None else state.best_params

@@ -36,6 +36,9 @@ def fit(
         keep="last",
         warm_start=None,
         evaluation_batch=1,
+        compute_dtype="float32",
+        accumulate=1,
+        ema=None,
     )
     rows, first, weight = np.arange(len(examples), dtype=np.int32), np.zeros(1, np.int32), np.ones(1, np.float32)
     shift, scale = np.zeros((), np.float32), np.ones((), np.float32)

@@ -80,6 +80,7 @@ Share = Annotated[float, Range(0.0, 1.0)]
 ShareBelow1 = Annotated[float, Range(0.0, 1.0, below=True)]
 StaticShareBelow1 = Annotated[float, Range(0.0, 1.0, below=True, static=True)]
 OpenShare = Annotated[float, Range(0.0, 1.0, above=True, below=True)]
+StaticOpenShare = Annotated[float, Range(0.0, 1.0, above=True, below=True, static=True)]
 Epochs = Annotated[float, Range(0.0, 1e9)]  # length of a ramp
 
 Count = Annotated[int, Range(1, INT32)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from research.tree import keys
+from research.tree import build, keys
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -33,6 +33,28 @@ def _shipped(group: str, name: str) -> dict[str, Any]:
 def names(group: str) -> list[str]:
     """The choices of a group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def budget(steps_per_epoch: int = 1, **keys: Any) -> Any:
+    """The budget of the shipped trainer with some keys replaced."""
+    from research.engine import Budget, Trainer  # not before conftest.py has asked for its arrays to be checked
+
+    return Budget.of(build(shipped("trainer", "default") | keys, Trainer, key="trainer"), steps_per_epoch)
+
+
+def products(trace: Any) -> list[bool]:
+    """Of every product of matrices in a trace, and in the traces within: whether both inputs are rounded first."""
+    from jax.extend.core import ClosedJaxpr, Jaxpr
+
+    found, makers = [], {}
+    for equation in getattr(trace, "jaxpr", trace).eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            found.append({makers.get(atom) for atom in equation.invars} == {"reduce_precision"})
+        makers |= dict.fromkeys(equation.outvars, equation.primitive.name)
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple) else (value,):
+                found += products(inner) if isinstance(inner, ClosedJaxpr | Jaxpr) else []
+    return found
 
 
 def value_at(owner: Any, key: str) -> Any:

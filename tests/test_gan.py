@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from configs import budget
 
 from research import engine
 from research.clock import Clock
@@ -177,7 +178,7 @@ def train(model: Any, params: Any, optimizer: Any, steps: int) -> Any:
 
     def step(state: State, index: jax.Array) -> tuple[State, Any]:
         key = jax.random.fold_in(jax.random.key(5), index)
-        state, _ = engine.train_step(model, transformation, state, BATCH, key, CLOCK)
+        state, _ = engine.train_step(model, transformation, state, BATCH, key, CLOCK, budget())
         return state, state.params
 
     return jax.lax.scan(step, state, jnp.arange(steps))[1]

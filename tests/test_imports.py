@@ -28,6 +28,7 @@ LAYERS = (
         "distributions",
         "metrics",
         "environment",
+        "precision",
     },
 )
 LAYER_OF = {part: level for level, parts in enumerate(LAYERS) for part in parts}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configs import names, shipped
+from configs import names, products, shipped
 
 from research.clock import Clock
 from research.data import Examples, Facts
@@ -17,6 +17,7 @@ from research.distributions import LIKELIHOODS
 from research.engine import Model
 from research.metrics import dependencies
 from research.models.abilities import Decodes, Forecasts, Predicts, Samples, able
+from research.precision import with_bfloat16_products
 from research.tree import ConfigError, stack, structure
 
 SHIPPED = {name: shipped("model", name) for name in names("model")}
@@ -289,6 +290,17 @@ def test_contract(name: str, kind: str, options: dict[str, Any], build_model):
     _, alike = everything(stack([first, unscored]), stack([params, params]), np.arange(6))
     assert len(traces) == 1
     np.testing.assert_array_equal(*alike["loss"], err_msg="a number that changes the loss must not be `unscored`")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_product_of_a_step_can_be_rounded_to_bfloat16(name: str, build_model):
+    batch, model = batch_of(name), small(build_model, name, **dict(FAMILIES[name][1][-1]))
+    params = jax.eval_shape(model.init, jax.random.key(0), batch)
+    gradient = jax.value_and_grad(model.loss, has_aux=True)
+    trace = lambda function: jax.make_jaxpr(function)(params, batch, jax.random.key(0), CLOCK)
+    plain = products(trace(gradient))
+    assert plain
+    assert products(trace(with_bfloat16_products(gradient))) == [True] * len(plain)
 
 
 @pytest.mark.parametrize(

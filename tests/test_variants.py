@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.special
 import scipy.stats
-from configs import replaced
+from configs import budget, replaced
 
 from research import engine
 from research.clock import Clock
@@ -358,7 +358,7 @@ def test_the_averaged_codebook_is_a_moving_average(build_model, build_optimizer)
     transformation = optimizer.build(1, 1)
     never = jnp.int32(NEVER)
     state = State(jnp.int32(0), params, transformation.init(params), None, jnp.float32(0), never, never, never)
-    step = quick(lambda state: engine.train_step(model, transformation, state, BATCH, KEY, CLOCK)[0])
+    step = quick(lambda state: engine.train_step(model, transformation, state, BATCH, KEY, CLOCK, budget())[0])
     after = step(state).params["codebook"]["entries"]
     parts = np.asarray(model.code_outputs(params, BATCH), np.float64).reshape(12, 2)
     chosen, before = np.asarray(model.assign(params, BATCH)).reshape(12), np.asarray(params["codebook"]["entries"])
@@ -382,7 +382,7 @@ def test_the_codebook_is_used(codebook: str, build_model, build_optimizer):
     transformation = optimizer.build(1, 300)
     never = jnp.int32(NEVER)
     state = State(jnp.int32(0), params, transformation.init(params), None, jnp.float32(0), never, never, never)
-    step = lambda state, key: engine.train_step(model, transformation, state, batch, key, CLOCK)
+    step = lambda state, key: engine.train_step(model, transformation, state, batch, key, CLOCK, budget())
     params = quick(lambda state: jax.lax.scan(step, state, jax.random.split(KEY, 300))[0])(state).params
     used = lambda params: (model.assign(params, batch), model.loss(params, batch, KEY, CLOCK)[1])
     entries, metrics = jax.device_get(quick(used)(params))

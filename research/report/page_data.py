@@ -26,7 +26,8 @@ MEANINGS = {  # of statuses
     "missing": "planned, and without a result",
     "unreadable": "its files are damaged",
 }
-BUDGET = ("epochs", "batch_size", "evaluate_every", "patience", "target_loss", "keep", "monitor", "warm_start")
+BUDGET = ("epochs", "batch_size", "accumulate", "compute_dtype", "evaluate_every", "patience", "target_loss", "keep")
+BUDGET += ("monitor", "ema", "warm_start")
 
 
 # ------------------------------------------------------------------------------------------------------------ the plan

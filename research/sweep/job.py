@@ -151,6 +151,7 @@ class BoundJob:
         return (
             structure((self.model, self.job.optimizer)),
             (trainer.batch_size, trainer.evaluation_batch, trainer.monitor, trainer.keep),
+            (trainer.compute_dtype, trainer.accumulate, trainer.ema),
             dataclasses.replace(self.job.data, fold=None),
         )
 

@@ -180,7 +180,8 @@ def _arguments(
 
 def _kept(state: State) -> State:
     """A copy of the state with the kept parameters in the place of the last ones."""
-    return _copied(dataclasses.replace(state, params=engine.kept_params(state)))
+    kept = engine.kept_params(state)
+    return _copied(dataclasses.replace(state, params=kept, average=None if state.average is None else kept))
 
 
 def _copied(state: State) -> State:

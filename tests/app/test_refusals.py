@@ -117,6 +117,10 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     # what does not fit the data
     (["data=low_rank"], ["model.likelihood=bernoulli", "]; set model.likelihood=gaussian"]),
     (["trainer.batch_size=5000"], ["trainer.batch_size=5000", "larger than the training split (1150 rows)"]),
+    (
+        ["trainer.batch_size=500", "trainer.accumulate=3"],
+        ["trainer.accumulate=3", "(1150 rows); set trainer.accumulate=2"],
+    ),
     (["data.train_size=16"], ["trainer.batch_size=32", "larger than the training split (16 rows)"]),
     (["data.train_size=99999"], ["data.train_size=99999", "only 1150 such rows"]),
     (["data=low_rank", "model.likelihood=gaussian", "model.conditional=true"], ["model.conditional=True", "no labels"]),

@@ -12,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from configs import budget
 
+from research.clock import Clock
+from research.data import Examples
 from research.sweep.command import prepare, run
 from research.sweep.proof.replay import first_bad, first_operation
 from research.sweep.proof.verify import main
@@ -132,9 +135,16 @@ class Line:
         self.spoil = spoil
 
     def loss(self, params: Any, batch: Any, key: Any, clock: Any) -> Any:
-        hidden = batch["x"] * params["first"]["kernel"]
+        hidden = batch.x * params["first"]["kernel"]
         loss = jnp.square(self.spoil(hidden) * params["second"]["kernel"]).mean()
         return loss, {"error": loss}
+
+    def bind(self, facts: Any) -> Any: ...
+    def init(self, key: Any, train: Any) -> Any: ...
+    def evaluate(self, params: Any, batch: Any, keys: Any) -> Any: ...
+
+
+CLOCK = Clock(*jnp.zeros(4))
 
 
 def state_of(optimizer: Any, kernel: float = 1.0) -> Any:
@@ -159,10 +169,19 @@ def test_the_first_quantity_and_its_layers_are_named(
     spoil: Any, x: float, kernel: float, rate: float, said: list[str]
 ) -> None:
     optimizer = optax.sgd(rate)
-    batch = {"x": jnp.full(2, x, jnp.float32)}
-    lines = first_bad(Line(spoil), optimizer, state_of(optimizer, kernel), batch, jax.random.key(0), None)
+    batch = Examples(x=jnp.full(2, x, jnp.float32))
+    lines = first_bad(Line(spoil), optimizer, state_of(optimizer, kernel), batch, jax.random.key(0), CLOCK, budget())
     for words in said:
         assert any(words in line for line in lines), lines
+
+
+def test_the_operation_of_a_later_batch_of_a_step_is_named() -> None:
+    optimizer, batch = optax.sgd(0.1), Examples(x=jnp.array([1.0, 1.0, 1.0, -1.0]))
+    for settings in ({"accumulate": 2}, {"accumulate": 2, "compute_dtype": "bfloat16"}):
+        step = (state_of(optimizer), batch, jax.random.key(0), CLOCK, budget(**settings))
+        lines = first_bad(Line(jnp.log), optimizer, *step)
+        assert lines[0] == "first not finite: metric error"
+        assert "log of shape (2,)" in lines[-1]
 
 
 def test_an_operation_is_found_inside_calls_and_loops() -> None:

@@ -107,11 +107,23 @@ def scalars(folder: Path, tag: str) -> list[int]:
 # --------------------------------------------------------------------------------------------------------------- resume
 
 
-@pytest.mark.parametrize(("mode", "keep"), [("map", "best"), ("map", "last"), ("vmap", "best")])
+AVERAGED = ("trainer.ema=0.9", "trainer.batch_size=8", "trainer.accumulate=2", "trainer.compute_dtype=bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("mode", "keep", "others"),
+    [
+        ("map", "best", ()),
+        ("map", "last", ()),
+        ("vmap", "best", ()),
+        ("map", "last", AVERAGED),
+        ("vmap", "best", AVERAGED),
+    ],
+)
 def test_a_broken_training_goes_on_from_its_checkpoint_with_the_same_bits(
-    mode: str, keep: str, sweep: Sweeps, whole: Any, make_jobs: Jobs
+    mode: str, keep: str, others: tuple[str, ...], sweep: Sweeps, whole: Any, make_jobs: Jobs
 ) -> None:
-    jobs = make_jobs(*LONG, f"trainer.keep={keep}", "model.beta=1,4", "seed=0,1,2")
+    jobs = make_jobs(*LONG, f"trainer.keep={keep}", *others, "model.beta=1,4", "seed=0,1,2")
     with pytest.raises(Killed):
         sweep(jobs, Breaking(0, 4), mode=mode)
     assert not list(sweep.folder.glob("*/result.json"))

@@ -16,8 +16,9 @@ import pytest
 from research.runs.files import ALONE
 from research.runs.folder import RunFolder
 from research.sweep.command import prepare, run
-from research.sweep.proof.retrain import RunRecord, _judge, group_of, start
-from research.sweep.proof.verify import main
+from research.sweep.job import bind, load_start
+from research.sweep.proof.retrain import RunRecord, _judge, _scores, group_of, start
+from research.sweep.proof.verify import _options, main
 from research.sweep.train.display import Display
 
 Jobs = Callable[..., list[Any]]
@@ -133,6 +134,19 @@ def test_a_pruned_run_is_trained_as_far_as_it_came(train: Train, make_jobs: Jobs
     assert out.count("bit-equal: ") == 3
 
 
+def test_averaged_parameters_come_out_again_with_their_scores(
+    train: Train, make_jobs: Jobs, tmp_path: Path, ended: Any
+):
+    steps = ("trainer.compute_dtype=bfloat16", "trainer.accumulate=2", "trainer.batch_size=8")
+    (outcome,) = train(make_jobs("trainer.ema=0.5", "trainer.keep=last", *steps))
+    code, out = ended(tmp_path / "sweep")
+    assert code == 0
+    assert "bit-equal: " in out
+    program = start(group_of(bind(outcome.job), outcome.result["program"], _options()))
+    scores = _scores(program, program.collect(), RunFolder(outcome.folder).load_parameters()[0])
+    assert scores == {name: outcome.result["metrics"][name] for name in scores}
+
+
 def test_a_run_that_was_evaluated_again_keeps_its_new_metrics(
     train: Train, make_jobs: Jobs, tmp_path: Path, ended: Any
 ):
@@ -153,9 +167,6 @@ def test_a_warm_start_is_started_from_again(train: Train, make_jobs: Jobs, tmp_p
     code, out = ended(tmp_path / "sweep")
     assert code == 0
     assert "bit-equal: " in out
-    from research.sweep.job import bind
-    from research.sweep.proof.verify import _options
-
     program = start(group_of(bind(outcome.job), outcome.result["program"], _options()))
     for one, other in zip(
         jax.tree.leaves(program.state.params),
@@ -164,8 +175,6 @@ def test_a_warm_start_is_started_from_again(train: Train, make_jobs: Jobs, tmp_p
     ):
         np.testing.assert_array_equal(one, other)
     shutil.move(begun.folder, tmp_path / "elsewhere")
-    from research.sweep.job import load_start
-
     load_start.cache_clear()
     code, out = ended(tmp_path / "sweep")
     assert code == 2

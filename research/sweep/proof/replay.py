@@ -1,7 +1,7 @@
 """Replay of a diverged run: it is trained again from its last checkpoint, to name what was first not finite."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from research import engine
+from research.engine import Budget
 from research.runs.files import ALONE
 from research.runs.folder import RunFolder
 from research.sweep.begun import like_recorded, rebuilt, shipped
@@ -146,7 +147,9 @@ def _first_bad_step(program: Alone, state: engine.State) -> list[str]:
         epoch = engine.begin_epoch(state.step // steps, member, budget)
         return engine.step_inputs(epoch, index, state.step, member, data, budget)
 
-    step = jax.jit(lambda state, *arguments: engine.train_step(model, transformation, state, *arguments)[0])
+    step = jax.jit(
+        lambda state, *arguments: engine.train_step(model, transformation, state, *arguments, budget=budget)[0]
+    )
     by_step = False
     while int(state.step) < steps * int(budget.epochs):
         if not by_step and int((after := train(state)).first_bad_step) == engine.NEVER:
@@ -159,16 +162,21 @@ def _first_bad_step(program: Alone, state: engine.State) -> list[str]:
             arguments = inputs(state, jnp.int32(index))
             after = step(state, *arguments)
             if (bad := int(after.first_bad_step)) != engine.NEVER:
-                lines = first_bad(model, transformation, state, *arguments)
+                lines = first_bad(model, transformation, state, *arguments, budget=budget)
                 return [f"step {bad} (epoch {bad // steps + 1}) is the first that is not finite", *lines]
             state = after
     return []
 
 
-def first_bad(model: Any, transformation: Any, state: engine.State, batch: Any, key: Any, clock: Any) -> list[str]:
-    """Lines on what is not finite in one step: the first quantity, the layers, and the first operation."""
-    loss_of = lambda params: model.loss(params, batch, key, clock)
-    (loss, metrics), gradient = jax.jit(jax.value_and_grad(loss_of, has_aux=True))(state.params)
+def first_bad(
+    model: Any, transformation: Any, state: engine.State, batch: Any, key: Any, clock: Any, budget: Budget
+) -> list[str]:
+    """Lines on what is not finite in one step: the first quantity, the layers, and the first operation.
+
+    The operation is looked for with products of float32, whatever `trainer.compute_dtype` is.
+    """
+    of_step = jax.jit(lambda params: engine.loss_and_gradient(model, params, batch, key, clock, budget))
+    (loss, metrics), gradient = of_step(state.params)
     updates, _ = jax.jit(transformation.update)(gradient, state.optimizer_state, state.params)
     quantities = {"parameter": state.params, "input": batch, "metric": metrics, "loss": loss, "gradient": gradient}
     bad = {quantity: _not_finite(tree) for quantity, tree in (quantities | {"update": updates}).items()}
@@ -183,12 +191,28 @@ def first_bad(model: Any, transformation: Any, state: engine.State, batch: Any, 
     if bad_layers:
         where = "every layer" if len(bad_layers) == len(all_layers) else ", ".join(bad_layers)
         lines.append(f"{'gradient' if bad['gradient'] else 'update'} not finite in: {where}")
-    leaves = jax.tree.leaves(state.params)
-    operation = first_operation(jax.make_jaxpr(loss_of)(state.params), leaves)
-    operation = operation or first_operation(jax.make_jaxpr(jax.grad(loss_of, has_aux=True))(state.params), leaves)
-    if operation:
-        lines.append(f"first operation that gives something not finite: {operation}")
+    for part in _batches(batch, key, budget.accumulate):
+        operation = _operation_of(lambda params, part=part: model.loss(params, *part, clock), state.params)
+        if operation:
+            return [*lines, f"first operation that gives something not finite: {operation}"]
     return lines
+
+
+def _batches(batch: Any, key: Any, number: int) -> Iterator[tuple[Any, Any]]:
+    """The batches of a step, each with its key."""
+    if number == 1:
+        yield batch, key
+        return
+    stacked = engine.batches_of(batch, key, number)
+    for index in range(number):
+        yield jax.tree.map(lambda leaf, index=index: leaf[index], stacked)
+
+
+def _operation_of(loss_of: Callable[[Any], Any], params: Any) -> str | None:
+    """The first operation of a loss, or else of its gradient, that gives something not finite."""
+    leaves = jax.tree.leaves(params)
+    operation = first_operation(jax.make_jaxpr(loss_of)(params), leaves)
+    return operation or first_operation(jax.make_jaxpr(jax.grad(loss_of, has_aux=True))(params), leaves)
 
 
 def _names(tree: Any) -> list[str]:

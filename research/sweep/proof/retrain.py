@@ -144,8 +144,8 @@ def _scores(program: Alone | Together, state: engine.State, params: Any) -> dict
     if params is None:
         return {}
     rows = stack([params] * program.group.rows)
-    best = None if state.best_params is None else rows
-    values = program.score(dataclasses.replace(state, params=rows, best_params=best))
+    best, average = (None if now is None else rows for now in (state.best_params, state.average))
+    values = program.score(dataclasses.replace(state, params=rows, best_params=best, average=average))
     return {name: float(value[0]) for name, value in values.items()}
 
 
