@@ -15,9 +15,9 @@ from research.data import Examples, Facts
 from research.engine import NEVER, Budget, Data, JobInputs, State
 from research.tree import ConfigError, config_hash, plain, spec
 
-initialize = jax.jit(engine.initialize, static_argnames="budget")
+initialize = engine.initialize
 chunk = jax.jit(engine.chunk, static_argnames="budget")
-evaluate = jax.jit(engine.evaluate, static_argnames=("part", "budget"))
+evaluate = jax.jit(engine.evaluate, static_argnames="budget")
 EARLIER = "214e7841df5e30b1a2329f575e6bb7cd5a938510292343b18d0e8c84dc930298"  # hash of the trainer before these keys
 CLOCK = Clock(*(jnp.float32(value) for value in (12, 3, 0.3, 6)))
 
@@ -59,7 +59,7 @@ def run(make_dataset, build_optimizer, build_trainer):
         for _ in range(epochs):
             state, metrics = chunk(model, optimizer, states[-1], member, data, np.int32(1), settings)
             states.append(state)
-        score = lambda params: evaluate(model, params, member.seed, member.split, data, "validation", settings)
+        score = lambda params: evaluate(model, params, member.seed, member.split, data, settings, np.bool_(False))
         return states, metrics, score
 
     return train
