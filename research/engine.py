@@ -278,7 +278,7 @@ def train_step(
     (loss, metrics), gradient = loss_and_gradient(model, state.params, batch, key, clock, budget)
     updates, optimizer_state = transformation.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    bad = ~(jnp.isfinite(loss) & all_finite(gradient) & all_finite(updates))
+    bad = ~(jnp.isfinite(loss) & all_finite(gradient, updates))
     first_bad_step = jnp.where((state.first_bad_step == NEVER) & bad, state.step, state.first_bad_step)
     step, average = state.step + 1, state.average
     if budget.ema is not None:
@@ -326,9 +326,10 @@ def moved_average(average: Any, params: Any, step: Int[Array, ""], decay: float)
     return optax.incremental_update(params, average, share)
 
 
-def all_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether every element of every array is finite."""
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+def all_finite(first: Any, second: Any) -> Bool[Array, ""]:
+    """Whether every element of two trees of the same shapes is finite; one sum for each pair of arrays."""
+    finite = lambda one, other: (jnp.isfinite(one) & jnp.isfinite(other)).all()
+    return jnp.all(jnp.stack(jax.tree.leaves(jax.tree.map(finite, first, second))))
 
 
 class Epoch(NamedTuple):
