@@ -4,10 +4,9 @@ import contextlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from research.compiling import compiled
+from research.compiling import Program, compiled
 from research.data.examples import Examples
 from research.distributions import kl_to_standard_normal
 from research.evaluation.subject import BATCH, Findings, Subject
@@ -87,6 +86,9 @@ def probes(
         }
 
 
+_kl = Program(kl_to_standard_normal)
+
+
 @compiled()
 def _nats(model: Any, params: Any, batch: Examples, z: jax.Array) -> jax.Array:
     return model.reconstruction_nats(params, z, batch)
@@ -94,8 +96,7 @@ def _nats(model: Any, params: Any, batch: Examples, z: jax.Array) -> jax.Array:
 
 def kl_per_dimension(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
     """KL(q(z_l | x) || N(0, 1)) of every latent dimension, mean over rows, in nats, [L], the largest first."""
-    kl = kl_to_standard_normal(jnp.asarray(mean), jnp.asarray(log_variance))
-    return -np.sort(-np.asarray(kl, np.float64).mean(0))
+    return -np.sort(-np.asarray(_kl(mean, log_variance), np.float64).mean(0))
 
 
 def total_correlation(mean: np.ndarray, threshold: float = 0.0) -> float:
