@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.data.mapped import Mapped
+
 FAR = 256  # a scaled shift above this costs float32 so many digits that numpy computes in float64
 
 
@@ -57,7 +59,7 @@ class Windows:
 class Examples:
     """Rows of data. All fields that are present have the same leading axis: `N` rows of a data set, `B` of a batch.
 
-    `x`, `target` and their masks may be `Windows`; `take` makes them dense.
+    `x`, `target` and their masks may be `Windows`, and `x` may be `Mapped`; `take` makes them dense.
 
     Attributes:
       x: what is modelled, [N, ...]; sequences are [N, T, C].
@@ -298,6 +300,11 @@ class Dataset:
     target_offset: Any = 0.0
     notes: tuple[str, ...] = ()
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the rows of `x` stay on disk."""
+        return isinstance(self.examples.x, Mapped)
+
     def split(self, fold: int | None) -> Split:
         """The split of one fold; without folds there is one split."""
         return self.splits[fold or 0]
@@ -328,6 +335,8 @@ def compact(examples: Examples, offset: Any, target_offset: Any) -> Examples:
     def smaller(array: Any, offset: Any) -> Any:
         if isinstance(array, Windows):
             return dataclasses.replace(array, series=smaller(array.series, offset))
+        if isinstance(array, Mapped):
+            return array.compact(offset)
         is_small = array.dtype == np.float32 or (array.dtype.kind != "f" and array.dtype.itemsize <= 4)
         if is_small and not np.any(offset):
             return array
