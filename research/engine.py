@@ -275,10 +275,19 @@ def begin_epoch(epoch: Int[Array, ""], job: JobInputs, budget: Budget) -> Epoch:
 
 
 def step_inputs(
-    epoch: Epoch, index: Int[Array, ""], done: Int[Array, ""], job: JobInputs, data: Data, budget: Budget
+    epoch: Epoch,
+    index: Int[Array, ""],
+    done: Int[Array, ""],
+    job: JobInputs,
+    data: Data,
+    budget: Budget,
+    place: Int[Array, ""] | None = None,
 ) -> tuple[Examples, Key[Array, ""], Clock]:
-    """Batch, key and clock of step `index` of an epoch, after `done` steps in all."""
-    batch = job.split.prepare(data.train.take(epoch.batches[index]))
+    """Batch, key and clock of step `index` of an epoch, after `done` steps in all.
+
+    `place` is the number of the step in `epoch.batches`, where these do not begin with the first step of the epoch.
+    """
+    batch = job.split.prepare(data.train.take(epoch.batches[index if place is None else place]))
     if budget.draw is not None:
         batch = budget.draw.draw(batch, jax.random.fold_in(epoch.draw_key, index))
     steps, number = budget.steps_per_epoch, done.astype(jnp.float32)
@@ -312,24 +321,52 @@ def evaluate(
     model: Model, params: Any, seed: Any, split: Split, data: Data, part: Literal["validation", "test"], budget: Budget
 ) -> dict[str, Float[Array, ""]]:
     """Means of the model's metrics over the rows of one part. Every row counts once, whatever the evaluation batch."""
-    rows, weight = getattr(split, part), getattr(split, f"{part}_weight")
-    size = min(budget.evaluation_batch, rows.shape[0])
-    padding = -rows.shape[0] % size
-    rows = jnp.pad(jnp.asarray(rows), (0, padding)).reshape(-1, size)
-    weight = jnp.pad(jnp.asarray(weight), (0, padding)).reshape(-1, size)
+    rows, weight = evaluation_batches(split, part, budget)
     key = purpose_key(seed, EVALUATE)
 
     def step(_: None, inputs: tuple[jax.Array, jax.Array]) -> tuple[None, dict[str, jax.Array]]:
         batch_rows, batch_weight = inputs
-        batch = data.evaluation.take(batch_rows)
-        batch = batch if isinstance(budget.draw, Binarize) else split.prepare(batch)
-        batch = dataclasses.replace(batch, x=batch.x.astype(jnp.float32))
-        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(batch_rows)
-        values = model.evaluate(params, batch, keys)
-        return None, {name: jnp.where(batch_weight > 0, value, 0.0).sum() for name, value in values.items()}
+        return None, evaluate_batch(model, params, key, batch_rows, batch_rows, batch_weight, split, data, budget)
 
     _, sums = jax.lax.scan(step, None, (rows, weight))
     return {f"{part}/{name}": value.sum() / weight.sum() for name, value in sums.items()}
+
+
+def evaluation_batches(
+    split: Split, part: Literal["validation", "test"], budget: Budget
+) -> tuple[Int[Array, "steps B"], Float[Array, "steps B"]]:
+    """The rows of one part in batches, and their weights; the last batch is filled up with row 0 at weight 0."""
+    rows, weight = getattr(split, part), getattr(split, f"{part}_weight")
+    size = min(budget.evaluation_batch, rows.shape[0])
+    padding = -rows.shape[0] % size
+    rows = jnp.pad(jnp.asarray(rows), (0, padding)).reshape(-1, size)
+    return rows, jnp.pad(jnp.asarray(weight), (0, padding)).reshape(-1, size)
+
+
+def evaluate_batch(
+    model: Model,
+    params: Any,
+    key: Key[Array, ""],
+    numbers: Int[Array, " B"],
+    places: Int[Array, " B"],
+    weight: Float[Array, " B"],
+    split: Split,
+    data: Data,
+    budget: Budget,
+) -> dict[str, Float[Array, ""]]:
+    """Sums of the model's metrics over the rows of a batch whose weight is not 0.
+
+    Args:
+      key: of all evaluations; a row draws with its number.
+      numbers: of the rows in the data set.
+      places: of the rows in `data`.
+    """
+    batch = data.evaluation.take(places)
+    batch = batch if isinstance(budget.draw, Binarize) else split.prepare(batch)
+    batch = dataclasses.replace(batch, x=batch.x.astype(jnp.float32))
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(numbers)
+    values = model.evaluate(params, batch, keys)
+    return {name: jnp.where(weight > 0, value, 0.0).sum() for name, value in values.items()}
 
 
 def chunk(

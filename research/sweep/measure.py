@@ -1,5 +1,6 @@
 """The size of a program, and the numbers that it never reads, from its trace alone."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from jax.interpreters import partial_eval
 
 from research.data.preparation import Binarize
 from research.engine import Budget, Data, JobInputs, State, chunk, evaluate, initialize, train_epoch
+from research.sweep.blocks import bytes_in_flight
 from research.sweep.job import BoundJob
 from research.tree import ConfigError, keys, stack, unstack
 
@@ -42,6 +44,8 @@ def measure(bound: BoundJob, others: Sequence[BoundJob] = ()) -> Measure:
       ConfigError: the model has no metric of the name `trainer.monitor`.
     """
     examples, budget = bound.dataset.compact, bound.budget
+    if bound.dataset.streamed:  # a trace needs no rows
+        examples = dataclasses.replace(examples, x=jax.ShapeDtypeStruct(examples.x.shape, examples.x.dtype))
     member, data = JobInputs(np.uint32(0), bound.dataset.compact_split(None)), Data(examples, examples)
     model, optimizer = unstack(stack([(bound.model, bound.job.optimizer)]), 0)  # numbers as they enter a program
 
@@ -52,6 +56,8 @@ def measure(bound: BoundJob, others: Sequence[BoundJob] = ()) -> Measure:
         return chunk(model, optimizer, state, member, data, epochs, budget)
 
     rows = _bytes(examples) * (2 if isinstance(budget.draw, Binarize) else 1)
+    if bound.dataset.streamed:
+        rows += bytes_in_flight(bound.dataset, budget) - _bytes(examples.x)
     try:
         state = jax.eval_shape(start, model, optimizer, member, data)
         # jit keeps the trace of an epoch, and the program uses it again.

@@ -154,15 +154,15 @@ class Alone:
 
     def read(self, metrics: Metrics) -> dict[str, np.ndarray]:
         """Metrics of a chunk on the host, [1]; waits for the device."""
-        return _with_axis(metrics)
+        return with_axis(metrics)
 
     def score(self, state: State) -> dict[str, np.ndarray]:
         """Validation and test metrics of the kept parameters, [1]."""
-        return _with_axis(self._score(self._put(unstack(engine.kept_params(state), 0))))
+        return with_axis(self._score(self._put(unstack(engine.kept_params(state), 0))))
 
     def collect(self) -> State:
         """The state on the host, with an axis of length one; waits for the device."""
-        return _with_axis(self.state)
+        return with_axis(self.state)
 
     def template(self) -> State:
         """Shapes and types of what `collect` returns."""
@@ -192,7 +192,8 @@ def _arguments(program: "Alone | Together", state: State, epochs: int) -> tuple[
     return model, optimizer, state, member, program.data, np.int32(epochs), program.budget
 
 
-def _with_axis(tree: Any) -> Any:
+def with_axis(tree: Any) -> Any:
+    """Arrays on the host with a leading axis of length one; waits for the device."""
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], jax.device_get(tree))
 
 
@@ -295,15 +296,3 @@ class Together:
         models, _, members = self._all_inputs
         params = engine.kept_params(state)
         return score_all(models, params, members, self.data, self.budget, devices=self.group.devices)
-
-
-def program_of(
-    group: JobGroup, data: Data, params: Sequence[Any] | None = None, device: Any = None
-) -> Alone | Together:
-    """The program of a unit (`JobGroup.units`) with its initial state on the device.
-
-    Args:
-      params: the parameters with which each member begins; None for a member, or for all, that begin with fresh ones.
-      device: of a unit of map mode; None means the first.
-    """
-    return Alone(group, data, params, device) if group.mode == "map" else Together(group, data, params)
