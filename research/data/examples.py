@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -101,9 +102,14 @@ class Examples:
         return self.x.shape[0]
 
     @property
+    def masked(self) -> bool:
+        """Whether rows may have padding or missing values, so that they have a `mask`."""
+        return self.length is not None or self.observed is not None
+
+    @property
     def mask(self) -> Any:
         """True where a value of `x` lies within `length` and is observed, of the shape of `x`; None if all do."""
-        if self.length is None and self.observed is None:
+        if not self.masked:
             return None
         library = np if _is_numpy(self) else jnp
         mask = library.ones(self.x.shape, bool)
@@ -141,7 +147,21 @@ class Examples:
 
     def take(self, rows: Any) -> "Examples":
         """The rows with these numbers, in that order, dense."""
-        return jax.tree.map(lambda array: array[rows], self, is_leaf=lambda node: isinstance(node, Windows))
+        return map_rows(lambda array: array[rows], self)
+
+
+def map_rows(function: Callable[[Any], Any], tree: Any) -> Any:
+    """A tree whose arrays of rows, dense or lazy, are replaced by what a function makes of them."""
+    return jax.tree.map(function, tree, is_leaf=_is_windows)
+
+
+def count_rows(tree: Any) -> int:
+    """Number of rows of a tree of arrays, dense or lazy."""
+    return jax.tree.leaves(tree, is_leaf=_is_windows)[0].shape[0]
+
+
+def _is_windows(node: Any) -> bool:
+    return isinstance(node, Windows)
 
 
 def _is_numpy(*trees: Any) -> bool:

@@ -13,6 +13,7 @@ from research.data import hiding, scaling
 from research.data.examples import Dataset, Draw, Examples, Facts, Split, Windows, compact
 from research.data.mapped import Mapped
 from research.data.preparation import CHUNK, SCALING, TAIL, Binarize, Preparation, bernoulli, zero_tails
+from research.data.seen import seen
 from research.data.source import Source, Splitting
 from research.data.splits import Rows, absent_notes, check_parts, divide, pack
 from research.tree import ConfigError
@@ -268,14 +269,17 @@ def binarized(dataset: Dataset, repetition: int = 0) -> Examples:
 
 
 def scored(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
-    """All rows of a fold, part by part, as models see them: scaled, and binarised as scores see them."""
+    """All rows of a fold, part by part, as models see them: scaled, and binarised as scores see them.
+
+    Windows and streamed rows are lazy (`seen.Seen`).
+    """
     split = dataset.split(fold)
     # In the order of the data set, so that windows of a series are in the order of time.
     rows = {name: np.sort(split.rows(name)) for name in PARTS}
     if isinstance(dataset.draw, Binarize):
         drawn = binarized(dataset)
         return {name: floats(drawn.take(numbers)) for name, numbers in rows.items()}
-    return {name: split.prepare(dataset.examples.take(numbers)) for name, numbers in rows.items()}
+    return {name: seen(dataset.examples, numbers, split) for name, numbers in rows.items()}
 
 
 def floats(rows: Examples) -> Examples:

@@ -10,7 +10,7 @@ import numpy as np
 class Mapped:
     """A lazy array [N, ...] of the rows of memory-mapped files, one file after another.
 
-    Indexing by rows reads these rows and gives a dense array. The system drops the pages of a file when memory is short.
+    Indexing by rows reads these rows and gives a dense array. When memory is short, the system drops pages.
 
     Attributes:
       files: arrays of equal type and equal shape of a row, [N_i, ...].

@@ -70,7 +70,7 @@ def _range(x: Mapped, kind: Kind, marks: tuple[float, ...], file: str) -> tuple[
     Raises:
       ConfigError: naming the first value that is missing, infinite or not exact.
     """
-    low, high = None, None
+    edges: list[tuple[np.ndarray, np.ndarray]] = []
     axes = (0, 1) if kind == "sequence" else (0,)
     for first in range(0, len(x), CHUNK):
         values = x[first : first + CHUNK]
@@ -83,11 +83,9 @@ def _range(x: Mapped, kind: Kind, marks: tuple[float, ...], file: str) -> tuple[
             remedy += ", or set data.stream=false, which masks it" if kind == "sequence" else ""
             raise ConfigError("", None, f"{where} is a missing value; {remedy}")
         values = check_numbers(values, file, first=first)
-        lowest, highest = values.min(axes), values.max(axes)
-        low = lowest if low is None else np.minimum(low, lowest)
-        high = highest if high is None else np.maximum(high, highest)
-    assert low is not None and high is not None  # `kind_of` refuses an empty array
-    return low, high
+        edges.append((values.min(axes), values.max(axes)))
+    low, high = zip(*edges, strict=True)
+    return np.min(low, axis=0), np.max(high, axis=0)
 
 
 def _notes(x: Mapped, kind: Kind, file: str) -> list[str]:

@@ -333,7 +333,8 @@ class Arrays(Splitting):
         notes = [note for content in contents for note in content.notes] + list(target.notes)
         if trained is None:
             single = {content.x.dtype for content in contents} == {np.dtype(np.float32), np.dtype(np.float64)}
-            rows: Any = x.astype(np.float32) if single else x  # float32 in one of two files: rows are compared as float32
+            # With float32 in one of two files, rows are compared as float32.
+            rows: Any = x.astype(np.float32) if single else x
             beside = target.values if target.label is None else target.label
             notes += repeated(rows, beside, test, str(self.test_path))
         return Source(

@@ -243,7 +243,12 @@ def _study_baselines(subject: Subject, findings: Findings, size: int) -> None:
 
     for prefix in (PADDED, RESAMPLED) if subject.test.length is not None else ("",):
         raw = lambda prefix=prefix: _cluster(subject, *rows(prefix))[1]
-        scores = subject.once((f"{prefix}raw_kmeans", *settings), raw)
+        try:
+            scores = subject.once((f"{prefix}raw_kmeans", *settings), raw)
+        except ValueError as error:
+            methods = (f"baseline/{prefix}{name}_kmeans/silhouette" for name in ("raw", "pca"))
+            findings.refuse(str(error), *methods)
+            continue
         findings.add(scores, f"baseline/{prefix}raw_kmeans/")
         try:
             fitted = fitted_components(subject, prefix)

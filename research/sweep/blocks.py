@@ -15,7 +15,7 @@ def batches_of_block(row_bytes: int, batch: int, count: int) -> int:
 
 
 def bytes_in_flight(dataset: Dataset, budget: Budget) -> int:
-    """Bytes of the rows of a streamed data set that are in memory at a time: blocks on the device, and one on its way."""
+    """Bytes of streamed rows that are in memory at a time: blocks on the device, and one on its way."""
     x = dataset.compact.x
     assert isinstance(x, Mapped)
     batches = batches_of_block(x.row_bytes, budget.batch_size, budget.steps_per_epoch)

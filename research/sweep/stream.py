@@ -102,7 +102,7 @@ def _collected(step: Any, carry: Any, count: Any, size: int) -> tuple[Any, Metri
 def end_chunk(
     state: State, training: Metrics, sums: Metrics, weight: Any, frozen: Any, budget: Budget
 ) -> tuple[State, Metrics]:
-    """What `engine.chunk` does after its epochs, from the metrics of all steps and the sums of all validation batches."""
+    """What `engine.chunk` does after its epochs, from metrics of all steps and sums of all validation batches."""
     metrics = {f"train/{name}": values.mean(0) for name, values in training.items()}
     metrics |= means(sums, weight, "validation")
     state = engine.keep_and_stop(state, metrics, frozen, budget)
