@@ -3,7 +3,6 @@
 import dataclasses
 import filecmp
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -441,6 +440,16 @@ def whole_bits(x: np.ndarray) -> np.ndarray:
     return (x.min(0) >= 0) & (x.max(0) <= 1)
 
 
+def _digests(x: Any, beside: np.ndarray | None) -> np.ndarray:
+    """A digest of every row with its target, [N] uint64: equal rows have equal digests."""
+    digests = np.empty(len(x), np.uint64)
+    for start in range(0, len(x), CHUNK):
+        for row, values in enumerate(x[start : start + CHUNK] + 0, start):  # + 0: -0.0 and 0.0 are equal
+            content = np.ascontiguousarray(values).tobytes() + (b"" if beside is None else beside[row].tobytes())
+            digests[row] = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
+    return digests
+
+
 def _join(columns: Sequence[Column]) -> Column:
     """The targets of one or two files as one column."""
     if len(columns) == 1:
@@ -465,19 +474,14 @@ def repeated(
     Raises:
       ConfigError: more rows of `test_path` are among the others than these have copies among themselves.
     """
-    digest = lambda content: hashlib.blake2b(content, digest_size=16).digest()
-    starts = range(0, len(x), CHUNK)
-    blocks = (x[start : start + CHUNK] + 0 for start in starts)  # + 0: -0.0 and 0.0 are equal
-    rows = [digest(np.ascontiguousarray(row).tobytes()) for block in blocks for row in block]
-    if beside is not None:
-        rows = [row + target.tobytes() for row, target in zip(rows, beside, strict=True)]
-    others = rows if test is None else [row for row, held_out in zip(rows, test, strict=True) if not held_out]
-    copies = Counter(others)
-    repeats = sum(count for count in copies.values() if count > 1)
+    rows = _digests(x, beside)
+    others = rows if test is None else rows[~test]
+    copies, times = np.unique(others, return_counts=True)
+    repeats = int(times[times > 1].sum())
     if test is None:
         text = f"{repeats} of {len(x)} rows occur more than once; copies may lie in training and test rows"
         return [text] if repeats else []
-    seen = sum(row in copies for row, held_out in zip(rows, test, strict=True) if held_out)
+    seen = int(np.isin(rows[test], copies).sum())
     if not seen:
         return []
     text = f"{seen} of {int(test.sum())} test rows are among the training rows"
