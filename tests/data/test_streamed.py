@@ -61,6 +61,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         ("bits", {"scaling": "unit"}),
         ("far", {"kind": "sequence", "scaling": "minmax"}),
         ("small", {"kind": "sequence"}),
+        ("vectors", {"kind": "sequence", "target": -1, "scaling": "minmax"}),
     ],
 )
 def test_everything_that_is_known_of_rows_is_equal(data, name, changes):
