@@ -356,10 +356,19 @@ def begin_epoch(epoch: Int[Array, ""], job: JobInputs, budget: Budget) -> Epoch:
 
 
 def step_inputs(
-    epoch: Epoch, index: Int[Array, ""], done: Int[Array, ""], job: JobInputs, data: Data, budget: Budget
+    epoch: Epoch,
+    index: Int[Array, ""],
+    done: Int[Array, ""],
+    job: JobInputs,
+    data: Data,
+    budget: Budget,
+    place: Int[Array, ""] | None = None,
 ) -> tuple[Examples, Key[Array, ""], Clock]:
-    """Batch, key and clock of step `index` of an epoch, after `done` steps in all."""
-    batch = job.split.prepare(data.train.take(epoch.batches[index]))
+    """Batch, key and clock of step `index` of an epoch, after `done` steps in all.
+
+    `place` is the number of the step in `epoch.batches`, where these do not begin with the first step of the epoch.
+    """
+    batch = job.split.prepare(data.train.take(epoch.batches[index if place is None else place]))
     if budget.draw is not None:
         batch = budget.draw.draw(batch, jax.random.fold_in(epoch.draw_key, index))
     steps, number = budget.steps_per_epoch, done.astype(jnp.float32)
@@ -398,13 +407,12 @@ def evaluate(
     One loop computes both parts, so a program holds the evaluation once. Every row counts once, whatever the
     evaluation batch.
     """
-    size = evaluation_rows(split, budget)
-    validation, of_test = (_in_batches(split, part, size) for part in ("validation", "test"))
+    validation, of_test = (evaluation_batches(split, part, budget) for part in ("validation", "test"))
     rows, weight = (jnp.concatenate(arrays) for arrays in zip(validation, of_test, strict=True))
     first_test, key = len(validation[0]), purpose_key(seed, EVALUATE)
 
     def sums_of(index: Int[Array, ""]) -> dict[str, jax.Array]:
-        return batch_sums(model, params, key, split, data, rows[index], weight[index], budget)
+        return evaluate_batch(model, params, key, rows[index], rows[index], weight[index], split, data, budget)
 
     def add(index: Int[Array, ""], sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return {name: sums[name].at[index].set(value) for name, value in sums_of(index).items()}
@@ -418,6 +426,16 @@ def evaluate(
     return means
 
 
+def evaluation_batches(
+    split: Split, part: Literal["validation", "test"], budget: Budget
+) -> tuple[Int[Array, "steps B"], Float[Array, "steps B"]]:
+    """The rows of one part in batches, and their weights; the last batch is filled up with row 0 at weight 0."""
+    size = evaluation_rows(split, budget)
+    rows, weight = jnp.asarray(getattr(split, part)), jnp.asarray(getattr(split, f"{part}_weight"))
+    padding = -len(rows) % size
+    return jnp.pad(rows, (0, padding)).reshape(-1, size), jnp.pad(weight, (0, padding)).reshape(-1, size)
+
+
 def evaluation_rows(split: Split, budget: Budget) -> int:
     """Rows in a step of an evaluation, at most `evaluation_batch`.
 
@@ -427,29 +445,29 @@ def evaluation_rows(split: Split, budget: Budget) -> int:
     return min(budget.evaluation_batch, max(validation, -(-test // 8)))
 
 
-def _in_batches(split: Split, part: str, size: int) -> tuple[Int[Array, "batches B"], Float[Array, "batches B"]]:
-    """Row numbers and weights of one part; the last batch is filled up with rows of weight 0."""
-    arrays = jnp.asarray(getattr(split, part)), jnp.asarray(getattr(split, f"{part}_weight"))
-    rows, weight = (jnp.pad(array, (0, -len(array) % size)).reshape(-1, size) for array in arrays)
-    return rows, weight
-
-
 @jax.jit  # `evaluate` asks for the shapes of its results first
-def batch_sums(
+def evaluate_batch(
     model: Model,
     params: Any,
     key: Key[Array, ""],
+    numbers: Int[Array, " B"],
+    places: Int[Array, " B"],
+    weight: Float[Array, " B"],
     split: Split,
     data: Data,
-    rows: Int[Array, " B"],
-    weight: Float[Array, " B"],
     budget: Budget,
 ) -> dict[str, Float[Array, ""]]:
-    """Sums of the model's metrics over the rows of positive weight. Every row draws with a key of its own."""
-    batch = data.evaluation.take(rows)
+    """Sums of the model's metrics over the rows of a batch whose weight is not 0.
+
+    Args:
+      key: of all evaluations; a row draws with its number.
+      numbers: of the rows in the data set.
+      places: of the rows in `data`.
+    """
+    batch = data.evaluation.take(places)
     batch = batch if isinstance(budget.draw, Binarize) else split.prepare(batch)
     batch = dataclasses.replace(batch, x=batch.x.astype(jnp.float32))
-    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(numbers)
     values = model.evaluate(params, batch, keys)
     return {name: jnp.where(weight > 0, value, 0.0).sum() for name, value in values.items()}
 

@@ -65,7 +65,7 @@ def group_of(model: Any, width: int, mode: str, rows: int, shape: Any, batch: in
     from research.sweep.device import on_device
     from research.sweep.job import BoundJob, Job
     from research.sweep.plan import JobGroup
-    from research.sweep.program import program_of
+    from research.sweep.programs import program_of
 
     x = np.random.default_rng(0).integers(0, 256, (rows, *shape), np.uint8)
     number = np.arange(rows, dtype=np.int32)

@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from research.data.mapped import Mapped
 
 FAR = 256  # a scaled shift above this costs float32 so many digits that numpy computes in float64
 
@@ -57,7 +60,7 @@ class Windows:
 class Examples:
     """Rows of data. All fields that are present have the same leading axis: `N` rows of a data set, `B` of a batch.
 
-    `x`, `target` and their masks may be `Windows`; `take` makes them dense.
+    `x`, `target` and their masks may be `Windows`, and `x` may be `Mapped`; `take` makes them dense.
 
     Attributes:
       x: what is modelled, [N, ...]; sequences are [N, T, C].
@@ -99,9 +102,14 @@ class Examples:
         return self.x.shape[0]
 
     @property
+    def masked(self) -> bool:
+        """Whether rows may have padding or missing values, so that they have a `mask`."""
+        return self.length is not None or self.observed is not None
+
+    @property
     def mask(self) -> Any:
         """True where a value of `x` lies within `length` and is observed, of the shape of `x`; None if all do."""
-        if self.length is None and self.observed is None:
+        if not self.masked:
             return None
         library = np if _is_numpy(self) else jnp
         mask = library.ones(self.x.shape, bool)
@@ -139,7 +147,21 @@ class Examples:
 
     def take(self, rows: Any) -> "Examples":
         """The rows with these numbers, in that order, dense."""
-        return jax.tree.map(lambda array: array[rows], self, is_leaf=lambda node: isinstance(node, Windows))
+        return map_rows(lambda array: array[rows], self)
+
+
+def map_rows(function: Callable[[Any], Any], tree: Any) -> Any:
+    """A tree whose arrays of rows, dense or lazy, are replaced by what a function makes of them."""
+    return jax.tree.map(function, tree, is_leaf=_is_windows)
+
+
+def count_rows(tree: Any) -> int:
+    """Number of rows of a tree of arrays, dense or lazy."""
+    return jax.tree.leaves(tree, is_leaf=_is_windows)[0].shape[0]
+
+
+def _is_windows(node: Any) -> bool:
+    return isinstance(node, Windows)
 
 
 def _is_numpy(*trees: Any) -> bool:
@@ -298,6 +320,11 @@ class Dataset:
     target_offset: Any = 0.0
     notes: tuple[str, ...] = ()
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the rows of `x` stay on disk."""
+        return isinstance(self.examples.x, Mapped)
+
     def split(self, fold: int | None) -> Split:
         """The split of one fold; without folds there is one split."""
         return self.splits[fold or 0]
@@ -328,6 +355,8 @@ def compact(examples: Examples, offset: Any, target_offset: Any) -> Examples:
     def smaller(array: Any, offset: Any) -> Any:
         if isinstance(array, Windows):
             return dataclasses.replace(array, series=smaller(array.series, offset))
+        if isinstance(array, Mapped):
+            return array.compact(offset)
         is_small = array.dtype == np.float32 or (array.dtype.kind != "f" and array.dtype.itemsize <= 4)
         if is_small and not np.any(offset):
             return array

@@ -11,7 +11,9 @@ import numpy as np
 
 from research.data import hiding, scaling
 from research.data.examples import Dataset, Draw, Examples, Facts, Split, Windows, compact
-from research.data.preparation import SCALING, TAIL, Binarize, Preparation, bernoulli, zero_tails
+from research.data.mapped import Mapped
+from research.data.preparation import CHUNK, SCALING, TAIL, Binarize, Preparation, bernoulli, zero_tails
+from research.data.seen import seen
 from research.data.source import Source, Splitting
 from research.data.splits import Rows, absent_notes, check_parts, divide, pack
 from research.tree import ConfigError
@@ -76,7 +78,8 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
     if source.reference is not None and recipe.scaling == "none":  # scaling changes densities
         reference = source.reference(examples.take(parts[0].test))
     for array in jax.tree.leaves(examples):
-        array.flags.writeable = False
+        if not isinstance(array, Mapped):
+            array.flags.writeable = False
     return Dataset(
         name=source.name,
         examples=examples,
@@ -221,7 +224,7 @@ def _tail_notes(source: Source) -> list[str]:
     unknown = source.kind == "sequence" and source.examples.length is None and source.preparation.layout == "image"
     if not unknown or isinstance(x, Windows) or x.ndim != 3:
         return []
-    count = int((zero_tails(x) >= TAIL).sum())
+    count = sum(int((zero_tails(x[at : at + CHUNK]) >= TAIL).sum()) for at in range(0, len(x), CHUNK))
     text = f"{count} of {len(x)} sequences end in {TAIL} or more steps of zeros in every channel"
     return [f"{text}; if that is padding, the data need their lengths"] if count else []
 
@@ -240,9 +243,10 @@ def digest(examples: Examples, *offsets: np.ndarray) -> str:
         if isinstance(content, Windows):
             total.update(f"{field.name} windows of {content.size}\n".encode())
         for array in jax.tree.leaves(content):
-            array = np.ascontiguousarray(array)
             total.update(f"{field.name} {array.dtype.str} {array.shape}\n".encode())
-            total.update(array.data)
+            size = CHUNK if isinstance(array, Mapped) else max(len(array), 1)
+            for start in range(0, len(array), size):
+                total.update(np.ascontiguousarray(array[start : start + size]).data)
     return total.hexdigest()
 
 
@@ -265,14 +269,17 @@ def binarized(dataset: Dataset, repetition: int = 0) -> Examples:
 
 
 def scored(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
-    """All rows of a fold, part by part, as models see them: scaled, and binarised as scores see them."""
+    """All rows of a fold, part by part, as models see them: scaled, and binarised as scores see them.
+
+    Windows and streamed rows are lazy (`seen.Seen`).
+    """
     split = dataset.split(fold)
     # In the order of the data set, so that windows of a series are in the order of time.
     rows = {name: np.sort(split.rows(name)) for name in PARTS}
     if isinstance(dataset.draw, Binarize):
         drawn = binarized(dataset)
         return {name: floats(drawn.take(numbers)) for name, numbers in rows.items()}
-    return {name: split.prepare(dataset.examples.take(numbers)) for name, numbers in rows.items()}
+    return {name: seen(dataset.examples, numbers, split) for name, numbers in rows.items()}
 
 
 def floats(rows: Examples) -> Examples:

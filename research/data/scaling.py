@@ -132,7 +132,7 @@ def extremes(examples: Examples, scaling: Scaling, rows: np.ndarray | None = Non
 
     Padding and missing values are left out. Any other value that is not finite makes the result not finite.
     """
-    if rows is None and not isinstance(examples.x, Windows) and examples.length is None and examples.observed is None:
+    if rows is None and isinstance(examples.x, np.ndarray) and examples.length is None and examples.observed is None:
         edges = [(examples.x.min(axis=0), examples.x.max(axis=0))]  # without a copy as floats
     else:
         edges = (

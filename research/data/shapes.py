@@ -50,13 +50,14 @@ def may_be_sequences(shape: tuple[int, ...], dtype: np.dtype) -> bool:
     return len(shape) == 3 and dtype.kind in "iuf" and dtype != np.uint8
 
 
-def check_numbers(x: np.ndarray, file: str, missing: bool = False) -> np.ndarray:
+def check_numbers(x: np.ndarray, file: str, missing: bool = False, first: int = 0) -> np.ndarray:
     """The numbers of an array; bool becomes uint8.
 
     Args:
       x: an array of any shape.
       file: name of the file, for errors.
       missing: NaN is a missing value; otherwise it is refused.
+      first: number of the first row in the file, for errors.
 
     Raises:
       ConfigError: other types, or values that are not finite.
@@ -65,7 +66,7 @@ def check_numbers(x: np.ndarray, file: str, missing: bool = False) -> np.ndarray
         raise ConfigError("", None, f"it holds values of type {x.dtype}; expected numbers")
     if x.dtype.kind == "f" and not (fits := np.isfinite(x) | (np.isnan(x) & missing)).all():
         index = np.unravel_index(int(np.argmin(fits)), x.shape)
-        where = f"{file}: value {x[index]} at index {list(map(int, index))} (from 0)"
+        where = f"{file}: value {x[index]} at index {[first + int(index[0]), *map(int, index[1:])]} (from 0)"
         of_sequences = "; missing values of sequences [N, T, C] are masked: data.kind=sequence"
         gap = np.isnan(x[index]) and x.ndim == 3
         raise ConfigError("", None, f"{where}; fill or remove such rows{of_sequences if gap else ''}")

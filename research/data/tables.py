@@ -2,10 +2,10 @@
 
 import dataclasses
 import filecmp
-from collections import Counter
+import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from research.data.files.local import blaming, check_path, find, resolve, state
 from research.data.files.reading import read_table
 from research.data.files.table import ENDINGS as TABLES
 from research.data.files.table import Column, Form
-from research.data.preparation import Preparation, marked
+from research.data.preparation import CHUNK, Preparation, marked
 from research.data.shapes import (
     Kind,
     Sequences,
@@ -32,6 +32,7 @@ from research.data.shapes import (
     steps_inside,
 )
 from research.data.source import Source, Splitting
+from research.data.streamed import joined, read_streamed
 from research.ranges import Index, OpenShare
 from research.tree import ConfigError, added, inline, recipe
 
@@ -42,7 +43,7 @@ class Content(NamedTuple):
     """The rows that one file holds, before targets are interpreted.
 
     Attributes:
-      x: rows, uint8 or floats.
+      x: rows, uint8 or floats; `Mapped` if they are streamed.
       target: targets as stored; None without.
       columns: names of the features; None where the file has none.
       binary: features that are bool or hold only the whole numbers 0 and 1, [D] bool, or () for all of an array.
@@ -53,7 +54,7 @@ class Content(NamedTuple):
       targets: targets of sequences that are more than one number a row, as stored, [N, ...]; `target` is None then.
     """
 
-    x: np.ndarray
+    x: Any
     target: Column | None
     columns: tuple[str, ...] | None
     binary: np.ndarray
@@ -92,6 +93,8 @@ class Arrays(Splitting):
       form: how a table is written.
       test_fraction: share of the rows that are test rows; not used with `test_path`.
       binarize: "once" draws x ~ Bernoulli(x) when the data are read, "dynamic" anew in every training batch.
+      stream: rows of `.npy` files stay on disk: the host reads the rows of some steps while the device trains on those
+        before. The results are those of rows in memory. Targets are in memory.
     """
 
     path: str
@@ -105,10 +108,13 @@ class Arrays(Splitting):
     form: Form = inline()
     test_fraction: OpenShare
     binarize: Literal["none", "once", "dynamic"]
+    stream: bool = added(before=False)
 
     def validate(self) -> None:
         """Refuse files of unknown form, and keys that do not apply to them."""
         super().validate()
+        if self.stream:
+            self._check_stream()
         for key, path in (("path", self.path), ("test_path", self.test_path)):
             if path is None:
                 continue
@@ -131,6 +137,17 @@ class Arrays(Splitting):
             raise ConfigError("lengths", self.lengths, "only sequences have lengths: data.kind=sequence")
         if self.task is not None and self.target is None:
             raise ConfigError("task", self.task, "there is no target: name it, data.target=...")
+
+    def _check_stream(self) -> None:
+        """Refuse what needs all rows in memory."""
+        for key, path in (("path", self.path), ("test_path", self.test_path)):
+            if path is not None and Path(path).suffix.lower() != ".npy":
+                remedy = "only .npy files are streamed; save its rows by numpy.save, or set data.stream=false"
+                raise ConfigError(key, path, remedy)
+        for key, absent in (("binarize", "none"), ("hide", None)):
+            if (value := getattr(self, key)) != absent:
+                remedy = f"streamed rows are not drawn or hidden once for all; set {{key}}={absent or 'null'}"
+                raise ConfigError(key, value, f"{remedy}, or data.stream=false")
 
     def stamp(self) -> Hashable:
         """State of the files."""
@@ -172,6 +189,11 @@ class Arrays(Splitting):
         path = find(key, value, self._file(value))
         target = None if self.target is None else str(self.target)
         with blaming(key, value):
+            if self.stream and trained is None:
+                streamed = read_streamed(path, self.kind, target, self.form.numeric_marks)
+                x, values, kind, binary, notes = streamed
+                notes += self._reading(x.shape, x.dtype, path.name)
+                return Content(x, self._column(values), None, binary, _row_of(path), notes, kind)
             if path.suffix.lower() in TABLES:
                 return self._read_table(path, target, trained)
             stored = READERS[path.suffix.lower()](path, self.key, target, self.lengths, new_rows=trained is not None)
@@ -198,9 +220,7 @@ class Arrays(Splitting):
                 if grows_evenly(column):
                     notes.append(f"{path.name}, column {number} (from 0) {text}")
             notes += checks.marks_notes(path.name, [str(number) for number in range(x.shape[1])], x)
-        if self.kind is None and trained is None and may_be_sequences(x.shape, x.dtype):
-            text = f"{path.name} is read as images of {x.shape[1]} by {x.shape[2]} pixels"
-            notes.append(f"{text}; if it holds sequences of {x.shape[1]} steps: data.kind=sequence")
+        notes += self._reading(x.shape, x.dtype, path.name) if trained is None else []
         binary = np.asarray(x.max() <= 1) if x.dtype == np.uint8 else whole_bits(x)
         if x.dtype not in (np.uint8, np.float32):
             x = x.astype(np.float64)
@@ -209,6 +229,13 @@ class Arrays(Splitting):
             remedy = "; only sequences have more: data.kind=sequence" if x.ndim == 3 else ""
             raise ConfigError("target", self.target, problem + remedy)
         return Content(x, self._column(stored.target), None, binary, _row_of(path), notes, kind)
+
+    def _reading(self, shape: tuple[int, ...], dtype: np.dtype, file: str) -> list[str]:
+        """A note on an array that is read as images and may hold sequences."""
+        if self.kind is not None or not may_be_sequences(shape, dtype):
+            return []
+        text = f"{file} is read as images of {shape[1]} by {shape[2]} pixels"
+        return [f"{text}; if it holds sequences of {shape[1]} steps: data.kind=sequence"]
 
     def _column(self, target: np.ndarray | None) -> Column | None:
         """One target for every row as a column."""
@@ -275,10 +302,14 @@ class Arrays(Splitting):
             problem = f"its columns differ from those of {self.path}: {', '.join(differ[:12])}"
             raise ConfigError("test_path", value, problem)
         floats = [content.x.dtype.kind == "f" for content in (first, second)]
-        axis = 2 if first.kind == "sequence" == second.kind else 1  # sequences may have other numbers of steps
+        padded = first.sequences is not None and second.sequences is not None  # these may have other numbers of steps
+        axis = 2 if padded else 1
         if first.x.shape[axis:] != second.x.shape[axis:] or floats[0] != floats[1]:
             shapes = [f"{content.x.shape[1:]} {content.x.dtype}" for content in (first, second)]
             raise ConfigError("test_path", value, f"rows of shape {shapes[1]}, but {shapes[0]} in {self.path}")
+        if self.stream and (types := [content.x.files[0].dtype for content in (first, second)])[0] != types[1]:
+            remedy = f"it holds {types[1]} numbers, and {self.path} {types[0]}; store both with one type"
+            raise ConfigError("test_path", value, f"{remedy}, or set data.stream=false")
         texts = {content.target.numbers is None for content in (first, second) if content.target is not None}
         if len(texts) == 2:
             remedy = "it holds text in one of the two files and numbers in the other"
@@ -286,9 +317,9 @@ class Arrays(Splitting):
         return second
 
     def _source(self, contents: Sequence[Content], trained: Preparation | None = None) -> Source:
-        if contents[0].kind == "sequence":
+        if contents[0].sequences is not None:
             contents = [_with_all_steps(content, contents) for content in contents]
-        x = np.concatenate([content.x for content in contents])
+        x = joined([content.x for content in contents])
         binary = np.asarray(np.stack([content.binary for content in contents]).all(0))
         sizes = [len(content.x) for content in contents]
         test = None if len(contents) == 1 else np.repeat([False, True], sizes)
@@ -301,7 +332,8 @@ class Arrays(Splitting):
         notes = [note for content in contents for note in content.notes] + list(target.notes)
         if trained is None:
             single = {content.x.dtype for content in contents} == {np.dtype(np.float32), np.dtype(np.float64)}
-            rows = x.astype(np.float32) if single else x  # float32 in one of two files: rows are compared as float32
+            # With float32 in one of two files, rows are compared as float32.
+            rows: Any = x.astype(np.float32) if single else x
             beside = target.values if target.label is None else target.label
             notes += repeated(rows, beside, test, str(self.test_path))
         return Source(
@@ -408,6 +440,16 @@ def whole_bits(x: np.ndarray) -> np.ndarray:
     return (x.min(0) >= 0) & (x.max(0) <= 1)
 
 
+def _digests(x: Any, beside: np.ndarray | None) -> np.ndarray:
+    """A digest of every row with its target, [N] uint64: equal rows have equal digests."""
+    digests = np.empty(len(x), np.uint64)
+    for start in range(0, len(x), CHUNK):
+        for row, values in enumerate(x[start : start + CHUNK] + 0, start):  # + 0: -0.0 and 0.0 are equal
+            content = np.ascontiguousarray(values).tobytes() + (b"" if beside is None else beside[row].tobytes())
+            digests[row] = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
+    return digests
+
+
 def _join(columns: Sequence[Column]) -> Column:
     """The targets of one or two files as one column."""
     if len(columns) == 1:
@@ -419,7 +461,7 @@ def _join(columns: Sequence[Column]) -> Column:
 
 
 def repeated(
-    x: np.ndarray, beside: np.ndarray | None, test: np.ndarray | None, test_path: str, key: str = "test_path"
+    x: Any, beside: np.ndarray | None, test: np.ndarray | None, test_path: str, key: str = "test_path"
 ) -> list[str]:
     """A note on rows that occur several times.
 
@@ -432,16 +474,14 @@ def repeated(
     Raises:
       ConfigError: more rows of `test_path` are among the others than these have copies among themselves.
     """
-    rows = [np.ascontiguousarray(row + 0).tobytes() for row in x]  # + 0: -0.0 and 0.0 are equal
-    if beside is not None:
-        rows = [row + target.tobytes() for row, target in zip(rows, beside, strict=True)]
-    others = rows if test is None else [row for row, held_out in zip(rows, test, strict=True) if not held_out]
-    copies = Counter(others)
-    repeats = sum(count for count in copies.values() if count > 1)
+    rows = _digests(x, beside)
+    others = rows if test is None else rows[~test]
+    copies, times = np.unique(others, return_counts=True)
+    repeats = int(times[times > 1].sum())
     if test is None:
         text = f"{repeats} of {len(x)} rows occur more than once; copies may lie in training and test rows"
         return [text] if repeats else []
-    seen = sum(row in copies for row, held_out in zip(rows, test, strict=True) if held_out)
+    seen = int(np.isin(rows[test], copies).sum())
     if not seen:
         return []
     text = f"{seen} of {int(test.sum())} test rows are among the training rows"

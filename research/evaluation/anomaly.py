@@ -100,9 +100,9 @@ def study(subject: Subject, findings: Findings) -> None:
 
 def _study_baselines(subject: Subject, findings: Findings, anomalous: np.ndarray) -> None:
     try:
-        if subject.test.mask is not None:
+        if subject.test.masked:
             raise ValueError(MASKED)
-        fitted, x = fitted_components(subject), np.asarray(subject.test.x)
+        fitted, x = fitted_components(subject), subject.test.x
         findings.add({BASELINES[0]: auroc(residual(fitted, x, 0), anomalous)})
         if (latent_dim := latent_dim_of(subject.model)) is None:
             raise ValueError("the model does not say the size of its codes (latent_dim)")

@@ -12,6 +12,7 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.evaluation.codes import probes
+from research.evaluation.rows import chunks, pieces, whole
 from research.evaluation.subject import Findings, Subject
 from research.models.abilities import latent_dim_of
 
@@ -48,8 +49,8 @@ class Components:
         return codes @ self.directions[:, : codes.shape[1]].T + self.mean
 
 
-def components(x: np.ndarray) -> Components:
-    """Fit all principal components to training rows [N, ...].
+def components(x: Any) -> Components:
+    """Fit all principal components to training rows [N, ...], dense or lazy.
 
     They are the eigenvectors of the covariance; if there are fewer rows than features, they are computed from the
     eigenvectors of the Gram matrix.
@@ -57,26 +58,33 @@ def components(x: np.ndarray) -> Components:
     Raises:
       ValueError: there are more than 4,096 rows and more than 4,096 features.
     """
-    x = _flat(x).astype(np.float64)
-    if min(x.shape) > LARGEST:
-        raise ValueError(f"principal components of {x.shape[0]} rows of {x.shape[1]} features are too large to compute")
-    mean = x.mean(0)
-    x -= mean
-    if x.shape[1] <= x.shape[0]:
-        return Components(mean, np.linalg.eigh(x.T @ x)[1][:, ::-1])
-    values, vectors = np.linalg.eigh(x @ x.T)
+    rows, features = len(x), int(np.prod(x.shape[1:]))
+    if min(rows, features) > LARGEST:
+        raise ValueError(f"principal components of {rows} rows of {features} features are too large to compute")
+    mean = np.asarray(sum(_flat(piece).astype(np.float64).sum(0) for piece in pieces(x))) / rows
+    centered = (_flat(piece).astype(np.float64) - mean for piece in pieces(x))
+    if features <= rows:
+        return Components(mean, np.linalg.eigh(sum(piece.T @ piece for piece in centered))[1][:, ::-1])
+    difference = np.concatenate(list(centered))
+    values, vectors = np.linalg.eigh(difference @ difference.T)
     keep = values[::-1] > values[-1] * 1e-12
-    directions = x.T @ vectors[:, ::-1][:, keep]
+    directions = difference.T @ vectors[:, ::-1][:, keep]
     return Components(mean, directions / np.linalg.norm(directions, axis=0))
 
 
-def reconstruction_error(fitted: Components, x: np.ndarray, latent_dim: int, scale: Any = 1.0) -> float:
+def reconstruction_error(fitted: Components, x: Any, latent_dim: int, scale: Any = 1.0) -> float:
     """Mean over elements of ((x - x') / scale)^2 of rows [N, ...] and their reconstructions x' by L components.
 
     Without components, x' is the training mean. The scale is () or of the last axes of x.
     """
     scale = np.broadcast_to(np.asarray(scale, np.float64), x.shape[1:]).reshape(-1)
-    return float(np.square((_flat(x) - fitted.decode(fitted.encode(x, latent_dim))) / scale).mean())
+    misses = ((_flat(piece) - fitted.decode(fitted.encode(piece, latent_dim))) / scale for piece in pieces(x))
+    return float(sum(np.square(miss).sum() for miss in misses) / np.prod(x.shape))
+
+
+def encoded(fitted: Components, x: Any, latent_dim: int) -> np.ndarray:
+    """Scores of rows [N, ...], dense or lazy, on the first L components, [N, L]; see `Components.encode`."""
+    return np.concatenate([fitted.encode(piece, latent_dim) for piece in pieces(x)])
 
 
 def mean_of_rows(values: np.ndarray, known: np.ndarray) -> float:
@@ -91,13 +99,25 @@ def masked_mean_error(train: Examples, test: Examples) -> float:
     It is the mean over rows of the mean over elements, as models compute it. An element that no training row has is
     predicted as 0.
     """
-    train_x, test_x = np.asarray(train.x, np.float64), np.asarray(test.x, np.float64)
-    known, scored = (
-        np.broadcast_to(True if part.mask is None else np.asarray(part.mask), np.shape(part.x))
-        for part in (train, test)
-    )
-    mean = np.where(known, train_x, 0).sum(0) / np.maximum(known.sum(0), 1)
-    return mean_of_rows(np.square(test_x - mean), scored)
+    total, count = sums_of_known(train)
+    mean, error = total / np.maximum(count, 1), 0.0
+    for rows in chunks(test):
+        error += len(rows) * mean_of_rows(np.square(np.asarray(rows.x, np.float64) - mean), known(rows))
+    return error / len(test)
+
+
+def known(rows: Examples) -> np.ndarray:
+    """True where a value of `x` is valid and observed, of the shape of `x`; the rows are dense."""
+    return np.broadcast_to(True if rows.mask is None else np.asarray(rows.mask), rows.x.shape)
+
+
+def sums_of_known(part: Examples) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of the valid and observed values of every element of `x` over the rows, and how many they are, [...]."""
+    total, count = np.zeros(part.x.shape[1:]), np.zeros(part.x.shape[1:], int)
+    for rows in chunks(part):
+        total += np.where(known(rows), np.asarray(rows.x, np.float64), 0).sum(0)
+        count += known(rows).sum(0)
+    return total, count
 
 
 def whole_rows(part: Examples) -> Mapping[str, np.ndarray]:
@@ -107,10 +127,13 @@ def whole_rows(part: Examples) -> Mapping[str, np.ndarray]:
     the last value to the end, and `resampled_` stretches every row to the full number of steps, linearly between its
     steps.
     A gap is filled linearly between the observed steps of its channel, and beyond them with the nearest one.
+
+    Raises:
+      ValueError: the rows are lazy, and too many.
     """
-    x = np.asarray(part.x)
+    x = whole(part.x)
     if x.ndim > 2 and part.observed is not None:
-        x = fill_gaps(x, np.asarray(part.mask))
+        x = fill_gaps(x, np.asarray(part.take(slice(None)).mask))
     if part.length is None:
         return {"": _flat(x)}
     length = np.asarray(part.length)
@@ -154,13 +177,16 @@ def fitted_components(subject: Subject, prefix: str = "") -> Components:
     Raises:
       ValueError: they are too large to compute.
     """
-    return subject.once(("components", prefix), lambda: components(whole_rows(subject.train)[prefix]))
+    gaps = subject.train.masked
+    return subject.once(
+        ("components", prefix), lambda: components(whole_rows(subject.train)[prefix] if gaps else subject.train.x)
+    )
 
 
 def study(subject: Subject, findings: Findings) -> None:
     """Add `baseline/mean/...` and `baseline/pca/...`, at the latent size of a model that reconstructs."""
     names = ("baseline/mean/reconstruction_mse", "baseline/pca/reconstruction_mse")
-    if subject.train.observed is not None or subject.train.length is not None:
+    if subject.train.masked:
         error = subject.once("masked mean", lambda: masked_mean_error(subject.train, subject.test))
         findings.add({names[0]: error})
         findings.refuse(MASKED, names[1])
@@ -179,7 +205,7 @@ def study(subject: Subject, findings: Findings) -> None:
 
 
 def _errors(subject: Subject, fitted: Components, latent_dim: int) -> dict[str, float]:
-    x = np.asarray(subject.test.x)
+    x = subject.test.x
     errors = {"reconstruction_mse": reconstruction_error(fitted, x, latent_dim)}
     if not subject.binary:
         errors["reconstruction_mse_raw"] = reconstruction_error(fitted, x, latent_dim, subject.scale)
@@ -190,7 +216,7 @@ def _probes(subject: Subject, fitted: Components, latent_dim: int) -> dict[str, 
     recipe, train, test = subject.recipe, subject.train, subject.test
     if not recipe.probes or train.label is None or len(np.unique(np.asarray(train.label))) < 2:
         return {}
-    codes = (fitted.encode(np.asarray(part.x), latent_dim) for part in (train, test))
+    codes = (encoded(fitted, part.x, latent_dim) for part in (train, test))
     (train_codes, test_codes), labels = codes, (np.asarray(train.label), np.asarray(test.label))
     return probes(train_codes, labels[0], test_codes, labels[1], recipe.neighbors, recipe.probe_iterations)
 

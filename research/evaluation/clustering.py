@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from research.evaluation.baselines import PADDED, RESAMPLED, fitted_components, whole_rows
+from research.evaluation.baselines import PADDED, RESAMPLED, encoded, fitted_components, whole_rows
 from research.evaluation.codes import threads
 from research.evaluation.subject import Findings, Subject
 from research.tree import ConfigError
@@ -225,33 +225,34 @@ def study(subject: Subject, findings: Findings) -> None:
         with contextlib.suppress(ValueError):
             findings.add({"validation/silhouette": silhouette(assigned, codes["validation"])})
     if recipe.baselines:
-        _study_baselines(subject, findings, codes["test"].shape[1])
+        _study_baselines(subject, findings, codes["test"].shape[1], tuple(scores))
 
 
-def _study_baselines(subject: Subject, findings: Findings, size: int) -> None:
+def _study_baselines(subject: Subject, findings: Findings, size: int, names: Sequence[str]) -> None:
     """Add scores of k-means on raw rows and on as many principal components as the model has latents.
 
     Rows of unequal length are clustered twice, padded with their last value and resampled, each under a name of its
-    own: which of the two is better is known from test labels only.
+    own: which of the two is better is known from test labels only. `names` are those of the scores.
     """
     recipe = subject.recipe
     settings = (recipe.clustering, recipe.cluster_range, recipe.cluster_starts, subject.seed)
+    parts = [subject.parts[part] for part in ("train", "test")]
 
-    def rows(prefix: str) -> list[np.ndarray]:
+    def raw(prefix: str) -> list[np.ndarray]:
         """Training and test rows; they are copies, so they are made only if no other run on these data made them."""
-        return [whole_rows(subject.parts[part])[prefix].astype(np.float64) for part in ("train", "test")]
+        return [whole_rows(part)[prefix].astype(np.float64) for part in parts]
 
+    def reduced(prefix: str) -> list[np.ndarray]:
+        rows = raw(prefix) if subject.train.masked else [part.x for part in parts]
+        fitted = fitted_components(subject, prefix)
+        return [encoded(fitted, x, size) for x in rows]
+
+    methods = {"raw_kmeans": (raw, ()), "pca_kmeans": (reduced, (size,))}
     for prefix in (PADDED, RESAMPLED) if subject.test.length is not None else ("",):
-        raw = lambda prefix=prefix: _cluster(subject, *rows(prefix))[1]
-        scores = subject.once((f"{prefix}raw_kmeans", *settings), raw)
-        findings.add(scores, f"baseline/{prefix}raw_kmeans/")
-        try:
-            fitted = fitted_components(subject, prefix)
-            reduced = lambda prefix=prefix, fitted=fitted: _cluster(
-                subject, *(fitted.encode(x, size) for x in rows(prefix))
-            )[1]
-            reduced_scores = subject.once((f"{prefix}pca_kmeans", size, *settings), reduced)
-        except ValueError as error:
-            findings.refuse(str(error), *(f"baseline/{prefix}pca_kmeans/{name}" for name in scores))
-        else:
-            findings.add(reduced_scores, f"baseline/{prefix}pca_kmeans/")
+        for method, (rows, key) in methods.items():
+            name = f"{prefix}{method}"
+            compute = lambda rows=rows, prefix=prefix: _cluster(subject, *rows(prefix))[1]
+            try:
+                findings.add(subject.once((name, *key, *settings), compute), f"baseline/{name}/")
+            except ValueError as error:
+                findings.refuse(str(error), *(f"baseline/{name}/{score}" for score in names))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from research.evaluation.baselines import MASKED, fitted_components
+from research.evaluation.baselines import MASKED, encoded, fitted_components
 from research.evaluation.subject import Findings, Subject
 from research.evaluation.votes import SEED, beta_vae_score, factor_vae_score, generator_of, halves, varied
 from research.models.abilities import HasPosterior, able
@@ -212,6 +212,6 @@ def _components(subject: Subject, size: int) -> np.ndarray:
     Raises:
       ValueError: there are none, or fewer than L.
     """
-    if subject.train.observed is not None or subject.train.length is not None:
+    if subject.train.masked:
         raise ValueError(MASKED)
-    return fitted_components(subject).encode(np.asarray(subject.test.x), size)
+    return encoded(fitted_components(subject), subject.test.x, size)

@@ -2,18 +2,18 @@
 
 import dataclasses
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from research.data.examples import Examples
+from research.evaluation.rows import chunks
 from research.evaluation.subject import BATCH, Findings, Subject
 from research.metrics import RAW
 from research.runs import batches
 
-CHUNK = 1024  # windows that are made dense at a time
 LARGEST = 2048  # steps of the longest look-back of the linear forecast: its normal equations take the cube
 RIDGES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # strengths to choose from, in units of the mean squared input
 Forecaster = Callable[[Examples], np.ndarray]  # windows -> forecast [N, H, C]
@@ -104,12 +104,6 @@ class Sums:
             name: np.divide(total.sum(-1), count, out=np.full(len(count), np.nan), where=count > 0)
             for name, total in self.total.items()
         }
-
-
-def chunks(part: Examples) -> Iterator[Examples]:
-    """Windows of a part as dense examples, 1,024 at a time."""
-    for start in range(0, len(part), CHUNK):
-        yield part.take(slice(start, start + CHUNK))
 
 
 def last_value(x: np.ndarray, observed: np.ndarray | None = None) -> np.ndarray:

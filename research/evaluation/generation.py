@@ -10,6 +10,7 @@ from research.compiling import compiled
 from research.data.examples import Examples, Facts
 from research.evaluation.baselines import MASKED
 from research.evaluation.judge import Judge, fit, samples, subset
+from research.evaluation.rows import whole
 from research.evaluation.subject import BATCH, Findings, Subject
 from research.models.recurrent_predictor import RecurrentPredictor
 from research.runs import batches
@@ -192,13 +193,13 @@ def _study(
     """Add some scores; returns the shape of a row, or None where there are no scores."""
     recipe, seed = subject.recipe, subject.seed
     most = recipe.generation_rows
-    train, validation, test = (
-        subset(np.asarray(part.x), most or len(part), 0)
-        for part in (subject.train, subject.parts["validation"], subject.test)
-    )
     try:
-        if subject.train.mask is not None or subject.test.mask is not None:
+        if subject.train.masked or subject.test.masked:
             raise ValueError(MASKED)
+        train, validation, test = (
+            subset(part.x if most else whole(part.x), most or len(part), 0)
+            for part in (subject.train, subject.parts["validation"], subject.test)
+        )
         if min(len(train), len(test)) < FEWEST:
             raise ValueError(f"fewer than {FEWEST} rows")
         fake = samples(subject, len(train) + len(test))

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from research.data.examples import Examples
-from research.evaluation.baselines import fill_gaps
+from research.evaluation.baselines import fill_gaps, sums_of_known
+from research.evaluation.rows import chunks
 from research.evaluation.subject import Findings, Subject
 from research.metrics import RAW
 
@@ -30,15 +31,26 @@ def errors(imputed: np.ndarray, rows: Examples, scale: Any) -> dict[str, float]:
     return means
 
 
+def errors_of(fill: Callable[[Examples], np.ndarray], part: Examples, scale: Any) -> dict[str, float]:
+    """The `errors` of an imputation of the rows of a part, a few rows at a time."""
+    totals, count = dict.fromkeys((name + units for units in ("", RAW) for name in NAMES), 0.0), 0
+    for rows in chunks(part):
+        if not (number := int(np.asarray(rows.hidden).sum())):
+            continue
+        count += number
+        for name, mean in errors(fill(rows), rows, scale).items():
+            totals[name] += number * mean
+    return {name: total / count for name, total in totals.items()}
+
+
 def observed_mean(train: Examples, over_time: bool) -> np.ndarray:
     """Mean of the observed values of every channel [C] over rows and steps, or of every feature [...] over rows.
 
     It is 0 for a channel or feature without observed values.
     """
-    x, mask = np.asarray(train.x, np.float64), train.mask
-    known = np.ones(x.shape, bool) if mask is None else np.asarray(mask)
-    axes = (0, 1) if over_time else (0,)
-    return np.where(known, x, 0).sum(axes) / np.maximum(known.sum(axes), 1)
+    total, count = sums_of_known(train)
+    total, count = (total.sum(0), count.sum(0)) if over_time else (total, count)
+    return total / np.maximum(count, 1)
 
 
 def carried(x: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -83,11 +95,9 @@ def has_hidden(subject: Subject) -> bool:
 def study(subject: Subject, findings: Findings) -> None:
     """Add errors of the reconstruction at the hidden values of validation and test rows, and those of naive methods."""
     for part in ("validation", "test"):
-        rows = subject.parts[part]
-        findings.add(errors(subject.call("reconstruct", rows), rows, subject.scale), f"{part}/")
+        reconstruct = lambda rows: subject.call("reconstruct", rows)
+        findings.add(errors_of(reconstruct, subject.parts[part], subject.scale), f"{part}/")
     if subject.recipe.baselines:
-        scored = lambda: {
-            name: errors(fill(subject.test), subject.test, subject.scale) for name, fill in naive(subject).items()
-        }
+        scored = lambda: {name: errors_of(fill, subject.test, subject.scale) for name, fill in naive(subject).items()}
         for name, means in subject.once("imputation", scored).items():
             findings.add(means, f"baseline/{name}/")

@@ -9,7 +9,8 @@ import numpy as np
 from research.data.examples import Examples
 from research.distributions import Forecast, central_interval
 from research.evaluation import forecasting
-from research.evaluation.forecasting import Forecaster, Sums, chunks
+from research.evaluation.forecasting import Forecaster, Sums
+from research.evaluation.rows import chunks
 from research.evaluation.subject import BATCH, Findings, Subject
 from research.metrics import RAW
 from research.runs import batches

@@ -78,8 +78,8 @@ def labels(subject: Subject, number: int, random: np.random.Generator) -> np.nda
     return random.choice(np.asarray(subject.train.label), number)
 
 
-def subset(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """At most so many of the rows, drawn without replacement, in their order."""
+def subset(rows: Any, most: int, seed: int) -> np.ndarray:
+    """At most so many of the rows, dense or lazy, drawn without replacement, in their order."""
     if len(rows) <= most:
-        return rows
+        return rows[:]
     return rows[np.sort(np.random.default_rng(seed).permutation(len(rows))[:most])]

@@ -4,17 +4,20 @@
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from research.evaluation import plots
+from research.evaluation.rows import extent
 from research.evaluation.subject import Findings, Subject
 from research.evaluation.views import (
     class_colors,
     class_names,
     decoded,
     draws,
+    enlargement,
     grid,
     interval_of,
     most_active,
@@ -75,15 +78,13 @@ def study(subject: Subject, findings: Findings) -> None:
         elif subject.facts.kind == "sequence":
             findings.pictures |= _of_sequences(subject)
     if findings.codes is not None and subject.facts.kind == "image" and np.ndim(subject.test.x) in (3, 4):
-        x = subject.test.x
-        tiles = pixels(x, float(np.min(x)), float(np.max(x)))
-        findings.sprite = _sprite(tiles[..., 0] if np.ndim(x) == 3 else tiles)
+        findings.sprite = _sprite(subject.test.x)
 
 
 def _of_images(subject: Subject) -> dict[str, np.ndarray]:
     model, params, test, classes = subject.model, subject.params, subject.test, subject.facts.classes
     pictures: dict[str, np.ndarray] = {}
-    low, high = float(np.min(test.x)), float(np.max(test.x))
+    low, high = extent(test.x)
     if able(model, Reconstructs):
         batch, _, _ = next(batches.batches(test, min(COLUMNS, len(test))))
         output = batches.call(model, params, batch, "reconstruct")
@@ -131,15 +132,17 @@ def _of_sequences(subject: Subject) -> dict[str, np.ndarray]:
     return pictures
 
 
-def _sprite(tiles: np.ndarray) -> tuple[np.ndarray, int, int] | None:
-    """Tiles [N, H, W] or [N, H, W, 3] in one square grid, with height and width of a tile.
+def _sprite(x: Any) -> tuple[np.ndarray, int, int] | None:
+    """Images [N, H, W] or [N, H, W, 3] in one square grid, with height and width of a tile.
 
     None where the grid has more than 8,192 pixels a side, which TensorBoard's page cannot show.
     """
-    number, height, width = tiles.shape[:3]
-    side = int(np.ceil(np.sqrt(number)))
-    if side * max(height, width) > 8192:
+    number, side = len(x), int(np.ceil(np.sqrt(len(x))))
+    if side * max(x.shape[1:3]) * enlargement(x.shape) > 8192:
         return None
+    tiles = pixels(x[:], *extent(x))
+    tiles = tiles[..., 0] if x.ndim == 3 else tiles
+    height, width = tiles.shape[1:3]
     full = np.full((side * side, *tiles.shape[1:]), 255, np.uint8)
     full[:number] = tiles
     whole = np.swapaxes(full.reshape(side, side, *tiles.shape[1:]), 1, 2)

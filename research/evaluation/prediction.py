@@ -7,6 +7,7 @@ import numpy as np
 from research.data.examples import Examples
 from research.evaluation.baselines import mean_of_rows, whole_rows
 from research.evaluation.codes import linear_probe
+from research.evaluation.rows import whole
 from research.evaluation.subject import Findings, Subject
 from research.metrics import RAW
 
@@ -35,7 +36,7 @@ def _labels(subject: Subject) -> dict[str, float]:
         "baseline/majority/accuracy": float((truth == counts.argmax()).mean()),
         "baseline/majority/cross_entropy": _cross_entropy(counts[None], truth[:, None]),
     }
-    if np.size(train.x) <= LARGEST and len(np.unique(label)) > 1:
+    if np.prod(train.x.shape) <= LARGEST and len(np.unique(label)) > 1:
         test_rows = whole_rows(test)
         for prefix, x in whole_rows(train).items():
             accuracy = linear_probe(x, label, test_rows[prefix], truth, subject.recipe.probe_iterations)
@@ -45,7 +46,7 @@ def _labels(subject: Subject) -> dict[str, float]:
 
 def _classes_by_step(subject: Subject) -> dict[str, float]:
     """Scores of the frequencies of the classes at each time step: all that is known without memory."""
-    train, test = (np.asarray(part.target) for part in (subject.train, subject.test))
+    train, test = (whole(part.target) for part in (subject.train, subject.test))
     valid, test_valid = _valid(subject.train), _valid(subject.test)
     steps = zip(train.T, valid.T, strict=True)
     counts = np.stack([np.bincount(step[rows], minlength=subject.facts.target_classes) for step, rows in steps])
@@ -62,7 +63,7 @@ def _constant(subject: Subject) -> dict[str, float]:
     Errors in the units of the data are computed here only where values differ in their scale (see `units`).
     """
     model: Any = subject.model
-    train, test = (np.asarray(part.target, np.float64) for part in (subject.train, subject.test))
+    train, test = (whole(part.target).astype(np.float64) for part in (subject.train, subject.test))
     known, test_known = _known(subject.train), _known(subject.test)
     values = [train[..., value][known[..., value]] for value in range(train.shape[-1])]
     mean = np.array([column.mean() if len(column) else 0.0 for column in values])
@@ -84,11 +85,10 @@ def _constant(subject: Subject) -> dict[str, float]:
 
 def _known(part: Examples) -> np.ndarray:
     """True where a value of the target is valid and observed, of the shape of the target."""
-    target = np.asarray(part.target)
-    known = np.ones(target.shape, bool)
-    if target.ndim == 3:
+    known = np.ones(part.target.shape, bool)
+    if known.ndim == 3:
         known &= _valid(part)[..., None]
-    return known if part.target_observed is None else known & np.asarray(part.target_observed)
+    return known if part.target_observed is None else known & whole(part.target_observed)
 
 
 def _valid(part: Examples) -> np.ndarray:

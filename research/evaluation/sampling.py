@@ -18,6 +18,7 @@ from research.compiling import compiled
 from research.data.examples import Examples, Facts
 from research.evaluation.baselines import MASKED
 from research.evaluation.judge import Judge, fit, labels, samples, subset
+from research.evaluation.rows import whole
 from research.evaluation.subject import BATCH, Findings, Subject
 from research.models.abilities import Decodes, Encodes, Samples, able
 from research.networks.dense import DenseStack
@@ -187,9 +188,12 @@ def referee(train: Examples, test: Examples, facts: Facts, size: int) -> tuple[F
     Returns:
       A function from rows [N, ...] to their features [N, 64], the accuracy on the test rows, and the features of
       `size` of them. All runs on the data share these.
+
+    Raises:
+      ValueError: the rows are lazy, and too many.
     """
     model = build({"hidden": HIDDEN, "units": JUDGE.units}, Classifier).bind(facts)
-    train, test = (Examples(x=np.asarray(part.x), label=np.asarray(part.label)) for part in (train, test))
+    train, test = (Examples(x=whole(part.x), label=np.asarray(part.label)) for part in (train, test))
     params = fit(model, train, JUDGE, SEED)
     keys = jax.random.split(jax.random.key(SEED), BATCH)  # nothing is drawn
     right = batches.over(lambda batch, _: batches.evaluate(model, params, batch, keys)["accuracy"], test, BATCH)
@@ -256,18 +260,18 @@ def study(subject: Subject, findings: Findings) -> None:
     recipe, train, test = subject.recipe, subject.train, subject.test
     size = min(recipe.sampling_rows or len(test), len(train), len(test))
     try:
-        if train.mask is not None or test.mask is not None:
+        if train.masked or test.masked:
             raise ValueError(MASKED)
         if train.label is None or test.label is None or len(np.unique(np.asarray(train.label))) < 2:
             raise ValueError("the training rows have no labels of two classes or more to train a classifier on")
         fake = drawn(subject, size)
+        trained = lambda: referee(train, test, subject.facts, size)
+        features, accuracy, real = subject.once(("sampling", size), trained)
     except ValueError as error:
         findings.refuse(str(error), *(f"test/{name}" for name in NAMES))
         return
-    trained = lambda: referee(train, test, subject.facts, size)
-    features, accuracy, real = subject.once(("sampling", size), trained)
     findings.add(scores(real, features(fake)), "test/")
     findings.add({"test/sampling_classifier_accuracy": accuracy})
     if recipe.baselines:
-        of_training = lambda: scores(real, features(subset(np.asarray(train.x), size, SEED)))
+        of_training = lambda: scores(real, features(subset(train.x, size, SEED)))
         findings.add(subject.once(("sampling real_vs_real", size), of_training), "baseline/real_vs_real/")

@@ -72,9 +72,12 @@ def _computed_again(subject: Subject, part: str, bare: str, scale: np.ndarray) -
         whole = jnp.asarray(np.broadcast_to(scale, rows.x.shape[1:]), jnp.float32)
         by_name = {bare: batches.over(lambda batch, _: _reconstruction(model, params, batch, whole), rows, BATCH)}
     elif bare != "reconstruction_mse" and able(model, Forecasts):
-        whole = np.asarray(np.broadcast_to(rows.units(0.0, scale)[1], rows.target.shape), np.float32)
-        call = lambda batch, _: _forecast(model, params, *batch)
-        by_name = batches.over(call, (rows, whole), BATCH)
+
+        def call(batch: Examples, _: Any) -> dict[str, jax.Array]:
+            whole = np.asarray(np.broadcast_to(batch.units(0.0, scale)[1], batch.target.shape), np.float32)
+            return _forecast(model, params, batch, whole)
+
+        by_name = batches.over(call, rows, BATCH)
     elif bare != "reconstruction_mse" and able(model, Predicts):
         whole = jnp.asarray(np.broadcast_to(scale, rows.target.shape[1:]), jnp.float32)
         scores = batches.over(lambda batch, _: _prediction(model, params, batch, whole), rows, BATCH)

@@ -90,8 +90,13 @@ def pixels(x: Any, low: float, high: float, least: int = TILE) -> np.ndarray:
     if x.shape[-1] == 2:
         x = np.concatenate([x, np.zeros_like(x[..., :1])], -1)
     x = np.repeat(x, 3, axis=-1) if x.shape[-1] == 1 else x[..., :3]
-    times = -(-least // min(x.shape[1:3]))
+    times = enlargement(x.shape, least)
     return x.repeat(times, axis=1).repeat(times, axis=2)
+
+
+def enlargement(shape: Sequence[int], least: int = TILE) -> int:
+    """How often each pixel of images [N, H, W, ...] is repeated until the shorter side has `least` pixels."""
+    return -(-least // min(shape[1:3]))
 
 
 def grid(tiles: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:

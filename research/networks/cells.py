@@ -52,13 +52,12 @@ class Cell(nn.RNNCellBase):
     layer_norm: bool = False
 
     @nn.compact
-    def __call__(
-        self, carry: Carry | None, x: Float[Array, "B D"], sums: list[jax.Array] | None = None
-    ) -> tuple[Carry, Float[Array, "B H"]] | list[jax.Array]:
-        """The next carry and state.
+    def __call__(self, carry: Carry | None, x: Float[Array, "B D"], sums: list[jax.Array] | None = None) -> Any:
+        """The next carry, and the state [B, H].
 
         An input that is the same at all steps is multiplied once: without a carry, the result is W x + b of every gate,
-        [B, H] each, which the steps then get as `sums`.
+        [B, H] each, which the steps then get as `sums`. (A Linen module has one compact method, so this is not another
+        one.)
         """
         names, _ = KERNELS[self.kind]
         if sums is None:

@@ -74,8 +74,8 @@ class Layers(nn.Module):
             if number == 0 and steps is not None:
                 assert carries is not None
                 after: Any = self._repeated(x, steps, carries[0])
-                end, x = after
-                ends.append(end)
+                ends.append(after[0])
+                x = after[1]
                 x = self.drop(x, deterministic=not training) if self.dropout else x
                 continue
             forwards = over_time(self.layer[f"{number}"])

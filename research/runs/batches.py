@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.compiling import compiled
-from research.data.examples import Examples
+from research.data.examples import Examples, count_rows, map_rows
 
 
 def even(rows: int, most: int) -> int:
@@ -26,18 +26,18 @@ def batches(examples: Any, size: int) -> Iterator[tuple[Any, int, int]]:
     Returns:
       For each batch: the batch, the number of its first row, and how many of its leading rows are repeated ones.
     """
-    total = jax.tree.leaves(examples)[0].shape[0]
+    total = count_rows(examples)
     if total < size:
         rows = np.minimum(np.arange(size), total - 1)
-        yield jax.tree.map(lambda array: array[rows], examples), 0, 0
+        yield map_rows(lambda array: array[rows], examples), 0, 0
         return
     for first in range(0, total, size):
         start = min(first, total - size)
-        yield jax.tree.map(functools.partial(_slice, start=start, size=size), examples), start, first - start
+        yield map_rows(functools.partial(_slice, start=start, size=size), examples), start, first - start
 
 
 def _slice(array: Any, start: int, size: int) -> Any:
-    if isinstance(array, np.ndarray):
+    if not isinstance(array, jax.Array):
         return array[start : start + size]
     return jax.lax.dynamic_slice_in_dim(array, start, size)  # one program for every start
 
@@ -51,7 +51,7 @@ def over(function: Callable[[Any, Any], Any], examples: Any, size: int) -> Any:
     Raises:
       ValueError: there are no rows.
     """
-    total = jax.tree.leaves(examples)[0].shape[0]
+    total = count_rows(examples)
     if total == 0:
         raise ValueError("no rows")
     results = []

@@ -42,6 +42,8 @@ class _ById:
 
 @functools.lru_cache(maxsize=2)
 def _on_device(dataset: _ById, device: Any) -> Data:
+    if dataset.value.streamed:
+        return Data(dataset.value.compact, dataset.value.compact)
     examples = jax.device_put(dataset.value.compact, device)
     if not isinstance(dataset.value.draw, Binarize):
         return Data(examples, examples)
@@ -52,7 +54,7 @@ _copying = threading.Lock()
 
 
 def on_device(dataset: Dataset, device: Any = None) -> Data:
-    """The rows of a data set on a device (None: the first).
+    """The rows of a data set on a device (None: the first); streamed rows stay where they are.
 
     The rows are copied once; a second thread waits for the copy that the first one makes.
     """

@@ -1,5 +1,6 @@
 """The size of a program, and the numbers that it never reads, from its trace alone."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -14,13 +15,14 @@ from research.engine import (
     Data,
     JobInputs,
     State,
-    batch_sums,
     chunk,
+    evaluate_batch,
     evaluation_rows,
     initialize,
     purpose_key,
     train_epoch,
 )
+from research.sweep.blocks import bytes_in_flight
 from research.sweep.job import BoundJob
 from research.tree import ConfigError, keys, stack, unstack
 
@@ -54,6 +56,8 @@ def measure(bound: BoundJob, others: Sequence[BoundJob] = ()) -> Measure:
       ConfigError: the model has no metric of the name `trainer.monitor`.
     """
     examples, budget = bound.dataset.compact, bound.budget
+    if bound.dataset.streamed:  # a trace needs no rows
+        examples = dataclasses.replace(examples, x=jax.ShapeDtypeStruct(examples.x.shape, examples.x.dtype))
     member, data = JobInputs(np.uint32(0), bound.dataset.compact_split(None)), Data(examples, examples)
     model, optimizer = unstack(stack([(bound.model, bound.job.optimizer)]), 0)  # numbers as they enter a program
 
@@ -64,6 +68,8 @@ def measure(bound: BoundJob, others: Sequence[BoundJob] = ()) -> Measure:
         return chunk(model, optimizer, state, member, data, epochs, budget, test)
 
     rows = _bytes(examples) * (2 if isinstance(budget.draw, Binarize) else 1)
+    if bound.dataset.streamed:
+        rows += bytes_in_flight(bound.dataset, budget) - _bytes(examples.x)
     try:
         state = jax.eval_shape(start, model, optimizer, member, data)
         # jit keeps the traces of an epoch and of an evaluation, and the program uses them again.
@@ -104,7 +110,7 @@ def unread_numbers(
         model, optimizer = tree["model"], tree["optimizer"]
         trained, metrics = train_epoch(model, optimizer, state, member, data, budget)
         key, weight = purpose_key(member.seed, EVALUATE), np.ones(len(rows), np.float32)
-        evaluated = batch_sums(model, trained.params, key, member.split, data, rows, weight, budget)
+        evaluated = evaluate_batch(model, trained.params, key, rows, rows, weight, member.split, data, budget)
         return initialize(model, optimizer, member, data, budget), trained, metrics, evaluated
 
     jaxpr = jax.make_jaxpr(results)(tree, state, member, data).jaxpr

@@ -3,11 +3,12 @@
 import dataclasses
 from typing import Any
 
+from research.sweep.blocks import bytes_in_flight
 from research.sweep.device import amount, free_memory, machine_memory, on_device
 from research.sweep.job import BoundJob
 from research.sweep.options import Options
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup
-from research.sweep.program import program_of
+from research.sweep.programs import program_of
 from research.tree import ConfigError, flatten, plain
 
 NO_SIZES = ("model.levels",)  # integers of a model that are no sizes of arrays
@@ -78,7 +79,8 @@ def _bytes(bound: BoundJob, mode: Any, width: int) -> float:
     program = program_of(JobGroup((bound,), mode, width, 0, 0, ""), on_device(bound.dataset))
     memory = program.lower().compile().memory_analysis()
     sizes = (memory.argument_size_in_bytes, memory.output_size_in_bytes, memory.temp_size_in_bytes)
-    return float(sum(sizes) - memory.alias_size_in_bytes)
+    streamed = bytes_in_flight(bound.dataset, program.budget) if bound.dataset.streamed else 0
+    return float(sum(sizes) - memory.alias_size_in_bytes + streamed)
 
 
 def out_of_memory(error: BaseException) -> bool:

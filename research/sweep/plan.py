@@ -16,7 +16,7 @@ from research.models.abilities import uses_of
 from research.sweep.job import HASH_DIGITS, BoundJob
 from research.sweep.measure import measure
 from research.sweep.options import Options
-from research.tree import config_hash, flatten, group, plain
+from research.tree import ConfigError, config_hash, flatten, group, plain
 
 CANONICAL_WIDTHS = tuple(sorted({2**i for i in range(11)} | {3 * 2**i for i in range(10)}))
 # The rule of `auto`, calibrated with `scripts/bench.py modes`. Below this work per step, measured in multiply-adds
@@ -97,12 +97,21 @@ def group_id(hashes: Sequence[str], mode: str, width: int) -> str:
 
 
 def plan(bounds: Sequence[BoundJob], options: Options) -> list[JobGroup]:
-    """Group jobs by structure, then choose the mode and the width of each group."""
+    """Group jobs by structure, then choose the mode and the width of each group.
+
+    Raises:
+      ConfigError: vmap mode is asked for, and the rows of a job are streamed.
+    """
+    if options.mode == "vmap" and any(bound.dataset.streamed for bound in bounds):
+        remedy = "each job streams its own rows (data.stream=true); set {key}=map or {key}=auto"
+        raise ConfigError("sweep.mode", "vmap", remedy)
     groups: list[JobGroup] = []
     previous: BoundJob | None = None
     for alike in group(bounds, lambda bound: bound.program_key):
         size = measure(alike[0], alike[1:])
         mode = choose_mode(options.mode, step_work(alike[0], size.parameters), len(alike), options)
+        if alike[0].dataset.streamed:
+            mode = "map"
         # The members of a vmap program share one host loop, so their schedules must be equal.
         for members in [alike] if mode == "map" else group(alike, lambda bound: _schedule(bound.job.trainer)):
             devices = 1 if mode == "map" else min(options.devices_used, len(members))

@@ -141,16 +141,16 @@ class Alone:
 
     def read(self, metrics: Metrics) -> dict[str, np.ndarray]:
         """Metrics of a chunk on the host, [1]; waits for the device."""
-        return _with_axis(metrics)
+        return with_axis(metrics)
 
     def score(self, state: State) -> dict[str, np.ndarray]:
         """Validation and test metrics of the kept parameters, [1]."""
         _, metrics = self._call(self._put(_kept(unstack(state, 0))), 0, True)
-        return _with_axis(_scores(metrics))
+        return with_axis(_scores(metrics))
 
     def collect(self) -> State:
         """The state on the host, with an axis of length one; waits for the device."""
-        return _with_axis(self.state)
+        return with_axis(self.state)
 
     def template(self) -> State:
         """Shapes and types of what `collect` returns."""
@@ -189,7 +189,8 @@ def _copied(state: State) -> State:
     return jax.device_put(state, may_alias=False)
 
 
-def _with_axis(tree: Any) -> Any:
+def with_axis(tree: Any) -> Any:
+    """Arrays on the host with a leading axis of length one; waits for the device."""
     return jax.tree.map(lambda leaf: np.asarray(leaf)[None], jax.device_get(tree))
 
 
@@ -287,15 +288,3 @@ class Together:
 
     def _call(self, inputs: tuple[Any, Any, JobInputs], state: State, epochs: int, test: bool) -> tuple[State, Metrics]:
         return train_all(*_arguments(self, inputs, state, epochs, test), devices=self.group.devices)
-
-
-def program_of(
-    group: JobGroup, data: Data, params: Sequence[Any] | None = None, device: Any = None
-) -> Alone | Together:
-    """The program of a unit (`JobGroup.units`) with its initial state on the device.
-
-    Args:
-      params: the parameters with which each member begins; None for a member, or for all, that begin with fresh ones.
-      device: of a unit of map mode; None means the first.
-    """
-    return Alone(group, data, params, device) if group.mode == "map" else Together(group, data, params)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from configs import shipped
 
-from research.data import Examples, Source, Windows
+from research.data import Dataset, Examples, Source, Windows
 from research.data.hiding import Hide
 from research.data.loading import assemble, scored
 from research.tree import ConfigError, build, plain, recipe
@@ -42,11 +42,16 @@ def dataset_of(examples: Examples, **settings):
     return assemble(free(**({"hide": 0.2, "scaling": "standard"} | settings)), source)
 
 
+def seen(dataset: Dataset) -> dict[str, Examples]:
+    """The parts of a data set as models see them, dense."""
+    return {name: part.take(slice(None)) for name, part in scored(dataset, None).items()}
+
+
 @pytest.mark.parametrize("make", [arrays, windows])
 @pytest.mark.parametrize("by", ["points", "blocks"])
 def test_a_share_of_the_values_of_validation_and_test_rows_is_hidden(make, by):
     dataset = dataset_of(make(), hide_by=by, hide_length=4)
-    rows = scored(dataset, None)
+    rows = seen(dataset)
     for part in ("validation", "test"):
         hidden = rows[part].hidden
         assert hidden.mean() == pytest.approx(0.2, abs=0.08), part
@@ -68,17 +73,17 @@ def test_a_program_sees_the_same_rows_as_the_evaluation():
         on_device = jax.device_put(dataset.compact)
         prepared = dataset.compact_split(None).prepare(on_device.take(jnp.asarray(numbers)))
         for name in ("x", "truth", "hidden", "observed"):
-            theirs = getattr(scored(dataset, None)["test"], name)
+            theirs = getattr(seen(dataset)["test"], name)
             np.testing.assert_allclose(getattr(prepared, name), theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_a_step_is_hidden_in_all_windows_that_hold_it():
-    rows = scored(dataset_of(windows()), None)["test"].hidden
+    rows = seen(dataset_of(windows()))["test"].hidden
     np.testing.assert_array_equal(rows[:-1, 2:], rows[1:, :-2])
 
 
 def test_blocks_are_runs_of_their_length():
-    hidden = scored(dataset_of(arrays(), hide_by="blocks", hide_length=6), None)["test"].hidden
+    hidden = seen(dataset_of(arrays(), hide_by="blocks", hide_length=6))["test"].hidden
     for series in np.moveaxis(hidden, 1, 2).reshape(-1, STEPS):
         edges = np.flatnonzero(np.diff(np.concatenate([[0], series.astype(int), [0]])))
         for start, end in edges.reshape(-1, 2):
@@ -86,19 +91,19 @@ def test_blocks_are_runs_of_their_length():
 
 
 def test_only_the_seed_of_hiding_moves_the_hidden_values():
-    hidden = lambda **settings: scored(dataset_of(arrays(), **settings), None)["test"].hidden
+    hidden = lambda **settings: seen(dataset_of(arrays(), **settings))["test"].hidden
     usual = hidden()
     np.testing.assert_array_equal(hidden(split_seed=5, train_size=10, validation_size=3, scaling="none"), usual)
     few = dataset_of(arrays(), test_size=4)
     place = np.sort(few.split(None).rows("test")) - int(0.75 * ROWS)  # among all test rows, which are the last ones
-    np.testing.assert_array_equal(scored(few, None)["test"].hidden, usual[place])
+    np.testing.assert_array_equal(seen(few)["test"].hidden, usual[place])
     assert (hidden(hide_seed=1) != usual).any()
 
 
 def test_missing_values_and_padding_are_never_hidden():
     observed = np.random.default_rng(1).random((ROWS, STEPS, CHANNELS)) < 0.7
     length = np.random.default_rng(2).integers(5, STEPS, ROWS).astype(np.int32)
-    rows = scored(dataset_of(arrays(observed=observed, length=length), hide=0.5), None)["test"]
+    rows = seen(dataset_of(arrays(observed=observed, length=length), hide=0.5))["test"]
     inside = np.broadcast_to(np.arange(STEPS)[None, :, None] < rows.length[:, None, None], rows.x.shape)
     assert rows.hidden.any()
     assert not (rows.hidden & ~inside).any()
@@ -122,7 +127,7 @@ def test_other_hidden_values_are_other_data_and_no_hidden_values_are_the_same_as
 def test_values_of_vectors_and_images_are_hidden_as_well(shape):
     x = np.random.default_rng(0).integers(0, 256, (200, *shape)).astype(np.uint8)
     source = Source("mine", "vector" if len(shape) == 1 else "image", Examples(x=x), unit=255)
-    rows = scored(assemble(free(hide=0.2, scaling="unit"), source), None)["test"]
+    rows = seen(assemble(free(hide=0.2, scaling="unit"), source))["test"]
     assert rows.hidden.mean() == pytest.approx(0.2, abs=0.05)
     assert (rows.x[rows.hidden] == 0).all()
     assert rows.truth[rows.hidden].mean() == pytest.approx(0.5, abs=0.1)

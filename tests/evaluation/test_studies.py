@@ -12,6 +12,7 @@ import yaml
 from research import evaluation, tree
 from research.data.examples import Examples, Facts
 from research.evaluation import STUDIES, Study, Subject, baselines, clustering, forecasting, generation
+from research.evaluation import rows as lazy_rows
 
 from . import asking
 
@@ -332,7 +333,7 @@ def test_naive_forecasts_are_made_once_and_errors_do_not_depend_on_slices(foreca
     whole = evaluate(forecaster, examples, recipe(pictures=False), **options).metrics
     assert evaluate(forecaster, examples, recipe(pictures=False), **options).metrics == whole
     assert calls == [20]
-    monkeypatch.setattr(forecasting, "CHUNK", 8)
+    monkeypatch.setattr(lazy_rows, "CHUNK", 8)
     cut = evaluate(forecaster, examples, recipe(pictures=False), classes=0, facts=FORECAST).metrics
     assert calls == [20, 8, 8, 4]
     assert cut == {name: pytest.approx(value, rel=1e-6) for name, value in whole.items()}

@@ -62,7 +62,8 @@ def make_job() -> Callable[..., Any]:
 
     def make(*overrides: str) -> Any:
         foreign = ("data.rows", "data.features", "data.rank", "model.likelihood")
-        tiny = [line for line in TINY if "data=digits" not in overrides or not line.startswith(foreign)]
+        other = {"data=digits", "data=arrays", "data=series"} & set(overrides)
+        tiny = [line for line in TINY if not other or not line.startswith(foreign)]
         config, choices = composed([*tiny, *overrides])
         return Job.from_config(config, choices, overrides)
 

@@ -26,7 +26,7 @@ from research.sweep import checkpoint
 from research.sweep.checkpoint import Checkpoints, generations, remove
 from research.sweep.device import on_device
 from research.sweep.plan import JobGroup
-from research.sweep.program import program_of
+from research.sweep.programs import program_of
 from research.tree import ConfigError
 
 IDENTITY = {"members": ["a1", "b2"], "mode": "vmap", "width": 2}

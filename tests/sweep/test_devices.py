@@ -18,7 +18,7 @@ from research.sweep.job import Job, bind
 from research.sweep.options import Options
 from research.sweep.plan import JobGroup, plan
 from research.sweep.device import on_device, use_compile_cache
-from research.sweep.program import program_of
+from research.sweep.programs import program_of
 from research.sweep.command import prepare
 from research.sweep.command import run
 from research.sweep.train.display import Display

@@ -14,7 +14,7 @@ from research import engine
 from research.sweep import program
 from research.sweep.device import on_device
 from research.sweep.plan import JobGroup, plan
-from research.sweep.program import program_of
+from research.sweep.programs import program_of
 from research.tree import stack, unstack
 
 Bounds = Callable[..., list[Any]]

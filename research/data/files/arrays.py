@@ -40,21 +40,31 @@ def read_npy(
     Raises:
       ConfigError: the file is damaged or holds a pickle, or has no such column.
     """
+    del key, lengths, new_rows  # of `.npz` files
+    x, column = map_npy(path, target)
+    return Stored(x) if column is None else Stored(np.delete(x, column, axis=1), np.array(x[:, column]))
+
+
+def map_npy(path: Path, target: str | None) -> tuple[np.ndarray, int | None]:
+    """The array of a `.npy` file, memory-mapped, and the number of the column that holds the targets.
+
+    Raises:
+      ConfigError: the file is damaged or holds a pickle, or has no such column.
+    """
     try:
         # A memory map compares the declared shape with the size of the file before any memory is taken.
         x = np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:
         raise _unreadable(error, ".npy") from None
-    del key, lengths, new_rows  # of `.npz` files
     if target is None:
-        return Stored(x)
+        return x, None
     columns = x.shape[1] if x.ndim == 2 else 0
     column = int(target) if target.removeprefix("-").isdecimal() else columns
     if not -columns <= column < columns:
         remedy = f"columns have no names here; expected a number from {-columns} to {columns - 1}"
         several = "only rows of shape [N, D] have columns; put both into one .npz file: numpy.savez(path, x=x, y=y)"
         raise ConfigError("target", target, remedy if columns else several)
-    return Stored(np.delete(x, column, axis=1), np.array(x[:, column]))
+    return x, column
 
 
 def read_npz(

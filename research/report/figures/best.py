@@ -238,6 +238,7 @@ def dataset_of(scene: Scene, run: Run) -> Material:
     """
     from research.data.loading import load as load_data
     from research.data.loading import scored
+    from research.evaluation.rows import sample
     from research.runs.folder import RunFolder
     from research.tree import build
 
@@ -245,7 +246,8 @@ def dataset_of(scene: Scene, run: Run) -> Material:
         dataset = load_data(recipe)
         if run.data_sha256 and dataset.sha256 != run.data_sha256:
             raise UnavailableError("the data are no longer those of the training (another sha256)")
-        return scored(dataset, recipe.fold), dataset.facts
+        parts = scored(dataset, recipe.fold)
+        return {name: sample(part) for name, part in parts.items()}, dataset.facts
 
     try:
         tree = dict(RunFolder(scene.folder / run.run_id).read_config()["config"]["data"])

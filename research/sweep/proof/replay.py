@@ -58,6 +58,9 @@ def replay(path: Path, root: str | None, trusted: Sequence[str], options: Option
         raise ConfigError("first_bad_step", recorded, f"{path.name}/result.json names no step; restore it")
     rebuild = lambda folder: rebuilt(folder, root, trusted, shipped("evaluation", "none"))
     bound = rebuild(path)
+    if bound.dataset.streamed:
+        remedy = "only rows in memory are replayed; train it anew with data.stream=false and replay that run"
+        raise ConfigError("data.stream", True, remedy)
     (planned,) = plan([bound], options)
     program = start(dataclasses.replace(planned, mode="map", width=1, devices=1))
     assert isinstance(program, Alone)

@@ -18,7 +18,7 @@ from research.sweep.device import device_kind, on_device
 from research.sweep.job import BoundJob, check_warm_start, start_of
 from research.sweep.options import Options
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup, plan
-from research.sweep.program import Alone, Together, program_of
+from research.sweep.programs import Program, program_of
 from research.sweep.proof.intact import Finding
 from research.sweep.train.ledger import commit, versions
 from research.sweep.train.writer import Writer
@@ -96,7 +96,7 @@ def group_of(bound: BoundJob, program: Mapping[str, Any], options: Options) -> J
     return dataclasses.replace(alone, mode="vmap", width=width, devices=min(devices, jax.local_device_count()))
 
 
-def start(group: JobGroup) -> Alone | Together:
+def start(group: JobGroup) -> Program:
     """The program of a group with its initial state, with fresh parameters or those of a warm start."""
     for bound in group.members:
         check_warm_start(bound)
@@ -112,7 +112,7 @@ def _recorded(path: Path, result: Mapping[str, Any]) -> RunRecord:
     return RunRecord(ended, params, scaling, metrics, {int(row["epoch"]): row for row in run.read_metrics()})
 
 
-def _trained(program: Alone | Together, bound: BoundJob, result: Mapping[str, Any]) -> tuple[RunRecord, engine.State]:
+def _trained(program: Program, bound: BoundJob, result: Mapping[str, Any]) -> tuple[RunRecord, engine.State]:
     """The run as it comes out now, and its last state. A pruned run is trained for as many epochs as it was before."""
     trainer, pruned = bound.job.trainer, result["status"] == "pruned"
     last, done = min(result["epochs"], trainer.epochs) if pruned else trainer.epochs, 0
@@ -139,7 +139,7 @@ def _trained(program: Alone | Together, bound: BoundJob, result: Mapping[str, An
     return RunRecord(ended, params, scaling, finite, rows), state
 
 
-def _scores(program: Alone | Together, state: engine.State, params: Any) -> dict[str, float]:
+def _scores(program: Program, state: engine.State, params: Any) -> dict[str, float]:
     """Metrics of given parameters, computed by the program of a run; empty without parameters."""
     if params is None:
         return {}

@@ -162,7 +162,7 @@ def evaluate_again(
 def parts(dataset: Dataset, fold: int | None) -> dict[str, Examples]:
     """The rows that `scored` returns; those of the last data set and fold are kept for the next run."""
     if not _parts or _parts[0][0] is not dataset or _parts[0][1] != fold:
-        _parts[:] = [(dataset, fold, scored(dataset, fold))]  # only one: each is a copy of all rows
+        _parts[:] = [(dataset, fold, scored(dataset, fold))]  # only one: dense rows are copies
     return _parts[0][2]
 
 

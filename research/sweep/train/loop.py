@@ -15,7 +15,8 @@ from research.sweep.checkpoint import Checkpoints
 from research.sweep.device import device_kind
 from research.sweep.folder import group_folder
 from research.sweep.plan import JobGroup
-from research.sweep.program import Alone, Together
+from research.sweep.programs import Program
+from research.sweep.stream import Stream
 from research.sweep.train.ledger import Ledger, Stopped
 from research.sweep.train.prune import losers
 from research.sweep.train.writer import TrainedMember, Writer
@@ -60,7 +61,7 @@ class Training:
         group: JobGroup,
         number: int,
         unit: JobGroup,
-        program: Alone | Together,
+        program: Program,
         lease: Held,
         seconds_compile: float,
     ):
@@ -123,7 +124,8 @@ class Training:
         due = self._chunks % options.checkpoint_every == 0 and self.done < self.trainer.epochs
         save = stop or due
         compare = options.prune != "none" and len(self.unit.members) > 1
-        if settle or compare or save:
+        # The program of streamed rows returns when the chunk is nearly done, and the next call takes as long.
+        if settle or compare or save or isinstance(self.program, Stream):
             self._write()
         if compare:
             for number in losers(self.writer.standing(self.folds), options, self.trainer):

@@ -15,7 +15,7 @@ from research.sweep.device import on_device
 from research.sweep.job import start_of
 from research.sweep.memory import halves, out_of_memory
 from research.sweep.plan import JobGroup
-from research.sweep.program import program_of
+from research.sweep.programs import program_of
 from research.sweep.train.ledger import Ledger, Stopped, fail
 from research.sweep.train.loop import Training
 from research.sweep.train.pool import WAKE_EVERY, Pool, Work
