@@ -37,6 +37,9 @@ from research.tree import ConfigError, added, inline, recipe
 
 FILES = (*READERS, *TABLES)  # endings of the files that `Arrays` reads
 
+# how people read a file in Python, to save it as .npy
+LOADERS = {".npz": "numpy.load('{}')['x']", ".parquet": "pandas.read_parquet('{}')"}
+
 
 class Content(NamedTuple):
     """The rows that one file holds, before targets are interpreted.
@@ -140,9 +143,11 @@ class Arrays(Splitting):
     def _check_stream(self) -> None:
         """Refuse what needs all rows in memory."""
         for key, path in (("path", self.path), ("test_path", self.test_path)):
-            if path is not None and Path(path).suffix.lower() != ".npy":
-                remedy = "only .npy files are streamed; save its rows by numpy.save, or set data.stream=false"
-                raise ConfigError(key, path, remedy)
+            if path is None or (ending := Path(path).suffix.lower()) == ".npy":
+                continue
+            read = LOADERS.get(ending, "pandas.read_csv('{}')").format(path)
+            remedy = f"only .npy files are streamed; in Python: numpy.save('{Path(path).stem}.npy', {read})"
+            raise ConfigError(key, path, f"{remedy}, or set data.stream=false")
         for key, absent in (("binarize", "none"), ("hide", None)):
             if (value := getattr(self, key)) != absent:
                 remedy = f"streamed rows are not drawn or hidden once for all; set {{key}}={absent or 'null'}"
