@@ -1,12 +1,15 @@
-"""Faults in tables that reading alone does not show: marks of missing values, grouped thousands, several series."""
+"""Faults that reading alone does not show: marks of missing values, grouped thousands, several series, equal rows."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from research.data.columns import DATE_PARTS, LEAST
 from research.data.files.table import Column, Table, paste
+from research.data.preparation import CHUNK
 from research.data.times import read_date, times_of
 from research.tree import ConfigError
 
@@ -175,3 +178,46 @@ def _is_calendar(name: str, column: Column, clock: str, times: Column) -> bool:
     """Whether two columns of numbers are parts of one date, such as year and month."""
     numbered = column.kind == "integer" and times.kind in ("integer", "float")
     return numbered and bool({name.lower(), clock.lower()} & DATE_PARTS)
+
+
+# -------------------------------------------------------------------------------------------------------- equal rows
+
+
+def repeated(
+    x: Any, beside: np.ndarray | None, test: np.ndarray | None, test_path: str, key: str = "test_path"
+) -> list[str]:
+    """A note on rows that occur several times.
+
+    Args:
+      x: rows [N, ...].
+      beside: their targets, which belong to a row, [N, ...].
+      test: the rows of `test_path`, [N] bool; None without a second file.
+      test_path, key: where the test rows are, and the key that says so.
+
+    Raises:
+      ConfigError: more rows of `test_path` are among the others than these have copies among themselves.
+    """
+    rows = _digests(x, beside)
+    others = rows if test is None else rows[~test]
+    copies, times = np.unique(others, return_counts=True)
+    repeats = int(times[times > 1].sum())
+    if test is None:
+        text = f"{repeats} of {len(x)} rows occur more than once; copies may lie in training and test rows"
+        return [text] if repeats else []
+    seen = int(np.isin(rows[test], copies).sum())
+    if not seen:
+        return []
+    text = f"{seen} of {int(test.sum())} test rows are among the training rows"
+    if seen / test.sum() > repeats / len(others):
+        raise ConfigError(key, test_path, f"{text}; remove them from one of the two")
+    return [f"{text}; these have copies among themselves, too"]
+
+
+def _digests(x: Any, beside: np.ndarray | None) -> np.ndarray:
+    """A digest of every row with its target, [N] uint64: equal rows have equal digests."""
+    digests = np.empty(len(x), np.uint64)
+    for start in range(0, len(x), CHUNK):
+        for row, values in enumerate(x[start : start + CHUNK] + 0, start):  # + 0: -0.0 and 0.0 are equal
+            content = np.ascontiguousarray(values).tobytes() + (b"" if beside is None else beside[row].tobytes())
+            digests[row] = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
+    return digests

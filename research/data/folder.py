@@ -8,12 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from research.data.checks import repeated
 from research.data.examples import Examples
 from research.data.files.local import blaming, listing
 from research.data.images import Images
 from research.data.preparation import Preparation
 from research.data.source import Source
-from research.data.tables import repeated
 from research.errors import nearest
 from research.ranges import OpenShare, Size
 from research.tree import ConfigError, recipe

@@ -2,7 +2,6 @@
 
 import dataclasses
 import filecmp
-import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -17,7 +16,7 @@ from research.data.files.local import blaming, check_path, find, resolve, state
 from research.data.files.reading import read_table
 from research.data.files.table import ENDINGS as TABLES
 from research.data.files.table import Column, Form
-from research.data.preparation import CHUNK, Preparation, marked
+from research.data.preparation import Preparation, marked
 from research.data.shapes import (
     Kind,
     Sequences,
@@ -37,6 +36,9 @@ from research.ranges import Index, OpenShare
 from research.tree import ConfigError, added, inline, recipe
 
 FILES = (*READERS, *TABLES)  # endings of the files that `Arrays` reads
+
+# how people read a file in Python, to save it as .npy
+LOADERS = {".npz": "numpy.load('{}')['x']", ".parquet": "pandas.read_parquet('{}')"}
 
 
 class Content(NamedTuple):
@@ -141,9 +143,11 @@ class Arrays(Splitting):
     def _check_stream(self) -> None:
         """Refuse what needs all rows in memory."""
         for key, path in (("path", self.path), ("test_path", self.test_path)):
-            if path is not None and Path(path).suffix.lower() != ".npy":
-                remedy = "only .npy files are streamed; save its rows by numpy.save, or set data.stream=false"
-                raise ConfigError(key, path, remedy)
+            if path is None or (ending := Path(path).suffix.lower()) == ".npy":
+                continue
+            read = LOADERS.get(ending, "pandas.read_csv('{}')").format(path)
+            remedy = f"only .npy files are streamed; in Python: numpy.save('{Path(path).stem}.npy', {read})"
+            raise ConfigError(key, path, f"{remedy}, or set data.stream=false")
         for key, absent in (("binarize", "none"), ("hide", None)):
             if (value := getattr(self, key)) != absent:
                 remedy = f"streamed rows are not drawn or hidden once for all; set {{key}}={absent or 'null'}"
@@ -335,7 +339,7 @@ class Arrays(Splitting):
             # With float32 in one of two files, rows are compared as float32.
             rows: Any = x.astype(np.float32) if single else x
             beside = target.values if target.label is None else target.label
-            notes += repeated(rows, beside, test, str(self.test_path))
+            notes += checks.repeated(rows, beside, test, str(self.test_path))
         return Source(
             Path(self.path).stem,
             contents[0].kind,
@@ -440,16 +444,6 @@ def whole_bits(x: np.ndarray) -> np.ndarray:
     return (x.min(0) >= 0) & (x.max(0) <= 1)
 
 
-def _digests(x: Any, beside: np.ndarray | None) -> np.ndarray:
-    """A digest of every row with its target, [N] uint64: equal rows have equal digests."""
-    digests = np.empty(len(x), np.uint64)
-    for start in range(0, len(x), CHUNK):
-        for row, values in enumerate(x[start : start + CHUNK] + 0, start):  # + 0: -0.0 and 0.0 are equal
-            content = np.ascontiguousarray(values).tobytes() + (b"" if beside is None else beside[row].tobytes())
-            digests[row] = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest())
-    return digests
-
-
 def _join(columns: Sequence[Column]) -> Column:
     """The targets of one or two files as one column."""
     if len(columns) == 1:
@@ -458,33 +452,3 @@ def _join(columns: Sequence[Column]) -> Column:
     join = lambda pieces: None if any(piece is None for piece in pieces) else np.concatenate(pieces)
     numbers, cells = join([column.numbers for column in columns]), join([column.cells for column in columns])
     return Column(kind, numbers, cells, np.concatenate([column.missing for column in columns]))
-
-
-def repeated(
-    x: Any, beside: np.ndarray | None, test: np.ndarray | None, test_path: str, key: str = "test_path"
-) -> list[str]:
-    """A note on rows that occur several times.
-
-    Args:
-      x: rows [N, ...].
-      beside: their targets, which belong to a row, [N, ...].
-      test: the rows of `test_path`, [N] bool; None without a second file.
-      test_path, key: where the test rows are, and the key that says so.
-
-    Raises:
-      ConfigError: more rows of `test_path` are among the others than these have copies among themselves.
-    """
-    rows = _digests(x, beside)
-    others = rows if test is None else rows[~test]
-    copies, times = np.unique(others, return_counts=True)
-    repeats = int(times[times > 1].sum())
-    if test is None:
-        text = f"{repeats} of {len(x)} rows occur more than once; copies may lie in training and test rows"
-        return [text] if repeats else []
-    seen = int(np.isin(rows[test], copies).sum())
-    if not seen:
-        return []
-    text = f"{seen} of {int(test.sum())} test rows are among the training rows"
-    if seen / test.sum() > repeats / len(others):
-        raise ConfigError(key, test_path, f"{text}; remove them from one of the two")
-    return [f"{text}; these have copies among themselves, too"]

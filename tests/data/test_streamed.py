@@ -35,7 +35,7 @@ FILES["images"][:, 0, 0] %= 2  # a pixel of zeros and ones among others is scale
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """`data("vectors", target=3)`: a recipe of a file; blocks hold 16 rows."""
-    for module in ("scaling", "streamed", "loading", "tables"):
+    for module in ("scaling", "streamed", "loading", "checks"):
         monkeypatch.setattr(f"research.data.{module}.CHUNK", 16)
     for name, array in FILES.items():
         np.save(tmp_path / f"{name}.npy", array)

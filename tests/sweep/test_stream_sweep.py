@@ -112,7 +112,7 @@ def test_evaluations_are_those_of_rows_in_memory_and_take_few_rows_at_a_time(swe
     monkeypatch.setattr(stream, "START_BYTES", 1)
     monkeypatch.setattr(lazy_rows, "LARGEST", 50 * 64)
     monkeypatch.setattr("research.evaluation.subject.BATCH", 64)
-    for module in ("scaling", "streamed", "loading", "tables"):
+    for module in ("scaling", "streamed", "loading", "checks"):
         monkeypatch.setattr(f"research.data.{module}.CHUNK", 64)
     read, original = [], Mapped.__getitem__
 
