@@ -1,0 +1,163 @@
+"""The table, the figure and the slopes of the benchmark `rivals`, from its record alone (see `bench_rivals.record`)."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+SAME_LOSS = 0.05  # losses that differ by a larger share are told
+
+
+class Line(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+      what: the row, and what of it is compared.
+      ours, theirs: every measurement, in seconds or in samples per second.
+      unit: s, or samples/s.
+      losses: medians of our loss and theirs; None: no loss is compared.
+      missing: why there is no measurement of theirs.
+    """
+
+    row: str
+    what: str
+    rival: str
+    ours: Sequence[float]
+    theirs: Sequence[float]
+    unit: str
+    losses: tuple[float, float] | None
+    missing: str | None
+
+    @property
+    def ratio(self) -> float:
+        """How many times as fast we are, of medians."""
+        ours, theirs = statistics.median(self.ours), statistics.median(self.theirs)
+        return theirs / ours if self.unit == "s" else ours / theirs
+
+    @property
+    def verdict(self) -> str:
+        """Who is faster, in words, and whether the losses are alike."""
+        if self.missing:
+            return self.missing
+        overlap = min(self.ours) <= max(self.theirs) and min(self.theirs) <= max(self.ours)
+        if overlap:
+            said = "no clear difference: the ranges overlap"
+        else:
+            said = "faster here" if self.ratio > 1 else "**slower here**"
+        if self.losses is None:
+            return said
+        apart = abs(self.losses[0] - self.losses[1]) / max(map(abs, self.losses))
+        return said if apart <= SAME_LOSS else f"{said}; **losses differ by {apart:.0%}**"
+
+
+def lines(record: dict[str, Any]) -> list[Line]:
+    """The lines of the table: every comparison of every row whose own side was measured."""
+    made = []
+    for row in record["rows"].values():
+        for comparison in row["comparisons"]:
+            measured, side = row["measured"], comparison["theirs"].partition("/")[0]
+            missing = row["missing"].get(side) or row["missing"].get("ours")
+            losses = [measured.get(key) for key in comparison["losses"]]
+            made.append(
+                Line(
+                    row["title"],
+                    comparison["what"],
+                    comparison["rival"],
+                    measured.get(comparison["ours"], []),
+                    measured.get(comparison["theirs"], []),
+                    comparison["unit"],
+                    None if missing or None in losses else tuple(map(statistics.median, losses)),  # type: ignore[arg-type]
+                    missing,
+                )
+            )
+    return made
+
+
+def shown(values: Sequence[float]) -> str:
+    """Median and range of measurements; one alone has no range."""
+    if not values:
+        return ""
+    median = number(statistics.median(values))
+    return median if len(values) == 1 else f"{median} ({number(min(values))}-{number(max(values))})"
+
+
+def number(value: float) -> str:
+    """Three digits, and thousands apart."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def slope(points: Sequence[dict[str, Any]]) -> float:
+    """Least-squares slope of log(median seconds) against log(value): 1 is a cost in proportion, 0 a fixed cost."""
+    x = [math.log(point["value"]) for point in points]
+    y = [math.log(statistics.median(point["seconds"])) for point in points]
+    return statistics.linear_regression(x, y).slope
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The whole page."""
+    about = record["about"]
+    text = [
+        "# Against what people use",
+        "",
+        f"`{about['command']}`, {about['date']}; {about['machine']}; load before each repeat: "
+        f"{', '.join(f'{load:.1f}' for load in about['load'])}.",
+        f"Versions here: {versions(about['versions'])}. Versions there: {versions(about['rival_versions'])}.",
+        "",
+        "Medians (range) of repeats that took turns. Every program runs in a process of its own. A ratio above 1 means "
+        "that we are faster; where we are slower, the last column says so. Losses are of the validation rows after the "
+        "last epoch (of the training rows for PyTorch), ours / theirs.",
+        "",
+        "| what | measured | ours | other | ratio | losses | against, and who is faster |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for line in lines(record):
+        ratio = f"{line.ratio:.2f}" if line.ours and line.theirs else ""
+        losses = "" if line.losses is None else f"{line.losses[0]:.4g} / {line.losses[1]:.4g}"
+        cells = [line.row, f"{line.what} [{line.unit}]", shown(line.ours), shown(line.theirs), ratio, losses]
+        text.append(f"| {' | '.join(cells)} | {line.rival}: {line.verdict} |")
+    text += ["", *(f"* {row['title']}: {row['note']}" for row in record["rows"].values() if row["note"])]
+    if record["growth"]:
+        text += [
+            "",
+            "Growth of our seconds of training (`log-log slope`; 1 is a cost in proportion, 0 a fixed cost):",
+            "",
+        ]
+        text += ["| what grows | values | median seconds | slope |", "|---|---|---|---|"]
+        for axis, points in record["growth"].items():
+            values = ", ".join(f"{point['value']:,}" for point in points)
+            seconds = ", ".join(number(statistics.median(point["seconds"])) for point in points)
+            text.append(f"| {axis} | {values} | {seconds} | {slope(points):.2f} |")
+    return "\n".join(text).rstrip() + "\n"
+
+
+def versions(of: dict[str, str]) -> str:
+    """Names and versions as text."""
+    return ", ".join(f"{name} {version}" for name, version in of.items()) or "none"
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Ratios of all lines on a logarithmic axis, and the growth of our seconds beside them."""
+    from matplotlib.figure import Figure
+
+    compared = [line for line in lines(record) if line.ours and line.theirs]
+    figure = Figure(figsize=(13, max(4.0, 0.27 * len(compared) + 1.5)), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[2, 1])
+    labels = [f"{line.row}: {line.what} ({line.rival})" for line in compared]
+    colours = ["tab:blue" if line.ratio >= 1 else "tab:red" for line in compared]
+    left.barh(range(len(compared)), [line.ratio - 1 for line in compared], left=1, color=colours)
+    left.set_yticks(range(len(compared)), labels, fontsize=7)
+    left.invert_yaxis()
+    left.set_xscale("log")
+    left.axvline(1, color="black", linewidth=0.8)
+    left.set_xlabel("times as fast as the other (red: slower)")
+    for axis, points in record["growth"].items():
+        first = statistics.median(points[0]["seconds"])
+        sizes = [point["value"] / points[0]["value"] for point in points]
+        seconds = [statistics.median(point["seconds"]) / first for point in points]
+        right.loglog(sizes, seconds, marker="o", label=f"{axis}: slope {slope(points):.2f}")
+    right.set_xlabel("size / smallest size")
+    right.set_ylabel("our seconds / those at the smallest size")
+    if record["growth"]:
+        right.legend()
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,405 @@
+"""The rows of the benchmark `rivals`: what each side runs, and what is compared.
+
+`Program` is a training that our command and a program of another library do with the same rows, networks, optimizer,
+batches and epochs. `Training` compares speeds of training alone with PyTorch. `Sweep` compares a fused sweep with
+processes and with Hydra's launcher of joblib.
+"""
+
+import dataclasses
+import importlib.util
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from bench_common import child, command, results
+
+Sides = dict[str, dict[str, Any]]  # side -> quantity -> one measurement, or {"missing": why there is none}
+
+
+class Context(NamedTuple):
+    """One repeat of one row.
+
+    Attributes:
+      folder: of the row; it stays over all repeats.
+      repeat: number of the repeat, from 0.
+      python: interpreter of the other libraries.
+      data_root: folder of MNIST; None downloads it.
+    """
+
+    folder: Path
+    repeat: int
+    python: str
+    data_root: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A line of the table: two quantities ("side/quantity") of one unit, and the losses of both sides, if compared."""
+
+    what: str
+    rival: str
+    ours: str
+    theirs: str
+    unit: str = "s"
+    losses: tuple[str, ...] = ()
+
+
+class Row(NamedTuple):
+    """Lines of the table that are measured together; `measure` does one repeat."""
+
+    name: str
+    title: str
+    note: str
+    comparisons: tuple[Comparison, ...]
+    measure: Callable[[Context], Sides]
+
+
+# ------------------------------------------------------------------------------------- whole programs, command and fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A training that both sides do as a whole command.
+
+    Attributes:
+      rival: the other library, as the table calls it.
+      program: `bench_rival_programs.py`'s name of theirs.
+      keys: our overrides besides those of `measure`.
+      arrays: rows of `data=arrays`, which are written to a file; None: the keys name the data.
+    """
+
+    rival: str
+    program: str
+    keys: tuple[str, ...]
+    batch: int
+    epochs: int
+    arrays: Callable[[], dict[str, np.ndarray]] | None = None
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        losses = ("ours/loss", "rival/loss")
+        return (
+            Comparison("whole command, cold cache", self.rival, "ours/command_cold", "rival/command", losses=losses),
+            Comparison("whole command, warm cache", self.rival, "ours/command_warm", "rival/command", losses=losses),
+            Comparison("fit with compilation, cold cache", self.rival, "ours/fit_cold", "rival/fit", losses=losses),
+            Comparison("fit with compilation, warm cache", self.rival, "ours/fit_warm", "rival/fit", losses=losses),
+            Comparison("training alone", self.rival, "ours/training", "rival/training", losses=losses),
+        )
+
+    def measure(self, context: Context) -> Sides:
+        """Ours with a fresh compile cache and again with that cache, then theirs."""
+        overrides = self.overrides(context)
+        rows = context.folder / "rows_of_rival.npz"
+        if not rows.exists():
+            np.savez(rows, allow_pickle=False, **rows_of(overrides))
+        ours: dict[str, Any] = {}
+        with tempfile.TemporaryDirectory() as cache:
+            for state in ("cold", "warm"):
+                name = f"{state}{context.repeat}"
+                overrides_of_run = (*overrides, f"output_root={context.folder}", f"name={name}")
+                ours[f"command_{state}"] = command(*overrides_of_run, cache=cache)
+                (result,) = results(context.folder / name)
+                ours["training"] = result["seconds_wall_group"]
+                ours[f"fit_{state}"] = result["seconds_wall_group"] + result["seconds_compile_group"]
+                ours["loss"] = result["metrics"]["validation/loss"]
+        settings = json.dumps({"batch": self.batch, "epochs": self.epochs})
+        started = time.perf_counter()
+        rival = child(context.python, "bench_rival_programs.py", self.program, str(rows), settings)
+        return {"ours": ours, "rival": rival | {"command": time.perf_counter() - started}}
+
+    def overrides(self, context: Context) -> tuple[str, ...]:
+        """The keys of our command."""
+        budget = (f"trainer.epochs={self.epochs}", f"trainer.evaluate_every={self.epochs}")
+        keys = (*self.keys, *budget, f"trainer.batch_size={self.batch}", "trainer.keep=last", "evaluation=none")
+        keys = (*keys, "optimizer.eps=1e-7")  # Keras' default
+        if self.arrays is not None:
+            file = context.folder / "rows.npz"
+            if not file.exists():
+                np.savez(file, allow_pickle=False, **self.arrays())
+            return (*keys, "data=arrays", f"data.path={file}", "data.scaling=none")
+        return (
+            keys if context.data_root is None or "data=mnist" not in keys else (*keys, f"data.root={context.data_root}")
+        )
+
+
+def rows_of(overrides: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Training and validation rows of our job as its model sees them: x, x_validation, and targets y, y_validation.
+
+    Rows without a time axis are flat.
+    """
+    from research.compose import compose
+    from research.config import job_of_config, register_resolvers
+    from research.sweep.job import bind
+
+    register_resolvers()
+    dataset = bind(job_of_config(compose([*overrides, "name=rows"]))).dataset
+    (split,) = dataset.splits
+    arrays = {}
+    for part, end in (("train", ""), ("validation", "_validation")):
+        examples = split.prepare(dataset.examples.take(np.asarray(getattr(split, part))))
+        x = np.asarray(examples.x, np.float32)
+        arrays[f"x{end}"] = x if dataset.facts.kind == "sequence" else x.reshape(len(x), -1)
+        if examples.target is not None:
+            arrays[f"y{end}"] = np.asarray(examples.target, np.float32)
+    return arrays
+
+
+def uniform_vectors() -> dict[str, np.ndarray]:
+    """1,000 random vectors of 10 features."""
+    return {"x": np.random.default_rng(0).random((1000, 10), np.float32)}
+
+
+def sine_windows(steps: int, rows: int) -> np.ndarray:
+    """Windows [N, T] of a noisy sine of period 50."""
+    noise = 0.05 * np.random.default_rng(0).standard_normal(rows + steps)
+    series = np.sin(2 * np.pi * np.arange(rows + steps) / 50) + noise
+    return np.lib.stride_tricks.sliding_window_view(series, steps)[:rows].astype(np.float32)
+
+
+def next_values() -> dict[str, np.ndarray]:
+    """20 steps of a sine, and the value that follows."""
+    windows = sine_windows(21, 1000)
+    return {"x": windows[:, :-1, None], "y": windows[:, -1:]}
+
+
+def whole_windows() -> dict[str, np.ndarray]:
+    """50 steps of a sine."""
+    return {"x": sine_windows(50, 1000)[:, :, None]}
+
+
+KERAS = "Keras 3 (TensorFlow)"
+DENSE = ("model.kernel_init=glorot_uniform", "model.output_bias=zero")
+AE = ("model=dense_ae", *DENSE)
+MNIST_AE = (*AE, "data=mnist", "data.train_size=25600", "model.hidden_dims=[]", "model.latent_dim=64")
+MNIST_VAE = (
+    "model=vae",
+    *DENSE,
+    "data=mnist",
+    "data.train_size=12800",
+    "model.hidden_dims=[500]",
+    "model.latent_dim=20",
+)
+RELU_CODE = "model.code_activation=relu"
+PREDICTOR = (
+    "model=recurrent_predictor",
+    "model.cell=lstm",
+    "model.hidden_dim=32",
+    "data.kind=sequence",
+    "data.target=y",
+)
+LSTM_AE = ("model=lstm_ae", "model.latent_dim=16", "model.output_bias=zero", "data.kind=sequence")
+PROGRAMS = {
+    "dense_ae": (
+        "dense AE 10-5-10, 1,000 random vectors",
+        Program(
+            KERAS,
+            "keras:dense_ae",
+            (*AE, "model.hidden_dims=[]", "model.latent_dim=5", RELU_CODE),
+            32,
+            50,
+            uniform_vectors,
+        ),
+    ),
+    "mnist_ae": (
+        "dense AE 784-64-784, MNIST, BCE",
+        Program(KERAS, "keras:mnist_ae", (*MNIST_AE, RELU_CODE, "model.likelihood=bernoulli"), 256, 5),
+    ),
+    "deep_ae": (
+        "deep AE 64-32-16-8, digits, batch 1",
+        Program(
+            KERAS,
+            "keras:deep_ae",
+            (*AE, "data=digits", "data.train_size=1000", "model.hidden_dims=[32,16]", "model.latent_dim=8"),
+            1,
+            4,
+        ),
+    ),
+    "lstm_regression": (
+        "LSTM regression, next value of a sine",
+        Program(KERAS, "keras:lstm_regression", PREDICTOR, 32, 20, next_values),
+    ),
+    "lstm_ae": (
+        "LSTM autoencoder, T 50",
+        Program(KERAS, "keras:lstm_ae", LSTM_AE, 32, 10, whole_windows),
+    ),
+    "vae": (
+        "VAE 784-500-20, MNIST",
+        Program(KERAS, "keras:vae", MNIST_VAE, 128, 5),
+    ),
+    "pythae": (
+        "VAE 784-500-20, MNIST, as trained by pythae",
+        Program("pythae (PyTorch)", "pythae", MNIST_VAE, 128, 5),
+    ),
+    "sklearn": (
+        "AE 784-64-784, MNIST, MSE",
+        Program("scikit-learn's MLPRegressor", "sklearn", (*MNIST_AE, RELU_CODE, "model.likelihood=mse"), 256, 5),
+    ),
+}
+
+
+# --------------------------------------------------------------------------------------------- training against PyTorch
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Training alone, in samples per second: one run, and a sweep of two runs that are dealt to the cores.
+
+    Attributes:
+      name: of the model in `bench_own.py` and `bench_torch.py`.
+    """
+
+    name: str
+    rows: int
+    epochs: int = 5
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        rates = {"theirs": "torch/rate", "unit": "samples/s", "losses": ("ours/loss", "torch/loss")}
+        return (
+            Comparison("one run", "PyTorch eager", "ours/rate", **rates),
+            Comparison("both runs of a sweep of two", "PyTorch eager, one run", "ours/rate_of_two", **rates),
+        )
+
+    def measure(self, context: Context) -> Sides:
+        """Medians over epochs, without the first."""
+        arguments = self.name, str(self.rows), str(self.epochs)
+        sides = {
+            "torch": child(context.python, "bench_torch.py", *arguments),
+            "ours": child(sys.executable, "bench_own.py", *arguments),
+        }
+        for quantities in sides.values():
+            for many, single in (("rates", "rate"), ("rates_of_two", "rate_of_two")):
+                if many in quantities:
+                    quantities[single] = statistics.median(quantities.pop(many))
+        return sides
+
+
+TRAININGS = {
+    "torch_vae_128": ("dense VAE 784-200-200-50, batch 128", Training("vae:128", 12_800)),
+    "torch_vae_32": ("dense VAE 784-200-200-50, batch 32", Training("vae:32", 12_800)),
+    "torch_lstm": ("LSTM autoencoder, T 100, hidden 64, batch 64", Training("lstm", 1280)),
+    "torch_gru": ("GRU autoencoder, T 100, hidden 64, batch 64", Training("gru", 1280)),
+    "torch_rnn": ("RNN autoencoder, T 100, hidden 64, batch 64", Training("rnn", 1280)),
+}
+
+
+# ------------------------------------------------------------------------------------------------------ sweeps of runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """A fused sweep against one process for each run, of which some are measured, and against joblib's launcher.
+
+    Attributes:
+      swept: key -> values; the keys that change the program stand first.
+      measured: processes that are measured in each repeat, spread over the points.
+      joblib: whether Hydra's launcher of joblib also runs the sweep, with a process for each of two cores.
+    """
+
+    swept: dict[str, tuple[Any, ...]]
+    fixed: tuple[str, ...]
+    measured: int
+    joblib: bool = False
+
+    @property
+    def points(self) -> list[tuple[str, ...]]:
+        """Overrides of every run."""
+        keyed = ([f"{key}={value}" for value in values] for key, values in self.swept.items())
+        return list(itertools.product(*keyed))
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        processes = f"{len(self.points)} processes in turn, extrapolated from {self.measured} a repeat"
+        losses = ("processes/loss_here", "processes/loss")
+        made = (
+            Comparison("sweep, cold cache", processes, "ours/command_cold", "processes/command", losses=losses),
+            Comparison("sweep, warm cache", processes, "ours/command_warm", "processes/command", losses=losses),
+        )
+        if not self.joblib:
+            return made
+        losses = ("ours/loss", "joblib/loss")
+        of_joblib = "ours/command_warm", "joblib/command"
+        return (
+            *made,
+            Comparison("sweep, warm cache", "Hydra's joblib launcher, 2 processes", *of_joblib, losses=losses),
+        )
+
+    def measure(self, context: Context) -> Sides:
+        """Ours, some processes, joblib; the caches are warm but for our first command of all."""
+        run = {"cache": str(context.folder / "cache")}
+        out = f"output_root={context.folder}"
+        swept = [f"{key}={','.join(map(str, values))}" for key, values in self.swept.items()]
+        ours: dict[str, Any] = {}
+        if context.repeat == 0:
+            ours["command_cold"] = command("-m", *self.fixed, *swept, out, "name=cold", **run)
+        name = f"fused{context.repeat}"
+        ours["command_warm"] = command("-m", *self.fixed, *swept, out, f"name={name}", **run)
+        here = losses(context.folder / name)
+        ours["loss"] = statistics.fmean(here.values())
+        seconds = []
+        stride = len(self.points) // self.measured
+        for number in range(context.repeat % stride, self.measured * stride, stride):
+            alone = (*self.fixed, *self.points[number], out)
+            if context.repeat == 0:
+                command(*alone, f"name=warm{number}", **run)
+            seconds.append(command(*alone, f"name=processes{context.repeat}", **run))
+        there = losses(context.folder / f"processes{context.repeat}")
+        processes = {
+            "command": statistics.fmean(seconds) * len(self.points),
+            "loss": statistics.fmean(there.values()),
+            "loss_here": statistics.fmean(here[run_hash] for run_hash in there),
+        }
+        sides = {"ours": ours, "processes": processes}
+        return sides | {"joblib": self.by_joblib(swept, context)} if self.joblib else sides
+
+    def by_joblib(self, swept: list[str], context: Context) -> dict[str, Any]:
+        """The same sweep by Hydra's launcher of joblib. Each job has a folder of its own: a folder has one writer."""
+        if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
+            return {"missing": "not installed: pip install hydra-joblib-launcher"}
+        folder = context.folder / f"joblib{context.repeat}"
+        launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+        out = f"output_root={folder}/${{oc.select:hydra.job.num,all}}"
+        try:
+            overrides = (*self.fixed, *swept, *launcher, out, "name=joblib")
+            seconds = command("-m", *overrides, cache=str(context.folder / "cache"))
+        except SystemExit as error:
+            return {"missing": f"failed: {str(error).strip().splitlines()[-1]}"}
+        return {"command": seconds, "loss": statistics.fmean(losses(folder).values())}
+
+
+def losses(folder: Path) -> dict[str, float]:
+    """config_hash -> validation loss of all runs below a folder."""
+    found = [json.loads(path.read_text()) for path in folder.rglob("result.json")]
+    return {result["config_hash"]: result["metrics"]["validation/loss"] for result in found}
+
+
+DIGITS = {"model.latent_dim": (2, 4, 8), "model.beta": (0.5, 1.0, 2.0, 4.0), "seed": (0, 1, 2)}
+RECURRENT = {"model.cell": ("rnn", "gru", "lstm"), "model.latent_dim": (2, 4, 8, 16), "seed": (0, 1, 2)}
+SMALL = {
+    "model.beta": (0.5, 1.0, 2.0, 3.0, 4.0, 8.0),
+    "optimizer.learning_rate": (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 1e-2),
+    "seed": (0, 1, 2, 3, 4, 5),
+}
+OF_RECURRENT = ("model=recurrent_ae", "data=digits_rows", "trainer.epochs=20")
+OF_SMALL = ("model.hidden_dims=[16]", "model.latent_dim=2", "trainer.epochs=10", "evaluation=none")
+SWEEPS = {
+    "sweep_digits": ("36 digits VAEs, 50 epochs", Sweep(DIGITS, (), 3, joblib=True)),
+    "sweep_recurrent": ("36 recurrent autoencoders of digits by rows, 20 epochs", Sweep(RECURRENT, OF_RECURRENT, 3)),
+    "sweep_small": ("216 small digits VAEs, 10 epochs", Sweep(SMALL, OF_SMALL, 2)),
+}
+NOTES = {
+    "mnist_ae": "the loss is in nats a row: the sum of the cross-entropies of its pixels",
+    "vae": "the loss is the negative ELBO in nats a row, with one draw of the code",
+    "pythae": "the loss is as above; pythae also keeps a copy of its best model, as its trainer always does",
+    "sklearn": "the loss is the mean squared error of a pixel; scikit-learn trains on half of its sum over pixels",
+    "torch_vae_128": "random pixels; losses are means of the last epoch, nats a row",
+}
+
+ROWS = tuple(
+    Row(name, title, NOTES.get(name, ""), of_row.comparisons(), of_row.measure)
+    for name, (title, of_row) in {**PROGRAMS, **TRAININGS, **SWEEPS}.items()
+)
