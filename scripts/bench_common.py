@@ -8,12 +8,43 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
+
+
+Sides = dict[str, dict[str, Any]]  # side -> quantity -> one measurement, or {"missing": why there is none}
+
+
+class Context(NamedTuple):
+    """One repeat of one row.
+
+    Attributes:
+      folder: of the row; it stays over all repeats.
+      repeat: number of the repeat, from 0.
+      python: interpreter of the other libraries.
+      data_root: folder of MNIST; None downloads it.
+    """
+
+    folder: Path
+    repeat: int
+    python: str
+    data_root: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A line of the table: two quantities ("side/quantity") of one unit, and the losses of both sides, if compared."""
+
+    what: str
+    rival: str
+    ours: str
+    theirs: str
+    unit: str = "s"
+    losses: tuple[str, ...] = ()
 
 
 def command(*arguments: str, cache: str | None = None) -> float:

@@ -22,7 +22,8 @@ PACKAGES = {"sklearn": "scikit-learn"}  # where a package has another name than 
 
 def missing(library: str) -> str | None:
     """What to install, in one line; None if all is there."""
-    absent = [PACKAGES.get(name, name) for name in NEEDS[library] if importlib.util.find_spec(name) is None]
+    modules = [name for name in NEEDS[library] if importlib.util.find_spec(name) is None]
+    absent = [str(PACKAGES.get(name, name)) for name in modules]
     return f"not installed: pip install {' '.join(absent)}" if absent else None
 
 
@@ -40,7 +41,7 @@ def keras_program(name: str, rows: dict[str, np.ndarray], settings: dict[str, An
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras  # pyright: ignore[reportMissingImports]
 
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(settings["seed"])
     ends: list[float] = []
     ticks = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))
     model, loss = keras_model(name, rows["x"].shape[1:])
@@ -95,7 +96,7 @@ def orthogonal_gates(shape: tuple[int, int], dtype: Any = None) -> Any:
     import keras  # pyright: ignore[reportMissingImports]
 
     size, gates = shape[0], shape[1] // shape[0]
-    blocks = [keras.initializers.Orthogonal(seed=number)((size, size), dtype) for number in range(gates)]
+    blocks = [keras.initializers.Orthogonal()((size, size), dtype) for _ in range(gates)]
     return keras.ops.concatenate(blocks, axis=1)
 
 
@@ -157,7 +158,7 @@ def pythae_program(name: str, rows: dict[str, np.ndarray], settings: dict[str, A
         def on_epoch_end(self, *arguments: Any, **named: Any) -> None:
             ends.append(time.perf_counter())
 
-    torch.manual_seed(0)
+    torch.manual_seed(settings["seed"])
     model = VAE(VAEConfig(input_dim=(784,), latent_dim=20, reconstruction_loss="bce"), Encoder(), Decoder())
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
@@ -185,9 +186,9 @@ def sklearn_program(name: str, rows: dict[str, np.ndarray], settings: dict[str, 
     from sklearn.neural_network import MLPRegressor
 
     x = rows["x"]
-    budget = {"batch_size": settings["batch"], "max_iter": settings["epochs"], "n_iter_no_change": settings["epochs"]}
-    numbers = {"alpha": 0.0, "learning_rate_init": 1e-3, "epsilon": 1e-7, "tol": 0.0, "random_state": 0}
-    model = MLPRegressor((64,), activation="relu", solver="adam", **budget, **numbers)
+    epochs, numbers = settings["epochs"], {"alpha": 0.0, "learning_rate_init": 1e-3, "epsilon": 1e-7, "tol": 0.0}
+    budget: Any = {"batch_size": settings["batch"], "max_iter": epochs, "n_iter_no_change": epochs, **numbers}
+    model = MLPRegressor(hidden_layer_sizes=(64,), random_state=settings["seed"], **budget)
     started = time.perf_counter()
     model.fit(x, x)
     seconds = time.perf_counter() - started  # nothing is compiled

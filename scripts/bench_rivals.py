@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench_common import ROOT
+from bench_common import ROOT, Context
 from bench_rivals_report import draw, markdown
-from bench_rivals_rows import ROWS, Context, Row
+from bench_rivals_rows import ROWS, Row
 
 from research.errors import ConfigError, nearest
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SAME_LOSS = 0.05  # losses that differ by a larger share are told
+SAME_LOSS = 0.05  # losses whose ranges lie apart and whose medians differ by a larger share are told
 
 
 class Line(NamedTuple):
@@ -16,7 +16,7 @@ class Line(NamedTuple):
       what: the row, and what of it is compared.
       ours, theirs: every measurement, in seconds or in samples per second.
       unit: s, or samples/s.
-      losses: medians of our loss and theirs; None: no loss is compared.
+      losses: every loss of ours and of theirs; none: no loss is compared.
       missing: why there is no measurement of theirs.
     """
 
@@ -26,7 +26,7 @@ class Line(NamedTuple):
     ours: Sequence[float]
     theirs: Sequence[float]
     unit: str
-    losses: tuple[float, float] | None
+    losses: Sequence[Sequence[float]]
     missing: str | None
 
     @property
@@ -40,15 +40,20 @@ class Line(NamedTuple):
         """Who is faster, in words, and whether the losses are alike."""
         if self.missing:
             return self.missing
-        overlap = min(self.ours) <= max(self.theirs) and min(self.theirs) <= max(self.ours)
-        if overlap:
+        if overlap(self.ours, self.theirs):
             said = "no clear difference: the ranges overlap"
         else:
             said = "faster here" if self.ratio > 1 else "**slower here**"
-        if self.losses is None:
+        if not self.losses or overlap(*self.losses):
             return said
-        apart = abs(self.losses[0] - self.losses[1]) / max(map(abs, self.losses))
+        ours, theirs = map(statistics.median, self.losses)
+        apart = abs(ours - theirs) / max(abs(ours), abs(theirs))
         return said if apart <= SAME_LOSS else f"{said}; **losses differ by {apart:.0%}**"
+
+
+def overlap(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether the ranges of two sets of measurements have a value in common."""
+    return min(first) <= max(second) and min(second) <= max(first)
 
 
 def lines(record: dict[str, Any]) -> list[Line]:
@@ -58,7 +63,7 @@ def lines(record: dict[str, Any]) -> list[Line]:
         for comparison in row["comparisons"]:
             measured, side = row["measured"], comparison["theirs"].partition("/")[0]
             missing = row["missing"].get(side) or row["missing"].get("ours")
-            losses = [measured.get(key) for key in comparison["losses"]]
+            losses = [measured[key] for key in comparison["losses"] if key in measured]
             made.append(
                 Line(
                     row["title"],
@@ -67,7 +72,7 @@ def lines(record: dict[str, Any]) -> list[Line]:
                     measured.get(comparison["ours"], []),
                     measured.get(comparison["theirs"], []),
                     comparison["unit"],
-                    None if missing or None in losses else tuple(map(statistics.median, losses)),  # type: ignore[arg-type]
+                    losses if len(losses) == 2 else (),
                     missing,
                 )
             )
@@ -83,8 +88,8 @@ def shown(values: Sequence[float]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, and thousands apart."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    """Three digits, four from 10 on, and thousands apart."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 def slope(points: Sequence[dict[str, Any]]) -> float:
@@ -113,7 +118,7 @@ def markdown(record: dict[str, Any]) -> str:
     ]
     for line in lines(record):
         ratio = f"{line.ratio:.2f}" if line.ours and line.theirs else ""
-        losses = "" if line.losses is None else f"{line.losses[0]:.4g} / {line.losses[1]:.4g}"
+        losses = " / ".join(map(shown, line.losses))
         cells = [line.row, f"{line.what} [{line.unit}]", shown(line.ours), shown(line.theirs), ratio, losses]
         text.append(f"| {' | '.join(cells)} | {line.rival}: {line.verdict} |")
     text += ["", *(f"* {row['title']}: {row['note']}" for row in record["rows"].values() if row["note"])]

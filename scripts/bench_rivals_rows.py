@@ -1,54 +1,21 @@
 """The rows of the benchmark `rivals`: what each side runs, and what is compared.
 
 `Program` is a training that our command and a program of another library do with the same rows, networks, optimizer,
-batches and epochs. `Training` compares speeds of training alone with PyTorch. `Sweep` compares a fused sweep with
-processes and with Hydra's launcher of joblib.
+batches and epochs. `Training` compares speeds of training alone with PyTorch. Sweeps: `bench_rivals_sweeps.py`.
 """
 
 import dataclasses
-import importlib.util
-import itertools
 import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from bench_common import child, command, results
-
-Sides = dict[str, dict[str, Any]]  # side -> quantity -> one measurement, or {"missing": why there is none}
-
-
-class Context(NamedTuple):
-    """One repeat of one row.
-
-    Attributes:
-      folder: of the row; it stays over all repeats.
-      repeat: number of the repeat, from 0.
-      python: interpreter of the other libraries.
-      data_root: folder of MNIST; None downloads it.
-    """
-
-    folder: Path
-    repeat: int
-    python: str
-    data_root: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """A line of the table: two quantities ("side/quantity") of one unit, and the losses of both sides, if compared."""
-
-    what: str
-    rival: str
-    ours: str
-    theirs: str
-    unit: str = "s"
-    losses: tuple[str, ...] = ()
+from bench_common import Comparison, Context, Sides, child, command, results
+from bench_rivals_sweeps import SWEEPS
 
 
 class Row(NamedTuple):
@@ -93,7 +60,7 @@ class Program:
         )
 
     def measure(self, context: Context) -> Sides:
-        """Ours with a fresh compile cache and again with that cache, then theirs."""
+        """Ours with a fresh compile cache and again with that cache, then theirs. The seed is the repeat's number."""
         overrides = self.overrides(context)
         rows = context.folder / "rows_of_rival.npz"
         if not rows.exists():
@@ -102,13 +69,13 @@ class Program:
         with tempfile.TemporaryDirectory() as cache:
             for state in ("cold", "warm"):
                 name = f"{state}{context.repeat}"
-                overrides_of_run = (*overrides, f"output_root={context.folder}", f"name={name}")
-                ours[f"command_{state}"] = command(*overrides_of_run, cache=cache)
+                of_run = (f"seed={context.repeat}", f"output_root={context.folder}", f"name={name}")
+                ours[f"command_{state}"] = command(*overrides, *of_run, cache=cache)
                 (result,) = results(context.folder / name)
                 ours["training"] = result["seconds_wall_group"]
                 ours[f"fit_{state}"] = result["seconds_wall_group"] + result["seconds_compile_group"]
                 ours["loss"] = result["metrics"]["validation/loss"]
-        settings = json.dumps({"batch": self.batch, "epochs": self.epochs})
+        settings = json.dumps({"batch": self.batch, "epochs": self.epochs, "seed": context.repeat})
         started = time.perf_counter()
         rival = child(context.python, "bench_rival_programs.py", self.program, str(rows), settings)
         return {"ours": ours, "rival": rival | {"command": time.perf_counter() - started}}
@@ -288,109 +255,6 @@ TRAININGS = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------ sweeps of runs
-
-
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """A fused sweep against one process for each run, of which some are measured, and against joblib's launcher.
-
-    Attributes:
-      swept: key -> values; the keys that change the program stand first.
-      measured: processes that are measured in each repeat, spread over the points.
-      joblib: whether Hydra's launcher of joblib also runs the sweep, with a process for each of two cores.
-    """
-
-    swept: dict[str, tuple[Any, ...]]
-    fixed: tuple[str, ...]
-    measured: int
-    joblib: bool = False
-
-    @property
-    def points(self) -> list[tuple[str, ...]]:
-        """Overrides of every run."""
-        keyed = ([f"{key}={value}" for value in values] for key, values in self.swept.items())
-        return list(itertools.product(*keyed))
-
-    def comparisons(self) -> tuple[Comparison, ...]:
-        processes = f"{len(self.points)} processes in turn, extrapolated from {self.measured} a repeat"
-        losses = ("processes/loss_here", "processes/loss")
-        made = (
-            Comparison("sweep, cold cache", processes, "ours/command_cold", "processes/command", losses=losses),
-            Comparison("sweep, warm cache", processes, "ours/command_warm", "processes/command", losses=losses),
-        )
-        if not self.joblib:
-            return made
-        losses = ("ours/loss", "joblib/loss")
-        of_joblib = "ours/command_warm", "joblib/command"
-        return (
-            *made,
-            Comparison("sweep, warm cache", "Hydra's joblib launcher, 2 processes", *of_joblib, losses=losses),
-        )
-
-    def measure(self, context: Context) -> Sides:
-        """Ours, some processes, joblib; the caches are warm but for our first command of all."""
-        run = {"cache": str(context.folder / "cache")}
-        out = f"output_root={context.folder}"
-        swept = [f"{key}={','.join(map(str, values))}" for key, values in self.swept.items()]
-        ours: dict[str, Any] = {}
-        if context.repeat == 0:
-            ours["command_cold"] = command("-m", *self.fixed, *swept, out, "name=cold", **run)
-        name = f"fused{context.repeat}"
-        ours["command_warm"] = command("-m", *self.fixed, *swept, out, f"name={name}", **run)
-        here = losses(context.folder / name)
-        ours["loss"] = statistics.fmean(here.values())
-        seconds = []
-        stride = len(self.points) // self.measured
-        for number in range(context.repeat % stride, self.measured * stride, stride):
-            alone = (*self.fixed, *self.points[number], out)
-            if context.repeat == 0:
-                command(*alone, f"name=warm{number}", **run)
-            seconds.append(command(*alone, f"name=processes{context.repeat}", **run))
-        there = losses(context.folder / f"processes{context.repeat}")
-        processes = {
-            "command": statistics.fmean(seconds) * len(self.points),
-            "loss": statistics.fmean(there.values()),
-            "loss_here": statistics.fmean(here[run_hash] for run_hash in there),
-        }
-        sides = {"ours": ours, "processes": processes}
-        return sides | {"joblib": self.by_joblib(swept, context)} if self.joblib else sides
-
-    def by_joblib(self, swept: list[str], context: Context) -> dict[str, Any]:
-        """The same sweep by Hydra's launcher of joblib. Each job has a folder of its own: a folder has one writer."""
-        if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None:
-            return {"missing": "not installed: pip install hydra-joblib-launcher"}
-        folder = context.folder / f"joblib{context.repeat}"
-        launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-        out = f"output_root={folder}/${{oc.select:hydra.job.num,all}}"
-        try:
-            overrides = (*self.fixed, *swept, *launcher, out, "name=joblib")
-            seconds = command("-m", *overrides, cache=str(context.folder / "cache"))
-        except SystemExit as error:
-            return {"missing": f"failed: {str(error).strip().splitlines()[-1]}"}
-        return {"command": seconds, "loss": statistics.fmean(losses(folder).values())}
-
-
-def losses(folder: Path) -> dict[str, float]:
-    """config_hash -> validation loss of all runs below a folder."""
-    found = [json.loads(path.read_text()) for path in folder.rglob("result.json")]
-    return {result["config_hash"]: result["metrics"]["validation/loss"] for result in found}
-
-
-DIGITS = {"model.latent_dim": (2, 4, 8), "model.beta": (0.5, 1.0, 2.0, 4.0), "seed": (0, 1, 2)}
-RECURRENT = {"model.cell": ("rnn", "gru", "lstm"), "model.latent_dim": (2, 4, 8, 16), "seed": (0, 1, 2)}
-SMALL = {
-    "model.beta": (0.5, 1.0, 2.0, 3.0, 4.0, 8.0),
-    "optimizer.learning_rate": (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 1e-2),
-    "seed": (0, 1, 2, 3, 4, 5),
-}
-OF_RECURRENT = ("model=recurrent_ae", "data=digits_rows", "trainer.epochs=20")
-OF_SMALL = ("model.hidden_dims=[16]", "model.latent_dim=2", "trainer.epochs=10", "evaluation=none")
-SWEEPS = {
-    "sweep_digits": ("36 digits VAEs, 50 epochs", Sweep(DIGITS, (), 3, joblib=True)),
-    "sweep_recurrent": ("36 recurrent autoencoders of digits by rows, 20 epochs", Sweep(RECURRENT, OF_RECURRENT, 3)),
-    "sweep_small": ("216 small digits VAEs, 10 epochs", Sweep(SMALL, OF_SMALL, 2)),
-}
 NOTES = {
     "mnist_ae": "the loss is in nats a row: the sum of the cross-entropies of its pixels",
     "vae": "the loss is the negative ELBO in nats a row, with one draw of the code",
