@@ -41,6 +41,7 @@ def rivals(arguments: argparse.Namespace) -> None:
         for repeat in range(arguments.repeats):
             record["about"]["load"].append(os.getloadavg()[0])
             for row in rows:
+                record["about"]["busy"].append(busy())
                 started = time.perf_counter()
                 context = Context(Path(folder) / row.name, repeat, python, arguments.data_root)
                 context.folder.mkdir(exist_ok=True)
@@ -109,7 +110,24 @@ def about(python: str, arguments: argparse.Namespace) -> dict[str, Any]:
         "versions": {name: version for name in OWN_PACKAGES if (version := installed(name))},
         "rival_versions": rival_versions(python),
         "load": [],
+        "busy": [],
     }
+
+
+def busy(seconds: float = 0.5) -> float | None:
+    """Share of the machine's time that other programs use while this one waits; None if the system does not tell."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+
+    def times() -> tuple[int, int]:
+        ticks = [int(text) for text in stat.read_text().splitlines()[0].split()[1:9]]  # of all cores
+        return sum(ticks), ticks[3] + ticks[4]  # idle, and waiting for a disk
+
+    before = times()
+    time.sleep(seconds)
+    total, idle = (now - then for now, then in zip(times(), before, strict=True))
+    return 1 - idle / max(total, 1)
 
 
 def processor() -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+BUSY = 0.2  # share of the cores that other programs may use
 SAME_LOSS = 0.05  # losses whose ranges lie apart and whose medians differ by a larger share are told
 
 
@@ -106,9 +107,10 @@ def markdown(record: dict[str, Any]) -> str:
         "# Against what people use",
         "",
         f"`{about['command']}`, {about['date']}; {about['machine']}; load before each repeat: "
-        f"{', '.join(f'{load:.1f}' for load in about['load'])}.",
+        f"{', '.join(f'{load:.1f}' for load in about['load'])} (of the last minute, so of the benchmark itself too).",
         f"Versions here: {versions(about['versions'])}. Versions there: {versions(about['rival_versions'])}.",
         "",
+        *quiet(about["busy"]),
         "Medians (range) of repeats that took turns. Every program runs in a process of its own. A ratio above 1 means "
         "that we are faster; where we are slower, the last column says so. Losses are of the validation rows after the "
         "last epoch (of the training rows for PyTorch), ours / theirs.",
@@ -134,6 +136,15 @@ def markdown(record: dict[str, Any]) -> str:
             seconds = ", ".join(number(statistics.median(point["seconds"])) for point in points)
             text.append(f"| {axis} | {values} | {seconds} | {slope(points):.2f} |")
     return "\n".join(text).rstrip() + "\n"
+
+
+def quiet(busy: Sequence[float | None]) -> list[str]:
+    """A warning if other programs used the machine between the rows: idle threads of PyTorch then cost it most."""
+    most = max((share for share in busy if share is not None), default=0.0)
+    if most <= BUSY:
+        return []
+    said = f"**Other programs used up to {most:.0%} of the cores before a row was measured: quote no ratio of this table.**"
+    return [said, ""]
 
 
 def versions(of: dict[str, str]) -> str:

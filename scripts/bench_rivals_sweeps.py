@@ -16,7 +16,7 @@ class Sweep:
     """A fused sweep against one process for each run, of which some are measured, and against joblib's launcher.
 
     Attributes:
-      swept: key -> values; the keys that change the program stand first.
+      swept: key -> values; the keys that change the program stand first, the seed last.
       measured: processes that are measured in each repeat, spread over the points.
       joblib: whether Hydra's launcher of joblib also runs the sweep, with a process for each of two cores.
     """
@@ -58,16 +58,18 @@ class Sweep:
             ours["command_cold"] = command("-m", *self.fixed, *swept, out, "name=cold", **run)
         name = f"fused{context.repeat}"
         ours["command_warm"] = command("-m", *self.fixed, *swept, out, f"name={name}", **run)
-        here = losses(context.folder / name)
+        here = losses_of_runs(context.folder / name)
         ours["loss"] = statistics.fmean(here.values())
-        seconds = []
+        seconds, there = [], {}
         stride = len(self.points) // self.measured
-        for number in range(context.repeat % stride, self.measured * stride, stride):
+        first = context.repeat % len(self.swept["seed"])  # other seeds in every repeat, the same programs
+        for number in range(first, self.measured * stride, stride):
             alone = (*self.fixed, *self.points[number], out)
             if context.repeat == 0:
                 command(*alone, f"name=warm{number}", **run)
-            seconds.append(command(*alone, f"name=processes{context.repeat}", **run))
-        there = losses(context.folder / f"processes{context.repeat}")
+            name = f"process{context.repeat}_{number}"
+            seconds.append(command(*alone, f"name={name}", **run))
+            there |= losses_of_runs(context.folder / name)
         processes = {
             "command": statistics.fmean(seconds) * len(self.points),
             "loss": statistics.fmean(there.values()),
@@ -88,13 +90,13 @@ class Sweep:
             seconds = command("-m", *overrides, cache=str(context.folder / "cache"))
         except SystemExit as error:
             return {"missing": f"failed: {str(error).strip().splitlines()[-1]}"}
-        return {"command": seconds, "loss": statistics.fmean(losses(folder).values())}
+        return {"command": seconds, "loss": statistics.fmean(losses_of_runs(folder).values())}
 
 
-def losses(folder: Path) -> dict[str, float]:
+def losses_of_runs(folder: Path) -> dict[str, float]:
     """config_hash -> validation loss of all runs below a folder."""
-    found = [json.loads(path.read_text()) for path in folder.rglob("result.json")]
-    return {result["config_hash"]: result["metrics"]["validation/loss"] for result in found}
+    of_runs = [json.loads(path.read_text()) for path in folder.rglob("result.json")]
+    return {result["config_hash"]: result["metrics"]["validation/loss"] for result in of_runs}
 
 
 DIGITS = {"model.latent_dim": (2, 4, 8), "model.beta": (0.5, 1.0, 2.0, 4.0), "seed": (0, 1, 2)}
