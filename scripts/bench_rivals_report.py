@@ -143,8 +143,7 @@ def quiet(busy: Sequence[float | None]) -> list[str]:
     most = max((share for share in busy if share is not None), default=0.0)
     if most <= BUSY:
         return []
-    said = f"**Other programs used up to {most:.0%} of the cores before a row was measured: quote no ratio of this table.**"
-    return [said, ""]
+    return [f"**Other programs used up to {most:.0%} of the cores before a row: quote no ratio of this table.**", ""]
 
 
 def versions(of: dict[str, str]) -> str:
