@@ -145,7 +145,7 @@ def test_an_interpreter_or_a_row_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="--rivals-python=no/python: no such program"):
         interpreter("no/python")
     assert chosen("growth,vae") == ["growth", "vae"]
-    with pytest.raises(ConfigError, match="--rows=va: unknown .did you mean 'vae'"):
+    with pytest.raises(ConfigError, match=r"--rows=va: unknown \(did you mean 'vae'"):
         chosen("va")
 
 
