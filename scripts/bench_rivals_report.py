@@ -111,7 +111,8 @@ def markdown(record: dict[str, Any]) -> str:
         f"Versions here: {versions(about['versions'])}. Versions there: {versions(about['rival_versions'])}.",
         "",
         *quiet(about["busy"]),
-        "Medians (range) of repeats that took turns. Every program runs in a process of its own. A ratio above 1 means "
+        "Medians (range) of repeats that took turns; a cold cache is measured once. Every program runs in a process of "
+        "its own. A ratio above 1 means "
         "that we are faster; where we are slower, the last column says so. Losses are of the validation rows after the "
         "last epoch (of the training rows for PyTorch), ours / theirs.",
         "",
