@@ -114,7 +114,9 @@ def markdown(record: dict[str, Any]) -> str:
         "Medians (range) of repeats that took turns; a cold cache is measured once. Every program runs in a process of "
         "its own. A ratio above 1 means "
         "that we are faster; where we are slower, the last column says so. Losses are of the validation rows after the "
-        "last epoch (of the training rows for PyTorch), ours / theirs.",
+        "last epoch (of the training rows for PyTorch), ours / theirs. Every repeat of a whole program has its own seed. "
+        f"Losses are said to differ if their ranges lie apart and their medians by more than {SAME_LOSS:.0%}; with three "
+        "repeats on each side, ranges lie apart by chance in one case of ten.",
         "",
         "| what | measured | ours | other | ratio | losses | against, and who is faster |",
         "|---|---|---|---|---|---|---|",
@@ -147,6 +149,13 @@ def quiet(busy: Sequence[float | None]) -> list[str]:
     return [f"**Other programs used up to {most:.0%} of the cores before a row: quote no ratio of this table.**", ""]
 
 
+def colour(line: Line) -> str:
+    """The colour of a bar."""
+    if overlap(line.ours, line.theirs):
+        return "tab:grey"
+    return "tab:blue" if line.ratio > 1 else "tab:red"
+
+
 def versions(of: dict[str, str]) -> str:
     """Names and versions as text."""
     return ", ".join(f"{name} {version}" for name, version in of.items()) or "none"
@@ -160,13 +169,14 @@ def draw(record: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(13, max(4.0, 0.27 * len(compared) + 1.5)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1])
     labels = [f"{line.row}: {line.what} ({line.rival})" for line in compared]
-    colours = ["tab:blue" if line.ratio >= 1 else "tab:red" for line in compared]
+    colours = [colour(line) for line in compared]
     left.barh(range(len(compared)), [line.ratio - 1 for line in compared], left=1, color=colours)
     left.set_yticks(range(len(compared)), labels, fontsize=7)
     left.invert_yaxis()
     left.set_xscale("log")
     left.axvline(1, color="black", linewidth=0.8)
-    left.set_xlabel("times as fast as the other (red: slower)")
+    left.set_xlabel("times as fast as the other (red: slower; grey: the ranges overlap)")
+    figure.suptitle("".join(quiet(record["about"]["busy"])).strip("*"), color="tab:red", fontsize=9)
     for axis, points in record["growth"].items():
         first = statistics.median(points[0]["seconds"])
         sizes = [point["value"] / points[0]["value"] for point in points]

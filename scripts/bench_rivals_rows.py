@@ -54,7 +54,7 @@ class Program:
     keys: tuple[str, ...]
     batch: int
     epochs: int
-    arrays: Callable[[], dict[str, np.ndarray]] | None = None
+    arrays: Callable[[], dict[str, Any]] | None = None
 
     def comparisons(self) -> tuple[Comparison, ...]:
         made = []
@@ -115,7 +115,7 @@ def downloaded() -> Path:
     return pooch.os_cache("latent-loom")
 
 
-def rows_of(overrides: tuple[str, ...]) -> dict[str, np.ndarray]:
+def rows_of(overrides: tuple[str, ...]) -> dict[str, Any]:
     """Training and validation rows of our job as its model sees them: x, x_validation, and targets y, y_validation.
 
     Rows without a time axis are flat.
