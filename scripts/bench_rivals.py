@@ -34,6 +34,9 @@ def rivals(arguments: argparse.Namespace) -> None:
     """Measure the chosen rows, and write the record after every repeat, so that an interrupt loses one repeat."""
     python, output = interpreter(arguments.rivals_python), Path(arguments.output)
     names = chosen(arguments.rows)
+    if arguments.repeats < 1:
+        raise ConfigError("--repeats", arguments.repeats, "must be at least 1; leave it out for 3")
+    data_root = arguments.data_root and str(Path(arguments.data_root).absolute())  # commands run in another folder
     output.mkdir(parents=True, exist_ok=True)
     rows = [row for row in ROWS if row.name in names]
     record = {"about": about(python, arguments), "rows": {row.name: blank(row) for row in rows}, "growth": {}}
@@ -43,7 +46,7 @@ def rivals(arguments: argparse.Namespace) -> None:
             for row in rows:
                 record["about"]["busy"].append(busy())
                 started = time.perf_counter()
-                context = Context(Path(folder) / row.name, repeat, python, arguments.data_root)
+                context = Context(Path(folder) / row.name, repeat, python, data_root)
                 context.folder.mkdir(exist_ok=True)
                 add(record["rows"][row.name], row.measure, context)
                 seconds = time.perf_counter() - started

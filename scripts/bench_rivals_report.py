@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 BUSY = 0.2  # share of the cores that other programs may use
 SAME_LOSS = 0.05  # losses whose ranges lie apart and whose medians differ by a larger share are told
 
-METHOD = f"""Medians (range) of repeats that took turns; a cold cache is measured once. Every program runs in a process of its
-own. A ratio above 1 means that we are faster; where we are slower, the last column says so. Losses are of the validation
-rows after the last epoch (of the training rows for PyTorch), ours / theirs. Every repeat of a whole program has its own
-seed. Losses are said to differ if their ranges lie apart and their medians by more than {SAME_LOSS:.0%}; with three repeats
-on each side, ranges lie apart by chance in one case of ten."""
+METHOD = f"""\
+Medians (range) of repeats that took turns; a cold cache is measured once. Every program runs in a process of its own.
+A ratio above 1 means that we are faster; where we are slower, the last column says so. Losses are of the validation
+rows after the last epoch (of the training rows for PyTorch), ours / theirs. Every repeat of a whole program has its
+own seed. Losses are said to differ if their ranges lie apart and their medians by more than {SAME_LOSS:.0%}; with three
+repeats on each side, ranges lie apart by chance in one case of ten."""
 
 
 class Line(NamedTuple):
