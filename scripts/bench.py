@@ -11,6 +11,7 @@
   cells      the recurrent cells against those of Linen: a gradient of all states, in sequences per second
   first      seconds from the command to the first finished training epoch
   report     a table of 10,000 runs: seconds to read them, to compute the table, to write it, and of the command
+  rivals     all of this against Keras, PyTorch, pythae, scikit-learn and other ways to sweep; only when it is named
 
 Numbers of one machine compare with each other, never with those of another. Quote the ratios.
 """
@@ -18,8 +19,6 @@ Numbers of one machine compare with each other, never with those of another. Quo
 import argparse
 import itertools
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,8 +26,9 @@ from typing import Any
 
 import bench_recurrent
 import bench_report
+import bench_rivals
 import numpy as np
-from bench_common import command, compiling, group_of, rate, results, spec, trained, training
+from bench_common import ROOT, command, compiling, group_of, rate, results, spec, torch_rate, trained, training
 
 from research.command import run
 
@@ -134,40 +134,8 @@ def vae_flops(hidden: list[int], latent: int, features: int = 784) -> float:
     return 6.0 * weights
 
 
-def torch_vae(batch: int, rows: int) -> float:
-    """Training samples per second of the same VAE in PyTorch eager."""
-    try:
-        import torch  # pyright: ignore[reportMissingImports]
-    except ModuleNotFoundError:
-        raise SystemExit("the benchmark torch needs PyTorch: pip install torch (the CPU build is enough)") from None
-    from torch import nn  # pyright: ignore[reportMissingImports]
-
-    encoder = nn.Sequential(nn.Linear(784, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 100))
-    decoder = nn.Sequential(nn.Linear(50, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 784))
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
-    data = torch.rand(rows, 784)
-
-    def epoch() -> None:
-        order = torch.randperm(rows)
-        for start in range(0, rows - batch + 1, batch):
-            x = data[order[start : start + batch]]
-            mean, log_variance = encoder(x).chunk(2, dim=1)
-            z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
-            reconstruction = nn.functional.binary_cross_entropy_with_logits(decoder(z), x, reduction="sum")
-            kl = 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum()
-            loss = (reconstruction + kl) / batch
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-
-    epoch()
-    started = time.perf_counter()
-    epoch()
-    return rows // batch * batch / (time.perf_counter() - started)
-
-
-def against_torch(rows: int = 12_800) -> None:
-    """Dense VAE 784-200-200-50, alternately here and in PyTorch."""
+def against_torch(python: str, rows: int = 12_800) -> None:
+    """Dense VAE 784-200-200-50, alternately here and in PyTorch of another interpreter."""
     peak = matmul_rate()
     model = spec("vae", "model", latent_dim=50, hidden_dims=[200, 200], activation="tanh")
     for batch in (128, 32):
@@ -175,9 +143,7 @@ def against_torch(rows: int = 12_800) -> None:
         ours, theirs = [], []
         for _ in range(3):
             ours.append(rate(program, samples, 1, repeats=2))
-            # a process of its own: PyTorch's idle threads spin, and would take a core from the other side
-            timed = [sys.executable, __file__, "--torch-batch", str(batch), "--torch-rows", str(rows)]
-            theirs.append(float(subprocess.run(timed, check=True, capture_output=True, text=True).stdout))
+            theirs.append(torch_rate(python, f"vae:{batch}", rows, epochs=2))
         here, there = max(ours), max(theirs)
         share = here * vae_flops([200, 200], 50) / peak
         print(
@@ -241,25 +207,26 @@ BENCHMARKS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(BENCHMARKS)} (all)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one or more of {', '.join(BENCHMARKS)}, rivals (all but rivals)"
+    )
     parser.add_argument(
         "--processes", type=int, default=36, help="digits, rows: how many of the 36 processes to measure"
     )
     parser.add_argument("--jobs", type=int, default=1000, help="overhead: number of jobs")
     parser.add_argument("--runs", type=int, default=10_000, help="report: number of runs")
-    parser.add_argument("--torch-batch", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--torch-rows", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--torch-cell", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--rivals-python", metavar="PATH", help="rivals, torch, recurrent: a Python with their libraries"
+    )
+    parser.add_argument("--repeats", type=int, default=3, help="rivals: how often each program is measured")
+    parser.add_argument("--rows", metavar="NAME,...", help="rivals: the rows to measure (all)")
+    parser.add_argument("--data-root", metavar="FOLDER", help="rivals: the folder of MNIST (it is downloaded)")
+    parser.add_argument("--output", default=str(ROOT / "outputs/reference/bench"), help="rivals: the folder of results")
     arguments = parser.parse_args()
-    if arguments.torch_cell:
-        print(bench_recurrent.torch_autoencoder(arguments.torch_cell))
-        return
-    if arguments.torch_batch:
-        print(torch_vae(arguments.torch_batch, arguments.torch_rows))
-        return
-    unknown = [name for name in arguments.names if name not in BENCHMARKS]
+    unknown = [name for name in arguments.names if name not in (*BENCHMARKS, "rivals")]
     if unknown:
-        parser.error(f"no benchmark {unknown[0]}; choose from {', '.join(BENCHMARKS)}")
+        parser.error(f"no benchmark {unknown[0]}; choose from {', '.join(BENCHMARKS)}, rivals")
+    python = bench_rivals.interpreter(arguments.rivals_python)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     for name in arguments.names or BENCHMARKS:
         print(f"--- {name}", flush=True)
@@ -269,7 +236,7 @@ def main() -> None:
             case "overhead":
                 overhead(arguments.jobs)
             case "torch":
-                against_torch()
+                against_torch(python)
             case "modes":
                 modes()
             case "widths":
@@ -279,11 +246,13 @@ def main() -> None:
             case "rows":
                 bench_recurrent.rows(arguments.processes)
             case "recurrent":
-                bench_recurrent.against_torch()
+                bench_recurrent.against_torch(python)
             case "cells":
                 bench_recurrent.cells()
             case "report":
                 bench_report.report(arguments.runs)
+            case "rivals":
+                bench_rivals.rivals(arguments)
             case _:
                 first()
 

@@ -8,7 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,13 +16,67 @@ ROOT = Path(__file__).parents[1]
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
 
 
-def command(*arguments: str) -> float:
-    """Run the training command; seconds of wall time."""
+Sides = dict[str, dict[str, Any]]  # side -> quantity -> one measurement, or {"missing": why there is none}
+
+
+class Context(NamedTuple):
+    """One repeat of one row.
+
+    Attributes:
+      folder: of the row; it stays over all repeats.
+      repeat: number of the repeat, from 0.
+      python: interpreter of the other libraries.
+      data_root: folder of MNIST; None downloads it.
+    """
+
+    folder: Path
+    repeat: int
+    python: str
+    data_root: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A line of the table: two quantities ("side/quantity") of one unit, and the losses of both sides, if compared."""
+
+    what: str
+    rival: str
+    ours: str
+    theirs: str
+    unit: str = "s"
+    losses: tuple[str, ...] = ()
+
+
+def command(*arguments: str, cache: str | None = None) -> float:
+    """Run the training command; seconds of wall time.
+
+    Args:
+      cache: folder of compiled programs and other caches; None: the user's.
+    """
+    environment = os.environ if cache is None else {**os.environ, "XDG_CACHE_HOME": cache}
     started = time.perf_counter()
-    done = subprocess.run([*TRAIN, *arguments], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([*TRAIN, *arguments], capture_output=True, text=True, cwd=ROOT, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return time.perf_counter() - started
+
+
+def child(python: str, script: str, *arguments: str) -> dict[str, Any]:
+    """What a script of this folder prints as its last line; {"missing": why} if it fails or lacks a library."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    whole = [python, str(ROOT / "scripts" / script), *arguments]
+    done = subprocess.run(whole, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        return {"missing": f"failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def torch_rate(python: str, name: str, rows: int, epochs: int) -> float:
+    """Best training samples per second of an epoch in PyTorch (`bench_torch.train`)."""
+    measured = child(python, "bench_torch.py", name, str(rows), str(epochs))
+    if "missing" in measured:
+        raise SystemExit(f"PyTorch: {measured['missing']}; --rivals-python names a Python that has it")
+    return max(measured["rates"])
 
 
 def results(folder: Path) -> list[dict[str, Any]]:

@@ -2,16 +2,14 @@
 
 import importlib
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from bench_common import command, group_of, rate, spec
+from bench_common import command, group_of, rate, spec, torch_rate
+from bench_torch import BATCH, CHANNELS, HIDDEN, LATENT, STEPS
 
-STEPS, CHANNELS, HIDDEN, LATENT, BATCH = 100, 6, 64, 16, 64
 ROWS = "model.cell=rnn,gru,lstm", "model.latent_dim=2,4,8,16", "seed=0,1,2"
 
 
@@ -26,47 +24,13 @@ def sequences_per_second(model: Any, rows: int = 1280) -> float:
     return rate(program, samples, 1, repeats=2)
 
 
-def torch_autoencoder(cell: str, rows: int = 1280) -> float:
-    """Training sequences per second of the same autoencoder in PyTorch."""
-    import torch  # pyright: ignore[reportMissingImports]
-    from torch import nn  # pyright: ignore[reportMissingImports]
-
-    layer = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}[cell]
-    encoder, decoder = layer(CHANNELS, HIDDEN, batch_first=True), layer(LATENT, HIDDEN, batch_first=True)
-    code, output = nn.Linear(HIDDEN, LATENT), nn.Linear(HIDDEN, CHANNELS)
-    parts = (encoder, decoder, code, output)
-    optimizer = torch.optim.Adam([weight for part in parts for weight in part.parameters()], lr=1e-3)
-    data = torch.rand(rows, STEPS, CHANNELS)
-
-    def epoch() -> None:
-        order = torch.randperm(rows)
-        for start in range(0, rows - BATCH + 1, BATCH):
-            x = data[order[start : start + BATCH]]
-            z = code(encoder(x)[0][:, -1])
-            reconstruction = output(decoder(z[:, None].expand(-1, STEPS, -1))[0])
-            loss = nn.functional.mse_loss(reconstruction, x)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-
-    epoch()
-    best = 0.0
-    for _ in range(2):
-        started = time.perf_counter()
-        epoch()
-        best = max(best, rows // BATCH * BATCH / (time.perf_counter() - started))
-    return best
-
-
-def against_torch() -> None:
-    """LSTM, GRU and RNN autoencoders, alternately here and in PyTorch."""
+def against_torch(python: str) -> None:
+    """LSTM, GRU and RNN autoencoders, alternately here and in PyTorch of another interpreter."""
     for cell in ("lstm", "gru", "rnn"):
         ours, theirs = [], []
         for _ in range(3):
             ours.append(sequences_per_second(autoencoder(cell)))
-            # a process of its own: PyTorch's idle threads spin, and would take a core from the other side
-            timed = [sys.executable, str(Path(__file__).with_name("bench.py")), "--torch-cell", cell]
-            theirs.append(float(subprocess.run(timed, check=True, capture_output=True, text=True).stdout))
+            theirs.append(torch_rate(python, cell, 1280, epochs=3))
         here, there = max(ours), max(theirs)
         print(f"{cell:4}: {here:7,.0f} sequences/s here, {there:7,.0f} PyTorch: {here / there:.2f} x", flush=True)
 

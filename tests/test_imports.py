@@ -36,7 +36,7 @@ IMPORTERS = {  # package -> the only parts of the project that import it
     "hydra": {"api", "app", "compose", "config", "encode", "hydra_plugins", "scripts"},
     "tensorboard": {"runs"},
     "pandas": {"report", "data"},
-    "matplotlib": {"report"},
+    "matplotlib": {"report", "scripts"},
 }
 HEAVY = ("jax", "flax", "optax", "sklearn", "pandas", "matplotlib", "tensorboard")
 FILES = [
