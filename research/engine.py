@@ -8,61 +8,30 @@ step): the state holds no key.
 import dataclasses
 import math
 import threading
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from research.clock import Clock
 from research.compiling import compiled
-from research.data.examples import Draw, Examples, Facts, Split
-from research.data.preparation import Binarize
+from research.data.examples import Examples, Facts
 from research.errors import nearest
+from research.inputs import DRAW, INIT, LOSS, ORDER, Budget, Data, JobInputs, Model, purpose_key
 from research.metrics import base, direction, higher_is_better, nearest_metric
 from research.optimizer import Optimizer, Players
 from research.precision import with_bfloat16_products
-from research.ranges import INT32, Count, Finite, OpenShare, StaticOpenShare
-from research.tree import ConfigError, added, recipe, spec
-
-INIT, ORDER, LOSS, DRAW, EVALUATE, FIGURES = range(6)  # purposes of random draws (`purpose_key`)
+from research.ranges import INT32, Count, Finite, OpenShare
+from research.scores import evaluate
+from research.tree import ConfigError, added, recipe
 
 NEVER = -1  # a step or an epoch that did not happen
 
 # Initialise one model at a time: on a CPU, two programs that make orthogonal matrices with LAPACK can wait for each
 # other for ever.
 initializing = threading.Lock()
-
-
-@runtime_checkable
-class Model(Protocol):
-    """What the engine asks of a model. A model satisfies it by having the methods; there is no base class.
-
-    `research.models.abilities` lists what a model may have besides: codes, samples, checks of rows and optimizer.
-    """
-
-    def bind(self, facts: Facts) -> "Model":
-        """The model for this data. Raises ConfigError if the data do not fit."""
-        ...
-
-    def init(self, key: Key[Array, ""], train: Examples) -> dict[str, Any]:
-        """Fresh parameters."""
-        ...
-
-    def loss(
-        self, params: Any, batch: Examples, key: Key[Array, ""], clock: Clock
-    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """The scalar to minimise, and scalars to log."""
-        ...
-
-    def evaluate(self, params: Any, batch: Examples, keys: Key[Array, " B"]) -> dict[str, Float[Array, " B"]]:
-        """Metrics of every example [B], as at the end of every ramp. Each example draws with its own key of `keys`."""
-        ...
-
-
-# --------------------------------------------------------------------------------------------------- budget and inputs
 
 
 @recipe
@@ -130,86 +99,6 @@ class Trainer:
     def steps_per_epoch(self, facts: Facts) -> int:
         """floor(N / (k B)), N the size of the smallest training split over the folds."""
         return facts.train_size // (self.accumulate * self.batch_size)
-
-
-@spec
-class Budget:
-    """The settings of a trainer that a program needs; `Budget.of` makes them.
-
-    The first three fields are inputs of the program, so other values of them compile nothing. `evaluate_every` and
-    `warm_start` are missing here: only the loop on the host reads them.
-
-    Attributes:
-      epochs: int32.
-      patience: int32 epochs; the largest int32 means never.
-      target_loss: float32; -inf means never.
-      draw: makes every training batch anew; None: training rows are taken as they are.
-    """
-
-    epochs: Any
-    patience: Any
-    target_loss: Any
-    batch_size: Count
-    evaluation_batch: Count
-    steps_per_epoch: Count
-    keep: Literal["best", "last"]
-    monitor: str
-    compute_dtype: Literal["float32", "bfloat16"]
-    accumulate: Count
-    ema: StaticOpenShare | None
-    draw: Draw | None
-
-    @classmethod
-    def of(cls, trainer: Trainer, steps_per_epoch: int, draw: Draw | None = None) -> "Budget":
-        """The budget of a trainer on data that give so many steps an epoch."""
-        return cls(
-            epochs=np.int32(trainer.epochs),
-            patience=np.int32(INT32 if trainer.patience is None else trainer.patience),
-            target_loss=np.float32(-np.inf if trainer.target_loss is None else trainer.target_loss),
-            batch_size=trainer.batch_size,
-            evaluation_batch=trainer.evaluation_batch,
-            steps_per_epoch=steps_per_epoch,
-            keep=trainer.keep,
-            monitor=trainer.monitor,
-            compute_dtype=trainer.compute_dtype,
-            accumulate=trainer.accumulate,
-            ema=trainer.ema,
-            draw=draw,
-        )
-
-    @property
-    def step_rows(self) -> int:
-        """Rows that a step sees: those of all batches that it accumulates."""
-        return self.accumulate * self.batch_size
-
-
-class JobInputs(NamedTuple):
-    """The inputs of one job beside the numbers of its model and optimizer.
-
-    Attributes:
-      seed: uint32, of all random draws.
-      split: its training, validation and test rows.
-    """
-
-    seed: Any
-    split: Split
-
-
-class Data(NamedTuple):
-    """All rows of a data set on the device, shared by the jobs of a group.
-
-    Attributes:
-      train: the rows from which batches are taken.
-      evaluation: the same rows for scores; with `Binarize` they are drawn once, and scaled already.
-    """
-
-    train: Examples
-    evaluation: Examples
-
-
-def purpose_key(seed: Any, purpose: int) -> Key[Array, ""]:
-    """fold_in(key(seed), purpose), by threefry."""
-    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), purpose)
 
 
 # ------------------------------------------------------------------------------------------------------------- training
@@ -396,80 +285,6 @@ def train_epoch(
 
     state, metrics = jax.lax.scan(step, state, jnp.arange(steps))
     return state, jax.tree.map(lambda values: values.mean(0), metrics)
-
-
-@jax.jit  # inside a program: the plan traces it first, and the program uses that trace again
-def evaluate(
-    model: Model, params: Any, seed: Any, split: Split, data: Data, budget: Budget, test: Bool[Array, ""] | bool
-) -> dict[str, Float[Array, ""]]:
-    """Means of the model's metrics over the validation rows, and over the test rows if `test`; otherwise those are NaN.
-
-    One loop computes both parts, so a program holds the evaluation once. Every row counts once, whatever the
-    evaluation batch.
-    """
-    validation, of_test = (evaluation_batches(split, part, budget) for part in ("validation", "test"))
-    rows, weight = (jnp.concatenate(arrays) for arrays in zip(validation, of_test, strict=True))
-    first_test, key = len(validation[0]), purpose_key(seed, EVALUATE)
-
-    def sums_of(index: Int[Array, ""]) -> dict[str, jax.Array]:
-        return evaluate_batch(model, params, key, rows[index], rows[index], weight[index], split, data, budget)
-
-    def add(index: Int[Array, ""], sums: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return {name: sums[name].at[index].set(value) for name, value in sums_of(index).items()}
-
-    shapes = jax.eval_shape(sums_of, jnp.int32(0))
-    zeros = {name: jnp.zeros(len(rows), shape.dtype) for name, shape in shapes.items()}
-    sums = jax.lax.fori_loop(0, jnp.where(test, len(rows), first_test), add, zeros)
-    means = {f"validation/{name}": value[:first_test].sum() / weight[:first_test].sum() for name, value in sums.items()}
-    for name, value in sums.items():
-        means[f"test/{name}"] = jnp.where(test, value[first_test:].sum() / weight[first_test:].sum(), jnp.nan)
-    return means
-
-
-def evaluation_batches(
-    split: Split, part: Literal["validation", "test"], budget: Budget
-) -> tuple[Int[Array, "steps B"], Float[Array, "steps B"]]:
-    """The rows of one part in batches, and their weights; the last batch is filled up with row 0 at weight 0."""
-    size = evaluation_rows(split, budget)
-    rows, weight = jnp.asarray(getattr(split, part)), jnp.asarray(getattr(split, f"{part}_weight"))
-    padding = -len(rows) % size
-    return jnp.pad(rows, (0, padding)).reshape(-1, size), jnp.pad(weight, (0, padding)).reshape(-1, size)
-
-
-def evaluation_rows(split: Split, budget: Budget) -> int:
-    """Rows in a step of an evaluation, at most `evaluation_batch`.
-
-    These are all validation rows, so that a training evaluates no padding, or an eighth of a much larger test part.
-    """
-    validation, test = len(split.validation), len(split.test)
-    return min(budget.evaluation_batch, max(validation, -(-test // 8)))
-
-
-@jax.jit  # `evaluate` asks for the shapes of its results first
-def evaluate_batch(
-    model: Model,
-    params: Any,
-    key: Key[Array, ""],
-    numbers: Int[Array, " B"],
-    places: Int[Array, " B"],
-    weight: Float[Array, " B"],
-    split: Split,
-    data: Data,
-    budget: Budget,
-) -> dict[str, Float[Array, ""]]:
-    """Sums of the model's metrics over the rows of a batch whose weight is not 0.
-
-    Args:
-      key: of all evaluations; a row draws with its number.
-      numbers: of the rows in the data set.
-      places: of the rows in `data`.
-    """
-    batch = data.evaluation.take(places)
-    batch = batch if isinstance(budget.draw, Binarize) else split.prepare(batch)
-    batch = dataclasses.replace(batch, x=batch.x.astype(jnp.float32))
-    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(numbers)
-    values = model.evaluate(params, batch, keys)
-    return {name: jnp.where(weight > 0, value, 0.0).sum() for name, value in values.items()}
 
 
 def chunk(

@@ -7,7 +7,8 @@ import numpy as np
 
 from research.compiling import Program
 from research.data.examples import Examples, Split
-from research.engine import Budget, Data, JobInputs, Model, Trainer, chunk, initialize, initializing
+from research.engine import Trainer, chunk, initialize, initializing
+from research.inputs import Budget, Data, JobInputs, Model
 from research.optimizer import Optimizer, Players
 
 

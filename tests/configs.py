@@ -37,7 +37,9 @@ def names(group: str) -> list[str]:
 
 def budget(steps_per_epoch: int = 1, **keys: Any) -> Any:
     """The budget of the shipped trainer with some keys replaced."""
-    from research.engine import Budget, Trainer  # not before conftest.py has asked for its arrays to be checked
+    # not before conftest.py has asked for its arrays to be checked
+    from research.engine import Trainer
+    from research.inputs import Budget
 
     return Budget.of(build(shipped("trainer", "default") | keys, Trainer, key="trainer"), steps_per_epoch)
 

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import engine
+from research import engine, scores
 from research.data import Examples, Facts, Windows
 from research.data.preparation import Binarize
-from research.engine import NEVER, Budget, Data, JobInputs, State
+from research.engine import NEVER, State
 from research.fit import fit as train
+from research.inputs import Budget, Data, JobInputs
 from research.metrics import higher_is_better
 from research.tree import ConfigError, recipe, spec
 
@@ -62,7 +63,7 @@ class Recorder:
 
 chunk = jax.jit(engine.chunk, static_argnames="budget")
 initialize = engine.initialize
-evaluate = jax.jit(engine.evaluate, static_argnames="budget")
+evaluate = jax.jit(scores.evaluate, static_argnames="budget")
 
 
 class Run(NamedTuple):

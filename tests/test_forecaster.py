@@ -12,7 +12,7 @@ import scipy.stats
 from research import engine
 from research.clock import Clock
 from research.data import Examples, Facts, Windows
-from research.engine import Budget, Data, JobInputs
+from research.inputs import Budget, Data, JobInputs
 from research.models.recurrent_forecaster import last_observed
 from research.networks.layers import Layers
 from research.tree import ConfigError

@@ -12,7 +12,7 @@ LAYERS = (
     {"sweep", "report"},
     {"evaluation"},
     {"runs", "fit"},
-    {"engine"},
+    {"engine", "inputs", "scores"},
     {"models"},
     {"networks", "optimizer"},
     {

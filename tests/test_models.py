@@ -14,7 +14,7 @@ from configs import names, products, shipped
 from research.clock import Clock
 from research.data import Examples, Facts
 from research.distributions import LIKELIHOODS
-from research.engine import Model
+from research.inputs import Model
 from research.metrics import dependencies
 from research.models.abilities import Decodes, Forecasts, Predicts, Samples, able
 from research.precision import with_bfloat16_products

@@ -13,7 +13,7 @@ import scipy.stats
 from research import engine
 from research.clock import Clock, ramp
 from research.data import Examples, Facts
-from research.engine import Budget, Data, JobInputs
+from research.inputs import Budget, Data, JobInputs
 
 FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
 BATCH = Examples(x=jax.random.uniform(jax.random.key(5), (6, 5)), label=jnp.arange(6) % 3)

@@ -11,7 +11,7 @@ from configs import budget, products
 
 from research import engine
 from research.data.loading import load
-from research.engine import Data, JobInputs
+from research.inputs import Data, JobInputs
 from research.precision import with_bfloat16_products
 from research.tree import build
 

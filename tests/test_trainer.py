@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from configs import budget
 
-from research import engine
+from research import engine, scores
 from research.clock import Clock
 from research.data import Examples, Facts
-from research.engine import NEVER, Budget, Data, JobInputs, State
+from research.engine import NEVER, State
+from research.inputs import Budget, Data, JobInputs
 from research.tree import ConfigError, config_hash, plain, spec
 
 initialize = engine.initialize
 chunk = jax.jit(engine.chunk, static_argnames="budget")
-evaluate = jax.jit(engine.evaluate, static_argnames="budget")
+evaluate = jax.jit(scores.evaluate, static_argnames="budget")
 EARLIER = "214e7841df5e30b1a2329f575e6bb7cd5a938510292343b18d0e8c84dc930298"  # hash of the trainer before these keys
 CLOCK = Clock(*(jnp.float32(value) for value in (12, 3, 0.3, 6)))
 

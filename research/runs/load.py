@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import engine, tree
+from research import tree
 from research.data.examples import Examples, Facts
 from research.data.preparation import SCALING, Preparation
+from research.inputs import Model
 from research.runs.folder import RunFolder
 from research.runs.run import Run
 from research.tree import ConfigError
@@ -173,7 +174,7 @@ def _check_parameters(files: RunFolder, model: Any, params: Any, facts: Facts | 
 
 def _shapes_of(model: Any, facts: Facts | None) -> Any:
     """Shapes and types of the parameters of a bound model; None if the facts do not say what rows look like."""
-    if facts is None or not isinstance(model, engine.Model):
+    if facts is None or not isinstance(model, Model):
         return None
     rows = 2
     x = np.zeros((rows, *facts.feature_shape), np.float32)

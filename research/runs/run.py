@@ -7,12 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from research import engine
 from research.compiling import compiled
 from research.data.examples import Examples, Facts, prepare
 from research.data.new_rows import as_numbers, class_numbers, is_table, ordered, stored_rows, whole_number
 from research.data.preparation import Preparation
 from research.distributions import Forecast
+from research.inputs import EVALUATE, purpose_key
 from research.models.abilities import Forecasts, Predicts, able, is_conditional, lack, latent_dim_of, takes_masks
 from research.runs import batches
 from research.tree import ConfigError
@@ -133,7 +133,7 @@ class Run:
         for number in (numbers.min(), numbers.max()):
             whole_number("numbers", number, 0)
         if seed is None:
-            key = engine.purpose_key(self.config.get("seed", 0), engine.EVALUATE)
+            key = purpose_key(self.config.get("seed", 0), EVALUATE)
         else:
             key = jax.random.key(whole_number("seed", seed, 0))
 

@@ -2,7 +2,7 @@
 
 from research.data.examples import Dataset
 from research.data.mapped import Mapped
-from research.engine import Budget
+from research.inputs import Budget
 
 BLOCK_BYTES = 2**24  # of the rows of a block; at least one batch
 IN_FLIGHT = 2  # blocks on the device: the one that it works on, and the next

@@ -15,7 +15,7 @@ import numpy as np
 from research.data.examples import Dataset
 from research.data.loading import binarized
 from research.data.preparation import Binarize
-from research.engine import Data
+from research.inputs import Data
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 UNITS = ("bytes", "kB", "MB", "GB", "TB")

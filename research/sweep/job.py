@@ -17,9 +17,10 @@ from research.data.covariates import KEYS
 from research.data.examples import Dataset
 from research.data.loading import load
 from research.data.source import Splitting
-from research.engine import Budget, Model, Trainer
+from research.engine import Trainer
 from research.errors import did_you_mean
 from research.evaluation import Evaluation
+from research.inputs import Budget, Model
 from research.metrics import base, dependencies, direction, nearest_metric, undirected
 from research.models.abilities import Checks, Forecasts, Reconstructs, able, takes_covariates, takes_masks, unmonitored
 from research.optimizer import Optimizer, Players

@@ -9,19 +9,9 @@ import numpy as np
 from jax.interpreters import partial_eval
 
 from research.data.preparation import Binarize
-from research.engine import (
-    EVALUATE,
-    Budget,
-    Data,
-    JobInputs,
-    State,
-    chunk,
-    evaluate_batch,
-    evaluation_rows,
-    initialize,
-    purpose_key,
-    train_epoch,
-)
+from research.engine import State, chunk, initialize, train_epoch
+from research.inputs import EVALUATE, Budget, Data, JobInputs, purpose_key
+from research.scores import evaluate_batch, evaluation_rows
 from research.sweep.blocks import bytes_in_flight
 from research.sweep.job import BoundJob
 from research.tree import ConfigError, keys, stack, unstack
@@ -103,7 +93,7 @@ def unread_numbers(
     if not differing:
         return ()
     tree = unstack(stack([{"model": bounds[0].model, "optimizer": bounds[0].job.optimizer}]), 0)
-    # `engine.evaluate` is a loop over batches; the analysis below takes all that a loop is given for read.
+    # `scores.evaluate` is a loop over batches; the analysis below takes all that a loop is given for read.
     rows = np.zeros(evaluation_rows(member.split, budget), np.int32)
 
     def results(tree: Any, state: State, member: JobInputs, data: Data) -> Any:

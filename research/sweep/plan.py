@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import jax
 
-from research.engine import Budget, Trainer
+from research.engine import Trainer
+from research.inputs import Budget
 from research.models.abilities import uses_of
 from research.sweep.job import HASH_DIGITS, BoundJob
 from research.sweep.measure import measure

@@ -14,7 +14,8 @@ import numpy as np
 
 from research import engine
 from research.compiling import compiled
-from research.engine import Budget, Data, JobInputs, State
+from research.engine import State
+from research.inputs import Budget, Data, JobInputs
 from research.sweep.device import mesh
 from research.sweep.job import BoundJob
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from research.data.mapped import Mapped
-from research.engine import Data
+from research.inputs import Data
 from research.sweep.plan import JobGroup
 from research.sweep.program import Alone, Together
 from research.sweep.stream import Stream

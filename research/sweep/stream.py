@@ -17,7 +17,9 @@ import numpy as np
 
 from research import engine
 from research.compiling import Program, compiled
-from research.engine import NEVER, Budget, Data, Epoch, JobInputs, State
+from research.engine import NEVER, Epoch, State
+from research.inputs import EVALUATE, Budget, Data, JobInputs, purpose_key
+from research.scores import evaluate_batch, evaluation_batches
 from research.sweep.blocks import IN_FLIGHT, batches_of_block
 from research.sweep.plan import JobGroup
 from research.sweep.program import FLAGS, Metrics, inputs, with_axis
@@ -75,14 +77,14 @@ def evaluate_block(
 
     Args:
       block: the rows batch after batch.
-      numbers, weight: row numbers and weights, [batches, B], see `engine.evaluation_batches`.
+      numbers, weight: row numbers and weights, [batches, B], see `scores.evaluation_batches`.
     """
-    key = engine.purpose_key(member.seed, engine.EVALUATE)
+    key = purpose_key(member.seed, EVALUATE)
     places = jnp.arange(numbers.size).reshape(numbers.shape)
 
     def step(at: jax.Array, carry: None) -> tuple[None, Metrics]:
         rows = numbers[at], places[at], weight[at]
-        return carry, engine.evaluate_batch(model, params, key, *rows, member.split, block, budget)
+        return carry, evaluate_batch(model, params, key, *rows, member.split, block, budget)
 
     return _collected(step, None, count, len(numbers))[1]
 
@@ -215,7 +217,7 @@ class Stream:
 
         Without `taken` the sums are 0, and only the first block is read.
         """
-        numbers, weight = map(np.asarray, engine.evaluation_batches(self._split, part, self.budget))
+        numbers, weight = map(np.asarray, evaluation_batches(self._split, part, self.budget))
         model, _, member = self.inputs
         running: deque[Metrics] = deque()
         series: list[tuple[Metrics, int]] = []

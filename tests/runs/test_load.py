@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import engine, tree
+from research import tree
 from research.data.examples import Examples
 from research.encode import encode_rows, write_table
+from research.inputs import EVALUATE, purpose_key
 from research.runs import batches
 from research.runs.files import ALONE
 from research.runs.folder import RunFolder
@@ -112,7 +113,7 @@ def test_abilities_take_and_give_raw_rows(run, x):
     np.testing.assert_allclose(run.decode(run.encode(x)), raw, rtol=1e-5)
     draws = jax.random.normal(jax.random.key(7), (3, 4)) / SCALE + SHIFT
     np.testing.assert_allclose(run.sample(3, seed=7), draws, rtol=1e-6)
-    for seed, key in ((None, engine.purpose_key(0, engine.EVALUATE)), (3, jax.random.key(3))):
+    for seed, key in ((None, purpose_key(0, EVALUATE)), (3, jax.random.key(3))):
         noise = jax.vmap(jax.random.normal)(batches.row_keys(key, jnp.arange(5)))
         np.testing.assert_allclose(run.score(x, seed=seed), scaled.sum(-1) + noise, rtol=1e-5)
     later = run.score(x[2:], numbers=[2, 3, 4])

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import scipy.io
 
-from research import engine
 from research.data.images import MNIST, FashionMNIST
 from research.data.loading import preparation_of, scored
 from research.runs import batches
@@ -255,7 +254,7 @@ def test_rows_as_stored_give_what_the_evaluation_of_the_training_had(name, tmp_p
         beside["label"] = whole.label if run.classes is None else np.array(run.classes)[whole.label]
     scores = run.score(some, numbers=numbers, **beside)
     evaluate = jax.jit(
-        lambda p, m, d: engine.evaluate(bound.model, p, m.seed, m.split, d, bound.budget, np.bool_(True))
+        lambda p, m, d: scores.evaluate(bound.model, p, m.seed, m.split, d, bound.budget, np.bool_(True))
     )
     loss = evaluate(params, member(bound), on_device(dataset))["test/loss"]
     np.testing.assert_allclose(scores.mean(), loss, rtol=1e-5)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from research.inputs import FIGURES, purpose_key
 from research.report.collect import Run
 from research.report.figures import points, style
 from research.report.figures.best import dataset_of, load
@@ -30,11 +31,10 @@ def _norms(scene: Scene, run: Run) -> tuple[np.ndarray, np.ndarray]:
     """Norm of the gradient by distance to the end, [T], of a trained run and of its fresh parameters."""
     import jax
 
-    from research import engine
     from research.evaluation.memory import gradient_by_distance
 
     loaded, (parts, _) = load(scene, run), dataset_of(scene, run)
-    key = engine.purpose_key(points.seed_of(run) or 0, engine.FIGURES)
+    key = purpose_key(points.seed_of(run) or 0, FIGURES)
     fresh = loaded.model.fresh(jax.random.fold_in(key, 4))  # the draw of the run's own figure
     trained, start = (gradient_by_distance(loaded.model, params, parts["test"]) for params in (loaded.params, fresh))
     return trained, start

@@ -11,7 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from research import engine
-from research.engine import Budget
+from research.inputs import Budget
 from research.runs.files import ALONE
 from research.runs.folder import RunFolder
 from research.sweep.begun import like_recorded, rebuilt, shipped

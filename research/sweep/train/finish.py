@@ -10,6 +10,7 @@ from research.data.examples import Dataset, Examples
 from research.data.loading import binarized, floats, preparation_of, scored
 from research.data.preparation import Binarize
 from research.evaluation import Findings, Subject, evaluate_run
+from research.inputs import FIGURES, purpose_key
 from research.metrics import base
 from research.models.abilities import unmonitored
 from research.runs import events
@@ -52,7 +53,7 @@ def finish(
                 parts(dataset, job.data.fold),
                 job.evaluation,
                 dataset.facts,
-                engine.purpose_key(job.seed, engine.FIGURES),
+                purpose_key(job.seed, FIGURES),
                 seed=job.seed,
                 shift=split.shift,
                 scale=split.scale,
