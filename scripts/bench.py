@@ -153,25 +153,34 @@ def against_torch(python: str, rows: int = 12_800) -> None:
 
 
 def modes() -> None:
-    """vmap against map, 8 members, by work per step (batch size times parameters)."""
-    print("work per step    map samples/s   vmap samples/s   vmap / map")
-    for features, hidden, latent in (
-        (16, [8], 2),
-        (64, [32], 4),
-        (64, [128, 64], 8),
-        (256, [128], 8),
-        (784, [200, 200], 50),
-    ):
-        for batch in (32, 128):
-            model = spec("vae", "model", latent_dim=latent, hidden_dims=hidden)
-            rows, speeds = batch * 40, {}
-            for mode in ("map", "vmap"):
-                program, samples = group_of(model, 8, mode, rows, (features,), batch)
-                speeds[mode] = rate(program, samples, 1)
-            work = batch * vae_flops(hidden, latent, features) / 6
-            print(
-                f"{work:13,.0f} {speeds['map']:15,.0f} {speeds['vmap']:16,.0f} {speeds['vmap'] / speeds['map']:12.2f}"
-            )
+    """vmap against map, whose members are dealt to the cores, by members and work per step (`plan.step_work`)."""
+    import jax
+
+    from research.sweep.plan import step_work
+
+    dense = [(4, [4], 1), (16, [8], 2), (64, [32], 4), (64, [128, 64], 8), (784, [200, 200], 50)]
+    cases: list[tuple[str, Any, tuple[int, ...]]] = [
+        (f"vae {features}-{hidden}", spec("vae", "model", latent_dim=latent, hidden_dims=hidden), (features,))
+        for features, hidden, latent in dense
+    ]
+    for steps, units in ((8, 4), (8, 16), (50, 32)):
+        model = spec("gru_ae", "model", latent_dim=2, hidden_dim=units)
+        cases.append((f"gru T {steps}, {units} units", model, (steps, 4)))
+    print("model                 batch  members  work per step   map samples/s   vmap samples/s   vmap / map")
+    for name, model, shape in cases:
+        for batch in (8, 32, 128):
+            for members in (2, 8, 32):
+                speeds = {}
+                for mode in ("map", "vmap"):
+                    programs, samples = group_of(model, members, mode, batch * 40, shape, batch)
+                    speeds[mode] = rate(programs, samples, 1)
+                unit = programs[0].group
+                parameters = sum(leaf.size for leaf in jax.tree.leaves(programs[0].state.params)) // members
+                print(
+                    f"{name:20} {batch:6} {members:8} {step_work(unit.members[0], parameters):14,} "
+                    f"{speeds['map']:15,.0f} {speeds['vmap']:16,.0f} {speeds['vmap'] / speeds['map']:12.2f}",
+                    flush=True,
+                )
 
 
 def widths() -> None:

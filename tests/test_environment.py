@@ -12,7 +12,7 @@ import jax
 import pytest
 
 import research
-from research import environment
+from research import compiling, environment
 from research.tree import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -190,16 +190,22 @@ def test_verify_says_that_the_environment_is_another(monkeypatch: pytest.MonkeyP
 
     from research.sweep.device import device_kind
     from research.sweep.proof.retrain import _doubts
-    from research.sweep.train.ledger import versions
+    from research.sweep.train.ledger import commit, versions
 
     monkeypatch.setenv("XLA_FLAGS", "")
     then = environment.described()
     program = {"device_kind": device_kind(), "threads": then["threads"] + 1, "flags": {"XLA_FLAGS": "--xla_a=1"}}
+    program["compiler"] = compiling.options()
+    result = {"versions": versions(), "commit": commit()}
     group: Any = SimpleNamespace(mode="map", devices=1)
-    said = list(_doubts({"program": program, "versions": versions()}, group))
+    said = list(_doubts({"program": program, **result}, group))
     assert said[0].startswith(f"XLA's pool had {then['threads'] + 1} threads and has {then['threads']} now")
     assert said[1:] == ["XLA_FLAGS was '--xla_a=1' and is '' now"]
-    assert not list(_doubts({"program": program | then, "versions": versions()}, group))
+    assert not list(_doubts({"program": program | then, **result}, group))
+    (earlier,) = _doubts({"program": program | then, **result, "commit": "0" * 40}, group)
+    assert earlier.startswith(f"it was trained by commit {'0' * 40}, now by {commit()}")
+    (compiled,) = _doubts({"program": program | then | {"compiler": {"xla_a": 1}}, **result}, group)
+    assert compiled == f"it was compiled with the options {{'xla_a': 1}}, now with {compiling.options()}"
 
 
 # ------------------------------------------------------------------------------------------------------------ the suite

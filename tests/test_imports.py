@@ -12,7 +12,9 @@ LAYERS = (
     {"sweep", "report"},
     {"evaluation"},
     {"runs", "fit"},
-    {"engine", "inputs", "scores"},
+    {"engine"},
+    {"scores"},
+    {"inputs"},
     {"models"},
     {"networks", "optimizer"},
     {

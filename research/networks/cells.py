@@ -1,5 +1,6 @@
 """The recurrent cell as a Linen module."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -79,11 +80,7 @@ class Cell(nn.RNNCellBase):
                 new = jnp.tanh(sums[2] + reset * (products[2] + of_new))
                 after = ((1 - update) * new + update * state,)
             case _:
-                gates = sums[0] + products[0]
-                # One operation computes all three sigmoids.
-                enter, forget, leave = jnp.split(jax.nn.sigmoid(gates[:, : 3 * size]), 3, axis=-1)
-                memory = forget * carry[1] + enter * jnp.tanh(gates[:, 3 * size :])
-                after = (leave * jnp.tanh(memory), memory)
+                after = _lstm(sums[0] + products[0], carry[1])
         pushed = self.perturb("state", after[0])
         return (pushed, *after[1:]), pushed
 
@@ -144,6 +141,16 @@ class PaddedCell(nn.RNNCellBase):
     def num_feature_axes(self) -> int:
         """Axes of x that are no batch."""
         return 1
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)
+def _lstm(gates: Float[Array, "B gates"], memory: Float[Array, "B H"]) -> Carry:
+    """The carry after a step. The backward pass computes it again, since reading it from memory takes longer."""
+    size = memory.shape[-1]
+    # One operation computes all three sigmoids.
+    enter, forget, leave = jnp.split(jax.nn.sigmoid(gates[:, : 3 * size]), 3, axis=-1)
+    memory = forget * memory + enter * jnp.tanh(gates[:, 3 * size :])
+    return leave * jnp.tanh(memory), memory
 
 
 def _normalize(product: Float[Array, "B gates"], scale: Float[Array, " gates"]) -> Float[Array, "B gates"]:

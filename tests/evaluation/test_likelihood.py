@@ -99,7 +99,7 @@ def test_batches_do_not_change_the_draws(problem, monkeypatch):
 def test_runs_of_one_structure_share_the_program(problem):
     params, test, _ = problem
     likelihood(LinearGaussian(widen=1.0), params, test, jax.random.key(0), 5)
-    programs = module._estimate._cache_size()
+    programs = module._estimate.jitted._cache_size()
     other = {"weight": params["weight"] * 2}
     likelihood(LinearGaussian(widen=3.0), other, test, jax.random.key(5), 5)
-    assert module._estimate._cache_size() == programs
+    assert module._estimate.jitted._cache_size() == programs

@@ -138,12 +138,12 @@ def test_gaps_and_targets_are_prepared_as_in_training(tmp_path, x):
 
 def test_many_rows_are_one_program_and_the_same_numbers(run):
     x = np.random.default_rng(0).normal(size=(600, 4)).astype(np.float32)
-    programs = batches.call._cache_size()
+    programs = batches.call.jitted._cache_size()
     codes = run.encode(x)
     np.testing.assert_allclose(codes, (x[:, :2] - SHIFT) * SCALE * [1, -1], rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(run.encode(x[:300]), codes[:300])
     np.testing.assert_array_equal(run.score(x)[:257], run.score(x[:257]))
-    assert batches.call._cache_size() <= programs + 1
+    assert batches.call.jitted._cache_size() <= programs + 1
 
 
 def test_wrong_shapes_are_refused_with_the_expected_one(run):

@@ -94,7 +94,7 @@ def test_every_run_has_its_files(sweep: Sweeps, make_jobs: Jobs) -> None:
         assert result["config_hash"] == job.hash
         assert len(result["data_sha256"]) == 64
         assert result["program"].items() >= {"mode": "map", "width": 1, **environment.described()}.items()
-        assert result["program"].keys() == {"mode", "width", "device_kind", "threads", "flags"}
+        assert result["program"].keys() == {"mode", "width", "device_kind", "threads", "flags", "compiler"}
         assert result["seconds_device_share"] == result["seconds_wall_group"] > 0
         assert result["versions"].keys() >= {"python", "jax", "flax", "optax"}
         assert all(override in result["command"] for override in job.overrides)
