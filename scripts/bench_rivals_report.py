@@ -164,28 +164,33 @@ def versions(of: dict[str, str]) -> str:
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """Ratios of all lines on a logarithmic axis, and the growth of our seconds beside them."""
+    """Ratios of all lines on a logarithmic axis, and the growth of our seconds below them."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     compared = [line for line in lines(record) if line.ours and line.theirs]
-    figure = Figure(figsize=(13, max(4.0, 0.27 * len(compared) + 1.5)), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[2, 1])
-    labels = [f"{line.row}: {line.what} ({line.rival})" for line in compared]
+    height = max(2.0, 0.2 * len(compared))
+    figure = Figure(figsize=(10, height + 4), layout="constrained")
+    above, below = figure.subplots(2, 1, height_ratios=[height, 3.5])
+    labels = [f"{line.row}: {line.what}, {line.rival.partition(' (')[0].partition(',')[0]}" for line in compared]
     colours = [colour(line) for line in compared]
-    left.barh(range(len(compared)), [line.ratio - 1 for line in compared], left=1, color=colours)
-    left.set_yticks(range(len(compared)), labels, fontsize=7)
-    left.invert_yaxis()
-    left.set_xscale("log")
-    left.axvline(1, color="black", linewidth=0.8)
-    left.set_xlabel("times as fast as the other (red: slower; grey: the ranges overlap)")
+    above.barh(range(len(compared)), [line.ratio - 1 for line in compared], left=1, color=colours)
+    above.set_yticks(range(len(compared)), labels, fontsize=7)
+    above.set_ylim(len(compared) - 0.5, -0.5)
+    above.set_xscale("log")
+    above.axvline(1, color="black", linewidth=0.8)
+    above.set_xlabel("times as fast as the other (red: slower; grey: the ranges overlap)")
     figure.suptitle("".join(quiet(record["about"]["busy"])).strip("*"), color="tab:red", fontsize=9)
     for axis, points in record["growth"].items():
         first = statistics.median(points[0]["seconds"])
         sizes = [point["value"] / points[0]["value"] for point in points]
         seconds = [statistics.median(point["seconds"]) / first for point in points]
-        right.loglog(sizes, seconds, marker="o", label=f"{axis}: slope {slope(points):.2f}")
-    right.set_xlabel("size / smallest size")
-    right.set_ylabel("our seconds / those at the smallest size")
+        below.loglog(sizes, seconds, marker="o", label=f"{axis}: slope {slope(points):.2f}")
+    for scale in (above.xaxis, below.xaxis, below.yaxis):
+        scale.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        scale.set_minor_formatter(NullFormatter())
+    below.set_xlabel("size / smallest size")
+    below.set_ylabel("our seconds / at the smallest")
     if record["growth"]:
-        right.legend()
+        below.legend(loc="upper left")
     figure.savefig(path, dpi=110)
