@@ -28,6 +28,8 @@ def options() -> dict[str, Any]:
 class Program:
     """A function that `jax.jit` compiles with `options`. They depend on the device, so they are read at the first call.
 
+    Inside another program it is a part of that program, which has options of its own.
+
     Args:
       function: what is compiled.
       settings: of `jax.jit`.
@@ -43,7 +45,8 @@ class Program:
         return jax.jit(self._function, compiler_options=options() or None, **self._settings)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self.jitted(*arguments, **named)
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arguments, named)))
+        return (self._function if traced else self.jitted)(*arguments, **named)
 
 
 def compiled(**settings: Any) -> Callable[[Callable[..., Any]], Program]:

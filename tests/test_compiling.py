@@ -41,3 +41,11 @@ def test_a_wrong_option_is_an_error_of_the_compiler(fresh: pytest.MonkeyPatch) -
     fresh.setattr(compiling, "options", lambda: {"xla_no_such_option": 1})
     with pytest.raises(Exception, match="xla_no_such_option"):
         compiling.compiled()(lambda x: x + 1)(jnp.float32(1))
+
+
+def test_a_program_inside_another_one_is_a_part_of_it(fresh: pytest.MonkeyPatch) -> None:
+    """JAX takes options for the outer program only."""
+    double = compiling.compiled()(lambda x: 2 * x)
+    outer = compiling.compiled()(lambda x: double(x) + 1)
+    assert float(outer(jnp.float32(3))) == 7
+    assert jax.eval_shape(outer, jax.ShapeDtypeStruct((), jnp.float32)).shape == ()

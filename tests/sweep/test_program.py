@@ -209,6 +209,16 @@ def test_as_many_programs_are_compiled_as_there_are_groups(
     assert len(groups) == 2
 
 
+def test_the_plan_measures_programs_with_the_options_of_users(
+    make_bounds: Bounds, make_options: Callable[..., Any]
+) -> None:
+    """Also run without the flags of the tests: options of an inner program once made the plan give up without a word."""
+    (group,) = plan(make_bounds("seed=0,1"), make_options())
+    assert group.parameters > 0
+    assert "validation/loss" in group.metrics
+    assert "traced" not in group.reason
+
+
 def test_nothing_is_compiled_for_later_chunks_or_a_short_last_one(five: list[Any]) -> None:
     group = JobGroup(tuple(five[:2]), "vmap", 2, 0, 0, "")
     running = program_of(group, on_device(five[0].dataset))
