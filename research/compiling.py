@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.core import Tracer
 
 LEVEL, WIDTH = "xla_backend_optimization_level", "xla_cpu_prefer_vector_width"
 
@@ -45,7 +46,7 @@ class Program:
         return jax.jit(self._function, compiler_options=options() or None, **self._settings)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arguments, named)))
+        traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((arguments, named)))
         return (self._function if traced else self.jitted)(*arguments, **named)
 
 

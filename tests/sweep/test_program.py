@@ -212,7 +212,7 @@ def test_as_many_programs_are_compiled_as_there_are_groups(
 def test_the_plan_measures_programs_with_the_options_of_users(
     make_bounds: Bounds, make_options: Callable[..., Any]
 ) -> None:
-    """Also run without the flags of the tests: options of an inner program once made the plan give up without a word."""
+    """Run it without the flags of the tests, too: options of an inner program once made the plan give up."""
     (group,) = plan(make_bounds("seed=0,1"), make_options())
     assert group.parameters > 0
     assert "validation/loss" in group.metrics
