@@ -21,7 +21,7 @@ from research.tree import ConfigError, config_hash, flatten, group, plain
 
 CANONICAL_WIDTHS = tuple(sorted({2**i for i in range(11)} | {3 * 2**i for i in range(10)}))
 # The rule of `auto`, calibrated with `scripts/bench.py modes`. Up to this work per step, in multiply-adds (see
-# `step_work`), vmap is faster on a CPU by a fifth or more for any number of members, because calls of a program dominate.
+# `step_work`), vmap is faster on a CPU by a fifth or more for any number of members, because calls dominate.
 CPU_VMAP_LIMIT = 5_000
 # Settings of a trainer that are not compiled. The members of a vmap program are trained by one host loop, so they must
 # agree on these settings all the same.
