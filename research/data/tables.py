@@ -38,7 +38,7 @@ from research.tree import ConfigError, added, inline, recipe
 FILES = (*READERS, *TABLES)  # endings of the files that `Arrays` reads
 
 # how people read a file in Python, to save it as .npy
-LOADERS = {".npz": "numpy.load('{}')['x']", ".parquet": "pandas.read_parquet('{}')"}
+LOADERS = {".npz": "numpy.load('{path}')['{key}']", ".parquet": "pandas.read_parquet('{path}')"}
 
 
 class Content(NamedTuple):
@@ -145,7 +145,7 @@ class Arrays(Splitting):
         for key, path in (("path", self.path), ("test_path", self.test_path)):
             if path is None or (ending := Path(path).suffix.lower()) == ".npy":
                 continue
-            read = LOADERS.get(ending, "pandas.read_csv('{}')").format(path)
+            read = LOADERS.get(ending, "pandas.read_csv('{path}')").format(path=path, key=self.key or "x")
             remedy = f"only .npy files are streamed; in Python: numpy.save('{Path(path).stem}.npy', {read})"
             raise ConfigError(key, path, f"{remedy}, or set data.stream=false")
         for key, absent in (("binarize", "none"), ("hide", None)):

@@ -123,7 +123,8 @@ def test_a_gap_in_a_sequence_names_the_way_to_mask_it(data, tmp_path):
     ("changes", "key", "remedy"),
     [
         ({"path": "my.csv"}, "path", "numpy.save"),
-        ({"path": "my.npz"}, "path", "data.stream=false"),
+        ({"path": "my.npz"}, "path", "numpy.load('my.npz')['x']"),
+        ({"path": "my.npz", "key": "rows"}, "path", "numpy.save('my.npy', numpy.load('my.npz')['rows'])"),
         ({"test_path": "my.parquet"}, "test_path", "numpy.save"),
         ({"binarize": "dynamic"}, "binarize", "{key}=none"),
         ({"hide": 0.1}, "hide", "{key}=null"),

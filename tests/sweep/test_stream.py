@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from research import compiling
 from research.sweep import blocks, memory, stream
 from research.sweep.device import on_device
 from research.sweep.measure import measure
@@ -17,6 +18,7 @@ from research.tree import ConfigError
 
 Make = Callable[..., Any]
 N, BATCH = 300, 16
+PROGRAMS: Any = (stream.train_block, stream.evaluate_block, stream.end_chunk, stream.means, stream.begin_epoch)
 SMALL = (f"trainer.batch_size={BATCH}", "trainer.evaluation_batch=10", "data.train_size=180")
 SIZES = ("model.likelihood=gaussian", "data.validation_size=null", "data.test_size=null")
 
@@ -101,11 +103,19 @@ def test_a_block_holds_no_more_rows_than_it_may_and_the_last_one_may_be_shorter(
 def test_compiling_builds_every_program_that_training_and_scores_call(bound):
     running = program(bound(True))
     running.compile()
-    programs: Any = (stream.train_block, stream.evaluate_block, stream.end_chunk, stream.means, stream.begin_epoch)
-    before, state = [each.jitted._cache_size() for each in programs], running.collect()
+    before, state = [each.jitted._cache_size() for each in PROGRAMS], running.collect()
     trained(running)
-    assert [each.jitted._cache_size() for each in programs] == before
+    assert [each.jitted._cache_size() for each in PROGRAMS] == before
     assert state.step == 0
+
+
+def test_every_program_takes_compiler_options(bound, monkeypatch):
+    """Users have options, the suite has none (see `conftest`); JAX refuses them in a program that another one calls."""
+    monkeypatch.setattr(compiling, "options", lambda: {"xla_backend_optimization_level": 0})
+    for each in PROGRAMS:
+        monkeypatch.setitem(vars(each), "jitted", None)  # so that it is restored
+        del vars(each)["jitted"]
+    assert trained(program(bound(True)), (1,))
 
 
 def test_a_resumed_training_gives_the_bits_of_one_without_a_break(bound):
