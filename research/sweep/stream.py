@@ -107,18 +107,16 @@ def end_chunk(
 ) -> tuple[State, Metrics]:
     """What `engine.chunk` does after its epochs, from metrics of all steps and sums of all validation batches."""
     metrics = {f"train/{name}": values.mean(0) for name, values in training.items()}
-    metrics |= _means(sums, weight, "validation")  # a program cannot call another
+    metrics |= means(sums, weight, "validation")
     state = engine.keep_and_stop(state, metrics, frozen, budget)
     # The flags are separate outputs, because the next chunk overwrites the memory of the state.
     return state, metrics | {f"state/{name}": getattr(state, name) for name in FLAGS}
 
 
-def _means(sums: Metrics, weight: Any, part: Part) -> Metrics:
+@compiled(static_argnames="part")
+def means(sums: Metrics, weight: Any, part: Part) -> Metrics:
     """Means over the rows of a part, from the sums of its batches."""
     return {f"{part}/{name}": value.sum() / weight.sum() for name, value in sums.items()}
-
-
-means = Program(_means, static_argnames="part")
 
 
 # ------------------------------------------------------------------------------------------------------ one job's rows
