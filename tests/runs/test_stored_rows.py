@@ -252,12 +252,12 @@ def test_rows_as_stored_give_what_the_evaluation_of_the_training_had(name, tmp_p
     beside = {} if whole.target is None else {"target": dataset.examples.take(numbers).target}
     if name not in FAMILIES and whole.label is not None:  # a projection also reads the label
         beside["label"] = whole.label if run.classes is None else np.array(run.classes)[whole.label]
-    scores = run.score(some, numbers=numbers, **beside)
+    losses = run.score(some, numbers=numbers, **beside)
     evaluate = jax.jit(
         lambda p, m, d: scores.evaluate(bound.model, p, m.seed, m.split, d, bound.budget, np.bool_(True))
     )
     loss = evaluate(params, member(bound), on_device(dataset))["test/loss"]
-    np.testing.assert_allclose(scores.mean(), loss, rtol=1e-5)
+    np.testing.assert_allclose(losses.mean(), loss, rtol=1e-5)
 
 
 def _rows(rows: list[Any]) -> Any:
