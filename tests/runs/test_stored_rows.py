@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import scipy.io
 
+from research import scores
 from research.data.images import MNIST, FashionMNIST
 from research.data.loading import preparation_of, scored
 from research.runs import batches
