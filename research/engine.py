@@ -251,13 +251,13 @@ def step_inputs(
     job: JobInputs,
     data: Data,
     budget: Budget,
-    place: Int[Array, ""] | None = None,
+    position: Int[Array, ""] | None = None,
 ) -> tuple[Examples, Key[Array, ""], Clock]:
     """Batch, key and clock of step `index` of an epoch, after `done` steps in all.
 
-    `place` is the number of the step in `epoch.batches`, where these do not begin with the first step of the epoch.
+    `position` is the number of the step in `epoch.batches`, where these do not begin with the first step of the epoch.
     """
-    batch = job.split.prepare(data.train.take(epoch.batches[index if place is None else place]))
+    batch = job.split.prepare(data.train.take(epoch.batches[index if position is None else position]))
     if budget.draw is not None:
         batch = budget.draw.draw(batch, jax.random.fold_in(epoch.draw_key, index))
     steps, number = budget.steps_per_epoch, done.astype(jnp.float32)

@@ -55,8 +55,8 @@ def train_block(
     transformation = optimizer.build(budget.epochs, budget.steps_per_epoch)
     epoch = epoch._replace(batches=jnp.arange(len(block.train)).reshape(-1, budget.step_rows))
 
-    def step(place: jax.Array, state: State) -> tuple[State, Metrics]:
-        batch, key, clock = engine.step_inputs(epoch, first + place, state.step, member, block, budget, place)
+    def step(position: jax.Array, state: State) -> tuple[State, Metrics]:
+        batch, key, clock = engine.step_inputs(epoch, first + position, state.step, member, block, budget, position)
         return engine.train_step(model, transformation, state, batch, key, clock, budget)
 
     return _collected(step, state, count, len(epoch.batches))
