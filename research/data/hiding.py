@@ -61,10 +61,18 @@ def hide(settings: Splitting, source: Source, parts: Sequence[Rows]) -> Source:
         masks = [observed & ~hidden, hidden]
     examples = dataclasses.replace(examples, observed=masks[0], hidden=masks[1])
     for name in ("validation", "test"):
-        if not np.asarray(examples.hidden[getattr(parts[0], name)]).any():
-            problem = f"this hides no value of the {len(getattr(parts[0], name))} {name} rows; make it larger"
+        rows = getattr(parts[0], name)
+        if not _hides_any(examples.hidden, rows):
+            problem = f"this hides no value of the {len(rows)} {name} rows; make it larger"
             raise ConfigError("hide", settings.hide, problem)
     return dataclasses.replace(source, examples=examples)
+
+
+def _hides_any(hidden: Any, rows: np.ndarray) -> bool:
+    """Whether some value of these rows is hidden; the mask is dense or one of windows."""
+    if isinstance(hidden, Windows):  # one mask of the series, not one for each window
+        return bool(hidden.series[covered_steps([(hidden, hidden.size)], rows)].any())
+    return bool(hidden[rows].any())
 
 
 def _check(settings: Splitting, source: Source) -> None:

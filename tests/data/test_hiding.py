@@ -172,7 +172,6 @@ def test_padding_changes_no_draw():
         ({"folds": 3, "fold": 0}, {}, "hide", "data.folds=null data.fold=null"),
         ({"hide_by": "blocks", "hide_length": STEPS}, {}, "hide_length", "make it smaller"),
         ({"hide_train": 0.1}, {"draw": Hide(share=0.1, length=1)}, "hide_train", "set data.hide_train=null"),
-        ({"hide": 1e-6}, {}, "hide", "make it larger"),
     ],
 )
 def test_what_cannot_be_hidden_is_refused(settings, changes, key, remedy):
@@ -182,6 +181,12 @@ def test_what_cannot_be_hidden_is_refused(settings, changes, key, remedy):
     error = refusal.value.under("data")
     assert error.key == f"data.{key}"
     assert remedy in str(error)
+
+
+@pytest.mark.parametrize("examples", [arrays(), windows()], ids=["dense", "windows"])
+def test_a_share_that_hides_no_value_is_refused(examples):
+    with pytest.raises(ConfigError, match=r"hides no value of the .* validation rows; make it larger"):
+        dataset_of(examples, hide=1e-6)
 
 
 def test_data_whose_horizon_is_no_key_are_refused_without_it():
