@@ -1,12 +1,13 @@
 """How programs are compiled: with `jax.jit`, and with options that pay on a CPU."""
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.core import Tracer
+
+from research import environment
 
 LEVEL, WIDTH = "xla_backend_optimization_level", "xla_cpu_prefer_vector_width"
 
@@ -20,7 +21,7 @@ def options() -> dict[str, Any]:
     and an RNN autoencoder. Vectors of 512 bits instead of 256 make an LSTM 1.10 times as fast, and others 1.01 to 1.08
     times; a CPU without them takes what it has.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
+    flags = environment.flags().get("XLA_FLAGS", "")
     if jax.default_backend() != "cpu" or LEVEL in flags or WIDTH in flags:
         return {}
     return {LEVEL: 1, WIDTH: 512}

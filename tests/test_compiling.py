@@ -1,5 +1,7 @@
 """The options with which programs are compiled."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -15,12 +17,16 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_options_are_those_of_a_cpu_unless_the_user_sets_one(fresh: pytest.MonkeyPatch) -> None:
+def test_options_are_those_of_a_cpu_unless_the_user_sets_one(fresh: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert compiling.options() == {compiling.LEVEL: 1, compiling.WIDTH: 512}
     for flag in (compiling.LEVEL, compiling.WIDTH):
         fresh.setenv("XLA_FLAGS", f"--{flag}=2")
         assert compiling.options() == {}
+    (tmp_path / "flags").write_text(f"--{compiling.LEVEL}=2\n")  # XLA reads such a file
+    fresh.setenv("XLA_FLAGS", str(tmp_path / "flags"))
+    assert compiling.options() == {}
     fresh.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    assert compiling.options() == {compiling.LEVEL: 1, compiling.WIDTH: 512}
     fresh.setattr(jax, "default_backend", lambda: "gpu")
     assert compiling.options() == {}
 
