@@ -14,6 +14,7 @@ import optax
 import pytest
 from configs import budget
 
+from research import compiling
 from research.clock import Clock
 from research.data import Examples
 from research.sweep.command import prepare, run
@@ -113,6 +114,15 @@ def test_a_run_that_stays_finite_alone_is_told(train: Any, make_jobs: Jobs, repl
         "alone, in map mode, all 8 steps are finite; it was trained in map mode",
         "at width 1: the divergence depends on the last bits",
     ]
+
+
+def test_an_epoch_is_compiled_with_the_options_of_the_run(
+    train: Any, make_jobs: Jobs, replayed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (outcome,) = train(make_jobs(*GROWS, "optimizer.learning_rate=4"))
+    monkeypatch.setattr(compiling, "options", lambda: {"xla_no_such_option": 1})
+    with pytest.raises(Exception, match="xla_no_such_option"):
+        replayed(outcome.folder)
 
 
 def test_a_result_without_a_step_is_refused(

@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from research import engine
+from research.compiling import compiled
 from research.inputs import Budget
 from research.runs.files import ALONE
 from research.runs.folder import RunFolder
@@ -141,18 +142,19 @@ def _first_bad_step(program: Alone, state: engine.State) -> list[str]:
     state = jax.tree.map(jnp.asarray, state)
     transformation = optimizer.build(budget.epochs, steps)
 
-    @jax.jit
+    @compiled()  # with the options of the run, so that it diverges at the same step
     def train(state: engine.State) -> engine.State:
         return engine.train_epoch(model, optimizer, state, member, data, budget)[0]
 
-    @jax.jit
+    @compiled()
     def inputs(state: engine.State, index: jax.Array) -> Any:
         epoch = engine.begin_epoch(state.step // steps, member, budget)
         return engine.step_inputs(epoch, index, state.step, member, data, budget)
 
-    step = jax.jit(
-        lambda state, *arguments: engine.train_step(model, transformation, state, *arguments, budget=budget)[0]
-    )
+    @compiled()
+    def step(state: engine.State, *arguments: Any) -> engine.State:
+        return engine.train_step(model, transformation, state, *arguments, budget=budget)[0]
+
     by_step = False
     while int(state.step) < steps * int(budget.epochs):
         if not by_step and int((after := train(state)).first_bad_step) == engine.NEVER:
