@@ -18,9 +18,11 @@ from research.sweep.folder import GROUPS
 from research.sweep.job import readable
 from research.sweep.manifest import check_sweep, read_manifest, swept_keys
 from research.sweep.memory import halves
+from research.sweep.options import Options
 from research.sweep.plan import plan
 from research.sweep.proof.intact import check_files
 from research.sweep.train.display import Display
+from research.sweep.train.units import most_threads
 from research.tree import ConfigError
 
 Jobs = Callable[..., list[Any]]
@@ -195,6 +197,18 @@ def test_names_of_runs_are_cut_between_overrides() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ memory
+
+
+def test_threads_that_have_no_device_do_not_count_as_waiting(
+    make_bounds: Any, make_options: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (group,) = plan(make_bounds("seed=range(4)"), make_options(mode="vmap"))
+    whole = dataclasses.replace(group, width=1, devices=4)
+    asked = lambda number: make_options(mode="vmap", concurrency=number)
+    monkeypatch.setattr(Options, "threads", property(lambda options: options.concurrency or 4))
+    assert most_threads([group], asked(None)) == 4
+    assert most_threads([group, whole], asked(None)) == 1
+    assert most_threads([whole], asked(2)) == 2
 
 
 def test_narrower_programs_use_all_devices(make_bounds: Any, make_options: Callable[..., Any]) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -14,6 +14,7 @@ from research.runs.files import LeaseLost
 from research.sweep.device import on_device
 from research.sweep.job import start_of
 from research.sweep.memory import halves, out_of_memory
+from research.sweep.options import Options
 from research.sweep.plan import JobGroup
 from research.sweep.programs import program_of
 from research.sweep.train.ledger import Ledger, Stopped, fail
@@ -37,9 +38,8 @@ def train(ledger: Ledger) -> None:
     groups, options = ledger.workload.groups, ledger.options
     background = ThreadPoolExecutor(1, "finish")
     background.submit(_import_early)
-    threads = min(options.threads, sum(len(group.units) for group in groups))
-    if options.concurrency is None and any(group.devices > 1 for group in groups):
-        threads = 1  # one program uses all devices
+    available = most_threads(groups, options)
+    threads = min(available, sum(len(group.units) for group in groups))
     pool = Pool(threads, min(options.devices_used, threads))
     trainings = [GroupTraining(ledger, number, group, pool, background) for number, group in enumerate(groups)]
     with stopping(ledger.stop, ledger.leave, ledger.display.note):
@@ -48,7 +48,7 @@ def train(ledger: Ledger) -> None:
                 training.begin()
             started = time.monotonic()
             pool.run(ledger.stop.set)
-            ledger.waited(options.threads * (time.monotonic() - started))
+            ledger.waited(available * (time.monotonic() - started))
             results(ledger.futures)
         except BaseException as error:
             ledger.stop.set()
@@ -65,6 +65,12 @@ def train(ledger: Ledger) -> None:
             for group in groups:
                 ledger.let_go(group)
     background.shutdown()
+
+
+def most_threads(groups: Sequence[JobGroup], options: Options) -> int:
+    """Threads that may train at the same time; one if a program uses all devices, unless the user asks for more."""
+    uses_all = any(group.devices > 1 for group in groups)
+    return 1 if uses_all and options.concurrency is None else options.threads
 
 
 class GroupTraining:
