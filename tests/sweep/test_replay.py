@@ -216,6 +216,10 @@ def test_an_operation_is_found_inside_calls_and_loops() -> None:
     assert (
         place(lambda x: jax.lax.scan(*_backwards(), x, reverse=True), jnp.arange(3.0)) == "time step 0/log of shape ()"
     )
+    again = jax.checkpoint(lambda x: jnp.log(x) + 1)
+    assert place(again, -jnp.ones(2)) == "log of shape (2,)"
+    slope = jax.grad(lambda x: (3e38 * again(x)).sum())  # of 3e38 / x
+    assert re.search(r"(div|mul) of shape \(2,\)", str(place(slope, jnp.full(2, 0.5))))
     # a function with its own derivative is one operation from outside
     assert "of shape (2,)" in str(place(lambda x: jax.nn.relu(jnp.log(x)), -jnp.ones(2)))
 

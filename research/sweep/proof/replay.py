@@ -272,6 +272,8 @@ def _inside(primitive: str, params: Mapping[str, Any], inputs: Sequence[Any]) ->
     """The operation inside a function that is called, or inside the first step of a scan in which it happens."""
     if primitive in ("jit", "pjit"):
         return first_operation(params["jaxpr"], inputs)
+    if primitive in ("checkpoint", "remat2"):  # names of `jax.checkpoint`
+        return first_operation(ClosedJaxpr(params["jaxpr"], ()), inputs)
     if primitive in ("custom_jvp_call", "custom_vjp_call"):
         inner = params.get("call_jaxpr")
         return first_operation(inner, inputs) if isinstance(inner, ClosedJaxpr) else None
