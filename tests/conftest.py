@@ -56,7 +56,10 @@ def check_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
 # the import hook takes the checker by an importable name, and test folders are no packages
 sys.modules["array_checks"] = types.ModuleType("array_checks")
 sys.modules["array_checks"].check_arrays = check_arrays  # type: ignore[attr-defined]
-CHECKED = ["research.distributions", "research.networks", "research.models", "research.engine", "research.optimizer"]
+CHECKED = [
+    *("research.distributions", "research.networks", "research.models", "research.optimizer"),
+    *("research.engine", "research.inputs", "research.scores"),
+]
 install_import_hook(CHECKED, "array_checks.check_arrays")
 
 
