@@ -57,7 +57,8 @@ class Trainer:
         backwards; the products add up in float32. Parameters, optimizer state, losses and all other operations stay
         float32, and so do evaluations. There is no scaling of the loss: bfloat16 has the range of float32.
       accumulate: k batches make one step: its loss, metrics and gradient are means over them. The step sees the rows of
-        one batch of k * batch_size. A term that compares the rows of a batch compares `batch_size` of them.
+        one batch of k * batch_size. A term that is no mean over rows (a penalty, free bits, a capacity, the average of
+        a codebook) sees `batch_size` of them.
       ema: decay d of an exponential moving average of the parameters, which is evaluated and kept in their place; null:
         no average. After step t it is sum_i d^(t - i) theta_i / sum_i d^(t - i) over the steps i = 1 ... t (the average
         of Kingma & Ba 2015, section 3, with its correction of the bias), so it holds nothing of the first parameters.
