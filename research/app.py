@@ -137,14 +137,15 @@ def show_table(folder: Path) -> None:
     from research.report.collect import collect
     from research.report.page_data import best_run
     from research.report.spec import recorded
-    from research.report.table import table_of
+    from research.report.table import measured, table_of
     from research.report.terminal import show
 
     console = Console(highlight=False)
     shown, best = os.path.relpath(folder), None
     try:
         runs = collect(folder)
-        table = table_of(runs, recorded(runs.plan, folder))
+        section = recorded(runs.plan, folder)
+        table = table_of(measured(runs, section, folder), section)
         show(table)
         best = best_run(runs, table.metrics)
     except ConfigError as error:  # without a table the runs are still valid

@@ -110,7 +110,7 @@ def executor_of(settings: Any) -> Any:
 
 
 def report_of(config: DictConfig) -> dict[str, Any]:
-    """The `report:` section, checked, in plain values. Names and decimals stand in it if there are any.
+    """The `report:` section, checked, in plain values. Names, decimals and stability stand in it if they are set.
 
     So earlier versions can read the `sweep.json` of a sweep without them.
     """
@@ -119,7 +119,9 @@ def report_of(config: DictConfig) -> dict[str, Any]:
 
     section = section_of(config, "report")
     build(section, Report, key="report")
-    return {key: value for key, value in plain(section).items() if value or key not in ("names", "decimals")}
+    return {
+        key: value for key, value in plain(section).items() if value or key not in ("names", "decimals", "stability")
+    }
 
 
 def objective_of(config: DictConfig) -> str:

@@ -94,6 +94,8 @@ METRICS = {
     "rand_index": _higher(shown=True),
     "cluster_accuracy": _higher(shown=True),
     "silhouette": _higher(shown=True),
+    "code_cka": Metric("", "CKA of codes between seeds", shown=True),  # a code that never changes is not thereby good
+    "code_cca": Metric("", "mean CCA of codes between seeds", shown=True),
     # samples
     "discriminative_score": _lower(shown=True),
     "predictive_score": _lower(shown=True, fitted="scaling"),

@@ -16,7 +16,7 @@ from research.report.run import Run as Record
 from research.report.run import count_statuses
 from research.report.select import judge_of
 from research.report.spec import recorded
-from research.report.table import Table, table_of
+from research.report.table import Table, measured, table_of
 from research.runs.load import load
 from research.runs.run import Run
 from research.tree import ConfigError
@@ -86,10 +86,12 @@ class Sweep:
         metrics: Sequence[str] | str | None = None,
     ) -> Table:
         runs = self._collected()
+        section = recorded(runs.plan, self.folder)
+        runs = measured(runs, section, self.folder)
         entries = {"rows": _names(rows), "columns": _names(columns), "metrics": _names(metrics)}
         check("metrics", entries["metrics"] or (), runs.metric_names())
         changes = {name: value for name, value in entries.items() if value is not None}
-        return table_of(runs, dataclasses.replace(recorded(runs.plan, self.folder), **changes))
+        return table_of(runs, dataclasses.replace(section, **changes))
 
     def best(self, metric: str | None = None) -> Run:
         """The best finished run by a metric of the validation rows.

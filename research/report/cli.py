@@ -33,6 +33,7 @@ examples:
   report.py outputs/sweep --show sd,interval,n --interval bootstrap
   report.py outputs/sweep --names 'model.latent_dim=latent size,test/nll_nats=NLL' --decimals test/nll_nats=1
   report.py outputs/sweep --figures metric_over_key,learning_curves
+  report.py outputs/sweep --stability                          how similar the codes of different seeds are
 
 An experiment names its rows, columns, metrics and published values in its `report:` section (conf/experiment/*.yaml).
 The sweep records that section in sweep.json; options of this command replace its entries.
@@ -107,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("--decimals", type=_counts, metavar="NAME=N,NAME=N", help=text)
     text = "how keys, metrics and values are written: 'model.latent_dim=latent size,vae=VAE'"
     table.add_argument("--names", type=_settings, metavar="NAME=TEXT,NAME=TEXT", help=text)
+    text = "also compare the codes of equal settings between seeds, by CKA and CCA; loads all runs and their data"
+    table.add_argument("--stability", action="store_true", default=None, help=text)
     files = parser.add_argument_group("what is written")
     text = "table.md, .tex, .csv, page.html (default: all)"
     files.add_argument("--format", choices=[*FORMATS, "all"], default="all", help=text)
@@ -185,19 +188,20 @@ def _table(options: argparse.Namespace) -> "Table":
     from research.report.collect import collect
     from research.report.keys import check
     from research.report.spec import check_distinct
-    from research.report.table import table_of
+    from research.report.table import measured, table_of
     from research.tree import ConfigError
 
-    runs = collect(options.folder)
+    runs = collect(options.folder).including(options.include or ())
     section = _section(options, runs.plan)
     if options.by is not None and not section.select:
         raise ConfigError("by", options.by, "nothing is chosen by it: name the keys with --select")
+    runs = measured(runs, section, options.folder)
     check("metrics", options.metrics or (), runs.metric_names())
     texts = {text for run in runs for text in run.values.values() if isinstance(text, str)}
     check("decimals", options.decimals or (), runs.metric_names())
     check("names", options.names or (), [*runs.config_keys(), *runs.metric_names(), *sorted(texts)])
     check_distinct(options.names or {})
-    return table_of(runs.including(options.include or ()), section)
+    return table_of(runs, section)
 
 
 def _files(options: argparse.Namespace, table: "Table", output: Path) -> dict[str, bytes]:
@@ -232,7 +236,8 @@ def _section(options: argparse.Namespace, plan: Mapping[str, Any]) -> "Report":
     from research.report.spec import recorded
 
     entries = {
-        name: getattr(options, name) for name in ("rows", "columns", "metrics", "select", "by", "names", "decimals")
+        name: getattr(options, name)
+        for name in ("rows", "columns", "metrics", "select", "by", "names", "decimals", "stability")
     }
     for name in ("rows", "metrics"):  # an empty list asks for the default, as no list does
         entries[name] = entries[name] or None

@@ -11,6 +11,7 @@ from research.report.run import EVALUATION, union
 from research.tree import ConfigError, group
 
 SEED, FOLD = "seed", metrics.FOLD
+CODE_CKA, CODE_CCA = "test/code_cka", "test/code_cca"  # between runs; reports compute them (`report.stability`)
 UNSHOWN = frozenset({"data.root"})  # where the data lie does not change a result
 DEFAULT_METRICS = tuple(f"test/{name}" for name, known in METRICS.items() if known.shown)
 PREDICTED, FORECAST = f"test/mae{RAW}", "test/mase"  # an error of predicted values; a metric of forecasts only

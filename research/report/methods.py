@@ -37,6 +37,8 @@ LABELS = {  # in the order of their rows; a method that is not listed stands bef
     "memoryless": "memoryless",
     "mean_distance": "distance to the mean",
     "pca_residual": "PCA residual",
+    "untrained": "fresh parameters",
+    "permuted": "chance",
     "shuffled": "shuffled in time",
     "real": "real data",
     "real_vs_real": "real against real",
@@ -46,6 +48,10 @@ LABELS = {  # in the order of their rows; a method that is not listed stands bef
 SIZED = frozenset(  # methods that have as many numbers as the model has latents
     {"pca", "pca_kmeans", "padded_pca_kmeans", "resampled_pca_kmeans", "pca_residual", "random_code"}
 )
+ORIGINS = {  # methods that are not computed from the data alone
+    "untrained": "the parameters from which the same seeds started",
+    "permuted": "the codes themselves, the rows of one of each pair in random order",
+}
 FITTED = frozenset({"linear", "logistic", "padded_logistic", "resampled_logistic"})
 # methods that predict one value or class for every row
 MEANS = frozenset({"mean", "constant", "channel_mean", "majority"})

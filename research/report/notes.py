@@ -8,10 +8,11 @@ from typing import Any
 from research.metrics import direction
 from research.report.cell import Values
 from research.report.collect import FINISHED, Run
-from research.report.keys import FOLD, SEED, apart, comparison_keys, distinct
+from research.report.keys import CODE_CCA, CODE_CKA, FOLD, SEED, apart, comparison_keys, distinct
 from research.report.methods import (
     BOUNDS,
     FITTED,
+    ORIGINS,
     PERFECT,
     REAL,
     SIZED,
@@ -23,7 +24,7 @@ from research.report.methods import (
 )
 from research.report.run import EVALUATION, count_statuses
 from research.report.table import COLLAPSE, DEGENERATE, WORSE, WORSE_THAN_MEAN, Table
-from research.report.texts import listed, named, plural, settings, shortened, shown
+from research.report.texts import listed, named, named_metric, plural, settings, shortened, shown
 from research.tree import group
 
 EPOCHS, BATCH_SIZE, MONITOR = "trainer.epochs", "trainer.batch_size", "trainer.monitor"
@@ -41,6 +42,7 @@ def notes(table: Table) -> list[tuple[str, str]]:
         *_copies(table),
         *_compared(table),
         *_games(table),
+        *_between(table),
         *_few_steps(table),
         *_ended_early(table),
         *_incomplete(table),
@@ -226,6 +228,20 @@ def _games(table: Table) -> list[str]:
     return [f"{listed(losses)}: of this model neither low nor high values are better."] if losses else []
 
 
+def _between(table: Table) -> list[str]:
+    """Say what similarities of codes between seeds are means of, and what stands behind ±."""
+    metrics = [name for name in (CODE_CKA, CODE_CCA) if name in table.metrics]
+    counts = sorted({cell.n for (*_, metric), cell in table.cells.items() if metric in metrics and cell.n})
+    if not counts:
+        return []
+    pairs = " to ".join(str(n * (n - 1) // 2) for n in dict.fromkeys((counts[0], counts[-1])))
+    return [
+        f"{listed([*map(named_metric, metrics)])}: similarity of the codes of the same test rows, mean over all {pairs} pairs of"
+        " seeds. Pairs that share a seed are not independent: ± and intervals are of the jackknife over seeds, and ± over"
+        " the root of n is its standard error. Compare only with the rows of fresh parameters and of chance."
+    ]
+
+
 def _incomplete(table: Table) -> list[str]:
     """Name the seeds and folds that some cells lack and others have."""
     texts = []
@@ -329,7 +345,7 @@ def _origins(table: Table) -> list[str]:
     """Say where the rows come from that are no models."""
     labels: dict[str, list[str]] = {}
     for method in dict.fromkeys(baseline.method for baseline in table.baselines):
-        origin = "computed from the data without training"
+        origin = ORIGINS.get(method, "computed from the data without training")
         if method in FITTED:
             origin = "fitted to the training rows"
         elif method == PERFECT:

@@ -51,6 +51,7 @@ class Run:
       versions: package -> version.
       steps_per_epoch: training steps of an epoch; None if the result does not say so.
       still_improves: whether the monitored metric was far from flat at the end; None if that is not known.
+      similar: metric between runs -> run_id -> similarity to that run; only where a report computed it.
       included: whether the run is averaged although it did not finish, because the user asked for it.
     """
 
@@ -74,6 +75,7 @@ class Run:
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     steps_per_epoch: int | None = None
     still_improves: bool | None = None
+    similar: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
     included: bool = False
 
     @property

@@ -71,6 +71,8 @@ class Report:
       published: values of others, printed beside ours.
       names: config key, metric or value -> its name in tables, figures and captions; null for none.
       decimals: metric -> its decimals in tables; the others have those that their standard deviation asks for.
+      stability: whether the codes of the runs of one setting are compared between seeds (`research.report.stability`),
+        which loads all runs and their data.
     """
 
     rows: tuple[str, ...] | None
@@ -81,6 +83,7 @@ class Report:
     published: tuple[Published, ...]
     names: dict[str, str] | None = None
     decimals: dict[str, Annotated[int, Range(0, MOST_DECIMALS)]] | None = None
+    stability: bool = False
 
     def validate(self) -> None:
         if self.by is not None and not self.by.startswith("validation/"):

@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from research.metrics import direction
 from research.report.cell import Averaging, Cell, Values, averaging, cells_of, lacking, summarize
 from research.report.collect import Run, Runs
-from research.report.keys import better, check, comparison_keys, default_metrics, ranking, varying
+from research.report.keys import CODE_CCA, CODE_CKA, better, check, comparison_keys, default_metrics, ranking, varying
 from research.report.methods import Baseline, baselines
 from research.report.select import Selection, select
 from research.report.spec import Published, Report, Reproduction, reproductions
@@ -149,13 +150,27 @@ def table(
     )
 
 
+def measured(runs: Runs, report: Report, folder: Path) -> Runs:
+    """The runs of a sweep folder with the metrics between runs that a `report:` section asks for."""
+    if not report.stability:
+        return runs
+    from research.report.stability import compared  # it loads JAX
+
+    return compared(runs, folder)
+
+
 def table_of(runs: Runs, report: Report) -> Table:
-    """The table that a `report:` section describes; metrics that no run has are left out and become a problem."""
+    """The table that a `report:` section describes; metrics that no run has are left out and become a problem.
+
+    Metrics between runs that were asked for (`measured`) are shown also where the section names others only.
+    """
     names = report.metrics
     if names is not None:
         known = runs.metric_names()
         problems = [f"the report section names {name}, which no run has" for name in names if name not in known]
         names = tuple(name for name in names if name in known)
+        if names and not {CODE_CKA, CODE_CCA} & set(names):
+            names += tuple(name for name in (CODE_CKA, CODE_CCA) if name in known)
         runs = dataclasses.replace(runs, problems=(*runs.problems, *problems))
     shown = table(runs, report.rows, report.columns, names or None, report.select, report.by, report.published)
     return dataclasses.replace(shown, names=report.names or {}, decimals=report.decimals or {})

@@ -15,6 +15,7 @@ from configs import shipped
 from research import tree
 from research.data.loading import load as load_data
 from research.evaluation.views import COLORS, pixels, plane
+from research.report.again import UnavailableError, dataset_of, load, root_of
 from research.report.collect import Run, collect
 from research.report.figures import best, chart, clusters, codes, draw, memory, points, rows, scene, style
 from research.report.table import table
@@ -146,7 +147,7 @@ def test_other_data_than_those_of_the_training_are_not_drawn(pictures, tmp_path)
     shutil.copytree(pictures, folder)
     for path in folder.glob("*/result.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"data_sha256": "0" * 64}))
-    with pytest.raises(scene.UnavailableError, match="no longer those of the training"):
+    with pytest.raises(UnavailableError, match="no longer those of the training"):
         best.best_runs(scene_of(folder))
 
 
@@ -168,7 +169,7 @@ def test_the_root_of_the_data_is_that_of_the_run(tmp_path, overrides, recorded, 
     if recorded is not None:
         (tmp_path / ".hydra").mkdir()
         (tmp_path / ".hydra" / "config.yaml").write_text(recorded)
-    assert best.root_of(tmp_path, Run("run", "completed", overrides=overrides)) == expected
+    assert root_of(tmp_path, Run("run", "completed", overrides=overrides)) == expected
 
 
 def assert_tile(found: best.Best, picture: chart.Chart, row: int, column: int, values: Any) -> None:
@@ -376,7 +377,7 @@ def test_gradient_norms_are_those_of_the_evaluation(sweep):
     planned = only(memory.gradient_norm, view)
     norms = []
     for run in view.table.runs:
-        loaded, (parts, _) = best.load(view, run), best.dataset_of(view, run)
+        loaded, (parts, _) = load(folder, run), dataset_of(folder, run, view.once)
         norms.append(gradient_by_distance(loaded.model, loaded.params, parts["test"]))
     (panel,) = planned.picture.panels
     trained = panel.lines[0]

@@ -3,23 +3,21 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from research.evaluation.views import BATCH, channel_names, class_names, decoded, series, spread
 from research.models.abilities import able, is_conditional, methods
+from research.report.again import UnavailableError, dataset_of, load
 from research.report.collect import Run
 from research.report.figures import points, style
 from research.report.figures.chart import Chart, Limits
-from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, UnfitError
+from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
 from research.report.texts import listed, plural
-from research.tree import ConfigError
 
 SETS = 3  # most data sets whose best run is shown
 ANY = ("image", "sequence", "")  # kinds of rows
-Material = tuple[dict[str, Any], Any]  # `train`, `validation` and `test` rows as models see them, and facts of the data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,7 +204,7 @@ def _load_best(scene: Scene) -> list[Best]:
         which += f" ({', '.join(filter(None, setting))})" if any(setting) else ""
         which += f" on {points.label_of(keys, run.at(keys))}" if keys else ""
         try:
-            loaded.append(Best(run, load(scene, run), *dataset_of(scene, run), suffix, which))
+            loaded.append(Best(run, load(scene.folder, run), *dataset_of(scene.folder, run, scene.once), suffix, which))
         except UnavailableError as error:
             failures.append(str(error))
     if not loaded:
@@ -214,65 +212,3 @@ def _load_best(scene: Scene) -> list[Best]:
     for text in failures:
         scene.tell(f"no figures of one of the best runs: {text}")
     return loaded
-
-
-def load(scene: Scene, run: Run) -> Any:
-    """The run with its parameters.
-
-    Raises:
-      UnavailableError: the run kept no parameters, or its model is not of this project.
-    """
-    from research.runs.load import load as load_run
-
-    try:
-        return load_run(scene.folder / run.run_id)
-    except (ConfigError, OSError) as error:
-        raise UnavailableError(str(error)) from None
-
-
-def dataset_of(scene: Scene, run: Run) -> Material:
-    """The data of a run, read again by its config from where the run read them.
-
-    Raises:
-      UnavailableError: they are not there, or are not those of the training.
-    """
-    from research.data.loading import load as load_data
-    from research.data.loading import scored
-    from research.evaluation.rows import sample
-    from research.runs.folder import RunFolder
-    from research.tree import build
-
-    def read(recipe: Any) -> Material:
-        dataset = load_data(recipe)
-        if run.data_sha256 and dataset.sha256 != run.data_sha256:
-            raise UnavailableError("the data are no longer those of the training (another sha256)")
-        parts = scored(dataset, recipe.fold)
-        return {name: sample(part) for name, part in parts.items()}, dataset.facts
-
-    try:
-        tree = dict(RunFolder(scene.folder / run.run_id).read_config()["config"]["data"])
-        tree["root"] = root_of(scene.folder / run.run_id, run)
-        recipe = build(tree, key="data")
-        return scene.once((repr(dataclasses.replace(recipe, fold=None)), recipe.fold), lambda: read(recipe))
-    except (ConfigError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UnavailableError(f"the data of {run.run_id} cannot be read: {error}") from None
-
-
-def root_of(folder: Path, run: Run) -> str | None:
-    """`data.root` of a run, which is no part of the run's config: its override, or what Hydra's record has.
-
-    Tools that copy folders may leave the hidden record behind.
-    """
-    import yaml
-
-    roots = [text for key, _, text in (override.partition("=") for override in run.overrides) if key == "data.root"]
-    if roots:
-        return None if roots[-1] == "null" else roots[-1].strip("'\"")
-    recorded = folder / ".hydra" / "config.yaml"
-    if recorded.is_symlink():
-        return None
-    try:
-        root = yaml.safe_load(recorded.read_text(encoding="utf-8"))["data"].get("root")
-    except (yaml.YAMLError, KeyError, AttributeError, TypeError, OSError, ValueError, RecursionError):
-        return None
-    return root if isinstance(root, str) else None

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from research.inputs import FIGURES, purpose_key
+from research.report.again import UnavailableError, dataset_of, load
 from research.report.collect import Run
 from research.report.figures import points, style
-from research.report.figures.best import dataset_of, load
 from research.report.figures.chart import DASHES, Chart, Line, Panel, look
-from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, plans_for
+from research.report.figures.scene import Plan, Scene, Sketch, plans_for
 from research.report.statistics import interval
 from research.report.texts import plural
 
@@ -33,7 +33,7 @@ def _norms(scene: Scene, run: Run) -> tuple[np.ndarray, np.ndarray]:
 
     from research.evaluation.memory import gradient_by_distance
 
-    loaded, (parts, _) = load(scene, run), dataset_of(scene, run)
+    loaded, (parts, _) = load(scene.folder, run), dataset_of(scene.folder, run, scene.once)
     key = purpose_key(points.seed_of(run) or 0, FIGURES)
     fresh = loaded.model.fresh(jax.random.fold_in(key, 4))  # the draw of the run's own figure
     trained, start = (gradient_by_distance(loaded.model, params, parts["test"]) for params in (loaded.params, fresh))

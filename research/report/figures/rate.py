@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.report.again import UnavailableError, dataset_of
 from research.report.cell import COLLAPSED
 from research.report.collect import Run
 from research.report.figures import points, style
-from research.report.figures.best import dataset_of
 from research.report.figures.chart import Chart, Limits, Line, Panel, bars, baseline_look, look, mark
 from research.report.figures.curves import arrange
-from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, plans_for
+from research.report.figures.scene import Plan, Scene, Sketch, plans_for
 
 BETA, RATE, DISTORTION = "model.beta", "test/kl_nats", "test/reconstruction_nats"
 PIXELS, EXACT = "independent pixels", "reference/nll_nats"
@@ -138,7 +138,7 @@ def _bounds(scene: Scene, runs: Sequence[Run]) -> dict[str, tuple[str, float]]:
         bounds["exact NLL"] = ("sum", float(np.mean(exact)))
     if {run.value("model.likelihood") for run in runs} == {"bernoulli"}:
         try:
-            parts, _ = dataset_of(scene, next(run for run in runs if _has(run)))
+            parts, _ = dataset_of(scene.folder, next(run for run in runs if _has(run)), scene.once)
         except UnavailableError as error:
             scene.tell(f"rate_distortion without the entropy of pixels: {error}")
             return bounds

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from research.report.again import UnavailableError
 from research.report.figures.chart import Chart
 from research.report.figures.points import judge_of
 from research.report.figures.style import rendered, styled
@@ -17,10 +18,6 @@ from research.report.table import Table
 
 class UnfitError(Exception):
     """A sweep has nothing for a kind of figure; the text says what is missing."""
-
-
-class UnavailableError(Exception):
-    """A figure applies but cannot be drawn now, because data or parameters are missing."""
 
 
 @dataclasses.dataclass

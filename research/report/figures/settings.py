@@ -7,10 +7,11 @@ from typing import Any
 
 from research.evaluation.views import COLORS
 from research.metrics import direction
+from research.report.again import UnavailableError
 from research.report.figures import points, style
 from research.report.figures.chart import SMALL, Chart, Line, Panel, bars, baseline_look, mark
 from research.report.figures.points import Mean, Values
-from research.report.figures.scene import Plan, Scene, Sketch, UnavailableError, plans_for
+from research.report.figures.scene import Plan, Scene, Sketch, plans_for
 from research.report.keys import better, distinct, ranking
 from research.report.methods import label
 from research.report.statistics import SMALLEST, compare, holm, interval
