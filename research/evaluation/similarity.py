@@ -1,6 +1,7 @@
 """How similar two codes of the same rows are, whatever their axes mean: linear CKA and mean canonical correlation.
 
-No run answers this alone, so nothing here is a study: reports compare the runs of one setting (`research.report.stability`).
+No run answers this alone, so nothing here is a study: a report compares the runs of one setting
+(`research.report.stability`).
 """
 
 import dataclasses
@@ -9,7 +10,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-NEAR_CONSTANT = 0.01  # share of the largest standard deviation below which a direction of codes counts as constant
+# Share of the largest standard deviation below which a direction of codes counts as constant: 1 % of the variance, as
+# for active units (Burda et al. 2016), whose largest variance is near 1. What a VAE does not use lies below it.
+NEAR_CONSTANT = 0.1
 
 
 class IncomparableError(ValueError):
@@ -57,8 +60,8 @@ def prepared(codes: np.ndarray) -> Codes:
 def linear_cka(x: Codes, y: Codes) -> float:
     """Linear centred kernel alignment, |X'Y|^2 / (|X'X| |Y'Y|) in Frobenius norms, 0 to 1 (Kornblith et al. 2019).
 
-    It is 1 for codes that differ by a shift, a rotation, a reflection and a factor. Directions count by their variance, so that it
-    changes under other invertible maps.
+    It is 1 for codes that differ by a shift, a rotation, a reflection and a factor. Directions count by their variance,
+    so that it changes under other invertible maps.
     """
     norm = lambda a, b: float(np.linalg.norm(a.T @ b))
     return norm(x.centred, y.centred) ** 2 / (norm(x.centred, x.centred) * norm(y.centred, y.centred))
@@ -67,8 +70,8 @@ def linear_cka(x: Codes, y: Codes) -> float:
 def mean_cca(x: Codes, y: Codes) -> float:
     """Mean of the min(R, R') canonical correlations of two codes, 0 to 1 (Hotelling 1936; Raghu et al. 2017).
 
-    It is 1 for codes that differ by an invertible affine map: all directions count alike, whatever their variance. Directions that
-    are nearly constant would count as much as any other, so they are left out first (`Codes.basis`).
+    It is 1 for codes that differ by an invertible affine map: all directions count alike, whatever their variance. So
+    directions that are nearly constant are left out first (`Codes.basis`).
 
     Raises:
       IncomparableError: R + R' > N - 1; then R + R' - (N - 1) of the correlations are 1 for any codes.
@@ -86,9 +89,9 @@ def between(measure: Callable[[Codes, Codes], float], codes: Sequence[Codes], *,
     Args:
       measure: `linear_cka` or `mean_cca`.
       codes: of the same N rows.
-      permuted: puts the rows of the second codes of a pair in an order that is drawn anew for each pair. Then only chance
-        makes codes similar: linear CKA has the mean sqrt(P P') / (N - 1) with P = |X|^4 / |X'X|^2 (the participation ratio), and
-        squared canonical correlations have the mean max(R, R') / (N - 1).
+      permuted: puts the rows of the second codes of a pair in an order that is drawn anew for each pair. Then only
+        chance makes codes similar: linear CKA has the mean sqrt(P P') / (N - 1) with the participation ratio
+        P = |X|^4 / |X'X|^2, and squared canonical correlations have the mean max(R, R') / (N - 1).
 
     Raises:
       IncomparableError: some pair has no such similarity.
@@ -120,7 +123,7 @@ def jackknifed(table: np.ndarray) -> np.ndarray:
     Pairs that share a code are not independent, so that a standard error over pairs is wrong. With m the mean over all
     pairs and m_i the mean over the pairs without code i, the numbers are p_i = S m - (S - 1) m_i. Their mean is m, and
     their standard deviation (S - 1 in the denominator) over sqrt(S) is the jackknife's standard error of m (Arvesen
-    1969), which is on average too large rather than too small (Efron & Stein 1981). A single p_i may lie outside 0 to 1.
+    1969), on average too large rather than too small (Efron & Stein 1981). A single p_i may lie outside 0 to 1.
 
     Raises:
       IncomparableError: fewer than three codes.

@@ -236,9 +236,9 @@ def _between(table: Table) -> list[str]:
         return []
     pairs = " to ".join(str(n * (n - 1) // 2) for n in dict.fromkeys((counts[0], counts[-1])))
     return [
-        f"{listed([*map(named_metric, metrics)])}: similarity of the codes of the same test rows, mean over all {pairs} pairs of"
-        " seeds. Pairs that share a seed are not independent: ± and intervals are of the jackknife over seeds, and ± over"
-        " the root of n is its standard error. Compare only with the rows of fresh parameters and of chance."
+        f"{listed([*map(named_metric, metrics)])}: similarity of the codes of the same test rows, mean over all {pairs}"
+        " pairs of seeds, 1 at most. Pairs that share a seed are not independent: ± and intervals are of the jackknife"
+        " over seeds, and ± over the root of n is its standard error."
     ]
 
 

@@ -38,12 +38,12 @@ Once = Callable[[Hashable, Callable[[], Any]], Any]
 
 
 def compared(runs: Runs, folder: Path) -> Runs:
-    """The runs of a sweep folder, those of one setting with `MEASURES` among their metrics and naive methods beside them.
+    """The runs of a sweep folder with `MEASURES` among their metrics, and naive methods beside them.
 
-    A setting is all of a config but the seed. Its finished runs are compared pair by pair on the same test rows, at most
-    10,000 at even distances. A run gets the pseudo-value of the jackknife over seeds (`similarity.jackknifed`): the mean
-    of these is the mean over all pairs, and their standard deviation over sqrt(n) its standard error. `Run.similar` has
-    the similarities themselves.
+    A setting is all of a config but the seed. Its finished runs are compared pair by pair on the same test rows, at
+    most 10,000 at even distances. A run gets the pseudo-value of the jackknife over seeds (`similarity.jackknifed`):
+    the mean of these is the mean over all pairs, and their standard deviation over sqrt(n) its standard error.
+    `Run.similar` has the similarities themselves.
 
     The naive methods are `untrained`, the parameters from which the same seeds started, and `permuted`, the codes
     themselves with the rows of one of each pair in random order. What cannot be compared is null, with a reason.
@@ -88,15 +88,13 @@ def _compared(runs: Sequence[Run], folder: Path, once: Once) -> Sequence[Run]:
             for at, run in enumerate(runs)
         ]
         runs = _with(runs, name, jackknifed(table))
-        naive = {
-            "permuted": lambda: between(measure, trained, permuted=True),
-            "untrained": lambda: between(measure, untrained()),
-        }
-        for method, compute in naive.items():
-            try:
-                runs = _with(runs, name_of(method, name), np.full(len(runs), mean_of_pairs(compute())))
-            except IncomparableError as error:
-                runs = _without(runs, name_of(method, name), str(error))
+        chance = mean_of_pairs(between(measure, trained, permuted=True))
+        runs = _with(runs, name_of("permuted", name), np.full(len(runs), chance))
+        try:
+            start = mean_of_pairs(between(measure, untrained()))
+            runs = _with(runs, name_of("untrained", name), np.full(len(runs), start))
+        except IncomparableError as error:
+            runs = _without(runs, name_of("untrained", name), str(error))
     return runs
 
 

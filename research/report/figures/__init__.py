@@ -19,6 +19,10 @@ _KINDS = {  # kind -> module with a function of this name, and what it shows; in
     "learning_curves": ("learning", "training and validation loss over epochs, up to eight configurations"),
     "paired_differences": ("settings", "differences between two configurations at equal seeds"),
     "critical_difference": ("ranks", "average ranks of methods over three or more data sets (Demšar 2006)"),
+    "code_stability": (
+        "stability",
+        "similarity of the codes of different seeds, a matrix for each setting (--stability)",
+    ),
     "latent_map": ("codes", "codes of held-out rows of the best run, by class"),
     "traversals": ("codes", "what the latents of the best run change, one at a time"),
     "interpolations": ("codes", "between the codes of pairs of held-out rows"),

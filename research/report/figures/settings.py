@@ -12,7 +12,7 @@ from research.report.figures import points, style
 from research.report.figures.chart import SMALL, Chart, Line, Panel, bars, baseline_look, mark
 from research.report.figures.points import Mean, Values
 from research.report.figures.scene import Plan, Scene, Sketch, plans_for
-from research.report.keys import better, distinct, ranking
+from research.report.keys import CODE_CCA, CODE_CKA, better, distinct, ranking
 from research.report.methods import label
 from research.report.statistics import SMALLEST, compare, holm, interval
 from research.report.table import Table
@@ -86,6 +86,7 @@ def _scores(table: Table, metrics: Sequence[str]) -> Sketch:
     chart = Chart(panels, row_names=[points.label_of(keys, row) for row in shown])
     caption = style.joined(
         f"Scores by {listed(keys)}, a panel for each metric. Small marks: seeds.",
+        bool({CODE_CKA, CODE_CCA} & set(metrics)) and "Those of similarities are pseudo-values of the jackknife.",
         points.averaged_words(table, everything),
         *texts,
         style.not_drawn(len(rows[ROWS:]) + len(pairs_shown[SCORES:])),
