@@ -55,9 +55,9 @@ def test_values_are_those_of_the_definitions():
     squares = np.linalg.eigvals(np.linalg.solve(xx, xy) @ np.linalg.solve(yy, xy.T)).real  # Hotelling 1936
     cka, cca = similarity(CODES, y)
     assert cca == pytest.approx(np.sqrt(np.sort(squares)[1:]).mean())
-    k, l, h = CODES @ CODES.T, y @ y.T, np.eye(200) - 1 / 200  # Kornblith et al. 2019, eq. 3 and 4
+    k, m, h = CODES @ CODES.T, y @ y.T, np.eye(200) - 1 / 200  # Kornblith et al. 2019, eq. 3 and 4
     hsic = lambda a, b: np.trace(a @ h @ b @ h)
-    assert cka == pytest.approx(hsic(k, l) / math.sqrt(hsic(k, k) * hsic(l, l)))
+    assert cka == pytest.approx(hsic(k, m) / math.sqrt(hsic(k, k) * hsic(m, m)))
 
 
 def test_unrelated_codes_have_the_level_of_chance():
@@ -74,6 +74,7 @@ def test_unrelated_codes_have_the_level_of_chance():
     squares = lambda x, y: float(np.linalg.norm(x.basis.T @ y.basis) ** 2 / min(x.basis.shape[1], y.basis.shape[1]))
     measured = between(squares, [prepared(RNG.normal(size=(rows, 8))) for _ in range(20)], permuted=True)
     assert mean_of_pairs(measured) == pytest.approx(8 / (rows - 1), rel=0.05)
+    assert between(mean_cca, [prepared(CODES)] * 2, permuted=True)[0, 1] < 0.3  # 1 with the rows in their order
 
 
 def test_many_directions_of_few_rows_are_similar_by_chance():

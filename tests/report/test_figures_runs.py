@@ -7,60 +7,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from configs import shipped
+from kept import SHORT, write_runs
 
-from research import tree
-from research.data.loading import load as load_data
 from research.evaluation.views import COLORS, pixels, plane
 from research.report.again import UnavailableError, dataset_of, load, root_of
 from research.report.collect import Run, collect
 from research.report.figures import best, chart, clusters, codes, draw, memory, points, rows, scene, style
 from research.report.table import table
-from research.runs.files import ALONE
-from research.runs.folder import RunFolder
-
-SHORT: dict[str, Any] = {"train_size": 60, "test_size": 40}
-SCALING = ("shift", "scale", "target_shift", "target_scale")
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     """Write runs with fresh parameters: `sweep(model, data, runs)` with seed -> metrics."""
-
-    def build(group: str, name: str, **changes: Any) -> Any:
-        return tree.build(shipped(group, name) | changes, key=group)
-
-    def make(
-        model: tuple[str, dict[str, Any]], data: tuple[str, dict[str, Any]], runs: dict[int, dict[str, float]]
-    ) -> Path:
-        folder = tmp_path_factory.mktemp("sweep")
-        recipe = build("data", data[0], **data[1])
-        dataset = load_data(recipe)
-        split = dataset.split(None)
-        for seed, metrics in runs.items():
-            spec = build("model", model[0], **model[1])
-            train = split.prepare(dataset.examples.take(split.rows("train")))
-            params = spec.bind(dataset.facts).init(jax.random.key(seed), train)
-            config = {"model": tree.plain(spec), "data": tree.plain(recipe), "seed": seed}
-            config["data"].pop("root", None)
-            digest = tree.config_hash(config)
-            run = RunFolder(folder / f"seed={seed}", ALONE)
-            facts = dataclasses.asdict(dataset.facts)
-            choices = {"model": model[0], "data": data[0]}
-            run.write_config(
-                json.loads(json.dumps({"config": config, "config_hash": digest, "facts": facts, "choices": choices}))
-            )
-            run.save_parameters(params, {name: getattr(split, name) for name in SCALING})
-            run.write_result(
-                {"status": "completed", "config_hash": digest, "metrics": metrics, "data_sha256": dataset.sha256}
-                | {"overrides": [f"seed={seed}"], "evaluation": {"cluster_starts": 3}, "files": run.hashes()}
-            )
-        return folder
-
-    return make
+    return lambda *described: write_runs(tmp_path_factory.mktemp("sweep"), *described)
 
 
 @pytest.fixture(scope="module")
