@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from kept import SHORT, write_runs
 
+from research.api.sweeps import Sweep
 from research.app import show_table
 from research.evaluation.similarity import between, linear_cka, mean_cca, mean_of_pairs, prepared
 from research.report.again import dataset_of
@@ -121,8 +122,9 @@ def test_an_option_and_a_section_ask_for_it(copy, capsys):
     (copy / "sweep.json").write_text(json.dumps({"runs": {}, "report": section | {"stability": True}}))
     show_table(copy)
     shown = capsys.readouterr().out
-    assert CCA in shown
+    assert "fresh parameters" in shown
     assert CKA not in shown  # the section names what it wants
+    assert "fresh parameters" in str(Sweep(copy).table())
 
 
 def test_a_panel_has_cka_below_and_cca_above_the_diagonal(folder, runs):
