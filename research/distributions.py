@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from research.counts import NegativeBinomial, Poisson, softplus
 from research.errors import nearest
 from research.ranges import Positive, Range
-from research.tree import ConfigError, spec
+from research.tree import ConfigError, added, spec
 
-LIKELIHOODS = ("bernoulli", "gaussian", "laplace", "huber", "categorical", "mse")
+COUNTS = ("poisson", "negative_binomial")
+LIKELIHOODS = ("bernoulli", "gaussian", "laplace", "huber", "categorical", *COUNTS, "mse")
 
 
 @runtime_checkable
@@ -56,10 +58,7 @@ class Bernoulli:
     nats = True
 
     def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        # This form of softplus costs half of jax's (logaddexp) on a CPU. It has `where` rather than `maximum`, whose
-        # slope at a logit of exactly 0 (dead units) would not be 1/2.
-        softplus = jnp.where(outputs >= 0, outputs, 0) + jnp.log1p(jnp.exp(-jnp.abs(outputs)))
-        return x * outputs - softplus
+        return x * outputs - softplus(outputs)
 
     def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
         return jax.nn.sigmoid(outputs)
@@ -202,18 +201,21 @@ class Observation:
       scale: of gaussian, laplace and huber; null learns one scale for all elements, which starts at 1.
       delta: where huber turns from quadratic to linear, in units of the scale.
       levels: of categorical; x in [0, 1] is rounded to this many values.
+      dispersion: r of negative_binomial, whose variance is mean + mean^2 / r; null learns one r for all elements, which
+        starts at 1.
     """
 
     likelihood: str
     scale: Positive | None
     delta: Positive
     levels: Annotated[int, Range(2, 65_536)]
+    dispersion: Positive | None = added(before=None)
 
-    # A scale is a parameter of the model, so bounds on log p(x) compare across scales. Densities do not compare with
-    # probabilities of binary or rounded values. The errors of different likelihoods have different units.
+    # A scale or a dispersion is a parameter of the model, so bounds on log p(x) compare across them. Densities do not
+    # compare with probabilities of binary or rounded values. The errors of different likelihoods have different units.
     depends: ClassVar[dict[str, tuple[str, ...]]] = {
         **dict.fromkeys(("elbo_nats", "iwae_nats", "nll_nats"), ("likelihood", "levels")),
-        **dict.fromkeys(("loss", "reconstruction_nats"), ("likelihood", "scale", "delta", "levels")),
+        **dict.fromkeys(("loss", "reconstruction_nats"), ("likelihood", "scale", "delta", "levels", "dispersion")),
     }
 
     def validate(self) -> None:
@@ -221,38 +223,55 @@ class Observation:
             remedy = f"expected one of {', '.join(LIKELIHOODS)}{nearest(self.likelihood, LIKELIHOODS)}"
             raise ConfigError("likelihood", self.likelihood, remedy)
 
-    def check_range(self, low: float, high: float) -> None:
-        """Refuse data in [low, high] on which the likelihood is not defined."""
+    @property
+    def of_counts(self) -> bool:
+        """Whether the likelihood is of counts 0, 1, 2, ... as stored."""
+        return self.likelihood in COUNTS
+
+    def check_range(self, low: float, high: float, counts: bool) -> None:
+        """Refuse data in [low, high] on which the likelihood is not defined; `counts` is that of `Facts`."""
         if self.likelihood in ("bernoulli", "categorical") and not (low >= 0 and high <= 1):
             # No scaling is a remedy: it is fitted to training rows, and other rows may lie outside their range.
             remedy = f"needs data in [0, 1], but the data lie in [{low:.4g}, {high:.4g}]; set {{key}}=gaussian"
             raise ConfigError("likelihood", self.likelihood, remedy)
+        if self.of_counts and not counts:
+            problem = f"needs whole numbers from 0 as stored, but models see other values in [{low:.4g}, {high:.4g}]"
+            remedy = f"{problem}; set data.scaling=none, or {{key}}=gaussian if the data are no counts"
+            raise ConfigError("likelihood", self.likelihood, remedy)
 
     @property
-    def learns_scale(self) -> bool:
-        """Whether the scale is a parameter."""
-        return self.scale is None and self.likelihood in ("gaussian", "laplace", "huber")
+    def learned(self) -> str | None:
+        """The setting whose logarithm is a parameter: the scale or the dispersion, or None."""
+        if self.likelihood in ("gaussian", "laplace", "huber"):
+            return "scale" if self.scale is None else None
+        return "dispersion" if self.likelihood == "negative_binomial" and self.dispersion is None else None
 
     def of(self, params: Any) -> Likelihood:
-        """The likelihood. Its scale is that of the settings, or is in `params["likelihood"]`."""
-        scale: Any = jnp.exp(params["likelihood"]["log_scale"]) if self.learns_scale else self.scale
+        """The likelihood. Its scale or dispersion is that of the settings, or is in `params["likelihood"]`."""
+        numbers: dict[str, Any] = {"scale": self.scale, "dispersion": self.dispersion}
+        if self.learned:
+            numbers[self.learned] = jnp.exp(params["likelihood"][f"log_{self.learned}"])
         match self.likelihood:
             case "bernoulli":
                 return Bernoulli()
             case "gaussian":
-                return Gaussian(scale=scale)
+                return Gaussian(scale=numbers["scale"])
             case "laplace":
-                return Laplace(scale=scale)
+                return Laplace(scale=numbers["scale"])
             case "huber":
-                return Huber(scale=scale, delta=self.delta)
+                return Huber(scale=numbers["scale"], delta=self.delta)
             case "categorical":
                 return Categorical(levels=self.levels)
+            case "poisson":
+                return Poisson()
+            case "negative_binomial":
+                return NegativeBinomial(dispersion=numbers["dispersion"])
             case _:
                 return MeanSquaredError()
 
     def init(self) -> dict[str, Any]:
-        """Fresh parameters {"likelihood"} with log scale 0 if the scale is learned; otherwise none."""
-        return {"likelihood": {"log_scale": jnp.zeros(())}} if self.learns_scale else {}
+        """Fresh parameters {"likelihood"} with the logarithm 0 of what is learned; none if nothing is."""
+        return {"likelihood": {f"log_{self.learned}": jnp.zeros(())}} if self.learned else {}
 
     @property
     def channels(self) -> int:

@@ -1,5 +1,6 @@
 """Likelihoods are densities, agree with scipy, and stay finite; the Gaussian posterior's closed forms are right."""
 
+import dataclasses
 import math
 
 import jax
@@ -10,6 +11,7 @@ import scipy.integrate
 import scipy.stats
 
 from research.distributions import (
+    COUNTS,
     LIKELIHOODS,
     Bernoulli,
     Categorical,
@@ -97,7 +99,7 @@ def test_huber_is_quadratic_then_linear():
 
 
 def observation(likelihood: str) -> Observation:
-    return Observation(likelihood=likelihood, scale=0.5, delta=1.0, levels=3)
+    return Observation(likelihood=likelihood, scale=0.5, delta=1.0, levels=3, dispersion=2.0)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
@@ -168,17 +170,27 @@ def test_the_initial_bias_predicts_the_mean(name: str):
 
 def test_a_learned_scale_starts_at_one_and_is_read_from_the_parameters():
     for name in ("gaussian", "laplace", "huber"):
-        free = Observation(likelihood=name, scale=None, delta=1.0, levels=3)
+        free = Observation(likelihood=name, scale=None, delta=1.0, levels=3, dispersion=None)
         params = free.init()
         assert float(free.of(params).scale) == 1
         assert float(free.of({"likelihood": {"log_scale": jnp.log(3.0)}}).scale) == pytest.approx(3)
         assert observation(name).init() == {}
-    assert Observation(likelihood="bernoulli", scale=None, delta=1.0, levels=3).init() == {}
+    assert Observation(likelihood="bernoulli", scale=None, delta=1.0, levels=3, dispersion=None).init() == {}
+
+
+def test_a_learned_dispersion_starts_at_one_and_is_read_from_the_parameters():
+    free = Observation(likelihood="negative_binomial", scale=None, delta=1.0, levels=3, dispersion=None)
+    params = free.init()
+    assert float(free.of(params).dispersion) == 1
+    assert float(free.of({"likelihood": {"log_dispersion": jnp.log(3.0)}}).dispersion) == pytest.approx(3)
+    fixed = dataclasses.replace(free, dispersion=2.5)
+    assert (fixed.init(), fixed.of({}).dispersion) == ({}, 2.5)
+    assert dataclasses.replace(free, likelihood="poisson").init() == {}
 
 
 def test_an_unknown_likelihood_is_refused():
     with pytest.raises(ConfigError, match="did you mean 'gaussian'") as error:
-        Observation(likelihood="gausian", scale=1.0, delta=1.0, levels=3).validate()
+        Observation(likelihood="gausian", scale=1.0, delta=1.0, levels=3, dispersion=None).validate()
     assert error.value.key == "likelihood"
 
 
@@ -186,10 +198,20 @@ def test_an_unknown_likelihood_is_refused():
 def test_data_outside_the_support_are_refused(low: float, high: float, fits: bool):
     for name in LIKELIHOODS:
         if fits or name not in ("bernoulli", "categorical"):
-            observation(name).check_range(low, high)
+            observation(name).check_range(low, high, counts=True)
         else:
             with pytest.raises(ConfigError, match="set likelihood=gaussian"):
-                observation(name).check_range(low, high)
+                observation(name).check_range(low, high, counts=True)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_other_numbers_than_counts_are_refused(name: str):
+    if name in COUNTS:
+        with pytest.raises(ConfigError, match=r"in \[0, 1\]; set data.scaling=none, or likelihood=gaussian") as error:
+            observation(name).check_range(0.0, 1.0, counts=False)
+        assert error.value.key == "likelihood"
+    else:
+        observation(name).check_range(0.0, 1.0, counts=False)
 
 
 # ------------------------------------------------------------------------------------------------------- the posterior

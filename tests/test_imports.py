@@ -26,6 +26,7 @@ LAYERS = (
         "ranges",
         "clock",
         "compiling",
+        "counts",
         "data",
         "distributions",
         "metrics",

@@ -47,7 +47,7 @@ def draw(seed: int, *shape: int) -> jax.Array:
 LENGTH = jnp.array([4, 3, 4, 2, 4, 1])
 OBSERVED = jax.random.bernoulli(jax.random.key(6), 0.8, (6, 4, 2))
 LATER = jax.random.bernoulli(jax.random.key(7), 0.8, (6, 3, 2))
-FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
+FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2, counts=True)  # so that likelihoods of counts are tried, too
 SEQUENCE = dataclasses.replace(FACTS, kind="sequence", feature_shape=(4, 2), target_high=1.0)
 ROWS = Examples(x=draw(5, 6, 4, 2), label=jnp.arange(6) % 3)
 GAPS = dataclasses.replace(ROWS, length=LENGTH, observed=OBSERVED)

@@ -13,6 +13,7 @@ import scipy.stats
 from research import engine
 from research.clock import Clock, ramp
 from research.data import Examples, Facts
+from research.evaluation.baselines import independent_poisson
 from research.inputs import Budget, Data, JobInputs
 
 FACTS = Facts("vector", (5,), 0.0, 1.0, 3, 6, 2, 2)
@@ -232,3 +233,17 @@ def test_a_huge_beta_leaves_the_entropy_of_the_marginals(build_model, build_opti
     scores = trained(model, x, optimizer, trainer, make_dataset)
     assert scores["validation/kl_nats"] < 1e-4
     assert scores["validation/reconstruction_nats"] == pytest.approx(entropy, rel=0.005)
+
+
+def test_a_huge_beta_leaves_the_entropy_of_independent_counts(
+    build_model, build_optimizer, build_trainer, make_dataset
+):
+    x = np.random.default_rng(0).poisson(np.linspace(0.3, 3, 6), (60, 6)).astype(np.float32)
+    naive = independent_poisson(Examples(x=x), Examples(x=x))
+    options = {"activation": "tanh", "output_bias": "zero", "likelihood": "poisson"}  # relu would take longer
+    model = build_model("vae", latent_dim=2, hidden_dims=[8], beta=1000.0, **options)
+    optimizer = build_optimizer("adam", learning_rate=0.03, schedule="cosine")
+    trainer = build_trainer(epochs=600, batch_size=60, keep="last")
+    scores = trained(model, x, optimizer, trainer, make_dataset)
+    assert scores["validation/kl_nats"] < 1e-4
+    assert scores["validation/reconstruction_nats"] == pytest.approx(naive, rel=0.005)

@@ -226,6 +226,7 @@ class Facts:
       season: number of steps after which a series repeats itself, where that is known.
       anomaly: label 1 marks anomalous rows, and no training row is anomalous.
       known, static: how many numbers are known in advance of every step, and of the whole row.
+      counts: all values of x are whole numbers from 0, and models see them as stored.
     """
 
     kind: Literal["image", "vector", "sequence"]
@@ -245,6 +246,7 @@ class Facts:
     anomaly: bool = False
     known: int = 0
     static: int = 0
+    counts: bool = False
 
 
 @jax.tree_util.register_dataclass

@@ -84,7 +84,7 @@ def assemble(recipe: Splitting, source: Source) -> Dataset:
         name=source.name,
         examples=examples,
         splits=pack(parts, fits, targets),
-        facts=facts if binarize == "none" else dataclasses.replace(facts, low=0.0, high=1.0),
+        facts=facts if binarize == "none" else dataclasses.replace(facts, low=0.0, high=1.0, counts=True),
         sha256=digest(compact(examples, *offsets), *offsets),
         preparation=_preparation(recipe, source, drawn, binarize != "none"),
         draw=_draw(recipe, source, binarize),
@@ -187,6 +187,7 @@ def _facts(
         anomaly=source.anomaly,
         known=0 if examples.known is None else examples.known.shape[-1],
         static=0 if examples.static is None else examples.static.shape[-1],
+        counts=not source.scaled and scaling.are_counts(examples, fits),
     )
 
 

@@ -147,6 +147,19 @@ def extremes(examples: Examples, scaling: Scaling, rows: np.ndarray | None = Non
     return (float(low), float(high)) if low <= high or np.isnan(low + high) else (0.0, 0.0)
 
 
+def are_counts(examples: Examples, fits: Sequence[Scaling] = ()) -> bool:
+    """Whether all values of `x` are whole numbers from 0 and none of the scalings changes them.
+
+    Padding and missing values are left out.
+    """
+    if any(np.any(fitted.shift != 0) or np.any(fitted.scale != 1) for fitted in fits):
+        return False
+    if examples.x.dtype.kind in "ub":
+        return True
+    parts = _chunks(examples, np.arange(len(examples)))  # the first part with another number ends the search
+    return all(bool((~valid | ((values >= 0) & (values == np.floor(values)))).all()) for values, valid in parts)
+
+
 # ---------------------------------------------------------------------------------------- values, a few rows at a time
 
 

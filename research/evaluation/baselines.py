@@ -14,7 +14,7 @@ from research.data.examples import Examples
 from research.evaluation.codes import probes
 from research.evaluation.rows import chunks, pieces, whole
 from research.evaluation.subject import Findings, Subject
-from research.models.abilities import latent_dim_of
+from research.models.abilities import latent_dim_of, models_counts
 
 LARGEST = 4096  # the decomposition takes the cube of the number of features or rows, whichever is smaller
 MASKED = "rows are padded or have missing values"
@@ -120,6 +120,23 @@ def sums_of_known(part: Examples) -> tuple[np.ndarray, np.ndarray]:
     return total, count
 
 
+def independent_poisson(train: Examples, test: Examples) -> float:
+    """-log p of the test rows under independent Poisson counts at the training mean of every element, in nats.
+
+    It is the sum over the elements whose truth is known, and the mean over rows, as models compute their likelihood. An
+    element that is 0 in all n training rows gets the mean 1/2n, under which a test row may have counts there.
+    """
+    from scipy.stats import poisson
+
+    total, count = sums_of_known(train)
+    mean, nats = np.maximum(total, 0.5) / np.maximum(count, 1), 0.0
+    for rows in chunks(test):
+        x = rows.x if rows.truth is None else rows.truth
+        scored = True if rows.score_mask is None else rows.score_mask
+        nats -= float(np.sum(poisson.logpmf(np.asarray(x, np.float64), mean), where=scored))
+    return nats / len(test)
+
+
 def whole_rows(part: Examples) -> Mapping[str, np.ndarray]:
     """Flat rows [N, D] by the prefix that the name of a method gets which sees them.
 
@@ -184,7 +201,14 @@ def fitted_components(subject: Subject, prefix: str = "") -> Components:
 
 
 def study(subject: Subject, findings: Findings) -> None:
-    """Add `baseline/mean/...` and `baseline/pca/...`, at the latent size of a model that reconstructs."""
+    """Add `baseline/mean/...` and `baseline/pca/...`, at the latent size of a model that reconstructs.
+
+    Beside a likelihood of counts stands the likelihood of independent Poisson counts, on the rows of `nll_nats`.
+    """
+    if models_counts(subject.model):
+        scored = subject.test.take(slice(subject.recipe.nll_examples))
+        poisson = lambda: independent_poisson(subject.train, scored)
+        findings.add({"baseline/mean/nll_nats": subject.once(("poisson", len(scored)), poisson)})
     names = ("baseline/mean/reconstruction_mse", "baseline/pca/reconstruction_mse")
     if subject.train.masked:
         error = subject.once("masked mean", lambda: masked_mean_error(subject.train, subject.test))

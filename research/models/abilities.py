@@ -187,6 +187,11 @@ def takes_covariates(model: Any) -> bool:
     return _setting(model, "takes_covariates", False)
 
 
+def models_counts(model: Any) -> bool:
+    """Whether the likelihood of a model is of counts as stored, and of no other numbers."""
+    return getattr(getattr(model, "observation", None), "of_counts", False)
+
+
 def latent_dim_of(model: Any) -> int | None:
     """L, the size of the codes, or None."""
     return _setting(model, "latent_dim", None)

@@ -40,7 +40,7 @@ def bind(model: M, facts: Facts) -> M:
     Raises:
       ConfigError: the likelihood or the networks cannot take such data.
     """
-    model.observation.check_range(facts.low, facts.high)
+    model.observation.check_range(facts.low, facts.high, facts.counts)
     networks = model.networks.bind(facts)
     changed: Any = dataclasses.replace(model, networks=networks)  # type: ignore[type-var]
     return changed if networks.parameters is None else matched(changed, "networks", networks.parameters)

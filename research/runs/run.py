@@ -11,9 +11,19 @@ from research.compiling import compiled
 from research.data.examples import Examples, Facts, prepare
 from research.data.new_rows import as_numbers, class_numbers, is_table, ordered, stored_rows, whole_number
 from research.data.preparation import Preparation
+from research.data.scaling import are_counts
 from research.distributions import Forecast
 from research.inputs import EVALUATE, purpose_key
-from research.models.abilities import Forecasts, Predicts, able, is_conditional, lack, latent_dim_of, takes_masks
+from research.models.abilities import (
+    Forecasts,
+    Predicts,
+    able,
+    is_conditional,
+    lack,
+    latent_dim_of,
+    models_counts,
+    takes_masks,
+)
 from research.runs import batches
 from research.tree import ConfigError
 
@@ -222,6 +232,8 @@ class Run:
         rows = stored_rows(self.preparation, x, takes_masks=masks, target_shape=shape, target_classes=classes, **beside)
         if rows.label is None:
             self._label(None, len(rows))
+        if models_counts(self.model) and not are_counts(rows):
+            raise ConfigError("x", "not counts", "this run models counts; give whole numbers from 0, not scaled")
         return rows
 
     def lacks_truth(self, rows: Examples) -> str | None:
