@@ -48,9 +48,11 @@ def _of_intervals() -> dict[str, Metric]:
     """Rows without a direction: the right coverage is the share that the interval claims."""
     rows = {}
     for kind, prefix in (("", ""), ("_conformal", "conformal ")):
-        for share in (80, 95):
-            interval = f"of the {prefix}{share} % interval"
-            rows[f"coverage_{share}{kind}"] = Metric("", f"coverage {interval}", shown=True)
+        for share in (*range(10, 100, 10), 95):
+            interval, whole = f"of the {prefix}{share} % interval", share in (80, 95)
+            rows[f"coverage_{share}{kind}"] = Metric("", f"coverage {interval}", shown=whole)
+            if not whole:  # only the picture of the calibration looks at it
+                continue
             rows[f"width_{share}{kind}"] = Metric("", f"width {interval}", fitted="scaling")
             rows[f"width_{share}{kind}_raw"] = Metric("", f"width {interval} in units of the data")
     return rows

@@ -1,4 +1,4 @@
-"""Intervals of forecasts: CRPS, coverage and width, a conformal correction, and naive intervals beside them."""
+"""Intervals of forecasts: CRPS, coverage and width, calibration, a conformal correction, and naive intervals."""
 
 import dataclasses
 import math
@@ -8,15 +8,15 @@ import numpy as np
 
 from research.data.examples import Examples
 from research.distributions import Forecast, central_interval
-from research.evaluation import forecasting
+from research.evaluation import calibration, forecasting
+from research.evaluation.calibration import CONFORMAL
 from research.evaluation.forecasting import Forecaster, Sums
 from research.evaluation.rows import chunks
 from research.evaluation.subject import BATCH, Findings, Subject
 from research.metrics import RAW
 from research.runs import batches
 
-SHARES = {"80": 0.8, "95": 0.95}  # of the distribution, in the names of metrics
-CONFORMAL = "_conformal"
+SHARES = {"80": 0.8, "95": 0.95}  # of the intervals that also have a width, in the names of metrics
 NAIVE = ("repeat_last", "seasonal_naive")
 ROUNDING = 1e-9  # of a rank that is a whole number
 Interval = tuple[np.ndarray, np.ndarray]  # lower and upper edge, [N, H, C]
@@ -226,7 +226,8 @@ def naive_scores(subject: Subject, forecast: Forecaster, levels: Sequence[float]
 def study(subject: Subject, findings: Findings) -> None:
     """Add CRPS, coverage and width of the intervals of a forecaster on the test rows, and those of naive forecasts.
 
-    A model whose forecast is no distribution has none of them, apart from conformal intervals.
+    The coverage of further shares makes the picture `calibration`. A model whose forecast is no distribution has none
+    of them, apart from conformal intervals.
     """
     test = subject.test
     call = lambda batch, _: batches.call(subject.model, subject.params, batch, "forecast")
@@ -236,27 +237,45 @@ def study(subject: Subject, findings: Findings) -> None:
     distributed = sample.quantiles is not None or sample.deviation is not None
     if not (distributed or subject.recipe.conformal):
         return
-    shares = [name for name, share in SHARES.items() if central_interval(sample, share, levels) is not None]
+    shares = {
+        name: share for name, share in calibration.SHARES.items() if central_interval(sample, share, levels) is not None
+    }
     if distributed:
-        _refuse_absent(findings, shares, levels)
+        _refuse_absent(findings, [*shares], levels)
     corrections = _validate(subject, findings, ask, levels)
     if not (distributed or corrections):
         return
     sums = Sums()
     for windows in chunks(test):
         forecast, unit = ask(windows), units_of(windows, subject.scale)
-        intervals = {name: base_interval(forecast, SHARES[name], levels) for name in shares}
+        intervals = {name: base_interval(forecast, share, levels) for name, share in shares.items()}
         for name, correction in corrections.items():
-            base = base_interval(forecast, SHARES[name], levels)
+            base = base_interval(forecast, calibration.SHARES[name], levels)
             intervals[name + CONFORMAL] = widened(base, correction, unit)
         crps = _crps(forecast, windows.target, levels)
         observed = windows.target_observed
-        scale = _scale_of(windows, subject)
-        sums.add(interval_scores(windows.target, observed, crps, intervals, scale), observed)
-    findings.add(sums.means(), "test/")
-    findings.curves |= {f"forecast_{name}": values for name, values in sums.steps().items() if not name.endswith(RAW)}
+        scores = interval_scores(windows.target, observed, crps, intervals, _scale_of(windows, subject))
+        sums.add({name: values for name, values in scores.items() if not _of_calibration_only(name, "width")}, observed)
+    means = sums.means()
+    findings.add(means, "test/")
+    findings.curves |= {
+        f"forecast_{name}": values
+        for name, values in sums.steps().items()
+        if not (name.endswith(RAW) or _of_calibration_only(name, "coverage"))
+    }
+    if subject.recipe.pictures:
+        kinds = {"model": calibration.coverages(means), "conformal": calibration.coverages(means, CONFORMAL)}
+        curves = {name: curve for name, curve in kinds.items() if curve}
+        if curves:
+            findings.pictures["calibration"] = calibration.picture(curves, int(sums.count.sum()))
     if distributed and subject.recipe.baselines:
-        _add_naive(subject, findings, levels, shares)
+        _add_naive(subject, findings, levels, [name for name in shares if name in SHARES])
+
+
+def _of_calibration_only(metric: str, score: str) -> bool:
+    """Whether a metric is this score, "coverage" or "width", of an interval that only calibration looks at."""
+    bare, _, interval = metric.partition("_")
+    return bare == score and interval.partition("_")[0] not in SHARES
 
 
 def _scale_of(windows: Examples, subject: Subject) -> np.ndarray:
@@ -289,22 +308,23 @@ def _validate(
     subject: Subject, findings: Findings, ask: Callable[[Examples], Forecast], levels: Sequence[float]
 ) -> dict[str, np.ndarray]:
     """Add the CRPS of the validation rows, and give the conformal corrections [H, C] by the name of their share."""
-    sums, scores = Sums(), {name: [] for name in SHARES if subject.recipe.conformal}
+    sums, kept = Sums(), []
     for windows in chunks(subject.parts["validation"]):
         forecast, observed = ask(windows), windows.target_observed
         crps = _crps(forecast, windows.target, levels)
         if crps is not None:
             sums.add(interval_scores(windows.target, observed, crps, {}, _scale_of(windows, subject)), observed)
-        for name, parts in scores.items():
-            base = base_interval(forecast, SHARES[name], levels)
-            parts.append(conformal_scores(base, windows.target, observed, units_of(windows, subject.scale)))
+        if subject.recipe.conformal:
+            kept.append((forecast, windows.target, observed, units_of(windows, subject.scale)))
     findings.add(sums.means(), "validation/")
     corrections = {}
-    for name, parts in scores.items():
+    for name, share in calibration.SHARES.items() if kept else ():
+        parts = [conformal_scores(base_interval(forecast, share, levels), *rest) for forecast, *rest in kept]
         try:
-            corrections[name] = conformal_quantile(np.concatenate(parts), SHARES[name])
+            corrections[name] = conformal_quantile(np.concatenate(parts), share)
         except ValueError as error:
-            findings.refuse(str(error), *(f"test/{metric}" for metric in _metrics_of(name + CONFORMAL)))
+            metrics = _metrics_of(name + CONFORMAL) if name in SHARES else (f"coverage_{name}{CONFORMAL}",)
+            findings.refuse(str(error), *(f"test/{metric}" for metric in metrics))
     return corrections
 
 

@@ -112,7 +112,7 @@ def _dashes(piece: np.ndarray) -> list[np.ndarray]:
     return dashes
 
 
-def _stroke(draw: Any, positions: np.ndarray, color: str, *, dashed: bool = False, width: float = WIDTH) -> None:
+def stroke(draw: Any, positions: np.ndarray, color: str, *, dashed: bool = False, width: float = WIDTH) -> None:
     """Draw straight lines from point to point [N, 2]; a point between two gaps becomes a dot."""
     for piece in _pieces(positions):
         if len(piece) == 1:
@@ -160,7 +160,7 @@ def line_panel(
     corners = ((left - 1) * FINE, (top - 2) * FINE, (right + 1) * FINE - 1, (bottom + 2) * FINE - 1)
     draw.rectangle(corners, outline=FRAME, width=FINE)
     for mark in marks:
-        _stroke(draw, positions([mark, mark], [low, high]), FRAME, width=1)
+        stroke(draw, positions([mark, mark], [low, high]), FRAME, width=1)
     for curve in [curve for curve in curves if curve.band is not None]:
         x = curve.start + np.arange(len(curve.y))
         for piece in _pieces(np.concatenate([positions(x, edge) for edge in curve.band or ()], -1)):
@@ -168,7 +168,7 @@ def line_panel(
             draw.polygon((around * FINE).ravel().tolist(), fill=lighter(curve.color, 0.75))
     for curve in curves:
         x = curve.start + np.arange(len(curve.y))
-        _stroke(draw, positions(x, curve.y), curve.color, dashed=curve.dashed)
+        stroke(draw, positions(x, curve.y), curve.color, dashed=curve.dashed)
 
     picture = fine.reduce(FINE)
     write(picture, labels[0], left - 3, top - 1, anchor="ra")
@@ -191,7 +191,7 @@ def legend(entries: Sequence[Entry], width: int) -> np.ndarray:
     for name, color, dashed in entries:
         if left + 18 + _length(name) > width:
             break
-        _stroke(draw, np.array([[left, LINE / 2], [left + 14, LINE / 2]]), color, dashed=dashed)
+        stroke(draw, np.array([[left, LINE / 2], [left + 14, LINE / 2]]), color, dashed=dashed)
         shown.append((name, left + 18))
         left += 30 + _length(name)
     picture = picture.reduce(FINE)

@@ -11,7 +11,7 @@ import scipy.stats
 
 from research.data.examples import Examples, Facts
 from research.distributions import Forecast, central_interval
-from research.evaluation import Subject, intervals
+from research.evaluation import Subject, calibration, intervals
 from research.evaluation.intervals import (
     Misses,
     conformal_quantile,
@@ -30,6 +30,7 @@ STANDARD = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
 WIDE = [0.025, 0.1, 0.5, 0.9, 0.975]
 PLAIN = ("crps", "crps_raw", "coverage_80", "width_80", "width_80_raw")
 BOTH = (*PLAIN, "coverage_95", "width_95", "width_95_raw")
+FURTHER = [f"coverage_{share}" for share in calibration.SHARES if share not in ("80", "95")]  # of a Gaussian
 
 
 # -------------------------------------------------------------------------------------------------- known distributions
@@ -100,6 +101,37 @@ def test_scores_count_observed_values_and_have_units():
     np.testing.assert_allclose(found["crps_raw"].ravel(), [2, 2, 0, 2])
     crossed = interval_scores(y[:1], None, None, {"80": (high[:1], low[:1])})
     assert crossed["width_80"].item() == crossed["coverage_80"].item() == 0
+
+
+# ---------------------------------------------------------------------------------------------------------- calibration
+
+
+def test_the_true_model_lies_on_the_diagonal_and_one_that_is_too_sure_below():
+    y = RANDOM.normal(size=(20_000, 1, 1))
+    for deviation, on_it in ((1.0, True), (0.5, False)):
+        forecast = Forecast(0 * y, 0 * y, np.full(y.shape, deviation))
+        edges = {name: intervals.base_interval(forecast, share, ()) for name, share in calibration.SHARES.items()}
+        means = {name: float(values.mean()) for name, values in interval_scores(y, None, None, edges).items()}
+        curve = calibration.coverages(means)
+        assert list(curve) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+        for nominal, observed in curve.items():
+            error = 4 * math.sqrt(nominal * (1 - nominal) / 20_000)
+            assert abs(observed - nominal) < error if on_it else observed < nominal - error
+
+
+def test_the_picture_has_a_point_where_its_shares_say():
+    calibrated, sure = ({0.5: share, 0.9: 0.9} for share in (0.5, 0.2))
+    pictures = [calibration.picture({"model": curve}, 1234) for curve in (calibrated, sure)]
+    assert pictures[0].dtype == np.uint8
+    blue = [int(digits, 16) for digits in ("00", "72", "B2")]
+    for picture, observed in zip(pictures, (0.5, 0.2), strict=True):
+        down = calibration.TOP + round((1 - observed) * calibration.SIDE)
+        np.testing.assert_array_equal(picture[down, calibration.LEFT + calibration.SIDE // 2], blue)
+    assert (pictures[0] != pictures[1]).any()
+    two = calibration.picture({"model": calibrated, "conformal": sure}, 1234)
+    assert two.shape == pictures[0].shape
+    assert (two != pictures[0]).any()
+    assert calibration.coverages({"coverage_80": math.nan, "coverage_90": 0.5, "crps": 1.0}) == {0.9: 0.5}
 
 
 # ------------------------------------------------------------------------------------------------------ naive intervals
@@ -197,7 +229,13 @@ def test_a_point_forecast_has_no_intervals(forecasters):
 def test_intervals_by_hand(name, forecasters):
     examples, raw = series()
     found = found_of(forecasters[name], examples)
-    assert set(found.metrics) == {*named("test", *BOTH), *named("validation", "crps", "crps_raw"), *naive(*BOTH)}
+    further = FURTHER if name == "gaussian" else ()
+    assert set(found.metrics) == {
+        *named("test", *BOTH, *further),
+        *named("validation", "crps", "crps_raw"),
+        *naive(*BOTH),
+    }
+    assert set(found.pictures) == {"calibration"}
     assert not found.null_reasons
     assert set(found.curves) == {f"forecast_{metric}" for metric in BOTH if not metric.endswith("_raw")}
     assert all(curve.shape == (HORIZON,) for curve in found.curves.values())
@@ -209,6 +247,10 @@ def test_intervals_by_hand(name, forecasters):
         low, high = (forecast.mean + side * 1.2815516 * forecast.deviation for side in (-1, 1))
     else:
         low, high = forecast.quantiles[..., 1], forecast.quantiles[..., 3]
+    if name == "gaussian":
+        half = scipy.stats.norm.ppf(0.65) * forecast.deviation  # 30 %
+        inside = np.abs(test.target - forecast.mean) <= half
+        assert found.metrics["test/coverage_30"] == pytest.approx(float(inside[known].mean()), abs=1e-6)
     low, high = (np.asarray(edge) / SCALE + SHIFT for edge in (low, high))
     inside = (low <= y) & (y <= high)
     assert found.metrics["test/coverage_80"] == pytest.approx(float(inside[known].mean()), abs=1e-6)
@@ -288,6 +330,13 @@ def test_a_conformal_correction_covers_the_rows_that_it_was_fitted_to(name, fore
     assert found.metrics["test/coverage_95_conformal"] is None
     assert "needs 19 observed values" in found.null_reasons["test/coverage_95_conformal"]
     assert ("test/coverage_80" in found.metrics) == (name != "mse")
+    for percent in range(10, 91, 10):
+        rank = -(-13 * percent // 100)
+        assert found.metrics[f"test/coverage_{percent}_conformal"] == pytest.approx(
+            rank / 12, abs=0.03
+        )  # edges are rounded
+    assert "test/width_30_conformal" not in found.metrics
+    assert not found_of(forecasters[name], examples, parts=parts, keys={"conformal": True, "pictures": False}).pictures
 
 
 def test_test_rows_choose_nothing(forecasters):
