@@ -17,6 +17,7 @@ from research.evaluation import (
     imputation,
     intervals,
     likelihood,
+    maps,
     memory,
     pictures,
     prediction,
@@ -101,6 +102,7 @@ STUDIES = (
     Study(memory.study, ("gradients",), (Predicts, StateGradients), lambda subject: not subject.model.stepwise),
     Study(units.study, ("baselines",), (), lambda subject: not subject.binary),
     Study(pictures.study, ("pictures", "projector")),
+    Study(maps.study, ("map",), (Encodes,)),
 )
 
 

@@ -36,20 +36,26 @@ NAMED = 30  # most classes of a map whose names are written
 
 
 def code_map(codes: np.ndarray, label: np.ndarray | None, names: Sequence[str] = ()) -> np.ndarray:
-    """Codes [N, L] as points in the plane, colored by class: [H, W, 3] uint8.
+    """Codes [N, L] as points in the plane of `views.plane`, colored by class: [H, W, 3] uint8.
 
-    The plane is that of `views.plane`: the two largest principal components of three or more latents. The `names` of
-    the classes stand above the plane in their colors, if there are at most 30.
+    It is the plane of the two largest principal components of three or more latents.
+    """
+    finite = np.isfinite(codes).all(1)
+    if not finite.any():
+        return np.full((MAP, MAP, 3), 255, np.uint8)
+    return scatter(plane(codes[finite])[0], None if label is None else np.asarray(label)[finite], names)
+
+
+def scatter(points: np.ndarray, label: np.ndarray | None, names: Sequence[str] = ()) -> np.ndarray:
+    """Points in the plane [N, 2], colored by class: [H, W, 3] uint8.
+
+    The `names` of the classes stand above the plane in their colors, if there are at most 30.
     """
     from PIL import ImageColor
 
     canvas = np.full((MAP, MAP, 3), 255, np.uint8)
-    finite = np.isfinite(codes).all(1)
-    if not finite.any():
-        return canvas
-    points, _ = plane(codes[finite])
-    points -= points.mean(0)
-    classes = np.zeros(len(points), int) if label is None else np.asarray(label)[finite].astype(int)
+    points = points - points.mean(0)
+    classes = np.zeros(len(points), int) if label is None else np.asarray(label).astype(int)
     colors = class_colors(max(len(names), int(classes.max()) + 1))
     palette = np.array([ImageColor.getrgb(color) for color in colors], np.uint8)
     margin = 6

@@ -206,7 +206,7 @@ def _panels(tiles: Sequence[np.ndarray], entries: Sequence[Entry]) -> np.ndarray
     return np.concatenate([legend(entries, whole.shape[1]), whole])
 
 
-def _captioned(picture: np.ndarray, text: str) -> np.ndarray:
+def captioned(picture: np.ndarray, text: str) -> np.ndarray:
     """A picture with one line of text below it."""
     from PIL import Image
 
@@ -329,7 +329,7 @@ def forecasts(
     entries = [("look-back", INK, False), ("truth", blue, False), ("forecast", orange, False)]
     picture = _panels(tiles, entries if band is None else [*entries, (band_name, lighter(orange, 0.75), False)])
     channels = target.shape[2]
-    return picture if channels == 1 else _captioned(picture, f"{channel_names(columns, 1)[0]} (of {channels} channels)")
+    return picture if channels == 1 else captioned(picture, f"{channel_names(columns, 1)[0]} (of {channels} channels)")
 
 
 def decay_panel(

@@ -1,5 +1,6 @@
 """The keys `evaluation.*`: what is computed after training."""
 
+import importlib.util
 from typing import Annotated, ClassVar, Literal
 
 from research.data.examples import Facts
@@ -7,6 +8,7 @@ from research.ranges import INT32, Count, NonNegative, OpenShare, Range, Repeats
 from research.tree import ConfigError, added, recipe
 
 Clusters = Annotated[int, Range(2, 10_000)]
+FEWEST_ON_MAP = 10  # rows: t-SNE needs three times as many as its perplexity
 
 
 @recipe
@@ -45,6 +47,7 @@ class Evaluation:
       sampling_rows: most rows of each kind that these are computed on; null: all.
       gradients: how far back in time the gradient of the loss reaches, for models that predict from a whole sequence.
       pictures: reconstructions, samples, latent traversals, forecasts and a map of the codes.
+      map: "tsne" or "umap" also draws a map of the codes of at most 5,000 test rows by this method.
       projector: codes of the test rows for TensorBoard's projector.
     """
 
@@ -72,6 +75,7 @@ class Evaluation:
     sampling_rows: Annotated[int, Range(20, INT32)] | None
     gradients: bool
     pictures: bool
+    map: Literal["none", "tsne", "umap"] = added(before="none")
     projector: bool
 
     depends: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -91,6 +95,9 @@ class Evaluation:
         low, high = self.cluster_range
         if low > high:
             raise ConfigError("cluster_range", list(self.cluster_range), "expected [smallest, largest]")
+        if self.map == "umap" and importlib.util.find_spec("umap") is None:
+            remedy = "it needs the package umap-learn: pip install -e '.[maps]', or set {key}=tsne"
+            raise ConfigError("map", self.map, remedy)
 
     def check(self, facts: Facts) -> None:
         """Refuse what these data cannot give, before any training.
@@ -100,6 +107,9 @@ class Evaluation:
         """
         self._check_sampling(facts)
         self._check_clustering(facts)
+        if self.map != "none" and facts.test_size < FEWEST_ON_MAP:
+            rows = f"the data have {facts.test_size} test rows, and a map needs {FEWEST_ON_MAP}"
+            raise ConfigError("map", self.map, f"{rows}; set {{key}}=none")
 
     def _check_sampling(self, facts: Facts) -> None:
         if not self.sampling:
