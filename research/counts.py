@@ -1,9 +1,12 @@
 """Likelihoods p(x | outputs) of counts: x is 0, 1, 2, ... as stored, and log p is in nats with its factorials.
 
-**The mean is softplus(l) = log(1 + exp(l))** of a decoder output l: about exp(l) for small means and l for large ones.
-The slope of log p is then at most max(x, 1), and every output has a finite log p. With exp(l) the slope would be
-x - exp(l), which is infinite from l = 89: decoders of unscaled counts get there, and so do recurrent ones that read
-their own mean back.
+**A decoder output l is the logarithm of the mean**, as in a generalized linear model: a step of l changes a mean of any
+size by the same factor. Above exp(10) the mean goes on as a straight line, so that no output overflows. With softplus
+the mean of a large count moves by single counts: after 300 epochs a VAE of digits with 100 times their counts had an
+-ELBO of 5,750 nats, and 3,390 with the logarithm. On the digits themselves it was 103.6 and 105.5.
+
+**Networks read log(1 + x)**, in the encoder and where a decoder reads the last value. A VAE that read counts of 1,000
+as they are had no finite first step.
 
 **log p is computed as in Loader (2000), "Fast and Accurate Computation of Binomial Probabilities"**: from the small
 distance between x and the mean, and not as a difference of terms as large as x log x. At x = 10^6 the latter is rounded
@@ -20,21 +23,17 @@ from research.ranges import Positive
 from research.tree import spec
 
 LEAST = 0.001  # smallest mean with which a decoder starts
+BEND = 10.0  # the mean is exp(l) up to this output, and then goes on in a straight line
 SMALL = 4.0  # from here on, three terms of Stirling's series are exact in float32
-LINEAR = -15.0  # below this log softplus(l) is l in float32
 
 
-def softplus(outputs: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """log(1 + exp(l)), with the slope 1/2 at l = 0."""
-    # This form costs half of jax's (logaddexp) on a CPU. It has `where` rather than `maximum`, whose slope at exactly 0
-    # (dead units) would not be 1/2.
-    return jnp.where(outputs >= 0, outputs, 0) + jnp.log1p(jnp.exp(-jnp.abs(outputs)))
+def as_read(x: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """What networks read of counts: log(1 + x), and -log(1 - x) of a negative number, which noise makes of a count."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
 
 
-def _log_softplus(outputs: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """log softplus(l), finite also where softplus(l) is 0 in float32."""
-    linear = outputs < LINEAR
-    return jnp.where(linear, outputs, jnp.log(softplus(jnp.where(linear, 0.0, outputs))))
+def _log_mean(outputs: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    return jnp.where(outputs < BEND, outputs, BEND + jnp.log1p(jnp.maximum(outputs - BEND, 0)))
 
 
 def _stirling(y: Float[Array, "*B"]) -> Float[Array, "*B"]:
@@ -54,17 +53,18 @@ def _excess(log_ratio: Float[Array, "*B"]) -> Float[Array, "*B"]:
 
 
 class Counts:
-    """Methods of likelihoods that have one decoder output for a count, and the mean softplus(output)."""
+    """Methods of likelihoods that have one decoder output for a count, the logarithm of its mean."""
 
     channels = 1
     nats = True
 
     def mean(self, outputs: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        return softplus(outputs)
+        line = math.exp(BEND) * (1 + outputs - BEND)
+        return jnp.where(outputs < BEND, jnp.exp(jnp.minimum(outputs, BEND)), line)
 
     def initial_bias(self, mean: Float[Array, " D"]) -> Float[Array, " D"]:
-        mean = jnp.maximum(mean, LEAST)
-        return mean + jnp.log(-jnp.expm1(-mean))
+        logarithm = jnp.log(jnp.maximum(mean, LEAST))
+        return jnp.where(logarithm < BEND, logarithm, BEND - 1 + mean * math.exp(-BEND))
 
 
 @spec
@@ -73,8 +73,8 @@ class Poisson(Counts):
 
     def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         positive = jnp.where(x > 0, x, 1.0)
-        distance = positive * _excess(_log_softplus(outputs) - jnp.log(positive))
-        return jnp.where(x > 0, -distance - _stirling(positive), -softplus(outputs))
+        distance = positive * _excess(_log_mean(outputs) - jnp.log(positive))
+        return jnp.where(x > 0, -distance - _stirling(positive), -self.mean(outputs))
 
 
 @spec
@@ -88,11 +88,11 @@ class NegativeBinomial(Counts):
     dispersion: Positive
 
     def log_prob(self, outputs: Float[Array, "B D"], x: Float[Array, "B D"]) -> Float[Array, "B D"]:
-        r, mean, positive = self.dispersion, softplus(outputs), jnp.where(x > 0, x, 1.0)
+        r, mean, positive = self.dispersion, self.mean(outputs), jnp.where(x > 0, x, 1.0)
         # log (r + x) / (r + m): from the difference where the two are close, and else without a difference near -1
         difference = (x - mean) / (r + mean)
         close = jnp.abs(difference) < 0.5
         ratio = jnp.where(close, jnp.log1p(jnp.where(close, difference, 0.0)), jnp.log(r + x) - jnp.log(r + mean))
-        distance = r * _excess(ratio) + positive * _excess(_log_softplus(outputs) - jnp.log(positive) + ratio)
+        distance = r * _excess(ratio) + positive * _excess(_log_mean(outputs) - jnp.log(positive) + ratio)
         factorials = _stirling(r + x) - _stirling(jnp.asarray(r, x.dtype)) - _stirling(positive)
         return jnp.where(x > 0, factorials - jnp.log1p(x / r) - distance, r * ratio)

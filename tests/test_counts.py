@@ -1,5 +1,6 @@
 """Likelihoods of counts: they are SciPy's, also in float32 and far from 0; which data are counts; the naive row."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from research.counts import NegativeBinomial, Poisson
-from research.data import Examples
+from research.clock import Clock
+from research.counts import NegativeBinomial, Poisson, as_read
+from research.data import Examples, Facts
 from research.data.preparation import Preparation
 from research.data.scaling import Scaling, are_counts
+from research.distributions import MeanSquaredError
 from research.evaluation.baselines import independent_poisson
+from research.networks.base import Training
 from research.runs.run import Run
 from research.tree import ConfigError
 
@@ -24,14 +28,15 @@ DISPERSIONS = (0.01, 0.5, 1.0, 7.0, 300.0)
 
 
 def outputs_of(mean: Any) -> np.ndarray:
-    """Decoder outputs with these means, float32."""
+    """Decoder outputs with these means, float32: their logarithms up to 10, then a straight line."""
     mean = np.asarray(mean, np.float64)
-    return (mean + np.log(-np.expm1(-mean))).astype(np.float32)
+    return np.where(mean < np.exp(10), np.log(mean), 9 + mean / np.exp(10)).astype(np.float32)
 
 
 def means_of(outputs: np.ndarray) -> np.ndarray:
-    """softplus in float64."""
-    return np.logaddexp(0, outputs.astype(np.float64))
+    """The means of outputs in float64."""
+    outputs = outputs.astype(np.float64)
+    return np.where(outputs < 10, np.exp(np.minimum(outputs, 10)), np.exp(10) * (outputs - 9))
 
 
 def log_prob(likelihood: Any, outputs: Any, x: Any) -> np.ndarray:
@@ -76,9 +81,10 @@ def test_a_large_dispersion_is_poisson():
 
 def test_large_counts_are_exact_in_float32():
     mean, x = np.float32([1e6, 1e6, 2e5]), np.float32([1e6, 1e6 + 2000, 2e5 - 900])
-    exact = scipy.stats.poisson.logpmf(x.astype(np.float64), mean.astype(np.float64))  # softplus(l) is l here
-    np.testing.assert_allclose(log_prob(Poisson(), mean, x), exact, atol=1e-3)
-    np.testing.assert_allclose(log_prob(NegativeBinomial(dispersion=1e14), mean, x), exact, atol=1e-3)
+    outputs = outputs_of(mean)
+    exact = scipy.stats.poisson.logpmf(x.astype(np.float64), means_of(outputs))
+    np.testing.assert_allclose(log_prob(Poisson(), outputs, x), exact, atol=1e-3)
+    np.testing.assert_allclose(log_prob(NegativeBinomial(dispersion=1e14), outputs, x), exact, atol=1e-3)
 
 
 def test_probabilities_of_all_counts_sum_to_one():
@@ -91,7 +97,8 @@ def test_probabilities_of_all_counts_sum_to_one():
 
 def test_gradients_are_those_of_the_formulas():
     outputs, x = GRID
-    mean, slope = means_of(outputs), scipy.special.expit(outputs.astype(np.float64))
+    mean = means_of(outputs)
+    slope = np.where(outputs < 10, mean, np.exp(10))
     gradient = jax.grad(lambda outputs: Poisson().log_prob(outputs, x[None]).sum())(jnp.asarray(outputs[None]))[0]
     np.testing.assert_allclose(gradient, (x / mean - 1) * slope, rtol=1e-3, atol=1e-5)
 
@@ -176,6 +183,78 @@ def test_a_model_of_counts_refuses_other_numbers(build_model, make_dataset):
         with pytest.raises(ConfigError, match=r"set data\.scaling=none") as error:
             model.bind(make_dataset(x, scaling="minmax").facts)
         assert error.value.key == "likelihood"
+
+
+SEQUENCES = Facts("sequence", (4, 2), 0.0, 3e6, 0, 6, 2, 2, counts=True)
+LARGE = Examples(x=jnp.asarray(np.random.default_rng(0).integers(0, 3_000_000, (6, 4, 2)), jnp.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vae", {}),
+        ("dense_ae", {}),
+        *(("recurrent_ae", {"decoder": way}) for way in ("free_running", "teacher_forced")),
+    ],
+)
+def test_counts_of_millions_have_a_finite_first_step(name: str, options: dict[str, Any], build_model):
+    sizes = {"hidden_dim": 4} if name == "recurrent_ae" else {"hidden_dims": [4]}
+    model = build_model(name, likelihood="negative_binomial", latent_dim=2, **sizes, **options).bind(SEQUENCES)
+    clock = Clock(*(jnp.float32(value) for value in (0, 0, 0, 6)))
+
+    @jax.jit
+    def first(key: Any) -> Any:
+        params = model.init(key, LARGE)
+        return jax.value_and_grad(model.loss, has_aux=True)(params, LARGE, key, clock)
+
+    (loss, _), gradient = first(jax.random.key(0))
+    assert np.isfinite(loss)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_encoders_read_logarithms(build_model):
+    facts = dataclasses.replace(SEQUENCES, kind="vector", feature_shape=(8,))
+    counts = dataclasses.replace(LARGE, x=LARGE.x.reshape(6, 8))
+    logarithms = dataclasses.replace(counts, x=jnp.log1p(counts.x))
+    options = {"latent_dim": 2, "hidden_dims": []}
+    for name in ("vae", "dense_ae"):
+        of_counts = build_model(name, likelihood="poisson", **options).bind(facts)
+        other = build_model(name, likelihood="gaussian", **options).bind(facts)
+        params = of_counts.fresh(jax.random.key(0))
+        np.testing.assert_allclose(of_counts.encode(params, counts), other.encode(params, logarithms), rtol=1e-6)
+    assert of_counts.linear_kernel(params) is None  # no closed form of the contractive penalty: not linear in x
+    assert other.linear_kernel(params) is not None
+    np.testing.assert_allclose(as_read(jnp.array([-3.0, 0.0, 3.0])), [-np.log(4), 0, np.log(4)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["recurrent_ae", "recurrent_vae"])
+def test_an_encoder_of_counts_reads_the_same_step_by_step(name: str, build_model):
+    model = build_model(name, likelihood="poisson", latent_dim=2, hidden_dim=4).bind(SEQUENCES)
+    params, state = model.fresh(jax.random.key(0)), model.start(6)
+    for step in range(4):
+        state, codes = model.step(params, state, LARGE.x[:, step])
+    np.testing.assert_allclose(codes, model.encode(params, LARGE), rtol=1e-4, atol=1e-6)
+
+
+class Logarithms(MeanSquaredError):
+    """Its means are the logarithms that a decoder of counts reads."""
+
+    def mean(self, outputs: jax.Array) -> jax.Array:
+        return as_read(Poisson().mean(outputs))
+
+
+@pytest.mark.parametrize("decoder", ["free_running", "teacher_forced"])
+def test_a_decoder_reads_the_logarithms_of_the_last_counts(decoder: str, build_model):
+    """As one of a likelihood whose means, and whose true values, are these logarithms."""
+    options = {"latent_dim": 2, "hidden_dim": 4, "decoder": decoder, "teacher_start": 0.5, "teacher_end": 0.5}
+    networks = build_model("recurrent_ae", **options).bind(SEQUENCES).networks
+    params, z = networks.init(jax.random.key(0), 2, 1), jnp.linspace(-1, 1, 12).reshape(6, 2)
+    clock = Clock(*(jnp.float32(value) for value in (0, 0, 0, 6)))
+    decoded = [
+        networks.decode(params, z, None, likelihood, None, Training(batch, jax.random.key(1), clock))
+        for likelihood, batch in ((Poisson(), LARGE), (Logarithms(), dataclasses.replace(LARGE, x=as_read(LARGE.x))))
+    ]
+    np.testing.assert_allclose(*decoded, rtol=1e-5)
 
 
 def test_a_run_of_counts_refuses_rows_that_are_none(build_model, make_dataset):

@@ -128,6 +128,7 @@ class Autoencoder:
 
     def code_outputs(self, params: Any, batch: Examples, training: Training | None = None) -> Float[Array, "B ..."]:
         """Outputs of the encoder, of which codes are made, [B, L], or [B, T, L] with a code at every step."""
+        batch = dataclasses.replace(batch, x=self.observation.read(batch.x))
         return self.networks.encode(params, batch, self.networks.latent_dim, training)
 
     def encode(self, params: Any, batch: Examples) -> Float[Array, "B L"]:
@@ -203,7 +204,7 @@ class Autoencoder:
             metrics["decoder_gradient"] = self.decoder_norm(params, code, batch, gradient_key).mean()
             loss += self.decoder_gradient * metrics["decoder_gradient"]
         if self.contractive is not None:
-            name = "hutchinson" if self.networks.encoder_kernel(params) is None else "exact"
+            name = "hutchinson" if self.linear_kernel(params) is None else "exact"
             norm = self.jacobian_norm(params, corrupted, probe_key).mean()
             metrics[f"contractive_{name}"] = norm
             loss += self.contractive * norm
@@ -233,9 +234,13 @@ class Autoencoder:
         back = jax.vjp(mean, code)[1](direction)[0]
         return jnp.square(back).reshape(len(back), -1).sum(-1)
 
+    def linear_kernel(self, params: Any) -> Float[Array, "D outputs"] | None:
+        """The kernel of an encoder that is linear in x, or None; of counts it reads the logarithms."""
+        return None if self.observation.of_counts else self.networks.encoder_kernel(params)
+
     def jacobian_norm(self, params: Any, batch: Examples, key: Key[Array, ""]) -> Float[Array, " B"]:
         """Squared Frobenius norm of dz/dx of every example, [B], exact or by Hutchinson's estimate."""
-        kernel = self.networks.encoder_kernel(params)
+        kernel = self.linear_kernel(params)
         if kernel is not None:
             before = self.code_outputs(params, batch)
             _, slope = jax.jvp(self.code.continuous, (before,), (jnp.ones_like(before),))

@@ -25,5 +25,6 @@ class RecurrentAE(Autoencoder):
         self, params: Any, state: Online, x: Float[Array, "B C"], label: Int[Array, " B"] | None = None
     ) -> tuple[Online, Float[Array, "B L"]]:
         """The state after one more time step, and the codes [B, L] of all steps so far."""
+        x = self.observation.read(x)
         state, outputs = self.networks.encode_step(params, state, x, label, self.networks.latent_dim)
         return state, self.code.make(params, outputs)

@@ -27,5 +27,5 @@ class RecurrentVAE(Variational):
     ) -> tuple[Online, Float[Array, "B L"]]:
         """The state after one more time step, and the posterior means [B, L] given all steps so far."""
         latent_dim = self.networks.latent_dim
-        state, outputs = self.networks.encode_step(params, state, x, label, 2 * latent_dim)
+        state, outputs = self.networks.encode_step(params, state, self.observation.read(x), label, 2 * latent_dim)
         return state, outputs[..., :latent_dim]

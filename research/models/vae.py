@@ -1,5 +1,6 @@
 """Variational autoencoder with the ELBO or the importance-weighted bound."""
 
+import dataclasses
 import functools
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -126,6 +127,7 @@ class Variational:
         self, params: Any, batch: Examples, training: Training | None = None
     ) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
         """Mean and log-variance of q(z | x), both [B, L]."""
+        batch = dataclasses.replace(batch, x=self.observation.read(batch.x))
         outputs = self.networks.encode(params, batch, 2 * self.networks.latent_dim, training)
         mean, log_variance = jnp.split(outputs, 2, axis=-1)
         if self.log_variance_range is not None:

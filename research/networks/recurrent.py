@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from research.clock import ramp
+from research.counts import Counts, as_read
 from research.data.examples import Examples, Facts
 from research.distributions import Likelihood
 from research.networks.base import (
@@ -242,12 +243,16 @@ class RecurrentNetworks(Coding):
     ) -> Float[Array, "B outputs"]:
         """Decoder outputs [B, T * C * channels] of codes [B, L], or of codes [B, T, L] at every step."""
         drop = training is not None and self.dropout > 0
+        read_back, teaching = likelihood.mean, None if training is None else self.teaching(training, length)
+        if isinstance(likelihood, Counts):
+            read_back = lambda outputs: as_read(likelihood.mean(outputs))
+            teaching = None if teaching is None else teaching._replace(x=as_read(teaching.x))
         outputs: Any = self.decoder_module(likelihood.channels).apply(
             {"params": params["decoder"]},
             self.with_label(z, label),
             self.feature_shape[0],
-            likelihood.mean if self._feeds_back else None,
-            None if training is None else self.teaching(training, length),
+            read_back if self._feeds_back else None,
+            teaching,
             drop,
             rngs=training.rngs(DECODER_DROPOUT) if training is not None and drop else None,
         )
