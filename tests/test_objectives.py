@@ -245,5 +245,5 @@ def test_a_huge_beta_leaves_the_entropy_of_independent_counts(
     optimizer = build_optimizer("adam", learning_rate=0.03, schedule="cosine")
     trainer = build_trainer(epochs=600, batch_size=60, keep="last")
     scores = trained(model, x, optimizer, trainer, make_dataset)
-    assert scores["validation/kl_nats"] < 1e-4
+    assert scores["validation/kl_nats"] < 1e-3
     assert scores["validation/reconstruction_nats"] == pytest.approx(naive, rel=0.005)
