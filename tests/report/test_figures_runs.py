@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kept import SHORT, write_runs
 
 from research.evaluation.views import COLORS, pixels, plane
 from research.report.again import UnavailableError, dataset_of, load, root_of
 from research.report.collect import Run, collect
 from research.report.figures import best, chart, clusters, codes, draw, memory, points, rows, scene, style
 from research.report.table import table
+
+from .kept import SHORT, write_runs
 
 
 @pytest.fixture(scope="module")

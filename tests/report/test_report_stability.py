@@ -7,7 +7,6 @@ import shutil
 
 import numpy as np
 import pytest
-from kept import SHORT, write_runs
 
 from research.api.sweeps import Sweep
 from research.app import show_table
@@ -20,6 +19,8 @@ from research.report.figures.stability import code_stability
 from research.report.stability import compared
 from research.report.table import table
 from research.runs.load import load
+
+from .kept import SHORT, write_runs
 
 CKA, CCA = "test/code_cka", "test/code_cca"
 ERROR = {"test/reconstruction_mse": 0.1, "validation/reconstruction_mse": 0.1}
