@@ -1,4 +1,4 @@
-"""The command `scripts/encode.py`: codes, scores and clusters of new rows from a finished run."""
+"""The command `scripts/encode.py`: codes, scores and clusters of new rows from a finished run, or its encoder."""
 
 import argparse
 import dataclasses
@@ -20,6 +20,7 @@ from research.data.source import Source
 from research.data.tables import FILES
 from research.errors import nearest
 from research.evaluation.clustering import centres_of, nearest_centre
+from research.export import DECODER, ENCODER, FACTS, write_export
 from research.models.abilities import Predicts, able, latent_dim_of
 from research.runs.csv_files import csv_text
 from research.runs.files import ALONE, write_atomically
@@ -29,6 +30,7 @@ from research.runs.run import Run
 from research.tree import ConfigError, build
 
 STARTS = 20  # of a k-means
+OUTPUT = "codes.csv"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,12 +44,17 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "overrides", nargs="*", metavar="data...", help="data keys that differ from those of the run, as in train.py"
     )
-    options.add_argument("--output", default="codes.csv", metavar="FILE", help=".csv or .parquet (default: codes.csv)")
+    options.add_argument("--output", default=OUTPUT, metavar="FILE", help=f".csv or .parquet (default: {OUTPUT})")
     options.add_argument(
         "--part", default="all", choices=("all", "train", "validation", "test"), help="rows (default: all)"
     )
     options.add_argument(
         "--clusters", type=int, metavar="K", help="also assign each row to one of the K clusters of the run"
+    )
+    options.add_argument(
+        "--export",
+        metavar="FOLDER",
+        help="write encoder and decoder as files of jax.export there, which load without this project; no table",
     )
     options.add_argument(
         "--trust", action="append", default=[], metavar="PACKAGE", help="package that the model of the run comes from"
@@ -60,6 +67,9 @@ def main() -> None:
     arguments = parser().parse_intermixed_args()
     with refusals():
         check_overrides(arguments.overrides, "which rows to encode")
+        if arguments.export is not None:
+            export(arguments)
+            return
         run = load(arguments.run, arguments.trust)
         trained = {**shipped_keys(run.config["data"]["_target_"]), **run.config["data"], "root": None}
         keys = data_keys(trained, arguments.overrides)
@@ -70,6 +80,25 @@ def main() -> None:
         columns = encode_rows(run, rows, numbers, centres, classes)
         write_table(arguments.output, columns)
     sys.stderr.write(f"wrote {len(columns['row'])} rows of {', '.join(columns)} to {arguments.output}\n")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write encoder and decoder for use without this project.
+
+    Raises:
+      ConfigError: an option asks for a table as well, or the run cannot be exported.
+    """
+    of_table = {"--output": arguments.output != OUTPUT, "--part": arguments.part != "all"}
+    of_table |= {"--clusters": arguments.clusters is not None}
+    of_table |= dict.fromkeys(arguments.overrides, True)
+    if given := [name for name, is_given in of_table.items() if is_given]:
+        raise ConfigError(
+            "--export", arguments.export, f"it writes functions and no rows; leave out {', '.join(given)}"
+        )
+    facts = write_export(load(arguments.run, arguments.trust), arguments.export)
+    for note in facts["notes"]:
+        sys.stderr.write(f"note: {note}\n")
+    sys.stderr.write(f"wrote {ENCODER}, {DECODER} and {FACTS} to {arguments.export}\n")
 
 
 def check_overrides(overrides: Sequence[str], what: str) -> None:

@@ -8,7 +8,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = (
-    {"api", "app", "config", "encode", "forecast", "compose", "explain", "command", "scripts", "hydra_plugins"},
+    {
+        "api",
+        "app",
+        "config",
+        "encode",
+        "export",
+        "forecast",
+        "mirror",
+        "compose",
+        "explain",
+        "command",
+        "scripts",
+        "hydra_plugins",
+    },
     {"sweep", "report"},
     {"evaluation"},
     {"runs", "fit"},

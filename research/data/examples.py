@@ -182,8 +182,8 @@ def prepare(examples: Examples, shift: Any, scale: Any, target_shift: Any = 0.0,
 
     def scaled(array: Any, shift: Any, scale: Any, mask: Any) -> Any:
         rows = (None,) * (array.ndim - library.ndim(shift))  # explicit axes: arrays of different rank never broadcast
-        # Compiled programs get such numbers without an offset, see `compact`.
-        exact = library is np and (array.dtype == np.float64 or np.any(np.abs(shift * scale) > FAR))
+        # Compiled programs get such numbers without an offset, see `compact`, or as float64 (`research.export`).
+        exact = array.dtype == np.float64 or (library is np and np.any(np.abs(shift * scale) > FAR))
         precision = np.float64 if exact else np.float32
         shift, scale = (library.asarray(value, precision)[rows] for value in (shift, scale))
         values = library.asarray(array).astype(precision)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from research.data.examples import Examples, prepare
 from research.tree import recipe
@@ -87,15 +88,16 @@ class Preparation:
         if self.zscore:
             rows = dataclasses.replace(stored, x=x)
             mean, deviation = series_moments(rows)
-            x = (np.asarray(x, np.float64) - mean) / deviation
-            x = (x if rows.mask is None else np.where(rows.mask, x, 0)).astype(np.float32)
+            library = jnp if isinstance(x, Tracer) else np
+            x = (library.asarray(x, np.float64) - mean) / deviation
+            x = (x if rows.mask is None else library.where(rows.mask, x, 0)).astype(np.float32)
         return stored if x is stored.x else dataclasses.replace(stored, x=x, observed=observed)
 
     def _pixels(self, array: Any) -> Any:
         """Values or masks of images [N, ...] as sequences of pixels [N, T, 1] in the order of training."""
         if array is None:
             return None
-        array = array.reshape(len(array), -1, 1)
+        array = array.reshape(array.shape[0], -1, 1)
         return array if self.permutation_seed is None else array[:, shuffle(array.shape[1], self.permutation_seed)]
 
     def restore(self, x: np.ndarray, stored: Examples | None = None) -> np.ndarray:
@@ -110,7 +112,7 @@ class Preparation:
         if self.layout == "pixels" and self.stored_shape is not None:
             if self.permutation_seed is not None:
                 x = x[:, np.argsort(shuffle(x.shape[1], self.permutation_seed))]
-            x = x.reshape(len(x), *self.stored_shape)
+            x = x.reshape(x.shape[0], *self.stored_shape)
         return x
 
     # ------------------------------------------------------------------------------------------ as a model sees them
@@ -182,23 +184,24 @@ def zero_tails(x: np.ndarray) -> np.ndarray:
     return np.where(zero.all(1), zero.shape[1], np.argmin(zero, axis=1))
 
 
-def series_moments(rows: Examples) -> tuple[np.ndarray, np.ndarray]:
+def series_moments(rows: Examples) -> tuple[Any, Any]:
     """Mean and standard deviation of every channel of every series over its own steps, each [N, 1, C] float64.
 
     A constant channel has its value and 1, so that its z-scores are 0.
     """
-    x, mask = np.asarray(rows.x, np.float64), rows.mask
-    mask = np.ones(x.shape, bool) if mask is None else mask
-    x = np.where(mask, x, 0)
-    count = np.maximum(mask.sum(1, keepdims=True), 1)
+    library = jnp if isinstance(rows.x, Tracer) else np
+    x, mask = library.asarray(rows.x, np.float64), rows.mask
+    mask = library.ones(x.shape, bool) if mask is None else mask
+    x = library.where(mask, x, 0)
+    count = library.maximum(mask.sum(1, keepdims=True), 1)
     mean = x.sum(1, keepdims=True) / count
-    deviation = np.sqrt((np.square(x - mean) * mask).sum(1, keepdims=True) / count)
-    high = np.max(x, axis=1, keepdims=True, where=mask, initial=-np.inf)
-    low = np.min(x, axis=1, keepdims=True, where=mask, initial=np.inf)
+    deviation = library.sqrt((library.square(x - mean) * mask).sum(1, keepdims=True) / count)
+    high = library.max(x, axis=1, keepdims=True, where=mask, initial=-np.inf)
+    low = library.min(x, axis=1, keepdims=True, where=mask, initial=np.inf)
     # The mean of equal numbers may be rounded, so that a constant has a deviation above 0.
     varies = (high > low) & (deviation > np.finfo(np.float32).tiny)
-    constant = np.where(np.isfinite(low), low, 0)
-    return np.where(varies, mean, constant), np.where(varies, deviation, 1)
+    constant = library.where(library.isfinite(low), low, 0)
+    return library.where(varies, mean, constant), library.where(varies, deviation, 1)
 
 
 # -------------------------------------------------------------------------------------------------------- binary images

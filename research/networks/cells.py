@@ -107,7 +107,7 @@ class Cell(nn.RNNCellBase):
         return jnp.split(_normalize(whole, scale), len(products), axis=-1)
 
     @nn.nowrap
-    def initialize_carry(self, rng: Key[Array, ""], input_shape: tuple[int, ...]) -> Carry:
+    def initialize_carry(self, rng: Key[Array, ""], input_shape: tuple[Any, ...]) -> Carry:
         """Zeros [B, H]."""
         del rng
         return tuple(jnp.zeros((*input_shape[:-1], self.hidden_dim)) for _ in range(PARTS[self.kind]))
@@ -133,7 +133,7 @@ class PaddedCell(nn.RNNCellBase):
         return kept, kept[0]
 
     @nn.nowrap
-    def initialize_carry(self, rng: Key[Array, ""], input_shape: tuple[int, ...]) -> Carry:
+    def initialize_carry(self, rng: Key[Array, ""], input_shape: tuple[Any, ...]) -> Carry:
         """The first carry of the cell."""
         return self.cell.initialize_carry(rng, input_shape)
 

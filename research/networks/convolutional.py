@@ -85,7 +85,7 @@ class Encoder(ConvolutionalStack):
             )
             x = layer(x)
             x = self.hidden(x, f"norm_{index}", training)
-        return self.dense(self.hidden_dims, self.outputs)(x.reshape(len(x), -1), training)
+        return self.dense(self.hidden_dims, self.outputs)(x.reshape(x.shape[0], -1), training)
 
 
 class Decoder(ConvolutionalStack):
@@ -94,7 +94,7 @@ class Decoder(ConvolutionalStack):
     @nn.compact
     def __call__(self, z: Float[Array, "B L"], training: bool = False) -> Float[Array, "B *size outputs"]:
         last = (*self.sizes[-1], self.channels[-1])
-        x = self.dense(self.hidden_dims[::-1], math.prod(last))(z, training).reshape(len(z), *last)
+        x = self.dense(self.hidden_dims[::-1], math.prod(last))(z, training).reshape(z.shape[0], *last)
         for index in reversed(range(len(self.channels))):
             x = self.hidden(x, f"norm_{index}", training)
             features, name = (self.channels[index - 1], f"layer_{index}") if index else (self.outputs, "output")
@@ -221,7 +221,7 @@ class ConvolutionalNetworks(Coding):
                 "a convolutional network would read padding and missing values as data; take a recurrent or dense one"
             )
             raise ConfigError("", None, remedy)
-        x = self.with_label(batch.x.reshape(len(batch), *self.sizes[0], self.data_channels), batch.label)
+        x = self.with_label(batch.x.reshape(batch.x.shape[0], *self.sizes[0], self.data_channels), batch.label)
         return apply(self.encoder(outputs), params["encoder"], x, training, ENCODER_DROPOUT)
 
     summary = one_code
@@ -238,7 +238,7 @@ class ConvolutionalNetworks(Coding):
         """Decoder outputs [B, D * channels] of codes [B, L]. Rows have no `length` here."""
         decoder = self.decoder(likelihood.channels)
         outputs = apply(decoder, params["decoder"], self.with_label(z, label), training, DECODER_DROPOUT)
-        return outputs.reshape(len(z), -1)
+        return outputs.reshape(z.shape[0], -1)
 
     def encoder_kernel(self, params: Any) -> None:
         """No convolutional encoder is one linear layer."""

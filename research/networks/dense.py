@@ -130,7 +130,7 @@ class DenseNetworks(Coding):
         self, params: Any, batch: Examples, outputs: int, training: Training | None = None
     ) -> Float[Array, "B {outputs}"]:
         """Encoder outputs [B, outputs] of a batch."""
-        x = batch.x.reshape(len(batch), -1)
+        x = batch.x.reshape(batch.x.shape[0], -1)
         if self.reads_mask:
             x = with_mask(x, None if batch.mask is None else batch.mask.reshape(x.shape))
         x = self.with_label(x, batch.label)

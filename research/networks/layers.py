@@ -137,8 +137,8 @@ class Layers(nn.Module):
         return tuple(after), x
 
     @nn.nowrap
-    def rest(self, rows: int) -> Carries:
-        """The carries before the first step: zeros."""
+    def rest(self, rows: Any) -> Carries:
+        """The carries before the first step: zeros. The number of rows may be a symbol of `jax.export`."""
         carry = tuple(jnp.zeros((rows, self.hidden_dim)) for _ in range(PARTS[self.kind]))
         return (carry,) * self.layers
 

@@ -258,7 +258,7 @@ class RecurrentNetworks(Coding):
         )
         if self.reverse:
             outputs = flip(outputs, length)
-        return outputs.reshape(len(z), -1)
+        return outputs.reshape(z.shape[0], -1)
 
     def teaching(self, training: Training, length: Int[Array, " B"] | None) -> Teaching | None:
         """The true sequence for a teacher-forced decoder, and the share of it that the schedule shows."""

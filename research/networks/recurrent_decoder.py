@@ -84,7 +84,7 @@ class Decoder(nn.Module):
     def _first(self, code: Float[Array, "B L"]) -> Carries:
         """The first carries, linear in the code."""
         layers, parts = self.layers.layers, PARTS[self.layers.kind]
-        first = self.start(code).reshape(len(code), layers, parts, self.layers.hidden_dim)
+        first = self.start(code).reshape(code.shape[0], layers, parts, self.layers.hidden_dim)
         return tuple(tuple(first[:, layer, part] for part in range(parts)) for layer in range(layers))
 
     def _feed_back(
