@@ -34,6 +34,7 @@ from research.config import (
     options_of,
     register_resolvers,
     report_of,
+    search_of,
     section_of,
 )
 from research.errors import did_you_mean, nearest_folder
@@ -128,8 +129,11 @@ def point(config: DictConfig) -> float:
     return outcome.objective()
 
 
-def show_table(folder: Path) -> None:
-    """Print the table of a sweep folder, its best run, and the commands that show more of it."""
+def show_table(folder: Path, search: bool = False) -> None:
+    """Print the table of a sweep folder, its best run, and the commands that show more of it.
+
+    Of a search the best run is left out, because its best point is printed.
+    """
     if "table" in silent:
         return
     from rich.console import Console
@@ -147,7 +151,7 @@ def show_table(folder: Path) -> None:
         section = recorded(runs.plan, folder)
         table = table_of(measured(runs, section, folder), section)
         show(table)
-        best = best_run(runs, table.metrics)
+        best = None if search else best_run(runs, table.metrics)
     except ConfigError as error:  # without a table the runs are still valid
         console.print(f"no table: {error}", markup=False, soft_wrap=True)
     if best is not None:
@@ -164,18 +168,76 @@ def show_table(folder: Path) -> None:
     )
 
 
+def note(text: str) -> None:
+    """Print one line of a search."""
+    from research.sweep.train.display import Display
+
+    Display(quiet="table" in silent).note(text)
+
+
 def check(jobs: Sequence[Any], config: DictConfig) -> bool:
     """Refuse everything that can be refused, before a file is written.
 
     Returns:
       True if the command asked for the plan only, which is printed here.
     """
+    from research.sweep.train.display import Display
+
+    prepared = checked_work(jobs, config)
+    if options_of(config).plan_only:
+        Display(quiet="progress" in silent).plan(prepared.groups, prepared.beside)
+        return True
+    checked[tuple(job.hash for job in jobs)] = prepared
+    return False
+
+
+def check_search(jobs: Sequence[Any], config: DictConfig, keys: Collection[str]) -> str:
+    """Refuse a search that cannot be made, before a file is written.
+
+    Args:
+      jobs: at points that show whether the keys can be searched.
+      keys: that are searched.
+
+    Returns:
+      The objective: the named one, or one that measures the same at all points; empty if the folder's study names it.
+
+    Raises:
+      ConfigError: a point cannot be trained, or no metric can judge all points.
+    """
+    from research.sweep.choosing import check_objective, comparable
+    from research.sweep.folder import SEARCH, runs_in
+
+    folder = folder_of(config)
+    if not (begun := (folder / SEARCH).exists()) and runs_in(folder):
+        raise ConfigError("name", folder.name, f"{folder} holds a sweep that is no search; choose another name=")
+    prepared = checked_work(jobs, config, keys)
+    objective = objective_of(config)
+    if begun:
+        return objective
+    names = [group.metrics for group in prepared.groups]
+    known = [name for name in names[0] if all(name in others for others in names)]
+    if not known:
+        group = next(group for group in prepared.groups if not group.metrics)
+        raise ConfigError("model", type(group.members[0].model).__name__, group.reason)
+    objective = objective or comparable(prepared.todo, known, sorted(keys)) or ""
+    if not objective:
+        remedy = f"no metric of the validation rows measures the same for every {', '.join(keys)}; search fewer keys"
+        raise ConfigError("objective", None, remedy)
+    check_objective(objective, prepared.todo, known, sorted(keys))
+    return objective
+
+
+def checked_work(jobs: Sequence[Any], config: DictConfig, keys: Collection[str] = ()) -> Any:
+    """The workload of some jobs after every check; nothing is written but the lease on the folder.
+
+    Args:
+      keys: that the command varies beyond what these jobs show.
+    """
     from research.runs.files import writable
     from research.sweep.choosing import check_table
     from research.sweep.command import prepare
     from research.sweep.folder import hold
     from research.sweep.manifest import named
-    from research.sweep.train.display import Display
 
     check_places(config)
     options = options_of(config)
@@ -187,14 +249,10 @@ def check(jobs: Sequence[Any], config: DictConfig) -> bool:
         writable(folder_of(config))
         hold(folder_of(config))  # next, Hydra writes into the folder
     jobs = named(jobs, folder_of(config), command_keys)
-    prepared = prepare(jobs, folder_of(config), options, objective=objective_of(config))
+    prepared = prepare(jobs, folder_of(config), options, objective=objective_of(config), swept=keys)
     known = [name for group in prepared.groups for name in group.metrics]
     check_table(report, jobs, prepared.todo, known)
-    if options.plan_only:
-        Display(quiet="progress" in silent).plan(prepared.groups, prepared.beside)
-        return True
-    checked[tuple(job.hash for job in jobs)] = prepared
-    return False
+    return prepared
 
 
 def check_before_sweeper(job: Any, config: DictConfig, overrides: Sequence[str]) -> list[str]:
@@ -216,6 +274,10 @@ def check_before_sweeper(job: Any, config: DictConfig, overrides: Sequence[str])
     sweeper = section_of(config, "hydra.sweeper")
     if str(sweeper.get("_target_", "")).startswith("hydra_plugins.fused."):
         return []
+    if search := search_of(config):
+        raise ConfigError(
+            "search.trials", search.trials, "only the sweeper of this project reads it; leave out hydra/sweeper"
+        )
     if options_of(config).plan_only:
         remedy = "this sweeper chooses its points while it runs, so there is no plan; leave out hydra/sweeper"
         raise ConfigError("sweep.plan_only", True, remedy)
@@ -286,7 +348,9 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         if folder is not None:
             check_files(folder)
     if arguments.multirun:
-        check_count(overrides)
+        searches = any(override.key_or_group == "search.trials" for override in overrides)
+        for counted in [[override] for override in overrides] if searches else [overrides]:  # no product is tried
+            check_count(counted)
 
 
 def check_order(arguments: Sequence[str]) -> None:
@@ -350,6 +414,9 @@ def first_point(overrides: Sequence[str], several: bool, *places: Any) -> tuple[
     command_keys.clear()
     command_keys.update(swept_keys(config, overrides) if several else ())
     job = job_of_config(config)
+    if (search := search_of(config)) and not several:
+        remedy = "a search is a sweep over a range: -m {key}=64 'model.beta=interval(0.1,10)'"
+        raise ConfigError("search.trials", search.trials, remedy)
     return job, config, more + (check_before_sweeper(job, config, overrides) if several else [])
 
 

@@ -335,7 +335,9 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
         return refused(f"{group}={name}", f"no such choice{near}; known: {', '.join(options)}")
     if "does not support sweep type" in text:
         override = next((o for o in overrides if "interval(" in o), "")
-        return refused(override, "this sweeper takes lists and ranges; for intervals add hydra/sweeper=optuna")
+        return refused(
+            override, "an interval is searched, not swept; say how many of its points are tried: search.trials=64"
+        )
     cause = error.__cause__
     more = f" ({str(cause).strip().splitlines()[0]})" if cause and str(cause).strip() else ""
     return ConfigError("", None, text + more)

@@ -16,7 +16,7 @@ from research.tree import ConfigError, recipe
 
 LONGEST_NAME = 255  # bytes that a file system allows in the name of a folder
 # Keys that have one value in a command, and so have all keys below them.
-NOT_SWEPT = ("name", "output_root", "objective", "trusted_packages", "sweep", "report")
+NOT_SWEPT = ("name", "output_root", "objective", "trusted_packages", "sweep", "search", "report")
 TOP_KEYS = ("name", "output_root", "seed", "objective", "trusted_packages")
 command_keys: set[str] = set()  # the keys that the command of this process sweeps; they name its runs
 SECTIONS = ("model", "data", "optimizer", "trainer", "evaluation", "sweep", "report")
@@ -84,6 +84,16 @@ def options_of(config: DictConfig) -> Any:
     from research.tree import build
 
     return build(section_of(config, "sweep"), Options, key="sweep")
+
+
+def search_of(config: DictConfig) -> Any:
+    """How the command searches; None if it does not."""
+    from research.sweep.search.study import Search
+    from research.tree import build
+
+    section = section_of(config, "search")  # a primary config of a user's own may have none
+    search = build(section, Search, key="search") if section else None
+    return None if search is None or search.trials is None else search
 
 
 def section_of(config: DictConfig, key: str) -> dict[str, Any]:

@@ -26,7 +26,11 @@ from research.tree import flatten, hints, resolve_target
 
 WIDTH = 120  # of what goes to a pipe or a file
 PRIMARY = "train.yaml"
-SECTIONS = {"sweep": "research.sweep.options.Options", "report": "research.report.spec.Report"}  # section -> its class
+SECTIONS = {  # section -> its class
+    "sweep": "research.sweep.options.Options",
+    "search": "research.sweep.search.study.Search",
+    "report": "research.report.spec.Report",
+}
 COMMENT = re.compile(r"\s+# *(.*)")
 
 

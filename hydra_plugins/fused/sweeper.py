@@ -1,4 +1,4 @@
-"""A Hydra sweeper over the product of all choices, which gives all jobs to the launcher at once.
+"""A Hydra sweeper over the product of all choices, which gives all jobs to the launcher at once, or a search.
 
 It must not import JAX; see `launcher.py`.
 """
@@ -27,6 +27,8 @@ ConfigStore.instance().store(group="hydra/sweeper", name="fused", node=FusedSwee
 class FusedSweeper(Sweeper):
     """Like Hydra's basic sweeper, but it builds and checks every job before the first file is written.
 
+    With `search.trials` it tries some points of the values and intervals instead of all values (`search.py`).
+
     A failed or diverged job does not end the sweep; the exit code tells of it at the end.
 
     Args:
@@ -49,6 +51,7 @@ class FusedSweeper(Sweeper):
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         from hydra_plugins.fused.compose import composer
+        from hydra_plugins.fused.search import Searching
         from research import app, config
         from research.compose import check_count, explained, refused
         from research.sweep.device import use_compile_cache
@@ -64,6 +67,8 @@ class FusedSweeper(Sweeper):
                 if override.is_sweep_override() and not config.is_swept(override.key_or_group):
                     key = override.key_or_group
                     raise refused(key, f"one command has one {key}; give one value")
+            if search := config.search_of(self.config):
+                return Searching(overrides, self.config, loader, self.launcher, search).run()
             check_count(overrides)
             (jobs,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
             compose = composer(loader, self.config).compose

@@ -22,6 +22,7 @@ from research.tree import ConfigError, config_hash
 LEASE = ".lease.json"
 GROUPS = ".groups"  # leases of groups and checkpoints of units
 LAUNCHES = ".launch"  # what a command hands to its workers
+SEARCH = "search.json"  # the study of a search
 
 _held: dict[Path, Lease] = {}  # of this process
 

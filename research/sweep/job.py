@@ -104,7 +104,17 @@ def _optimizer(config: Any) -> Optimizer | Players:
     return build(config, Players if players else Optimizer, key="optimizer")
 
 
-NOT_IN_NAMES = ("name", "output_root", "objective", "trusted_packages", "sweep", "report", "hydra", "evaluation")
+NOT_IN_NAMES = (
+    "name",
+    "output_root",
+    "objective",
+    "trusted_packages",
+    "sweep",
+    "search",
+    "report",
+    "hydra",
+    "evaluation",
+)
 
 
 def readable(overrides: Sequence[str], limit: int = 80, keys: Collection[str] | None = None) -> str:

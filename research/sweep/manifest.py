@@ -16,13 +16,13 @@ from research import environment
 from research.data.files.memory import FOLDER as DATA
 from research.data.files.memory import NAME as MEMORY
 from research.runs.files import Held, write_atomically
-from research.sweep.folder import GROUPS, LAUNCHES, LEASE, runs_in
+from research.sweep.folder import GROUPS, LAUNCHES, LEASE, SEARCH, runs_in
 from research.sweep.job import HASH_DIGITS, BoundJob, Job, readable
 from research.sweep.plan import CANONICAL_WIDTHS, JobGroup
 from research.tree import ConfigError, flatten
 
 ALWAYS_SWEPT = ("seed", "data.fold")
-OWN_FILES = (LEASE, LAUNCHES, GROUPS, "multirun.yaml", "optimization_results.yaml")
+OWN_FILES = (LEASE, LAUNCHES, GROUPS, SEARCH, "multirun.yaml", "optimization_results.yaml")
 
 # --------------------------------------------------------------------------------------------------- reading sweep.json
 
