@@ -37,8 +37,12 @@ class Searching:
         self.overrides, self.config, self.launcher, self.search = overrides, config, launcher, search
         self.parser = OverridesParser.create(config_loader=loader)
         self.loader = loader
-        self.repeats = {o.key_or_group: values_of(o) for o in overrides if o.key_or_group in REPEATED and is_swept(o)}
-        self.space = {o.key_or_group: dimension(o) for o in overrides if o.key_or_group not in REPEATED and is_swept(o)}
+        self.repeats = {
+            o.key_or_group: values_of(o) for o in overrides if o.key_or_group in REPEATED and o.is_sweep_override()
+        }
+        self.space = {
+            o.key_or_group: dimension(o) for o in overrides if o.key_or_group not in REPEATED and o.is_sweep_override()
+        }
 
     def run(self) -> list[Any]:
         """Check the search, then train batch after batch until all points are tried.
@@ -96,10 +100,8 @@ class Searching:
         check_count([override for override in self.overrides if override.key_or_group in REPEATED])
         for override in self.overrides:
             key = override.key_or_group
-            if is_swept(override) and sum(key == other.key_or_group for other in self.overrides) > 1:
+            if override.is_sweep_override() and sum(key == other.key_or_group for other in self.overrides) > 1:
                 raise refused(override.input_line, f"{key} is set twice; leave one of them out")
-            if is_swept(override) and key.partition("/")[0].partition(".")[0] == "hydra":
-                raise refused(override.input_line, "a search has one value of it; give one")
         if not self.space:
             remedy = "no key is searched; give one or more a range: 'model.beta=interval(0.1,10)'"
             raise ConfigError("search.trials", self.search.trials, remedy)
@@ -134,6 +136,7 @@ class Searching:
         """
         from hydra_plugins.fused.compose import composer
         from research import config
+        from research.sweep.search.space import Interval
         from research.tree import ConfigError
 
         compose, made = composer(self.loader, self.config).compose, []
@@ -143,12 +146,11 @@ class Searching:
                 made.append(config.job_of(composed.tree(), composed.base.choices, composed.overrides))
             except ConfigError as error:
                 interval = self.space.get(error.key)
-                ends = str(interval).removeprefix("interval(").rstrip(")").split(",")
-                if str(interval).startswith("interval(") and all(float(end).is_integer() for end in ends):
-                    whole = f"int(interval({','.join(str(int(float(end))) for end in ends)}))"
-                    remedy = f"{error.template}; whole numbers are searched by {shlex.quote(f'{error.key}={whole}')}"
-                    raise ConfigError(error.key, error.value, remedy) from None
-                raise
+                whole = interval.of_whole_numbers() if isinstance(interval, Interval) else None
+                if whole is None or "integer" not in error.template:
+                    raise
+                remedy = f"{error.template}; write {shlex.quote(f'{error.key}={whole}')}"
+                raise ConfigError(error.key, error.value, remedy) from None
         return made
 
     def outcomes(self, points: Sequence[Any], jobs: Sequence[Sequence[str]], objective: str) -> list[Any]:
@@ -184,11 +186,6 @@ class Searching:
         app.note(f"  {shlex.join(f'{keys[key]}={value}' for key, value in best.point.items())}")
         for run in best.runs:
             app.note(f"  {os.path.relpath(folder / run)}")
-
-
-def is_swept(override: Override) -> bool:
-    """Whether an override has several values, or an interval."""
-    return override.is_sweep_override()
 
 
 def so_far(study: Any) -> str:

@@ -62,6 +62,12 @@ class Interval:
             return "with the tag log both ends must be positive"
         return None
 
+    def of_whole_numbers(self) -> "Interval | None":
+        """The same interval of whole numbers; None if its ends are none."""
+        if self.whole or not (float(self.low).is_integer() and float(self.high).is_integer()):
+            return None
+        return Interval(int(self.low), int(self.high), self.log, whole=True)
+
     def suggest(self, trial: Any, key: str) -> str:
         if self.whole:
             return str(trial.suggest_int(key, self.low, self.high, log=self.log))

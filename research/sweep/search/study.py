@@ -21,7 +21,6 @@ import numpy as np
 from research.metrics import higher_is_better
 from research.ranges import Count, Range, Seed
 from research.runs.files import Held, write_atomically
-from research.sweep.folder import SEARCH
 from research.sweep.search.space import Point, Space, size
 from research.tree import ConfigError, recipe
 
@@ -306,14 +305,16 @@ def optuna_version() -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Optuna without its log of every study, and without its note that a sampler is experimental."""
-    import optuna
+    """Optuna without its log of every study and its warnings, such as that a sampler is experimental."""
+    import logging
 
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import optuna
+
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(logging.WARNING)
+        try:
             yield
-    finally:
-        optuna.logging.set_verbosity(before)
+        finally:
+            optuna.logging.set_verbosity(before)
