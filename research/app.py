@@ -244,7 +244,10 @@ def checked_work(jobs: Sequence[Any], config: DictConfig, keys: Collection[str] 
     report = report_of(config)
     launcher = section_of(config, "hydra.launcher")
     if str(launcher.get("_target_", "")).startswith("hydra_plugins.fused."):
-        executor_of(launcher)
+        executor = executor_of(launcher).executor
+        if options.across and executor != "inline":
+            remedy = f"workers do not compare their programs with each other ({executor}); set sweep.peers=program"
+            raise ConfigError("sweep.peers", options.peers, remedy)
     if not options.plan_only:
         writable(folder_of(config))
         hold(folder_of(config))  # next, Hydra writes into the folder

@@ -94,6 +94,7 @@ class Searching:
           ConfigError: naming the override.
         """
         from research.compose import check_count, refused
+        from research.config import options_of
         from research.sweep.search.study import check_size
         from research.tree import ConfigError
 
@@ -106,6 +107,10 @@ class Searching:
             remedy = "no key is searched; give one or more a range: 'model.beta=interval(0.1,10)'"
             raise ConfigError("search.trials", self.search.trials, remedy)
         check_size(self.space, self.search.trials)
+        options = options_of(self.config)
+        if options.prune != "none" and not options.across:
+            remedy = "a search prunes points, by the mean over their seeds; add sweep.peers=command"
+            raise ConfigError("sweep.prune", options.prune, remedy)
 
     def probes(self) -> list[list[str]]:
         """Jobs at points that show whether every key can be searched."""

@@ -7,7 +7,7 @@ from research.errors import nearest
 from research.metrics import FOLD, METRICS, base, comparison_keys, higher_is_better, judges
 from research.sweep.job import BoundJob, Job, metric_dependencies
 from research.sweep.options import Options
-from research.sweep.plan import JobGroup
+from research.sweep.plan import SCHEDULE, JobGroup
 from research.tree import ConfigError, flatten
 
 PARTS = ("train", "validation", "test")  # of the data, of which metrics are
@@ -63,13 +63,35 @@ def check_pruning(options: Options, groups: Sequence[JobGroup]) -> None:
     Raises:
       ConfigError: naming a metric that does.
     """
-    for group in groups if options.prune != "none" else ():
-        monitor = group.members[0].job.trainer.monitor
-        if keys := separating(monitor, group.members):
-            metric = comparable(group.members, group.metrics)
+    if options.across and groups:
+        _check_across(options, groups)
+    peers = [(group.members, group.metrics) for group in groups if options.prune != "none"]
+    if options.across and groups:
+        names = [name for name in groups[0].metrics if all(name in group.metrics for group in groups)]
+        peers = [(tuple(bound for group in groups for bound in group.members), tuple(names))]
+    for members, metrics in peers:
+        monitor = members[0].job.trainer.monitor
+        if keys := separating(monitor, members):
+            metric = comparable(members, metrics)
             remedy = f"set trainer.monitor={metric}" if metric else "set sweep.prune=none"
-            why = f"peers are judged by trainer.monitor={monitor}, and {_why(keys, group.members)}"
+            why = f"peers are judged by trainer.monitor={monitor}, and {_why(keys, members)}"
             raise ConfigError("sweep.prune", options.prune, f"{why}; {remedy}")
+
+
+def _check_across(options: Options, groups: Sequence[JobGroup]) -> None:
+    """Refuse to compare points across programs that do not advance in one rhythm.
+
+    Raises:
+      ConfigError: a group is trained in vmap mode, or a key of the schedule differs.
+    """
+    if any(group.mode == "vmap" for group in groups):
+        raise ConfigError("sweep.peers", options.peers, "programs are compared in map mode only; set sweep.mode=map")
+    trainers = [bound.job.trainer for group in groups for bound in group.members]
+    for name in (*SCHEDULE, "monitor"):
+        values = list(dict.fromkeys(getattr(trainer, name) for trainer in trainers))
+        if len(values) > 1:
+            remedy = f"points are compared at equal epochs by one metric; give one trainer.{name}, not {values[:2]}"
+            raise ConfigError("sweep.peers", options.peers, remedy)
 
 
 def check_table(

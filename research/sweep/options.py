@@ -33,6 +33,9 @@ class Options:
       prune: stop members that are worse than their peers of the same group: "none", "median" or
         "successive_halving" (see `research.sweep.train.prune`). Which members are pruned does not depend on
         `concurrency`, because members of map mode then advance in rounds (`research.sweep.train.rounds`).
+      peers: whom a member is compared with: "program" means the members of its group and fold; "command" means all
+        points of the command, across its programs. A point is then judged, and pruned, by the mean over its seeds and
+        folds. That needs map mode, in which all members advance in rounds, and one schedule for all.
       prune_after: number of epochs before the first member can be pruned.
       narrow: in vmap mode, move the learning members to a narrower program once others have ended. The bits of a run
         then depend on when that happened, and `result.json` records the widths.
@@ -50,6 +53,7 @@ class Options:
     checkpoint_every: Count
     retry: Literal["none", "failed", "diverged", "all"]
     prune: Literal["none", "median", "successive_halving"]
+    peers: Literal["program", "command"]
     prune_after: Count
     narrow: bool
     memory_limit: Annotated[int, Range(1, 2**63 - 1)] | str | None
@@ -71,6 +75,11 @@ class Options:
         if match is None or float(match[1]) <= 0:
             raise ConfigError("memory_limit", self.memory_limit, "expected bytes, or text like 500MB or 2GB")
         return float(match[1]) * 1000 ** " kMGT".index(match[2] or " ")
+
+    @property
+    def across(self) -> bool:
+        """Whether members are pruned by a comparison across programs."""
+        return self.prune != "none" and self.peers == "command"
 
     @property
     def kept(self) -> tuple[str, ...]:

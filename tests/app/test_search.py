@@ -103,6 +103,17 @@ def test_a_point_that_diverges_is_told_so(tiny: Command, outputs: Path) -> None:
     assert " diverged; " in ended.out
 
 
+def test_the_worse_points_of_a_batch_are_pruned_across_programs(tiny: Command, outputs: Path) -> None:
+    pruning = ["sweep.prune=successive_halving", "sweep.peers=command", "trainer.monitor=validation/elbo_nats"]
+    batch = ["-m", "search.trials=6", "search.batch=6", "trainer.epochs=3"]
+    ended = tiny(*batch, *SPACE, *pruning, "name=search")
+    assert ended.code == 0, ended.err
+    trials = study(outputs / "search")["batches"][0]["trials"]
+    assert sorted(trial["status"] for trial in trials) == ["completed"] * 2 + ["pruned"] * 4
+    assert all(trial["reason"].startswith("2 of 2 runs pruned: ") for trial in trials if trial["value"] is None)
+    assert "search: 6 points, " in ended.out
+
+
 def test_the_plan_of_a_search_is_that_of_its_next_batch(tiny: Command, outputs: Path) -> None:
     ended = tiny(*SEARCH, "name=search", "sweep.plan_only=true")
     assert ended.code == 0, ended.err
@@ -132,6 +143,11 @@ REFUSED = [
     (["-m", BETA, "hydra/sweeper=basic"], "leave out hydra/sweeper"),
     (["-m", BETA, "objective=test/elbo_nats"], "objective=test/elbo_nats: a search chooses by the validation rows"),
     (["-m", BETA, "objective=validation/loss"], "where model.beta differs; set objective=validation/elbo_nats"),
+    (["-m", BETA, "sweep.prune=median"], "add sweep.peers=command"),
+    (
+        ["-m", BETA, "sweep.prune=median", "sweep.peers=command", "hydra.launcher.executor=joblib"],
+        "workers do not compare their programs with each other (joblib)",
+    ),
     (["-m", BETA, "data.split_seed=0,1"], "no metric of the validation rows measures the same"),
 ]
 

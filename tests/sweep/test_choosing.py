@@ -8,12 +8,14 @@ import pytest
 from research.sweep.choosing import (
     check_direction,
     check_objective,
+    check_pruning,
     check_table,
     comparable,
     metric_dependencies,
     separating,
     sought,
 )
+from research.sweep.plan import plan
 from research.sweep.train.prune import Standing, losers
 from research.tree import ConfigError
 
@@ -74,6 +76,45 @@ def test_members_are_pruned_among_those_of_their_own_fold(make_options):
     options = make_options(prune="median", prune_after=1)
     assert losers(standing, options, trainer) == [2, 5]
     assert losers(dataclasses.replace(standing, folds=[None] * 6), options, trainer) == [3, 4, 5]
+
+
+def test_points_are_pruned_whole_by_the_mean_over_seeds_and_folds(make_options):
+    """Point a has the best member and is the best; point b has the second best member and is the worst but one."""
+    best = [1.0, 3.0, 1.5, 9.0, 4.0, 4.0, 2.0, 2.0]
+    trainer = types.SimpleNamespace(epochs=9, monitor="validation/loss", evaluate_every=1)
+    standing = Standing(1, best, [True] * 8, [True] * 8, [0, 1] * 4, list("aabbccdd"))
+    options = make_options(prune="median", peers="command", prune_after=1)
+    assert losers(standing, options, trainer) == [2, 3, 4, 5]
+    halving = make_options(prune="successive_halving", peers="command", prune_after=1)
+    assert losers(standing, halving, trainer) == [2, 3, 4, 5, 6, 7]
+    better_is_higher = types.SimpleNamespace(epochs=9, monitor="validation/elbo_nats", evaluate_every=1)
+    assert losers(standing, options, better_is_higher) == [0, 1, 6, 7]
+    diverged = dataclasses.replace(standing, healthy=[False, *[True] * 7], learning=[False, *[True] * 7])
+    assert losers(diverged, options, trainer) == [1, 2, 3]
+    assert losers(dataclasses.replace(standing, healthy=[False] * 8, learning=[True] * 8), options, trainer) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["trainer.epochs=2,3"], "trainer.epochs"),
+        (["trainer.evaluate_every=1,2"], "trainer.evaluate_every"),
+        (["trainer.monitor=validation/loss,validation/elbo_nats"], "trainer.monitor"),
+        (["model.beta=1,2"], "set trainer.monitor=validation/elbo_nats"),
+    ],
+)
+def test_programs_that_advance_otherwise_are_not_compared(changes, said, make_bounds, make_options):
+    options = make_options(prune="median", peers="command")
+    bounds = make_bounds("model.latent_dim=2,3", *changes)
+    with pytest.raises(ConfigError, match=said):
+        check_pruning(options, plan(bounds, options))
+    check_pruning(options, plan(make_bounds("model.latent_dim=2,3", "seed=0,1"), options))
+
+
+def test_programs_in_vmap_mode_are_not_compared(make_bounds, make_options):
+    options = make_options(prune="median", peers="command", mode="vmap")
+    with pytest.raises(ConfigError, match=r"set sweep.mode=map"):
+        check_pruning(options, plan(make_bounds("model.latent_dim=2,3", "seed=0,1"), options))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -463,13 +464,41 @@ def test_pruned_members_are_the_worse_ones_and_are_marked(rule: str, sweep: Swee
 def test_pruning_goes_on_after_a_break_and_does_not_depend_on_threads(
     rule: str, sweep: Sweeps, make_jobs: Jobs
 ) -> None:
-    jobs = make_jobs(*LONG, "optimizer.learning_rate=1e-6,1e-5,0.01,0.03")
+    jobs = make_jobs(*LONG, "optimizer.learning_rate=1e-6,1e-5,1e-4,0.01,0.02,0.03")
     with pytest.raises(Killed):
         sweep(jobs, Breaking(0, 4), prune=rule, concurrency=2)
     outcomes = sweep(jobs, prune=rule, concurrency=3)
     undisturbed = Sweeps(sweep.folder.with_name("whole"), sweep.make_options)(jobs, prune=rule)
     assert "pruned" in [outcome.status for outcome in undisturbed]
     for one, other in zip(outcomes, undisturbed, strict=True):
+        same(one.folder, other.folder)
+    for outcome in outcomes:  # as if the command had been killed before the first checkpoint of the others
+        if outcome.status != "pruned":
+            shutil.rmtree(outcome.folder)
+    for one, other in zip(sweep(jobs, prune=rule), undisturbed, strict=True):
+        same(one.folder, other.folder)
+
+
+@pytest.mark.parametrize("rule", ["median", "successive_halving"])
+def test_points_are_pruned_across_programs_also_after_a_break(rule: str, sweep: Sweeps, make_jobs: Jobs) -> None:
+    """The points of one program are all worse than those of the other, so none of them stays."""
+    worse = make_jobs(*LONG, "model.latent_dim=2", "optimizer.learning_rate=1e-6,1e-5,1e-4", "seed=0,1")
+    jobs = worse + make_jobs(*LONG, "model.latent_dim=3", "optimizer.learning_rate=0.01,0.02,0.03", "seed=0,1")
+    options = {"prune": rule, "peers": "command", "prune_after": 2}
+    undisturbed = Sweeps(sweep.folder.with_name("whole"), sweep.make_options)(jobs, **options)
+    statuses = [outcome.status for outcome in undisturbed]
+    assert statuses[:6] == ["pruned"] * 6
+    assert {outcome.result["epochs"] for outcome in undisturbed[:6]} == {2}
+    assert "completed" in statuses[6:]
+    assert statuses[::2] == statuses[1::2]  # the seeds of a point stay or end together
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(1, 4), concurrency=2, **options)
+    for one, other in zip(sweep(jobs, concurrency=3, **options), undisturbed, strict=True):
+        same(one.folder, other.folder)
+    for outcome in undisturbed[6:]:  # the first program has ended, and the second one begins again
+        shutil.rmtree(outcome.folder)
+    whole = Sweeps(undisturbed[0].folder.parent, sweep.make_options)(jobs, **options)
+    for one, other in zip(whole, sweep(jobs), strict=True):
         same(one.folder, other.folder)
 
 

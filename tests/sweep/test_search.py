@@ -101,7 +101,7 @@ def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_search(tmp_path
     points = [tuple(trial.point.values()) for trial in study.trials]
     assert len(points) == len(set(points)) == size(space) == 6
     check_size(space, 5)
-    with pytest.raises(ConfigError, match="only 6 points; set search.trials=null"):
+    with pytest.raises(ConfigError, match=r"only 6 points; set search.trials=null"):
         check_size(space, 6)
 
 

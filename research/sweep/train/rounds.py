@@ -1,4 +1,4 @@
-"""Members of map mode that are compared with each other while they train (`sweep.prune`).
+"""Members of map mode that are compared with each other while they train (`sweep.prune`), of one program or of all.
 
 They advance in rounds. In a round every member trains one evaluation interval, on whichever thread is free; when all
 have finished the interval, they are compared. So the number of threads does not change which members are pruned. A
@@ -14,12 +14,14 @@ from typing import Any, Protocol
 
 from research.engine import NEVER
 from research.runs.folder import RunFolder
+from research.sweep.job import Job
 from research.sweep.options import Options
 from research.sweep.plan import JobGroup
 from research.sweep.train.loop import Training
 from research.sweep.train.pool import Work
 from research.sweep.train.prune import Standing, losers
 from research.sweep.train.writer import best_of
+from research.tree import config_hash
 
 
 @dataclasses.dataclass
@@ -30,11 +32,17 @@ class Peer:
       values: (epoch, monitored metric) of its evaluations.
       end: epoch at which it stopped, diverged or was pruned; None if it did not.
       healthy: whether it has not diverged.
+      pruned: whether it was pruned at `end`; it took part in the comparison at that epoch.
     """
 
     values: Sequence[tuple[int, float]]
     end: int | None = None
     healthy: bool = True
+    pruned: bool = False
+
+    def ended(self, epoch: int) -> bool:
+        """Whether the comparison at an epoch finds it ended."""
+        return self.end is not None and (self.end < epoch if self.pruned else self.end <= epoch)
 
 
 FAILED = Peer((), end=0, healthy=False)  # a failed member, which takes part in no comparison
@@ -64,19 +72,29 @@ Step = Callable[[int, int, Callable[[], None] | None], None]  # takes the number
 
 
 class Rounds:
-    """The units of a group that share a trainer, until each has its result.
+    """Units with one schedule, of one group or of all, until each has its result.
 
     Args:
       units: groups of one member.
       finished: number of a unit that has a result already -> what it is compared by.
       options: of the sweep.
       trainer: trains the units.
+      others: finished jobs of the command that belong to no group any more, and what they are compared by.
     """
 
-    def __init__(self, units: Sequence[JobGroup], finished: Mapping[int, Peer], options: Options, trainer: TrainsUnits):
+    def __init__(
+        self,
+        units: Sequence[JobGroup],
+        finished: Mapping[int, Peer],
+        options: Options,
+        trainer: TrainsUnits,
+        others: Sequence[tuple[Job, Peer]] = (),
+    ):
         self.units, self.options, self._group, self.peers = units, options, trainer, dict(finished)
+        self.peers |= {len(units) + at: peer for at, (_, peer) in enumerate(others)}
         self.trainer = units[0].members[0].job.trainer
-        self.folds = [unit.members[0].job.data.fold for unit in units]
+        jobs = [*(unit.members[0].job for unit in units), *(job for job, _ in others)]
+        self.folds, self.points = [job.data.fold for job in jobs], [point_of(job) for job in jobs]
         self._trainings: dict[int, Training] = {}
         self._earlier: dict[int, list[tuple[int, float]]] = {}  # evaluations made by earlier commands
         self._lock, self._under_way = threading.Lock(), 0
@@ -155,17 +173,25 @@ class Rounds:
         return [(number, self._close) for number in pruned] + [(number, self._advance) for number in sorted(behind)]
 
     def _standing(self, epoch: int) -> Standing:
-        peers = [self.peers.get(number) or self._peer(number) for number in range(len(self.units))]
-        ended = [peer.end is not None and peer.end <= epoch for peer in peers]
+        peers = [self.peers.get(number) or self._peer(number) for number in range(len(self.folds))]
+        ended = [peer.ended(epoch) for peer in peers]
         best = [best_of([value for at, value in peer.values if at <= epoch], self.trainer) for peer in peers]
         healthy = [peer.healthy or not end for peer, end in zip(peers, ended, strict=True)]
-        return Standing(epoch, best, [not end for end in ended], healthy, self.folds)
+        return Standing(epoch, best, [not end for end in ended], healthy, self.folds, self.points)
 
     def _peer(self, number: int) -> Peer:
         """A member that this command trains."""
         writer = self._trainings[number].writer
         end = writer.last_epoch[0] if writer.gone() else None
-        return Peer([*self._earlier[number], *writer.monitored[0]], end, writer.bad_step[0] == NEVER)
+        pruned = writer.pruned[0] != NEVER
+        return Peer([*self._earlier[number], *writer.monitored[0]], end, writer.bad_step[0] == NEVER, pruned)
+
+
+def point_of(job: Job) -> str:
+    """The hash of everything of a job but its seed and its fold."""
+    tree = job.tree()
+    data = {key: value for key, value in tree["data"].items() if key != "fold"}
+    return config_hash({key: value for key, value in tree.items() if key != "seed"} | {"data": data})
 
 
 def finished_peer(run: RunFolder, monitor: str) -> Peer:
@@ -174,7 +200,8 @@ def finished_peer(run: RunFolder, monitor: str) -> Peer:
     status, epochs = result.get("status"), result.get("epochs", 0)
     if status not in ("completed", "stopped", "pruned", "diverged"):
         return FAILED
-    return Peer(rows_of(run, monitor, epochs), None if status == "completed" else epochs, status != "diverged")
+    end = None if status == "completed" else epochs
+    return Peer(rows_of(run, monitor, epochs), end, status != "diverged", status == "pruned")
 
 
 def rows_of(run: RunFolder, monitor: str, last: int) -> list[tuple[int, float]]:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -11,6 +11,7 @@ import jax
 
 from research import tree
 from research.runs.files import LeaseLost
+from research.runs.folder import RunFolder
 from research.sweep.device import on_device
 from research.sweep.job import start_of
 from research.sweep.memory import halves, out_of_memory
@@ -20,7 +21,7 @@ from research.sweep.programs import program_of
 from research.sweep.train.ledger import Ledger, Stopped, fail
 from research.sweep.train.loop import Training
 from research.sweep.train.pool import WAKE_EVERY, Pool, Work
-from research.sweep.train.rounds import Rounds, finished_peer
+from research.sweep.train.rounds import Peer, Rounds, finished_peer
 from research.sweep.train.signals import stopping
 from research.sweep.train.writer import TrainedMember
 from research.tree import ConfigError
@@ -42,10 +43,11 @@ def train(ledger: Ledger) -> None:
     threads = min(available, sum(len(group.units) for group in groups))
     pool = Pool(threads, min(options.devices_used, threads))
     trainings = [GroupTraining(ledger, number, group, pool, background) for number, group in enumerate(groups)]
+    rounds = across(ledger, trainings) if options.across else None
     with stopping(ledger.stop, ledger.leave, ledger.display.note):
         try:
-            for training in trainings:
-                training.begin()
+            for begun in trainings if rounds is None else [rounds]:
+                begun.begin()
             started = time.monotonic()
             pool.run(ledger.stop.set)
             ledger.waited(available * (time.monotonic() - started))
@@ -53,8 +55,8 @@ def train(ledger: Ledger) -> None:
         except BaseException as error:
             ledger.stop.set()
             background.shutdown(cancel_futures=True)
-            for training in trainings:
-                training.save()
+            for begun in trainings if rounds is None else [rounds]:
+                begun.save()
             if isinstance(error, KeyboardInterrupt | Stopped):
                 ledger.interrupt()
                 raise KeyboardInterrupt from None
@@ -98,14 +100,7 @@ class GroupTraining:
                     self.put(unit, functools.partial(self._whole, unit))
             return
         for units in tree.group(self.group.units, lambda unit: unit.members[0].job.trainer):
-            bounds = [unit.members[0] for unit in units]
-            monitor = bounds[0].job.trainer.monitor
-            finished = {
-                at: finished_peer(self.ledger.folder(bound), monitor)
-                for at, bound in enumerate(bounds)
-                if bound.job.hash in self.ledger.outcomes
-            }
-            self._rounds.append(Rounds(units, finished, self.ledger.options, self))
+            self._rounds.append(Rounds(units, finished_among(self.ledger, units), self.ledger.options, self))
             self._rounds[-1].begin()
 
     def save(self) -> None:
@@ -221,6 +216,53 @@ class GroupTraining:
         for part in narrower:
             GroupTraining(ledger, self.number, part, self.pool, self.background).begin()
         return True
+
+
+def finished_among(ledger: Ledger, units: Sequence[JobGroup]) -> dict[int, Peer]:
+    """Number of a unit that has a result already -> what it is compared by."""
+    bounds = [unit.members[0] for unit in units]
+    return {
+        at: finished_peer(ledger.folder(bound), bound.job.trainer.monitor)
+        for at, bound in enumerate(bounds)
+        if bound.job.hash in ledger.outcomes
+    }
+
+
+def across(ledger: Ledger, trainings: Sequence[GroupTraining]) -> Rounds | None:
+    """The rounds of all units of a command (`sweep.peers=command`); None if there is no unit."""
+    owners = {unit.members[0].job.hash: training for training in trainings for unit in training.group.units}
+    units = [unit for training in trainings for unit in training.group.units]
+    if not units:
+        return None
+    monitor = units[0].members[0].job.trainer.monitor
+    others = [
+        (outcome.job, finished_peer(RunFolder(outcome.folder), monitor))
+        for digest, outcome in sorted(ledger.outcomes.items())
+        if digest not in owners
+    ]
+    return Rounds(units, finished_among(ledger, units), ledger.options, Owners(owners), others)
+
+
+class Owners:
+    """Trains units of several groups, each by the training of its group; see `rounds.TrainsUnits`."""
+
+    def __init__(self, owners: Mapping[str, GroupTraining]):
+        self._owners = owners
+
+    def _of(self, unit: JobGroup) -> GroupTraining:
+        return self._owners[unit.members[0].job.hash]
+
+    def guard(self, unit: JobGroup) -> contextlib.AbstractContextManager[None]:
+        return self._of(unit).guard(unit)
+
+    def open(self, unit: JobGroup, lane: int, compiled: Callable[[], None] | None) -> Training:
+        return self._of(unit).open(unit, lane, compiled)
+
+    def close(self, unit: JobGroup, training: Training) -> None:
+        self._of(unit).close(unit, training)
+
+    def put(self, unit: JobGroup, work: Work) -> None:
+        self._of(unit).put(unit, work)
 
 
 def results(futures: Iterable[Future[Any]]) -> None:
