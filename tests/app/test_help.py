@@ -87,7 +87,7 @@ def test_choices_of_a_type_are_named_where_no_comment_does(command: Command, tmp
     assert rows(text)["optimizer.schedule"].endswith("Choices: constant, cosine, linear, exponential, stages.")
 
 
-@pytest.mark.parametrize("choice", [*CHOICES, "sweep", "report"])
+@pytest.mark.parametrize("choice", [*CHOICES, "sweep", "search", "report"])
 def test_every_key_of_every_choice_is_explained(choice: str) -> None:
     section, _, name = choice.partition("=")
     config: Any = OmegaConf.to_container(compose([choice] if name else []), resolve=False)

@@ -245,7 +245,7 @@ SWEPT: list[tuple[list[str], list[str]]] = [
     (["evaluation.probes=true,false"], ["evaluation.probes", "one value"]),
     (["seed=range(0)"], ["seed=range(0)", "no value"]),
     (["model.beta=interval(0.5,2)", "hydra/sweeper=optuna", "sweep.plan_only=true"], ["sweep.plan_only", "no plan"]),
-    (["model.beta=interval(0.5,2)"], ["model.beta=interval(0.5,2)", "optuna"]),
+    (["model.beta=interval(0.5,2)"], ["model.beta=interval(0.5,2)", "search.trials=64"]),
     (["seed=range(2"], ["seed=range(2"]),
 ]
 

@@ -128,6 +128,12 @@ def test_values_lie_in_their_interval_are_short_and_cover_it() -> None:
             assert 0.4 < np.mean([number < middle for number in numbers]) + np.mean(np.equal(numbers, middle)) / 2 < 0.6
 
 
+def test_an_interval_of_whole_ends_is_offered_for_whole_numbers() -> None:
+    assert Interval(2.0, 16.0, log=True).of_whole_numbers() == Interval(2, 16, log=True, whole=True)
+    assert str(Interval(2, 16, log=True, whole=True)) == "tag(log,int(interval(2,16)))"
+    assert Interval(2.5, 16.0).of_whole_numbers() is None
+
+
 def test_corners_show_every_end_and_every_choice() -> None:
     points = corners(SPACE)
     for key, dimension in SPACE.items():
@@ -205,6 +211,7 @@ def test_the_folder_of_another_search_is_refused(
         ('"model.beta": "', '"model.beta": "99'),
         ('"model.latent_dim": "', '"model.latent_dim": "7'),
         ('"reason": null', '"because": null'),
+        ('"reason": null', '"reason": null, "value": NaN'),
     ],
 )
 def test_a_damaged_study_is_refused(old: str, new: str, tmp_path: Path) -> None:
