@@ -123,12 +123,13 @@ class Searching:
         return [list(job) for point in points for job in self.jobs_of(point)]
 
     def jobs_of(self, point: Any) -> Any:
-        """The overrides of the jobs of a point."""
+        """The overrides of the jobs of a point; a run alone is no search, so it has no key of the search."""
         lines = [
             f"{override.get_key_element()}={point[override.key_or_group]}"
             if override.key_or_group in point
             else str(override.input_line)
             for override in self.overrides
+            if not override.key_or_group.startswith("search.")
         ]
         (jobs,) = BasicSweeper.split_arguments(self.parser.parse_overrides(lines), max_batch_size=None)
         return jobs
