@@ -85,6 +85,8 @@ def test_points_are_pruned_whole_by_the_mean_over_seeds_and_folds(make_options):
     standing = Standing(1, best, [True] * 8, [True] * 8, [0, 1] * 4, list("aabbccdd"))
     options = make_options(prune="median", peers="command", prune_after=1)
     assert losers(standing, options, trainer) == [2, 3, 4, 5]
+    fewer = Standing(1, [1.0, 3.0, 2.5, 2.6], [True] * 4, [True] * 4, [0, 1, 0, 0], list("aabc"))
+    assert losers(fewer, options, trainer) == [3]  # the mean of a counts, not the sum
     halving = make_options(prune="successive_halving", peers="command", prune_after=1)
     assert losers(standing, halving, trainer) == [2, 3, 4, 5, 6, 7]
     better_is_higher = types.SimpleNamespace(epochs=9, monitor="validation/elbo_nats", evaluate_every=1)
