@@ -197,6 +197,11 @@ def latent_dim_of(model: Any) -> int | None:
     return _setting(model, "latent_dim", None)
 
 
+def codes_of_steps(model: Any) -> int | None:
+    """T, if the model has a code at every time step, [B, T, L]; None if it has one code, [B, L]."""
+    return _setting(model, "feature_shape", ())[0] if _setting(model, "stepwise", False) else None
+
+
 def uses_of(model: Any) -> int:
     """How often one example uses a parameter of a model."""
     return _setting(model, "uses", 1)

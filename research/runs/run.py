@@ -18,6 +18,7 @@ from research.models.abilities import (
     Forecasts,
     Predicts,
     able,
+    codes_of_steps,
     is_conditional,
     lack,
     latent_dim_of,
@@ -74,12 +75,18 @@ class Run:
         return self._over("encode", self.rows(x, **beside))
 
     def decode(self, z: Any, label: Any = None) -> np.ndarray:
-        """E[x | z] of codes [N, L] as stored, [N, *stored_shape]; z-scored series stay z-scored."""
+        """E[x | z] of codes [N, L] as stored, [N, *stored_shape]; z-scored series stay z-scored.
+
+        A model with a code at every time step takes codes [N, T, L].
+        """
         self._need("decode")
         z = as_numbers("z", z).astype(np.float32)
-        latent_dim = latent_dim_of(self.model)
-        if z.ndim != 2 or (latent_dim is not None and z.shape[1] != latent_dim):
-            raise ConfigError("z", z.shape, f"expected codes of shape [N, {latent_dim or 'L'}]")
+        steps, size = codes_of_steps(self.model), latent_dim_of(self.model)
+        shape = (size or z.shape[-1],) if steps is None else (steps, size)
+        if z.ndim != 1 + len(shape) or z.shape[1:] != shape:
+            expected = [*(() if steps is None else (steps,)), size or "L"]
+            remedy = "" if steps is None else "; run.encode gives their summary, so call run.reconstruct(x)"
+            raise ConfigError("z", z.shape, f"expected codes of shape [N, {', '.join(map(str, expected))}]{remedy}")
         if not np.isfinite(z).all():
             raise ConfigError("z", "not finite", "expected finite codes")
         rows = (z, self._label(label, len(z)))

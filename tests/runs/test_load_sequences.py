@@ -85,6 +85,18 @@ def test_imputed_rows_are_the_reconstruction_where_a_value_is_missing(trained, s
     np.testing.assert_array_equal(np.isfinite(filled), ~missing | inside)
 
 
+@pytest.mark.parametrize("code", ["state", "step"])
+def test_codes_of_every_step_are_decoded_to_the_reconstruction(trained, sequences, code):
+    run = trained("recurrent_ae", latent_dim=2, code=code)
+    rows = Examples(jax.numpy.asarray((sequences - CHANNEL_SHIFT) * CHANNEL_SCALE, "float32"))
+    codes = np.asarray(run.model.full_code(run.params, rows))
+    assert codes.shape == (4, STEPS, 2)
+    np.testing.assert_allclose(run.decode(codes), run.reconstruct(sequences), rtol=1e-5)
+    for wrong in (run.encode(sequences), codes[:, 1:], codes[..., :1], codes[0, 0]):
+        with pytest.raises(ConfigError, match=rf"expected codes of shape \[N, {STEPS}, 2\]"):
+            run.decode(wrong)
+
+
 def test_forecasts_are_on_the_raw_scale(trained, sequences):
     facts = dataclasses.replace(SEQUENCES, target_shape=(HORIZON, CHANNELS), target_follows=True)
     last = np.repeat(sequences[:, -1:], HORIZON, 1)
