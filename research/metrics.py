@@ -91,6 +91,7 @@ METRICS = {
     "probe_accuracy": _higher(shown=True),
     "knn_accuracy": _higher("k-NN accuracy", shown=True),
     "auroc": _higher("AUROC", shown=True),
+    "auprc": _higher("AUPRC", shown=True),
     "ari": _higher("ARI", shown=True),
     "nmi": _higher("NMI", shown=True),
     "rand_index": _higher(shown=True),

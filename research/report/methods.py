@@ -39,6 +39,7 @@ LABELS = {  # in the order of their rows; a method that is not listed stands bef
     "pca_residual": "PCA residual",
     "untrained": "fresh parameters",
     "permuted": "chance",
+    "knn_distance": "distance to a near neighbour",
     "shuffled": "shuffled in time",
     "real": "real data",
     "real_vs_real": "real against real",

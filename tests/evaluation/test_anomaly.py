@@ -11,6 +11,28 @@ def test_area_counts_pairs_and_halves_ties():
     assert anomaly.auroc(-score, anomalous.astype(bool)) == pytest.approx(1 - 5.5 / 6)
 
 
+def test_average_precision_counts_the_precision_at_every_anomalous_row():
+    """From the highest score: anomalous, normal, anomalous, normal, so (1 / 1 + 2 / 3) / 2."""
+    score, anomalous = np.array([4.0, 3.0, 2.0, 1.0]), np.array([1, 0, 1, 0])
+    assert anomaly.auprc(score, anomalous) == pytest.approx((1 + 2 / 3) / 2)
+    assert anomaly.auprc(-score, anomalous) == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert anomaly.auprc(np.ones(8), np.arange(8) < 2) == pytest.approx(2 / 8)  # scores that say nothing
+    # two rows share the second score: both raise an alarm at once, with the precision 2 / 3
+    assert anomaly.auprc(np.array([3.0, 2.0, 2.0, 1.0]), anomalous) == pytest.approx(1 / 2 + 2 / 3 / 2)
+    with pytest.raises(ValueError, match="no anomalous rows"):
+        anomaly.auprc(score, np.zeros(4))
+
+
+def test_the_distance_to_the_k_th_neighbour():
+    train, x = np.array([[0.0], [1.0], [3.0], [7.0]]), np.array([[0.0], [5.0]])
+    assert anomaly.neighbor_distance(train, x, 1).tolist() == [0, 2]
+    assert anomaly.neighbor_distance(train, x, 3).tolist() == [3, 4]
+    rows = train.reshape(4, 1, 1)  # a sequence of one step
+    assert anomaly.neighbor_distance(rows, rows, 2).tolist() == [1, 1, 2, 4]
+    with pytest.raises(ValueError, match="only 4 training rows"):
+        anomaly.neighbor_distance(train, x, 5)
+
+
 def test_two_normal_distributions_overlap_as_computed():
     """AUROC of N(0, 1) against N(d, 1) is Phi(d / sqrt 2): .7602 for d = 1."""
     generator = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import yaml
 
 from research import evaluation, tree
 from research.data.examples import Examples, Facts
-from research.evaluation import STUDIES, Study, Subject, baselines, clustering, forecasting, generation
+from research.evaluation import STUDIES, Study, Subject, anomaly, baselines, clustering, forecasting, generation
 from research.evaluation import rows as lazy_rows
 
 from . import asking
@@ -157,11 +157,12 @@ def test_anomalous_rows(autoencoder):
     parts = normal(sequences())
     found = evaluate(autoencoder, None, recipe(), facts={"anomaly": True}, parts=parts)
     assert set(found.metrics) == {
-        *named("test", "auroc", "precision", "recall", "false_positive_rate"),
-        *named("baseline", "mean_distance/auroc", "pca_residual/auroc"),
+        *named("test", "auroc", "auprc", "precision", "recall", "false_positive_rate"),
+        *(f"baseline/{name}/{area}" for name in anomaly.METHODS for area in anomaly.AREAS),
         *(f"baseline/{name}/reconstruction_mse{raw}" for name in ("mean", "pca") for raw in ("", "_raw")),
     }
     assert found.metrics["baseline/mean_distance/auroc"] == 1  # they lie far away
+    assert found.metrics["baseline/knn_distance/auprc"] == 1
     without = parts | {"test": parts["test"].take(parts["test"].label == 0)}
     found = evaluate(autoencoder, None, recipe(), facts={"anomaly": True}, parts=without)
     assert found.null_reasons["test/auroc"] == "no anomalous rows"

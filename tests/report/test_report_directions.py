@@ -3,7 +3,7 @@ import pytest
 from research.metrics import direction, higher_is_better
 
 HIGHER = """
-    accuracy cluster_accuracy ari nmi rand_index silhouette auroc precision recall
+    accuracy cluster_accuracy ari nmi rand_index silhouette auroc auprc precision recall
     elbo_nats iwae_nats probe_accuracy knn_accuracy
 """
 LOWER = """

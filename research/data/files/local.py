@@ -148,14 +148,14 @@ class Unusable(Exception):
 
 
 def fetch(name: str, sha256: str, *, folder: str, mirrors: Sequence[str], root: str | None) -> bytes:
-    """The decompressed content of a published gzip file.
+    """The content of a published file; of a gzip file the decompressed one.
 
     With `root` the file is read from `root` or `root/folder`, compressed or not, and nothing is downloaded. Without
     `root` it is read from the cache of the user's account, or downloaded from the first mirror that has it.
 
     Args:
-      name: file name, ending in `.gz`.
-      sha256: of the decompressed content; how a file is compressed does not matter.
+      name: file name; what ends in `.gz` is decompressed.
+      sha256: of the content; how a gzip file is compressed does not matter.
       folder: name of the data set's own folder in the cache.
       mirrors: addresses that end in `/`, tried one after another.
       root: local folder.
