@@ -166,6 +166,14 @@ class BoundJob:
             dataclasses.replace(self.job.data, fold=None),
         )
 
+    @functools.cached_property
+    def compiled_key(self) -> Any:
+        """`program_key` without what the rows hold: data of equal shapes and types, such as two splits of one set."""
+        *settings, _ = self.program_key
+        rows = self.dataset.compact, self.dataset.compact_split(self.job.data.fold)
+        leaves, form = jax.tree.flatten(rows)
+        return *settings, self.dataset.draw, form, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+
     @property
     def budget(self) -> Budget:
         """The trainer as the program sees it."""

@@ -79,7 +79,7 @@ class JobGroup:
     @property
     def program(self) -> Hashable:
         """Identity of the compiled program on one device: units with an equal one share it."""
-        return self.members[0].program_key, self.mode, self.width
+        return self.members[0].compiled_key, self.mode, self.width
 
     @functools.cached_property
     def id(self) -> str:

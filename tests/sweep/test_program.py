@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from research import engine
 from research.sweep import program
 from research.sweep.device import on_device
-from research.sweep.plan import JobGroup, plan
+from research.sweep.plan import JobGroup, describe, plan
 from research.sweep.programs import program_of
 from research.tree import stack, unstack
 
@@ -207,6 +207,21 @@ def test_as_many_programs_are_compiled_as_there_are_groups(
     after = [function.jitted._cache_size() for function in compiled]
     assert [b - a for a, b in zip(before, after, strict=True)] == [2, 2]
     assert len(groups) == 2
+
+
+def test_splits_of_one_data_set_share_a_program_in_map_mode(
+    make_bounds: Bounds, make_options: Callable[..., Any]
+) -> None:
+    bounds = make_bounds("model.hidden_dims=[11]", "data.split_seed=0,1", "seed=0")
+    groups = plan(bounds, make_options(mode="map"))
+    assert [len(group.members) for group in groups] == [1, 1]
+    assert describe(groups) == "2 jobs, 1 program"
+    before = program.train.jitted._cache_size()
+    first, second = (trained(group.members, "map", chunks=(1,)) for group in groups)
+    assert program.train.jitted._cache_size() - before == 1
+    assert not same_bits(first.member(0), second.member(0))
+    bounds = make_bounds("model.hidden_dims=[11]", "data.train_size=48,50", "seed=0")
+    assert describe(plan(bounds, make_options(mode="map"))) == "2 jobs, 2 programs"
 
 
 def test_the_plan_measures_programs_with_the_options_of_users(
