@@ -120,7 +120,7 @@ def executor_of(settings: Any) -> Any:
 
 
 def report_of(config: DictConfig) -> dict[str, Any]:
-    """The `report:` section, checked, in plain values. Names, decimals and stability stand in it if they are set.
+    """The `report:` section, checked, in plain values. Names, decimals, `over` and stability stand in it if set.
 
     So earlier versions can read the `sweep.json` of a sweep without them.
     """
@@ -129,9 +129,8 @@ def report_of(config: DictConfig) -> dict[str, Any]:
 
     section = section_of(config, "report")
     build(section, Report, key="report")
-    return {
-        key: value for key, value in plain(section).items() if value or key not in ("names", "decimals", "stability")
-    }
+    optional = ("names", "decimals", "over", "stability")
+    return {key: value for key, value in plain(section).items() if value or key not in optional}
 
 
 def objective_of(config: DictConfig) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from research.report.collect import FINISHED, Hole, Run, Runs
-from research.report.keys import FOLD, SEED, better, comparison_keys, count, distinct, varying
+from research.report.keys import FOLD, SEED, SPLIT_SEED, better, comparison_keys, count, distinct, seed_splits, varying
 from research.report.methods import BOUNDS, MEANS, methods_of, name_of, position
 from research.report.run import RECORDED, count_statuses
 from research.report.statistics import EQUAL, mean_of
@@ -19,7 +19,7 @@ NLL, EFFECTIVE_SHARE = "test/nll_nats", "test/nll_effective_share"
 LEAST_SHARE = 0.1  # smallest share of effective importance samples with which a likelihood is trusted
 
 Values = tuple[Any, ...]  # of some keys
-Pair = tuple[Any, Any]  # seed and fold
+Pair = tuple[Any, ...]  # seed and fold, after the values of `Averaging.over`
 Unit = Mapping[Any, Run]  # fold -> run, of all runs that make one number
 
 
@@ -28,10 +28,11 @@ class Cell:
     """The runs of one row and column, and the summary of one metric over them.
 
     Attributes:
-      mean, sd: over `n` units: seeds, or folds if there is only one seed. The sd has n - 1 in its denominator and is
-        None for n = 1.
+      mean, sd: over `n` units: seeds, or folds if there is only one seed, or the values of `Averaging.over`. The sd has
+        n - 1 in its denominator and is None for n = 1.
       values: the `n` numbers.
       seeds: seed -> mean of its numbers. Tests compare these, since folds and settings of one seed are not independent.
+        With `Averaging.over` its values stand in place of seeds.
       counts: status -> number of runs, over all runs of the cell.
       reasons: status -> distinct reasons, over the runs that did not finish.
       nulls: reason -> number of finished runs whose metric is null.
@@ -89,12 +90,19 @@ class Averaging:
       keys: keys other than seed and fold.
       seeds, folds: numbers of seeds and folds.
       over_folds: whether n counts folds, because there is one seed.
+      over: those of `keys` whose values n counts, each the mean of its runs; empty: n counts seeds.
     """
 
     keys: tuple[str, ...]
     seeds: int
     folds: int
     over_folds: bool
+    over: tuple[str, ...] = ()
+
+    @property
+    def paired(self) -> tuple[str, ...]:
+        """The keys whose values tests pair."""
+        return self.over or (SEED,)
 
 
 def cells_of(
@@ -107,7 +115,9 @@ def cells_of(
     return cells
 
 
-def averaging(runs: Runs, cells: Collection[Sequence[Run]], shown: Sequence[str]) -> Averaging:
+def averaging(
+    runs: Runs, cells: Collection[Sequence[Run]], shown: Sequence[str], over: Sequence[str] = ()
+) -> Averaging:
     """What differs between the runs of a cell; the keys in `shown` are rows or columns and differ in none."""
 
     def within(key: str) -> bool:
@@ -116,28 +126,32 @@ def averaging(runs: Runs, cells: Collection[Sequence[Run]], shown: Sequence[str]
     keys = tuple(key for key in varying(runs) if within(key))
     seeds = count(runs, SEED) if within(SEED) else 1
     folds = count(runs, FOLD) if within(FOLD) else 1
-    return Averaging(keys, seeds, folds, over_folds=folds > 1 and seeds == 1 and not keys)
+    over_folds = folds > 1 and seeds == 1 and not keys
+    return Averaging(keys, seeds, folds, over_folds, tuple(key for key in keys if key in over))
 
 
-def pairs_of(runs: Sequence[Run], *, finished: bool = False) -> dict[Pair, None]:
-    """The pairs of seed and fold of the runs, or of the finished runs only."""
+def pairs_of(runs: Sequence[Run], *, finished: bool = False, over: Sequence[str] = ()) -> dict[Pair, None]:
+    """The pairs of seed and fold of the runs, or of the finished runs only; with `over` after the values of these."""
     known = [run for run in runs if not isinstance(run.value(SEED), Hole) and (run.finished or not finished)]
-    return dict.fromkeys((run.value(SEED), run.value(FOLD)) for run in known)
+    return dict.fromkeys(run.at((*over, SEED, FOLD)) for run in known)
 
 
-def lacking(cells: Collection[Sequence[Run]]) -> list[list[Pair]]:
+def lacking(cells: Collection[Sequence[Run]], over: Sequence[str] = ()) -> list[list[Pair]]:
     """For each cell, the pairs of seed and fold that it lacks and that another cell on the same data has finished.
 
     Means over other seeds or folds are means over other draws and other rows. Such a cell is incomplete and never best.
+    With `over`, the pairs belong to one value of its keys, and follow it.
     """
-    keys = [key for key in comparison_keys("", (run for cell in cells for run in cell)) if key not in RECORDED]
+    runs = [run for cell in cells for run in cell]
+    tied = (SPLIT_SEED,) if seed_splits(runs) else ()
+    keys = [key for key in comparison_keys("", runs) if key not in (*RECORDED, *over, *tied)]
     keys.append("data.folds")
     data = [frozenset(run.at(keys) for run in cell) for cell in cells]
     finished: dict[Hashable, dict[Pair, None]] = {}
     for cell, of_cell in zip(cells, data, strict=True):
-        finished.setdefault(of_cell, {}).update(pairs_of(cell, finished=True))
+        finished.setdefault(of_cell, {}).update(pairs_of(cell, finished=True, over=over))
     return [
-        sorted(finished[of_cell].keys() - pairs_of(cell).keys(), key=str)
+        sorted(finished[of_cell].keys() - pairs_of(cell, over=over).keys(), key=str)
         for cell, of_cell in zip(cells, data, strict=True)
     ]
 
@@ -150,9 +164,8 @@ def summarize(runs: Sequence[Run], metric: str, averaging: Averaging, lacks: int
     finished = [run for run in runs if run.finished]
     numbers, used, partial = _numbers(_units(runs, averaging), metric, averaging)
     averaged = [run for unit in used for run in unit.values()]
-    seeds: dict[Hashable, list[float]] = {}
-    for number, unit in zip(numbers, used, strict=True):
-        seeds.setdefault(next(iter(unit.values())).value(SEED), []).append(number)
+    seeds = _paired(numbers, used, averaging)
+    numbers = list(seeds.values()) if averaging.over else numbers
     mean = sd = worse = worse_than_mean = None
     if numbers:
         mean = mean_of(numbers)
@@ -167,7 +180,7 @@ def summarize(runs: Sequence[Run], metric: str, averaging: Averaging, lacks: int
         sd=sd,
         n=len(numbers),
         values=tuple(numbers),
-        seeds={seed: mean_of(of_seed) for seed, of_seed in seeds.items()},
+        seeds=seeds,
         counts=count_statuses(runs),
         reasons={
             status: tuple(dict.fromkeys(run.reason for run in runs if run.status == status and run.reason))
@@ -217,6 +230,15 @@ def _numbers(units: Sequence[Unit], metric: str, averaging: Averaging) -> tuple[
     return numbers, used, partial
 
 
+def _paired(numbers: Sequence[float], units: Sequence[Unit], averaging: Averaging) -> dict[Hashable, float]:
+    """What tests pair (a seed, or a value of the keys in `over`) -> the mean of its numbers."""
+    of_pair: dict[Hashable, list[float]] = {}
+    for number, unit in zip(numbers, units, strict=True):
+        values = next(iter(unit.values())).at(averaging.paired)
+        of_pair.setdefault(values if averaging.over else values[0], []).append(number)
+    return {pair: mean_of(of_one) for pair, of_one in of_pair.items()}
+
+
 def _worse(
     mean: float, used: Sequence[Unit], metric: str, averaging: Averaging, among: frozenset[str] | None = None
 ) -> str | None:
@@ -227,7 +249,8 @@ def _worse(
     for method in sorted(methods if among is None else methods & among, key=position):
         name = name_of(method, metric)
         if all(run.metrics.get(name) is not None for run in runs):
-            value = mean_of(_numbers(used, name, averaging)[0])
+            numbers, units, _ = _numbers(used, name, averaging)
+            value = mean_of(list(_paired(numbers, units, averaging).values()) if averaging.over else numbers)
             if best is None or better(value, best[0], metric):
                 best = value, method
     if best is None or not better(best[0], mean, metric) or math.isclose(best[0], mean, rel_tol=EQUAL):

@@ -91,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rows": ("KEY,KEY", "config keys; default: all that vary but seed and fold"),
         "--columns": ("KEY,KEY", "config keys beside the metrics; default: none"),
         "--metrics": ("NAME,NAME", "default: the usual metrics of the test rows"),
+        "--over": ("KEY,KEY", "config keys whose values n counts and tests pair, such as data.set; default: seeds"),
         "--select": ("KEY,KEY", "config keys whose best value is chosen on validation rows, cell by cell"),
     }
     for option, (metavar, text) in lists.items():
@@ -237,7 +238,7 @@ def _section(options: argparse.Namespace, plan: Mapping[str, Any]) -> "Report":
 
     entries = {
         name: getattr(options, name)
-        for name in ("rows", "columns", "metrics", "select", "by", "names", "decimals", "stability")
+        for name in ("rows", "columns", "metrics", "over", "select", "by", "names", "decimals", "stability")
     }
     for name in ("rows", "metrics"):  # an empty list asks for the default, as no list does
         entries[name] = entries[name] or None

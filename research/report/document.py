@@ -245,7 +245,9 @@ def caption(table: Table, layout: Layout = PLAIN) -> str:
     """What the means are over, what bold and underlined mean, and what stands beside a mean."""
     over = table.averaging
     dimensions = [f"{named(SEED)} ({over.seeds} values)"] if over.seeds > 1 else []
-    dimensions += [f"{named(key)} ({plural(len(distinct(table.runs, key)), 'value')})" for key in over.keys]
+    values_of = lambda key: f"{named(key)} ({plural(len(distinct(table.runs, key)), 'value')})"
+    inner = [*dimensions, *(values_of(key) for key in over.keys if key not in over.over)]
+    dimensions = [values_of(key) for key in over.over] or inner
     folds = f"{named(FOLD)} ({over.folds} values)"
     if over.over_folds:
         seeds = distinct(table.runs, SEED)
@@ -254,8 +256,9 @@ def caption(table: Table, layout: Layout = PLAIN) -> str:
     if dimensions:
         mean = "mean" if table.n == 1 or "sd" not in layout.parts else "mean ± standard deviation (n-1)"
         text = f"{table.runs.name}: {mean} over {listed(dimensions)}"
-        if over.folds > 1 and not over.over_folds:
-            text += f", each the mean over {folds}"
+        inner = inner if over.over else []
+        inner += [folds] if over.folds > 1 and not over.over_folds else []
+        text += f", each the mean over {listed(inner)}" if inner else ""
         if table.n is not None:
             numbered = " that has a number" if any(not cell.n for cell in table.cells.values()) else ""
             text += f"; n={table.n} in every cell{numbered}" + (": no standard deviation" if table.n == 1 else "")
@@ -274,7 +277,11 @@ def _best(table: Table) -> str:
     text = " Bold: the best mean of a column among cells all of whose runs finished"
     tests = [judged.seeds for judged in table.judged.values() if judged.seeds is not None]
     untested_seeds = [judged.untested for judged in table.judged.values() if judged.untested is not None]
-    untested = f"There is no test with {plural(min(untested_seeds), 'seed')}" if untested_seeds else ""
+    over = listed([*map(named, table.averaging.over)]) if table.averaging.over else ""
+    untested = ""
+    if untested_seeds:
+        units = f"{plural(min(untested_seeds), 'value')} of {over}" if over else plural(min(untested_seeds), "seed")
+        untested = f"There is no test with {units}"
     needed = f"it needs {SMALLEST} that all rows have"
     if not tests:
         text += f". {untested}: {needed}."
@@ -283,8 +290,10 @@ def _best(table: Table) -> str:
         seeds = f"{low}" if low == high else f"{low} to {high}"
         rows = max(judged.rows for judged in table.judged.values())
         correction = f" with Holm's correction for up to {rows} rows" if rows > 1 else ""
-        text += f", and all that are not significantly worse (n={seeds}; both by a paired t test{correction}"
-        text += " and by permuting the rows within the seeds, 5 %, two-sided)"
+        tests_made = f"both by a paired t test{correction} and by permuting the rows within the seeds"
+        if over:
+            tests_made = f"by Wilcoxon's signed-rank test of every pair over {over}, with Holm's correction"
+        text += f", and all that are not significantly worse (n={seeds}; {tests_made}, 5 %, two-sided)"
         text += f". {untested} ({needed}): the best mean alone is bold." if untested else "."
     if any(cell.second for cell in table.cells.values()):
         text += " Underlined: the second best mean."

@@ -11,6 +11,7 @@ from research.report.run import EVALUATION, union
 from research.tree import ConfigError, group
 
 SEED, FOLD = "seed", metrics.FOLD
+SPLIT_SEED = "data.split_seed"
 CODE_CKA, CODE_CCA = "test/code_cka", "test/code_cca"  # between runs; reports compute them (`report.stability`)
 UNSHOWN = frozenset({"data.root"})  # where the data lie does not change a result
 DEFAULT_METRICS = tuple(f"test/{name}" for name, known in METRICS.items() if known.shown)
@@ -52,7 +53,8 @@ def count(runs: Iterable[Run], key: str) -> int:
 def varying(runs: Iterable[Run]) -> list[str]:
     """The keys other than seed and fold that tell runs apart: first choices, then keys in the order of the config.
 
-    A key that follows from keys already taken (`model._target_` from `model`) is left out unless it was overridden.
+    A key that follows from keys already taken (`model._target_` from `model`) is left out unless it was overridden, and
+    so is the seed of the split where a config takes it from the seed of the run.
     Runs that have no config yet count with their overrides, so that a sweep that has only begun varies in the same keys
     as a finished one.
     """
@@ -71,7 +73,14 @@ def varying(runs: Iterable[Run]) -> list[str]:
     for key in [*candidates, *partly]:
         if key not in chosen and not _follows(runs, key, chosen):
             chosen.append(key)
+    if SPLIT_SEED not in overridden and SPLIT_SEED in chosen and seed_splits(runs):
+        chosen.remove(SPLIT_SEED)
     return sorted(chosen, key=keys.index)
+
+
+def seed_splits(runs: Iterable[Run]) -> bool:
+    """Whether the seed of a run decides the seed of its split."""
+    return _follows([run for run in runs if run.known], SPLIT_SEED, (SEED,))
 
 
 def _varies(runs: Sequence[Run], key: str) -> bool:

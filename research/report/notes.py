@@ -8,6 +8,7 @@ from typing import Any
 from research.metrics import direction
 from research.report.cell import Values
 from research.report.collect import FINISHED, Run
+from research.report.duels import Duel
 from research.report.keys import CODE_CCA, CODE_CKA, FOLD, SEED, apart, comparison_keys, distinct
 from research.report.methods import (
     BOUNDS,
@@ -47,6 +48,7 @@ def notes(table: Table) -> list[tuple[str, str]]:
         *_ended_early(table),
         *_incomplete(table),
         *_untested(table),
+        *_duels(table),
         *_selected(table),
     ]
     nulls = [(mark, f"{metric} is null: {reason}.") for (metric, reason), mark in table.null_marks.items()]
@@ -85,7 +87,7 @@ def _cell_name(row: Values, column: Values, empty: str = "all runs") -> str:
 
 def _averaged(table: Table) -> list[str]:
     """Warn of keys other than seed and fold that the means are over."""
-    keys = table.averaging.keys
+    keys = [key for key in table.averaging.keys if key not in table.averaging.over]
     if not keys:
         return []
     remedy = "make it a row or a column" if len(keys) == 1 else "make them rows or columns"
@@ -246,8 +248,10 @@ def _incomplete(table: Table) -> list[str]:
     """Name the seeds and folds that some cells lack and others have."""
     texts = []
     for (row, column), pairs in table.lacks.items():
+        keys = (*table.averaging.over, SEED)
         values = [
-            f"{SEED}={shown(seed)}" + (f" {FOLD}={fold}" if isinstance(fold, int) else "") for seed, fold in pairs
+            settings(keys, pair[:-1]).replace(", ", " ") + (f" {FOLD}={pair[-1]}" if isinstance(pair[-1], int) else "")
+            for pair in pairs
         ]
         texts.append(f"{_cell_name(row, column)} lacks {listed(shortened(values, SHOWN_PAIRS))}")
     if not texts:
@@ -260,6 +264,28 @@ def _untested(table: Table) -> list[str]:
     """Say why the folds of one seed are not tested."""
     untested = any(judged.untested is not None for judged in table.judged.values())
     return ["No test: folds of one seed are not independent."] if untested and table.averaging.over_folds else []
+
+
+def _duels(table: Table) -> list[str]:
+    """The tests over data sets in which a model takes part, by metric."""
+    if not table.averaging.over:
+        return []
+    over, texts = listed([*map(named, table.averaging.over)]), []
+    for (column, metric), judged in table.judged.items():
+        pairs = [*judged.duels]
+        ordered = [pair for at, pair in enumerate(pairs) if pair[::-1] not in pairs[:at] and isinstance(pair[0], tuple)]
+        parts = [_duel(*pair, judged.duels[pair]) for pair in ordered]
+        if parts:
+            where = ", ".join([named(metric), *map(shown, column)])
+            n, tests = next(iter(judged.duels.values())).n, plural(len(pairs) // 2, "pair")
+            test = f"Wilcoxon's signed-rank test over {n} values of {over} with Holm's correction for {tests}"
+            texts.append(f"{where}, {test}: {'; '.join(parts)}.")
+    return texts
+
+
+def _duel(first: Values, second: Values | str, duel: Duel) -> str:
+    other = label(second) if isinstance(second, str) else _cell_name(second, ())
+    return f"{_cell_name(first, ())} better than {other} on {duel.better}, worse on {duel.worse} (p = {duel.p:.2g})"
 
 
 # ------------------------------------------------------------------------------------------------------ what was chosen

@@ -18,7 +18,7 @@ from research.tree import ConfigError, build, recipe
 Verdict = Literal["reproduced", "not reproduced", "not comparable"]
 
 DATA = "data"  # the key that every published value must name in its `where`
-EMPTY = {"rows": None, "columns": [], "metrics": None, "select": [], "by": None, "published": []}
+EMPTY = {"rows": None, "columns": [], "metrics": None, "over": [], "select": [], "by": None, "published": []}
 
 
 @recipe
@@ -65,6 +65,8 @@ class Report:
       rows: config keys; null for all keys that vary, other than seed and fold.
       columns: config keys.
       metrics: names; null for the usual metrics of the test rows.
+      over: config keys, such as the data set, whose values n counts and tests pair in place of seeds; rows and columns
+        among them are passed over.
       select: config keys whose best value is chosen on the validation rows, in every cell.
       by: the metric that chooses; null for the first metric that measures the same in all settings: first the
         validation twins of `metrics` are tried, then `research.metrics.CHOOSING`.
@@ -84,6 +86,7 @@ class Report:
     names: dict[str, str] | None = None
     decimals: dict[str, Annotated[int, Range(0, MOST_DECIMALS)]] | None = None
     stability: bool = False
+    over: tuple[str, ...] = ()
 
     def validate(self) -> None:
         if self.by is not None and not self.by.startswith("validation/"):

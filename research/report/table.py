@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from research.metrics import direction
-from research.report.cell import Averaging, Cell, Values, averaging, cells_of, lacking, summarize
+from research.report.cell import Averaging, Cell, Pair, Values, averaging, cells_of, lacking, summarize
 from research.report.collect import Run, Runs
+from research.report.duels import Duel, Duels, Scores, duels, naive_scores
 from research.report.keys import CODE_CCA, CODE_CKA, better, check, comparison_keys, default_metrics, ranking, varying
 from research.report.methods import Baseline, baselines
 from research.report.select import Selection, select
@@ -27,12 +28,14 @@ class Judged:
       seeds: smallest and largest number of seeds in a test; None if no test was made.
       rows: the largest number of rows that were tested against a best row.
       untested: the smallest number of seeds that an untested row shares with the best row; None if all were tested.
+      duels: tests of all pairs of rows and naive methods, where the means are over data sets.
     """
 
     cells: Mapping[Values, Cell]
     seeds: tuple[int, int] | None
     rows: int
     untested: int | None
+    duels: Duels = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Table:
     n: int | None
     judged: Mapping[tuple[Values, str], Judged]
     selection: Selection | None
-    lacks: Mapping[tuple[Values, Values], Sequence[tuple[Any, Any]]]
+    lacks: Mapping[tuple[Values, Values], Sequence[Pair]]
     published: tuple[Reproduction, ...]
     unpublished: Mapping[str, int]
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -93,13 +96,15 @@ def table(
     choose: Sequence[str] = (),
     by: str | None = None,
     published: Sequence[Published] = (),
+    over: Sequence[str] = (),
 ) -> Table:
     """Summarize `metrics` for every combination of values of the keys `rows` and `columns`.
 
     By default the rows are all keys that vary, other than seed and fold, and the columns are the metrics alone. Only
     runs that completed or stopped early are averaged: first the folds of one seed, then the seeds. A seed is left out
     and counted if some of its folds have no number, since its mean would be over other rows. The best means are sought
-    within a column (`judge`). The values of the keys `choose` are chosen in every cell by the metric `by` of the
+    within a column (`judge`). With `over`, n counts the values of these keys, such as data sets, each the mean of its
+    runs, and tests pair them. The values of the keys `choose` are chosen in every cell by the metric `by` of the
     validation rows (`select`).
 
     Raises:
@@ -112,11 +117,11 @@ def table(
         runs, selection = select(runs, row_keys, column_keys, choose, by, metrics or ())
 
     cells_runs = cells_of(runs, row_keys, column_keys)
-    over = averaging(runs, cells_runs.values(), (*row_keys, *column_keys))
-    lacks = dict(zip(cells_runs, lacking(cells_runs.values()), strict=True))
+    means = averaging(runs, cells_runs.values(), (*row_keys, *column_keys), check("over", over, runs.config_keys()))
+    lacks = dict(zip(cells_runs, lacking(cells_runs.values(), means.over), strict=True))
 
     def summary(row: Values, column: Values, metric: str) -> Cell:
-        return summarize(cells_runs[row, column], metric, over, len(lacks[row, column]))
+        return summarize(cells_runs[row, column], metric, means, len(lacks[row, column]))
 
     row_values = sorted({row for row, _ in cells_runs}, key=ranking(runs, row_keys))
     column_values = sorted({column for _, column in cells_runs}, key=ranking(runs, column_keys))
@@ -125,7 +130,11 @@ def table(
     for column in column_values:
         of_column = {row: cells_runs[row, column] for row in row_values if (row, column) in cells_runs}
         for metric in names:
-            judged[column, metric] = judge({row: summary(row, column, metric) for row in of_column}, of_column, metric)
+            of_metric = {row: summary(row, column, metric) for row in of_column}
+            naive = None
+            if means.over:
+                naive = naive_scores([run for of_row in of_column.values() for run in of_row], metric, means)
+            judged[column, metric] = judge(of_metric, of_column, metric, naive)
             cells |= {(row, column, metric): cell for row, cell in judged[column, metric].cells.items()}
     hidden = {value.metric for value in published} & set(runs.metric_names()) - set(names)
     hidden_cells = {(*at, metric): summary(*at, metric) for at in cells_runs for metric in sorted(hidden)}
@@ -139,8 +148,8 @@ def table(
         rows=tuple(row_values),
         columns=tuple(column_values),
         cells=cells,
-        baselines=tuple(baselines(runs, row_keys, column_keys, names, over.keys)),
-        averaging=over,
+        baselines=tuple(baselines(runs, row_keys, column_keys, names, means.keys)),
+        averaging=means,
         n=counts.pop() if len(counts) == 1 else None,
         judged=judged,
         selection=selection,
@@ -172,7 +181,8 @@ def table_of(runs: Runs, report: Report) -> Table:
         if names and not {CODE_CKA, CODE_CCA} & set(names):
             names += tuple(name for name in (CODE_CKA, CODE_CCA) if name in known)
         runs = dataclasses.replace(runs, problems=(*runs.problems, *problems))
-    shown = table(runs, report.rows, report.columns, names or None, report.select, report.by, report.published)
+    chosen = report.select, report.by, report.published, report.over
+    shown = table(runs, report.rows, report.columns, names or None, *chosen)
     return dataclasses.replace(shown, names=report.names or {}, decimals=report.decimals or {})
 
 
@@ -192,13 +202,20 @@ def _keys(
     return row_keys, column_keys
 
 
-def judge(cells: Mapping[Values, Cell], runs: Mapping[Values, Sequence[Run]], metric: str) -> Judged:
+def judge(
+    cells: Mapping[Values, Cell],
+    runs: Mapping[Values, Sequence[Run]],
+    metric: str,
+    naive: Mapping[str, Scores] | None = None,
+) -> Judged:
     """Mark the best mean, all means that are not significantly worse at 5 %, and the second best mean.
 
     * Only complete cells take part: a mean over the seeds that survived is no result for a setting that diverges.
     * Rows are compared only if they agree in the comparison keys of the metric.
     * Every other row is tested against the best one (`statistics.compare_all`). A row with fewer than five seeds is not
       tested and not marked. If the best row has fewer, no test is made, and the best mean alone is marked.
+    * With `naive`, the naive methods over data sets, all pairs of rows and naive methods are tested over data sets in
+      place of seeds (`duels.duels`).
     * Rows of equal means have the same marks. If several have the best mean, none is the second best. If all have it
       and no test was made, none is the best.
     """
@@ -209,14 +226,21 @@ def judge(cells: Mapping[Values, Cell], runs: Mapping[Values, Sequence[Run]], me
     complete = [row for row, cell in cells.items() if cell.complete]
     marked, test_seeds, rows, untested = dict(cells), list[int](), 0, list[int]()
     sign = 1 if better(0, 1, metric) else -1
+    over_sets: dict[tuple[Any, Any], Duel] = {}
     for comparable in group(complete, lambda row: frozenset(run.at(keys) for run in runs[row])):
+        if naive is not None:
+            over_sets |= duels({row: cells[row].seeds for row in comparable} | dict(naive), way)
         if len(comparable) < 2:
             continue
         # from the best mean to the worst; rows of equal means stay in the order of the table
         ranked = sorted(comparable, key=lambda row: sign * (cells[row].mean or 0.0))
         first, *others = ranked
         large = [row for row in others if len(cells[row].seeds) >= SMALLEST]
-        results = compare_all(cells[first].seeds, [cells[row].seeds for row in large], way)
+        if naive is None:
+            results = compare_all(cells[first].seeds, [cells[row].seeds for row in large], way)
+        else:
+            pairs = [over_sets.get((first, row)) for row in large]
+            results = [None if duel is None else duel.second_is_worse for duel in pairs]
         tested = {row: result for row, result in zip(large, results, strict=True) if result is not None}
         if not tested and cells[first].mean == cells[others[-1]].mean:
             continue  # all means are equal: none is the best
@@ -231,4 +255,4 @@ def judge(cells: Mapping[Values, Cell], runs: Mapping[Values, Sequence[Run]], me
         test_seeds += [result.n for result in tested.values()]
         rows = max(rows, len(tested))
     seeds = (min(test_seeds), max(test_seeds)) if test_seeds else None
-    return Judged(marked, seeds, rows, min(untested, default=None))
+    return Judged(marked, seeds, rows, min(untested, default=None), over_sets)

@@ -99,8 +99,8 @@ def check_table(
 ) -> None:
     """Refuse a table of the report that these jobs cannot fill.
 
-    Its rows and columns must be keys of a job. Its `select` keys must be settings, and the metric `by` must measure the
-    same for all their values.
+    Its rows, its columns and what its means are over must be keys of a job. Its `select` keys must be settings, and the
+    metric `by` must measure the same for all their values.
 
     Args:
       section: the `report:` section of the command.
@@ -112,7 +112,7 @@ def check_table(
       ConfigError: naming the key.
     """
     keys = list({name: None for job in jobs for name in values_of(job)})
-    for option in ("rows", "columns", "select"):
+    for option in ("rows", "columns", "over", "select"):
         for name in section.get(option) or ():
             if name not in keys:
                 raise ConfigError(f"report.{option}", name, f"no job has this key{nearest(name, keys)}")

@@ -9,10 +9,12 @@ import numpy as np
 
 from research.evaluation.views import COLORS
 from research.metrics import direction, higher_is_better
+from research.report.duels import naive_scores
 from research.report.figures import points, style
 from research.report.figures.chart import Chart, Line, Panel, mark
 from research.report.figures.points import Keys
 from research.report.figures.scene import Plan, Scene, Sketch, UnfitError
+from research.report.methods import label
 from research.report.statistics import LEVEL
 from research.report.table import Table
 from research.report.texts import plural
@@ -67,8 +69,12 @@ def cliques(ranks: Sequence[float], distance: float) -> list[tuple[int, int]]:
     return groups
 
 
-def score_matrix(table: Table, metric: str, methods: Keys, of_data: Keys) -> tuple[np.ndarray, list[Any]]:
-    """Means [N, K] over seeds of data sets and methods, and the values of the keys of the methods.
+def score_matrix(
+    table: Table, metric: str, methods: Keys, of_data: Keys
+) -> tuple[np.ndarray, list[points.Values], list[str]]:
+    """Means [N, K] over seeds of data sets and methods, the values of the keys of the models, and all names.
+
+    Naive methods follow the models where the table is over data sets.
 
     A data set that most methods have no number on is left out, and then every method that has no number on another.
     """
@@ -79,7 +85,14 @@ def score_matrix(table: Table, metric: str, methods: Keys, of_data: Keys) -> tup
     sets = [data for data in sets if 2 * sum((data, row) in known for row in rows) > len(rows)]
     rows = [row for row in rows if all((data, row) in known for data in sets)]
     scores = np.array([[known[data, row] for row in rows] for data in sets], np.float64)
-    return scores.reshape(len(sets), len(rows)), rows
+    scores = scores.reshape(len(sets), len(rows))
+    names = [points.label_of(methods, row) for row in rows]
+    if table.averaging.over != tuple(of_data):
+        return scores, rows, names
+    naive = naive_scores(list(table.runs), metric, table.averaging)
+    naive = {name: of_set for name, of_set in naive.items() if all(data in of_set for data in sets)}
+    columns = [[of_set[data] for data in sets] for of_set in naive.values()]
+    return np.column_stack([scores, *columns]), rows, names + [label(name) for name in naive]
 
 
 def critical_difference(scene: Scene) -> list[Plan]:
@@ -94,35 +107,37 @@ def critical_difference(scene: Scene) -> list[Plan]:
     for metric in points.main_metrics(table, len(table.metrics)):
         if not direction(metric) or set(points.apart(metric, table)) - set(of_data) or len(plans) == METRICS:
             continue
-        scores, rows = score_matrix(table, metric, methods, of_data)
-        if len(scores) < SMALLEST or not SMALLEST <= len(rows) <= LARGEST:
-            reasons.append(f"{metric} has {len(scores)} data sets and {len(rows)} methods on all of them")
+        scores, rows, names = score_matrix(table, metric, methods, of_data)
+        if len(scores) < SMALLEST or not SMALLEST <= len(names) <= LARGEST:
+            reasons.append(f"{metric} has {len(scores)} data sets and {len(names)} methods on all of them")
             continue
-        plans.append(functools.partial(_sketch, table, metric, methods, scores, rows))
+        plans.append(functools.partial(_sketch, table, metric, methods, scores, rows, names))
     if not plans:
         reasons.append("no metric may be compared between methods")
         raise UnfitError(f"{needed}; {reasons[0]}")
     return plans
 
 
-def _sketch(table: Table, metric: str, methods: Keys, scores: np.ndarray, rows: list[Any]) -> Sketch:
+def _sketch(
+    table: Table, metric: str, methods: Keys, scores: np.ndarray, rows: list[points.Values], names: list[str]
+) -> Sketch:
     ranks = average_ranks(scores, higher_is_better(metric))
     order = np.argsort(ranks, kind="stable")
     ordered = [float(ranks[at]) for at in order]
-    names = [points.label_of(methods, rows[at]) for at in order]
-    distance = critical_difference_of(len(rows), len(scores))
+    ranked = [names[at] for at in order]
+    distance = critical_difference_of(len(names), len(scores))
     left_out = len({run.at(methods) for run in table.runs}) - len(rows)
     title = f"Average ranks by {style.metric_label(metric, arrow=False)}"
     caption = style.joined(
-        f"{title} (1 is best) of {len(rows)} methods over {len(scores)} data sets, means over seeds.",
+        f"{title} (1 is best) of {len(names)} methods over {len(scores)} data sets, means over seeds.",
         "Thick bars join methods that Nemenyi's test does not tell apart at 5 %",
         f"(critical difference CD = {distance:.2f}; Demšar 2006).",
         f"Friedman's test that all rank alike: p = {friedman(scores):.2g}.",
-        f"Ranks: {', '.join(f'{name} {rank:.2f}' for name, rank in zip(names, ordered, strict=True))}.",
+        f"Ranks: {', '.join(f'{name} {rank:.2f}' for name, rank in zip(ranked, ordered, strict=True))}.",
         left_out and f"{plural(left_out, 'method')} without a number on every data set left out.",
     )
     runs = tuple(run.run_id for run in table.runs if run.at(methods) in rows)
-    return Sketch(f"critical_difference-{metric}", title, caption, runs, _diagram(names, ordered, distance))
+    return Sketch(f"critical_difference-{metric}", title, caption, runs, _diagram(ranked, ordered, distance))
 
 
 def _diagram(names: Sequence[str], ranks: Sequence[float], distance: float) -> Chart:
