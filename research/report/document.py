@@ -36,6 +36,7 @@ from research.report.texts import (
 from research.runs.folder import short_commit
 
 HASH_DIGITS = 12  # of every hash that is shown
+SHOWN_HASHES = 10  # of data
 REASON_LENGTH = 60  # of a reason inside a cell
 PUBLISHED = ("published", "metric", "for", "ours", "theirs", "ours - theirs", "verdict")
 
@@ -312,7 +313,7 @@ def origins(runs: Runs) -> dict[str, str]:
         facts["Commit"] = _distinct(run.commit and short_commit(run.commit) for run in results)
         if again := [short_commit(run.evaluation_commit) for run in results if run.evaluation_commit]:
             facts["Commit of later evaluations"] = _distinct(again)
-        facts["Data SHA-256"] = _distinct(run.data_sha256 and run.data_sha256[:HASH_DIGITS] for run in results)
+        facts["Data SHA-256"] = _hashes(run.data_sha256 and run.data_sha256[:HASH_DIGITS] for run in results)
         facts["Mode"] = _distinct(run.program for run in results)
     versions: dict[str, set[str]] = {}
     for run in results:
@@ -325,6 +326,13 @@ def origins(runs: Runs) -> dict[str, str]:
 
 def _distinct(values: Iterable[str | None]) -> str:
     return ", ".join(sorted({value or "unknown" for value in values}))
+
+
+def _hashes(values: Iterable[str | None]) -> str:
+    """The hashes, or if there are more than ten, the hash of all of them as they would stand here."""
+    text = _distinct(values)
+    count = text.count(", ") + 1
+    return text if count <= SHOWN_HASHES else f"{hashlib.sha256(text.encode()).hexdigest()[:HASH_DIGITS]} of {count}"
 
 
 def newest(runs: Runs) -> str:

@@ -211,7 +211,7 @@ def _separating(table: Table, metric: str) -> list[str]:
     """
     if not direction(metric):
         return []
-    in_table = {*table.row_keys, *table.averaging.keys}
+    in_table = {*table.row_keys, *table.averaging.keys} - {*table.averaging.over}
     known = [run for run in table.runs if run.known]
     numbered = [run for run in known if run.finished and run.metrics.get(metric) is not None]
     keys = [

@@ -1,11 +1,13 @@
 """Tables whose means are over data sets."""
 
+import re
+
 import numpy as np
 import pytest
 
 from research.report.cli import main
 from research.report.collect import collect
-from research.report.document import caption
+from research.report.document import caption, provenance
 from research.report.duels import duels
 from research.report.figures import ranks, scene
 from research.report.notes import notes
@@ -54,13 +56,11 @@ def test_every_data_set_counts_once(sets):
         assert cell.mean == pytest.approx(np.mean(means))
         assert cell.sd == pytest.approx(np.std(means, ddof=1))
         assert cell.seeds[("C",)] == pytest.approx(means[2])
-    assert (
-        "mean ± standard deviation (n-1) over data.problem (8 values), each the mean over seed (3 values)"
-        in caption(shown)
-    )
+    text = caption(shown)
+    assert "mean ± standard deviation (n-1) over data.problem (8 values), each the mean over seed (3 values)" in text
     (naive,) = shown.baselines
     assert naive.cells[(), "test/auroc"] == pytest.approx(0.45 + 0.07 + 0.001)
-    assert not [text for _, text in notes(shown) if "means are also over" in text]
+    assert not [text for _, text in notes(shown) if "means are also over" in text or "compared only" in text]
 
 
 def test_a_seed_that_is_missing_does_not_change_the_weight_of_its_data_set(sets):
@@ -69,6 +69,15 @@ def test_a_seed_that_is_missing_does_not_change_the_weight_of_its_data_set(sets)
     assert cell.mean == pytest.approx(np.mean([*means, value("vae", 7, 2)]))
     assert not cell.complete
     assert cell.lacks == 2
+
+
+def test_a_seed_that_also_draws_the_split_is_missed_in_a_cell_without_it(sweep):
+    for model, seeds in (("dense_ae", (0, 1, 2)), ("vae", (0, 1))):
+        for seed in seeds:
+            path = sweep.add({"model": model, "seed": seed}, {"test/auroc": 0.5}, model=model) / "config.json"
+            path.write_text(path.read_text().replace('"fold": null', f'"fold": null, "split_seed": {seed}'))
+    cells = table(collect(sweep.folder), ["model"], metrics=["test/auroc"]).cells
+    assert [cell.lacks for cell in cells.values()] == [0, 1]
 
 
 def test_without_over_the_keys_are_warned_of_and_the_split_seed_is_not(sets):
@@ -112,6 +121,16 @@ def test_duels_by_hand():
     assert duels({"a": low}, "higher") == {}
 
 
+def test_sets_without_a_difference_speak_for_neither_row():
+    """Without them, eight equal signs have p = 2 / 2^8; twelve more sets on which both rows are equal weaken that."""
+    a, b = dict(enumerate([1.0 + number for number in range(20)])), dict(enumerate([1.0] * 20))
+    a |= dict.fromkeys(range(8, 20), 1.0)
+    b[0] = 0.5
+    duel = duels({"a": a, "b": b}, "higher")["a", "b"]
+    assert (duel.better, duel.worse) == (8, 0)
+    assert 0.01 < duel.p < 0.05
+
+
 def test_large_differences_of_few_sets_do_not_decide():
     a, b = dict(enumerate([0.0] * 10)), dict(enumerate([-1.0] * 9 + [100]))
     assert duels({"a": a, "b": b}, "higher")["a", "b"].leads
@@ -153,3 +172,11 @@ def test_the_command_takes_the_keys(sets, capsys):
 def test_an_unknown_key_is_refused(sets):
     with pytest.raises(ConfigError, match=r"over=data\.problm"):
         summary(sets(), over=("data.problm",))
+
+
+def test_many_hashes_of_data_are_one(sweep):
+    for number in range(11):
+        path = sweep.add({"data.problem": str(number)}, {"test/auroc": 0.5}) / "result.json"
+        path.write_text(path.read_text().replace("0123456789abcdef", f"{number:04d}456789abcdef"))
+    shown = provenance(table(collect(sweep.folder), ["model"], over=["data.problem"]))
+    assert re.search(r"data sha256 [0-9a-f]{12} of 11;", shown)
