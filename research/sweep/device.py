@@ -18,6 +18,7 @@ from research.data.preparation import Binarize
 from research.inputs import Data
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")
+MAPS, MOST_MAPS = Path("/proc/self/maps"), Path("/proc/sys/vm/max_map_count")
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -65,6 +66,26 @@ def on_device(dataset: Dataset, device: Any = None) -> Data:
 def device_kind() -> str:
     """Name of the kind of device that programs run on."""
     return jax.devices()[0].device_kind
+
+
+def unload() -> bool:
+    """Forget all compiled programs once this process has half of the memory maps that Linux allows it.
+
+    Every program and its evaluation take about 1,000 maps, and XLA crashes when it gets no more (65,530 by default).
+    A program that is called again is compiled again.
+
+    Returns:
+      Whether they were forgotten.
+    """
+    try:
+        most = int(MOST_MAPS.read_text())
+        maps = MAPS.read_bytes().count(b"\n")
+    except (OSError, ValueError):  # another system
+        return False
+    if maps < most / 2:
+        return False
+    jax.clear_caches()
+    return True
 
 
 def machine_memory() -> float | None:

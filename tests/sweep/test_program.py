@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from research import engine
-from research.sweep import program
+from research.sweep import device, program
 from research.sweep.device import on_device
 from research.sweep.plan import JobGroup, describe, plan
 from research.sweep.programs import program_of
@@ -207,6 +208,23 @@ def test_as_many_programs_are_compiled_as_there_are_groups(
     after = [function.jitted._cache_size() for function in compiled]
     assert [b - a for a, b in zip(before, after, strict=True)] == [2, 2]
     assert len(groups) == 2
+
+
+def test_programs_are_forgotten_before_memory_maps_run_out(
+    five: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = trained(five[:1], "map")
+    (tmp_path / "maps").write_text("a map\n" * 5)
+    monkeypatch.setattr(device, "MAPS", tmp_path / "maps")
+    monkeypatch.setattr(device, "MOST_MAPS", tmp_path / "most")
+    assert not device.unload()  # a system that does not tell
+    (tmp_path / "most").write_text("11\n")
+    assert not device.unload()
+    assert program.train.jitted._cache_size() > 0
+    (tmp_path / "most").write_text("10\n")
+    assert device.unload()
+    assert program.train.jitted._cache_size() == 0
+    assert same_bits(trained(five[:1], "map").member(0), first.member(0))
 
 
 def test_splits_of_one_data_set_share_a_program_in_map_mode(

@@ -12,7 +12,7 @@ import jax
 from research import tree
 from research.runs.files import LeaseLost
 from research.runs.folder import RunFolder
-from research.sweep.device import on_device
+from research.sweep.device import on_device, unload
 from research.sweep.job import start_of
 from research.sweep.memory import halves, out_of_memory
 from research.sweep.options import Options
@@ -139,6 +139,7 @@ class GroupTraining:
         ledger.display.begin(self.number)
         lease = ledger.hold(self.group)
         started = time.monotonic()
+        unload()
         device = jax.local_devices()[lane] if self.pool.lanes > 1 and unit.mode == "map" else None
         params = [start_of(bound) for bound in unit.members]
         program = program_of(unit, on_device(unit.members[0].dataset, device), params, device)
