@@ -220,7 +220,9 @@ def _separating(table: Table, metric: str) -> list[str]:
         if (key in in_table and len(distinct(known, key)) > 1)
         or (key.startswith(EVALUATION) and len(distinct(numbered, key)) > 1)
     ]
-    return keys or [key for key in apart(metric, table.runs) if key == "data_sha256"]
+    if keys or table.averaging.over:
+        return keys
+    return [key for key in apart(metric, table.runs) if key == "data_sha256"]
 
 
 def _games(table: Table) -> list[str]:

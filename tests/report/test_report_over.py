@@ -38,6 +38,8 @@ def sets(sweep):
                     path = sweep.add({"data.problem": name, "model": model, "seed": seed}, metrics, model=model)
                     config = path / "config.json"
                     config.write_text(config.read_text().replace('"fold": null', f'"fold": null, "split_seed": {seed}'))
+                    result = path / "result.json"
+                    result.write_text(result.read_text().replace("0123456789abcdef", f"{number:04d}456789abcdef"))
         return sweep
 
     return make
