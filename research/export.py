@@ -79,8 +79,8 @@ def check(run: Run, folder: Path) -> None:
         )
         raise ConfigError("--export", run.folder, remedy)
     if run.preparation.series is not None:
-        remedy = "each series has a scale of its own, by its name; train with data.scale_by=panel"
-        raise ConfigError("--export", run.folder, f"{remedy}, or use research.load(...).encode(x, series=...)")
+        remedy = "each series has a scale of its own, by its name; train with data.scale_by=panel, or use research.load"
+        raise ConfigError("--export", run.folder, remedy)
     if run.facts is None or run.preparation.stored_shape is None:
         remedy = "this run of an older version did not record what its rows look like; train it anew"
         raise ConfigError("--export", run.folder, remedy)
