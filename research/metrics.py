@@ -72,6 +72,7 @@ METRICS = {
     # predictions and forecasts
     "accuracy": _higher(shown=True),
     "cross_entropy": _lower("", "nats", shown=True),
+    "step_cross_entropy": _lower("cross-entropy of a step", "nats", shown=True),
     "mse": _lower("MSE", shown=True, fitted="scaling"),
     "mae": _lower("MAE", shown=True, fitted="scaling"),
     "mse_raw": _lower("MSE in units of the data", shown=True),

@@ -11,7 +11,8 @@ from research.data.files.arrays import read_npz
 from research.data.files.local import PublishedFiles
 from research.data.preparation import pad
 from research.data.source import Source, Splitting
-from research.tree import ConfigError, recipe
+from research.ranges import Count
+from research.tree import ConfigError, added, recipe
 
 KEYS = 88  # of a piano
 PARTS = ("traindata", "validdata", "testdata")
@@ -76,11 +77,15 @@ class Polyphonic(Splitting):
       problem: "jsb" reads `JSB_Chorales.mat`, "nottingham" `Nottingham.mat`.
       task: "model": x [N, T, 88] is the whole roll. "next": x is frames 0 to T-2 and target, of the same shape, frames
         1 to T-1.
+      piece: most steps of x; a longer roll is cut into pieces that are rows of their own, so that short rolls need less
+        padding. Every frame stays, and every target is predicted once, from the frames of its piece before it; null: no
+        roll is cut.
     """
 
     scaling: Literal["none", "unit"]
     problem: Literal["jsb", "nottingham"]
     task: Literal["model", "next"]
+    piece: Count | None = added(before=None)
 
     @property
     def files(self) -> PublishedFiles:
@@ -91,10 +96,19 @@ class Polyphonic(Splitting):
         """State of the file."""
         return self.files.state(self.root)
 
+    def validate(self) -> None:
+        """Refuse folds of pieces: one roll would give training and validation rows."""
+        super().validate()
+        if self.piece is not None and self.folds is not None:
+            remedy = "pieces of one roll would be training and validation rows; use {key}=null or data.folds=null"
+            raise ConfigError("piece", self.piece, remedy)
+
     def stored(self) -> Source:
         """All rows: training, validation, test."""
         path = self.files.locate(self.root)
         parts = read_rolls(path)
+        if self.piece is not None:
+            parts = [[row for roll in part for row in cut(roll, self.piece, self.task == "next")] for part in parts]
         frames, length = pad([roll for part in parts for roll in part])
         examples = Examples(x=frames, length=length)
         if self.task == "next":
@@ -104,6 +118,11 @@ class Polyphonic(Splitting):
             examples = Examples(x=frames[:, :-1], target=frames[:, 1:], length=length - 1)
         part = np.repeat([0, 1, 2], [len(rolls) for rolls in parts])
         return Source(self.problem, "sequence", examples, test=part == 2, validation=part == 1, unit=1)
+
+
+def cut(roll: np.ndarray, steps: int, ahead: int) -> list[np.ndarray]:
+    """Pieces of a roll [T, 88] of at most `steps` frames, each with the `ahead` frames after it, if there are any."""
+    return [roll[start : start + steps + ahead] for start in range(0, max(len(roll) - ahead, 1), steps)]
 
 
 def read_rolls(path: Path) -> list[list[np.ndarray]]:

@@ -93,6 +93,7 @@ STUDIES = (
     Study(clustering.study, ("clustering",), (Encodes,)),
     Study(anomaly.study, ("anomaly_share",), CODES, lambda subject: subject.facts.anomaly),
     Study(prediction.study, ("baselines",), (Predicts,)),
+    Study(prediction.study_steps, (), (Predicts,), prediction.unequal_steps),
     Study(forecasting.study, ("forecasts",), (Forecasts,)),
     Study(intervals.study, ("forecasts", "conformal"), (Forecasts,)),
     Study(imputation.study, (), (Reconstructs,), imputation.has_hidden),

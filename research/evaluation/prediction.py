@@ -11,6 +11,7 @@ from research.evaluation.rows import whole
 from research.evaluation.subject import Findings, Subject
 from research.metrics import RAW
 
+STEP = "step_cross_entropy"
 SMALLEST = 1e-6  # of a class frequency
 LARGEST = 20_000_000  # most numbers of the training rows that a logistic regression is fitted to
 
@@ -27,6 +28,27 @@ def study(subject: Subject, findings: Findings) -> None:
     findings.add(scores)
 
 
+def unequal_steps(subject: Subject) -> bool:
+    """Whether the model predicts every step of rows of unequal length."""
+    return subject.model.stepwise and subject.test.length is not None
+
+
+def study_steps(subject: Subject, findings: Findings) -> None:
+    """Add the mean cross-entropy of a step over all steps of a part, where rows differ in length.
+
+    step_cross_entropy = sum_n T_n c_n / sum_n T_n for rows of T_n steps, in nats. `cross_entropy` is the mean of the
+    c_n, in which every row counts the same. Published likelihoods of polyphonic music are the mean over all steps (Bai,
+    Kolter & Koltun 2018, arXiv:1803.01271, `poly_music/music_test.py` of their code).
+    """
+    for part in ("validation", "test"):
+        scores = subject.evaluate(subject.parts[part], subject.key)
+        if "cross_entropy" in scores:
+            length = np.asarray(subject.parts[part].length)
+            findings.add(
+                {STEP: float(np.average(scores["cross_entropy"].astype(np.float64), weights=length))}, f"{part}/"
+            )
+
+
 def _labels(subject: Subject) -> dict[str, float]:
     """Scores of the most frequent class, and of a logistic regression on raw values (`baselines.whole_rows`)."""
     train, test = subject.train, subject.test
@@ -34,7 +56,7 @@ def _labels(subject: Subject) -> dict[str, float]:
     counts = np.bincount(label, minlength=subject.facts.classes)
     scores = {
         "baseline/majority/accuracy": float((truth == counts.argmax()).mean()),
-        "baseline/majority/cross_entropy": _cross_entropy(counts[None], truth[:, None]),
+        "baseline/majority/cross_entropy": float(_nats(counts[None], truth[:, None]).mean()),
     }
     if np.prod(train.x.shape) <= LARGEST and len(np.unique(label)) > 1:
         test_rows = whole_rows(test)
@@ -50,10 +72,10 @@ def _classes_by_step(subject: Subject) -> dict[str, float]:
     valid, test_valid = _valid(subject.train), _valid(subject.test)
     steps = zip(train.T, valid.T, strict=True)
     counts = np.stack([np.bincount(step[rows], minlength=subject.facts.target_classes) for step, rows in steps])
-    right = test == counts.argmax(-1)[None]
+    right, nats = test == counts.argmax(-1)[None], _nats(counts, test)
     return {
         "baseline/memoryless/accuracy": mean_of_rows(right, test_valid),
-        "baseline/memoryless/cross_entropy": _cross_entropy(counts, test, test_valid),
+        **_means(subject.test, np.where(test_valid, nats, 0), "baseline/memoryless/"),
     }
 
 
@@ -69,10 +91,8 @@ def _constant(subject: Subject) -> dict[str, float]:
     mean = np.array([column.mean() if len(column) else 0.0 for column in values])
     if model.objective == "cross_entropy":
         level = np.clip(mean, SMALLEST, 1 - SMALLEST)
-        nats = -(test * np.log(level) + (1 - test) * np.log(1 - level))
-        steps = _valid(subject.test).sum(1) if test.ndim == 3 else 1
-        of_rows = np.where(test_known, nats, 0).reshape(len(test), -1).sum(1) / steps
-        return {"baseline/constant/cross_entropy": float(of_rows.mean())}
+        nats = np.where(test_known, -(test * np.log(level) + (1 - test) * np.log(1 - level)), 0).sum(-1)
+        return _means(subject.test, nats, "baseline/constant/")
     median = np.array([np.median(column) if len(column) else 0.0 for column in values])
     scale = np.asarray(subject.target_scale, np.float64)
     scales: dict[str, Any] = {"": 1.0} | ({RAW: scale} if np.ptp(scale) else {})
@@ -81,6 +101,15 @@ def _constant(subject: Subject) -> dict[str, float]:
         scores[f"baseline/constant/mse{name}"] = mean_of_rows(np.square((test - mean) / units), test_known)
         scores[f"baseline/constant/mae{name}"] = mean_of_rows(np.abs((test - median) / units), test_known)
     return scores
+
+
+def _means(part: Examples, nats: np.ndarray, prefix: str) -> dict[str, float]:
+    """Means of nats of rows [N] or of their steps [N, T], 0 beyond the length: over rows, and over all steps."""
+    if nats.ndim == 1:
+        return {f"{prefix}cross_entropy": float(nats.mean())}
+    steps = _valid(part).sum(1)
+    scores = {f"{prefix}cross_entropy": float((nats.sum(1) / np.maximum(steps, 1)).mean())}
+    return scores if part.length is None else scores | {f"{prefix}{STEP}": float(nats.sum() / steps.sum())}
 
 
 def _known(part: Examples) -> np.ndarray:
@@ -99,11 +128,10 @@ def _valid(part: Examples) -> np.ndarray:
     return np.arange(steps)[None] < np.asarray(part.length)[:, None]
 
 
-def _cross_entropy(counts: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> float:
-    """Mean of -log of the frequency of the true class; counts [T, K], truth [N, T].
+def _nats(counts: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """-log of the frequency of the true class; counts [T, K], truth [N, T], result [N, T].
 
     A frequency is at least 1e-6. It would otherwise be 0 / 0 at last steps that no training row reaches.
     """
     frequency = np.maximum(counts / np.maximum(counts.sum(-1, keepdims=True), 1), SMALLEST)
-    nats = -np.log(frequency[np.arange(len(counts))[None], truth])
-    return mean_of_rows(nats, np.ones(nats.shape, bool) if valid is None else valid)
+    return -np.log(frequency[np.arange(len(counts))[None], truth])

@@ -118,6 +118,29 @@ def test_the_target_is_the_next_frame(tmp_path, music, scaling):
     assert (dataset.facts.target_shape, dataset.facts.target_classes) == ((6, 88), 0)
 
 
+@pytest.mark.parametrize("task", ["next", "model"])
+def test_pieces_of_a_roll_keep_every_frame_and_predict_it_once(tmp_path, music, task):
+    dataset = load(recipe("polyphonic", tmp_path, task=task, piece=3))
+    examples, split, rolls_of = dataset.examples, dataset.splits[0], music()
+    lengths = {"next": [3, 3, 3, 3, 1, 2, 3, 2, 1], "model": [3, 3, 1, 3, 1, 3, 2, 3, 3, 3, 2]}[task]
+    np.testing.assert_array_equal(examples.length, lengths)
+    assert examples.x.shape == (len(lengths), 3, 88)
+    shown = {"x": slice(None)} if task == "model" else {"x": slice(None, -1), "target": slice(1, None)}
+    for part, name in (("train", "traindata"), ("validation", "validdata"), ("test", "testdata")):
+        for field, frames in shown.items():  # the pieces of all rolls, one after the other, are the rolls
+            rows = [getattr(examples, field)[row, : examples.length[row]] for row in sorted(split.rows(part))]
+            np.testing.assert_array_equal(np.concatenate(rows), np.concatenate([r[frames] for r in rolls_of[name][0]]))
+
+
+def test_long_pieces_cut_nothing_and_folds_of_pieces_are_refused(tmp_path, music):
+    whole, pieces = (load(recipe("polyphonic", tmp_path, piece=piece)).examples for piece in (None, 6))
+    np.testing.assert_array_equal(whole.x, pieces.x)
+    np.testing.assert_array_equal(whole.length, pieces.length)
+    with pytest.raises(ConfigError, match=r"pieces of one roll.*data.piece=null or data.folds=null") as caught:
+        recipe("polyphonic", tmp_path, piece=6, folds=3, fold=0)
+    assert caught.value.key == "data.piece"
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [

@@ -10,7 +10,8 @@ import yaml
 from research import tree
 from research.data.examples import Examples, Facts
 from research.evaluation import Findings, Subject
-from research.evaluation.prediction import study
+from research.evaluation.prediction import study, study_steps, unequal_steps
+from research.fit import fit
 
 STANDARD = Path(__file__).parents[2] / "conf" / "evaluation" / "standard.yaml"
 
@@ -92,6 +93,8 @@ def test_classes_of_steps_within_lengths():
     found = baselines(Predictor(target_classes=10), train, test, target_classes=10)
     rows = -np.log(3 / 4), -(np.log(1 / 4) + np.log(3 / 4) + np.log(1e-6)) / 3
     assert found["memoryless/cross_entropy"] == pytest.approx(np.mean(rows))
+    nats = -np.log(3 / 4), -(np.log(1 / 4) + np.log(3 / 4) + np.log(1e-6))
+    assert found["memoryless/step_cross_entropy"] == pytest.approx(sum(nats) / 4)  # every step counts the same
     # first step 0, second 1; of the third nothing is known, and class 0 is the first of equals
     assert found["memoryless/accuracy"] == pytest.approx((1 + 2 / 3) / 2)
 
@@ -135,7 +138,11 @@ def test_notes_of_steps_within_lengths():
     nats = lambda note: -(note * np.log(level) + (1 - note) * np.log(1 - level)).sum()
     rows = (nats(np.array([1, 1])) + nats(np.array([0, 1]))) / 2, nats(np.array([1, 0]))
     found = baselines(Predictor(objective="cross_entropy"), train, test)
-    assert found == {"constant/cross_entropy": pytest.approx(np.mean(rows))}
+    of_steps = (2 * rows[0] + rows[1]) / 3
+    assert found == {
+        "constant/cross_entropy": pytest.approx(np.mean(rows)),
+        "constant/step_cross_entropy": pytest.approx(of_steps),
+    }
 
 
 def test_rows_stand_beside_a_trained_predictor(build_model):
@@ -149,4 +156,43 @@ def test_rows_stand_beside_a_trained_predictor(build_model):
         found = baselines(model, train, train)
         own = jax.jit(model.evaluate)(params, jax.tree.map(jnp.asarray, train), jax.random.split(jax.random.key(0), 4))
         for name, value in found.items():
-            assert value < float(own[name.removeprefix("constant/")].mean())
+            metric = name.removeprefix("constant/").removeprefix("step_")  # zeros give every step the same nats
+            assert value < float(own[metric].mean())
+
+
+def flipping(rows, steps, seed):
+    """Two notes that change with a probability of .1 at every step: x, the frames that follow, and unequal lengths."""
+    random = np.random.default_rng(seed)
+    changes = random.random((rows, steps + 1, 2)) < 0.1
+    changes[:, 0] = random.random((rows, 2)) < 0.5
+    frames = (changes.cumsum(1) % 2).astype(np.float32)
+    return Examples(x=frames[:, :-1], target=frames[:, 1:], length=random.integers(steps // 2, steps + 1, rows))
+
+
+def test_the_next_frame_of_a_known_process_costs_its_entropy(build_model, build_optimizer):
+    """-2 (.1 log .1 + .9 log .9) = .650 nats a step; a constant has 2 log 2 = 1.386. Every step counts the same."""
+    train, test = flipping(400, 12, 0), flipping(2000, 12, 1)
+    facts = Facts("sequence", (12, 2), 0.0, 1.0, 0, 400, 1, 2000, (12, 2), 0, 0.0, 1.0)
+    model = build_model("recurrent_predictor", hidden_dim=8, objective="cross_entropy").bind(facts)
+    params = fit(model, build_optimizer("adam", learning_rate=0.02), train, steps=300, batch_size=50, seed=0)
+    recipe, findings = tree.build(yaml.safe_load(STANDARD.read_text())), Findings()
+    parts = {"train": train, "validation": train, "test": test}
+    subject = Subject(model, params, parts, recipe, facts, jax.random.key(0))
+    assert unequal_steps(subject)
+    study_steps(subject, findings)
+    study(subject, findings)
+    scores = findings.metrics
+    entropy = -2 * (0.1 * np.log(0.1) + 0.9 * np.log(0.9))
+    assert scores["test/step_cross_entropy"] == pytest.approx(entropy, abs=0.02)
+    assert scores["baseline/constant/step_cross_entropy"] == pytest.approx(2 * np.log(2), abs=0.002)
+    for part, rows in (("validation", train), ("test", test)):  # the sum over all steps over their number
+        loss = subject.evaluate(rows, subject.key)["loss"].astype(np.float64)
+        assert scores[f"{part}/step_cross_entropy"] == pytest.approx(loss.sum() / rows.length.sum(), rel=1e-6)
+        assert scores[f"{part}/step_cross_entropy"] != pytest.approx((loss / rows.length).mean(), rel=1e-6)
+
+
+def test_steps_of_rows_of_one_length_have_no_second_mean():
+    whole, unequal = sequence([[[1], [0], [1]]] * 2), sequence([[[1], [0], [1]]] * 2, length=np.array([3, 2]))
+    for test, stepwise, asked in ((whole, True, False), (unequal, False, False), (unequal, True, True)):
+        subject = Subject(Predictor(stepwise=stepwise), None, {"test": test}, None, None, jax.random.key(0))
+        assert unequal_steps(subject) is asked
