@@ -187,7 +187,10 @@ def experiments() -> list[str]:
 
 OTHERS = {  # settings for which nothing was published
     "forecast_ett": {"data.file": "ETTh2", "data.months": (12, 4), "data.horizon": 24, "data.scaling": "none"},
+    "forecast_ett_all": {"data.months": (12, 4), "data.horizon": 24, "data.scaling": "none", "data.window": 96},
     "forecast_m4_hourly": {"data.frequency": "Daily"},
+    "polyphonic_nll": {"data.task": "model", "data.problem": "other"},
+    "cluster_mnist": {"data.layout": "rows", "data.binarize": "once"},
     "impute_ett": {
         "data.file": "ETTh2",
         "data.months": None,
