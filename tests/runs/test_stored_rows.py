@@ -15,6 +15,7 @@ import pytest
 import scipy.io
 
 from research import scores
+from research.data import adbench
 from research.data.images import MNIST, FashionMNIST
 from research.data.loading import preparation_of, scored
 from research.runs import batches
@@ -125,6 +126,10 @@ def files(name: str, folder: Path, monkeypatch: Any) -> tuple[dict[str, Any], An
         table = pandas.DataFrame({"b": RANDOM.normal(1e6, 2.0, 40), "a": RANDOM.normal(0.0, 1.0, 40)})
         table.to_csv(folder / "mine.csv", index=False)
         stored, keys["path"] = table[["a", "b"]], "mine.csv"
+    elif name == "adbench":
+        stored, path = RANDOM.normal(5.0, 3.0, (60, 4)), folder / "6_cardio.npz"
+        np.savez(path, X=stored, y=np.arange(60) % 5 == 4)
+        monkeypatch.setitem(adbench.SETS, "cardio", (path.stem, hashlib.sha256(path.read_bytes()).hexdigest()))
     elif name == "folder":
         stored = pictures(folder)
         keys["path"] = str(folder)
