@@ -20,6 +20,7 @@ Method = Literal["tsne", "umap"]
 NAMES = {"tsne": "t-SNE", "umap": "UMAP"}
 LARGEST = 5000  # rows of a map: the time of t-SNE grows a little faster than their number
 SEED = 0
+NARROWEST = 1e-15  # smallest range of codes: of equal ones t-SNE starts at NaN, and scikit-learn ends the process
 PERPLEXITY, NEIGHBORS = 30, 15  # effective number of neighbours of t-SNE, and number of those of UMAP; both usual
 
 
@@ -60,6 +61,9 @@ def study(subject: Subject, findings: Findings) -> None:
     rows = rows[np.isfinite(codes[rows]).all(1)]
     if len(rows) < FEWEST_ON_MAP:
         findings.refuse(f"fewer than {FEWEST_ON_MAP} rows have finite codes", f"test/codes_{method}")
+        return
+    if np.ptp(codes[rows], axis=0).max() < NARROWEST:
+        findings.refuse("all codes are equal, so none is nearer than another", f"test/codes_{method}")
         return
     points, setting = embed(codes[rows], method)
     label = None if subject.test.label is None else np.asarray(subject.test.label)[rows]

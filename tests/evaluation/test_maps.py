@@ -78,6 +78,15 @@ def test_no_map_is_drawn_unasked_or_of_codes_that_are_not_finite():
     assert found.null_reasons == {"test/codes_tsne": "fewer than 10 rows have finite codes"}
 
 
+def test_no_map_is_drawn_of_equal_codes(monkeypatch):
+    """They would end the process: the positions at which t-SNE starts are divided by their deviation of 0."""
+    monkeypatch.setattr(maps, "embed", lambda codes, method: pytest.fail("equal codes have a map"))
+    for equal in (np.full_like(CODES, 0.3), CODES * np.float32(1e-30)):
+        found = asking.ask(subject(equal, map="tsne"), maps.study)
+        assert not found.pictures
+        assert found.null_reasons == {"test/codes_tsne": "all codes are equal, so none is nearer than another"}
+
+
 def test_umap_gets_a_seed_and_one_thread(monkeypatch):
     given = {}
 
