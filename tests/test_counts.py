@@ -269,3 +269,23 @@ def test_a_run_of_counts_refuses_rows_that_are_none(build_model, make_dataset):
     for rows in (x + 0.5, x - 1):
         with pytest.raises(ConfigError, match="whole numbers from 0"):
             counting.rows(rows)
+
+
+def test_a_run_of_counts_refuses_steps_that_are_none(build_model):
+    model = build_model("recurrent_ae", likelihood="poisson", latent_dim=2, hidden_dim=4).bind(SEQUENCES)
+    run = Run(Path("run"), model, model.fresh(jax.random.key(0)), Preparation(stored_shape=(4, 2)), {}, {}, SEQUENCES)
+    x = np.arange(12, dtype=np.float32).reshape(6, 2)
+    state, codes = run.step(run.start(6), x)
+    assert codes.shape == (6, 2)
+    for step in (x + 0.5, x - 1):
+        with pytest.raises(ConfigError, match="whole numbers from 0"):
+            run.step(state, step)
+
+
+def test_a_run_of_binary_counts_draws_grey_rows(build_model, make_dataset):
+    facts = make_dataset(binary=True, binarize="dynamic").facts
+    model = build_model("dense_ae", likelihood="poisson").bind(facts)
+    preparation = Preparation(stored_shape=facts.feature_shape, binarize=True)
+    run = Run(Path("run"), model, model.fresh(jax.random.key(0)), preparation, {}, {}, facts)
+    grey = np.linspace(0, 1, 3 * int(np.prod(facts.feature_shape)), dtype=np.float32).reshape(3, *facts.feature_shape)
+    assert len(run.encode(grey)) == 3

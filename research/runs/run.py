@@ -228,6 +228,7 @@ class Run:
             raise ConfigError("x", x.shape, f"the state is of {rows} sequences; give one step of each, or start anew")
         if not np.isfinite(x).all():
             raise ConfigError("x", x.shape, "a value that is not finite would stay in the state; fill it first")
+        self._need_counts(Examples(x=x))
         scaled = prepare(Examples(x=x), preparation.shift, preparation.scale).x
         state, codes = _step(self.model, self.params, state, scaled, self._label(label, len(x)))
         return state, np.asarray(codes)
@@ -239,8 +240,8 @@ class Run:
         rows = stored_rows(self.preparation, x, takes_masks=masks, target_shape=shape, target_classes=classes, **beside)
         if rows.label is None:
             self._label(None, len(rows))
-        if models_counts(self.model) and not are_counts(rows):
-            raise ConfigError("x", "not counts", "this run models counts; give whole numbers from 0, not scaled")
+        if not self.preparation.binarize:  # grey rows are drawn as 0 and 1
+            self._need_counts(rows)
         return rows
 
     def lacks_truth(self, rows: Examples) -> str | None:
@@ -255,6 +256,11 @@ class Run:
     def _need(self, ability: str) -> None:
         if why := lack(self.model, ability):
             raise ConfigError("folder", self.folder, f"a {type(self.model).__name__} cannot {ability}; {why}")
+
+    def _need_counts(self, rows: Examples) -> None:
+        """Refuse other numbers where the model is of counts."""
+        if models_counts(self.model) and not are_counts(rows):
+            raise ConfigError("x", "not counts", "this run models counts; give whole numbers from 0, not scaled")
 
     def _need_target(self, rows: Examples) -> None:
         """Refuse to score predictions without what is predicted."""
