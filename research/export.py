@@ -162,8 +162,9 @@ def _precision(run: Run) -> Any:
 
 
 def _masked(run: Run) -> bool:
-    """Whether NaN is a missing value. Without padding or gaps in training, the encoder is that of whole rows."""
-    return takes_masks(run.model) and run.preparation.masked
+    """Whether NaN is a missing value. Without padding, gaps or hidden values in training, rows are whole."""
+    hidden = run.config.get("data", {}).get("hide_train") is not None
+    return takes_masks(run.model) and (run.preparation.masked or hidden)
 
 
 def encoder_inputs(run: Run) -> Shapes:

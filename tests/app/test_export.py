@@ -119,6 +119,16 @@ def test_missing_values_are_masked_and_padding_does_not_matter(runs, tmp_path) -
     np.testing.assert_array_equal(encode(x, lengths), run.encode(x, lengths=lengths))
 
 
+def test_an_encoder_that_was_trained_on_hidden_values_takes_missing_ones(runs, tmp_path) -> None:
+    run, beside = runs["gru"]
+    whole = dataclasses.replace(run.preparation, masked=False)
+    run = dataclasses.replace(run, preparation=whole, config={**run.config, "data": {"hide_train": 0.2}})
+    write_export(run, tmp_path)
+    x, lengths = beside["x"].copy(), beside["lengths"]
+    x[:, 0, 1] = np.nan
+    np.testing.assert_array_equal(exported(tmp_path, "encoder")(x, lengths), run.encode(x, lengths=lengths))
+
+
 def test_numbers_that_mean_missing_are_never_read_as_values(runs, tmp_path) -> None:
     """A model that takes masks leaves them out, another one gives NaN."""
     marks = lambda run: dataclasses.replace(run, preparation=dataclasses.replace(run.preparation, missing=(3.0,)))
