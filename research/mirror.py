@@ -57,6 +57,8 @@ def main() -> None:
     counts = Counter(mirror.add(content) for content in contents)
     numbers = ", ".join(f"{count} {change}" for change, count in counts.items()) or "none has ended"
     sys.stderr.write(f"{len(contents)} of {len(runs)} runs are in {store}: {numbers}\n")
+    if arguments.parameters and counts["as before"]:
+        sys.stderr.write("note: copies that were made without --parameters stay so; --store=... makes new ones\n")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,6 +14,7 @@ import PIL.Image
 import pytest
 
 import research
+from research import mirror
 from research.mirror import main
 from research.runs.files import digest
 from research.runs.folder import RunFolder
@@ -197,6 +198,21 @@ def test_a_missing_library_is_one_line(target, sweep, tmp_path, monkeypatch) -> 
     with pytest.raises(ValueError, match=rf"--to={target}: .*pip install -c constraints.txt -e '.\[{target}\]'"):
         main()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [(), ("--parameters",)])
+def test_a_note_says_that_old_copies_get_no_parameters(options, sweep, monkeypatch, capsys) -> None:
+    class Same:
+        def __init__(self, *_: str):
+            pass
+
+        def add(self, _: Any) -> str:
+            return "as before"
+
+    monkeypatch.setattr(mirror, "MLflow", Same)
+    monkeypatch.setattr(sys, "argv", ["mirror.py", str(sweep), "--to", "mlflow", *options])
+    main()
+    assert ("made without --parameters" in capsys.readouterr().err) == bool(options)
 
 
 def test_files_that_were_changed_are_not_copied(sweep, tmp_path, monkeypatch) -> None:
