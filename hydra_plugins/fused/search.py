@@ -56,15 +56,20 @@ class Searching:
 
         self.check()
         folder, options = config.folder_of(self.config), config.options_of(self.config)
-        objective = app.check_search(self.typed(self.probes()), self.config, self.space.keys())
-        study = Study(folder / SEARCH, self.space, self.repeats, objective, self.search)
+        probes = self.typed(self.probes())
+        self.check_values(probes)
+        objective = app.check_search(probes, self.config, self.space.keys())
+        seeds = {"seed": [str(self.config.seed)]} | self.repeats
+        study = Study(folder / SEARCH, self.space, seeds, objective, self.search, probes[0].hash)
         OmegaConf.update(self.config, "objective", study.objective)
         size = self.search.points(math.prod(map(len, self.repeats.values())), options.max_width)
         points = study.next_points(size)
         if options.plan_only:
+            if not points:
+                app.note(f"search: no point is left to try; {len(study.trials)} of {self.search.trials} were tried")
+                return []
             app.note(f"search: the plan of the next {len(points)} of {self.search.trials} points")
-            if points:
-                app.check(self.typed(self.jobs(points)), self.config)
+            app.check(self.typed(self.jobs(points)), self.config)
             return []
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, Path(folder) / "multirun.yaml")
@@ -118,15 +123,35 @@ class Searching:
 
         return [self.jobs([point])[0] for point in corners(self.space)]
 
+    def check_values(self, probes: Sequence[Any]) -> None:
+        """Refuse two values of a key that are the same, such as 1 and 1.0: no point is tried twice.
+
+        Args:
+          probes: the jobs of `probes`.
+
+        Raises:
+          ConfigError: naming both values.
+        """
+        from research.sweep.search.space import corners
+        from research.tree import ConfigError
+
+        seen: dict[str, Any] = {}
+        for point, job in zip(corners(self.space), probes, strict=True):
+            other = seen.setdefault(job.hash, point)
+            for key, value in point.items():
+                if value != other[key]:
+                    raise ConfigError(key, value, f"is the same as {other[key]}; leave one of them out")
+
     def jobs(self, points: Sequence[Any]) -> list[list[str]]:
         """The overrides of all jobs of some points, those of one point after each other."""
         return [list(job) for point in points for job in self.jobs_of(point)]
 
     def jobs_of(self, point: Any) -> Any:
         """The overrides of the jobs of a point; a run alone is no search, so it has no key of the search."""
+        values = point | {key: ",".join(values) for key, values in self.repeats.items()}
         lines = [
-            f"{override.get_key_element()}={point[override.key_or_group]}"
-            if override.key_or_group in point
+            f"{override.get_key_element()}={values[override.key_or_group]}"
+            if override.key_or_group in values
             else str(override.input_line)
             for override in self.overrides
             if not override.key_or_group.startswith("search.")
@@ -180,7 +205,8 @@ class Searching:
         counts = ", ".join(f"{sum(t.status == status for t in trials)} {status}" for status in statuses)
         short = self.search.trials - len(trials)
         more = f"; no new point came up for {short} more" if short > 0 else ""
-        app.note(f"search: {len(trials)} points, {counts}{more}; {os.path.relpath(folder / study.path.name)}")
+        points = f"{len(trials)} point{'' if len(trials) == 1 else 's'}"
+        app.note(f"search: {points}, {counts}{more}; {os.path.relpath(folder / study.path.name)}")
         best = study.best()
         if best is None:
             app.note("no point completed")
@@ -211,7 +237,7 @@ def values_of(override: Override) -> list[str]:
     if override.is_interval_sweep():
         remedy = f"every point is averaged over its values; list some: {override.key_or_group}=0,1,2"
         raise refused(override.input_line, remedy)
-    return list(override.sweep_string_iterator())
+    return list(dict.fromkeys(override.sweep_string_iterator()))
 
 
 def dimension(override: Override) -> Any:

@@ -149,6 +149,7 @@ REFUSED = [
         ["-m", BETA, "sweep.prune=median", "sweep.peers=command", "hydra.launcher.executor=joblib"],
         "workers do not compare their programs with each other (joblib)",
     ),
+    (["-m", "model.beta=1,2,1.0,3,4,5"], "model.beta=1.0: is the same as 1; leave one of them out"),
     (["-m", BETA, "data.split_seed=0,1"], "no metric of the validation rows measures the same"),
 ]
 
@@ -167,6 +168,30 @@ def test_the_folder_of_a_sweep_is_refused(tiny: Command, outputs: Path) -> None:
     assert ended.code == 2
     assert "holds a sweep that is no search; choose another name=" in ended.error
     assert not (outputs / "there" / "search.json").exists()
+
+
+def test_a_search_that_goes_on_has_the_same_other_settings(tiny: Command, outputs: Path) -> None:
+    start = ["-m", "search.trials=1", BETA, "name=there"]
+    ended = tiny(*start)
+    assert ended.code == 0, ended.err
+    assert "search: 1 point, 1 completed" in ended.out
+    before = (outputs / "there" / "search.json").read_bytes()
+    more = ["-m", "search.trials=2", BETA, "name=there"]
+    assert "seed: 0 there, 1 now" in tiny(*more, "seed=1").error
+    assert (
+        tiny("-m", "model.beta=1,2", "model.latent_dim=2,3", "name=there").code == 0
+    )  # so the sweep allows another latent size
+    other = tiny(*more, "model.latent_dim=3")
+    assert other.code == 2
+    assert "holds another search (config_hash of the first values: " in other.error
+    assert (outputs / "there" / "search.json").read_bytes() == before
+    assert "search: no point is left to try; 1 of 1 were tried" in tiny(*start, "sweep.plan_only=true").out
+
+
+def test_a_seed_that_is_named_twice_counts_once(tiny: Command, outputs: Path) -> None:
+    assert tiny("-m", "search.trials=1", BETA, "seed=0,0,1", "name=search").code == 0
+    (trial,) = study(outputs / "search")["batches"][0]["trials"]
+    assert len(trial["runs"]) == len(set(trial["runs"])) == 2
 
 
 def test_python_searches_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,8 @@ def test_the_folder_of_another_search_is_refused(
         ('"model.beta": "', '"model.beta": "99'),
         ('"model.latent_dim": "', '"model.latent_dim": "7'),
         ('"reason": null', '"because": null'),
+        ('"reason": null', f'"reason": null, "value": {10**400}'),
+        ('"runs": [\n      "run"', '"runs": [\n      3'),
         ('"reason": null', '"reason": null, "value": NaN'),
     ],
 )
@@ -223,6 +225,16 @@ def test_a_damaged_study_is_refused(old: str, new: str, tmp_path: Path) -> None:
     path.write_text(head + new + tail)
     with pytest.raises(ConfigError, match=r"search.json is damaged .* choose another name="):
         Study(path, SPACE, SEEDS, ELBO, searching(4))
+
+
+def test_a_point_that_stands_in_a_study_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "search.json"
+    searched(path, searching(4))
+    content = json.loads(path.read_text())
+    content["batches"].append(content["batches"][0])
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"search.json is damaged \(a point was tried twice\)"):
+        Study(path, SPACE, SEEDS, ELBO, searching(8))
 
 
 def test_the_default_batch_fits_a_program() -> None:

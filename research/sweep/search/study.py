@@ -102,6 +102,7 @@ class Study:
       repeats: key -> its values, over which every point is averaged: seeds and folds.
       objective: the metric; empty takes that of the file.
       search: settings of the search.
+      first: `config_hash` of a run at the first values of all keys. It tells apart searches whose other keys differ.
 
     Attributes:
       path: of the file.
@@ -112,7 +113,15 @@ class Study:
       ConfigError: the file is damaged, or holds another search.
     """
 
-    def __init__(self, path: Path, space: Space, repeats: Mapping[str, Sequence[str]], objective: str, search: Search):
+    def __init__(
+        self,
+        path: Path,
+        space: Space,
+        repeats: Mapping[str, Sequence[str]],
+        objective: str,
+        search: Search,
+        first: str = "",
+    ):
         # Draws follow the order of the keys, so that it must not be that of the command.
         self.path, self._space, self.objective, self._search = path, dict(sorted(space.items())), objective, search
         content = read(path)
@@ -124,6 +133,7 @@ class Study:
             "objective": objective or (content or {}).get("objective"),
             "search.sampler": search.sampler,
             "search.seed": search.seed,
+            "config_hash of the first values": first,
         }
         self._about = about
         if content is None:
@@ -137,9 +147,12 @@ class Study:
                     self._check(trial)
                 self.batches.append(trials)
                 self._made_by.append(str(batch["optuna"]))
+            points = [trial.point for trial in self.trials]
+            if any(point in points[:number] for number, point in enumerate(points)):
+                raise ValueError("a point was tried twice")
             if not all(trial.status for trials in self.batches[:-1] for trial in trials):
                 raise ValueError("a batch before the last one is not finished")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise damaged(path, str(error)) from None
 
     def _refuse_another(self, content: Mapping[str, Any]) -> None:
@@ -163,7 +176,11 @@ class Study:
         if trial.point.keys() != self._space.keys():
             raise ValueError(f"a trial has the keys {', '.join(trial.point)}")
         for key, value in trial.point.items():
+            if not isinstance(value, str):
+                raise ValueError(f"{key} has a value that is no text")
             self._space[key].parameter(value)
+        if not all(isinstance(run, str) for run in trial.runs):
+            raise ValueError("the name of a run is no text")
         if trial.status not in (None, *STATES) or (trial.status == "completed") != (trial.value is not None):
             raise ValueError(f"a trial has the status {trial.status} and the value {trial.value}")
         if trial.value is not None and not math.isfinite(trial.value):
