@@ -235,15 +235,27 @@ def _games(table: Table) -> list[str]:
 def _between(table: Table) -> list[str]:
     """Say what similarities of codes between seeds are means of, and what stands behind ±."""
     metrics = [name for name in (CODE_CKA, CODE_CCA) if name in table.metrics]
-    counts = sorted({cell.n for (*_, metric), cell in table.cells.items() if metric in metrics and cell.n})
+    counts = sorted({len(run.similar.get(name, ())) + 1 for run in table.runs for name in metrics} - {1})
     if not counts:
         return []
     pairs = " to ".join(str(n * (n - 1) // 2) for n in dict.fromkeys((counts[0], counts[-1])))
-    return [
+    text = (
         f"{listed([*map(named_metric, metrics)])}: similarity of the codes of the same test rows, mean over all {pairs}"
-        " pairs of seeds, 1 at most. Pairs that share a seed are not independent: ± and intervals are of the jackknife"
-        " over seeds, and ± over the root of n is its standard error."
-    ]
+        " pairs of seeds, 1 at most."
+    )
+    if SEED in (*table.row_keys, *table.column_keys):
+        text += (
+            " The number of one seed is its pseudo-value of the jackknife, which may lie outside 0 to 1: only the mean"
+            " over all seeds is a similarity."
+        )
+    elif table.averaging.keys:
+        text += " Pairs are of equal settings: a mean over several settings is the mean of theirs."
+    else:
+        text += (
+            " Pairs that share a seed are not independent: ± and intervals are of the jackknife over seeds, and ± over"
+            " the root of n is its standard error."
+        )
+    return [text]
 
 
 def _incomplete(table: Table) -> list[str]:

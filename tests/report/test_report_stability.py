@@ -16,6 +16,7 @@ from research.report.cli import main
 from research.report.collect import collect
 from research.report.figures.scene import Scene, UnfitError
 from research.report.figures.stability import code_stability
+from research.report.notes import notes
 from research.report.stability import compared
 from research.report.table import table
 from research.runs.load import load
@@ -104,6 +105,32 @@ def test_what_cannot_be_loaded_is_null_with_a_reason(copy):
     shown = table(compared(collect(copy), copy))
     assert shown.cells[("dense_ae",), (), CKA].mean is None
     assert any("kept no parameters" in reason for _, reason in shown.null_marks)
+
+
+def test_the_note_counts_the_pairs_of_a_setting(runs):
+    def note(runs, **keys):
+        (text,) = [text for _, text in notes(table(runs, metrics=[CKA], **keys)) if CKA in text]
+        return text
+
+    assert "mean over all 6 pairs of seeds" in note(runs)
+    assert "of the jackknife over seeds" in note(runs)
+    of_seeds = note(runs, columns=["seed"])  # every cell has one seed
+    assert "mean over all 6 pairs" in of_seeds
+    assert "only the mean over all seeds is a similarity" in of_seeds
+    assert "standard error" not in of_seeds
+    other = [
+        dataclasses.replace(
+            run,
+            run_id=f"other-{run.run_id}",
+            values={**run.values, "optimizer.learning_rate": rate},
+        )
+        for rate in (0.1, 0.2)
+        for run in runs
+    ]
+    pooled = note(dataclasses.replace(runs, records=tuple(other)), rows=["model"])  # two settings in one cell
+    assert "mean over all 6 pairs" in pooled
+    assert "the mean of theirs" in pooled
+    assert "standard error" not in pooled
 
 
 def test_an_option_and_a_section_ask_for_it(copy, capsys):
