@@ -13,6 +13,7 @@ from research.report.table import Table
 from research.tree import group
 
 PANELS, NUMBERED = 12, 5  # most settings, and most seeds of a matrix with numbers
+TEXTS = 0.9  # height of the title and the labels of a panel, inches
 
 
 def code_stability(scene: Scene) -> list[Plan]:
@@ -43,7 +44,7 @@ def _sketch(table: Table, runs: list[Run]) -> Sketch:
         column_names=seeds,
         aspect=1,
         width=style.PAGE if columns > 2 else style.COLUMN * columns,
-        height=(style.PAGE / columns if columns > 2 else style.COLUMN) * rows + 0.35 * rows,
+        height=(style.PAGE / columns if columns > 2 else style.COLUMN) * rows + TEXTS * rows,
     )
     caption = style.joined(
         "Similarity of the codes of the same test rows between seeds, a panel for each setting: linear CKA below the"
