@@ -58,13 +58,13 @@ def duels(rows: Mapping[Any, Scores], direction: Literal["lower", "higher"]) -> 
     table = {row: np.asarray([scores[name] for name in common], np.float64) for row, scores in rows.items()}
     sign = 1 if direction == "higher" else -1
     differences = [sign * _difference(table[first], table[second]) for first, second in pairs]
-    found: dict[tuple[Any, Any], Duel] = {}
+    tests: dict[tuple[Any, Any], Duel] = {}
     for (first, second), difference, p in zip(pairs, differences, holm(list(map(_p, differences))), strict=True):
         better, worse = int((difference > 0).sum()), int((difference < 0).sum())
         balance = float(np.sign(difference) @ _ranks(difference))
-        found[first, second] = Duel(better, worse, balance > 0, p, len(common))
-        found[second, first] = Duel(worse, better, balance < 0, p, len(common))
-    return found
+        tests[first, second] = Duel(better, worse, balance > 0, p, len(common))
+        tests[second, first] = Duel(worse, better, balance < 0, p, len(common))
+    return tests
 
 
 def _difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:

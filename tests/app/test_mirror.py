@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -98,7 +99,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(module: str, sweep: Path, folder: Path) -> tuple[Path, list[str]]:
     """The folder in which the scenario ran, on a copy of the sweep, and the last line of each command."""
     if importlib.util.find_spec(module) is None:
-        pytest.skip(f"{module} is not installed: pip install -e '.[{module}]'")
+        end = pytest.fail if os.environ.get("LOOM_REQUIRE_TOOLS") else pytest.skip
+        end(f"{module} is not installed: pip install -e '.[{module}]'")
     shutil.copytree(sweep, folder / "sweep")
     done = subprocess.run(
         [sys.executable, "-c", SCENARIO, module], cwd=folder, capture_output=True, text=True, check=False

@@ -127,7 +127,7 @@ class Study:
         content = read(path)
         self.batches: list[list[Trial]] = []
         self._made_by: list[str] = []
-        about = {
+        identity = {
             **{key: str(dimension) for key, dimension in space.items()},
             **{key: ",".join(values) for key, values in repeats.items()},
             "objective": objective or (content or {}).get("objective"),
@@ -135,11 +135,11 @@ class Study:
             "search.seed": search.seed,
             "config_hash of the first values": first,
         }
-        self._about = about
+        self._identity = identity
         if content is None:
             return
         self._refuse_another(content)
-        self.objective = str(about["objective"])
+        self.objective = str(identity["objective"])
         try:
             for batch in content["batches"]:
                 trials = [Trial(**trial) for trial in batch["trials"]]
@@ -158,9 +158,9 @@ class Study:
     def _refuse_another(self, content: Mapping[str, Any]) -> None:
         before = content["search"]
         changed = [
-            f"{key}: {before.get(key)} there, {self._about.get(key)} now"
-            for key in dict.fromkeys([*before, *self._about])
-            if before.get(key) != self._about.get(key)
+            f"{key}: {before.get(key)} there, {self._identity.get(key)} now"
+            for key in dict.fromkeys([*before, *self._identity])
+            if before.get(key) != self._identity.get(key)
         ]
         if changed:
             folder = self.path.parent
@@ -276,7 +276,7 @@ class Study:
             {"optuna": version, "trials": [dataclasses.asdict(trial) for trial in trials]}
             for version, trials in zip(self._made_by, self.batches, strict=True)
         ]
-        content = {"objective": self.objective, "search": self._about, "batches": batches}
+        content = {"objective": self.objective, "search": self._identity, "batches": batches}
         write_atomically(self.path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(), lease)
 
 
