@@ -170,11 +170,11 @@ class Searching:
         from research.sweep.search.space import Interval
         from research.tree import ConfigError
 
-        compose, made = composer(self.loader, self.config).compose, []
+        compose, typed_jobs = composer(self.loader, self.config).compose, []
         for overrides in jobs:
             try:
                 composed = compose(overrides)
-                made.append(config.job_of(composed.tree(), composed.base.choices, composed.overrides))
+                typed_jobs.append(config.job_of(composed.tree(), composed.base.choices, composed.overrides))
             except ConfigError as error:
                 interval = self.space.get(error.key)
                 whole = interval.of_whole_numbers() if isinstance(interval, Interval) else None
@@ -182,7 +182,7 @@ class Searching:
                     raise
                 remedy = f"{error.template}; write {shlex.quote(f'{error.key}={whole}')}"
                 raise ConfigError(error.key, error.value, remedy) from None
-        return made
+        return typed_jobs
 
     def outcomes(self, points: Sequence[Any], jobs: Sequence[Sequence[str]], objective: str) -> list[Any]:
         """What came out at some points, from the results on the disk."""
@@ -199,14 +199,14 @@ class Searching:
     def show(self, study: Any, folder: Path) -> None:
         """Print how many points came out how, and the best one with its overrides and its run folders."""
         from research import app
+        from research.report.texts import plural
 
         trials = study.trials
         statuses = dict.fromkeys(trial.status for trial in trials)
         counts = ", ".join(f"{sum(t.status == status for t in trials)} {status}" for status in statuses)
         short = self.search.trials - len(trials)
         more = f"; no new point came up for {short} more" if short > 0 else ""
-        points = f"{len(trials)} point{'' if len(trials) == 1 else 's'}"
-        app.note(f"search: {points}, {counts}{more}; {os.path.relpath(folder / study.path.name)}")
+        app.note(f"search: {plural(len(trials), 'point')}, {counts}{more}; {os.path.relpath(folder / study.path.name)}")
         best = study.best()
         if best is None:
             app.note("no point completed")
