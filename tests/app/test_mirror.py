@@ -168,8 +168,9 @@ def test_wandb_holds_every_run_once(sweep, tmp_path) -> None:
     copies = sorted(folder.glob("wandb/offline-run-*"))
     assert len(copies) == len(list((folder / "wandb").iterdir())) == 3
     curves, result, record = expected(folder)
-    (first, second) = [path for path in copies if f"-{result['config_hash'][:12]}-" in path.name]
-    for copy, loss in ((first, None), (second, -123.0)):
+    of_completed = [path for path in copies if f"-{result['config_hash'][:12]}-" in path.name]
+    scores = []
+    for copy in of_completed:
         (log,) = copy.glob("run-*.wandb")
         read = subprocess.run([sys.executable, "-c", READ, log], capture_output=True, text=True, check=True)
         rows, facts = json.loads(read.stdout)
@@ -186,10 +187,11 @@ def test_wandb_holds_every_run_once(sweep, tmp_path) -> None:
                 n: v for n, v in curve.items() if n != "step"
             }
         assert facts["summary"]["final/validation/loss"] == result["metrics"]["validation/loss"]
-        assert (facts["summary"]["test/loss"] == -123.0) == (loss is not None)
+        scores.append(facts["summary"]["test/loss"])
         (picture,) = copy.glob("files/media/images/figures/*.png")
         assert picture.read_bytes() == PNG
         assert digest(copy / "files/params.safetensors") == result["files"]["params.safetensors"]
+    assert len(scores) == 2 and scores.count(-123.0) == 1  # in any order: names of copies count seconds
 
 
 @pytest.mark.parametrize("target", ["mlflow", "wandb"])
