@@ -191,7 +191,8 @@ def test_wandb_holds_every_run_once(sweep, tmp_path) -> None:
         (picture,) = copy.glob("files/media/images/figures/*.png")
         assert picture.read_bytes() == PNG
         assert digest(copy / "files/params.safetensors") == result["files"]["params.safetensors"]
-    assert len(scores) == 2 and scores.count(-123.0) == 1  # in any order: names of copies count seconds
+    assert len(scores) == 2
+    assert scores.count(-123.0) == 1  # in any order: names of copies count seconds
 
 
 @pytest.mark.parametrize("target", ["mlflow", "wandb"])
