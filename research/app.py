@@ -139,7 +139,7 @@ def show_table(folder: Path, search: bool = False) -> None:
     from rich.console import Console
 
     from research.report.collect import collect
-    from research.report.page_data import best_run
+    from research.report.page_data import best_line, best_run
     from research.report.spec import recorded
     from research.report.table import measured, table_of
     from research.report.terminal import show
@@ -155,12 +155,7 @@ def show_table(folder: Path, search: bool = False) -> None:
     except ConfigError as error:  # without a table the runs are still valid
         console.print(f"no table: {error}", markup=False, soft_wrap=True)
     if best is not None:
-        metric, value, run = best
-        console.print(
-            f"\nbest run by {metric} ({value:.6g}): {shown}/{run.run_id}",
-            markup=False,
-            soft_wrap=True,
-        )
+        console.print(f"\n{best_line(*best, shown)}", markup=False, soft_wrap=True)
     console.print(
         f"\nruns in {shown}; tensorboard --logdir {shown}; python scripts/report.py {shown}",
         markup=False,

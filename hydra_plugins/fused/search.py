@@ -199,7 +199,9 @@ class Searching:
     def show(self, study: Any, folder: Path) -> None:
         """Print how many points came out how, and the best one with its overrides and its run folders."""
         from research import app
+        from research.report.cell import COLLAPSED
         from research.report.texts import plural
+        from research.runs.folder import RunFolder
 
         trials = study.trials
         statuses = dict.fromkeys(trial.status for trial in trials)
@@ -218,6 +220,9 @@ class Searching:
         app.note(f"  {shlex.join(f'{keys[key]}={value}' for key, value in best.point.items())}")
         for run in best.runs:
             app.note(f"  {os.path.relpath(folder / run)}")
+        results = [RunFolder(folder / run).read_result() or {} for run in best.runs]
+        if unused := sum(result.get("metrics", {}).get(COLLAPSED) == 1 for result in results):
+            app.note(f"in {unused} of {runs} runs of this point the decoder ignores its code (collapsed)")
 
 
 def so_far(study: Any) -> str:

@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, LeaseLost) as error:
         print(f"error: {error}", file=sys.stderr)
         return LOST if isinstance(error, LeaseLost) else 2
-    from research.report.page_data import best_run
+    from research.report.page_data import best_line, best_run
     from research.report.terminal import draw_table, terminal
 
     if options.format == "all" and (console := terminal()) is not None:
@@ -144,8 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print(shown, end="\n" if shown and not shown.endswith("\n") else "")
     if best := best_run(table.everything, table.metrics):
-        metric, value, run = best
-        print(f"\nbest run by {metric} ({value:.6g}): {options.folder / run.run_id}", file=sys.stderr)
+        print(f"\n{best_line(*best, str(options.folder))}", file=sys.stderr)
     print(f"\nwrote {', '.join(map(str, written))}", file=sys.stderr)
     return 0
 

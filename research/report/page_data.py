@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from research.metrics import direction, judges
+from research.report.cell import COLLAPSED
 from research.report.collect import Hole, Run, Runs
 from research.report.keys import FOLD, SEED, better, count, distinct, peers, varying
 from research.report.run import FINISHED, count_statuses
@@ -218,3 +219,9 @@ def best_run(runs: Runs, metrics: Sequence[str]) -> tuple[str, float, Run] | Non
     if both is None or not both.metric.startswith("validation/") or not 1 < both.among == len(finished):
         return None
     return both.metric, both.best.metrics[both.metric] or 0.0, both.best
+
+
+def best_line(metric: str, value: float, run: Run, folder: str) -> str:
+    """The line of a command that names what `best_run` found, and says so if its decoder ignores its code."""
+    unused = "; its decoder ignores its code (collapsed)" if run.metrics.get(COLLAPSED) == 1 else ""
+    return f"best run by {metric} ({value:.6g}): {folder}/{run.run_id}{unused}"

@@ -194,6 +194,15 @@ def test_a_seed_that_is_named_twice_counts_once(tiny: Command, outputs: Path) ->
     assert len(trial["runs"]) == len(set(trial["runs"])) == 2
 
 
+def test_a_best_point_that_collapsed_is_said_to(tiny: Command, outputs: Path) -> None:
+    search = ("-m", "search.trials=1", BETA, "seed=0,1", "name=search")
+    assert "ignores its code" not in tiny(*search).out
+    path = next((outputs / "search").glob("*seed=1*/result.json"))
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps(result | {"metrics": result["metrics"] | {"test/collapsed": 1.0}}))
+    assert "in 1 of 2 runs of this point the decoder ignores its code (collapsed)" in tiny(*search).out
+
+
 def test_python_searches_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import research
 

@@ -1,5 +1,6 @@
 """The table of a terminal, the best run that is named below it, and the names of a paper."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -15,7 +16,7 @@ from rich.console import Console
 from research.report.cli import main
 from research.report.collect import collect
 from research.report.formats import latex, markdown
-from research.report.page_data import best_run
+from research.report.page_data import best_line, best_run
 from research.report.spec import recorded
 from research.report.table import table, table_of
 from research.report.terminal import copies_of, draw_table
@@ -172,6 +173,9 @@ def test_the_best_run_is_chosen_by_the_validation_rows(wide, capsys):
     assert main([str(wide.folder), "--format", "csv"]) == 0
     line = f"best run by validation/reconstruction_mse (2): {wide.folder}/model.latent_dim=2,seed=0"
     assert line in capsys.readouterr().err
+    assert best_line(*best, "there") == line.replace(str(wide.folder), "there")
+    collapsed = dataclasses.replace(run, metrics={**run.metrics, "test/collapsed": 1.0})
+    assert best_line(metric, value, collapsed, "there").endswith("; its decoder ignores its code (collapsed)")
 
 
 def test_the_best_imputation_is_not_the_best_copy(sweep):
