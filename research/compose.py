@@ -315,7 +315,9 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
         spelled = f"+{near}={override.partition('=')[2]}" if added else near
         meant = "" if near is None else f" (did you mean '{spelled}'?)"
         others = "" if meant else _choices_with(key)
-        return refused(override, f"no such key{meant}{others}; all keys: python scripts/train.py --cfg job")
+        return refused(
+            override, f"no such key{meant}{others}; all keys: python scripts/train.py {_help(overrides, key)}"
+        )
     option = re.search(r"Could not find '([^/']+(?:/[^/']+)*)/([^']*)'", text)
     if option:
         group, name = option.groups()
@@ -341,6 +343,13 @@ def explain(error: Exception, overrides: Sequence[str]) -> ConfigError:
     cause = error.__cause__
     more = f" ({str(cause).strip().splitlines()[0]})" if cause and str(cause).strip() else ""
     return ConfigError("", None, text + more)
+
+
+def _help(overrides: Sequence[str], key: str) -> str:
+    """The option that lists the keys beside a key, such as `--help data=arrays`."""
+    group, _, name = key.partition(".")
+    chosen = [text for text in overrides if re.fullmatch(rf"{re.escape(group)}=[\w.-]+", text)] if name else []
+    return f"--help {chosen[-1]}" if chosen else "--cfg job"
 
 
 def _choices_with(key: str) -> str:

@@ -22,6 +22,8 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["+optimizer.ep=2"], ["optimizer.ep=2", "did you mean 'optimizer.eps'?"]),
     (["model.beta.x=1"], ["model.beta.x=1", "did you mean 'model.beta'?"]),
     (["model=dense_ae", "model.beta=4"], ["model.beta=4: no such key; it is a key of model=beta_tc_vae", "model=vae,"]),
+    (["data=arrays", "data.label=kind"], ["data.label=kind: no such key; all keys: ", "train.py --help data=arrays"]),
+    (["data.label=kind"], ["train.py --cfg job"]),
     (["optimizer.momentum=0.9"], ["no such key; it is a key of optimizer=rmsprop, optimizer=sgd"]),
     (["model=vea"], ["model=vea", "did you mean 'vae'?", "dense_ae"]),
     (["data=digit"], ["data=digit", "did you mean 'digits'?"]),
