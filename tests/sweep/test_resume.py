@@ -20,7 +20,9 @@ from research.sweep.command import prepare, run
 from research.sweep.folder import GROUPS, LEASE
 from research.sweep.manifest import read_manifest
 from research.sweep.plan import group_id
+from research.sweep.train import loop
 from research.sweep.train.display import Display
+from research.sweep.train.ledger import Ledger
 from research.sweep.train.loop import Stopped
 from research.tree import ConfigError
 
@@ -106,6 +108,26 @@ def scalars(folder: Path, tag: str) -> list[int]:
 
 
 # --------------------------------------------------------------------------------------------------------------- resume
+
+
+def test_a_long_training_has_checkpoints_however_few_its_evaluations_are(
+    sweep: Sweeps, whole: Any, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if every evaluation took a minute: killed in training, and then while its evaluation waits."""
+    jobs = make_jobs(*LONG)
+    monkeypatch.setattr(loop, "SAVE_AFTER", 0.0)
+    with pytest.raises(Killed):
+        sweep(jobs, Breaking(0, 4), checkpoint_every=99)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "finish", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            sweep(jobs, checkpoint_every=99)
+    display = Breaking()
+    (outcome,) = sweep(jobs, display, checkpoint_every=99)
+    assert any(note.startswith("going on from epoch 6") for note in display.notes)
+    assert outcome.result["resumed_at"] == [3, 6]
+    same(outcome.folder, whole(jobs)[0].folder)
+    assert not (sweep.folder / GROUPS).exists()
 
 
 AVERAGED = ("trainer.ema=0.9", "trainer.batch_size=8", "trainer.accumulate=2", "trainer.compute_dtype=bfloat16")

@@ -22,6 +22,8 @@ from research.sweep.train.prune import losers
 from research.sweep.train.writer import TrainedMember, Writer
 from research.tree import unstack
 
+SAVE_AFTER = 60.0  # seconds of training without a checkpoint, after which one is written
+
 
 def group_identity(group: JobGroup) -> dict[str, Any]:
     """The identity of a unit's checkpoint: a checkpoint of another identity is not used."""
@@ -52,6 +54,7 @@ class Training:
     Attributes:
       done: epochs that the device has trained, or is training.
       saved: epochs done at the last checkpoint.
+      seconds: of training so far.
       writer: of the metrics and events of its members.
     """
 
@@ -73,6 +76,7 @@ class Training:
         folders = [ledger.folder(bound) for bound in unit.members]
         self.writer = Writer(folders, unit.budget.steps_per_epoch, self.trainer, settled)
         self.seconds, self.seconds_compile, self._chunks, self._last_chunk = 0.0, seconds_compile, 0, 0.0
+        self._seconds_saved = 0.0  # of training, at the last checkpoint
         self._unwritten: tuple[int, dict[str, jax.Array], list[int]] | None = None  # epoch, metrics and slots
         path = group_folder(ledger.workload.folder, unit.id)
         self.checkpoints = Checkpoints(path, group_identity(unit), ledger.display.note, lease)
@@ -121,8 +125,8 @@ class Training:
         self._write()  # the device trains the new chunk meanwhile
         self._unwritten = self.done, metrics, list(self.program.slots)
         options, stop = self.ledger.options, self.ledger.stop.is_set()
-        due = self._chunks % options.checkpoint_every == 0 and self.done < self.trainer.epochs
-        save = stop or due
+        due = self._chunks % options.checkpoint_every == 0 or self.seconds - self._seconds_saved >= SAVE_AFTER
+        save = stop or (due and self.done < self.trainer.epochs)
         compare = options.prune != "none" and len(self.unit.members) > 1
         # The program of streamed rows returns when the chunk is nearly done, and the next call takes as long.
         if settle or compare or save or isinstance(self.program, Stream):
@@ -141,7 +145,7 @@ class Training:
         started = time.monotonic()
         self.checkpoints.save(self.done, self.program.collect(), self._record())
         self.ledger.spend("write", time.monotonic() - started)
-        self.saved = self.done
+        self.saved, self._seconds_saved = self.done, self.seconds
 
     def close(self) -> None:
         """Wait until the last checkpoint is on disk."""
@@ -169,8 +173,9 @@ class Training:
         started = time.monotonic()
         self._write()
         state = self.program.collect()
-        # A training that was long enough for a checkpoint keeps its last state until the results are written.
-        if self.checkpoints.epochs() or self.ledger.stop.is_set():
+        # A long training keeps its last state until the results are written; their evaluation may have to wait.
+        is_long = self.checkpoints.epochs() or self.seconds - self._seconds_saved >= SAVE_AFTER
+        if is_long or self.ledger.stop.is_set():
             self.checkpoints.save(self.done, state, self._record())
         scores = self.program.score(state)
         kept = engine.kept_params(state)
