@@ -207,7 +207,7 @@ def test_a_command_that_names_some_members_restores_their_program_whole(
         same(sweep.folder / other.folder.name, other.folder)
     display = Breaking()
     assert [outcome.status for outcome in sweep(jobs, display, mode="vmap")] == ["completed"] * 3
-    assert display.notes == []
+    assert not [note for note in display.notes if note.startswith("going on")]
 
 
 def test_without_a_checkpoint_members_of_a_vmap_program_keep_its_width(
