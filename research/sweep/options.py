@@ -27,8 +27,8 @@ class Options:
       fail_fast: stop after the first failed run.
       concurrency: number of threads that compile and train. A thread trains one member in map mode and one group in
         vmap mode. null means one thread for each CPU core, or one for each accelerator. It does not change results.
-      checkpoint_every: number of evaluations between two checkpoints. Where these take longer than a minute of
-        training, a checkpoint is written after the evaluation that ends the minute.
+      checkpoint_every: number of evaluations between two checkpoints. One is also written after an evaluation that
+        begins a minute of training or more after the last checkpoint.
       retry: which unsuccessful runs are trained again: "none", "failed", "diverged" or "all" (pruned runs too).
         Interrupted runs are always continued.
       prune: stop members that are worse than their peers of the same group: "none", "median" or

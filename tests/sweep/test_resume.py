@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,23 +111,46 @@ def scalars(folder: Path, tag: str) -> list[int]:
 # --------------------------------------------------------------------------------------------------------------- resume
 
 
+class Slow(Breaking):
+    """Every chunk takes so many seconds by the clock that it patches."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, seconds: float, epochs: int = 99):
+        super().__init__(0, epochs)
+        self.seconds, self.now = seconds, 0.0
+        patch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: self.now))
+
+    def chunk(self, number: int, epochs: int, metrics: Any, unit: int = 0) -> None:
+        self.now += self.seconds
+        super().chunk(number, epochs, metrics, unit)
+
+
+@pytest.mark.parametrize("mode", ["map", "vmap"])
+@pytest.mark.parametrize(
+    ("seconds", "every", "resumed"), [(61, 1, [2, 6]), (31, 1, [3, 6]), (1, 1, []), (61, 6, [6]), (1, 6, [])]
+)
 def test_a_long_training_has_checkpoints_however_few_its_evaluations_are(
-    sweep: Sweeps, whole: Any, make_jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+    mode: str,
+    seconds: float,
+    every: int,
+    resumed: list[int],
+    sweep: Sweeps,
+    whole: Any,
+    make_jobs: Jobs,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As if every evaluation took a minute: killed in training, and then while its evaluation waits."""
-    jobs = make_jobs(*LONG)
-    monkeypatch.setattr(loop, "SAVE_AFTER", 0.0)
-    with pytest.raises(Killed):
-        sweep(jobs, Breaking(0, 4), checkpoint_every=99)
+    """It is killed in its fourth epoch, and then while its evaluation waits."""
+    jobs = make_jobs("trainer.epochs=6", f"trainer.evaluate_every={every}")
+    options = {"checkpoint_every": 99, "mode": mode}
     with monkeypatch.context() as patch:
+        if every == 1:
+            with pytest.raises(Killed):
+                sweep(jobs, Slow(patch, seconds, 4), **options)
         patch.setattr(Ledger, "finish", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
-            sweep(jobs, checkpoint_every=99)
-    display = Breaking()
-    (outcome,) = sweep(jobs, display, checkpoint_every=99)
-    assert any(note.startswith("going on from epoch 6") for note in display.notes)
-    assert outcome.result["resumed_at"] == [3, 6]
-    same(outcome.folder, whole(jobs)[0].folder)
+            sweep(jobs, Slow(patch, seconds), **options)
+    (outcome,) = sweep(jobs, **options)
+    assert outcome.result["resumed_at"] == resumed
+    same(outcome.folder, whole(jobs, mode=mode)[0].folder)
     assert not (sweep.folder / GROUPS).exists()
 
 

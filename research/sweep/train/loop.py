@@ -22,7 +22,7 @@ from research.sweep.train.prune import losers
 from research.sweep.train.writer import TrainedMember, Writer
 from research.tree import unstack
 
-SAVE_AFTER = 60.0  # seconds of training without a checkpoint, after which one is written
+SAVE_AFTER = 60.0  # seconds of training without a checkpoint; the next chunk ends with one
 
 
 def group_identity(group: JobGroup) -> dict[str, Any]:
@@ -77,6 +77,7 @@ class Training:
         self.writer = Writer(folders, unit.budget.steps_per_epoch, self.trainer, settled)
         self.seconds, self.seconds_compile, self._chunks, self._last_chunk = 0.0, seconds_compile, 0, 0.0
         self._seconds_saved = 0.0  # of training, at the last checkpoint
+        self._began: float | None = None  # when the call of `advance` or `finish` under way began
         self._unwritten: tuple[int, dict[str, jax.Array], list[int]] | None = None  # epoch, metrics and slots
         path = group_folder(ledger.workload.folder, unit.id)
         self.checkpoints = Checkpoints(path, group_identity(unit), ledger.display.note, lease)
@@ -110,11 +111,19 @@ class Training:
         Raises:
           Stopped: the command is to stop; the state is saved.
         """
-        started = time.monotonic()
+        self._began = time.monotonic()
         try:
             self._advance(settle)
         finally:
-            self.seconds += time.monotonic() - started
+            self.seconds, self._began = self._seconds_now(), None
+
+    def _seconds_now(self) -> float:
+        """Seconds of training so far, with those of the call under way."""
+        return self.seconds + (0.0 if self._began is None else time.monotonic() - self._began)
+
+    @property
+    def _unsaved_for_long(self) -> bool:
+        return self._seconds_now() - self._seconds_saved >= SAVE_AFTER
 
     def _advance(self, settle: bool) -> None:
         if self._unwritten is None:
@@ -125,7 +134,7 @@ class Training:
         self._write()  # the device trains the new chunk meanwhile
         self._unwritten = self.done, metrics, list(self.program.slots)
         options, stop = self.ledger.options, self.ledger.stop.is_set()
-        due = self._chunks % options.checkpoint_every == 0 or self.seconds - self._seconds_saved >= SAVE_AFTER
+        due = self._chunks % options.checkpoint_every == 0 or self._unsaved_for_long
         save = stop or (due and self.done < self.trainer.epochs)
         compare = options.prune != "none" and len(self.unit.members) > 1
         # The program of streamed rows returns when the chunk is nearly done, and the next call takes as long.
@@ -145,7 +154,7 @@ class Training:
         started = time.monotonic()
         self.checkpoints.save(self.done, self.program.collect(), self._record())
         self.ledger.spend("write", time.monotonic() - started)
-        self.saved, self._seconds_saved = self.done, self.seconds
+        self.saved, self._seconds_saved = self.done, self._seconds_now()
 
     def close(self) -> None:
         """Wait until the last checkpoint is on disk."""
@@ -170,16 +179,16 @@ class Training:
 
     def finish(self) -> list[TrainedMember]:
         """The results of all members, when nothing is left to train."""
-        started = time.monotonic()
+        self._began = time.monotonic()
         self._write()
         state = self.program.collect()
         # A long training keeps its last state until the results are written; their evaluation may have to wait.
-        is_long = self.checkpoints.epochs() or self.seconds - self._seconds_saved >= SAVE_AFTER
-        if is_long or self.ledger.stop.is_set():
+        is_worth_it = self._unsaved_for_long and engine.NEVER in self.writer.bad_step
+        if self.checkpoints.epochs() or is_worth_it or self.ledger.stop.is_set():
             self.checkpoints.save(self.done, state, self._record())
         scores = self.program.score(state)
         kept = engine.kept_params(state)
-        seconds = self.seconds + time.monotonic() - started
+        seconds = self._seconds_now()
         results = []
         for number in range(len(self.unit.members)):
             result = self.writer.outcome(number, int(state.best_epoch[number]))
