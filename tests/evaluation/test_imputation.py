@@ -142,7 +142,7 @@ def test_linear_interpolation_of_etth1_is_the_published_one():
     for seed in range(10):
         dataset = load(dataclasses.replace(recipe, hide_seed=seed))
         parts: Any = SimpleNamespace(facts=dataset.facts, **scored(dataset, None))
-        imputed = naive(parts)["linear_interpolation"](parts.test)
-        means.append(errors(imputed, parts.test, 1.0)["imputation_mae"])
+        test = parts.test.take(slice(None))  # windows are lazy
+        means.append(errors(naive(parts)["linear_interpolation"](test), test, 1.0)["imputation_mae"])
     assert np.mean(means) == pytest.approx(0.1974, abs=0.01)
     assert np.std(means) < 0.01
